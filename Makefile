@@ -1,0 +1,29 @@
+# Spells out ordinary commands; the README shows them too.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/installed
+	$(BIN)/vaekit fit --config configs/pbmc_mixed.yaml
+	$(BIN)/vaekit evaluate runs/pbmc_mixed/last.ckpt
+	$(BIN)/vaekit embed runs/pbmc_mixed/last.ckpt -o runs/pbmc_mixed/embedding.h5ad --overwrite
+	@echo "pictures: runs/pbmc_mixed/figures/umap.png, loss_curves.png, code_usage_y.png"
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,257 @@
+"""Checkpoints, pictures and progress of a run."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from matplotlib.image import imread
+from models.tiny import MODELS, adata, trainer
+
+import vaekit
+from vaekit.callbacks import Pictures, RunCheckpoint, TrainingProgress
+from vaekit.data import GeneExpressionData, ImageData
+from vaekit.diagnostics import plots
+from vaekit.likelihoods import Bernoulli, NegativeBinomial
+
+
+def data(**kwargs) -> GeneExpressionData:
+    return GeneExpressionData(adata(), label_key="cell_type", batch_size=16, **kwargs)  # three steps an epoch
+
+
+def run(folder: Path, *callbacks: pl.Callback, name: str = "mixed_child_first", ckpt_path=None, **kwargs) -> pl.Trainer:
+    cells = data()
+    model = MODELS[name](NegativeBinomial(), features=cells.features, learning_rate=0.01)
+    used = trainer(folder, callbacks=list(callbacks), **kwargs)
+    used.fit(model, datamodule=cells, ckpt_path=ckpt_path, weights_only=None if ckpt_path is None else True)
+    return used
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps"),
+    [({"max_epochs": 2}, 6), ({"max_steps": 5}, 5), ({"max_steps": 2}, 2), ({"max_steps": 6}, 6)],
+    ids=["whole epochs", "mid-epoch", "within the first epoch", "end of an epoch"],
+)
+def test_both_checkpoints_are_written(tmp_path, arguments, steps):
+    used = run(tmp_path, RunCheckpoint(), **arguments)
+    assert used.global_step == steps
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert last["global_step"] == steps
+    for name, value in used.model.state_dict().items():
+        assert last["state_dict"][name].equal(value)
+    found = sorted(path.name for path in tmp_path.glob("*.ckpt"))
+    if steps == 2:  # nothing was validated yet: there is no best one
+        assert found == ["last.ckpt"]
+    else:
+        assert found == ["best.ckpt", "last.ckpt"]
+        assert type(vaekit.load(tmp_path / "best.ckpt")) is vaekit.MixedVAE
+
+
+def test_best_is_that_of_the_validation_bound(tmp_path):
+    class Bounds(pl.Callback):
+        values: list[tuple[float, int]] = []  # noqa: RUF012
+
+        def on_validation_end(self, trainer, pl_module) -> None:
+            self.values.append((trainer.callback_metrics["val/elbo"].item(), trainer.global_step))
+
+    class Worse(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module) -> None:
+            if trainer.current_epoch == 3:
+                with torch.no_grad():
+                    pl_module.networks.likelihood.composition.bias.normal_(0, 5)
+
+    bounds = Bounds()
+    run(tmp_path, RunCheckpoint(), bounds, Worse(), max_epochs=5)
+    step = max(bounds.values)[1]
+    assert step <= 9
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == step
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 15
+
+
+def test_a_folder_of_its_own(tmp_path):
+    run(tmp_path / "root", RunCheckpoint(str(tmp_path / "own")), max_epochs=1)
+    assert (tmp_path / "own" / "last.ckpt").exists()
+    assert not list((tmp_path / "root").glob("*.ckpt"))
+
+
+def test_a_fast_development_run_writes_nothing(tmp_path):
+    run(tmp_path, RunCheckpoint(), Pictures(), TrainingProgress(), fast_dev_run=2)
+    assert not list(tmp_path.rglob("*"))
+
+
+def seen(path: Path) -> np.ndarray:
+    """Return a picture, which is not blank."""
+    picture = imread(path)[..., :3]
+    assert min(picture.shape[:2]) > 50
+    assert (picture.std(-1) > 0.05).any(), f"{path.name} has no colour"
+    assert (picture.mean(-1) < 0.95).mean() > 0.01, f"{path.name} is blank"
+    return picture
+
+
+@pytest.fixture
+def quick_umap(monkeypatch) -> None:
+    monkeypatch.setattr(plots, "umap_coordinates", lambda points, seed=0: np.asarray(points)[:, :2])
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Give torch its number of threads back: numba's OpenMP changes it, and the tests that follow slow down."""
+    number = torch.get_num_threads()
+    yield
+    torch.set_num_threads(number)
+
+
+@pytest.mark.usefixtures("threads")
+def test_pictures_of_cells(tmp_path):
+    run(tmp_path, Pictures(), max_epochs=2)
+    figures = tmp_path / "figures"
+    assert {path.name for path in figures.iterdir()} == {"loss_curves.png", "umap.png", "code_usage_y.png"}
+    for path in figures.iterdir():
+        seen(path)
+
+
+@pytest.mark.usefixtures("quick_umap")
+@pytest.mark.parametrize("name", ["gaussian", "discrete_auto", "mixed_sampled", "mixed"])
+def test_pictures_of_every_kind_of_latent(tmp_path, name):
+    run(tmp_path, Pictures(str(tmp_path / "own")), name=name, max_epochs=1)
+    latents = MODELS[name](NegativeBinomial()).latents
+    wanted = {"loss_curves", "umap", *(f"code_usage_{n}" for n, latent in latents.items() if latent.discrete)}
+    assert {path.stem for path in (tmp_path / "own" / "figures").iterdir()} == wanted
+    for path in (tmp_path / "own" / "figures").iterdir():
+        if path.stem != "loss_curves":  # one epoch has no line
+            seen(path)
+
+
+@pytest.mark.usefixtures("quick_umap")
+def test_pictures_of_images(tmp_path):
+    images = ImageData(batch_size=512)
+    model = MODELS["gaussian"](Bernoulli(), features=images.features)
+    trainer(tmp_path, max_epochs=1, callbacks=[Pictures()]).fit(model, datamodule=images)
+    assert imread(tmp_path / "figures" / "reconstructions.png")[..., :3].std() > 0.1
+    figure = Pictures().figures(model, images)["reconstructions"]
+    originals = np.stack([axis.images[0].get_array().squeeze() for axis in figure.axes[:12]])
+    test = next(iter(images.dataloader("test", batch_size=12))).x
+    np.testing.assert_array_equal(originals, test.reshape(-1, 8, 8))
+
+
+@pytest.mark.usefixtures("quick_umap")
+def test_curves_go_on_after_a_resumed_run(tmp_path):
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            trainer.should_stop = trainer.current_epoch == 1
+
+    first, second = Pictures(), Pictures()
+    run(tmp_path, first, RunCheckpoint(), Stop(), max_epochs=4)
+    assert [epoch for epoch, _ in first.history["val/elbo"]] == [0, 1]
+    again = Pictures()
+    again.load_state_dict(first.state_dict())
+    assert again.history == first.history
+    run(tmp_path, second, RunCheckpoint(), max_epochs=4, ckpt_path=tmp_path / "last.ckpt")
+    for metric in ("val/elbo", "train/elbo", "train/kl_z"):
+        assert [epoch for epoch, _ in second.history[metric]] == [0, 1, 2, 3]
+        assert second.history[metric][:2] == first.history[metric]
+
+
+def test_each_curve_is_the_epochs_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(Pictures, "figures", lambda *_: {})
+    pictures = Pictures()
+    used = run(tmp_path, pictures, max_epochs=3)
+    for metric, value in used.callback_metrics.items():
+        assert pictures.history[metric][-1] == (2, value.item())
+    assert len({value for _, value in pictures.history["val/elbo"]}) == 3
+
+
+class Terminal(io.StringIO):
+    """A standard error that is, or is not, a terminal."""
+
+    def __init__(self, tty: bool) -> None:
+        super().__init__()
+        self.tty = tty
+
+    def isatty(self) -> bool:
+        return self.tty
+
+
+def progress(tmp_path: Path, monkeypatch, tty: bool = True, bar: TrainingProgress | None = None, **kwargs) -> str:
+    shown = Terminal(tty)
+    monkeypatch.setattr(sys, "stderr", shown)
+    used = trainer(
+        tmp_path, callbacks=[bar or TrainingProgress(), *kwargs.pop("others", [])], **{"max_epochs": 3, **kwargs}
+    )
+    cells = data()
+    try:
+        used.fit(MODELS["gaussian"](NegativeBinomial(), features=cells.features), datamodule=cells)
+    finally:
+        monkeypatch.undo()
+    return shown.getvalue()
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_progress_over_all_steps(tmp_path, monkeypatch, tty):
+    text = progress(tmp_path, monkeypatch, tty)
+    final = re.split(r"[\r\n]", text.strip())[-1]
+    assert "training: 100%" in final
+    assert "9/9" in final
+    assert "epoch=3" in final
+    assert re.search(r"val/elbo=-\d+\.\d\d", final)
+    if not tty:
+        assert len(re.split(r"[\r\n]+", text.strip())) <= 3  # not a line a step in a log file
+
+
+def test_progress_without_a_known_end(tmp_path, monkeypatch):
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            trainer.should_stop = True
+
+    assert "3step" in progress(tmp_path, monkeypatch, others=[Stop()], max_epochs=-1)
+
+
+def test_progress_of_an_exception_closes_the_bar(tmp_path, monkeypatch):
+    class Fail(pl.Callback):
+        def on_train_batch_start(self, trainer, *args) -> None:
+            if trainer.global_step == 2:
+                raise ArithmeticError
+
+    bar = TrainingProgress()
+    with pytest.raises(ArithmeticError):
+        progress(tmp_path, monkeypatch, bar=bar, others=[Fail()])
+    assert bar._bar is None
+    assert "9/9" in progress(tmp_path, monkeypatch, bar=bar)  # and it can be used again
+
+
+def test_progress_of_an_exception_before_training(tmp_path, monkeypatch):
+    class Fail(pl.Callback):
+        def on_fit_start(self, *args) -> None:
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        progress(tmp_path, monkeypatch, others=[Fail()])
+
+
+def test_disabled_progress_shows_nothing(tmp_path, monkeypatch):
+    bar = TrainingProgress()
+    bar.disable()
+    assert "training" not in progress(tmp_path, monkeypatch, bar=bar)
+    bar.enable()
+    assert "training" in progress(tmp_path, monkeypatch, bar=bar)
+
+
+def test_print_goes_above_the_bar(capsys):
+    TrainingProgress().print("best", 3)
+    assert capsys.readouterr() == ("", "best 3\n")
+
+
+def test_validation_alone_shows_no_bar(tmp_path, monkeypatch):
+    cells = data()
+    model = MODELS["gaussian"](NegativeBinomial(), features=cells.features)
+    shown = Terminal(True)
+    monkeypatch.setattr(sys, "stderr", shown)
+    trainer(tmp_path, callbacks=[TrainingProgress()]).validate(model, datamodule=cells, verbose=False)
+    assert "training" not in shown.getvalue()

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from scipy import sparse
+
+from vaekit.data import GeneExpressionData, query_dataset
+from vaekit.exceptions import DataError
+
+
+@pytest.fixture
+def reference(make_adata):
+    return GeneExpressionData(make_adata(), batch_key="batch", label_key="cell_type").state_dict()
+
+
+@pytest.fixture
+def plain(make_adata):
+    return GeneExpressionData(make_adata()).state_dict()
+
+
+def test_permuted_genes_come_back_in_order(tmp_path, make_adata, reference):
+    adata = make_adata(cells=11, seed=3)
+    permuted = adata[:, np.random.default_rng(0).permutation(20)].copy()
+    permuted.write_h5ad(tmp_path / "query.h5ad")
+    query = query_dataset(str(tmp_path / "query.h5ad"), reference, batch_key="batch", label_key="cell_type")
+    np.testing.assert_array_equal(query.dataset.__getitems__(list(range(11))).x, adata.X.toarray())
+    assert query.missing_genes == []
+    assert query.obs_names == list(adata.obs_names)
+    assert query.labels.tolist() == adata.obs["cell_type"].tolist()
+    assert query.label_categories == ["B", "NK", "T"]
+    assert query.adata.shape == (11, 20)
+
+
+def test_missing_genes_are_zero_and_named_in_one_warning(make_adata, plain):
+    adata = make_adata(cells=9, seed=3)
+    fewer = adata[:, [i for i in range(20) if i not in (4, 7)]].copy()
+    with pytest.warns(UserWarning, match=r"lacks 2 of the checkpoint's 20 genes.* as 0: gene4, gene7$") as caught:
+        query = query_dataset(fewer, plain)
+    assert len(caught) == 1
+    assert query.missing_genes == ["gene4", "gene7"]
+    expected = adata.X.toarray()
+    expected[:, [4, 7]] = 0
+    batch = query.dataset.__getitems__(list(range(9)))
+    np.testing.assert_array_equal(batch.x, expected)
+    np.testing.assert_array_equal(batch.size_factor[:, 0], expected.sum(1))
+    assert batch.covariates is None
+    assert batch.label is None
+
+
+def test_genes_unknown_to_the_checkpoint_do_not_count(make_adata):
+    state = GeneExpressionData(make_adata(), n_top_genes=6).state_dict()
+    adata = make_adata(cells=9, seed=3)
+    batch = query_dataset(adata, state).dataset.__getitems__([2])
+    kept = [int(name.removeprefix("gene")) for name in state["feature_names"]]
+    assert batch.size_factor.item() == max(1, adata.X.toarray()[2, kept].sum())
+
+
+def test_batches_take_the_checkpoints_numbers(make_adata, reference):
+    adata = make_adata(cells=4)
+    adata.obs["lane"] = ["b2", "b2", "b2", "b1"]
+    query = query_dataset(adata, reference, batch_key="lane")
+    assert query.dataset.covariates.tolist() == [[0, 1], [0, 1], [0, 1], [1, 0]]
+    adata.obs["lane"] = "b3"
+    with pytest.raises(DataError, match=r"does not know: 'b3'; it knows 'b1', 'b2'"):
+        query_dataset(adata, reference, batch_key="lane")
+    with pytest.raises(DataError, match=r"batch_key is needed for AnnData in memory"):
+        query_dataset(adata, reference)
+
+
+def test_too_few_shared_genes(make_adata, plain):
+    adata = make_adata()
+    adata.var_names = [name.upper() for name in adata.var_names]
+    with pytest.raises(DataError, match=r"0 of the checkpoint's 20 genes.*20 would match if upper.*gene0.*GENE0"):
+        query_dataset(adata, plain)
+
+
+def test_counts_are_checked_and_empty_cells_warned_of(make_adata, plain):
+    adata = make_adata()
+    adata.layers["half"] = adata.X / 2
+    with pytest.raises(DataError, match=r"not whole.*leave layer out"):
+        query_dataset(adata, plain, layer="half")
+    adata.X = sparse.csr_matrix(adata.shape, dtype=np.float32)
+    with pytest.warns(UserWarning, match="60 of 60 cells have no counts"):
+        query = query_dataset(adata, plain)
+    assert (query.dataset.size_factor == 1).all()
+
+
+def test_query_is_not_changed(make_adata, plain):
+    adata = make_adata()
+    before = adata.copy()
+    query_dataset(adata[:, ::-1].copy(), plain)
+    query_dataset(adata, plain)
+    assert (adata.X != before.X).nnz == 0
+    assert list(adata.obsm) == []
+
+
+def test_reference_of_something_else(make_adata):
+    with pytest.raises(DataError, match=r"the reference lacks \['feature_names', 'batch_categories'\]"):
+        query_dataset(make_adata(), {"fingerprint": "0"})

@@ -1,0 +1,79 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from vaekit.data.columns import one_hot, read_batches, read_column
+from vaekit.exceptions import DataError
+
+
+def obs(**columns) -> pd.DataFrame:
+    return pd.DataFrame(columns)
+
+
+@pytest.mark.parametrize(
+    ("values", "categories", "codes"),
+    [
+        (["b", "a", None, "b"], ["a", "b"], [1, 0, -1, 1]),
+        ([10, 2, 2, 10], ["2", "10"], [1, 0, 0, 1]),
+        ([1.0, np.nan, 2.5, 1.0], ["1.0", "2.5"], [0, -1, 1, 0]),
+        ([True, False, True, True], ["False", "True"], [1, 0, 1, 1]),
+        (pd.Categorical(["b", "a", "b", None], categories=["c", "b", "a"]), ["b", "a"], [0, 1, 0, -1]),
+        ([1, "1", 2, None], ["1", "2"], [0, 0, 1, -1]),
+        ([np.nan] * 4, [], [-1] * 4),
+    ],
+)
+def test_values_become_categories(values, categories, codes):
+    column = read_column(obs(key=values), "key", "label_key", "file")
+    assert column.categories == categories
+    assert column.codes.tolist() == codes
+    assert column.names().tolist() == [None if code < 0 else categories[code] for code in codes]
+
+
+def test_missing_column_names_the_nearest():
+    with pytest.raises(DataError, match=r"label_key='cell_typ': f.h5ad has no such column.*'cell_type'"):
+        read_column(obs(cell_type=["a"], batch=["b"]), "cell_typ", "label_key", "f.h5ad")
+
+
+def test_column_name_twice():
+    table = pd.DataFrame([["a", "b"]], columns=["key", "key"])
+    with pytest.raises(DataError, match="several columns"):
+        read_column(table, "key", "label_key", "file")
+
+
+def test_batches_are_one_hot():
+    encoded = one_hot(read_batches(obs(batch=["y", "x", "y"]), "batch", "file"))
+    assert encoded.tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert one_hot(read_batches(obs(batch=["y"]), None, "file")) is None
+
+
+def test_missing_batches_are_counted():
+    with pytest.raises(DataError, match=r"batch_key='batch': 2 of 4 cells of file have no batch"):
+        read_batches(obs(batch=["x", None, "x", np.nan]), "batch", "file")
+
+
+def test_a_column_of_numbers_is_no_batch():
+    with pytest.raises(DataError, match="10 different values in 10 cells"):
+        read_batches(obs(batch=np.arange(10.0)), "batch", "file")
+
+
+def test_reference_numbers_the_batches():
+    column = read_batches(obs(batch=["y", "z", "y"]), "batch", "file", reference=["z", "x", "y"])
+    assert column.codes.tolist() == [2, 0, 2]
+    assert one_hot(column).shape == (3, 3)
+
+
+def test_reference_with_one_batch_needs_no_key():
+    assert one_hot(read_batches(obs(a=["y", "z"]), None, "file", reference=["only"])).tolist() == [[1], [1]]
+
+
+@pytest.mark.parametrize(
+    ("key", "reference", "message"),
+    [
+        ("batch", ["x", "w"], r"does not know: 'y'; it knows 'x', 'w'"),
+        ("batch", [], r"trained without batches; leave batch_key out"),
+        (None, ["x", "w"], r"batch_key is needed for file.*'x', 'w'"),
+    ],
+)
+def test_batches_that_do_not_fit_the_reference(key, reference, message):
+    with pytest.raises(DataError, match=message):
+        read_batches(obs(batch=["x", "y", "x", "y"]), key, "file", reference)

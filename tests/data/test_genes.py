@@ -1,0 +1,83 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from vaekit.data.genes import align_genes, check_shared_genes, highly_variable_genes
+from vaekit.exceptions import DataError
+
+COUNTS = np.random.default_rng(0).negative_binomial(2, 0.3, size=(80, 30)).astype(np.float32)
+
+
+def matrix(values=COUNTS) -> sparse.csr_matrix:
+    return sparse.csr_matrix(values)
+
+
+def test_variable_genes_are_found_in_order():
+    values = np.random.default_rng(0).poisson(10, size=(200, 400)).astype(np.float32)
+    for gene in (31, 5, 17):  # the same mean, in one half of the cells alone
+        values[:100, gene], values[100:, gene] = 2 * values[:100, gene], 0
+    assert highly_variable_genes(matrix(values), 3, "file").tolist() == [5, 17, 31]
+
+
+@pytest.mark.parametrize("number", [1, 7, 29, 30])
+def test_exactly_as_many_as_asked(number):
+    columns = highly_variable_genes(matrix(), number, "file")
+    assert len(columns) == number
+    assert (np.diff(columns) > 0).all()
+
+
+def test_ties_and_empty_cells_and_genes():
+    values = np.zeros((20, 8), dtype=np.float32)
+    values[:15, :6] = np.tile(np.arange(15)[:, None] % 3 + 1, (1, 6))
+    columns = highly_variable_genes(matrix(values), 2, "file")
+    assert len(columns) == 2
+    with pytest.raises(DataError, match="only 6 genes of file have counts in training cells"):
+        highly_variable_genes(matrix(values), 7, "file")
+
+
+@pytest.mark.parametrize("number", [0, -1, 31])
+def test_impossible_numbers(number):
+    with pytest.raises(DataError, match=f"n_top_genes={number}: file has 30 genes"):
+        highly_variable_genes(matrix(), number, "file")
+
+
+def test_alignment_permutes_and_fills_with_zeros():
+    genes = [f"g{i}" for i in range(30)]
+    aligned, missing = align_genes(matrix(), genes, ["g7", "new", "g2", "g29", "other"])
+    assert missing == ["new", "other"]
+    assert aligned.has_canonical_format
+    expected = np.zeros((80, 5))
+    expected[:, [0, 2, 3]] = COUNTS[:, [7, 2, 29]]
+    np.testing.assert_array_equal(aligned.toarray(), expected)
+
+
+def test_no_shared_gene():
+    aligned, missing = align_genes(matrix(), [f"g{i}" for i in range(30)], ["x", "y"])
+    assert aligned.shape == (80, 2)
+    assert aligned.nnz == 0
+    assert missing == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("genes", "wanted", "hint"),
+    [
+        (
+            ["Actb", "Cd3d", "x", "y"],
+            ["ACTB", "CD3D", "MALAT1"],
+            "2 would match if upper and lower case were the same",
+        ),
+        (["ENSG01.4", "ENSG02.1"], ["ENSG01", "ENSG02"], "2 would match without the Ensembl version"),
+        (["ENSG01", "ENSG02"], ["ENSG01.4", "ENSG02.1"], "2 would match without the Ensembl version"),
+        (["1", "2"], ["s1", "s2"], r"2 would match with adata.var_names = adata.var\['symbol'\]"),
+    ],
+)
+def test_too_few_shared_genes_say_why(genes, wanted, hint):
+    var = pd.DataFrame({"symbol": [f"s{name}" for name in genes]}, index=genes)
+    message = rf"file has 0 of the checkpoint's {len(wanted)} genes; at least half.*{hint}.*{wanted[0]}.*{genes[0]}"
+    with pytest.raises(DataError, match=message):
+        check_shared_genes(genes, wanted, "file", var)
+
+
+def test_half_of_the_genes_is_enough():
+    check_shared_genes(["a", "b"], ["a", "b", "c", "d"], "file", pd.DataFrame(index=["a", "b"]))

@@ -1,0 +1,72 @@
+import anndata
+import h5py
+import numpy as np
+import pytest
+
+from vaekit.data.sources import open_adata, pbmc68k, read_h5ad
+from vaekit.exceptions import DataError
+
+
+def test_recovered_counts_are_whole_and_give_raw_back():
+    adata = pbmc68k()
+    counts, raw = adata.layers["counts"].sorted_indices(), adata.raw.X.tocsr().sorted_indices()
+    assert (counts.data == np.rint(counts.data)).all()
+    assert counts.data.min() == 1
+    totals = adata.obs["n_counts"].to_numpy()
+    assert (np.asarray(counts.sum(1)).ravel() <= totals).all()
+    unit = np.repeat(1e4 / totals, np.diff(counts.indptr))
+    np.testing.assert_allclose(np.log1p(counts.data * unit), raw.data, atol=0.00051)  # stored to three decimals
+    smallest = np.array([raw.data[a:b].min() for a, b in zip(raw.indptr, raw.indptr[1:], strict=False)])
+    np.testing.assert_allclose(np.expm1(smallest), 1e4 / totals, rtol=0.002)  # one count is the unit of each row
+
+
+def test_reads_a_file(tmp_path, make_adata):
+    make_adata().write_h5ad(tmp_path / "cells.h5ad")
+    adata, name = open_adata(tmp_path / "cells.h5ad")
+    assert adata.shape == (60, 20)
+    assert name.endswith("cells.h5ad")
+
+
+def test_backed_adata_is_read_into_memory(tmp_path, make_adata):
+    make_adata().write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    adata, name = open_adata(backed)
+    assert not adata.isbacked
+    assert backed.isbacked
+    assert "cells.h5ad" in name
+
+
+def test_missing_file_names_the_nearest(tmp_path, make_adata):
+    make_adata().write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(DataError, match=r"cell.h5ad does not exist.*did you mean 'cells.h5ad'"):
+        read_h5ad(tmp_path / "cell.h5ad")
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere' either"):
+        read_h5ad(tmp_path / "nowhere" / "cell.h5ad")
+
+
+def test_directory(tmp_path):
+    with pytest.raises(DataError, match=r"is a directory: give the path of an .h5ad file"):
+        read_h5ad(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["truncated", "text", "empty", "foreign"])
+def test_file_that_is_no_h5ad(tmp_path, make_adata, kind):
+    file = tmp_path / "bad.h5ad"
+    if kind == "truncated":
+        make_adata().write_h5ad(file)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif kind == "foreign":
+        with h5py.File(file, "w") as target:
+            target["matrix/data"] = np.arange(4)
+    else:
+        file.write_text("hello" if kind == "text" else "")
+    before = file.read_bytes()
+    with pytest.raises(DataError, match=r"bad.h5ad cannot be read as .h5ad; it is truncated or was not written by"):
+        read_h5ad(file)
+    assert file.read_bytes() == before
+
+
+def test_something_else_altogether():
+    with pytest.raises(DataError, match="adata is a ndarray: pass an AnnData"):
+        open_adata(np.ones((2, 2)))

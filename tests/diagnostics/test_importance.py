@@ -1,0 +1,166 @@
+"""Bound and marginal likelihood against quadrature and enumeration, by z-score; 12 rows a case and |z| < 4.5.
+
+Each case is a false alarm with a probability of 0.01 %.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from models.tiny import LIKELIHOODS, MODELS, batch_for, broaden, counts, repeated, sharpen
+
+from vaekit import DiscreteVAE, GaussianVAE, MixedVAE
+from vaekit.diagnostics import importance, importance_sampled_log_likelihood
+from vaekit.exceptions import VaekitError
+from vaekit.latents import Bernoulli, Categorical, Gaussian
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.models import VAE
+
+from . import oracle
+
+FEATURES = 3
+LIMIT = 4.5
+
+
+def batch_of(kind: type):
+    batch = batch_for(kind)
+    x = batch.x[:, :FEATURES]
+    return batch._replace(x=x, size_factor=None if batch.size_factor is None else x.sum(1, keepdim=True).clamp_min(1))
+
+
+def gaussian(kind: type = NegativeBinomial) -> VAE:
+    return GaussianVAE(FEATURES, kind(), latent_dim=1, hidden=[6], dropout=0.3)
+
+
+def mixture(kind: type = NegativeBinomial) -> VAE:
+    latents = {"y": Categorical(3, learned_prior=True), "z": Gaussian(1, parent="y")}
+    return MixedVAE(FEATURES, kind(), latents=latents, hidden=[6], dropout=0.3)
+
+
+def summed(kind: type = NegativeBinomial) -> VAE:
+    return DiscreteVAE(FEATURES, kind(), variables=2, categories=3, hidden=[6])
+
+
+def sampled(kind: type = NegativeBinomial) -> VAE:
+    """81 codes: too many to be summed."""
+    return DiscreteVAE(FEATURES, kind(), variables=4, categories=3, hidden=[6])
+
+
+CASES = {gaussian: oracle.gaussian, mixture: oracle.mixture, summed: oracle.discrete, sampled: oracle.discrete}
+
+
+@pytest.mark.parametrize("kind", LIKELIHOODS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("make", CASES)
+def test_likelihood_and_bound_are_the_exact_ones(make, kind):
+    batch, model = batch_of(kind), broaden(sharpen(make(kind), 1.5))
+    estimate = importance_sampled_log_likelihood(model, [batch], 4000)
+    assert model.training  # as it was
+    exact = CASES[make](model.eval(), batch)
+    assert (exact.elbo < exact.log_likelihood).all()
+    error = (1 / estimate.ess - 1 / 4000).clamp_min(0).sqrt()
+    assert estimate.ess.min() > 50  # else the delta method says little
+    assert ((estimate.log_likelihood - exact.log_likelihood).abs() < LIMIT * error + 1e-5).all()
+    # the bound's own error: its integrand has the spread of log-weights
+    again = torch.stack([importance_sampled_log_likelihood(model, [batch], 500).elbo for _ in range(20)])
+    spread = again.std(0) / math.sqrt(len(again)) + 1e-5
+    assert ((again.mean(0) - exact.elbo).abs() < LIMIT * spread).all()
+
+
+@pytest.mark.parametrize("make", CASES)
+def test_bound_of_the_model_is_the_exact_one_in_expectation(make):
+    model = broaden(sharpen(make(), 1.5)).eval()
+    exact = CASES[make](model, batch_of(NegativeBinomial))
+    for row in (0, 1, 11):
+        replicates = repeated(batch_of(NegativeBinomial), row, 20_000)
+        with torch.no_grad():
+            result = model.bound(replicates)
+        draws = -result.total.double()
+        assert abs(draws.mean() - exact.elbo[row]) < LIMIT * draws.std() / math.sqrt(len(draws)) + 1e-5
+        torch.testing.assert_close(sum(result.terms.values()), result.total, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [1, 7])
+def test_few_codes_are_summed_exactly(samples):
+    batch, model = counts(), sharpen(MODELS["discrete_score"](NegativeBinomial()))
+    estimate = importance_sampled_log_likelihood(model, [batch], samples)
+    exact = oracle.discrete(model, batch)
+    torch.testing.assert_close(estimate.log_likelihood, exact.log_likelihood, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(estimate.elbo, exact.elbo, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(estimate.ess, torch.full((12,), float(samples)).double())
+    assert estimate.monte_carlo_error() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_evaluated(name):
+    batch, model = counts(), broaden(sharpen(MODELS[name](NegativeBinomial()), 1.2))
+    estimate = importance_sampled_log_likelihood(model, [batch, repeated(batch, 0, 3)], 200)
+    assert estimate.log_likelihood.shape == estimate.elbo.shape == estimate.ess.shape == (15,)
+    assert (estimate.ess >= 1 - 1e-9).all()
+    assert (estimate.ess <= 200 + 1e-6).all()
+    assert (estimate.elbo <= estimate.log_likelihood + 0.5).all()
+    other = importance_sampled_log_likelihood(model, [batch], 5000)
+    error = (1 / estimate.ess[:12] + 1 / other.ess).sqrt()
+    assert ((estimate.log_likelihood[:12] - other.log_likelihood).abs() < 5 * error).all()
+
+
+def test_summed_and_sampled_codes_agree(monkeypatch):
+    latents = {"b": Bernoulli(2), "y": Categorical(3), "z": Gaussian(1)}
+    model = broaden(sharpen(MixedVAE(FEATURES, NegativeBinomial(), latents=latents, hidden=[6]), 1.5))
+    batch = batch_of(NegativeBinomial)
+    exactly = importance_sampled_log_likelihood(model, [batch], 4000)
+    monkeypatch.setattr(importance, "SUMMED_STATES", 0)
+    sampling = importance_sampled_log_likelihood(model, [batch], 8000)
+    error = (1 / exactly.ess + 1 / sampling.ess).sqrt()
+    assert ((exactly.log_likelihood - sampling.log_likelihood).abs() < LIMIT * error).all()
+    assert sampling.ess.sum() < 2 * exactly.ess.sum()  # summing leaves less to weigh
+
+
+@pytest.mark.parametrize("make", CASES)
+@pytest.mark.parametrize("elements", [1, 12 * FEATURES * 7, 10**9])
+def test_chunks_do_not_matter(make, elements, monkeypatch):
+    monkeypatch.setattr(importance, "CHUNK_ELEMENTS", elements)
+    batch, model = batch_of(NegativeBinomial), broaden(sharpen(make(), 1.5))
+    estimate = importance_sampled_log_likelihood(model, [batch], 400)
+    exact = CASES[make](model.eval(), batch)
+    error = (1 / estimate.ess - 1 / 400).clamp_min(0).sqrt()
+    assert ((estimate.log_likelihood - exact.log_likelihood).abs() < 5 * error + 1e-5).all()
+    assert len(estimate.ess) == 12
+
+
+def test_monte_carlo_error_is_true_and_shrinks():
+    batch, model = batch_of(NegativeBinomial), broaden(sharpen(gaussian()))
+    exact = oracle.gaussian(model.eval(), batch).log_likelihood.mean().item()
+    claimed, found = {}, {}
+    for samples in (100, 10_000):
+        runs = [importance_sampled_log_likelihood(model, [batch], samples) for _ in range(30)]
+        claimed[samples] = sum(run.monte_carlo_error() for run in runs) / len(runs)
+        found[samples] = (sum((run.mean() - exact) ** 2 for run in runs) / len(runs)) ** 0.5
+        assert 0.5 < claimed[samples] / found[samples] < 1.8
+    assert 5 < found[100] / found[10_000] < 20
+
+
+def test_standard_error_is_over_observations():
+    estimate = importance.LikelihoodEstimate(torch.tensor([1.0, 2.0, 6.0]), torch.zeros(3), torch.ones(3), 5)
+    assert estimate.mean() == 3
+    assert estimate.standard_error() == pytest.approx(math.sqrt(7 / 3))
+    one = importance.LikelihoodEstimate(torch.ones(1), torch.ones(1), torch.ones(1), 5)
+    assert math.isnan(one.standard_error())
+
+
+def test_errors():
+    with pytest.raises(VaekitError, match="num_samples is 0"):
+        importance_sampled_log_likelihood(gaussian(), [batch_of(NegativeBinomial)], 0)
+    with pytest.raises(VaekitError, match="no observations"):
+        importance_sampled_log_likelihood(gaussian(), [], 5)
+
+
+def test_dropout_is_off_and_comes_back():
+    batch, model = batch_of(NegativeBinomial), sharpen(summed())
+    model.networks.encoder.layers.append(torch.nn.Dropout(0.5))
+    first, second = (importance_sampled_log_likelihood(model, [batch], 1).elbo for _ in range(2))
+    assert first.equal(second)
+    assert model.training
+    assert importance_sampled_log_likelihood(model.eval(), [batch], 1).elbo.equal(first)
+    assert not model.training

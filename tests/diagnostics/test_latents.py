@@ -1,0 +1,115 @@
+"""Use of latents, codes, agreement with labels and the record of an evaluation, on constructed summaries."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from models.tiny import FEATURES, MODELS, counts
+
+from vaekit import MixedVAE
+from vaekit.diagnostics import agreement, codes_of, evaluate_model, latent_use, posterior_summaries
+from vaekit.diagnostics.evaluation import Evaluation
+from vaekit.diagnostics.importance import LikelihoodEstimate
+from vaekit.latents import Bernoulli, Categorical, Gaussian
+from vaekit.likelihoods import NegativeBinomial
+
+
+def model():
+    latents = {"y": Categorical(3), "v": Categorical(2, variables=2), "b": Bernoulli(2), "z": Gaussian(3)}
+    return MixedVAE(FEATURES, NegativeBinomial(), latents=latents, hidden=[4])
+
+
+def one_hot(codes: list[int], categories: int) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(codes), categories).float()
+
+
+SUMMARIES = {
+    "y": one_hot([0, 0, 2, 2], 3),
+    "v": torch.tensor([[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]]).float(),
+    "b": torch.tensor([[0.9, 0.2], [0.9, 0.2], [0.9, 0.8], [0.9, 0.8]]),
+    "z": torch.tensor([[0.0, 5.0, -0.1], [0.0, 5.1, 0.1], [0.0, 5.0, -0.1], [0.0, 5.1, 0.12]]),
+}
+
+
+def test_units_and_codes_in_use():
+    use = latent_use(model(), SUMMARIES)
+    assert (use.active_units, use.units) == (1, 3)  # variances 0, 0.0025 and 0.011
+    torch.testing.assert_close(use.code_usage["y"], torch.tensor([[0.5, 0, 0.5]]))
+    torch.testing.assert_close(use.code_usage["v"], torch.tensor([[0.25, 0.75], [1, 0]]))
+    torch.testing.assert_close(use.code_usage["b"], torch.tensor([[0.1, 0.9], [0.5, 0.5]]))
+    assert [use.used_codes(name) for name in ("y", "v", "b")] == [2, 3, 4]
+    assert use.used_codes("y", threshold=0.6) == 0
+
+
+def test_codes_of():
+    latents = model().latents
+    assert codes_of(latents["y"], SUMMARIES["y"]).tolist() == ["0", "0", "2", "2"]
+    assert codes_of(latents["v"], SUMMARIES["v"]).tolist() == ["0-0", "1-0", "1-0", "1-0"]
+    assert codes_of(latents["b"], SUMMARIES["b"]).tolist() == ["1-0", "1-0", "1-1", "1-1"]
+
+
+def test_agreement_does_not_depend_on_names():
+    found = agreement(model(), SUMMARIES, np.array([7, 7, 1, 1]))
+    assert (found.ari, found.nmi, found.clusters) == (pytest.approx(1), pytest.approx(1), "code y")
+
+
+def test_agreement_of_crossed_labels_is_none_better_than_chance():
+    found = agreement(model(), SUMMARIES, np.array([0, 1, 0, 1]))
+    assert found.ari <= 0
+    assert found.nmi == pytest.approx(0, abs=1e-9)
+
+
+def test_unknown_labels_are_left_out():
+    found = agreement(model(), {**SUMMARIES, "y": one_hot([0, 0, 2, 0], 3)}, np.array([5, 5, 3, -1]))
+    assert found.ari == pytest.approx(1)
+
+
+@pytest.mark.parametrize("labels", [[-1, -1, -1, -1], [2, 2, -1, 2]])
+def test_fewer_than_two_labels_is_none(labels):
+    assert agreement(model(), SUMMARIES, np.array(labels)) is None
+
+
+def test_a_model_without_a_single_code_is_clustered():
+    gaussian = MODELS["gaussian"](NegativeBinomial())
+    points = torch.tensor([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0], [4.0, -4.0]])
+    found = agreement(gaussian, {"z": points}, np.array([1, 1, 0, 0, 2]))
+    assert (found.ari, found.clusters) == (pytest.approx(1), "k-means with 3 clusters")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_summaries_of_every_latent(name):
+    made, batch = MODELS[name](NegativeBinomial()), counts()
+    summaries = posterior_summaries(made, [batch, batch])
+    assert made.training
+    assert {n: tuple(s.shape) for n, s in summaries.items()} == {n: (24, x.size) for n, x in made.latents.items()}
+    assert all(s[:12].equal(s[12:]) and not s.requires_grad for s in summaries.values())  # no dropout
+    for latent, q in made.eval().posteriors(batch).items():
+        torch.testing.assert_close(summaries[latent][:12], q.mean.detach().flatten(1))
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixed", "discrete_score", "mixed_bits"])
+def test_record(name):
+    batch = counts()
+    evaluation = evaluate_model(MODELS[name](NegativeBinomial()), iter([batch, batch]), num_samples=20)
+    record = json.loads(json.dumps(evaluation.record()))
+    assert set(record) >= {"elbo", "log_likelihood", "log_likelihood_se", "ess", "active_units", "ari", "nmi"}
+    assert (record["observations"], record["num_samples"]) == (24, 20)
+    assert record["elbo"] == pytest.approx(evaluation.likelihood.elbo.mean().item())
+    assert record["elbo"] <= record["log_likelihood"]
+    assert 1 <= record["ess"] <= 20.0001
+    assert -1 <= record["ari"] <= 1
+    assert set(record["used_codes"]) == {n for n, latent in evaluation.use.code_usage.items() if latent is not None}
+
+
+def test_record_of_what_is_undefined():
+    batch = counts(1)._replace(label=None)
+    record = evaluate_model(MODELS["gaussian"](NegativeBinomial()), [batch], num_samples=3).record()
+    assert record["log_likelihood_se"] is record["ari"] is record["nmi"] is None
+    assert isinstance(record["elbo"], float)
+    infinite = LikelihoodEstimate(torch.tensor([-math.inf, 0.0]), torch.zeros(2), torch.tensor([math.nan, 1.0]), 1)
+    assert Evaluation(infinite, latent_use(model(), SUMMARIES), None).record()["ess"] is None
+    json.dumps(record, allow_nan=False)

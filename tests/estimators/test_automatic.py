@@ -1,0 +1,131 @@
+"""``estimator="auto"``: its choices, its budget, its log line, its way out when a cost is a step function."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical, Poisson
+
+from vaekit.estimators.automatic import ENUMERATION_BUDGET, choose
+from vaekit.exceptions import EstimatorError
+from vaekit.stochastic_graph import evaluate, expectation
+
+
+@pytest.mark.parametrize(
+    ("q", "differentiable", "rows", "name"),
+    [
+        (OneHotCategorical(logits=torch.zeros(10)), True, 1, "Enumerate"),
+        (OneHotCategorical(logits=torch.zeros(10)), False, 1, "Enumerate"),
+        (OneHotCategorical(logits=torch.zeros(ENUMERATION_BUDGET)), True, 1, "Enumerate"),
+        (OneHotCategorical(logits=torch.zeros(ENUMERATION_BUDGET + 1)), True, 1, "ScoreFunction"),
+        (Independent(Bernoulli(logits=torch.zeros(2, 6)), 1), True, 1, "Enumerate"),
+        (Independent(Bernoulli(logits=torch.zeros(2, 7)), 1), True, 1, "ScoreFunction"),
+        (Bernoulli(logits=torch.zeros(2)), True, ENUMERATION_BUDGET // 2, "Enumerate"),
+        (Bernoulli(logits=torch.zeros(2)), True, ENUMERATION_BUDGET // 2 + 1, "ScoreFunction"),
+        (Normal(0.0, 1.0), True, 1, "Pathwise"),
+        (Normal(0.0, 1.0), False, 1, "ScoreFunction"),
+        (Poisson(torch.ones(2)), True, 1, "ScoreFunction"),
+    ],
+)
+def test_choice(q: Distribution, differentiable: bool, rows: int, name: str) -> None:
+    estimator = choose(q, differentiable, rows)
+    assert type(estimator).__name__ == name
+    if name == "ScoreFunction":
+        assert type(estimator.baseline).__name__ == "LeaveOneOut"
+        assert estimator.num_samples >= 2
+
+
+def test_log_line_names_node_distribution_and_estimator(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vaekit")
+    q = {"only_here": Bernoulli(logits=torch.zeros(3))}
+    for _ in range(3):
+        expectation(lambda only_here: only_here, q)
+    lines = [r.getMessage() for r in caplog.records if "only_here" in r.getMessage()]
+    assert lines == ["auto: node 'only_here' (Bernoulli) gets Enumerate"]
+
+
+def test_step_function_falls_back_to_the_score_function() -> None:
+    """E[sign(z)] = 2 Phi(mu) - 1 for z ~ N(mu, 1), whose derivative at 0.3 is 2 phi(0.3)."""
+    location = torch.full((200_000,), 0.3, requires_grad=True)
+    total = expectation(lambda z: z.sign(), {"z": Normal(location, 1.0)})
+    (gradient,) = torch.autograd.grad(total.sum(), location)
+    error = gradient.std() / len(gradient) ** 0.5
+    exact = 2 * Normal(0.0, 1.0).log_prob(torch.tensor(0.3)).exp()
+    assert error < 0.01 * exact
+    assert (gradient.mean() - exact).abs() < 4 * error
+
+
+@pytest.mark.parametrize(
+    "step", [lambda z: z // 1, lambda z: torch.heaviside(z, torch.ones(())), lambda z: (z > 0).float()]
+)
+def test_any_step_function_can_be_differentiated(step) -> None:
+    location = torch.zeros(100, requires_grad=True)
+    expectation(lambda z: step(z), {"z": Normal(location, 1.0)}).sum().backward()
+    assert location.grad.abs().sum() > 0
+
+
+def test_only_the_node_without_a_path_falls_back() -> None:
+    location = torch.zeros(2, 5, requires_grad=True)
+    q = {"smooth": Normal(location[0], 1.0), "step": Normal(location[1], 1.0)}
+    result = evaluate(lambda smooth, step: smooth**2 + step.sign(), q)
+    assert result.draws["smooth"].value.requires_grad
+    assert not result.draws["step"].value.requires_grad
+    assert len(result.draws["step"].value) == 2
+
+
+def test_budget_counts_the_nodes_before() -> None:
+    q = {name: OneHotCategorical(logits=torch.zeros(2, 8)) for name in ("a", "b", "c")}
+    draws = evaluate(lambda a, b, c: (a + b + c).square().sum(-1), q).draws
+    assert {name: len(draw.value) for name, draw in draws.items()} == {"a": 8, "b": 8, "c": 2}
+
+
+def test_missing_entries_are_automatic() -> None:
+    from vaekit.estimators import ScoreFunction
+
+    q = {name: Bernoulli(logits=torch.zeros(2)) for name in "ab"}
+    draws = evaluate(lambda a, b: a + b, q, {"a": ScoreFunction(num_samples=3)}).draws
+    assert len(draws["a"].value) == 3
+    assert len(draws["b"].value) == 2
+
+
+def test_never_chooses_what_its_own_budget_then_refuses() -> None:
+    """A node drawn later with many samples must not turn the choice into an error."""
+    from vaekit.estimators import ScoreFunction
+
+    q = {"y": OneHotCategorical(logits=torch.zeros(3, 60)), "z": Normal(torch.zeros(3), 1.0)}
+    total = expectation(lambda y, z: y.sum(-1) + z, q, {"z": ScoreFunction(num_samples=1000)})
+    assert total.shape == (3,)
+
+
+JOINT = {
+    "small support": OneHotCategorical(logits=torch.zeros(5, 10)),
+    "large support": OneHotCategorical(logits=torch.zeros(5, 100)),
+    "no finite support": Independent(Poisson(torch.ones(5, 2)), 1),
+}
+
+
+@pytest.mark.parametrize("q", JOINT.values(), ids=JOINT)
+def test_joint_trajectories_are_compared_with_each_other(q: Distribution) -> None:
+    """With a constant cost, leave-one-out has gradient zero and a bare score function has not."""
+    shift = torch.zeros(5, 1, requires_grad=True)
+    at = OneHotCategorical(logits=q.logits + shift * torch.eye(1, q.event_shape[0])) if hasattr(q, "logits") else None
+    at = at or Independent(Poisson(torch.ones(5, 2) * shift.exp()), 1)
+    total = expectation(lambda z: 5 + 0 * z.sum(-1), at, num_samples=4)
+    (gradient,) = torch.autograd.grad(total.sum(), shift)
+    torch.testing.assert_close(gradient, torch.zeros(5, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("q", JOINT.values(), ids=JOINT)
+def test_one_joint_trajectory_is_enough(q: Distribution) -> None:
+    assert expectation(lambda z: z.sum(-1), q, num_samples=1).shape == (5,)
+
+
+def test_an_explicit_choice_does_not_fall_back() -> None:
+    from vaekit.estimators import Pathwise
+
+    location: Tensor = torch.zeros(5, requires_grad=True)
+    with pytest.raises(EstimatorError, match="no gradient path"):
+        expectation(lambda z: z.sign(), {"z": Normal(location, 1.0)}, {"z": Pathwise()})

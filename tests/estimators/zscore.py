@@ -1,0 +1,82 @@
+"""Monte Carlo gradients, one replicate an entry of the batch, compared with exact ones."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaekit.estimators import Estimator
+from vaekit.stochastic_graph import evaluate
+
+from .conformance import CONTEXT_FEATURES
+from .graphs import Graph, as_expectation
+
+PILOT, CHUNK, LIMIT = 10_000, 40_000, 4_000_000
+PRECISION = 0.01  # largest standard error, as a share of the exact gradient's norm
+THRESHOLD = 4.0
+
+
+class Moments(NamedTuple):
+    """Mean and standard error of the value ``[]`` and of the gradient ``[components]``; replicates."""
+
+    value: Tensor
+    value_error: Tensor
+    gradient: Tensor
+    error: Tensor
+    count: int
+
+
+def replicate(
+    graph: Graph, estimators: dict[str, Estimator], batch: int, num_samples: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return values ``[batch]`` and gradients ``[batch, components]``, each entry with leaves of its own."""
+    leaves = {n: p.expand(batch, *p.shape).clone().requires_grad_() for n, p in graph.parameters().items()}
+    cost, q = as_expectation(graph, leaves)
+    context = torch.randn(batch, CONTEXT_FEATURES, dtype=torch.float64)
+    total = evaluate(cost, q, estimators, num_samples=num_samples, context=context).total
+    gradients = torch.autograd.grad(total.sum(), list(leaves.values()))
+    return total.detach(), torch.cat([g.reshape(batch, -1) for g in gradients], 1)
+
+
+def warm_up(graph: Graph, estimators: dict[str, Estimator], num_samples: int | None) -> None:
+    """Let baselines learn from a few small calls, as in training."""
+    networks = [p for e in estimators.values() for p in e.parameters()]
+    optimizer = torch.optim.Adam(networks, 0.01) if networks else None
+    for _ in range(10):
+        cost, q = as_expectation(graph, {n: p.expand(8, *p.shape) for n, p in graph.parameters().items()})
+        context = torch.randn(8, CONTEXT_FEATURES, dtype=torch.float64)
+        loss = evaluate(cost, q, estimators, num_samples=num_samples, context=context).total.mean()
+        if optimizer is not None:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def measure(graph: Graph, estimators: dict[str, Estimator], wanted: Tensor, num_samples: int | None = None) -> Moments:
+    """Draw as many replicates as a pilot says are needed for the ``wanted`` standard errors; drop the pilot.
+
+    A rule that looked at the replicates it keeps would stop early where a skewed one happens to be small.
+    """
+    _, pilot = replicate(graph, estimators, PILOT, num_samples)
+    needed = int(1.3 * (pilot.var(0) / wanted.square()).max())
+    chunks = max(1, math.ceil(min(needed, LIMIT) / CHUNK))
+    sums, squares = torch.zeros(()), torch.zeros(())
+    for _ in range(chunks):
+        value, gradient = replicate(graph, estimators, CHUNK, num_samples)
+        difference = torch.cat([value[:, None], gradient], 1)
+        difference[:, 1:] -= pilot.mean(0)  # for precision only
+        sums, squares = sums + difference.sum(0), squares + difference.square().sum(0)
+    count = chunks * CHUNK
+    mean = sums / count
+    error = ((squares / count - mean.square()).clamp_min(0) / count).sqrt()
+    return Moments(mean[0], error[0], mean[1:] + pilot.mean(0), error[1:], count)
+
+
+def blocks(graph: Graph, gradient: dict[str, Tensor]) -> Tensor:
+    """Return for each component the norm of the exact gradient of its node's (or the cost's) parameters."""
+    owner = {name: name.split(".")[0] for name in gradient}
+    norms = {o: torch.cat([g.flatten() for n, g in gradient.items() if owner[n] == o]).norm() for o in owner.values()}
+    return torch.cat([norms[owner[n]].expand(g.numel()) for n, g in gradient.items()])

@@ -1,0 +1,212 @@
+"""The latents: posteriors, priors, divergences, summaries; and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from models.tiny import FEATURES, MODELS, counts, sharpen
+from torch.distributions import Normal
+
+from vaekit import DiscreteVAE, GaussianVAE, MixedVAE
+from vaekit.estimators import Enumerate, LeaveOneOut, Pathwise, ScoreFunction
+from vaekit.exceptions import ConfigError, EstimatorError
+from vaekit.latents import Bernoulli, Categorical, Gaussian
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.models.vae import divergence_of
+
+WIDTH = 4
+LATENTS = {
+    "gaussian": lambda: Gaussian(3),
+    "category": lambda: Categorical(4),
+    "categories": lambda: Categorical(3, variables=2, learned_prior=True),
+    "bits": lambda: Bernoulli(3),
+}
+EVENTS = {"gaussian": (3,), "category": (1, 4), "categories": (2, 3), "bits": (3,)}
+
+
+def built(name: str):
+    latent = LATENTS[name]()
+    latent.build(WIDTH, None)
+    return latent
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_shapes(name):
+    latent = built(name)
+    q = latent.posterior(torch.randn(5, WIDTH))
+    assert (q.batch_shape, q.event_shape) == ((5,), EVENTS[name])
+    assert latent.prior(None, torch.zeros(())).event_shape == EVENTS[name]
+    value = q.sample((2, 7))
+    assert latent.flatten(value).shape == (2, 7, 5, latent.size)
+    assert latent.summary(q).shape == (5, latent.size)
+    torch.testing.assert_close(latent.summary(q), q.mean.flatten(1))
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_divergence_is_its_definition(name):
+    """By drawing: KL = E_q[log q - log p], |z| < 4.5 for five rows."""
+    latent = built(name)
+    if name == "categories":
+        torch.nn.init.normal_(latent.prior_logits)
+    q, p = latent.posterior(torch.randn(5, WIDTH) * 3), latent.prior(None, torch.zeros(()))
+    with torch.no_grad():
+        value = q.sample((20_000,))
+        draws = q.log_prob(value) - p.log_prob(value)
+        difference = draws.mean(0) - divergence_of(q, p, None)
+    assert (difference.abs() < 4.5 * draws.std(0) / math.sqrt(len(draws)) + 1e-6).all()
+
+
+def test_learned_prior_is_softmax_and_uniform_at_first():
+    latent = built("categories")
+    codes = F.one_hot(torch.tensor([[0, 2]]), 3).float()
+    assert latent.prior(None, torch.zeros(())).log_prob(codes).item() == pytest.approx(-2 * math.log(3))
+    with torch.no_grad():
+        latent.prior_logits.copy_(torch.tensor([[0.0, 1.0, 2.0], [0.5, 0.0, 0.0]]))
+    wanted = latent.prior_logits.log_softmax(-1)[[0, 1], [0, 2]].sum()
+    assert latent.prior(None, torch.zeros(())).log_prob(codes).item() == pytest.approx(wanted.item())
+
+
+def test_mixture_prior_is_a_component_a_category():
+    latent = Gaussian(2, parent="y")
+    latent.build(WIDTH, 3)
+    loc, raw = latent.components.weight.detach().T.chunk(2, -1)
+    scale = F.softplus(raw + 0.5413) + 1e-4
+    assert scale.allclose(torch.ones(3, 2), atol=1e-3)  # at first
+    z = torch.randn(7, 2)
+    prior = latent.prior(torch.eye(3)[:, None], z)
+    assert prior.batch_shape == (3, 1)
+    torch.testing.assert_close(prior.log_prob(z), Normal(loc[:, None], scale[:, None]).log_prob(z).sum(-1))
+
+
+@pytest.mark.parametrize("large", [-1e4, 1e4])
+def test_extreme_heads_are_finite(large):
+    for name in LATENTS:
+        latent = built(name)
+        torch.nn.init.constant_(latent.head.weight, large)
+        q = latent.posterior(torch.ones(2, WIDTH, requires_grad=True))
+        kl = divergence_of(q, latent.prior(None, torch.zeros(())), None)
+        kl.sum().backward()
+        assert latent.head.bias.grad.isfinite().all(), name
+        assert (kl.isfinite() & (kl >= 0)).all(), name
+
+
+@pytest.mark.parametrize(
+    ("latent", "estimator"),
+    [
+        (Categorical(16), "Enumerate"),
+        (Categorical(2, variables=6), "Enumerate"),
+        (Categorical(2, variables=7), "ScoreFunction"),
+        (Categorical(10, variables=20), "ScoreFunction"),
+        (Bernoulli(6), "Enumerate"),
+        (Bernoulli(7), "ScoreFunction"),
+        (Gaussian(3), "Pathwise"),
+    ],
+)
+def test_auto(latent, estimator):
+    latent.build(WIDTH, None)
+    assert type(latent.estimator).__name__ == estimator
+
+
+def mixed(**latents) -> MixedVAE:
+    return MixedVAE(FEATURES, NegativeBinomial(), latents=latents, hidden=[4])
+
+
+REFUSED = {
+    "unknown parent": (
+        lambda: mixed(y=Categorical(3), z=Gaussian(2, parent="x")),
+        ConfigError,
+        "'z' has the parent 'x'.*'y'",
+    ),
+    "near parent": (lambda: mixed(code=Categorical(3), z=Gaussian(2, parent="cod")), ConfigError, "mean 'code'"),
+    "continuous parent": (
+        lambda: mixed(y=Gaussian(3), z=Gaussian(2, parent="y")),
+        ConfigError,
+        "'y' is a Gaussian.*discrete",
+    ),
+    "itself": (lambda: mixed(z=Gaussian(2, parent="z")), ConfigError, "'z' must be another latent"),
+    "grandparent": (
+        lambda: mixed(y=Categorical(2), z=Gaussian(2, parent="y"), w=Gaussian(1, parent="z")),
+        ConfigError,
+        "without a parent",
+    ),
+    "pathwise category": (
+        lambda: mixed(y=Categorical(3, estimator=Pathwise())),
+        EstimatorError,
+        "latent 'y': Pathwise does not fit a Categorical latent.*ScoreFunction",
+    ),
+    "over the budget": (
+        lambda: mixed(y=Categorical(10, variables=20, estimator=Enumerate())),
+        EstimatorError,
+        f"latent 'y': .*{10**20} states.*max_states=4096",
+    ),
+    "enumerated gaussian": (
+        lambda: mixed(z=Gaussian(2, estimator=Enumerate())),
+        EstimatorError,
+        "latent 'z': Enumerate",
+    ),
+    "no latents": (mixed, ConfigError, "latents is empty"),
+    "one category": (lambda: Categorical(1), ConfigError, "1 categories"),
+    "no variable": (lambda: Categorical(3, variables=0), ConfigError, "0 variables"),
+    "no bit": (lambda: Bernoulli(0), ConfigError, "dim is 0"),
+    "no dimension": (lambda: GaussianVAE(FEATURES, NegativeBinomial(), latent_dim=0), ConfigError, "dim is 0"),
+    "lone draw": (lambda: ScoreFunction(num_samples=1, baseline=LeaveOneOut()), EstimatorError, "at least 2"),
+    "learning rate": (
+        lambda: GaussianVAE(FEATURES, NegativeBinomial(), learning_rate=-1e-3),
+        ConfigError,
+        "learning_rate is -0.001",
+    ),
+    "weight decay": (lambda: GaussianVAE(FEATURES, NegativeBinomial(), weight_decay=-1.0), ConfigError, "weight_decay"),
+    "no features": (lambda: GaussianVAE(0, NegativeBinomial()), ConfigError, "features is 0"),
+    "no layer": (lambda: DiscreteVAE(FEATURES, NegativeBinomial(), hidden=[]), ConfigError, "hidden"),
+    "dropout": (lambda: GaussianVAE(FEATURES, NegativeBinomial(), dropout=1.0), ConfigError, "dropout is 1.0"),
+    "name with a dot": (lambda: mixed(**{"a.b": Gaussian(2)}), ConfigError, r"a\.b"),
+    "name of an attribute": (lambda: mixed(training=Gaussian(2)), ConfigError, "training"),
+    "name of a metric": (
+        lambda: mixed(weight=Gaussian(2)),
+        ConfigError,
+        "weight",
+    ),  # train/kl_weight is the objective's
+    "name of a method": (lambda: mixed(keys=Gaussian(2)), ConfigError, "keys"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    make, error, message = REFUSED[case]
+    with pytest.raises(error, match=f"(?s){message}"):
+        make()
+
+
+@pytest.mark.parametrize("order", [("z", "y", "b"), ("z", "b", "y")])
+def test_order_of_declaration_does_not_matter(order):
+    latents = {
+        "y": lambda: Categorical(3, learned_prior=True),
+        "z": lambda: Gaussian(1, parent="y"),
+        "b": lambda: Bernoulli(2),
+    }
+    first = sharpen(mixed(**{name: make() for name, make in latents.items()}))
+    other = mixed(**{name: latents[name]() for name in order})
+    other.load_state_dict(first.state_dict())
+    gradients = []
+    for model in (first, other):
+        torch.manual_seed(0)  # both discrete latents are summed: the only noise is that of z
+        result = model.eval().bound(counts(), training=True)
+        result.total.mean().backward()
+        gradients.append((result.total, result.terms, {n: p.grad for n, p in model.named_parameters()}))
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("name", ["name", "_name", "self", "batch", "latent"])
+def test_names_of_no_meaning(name):
+    model = mixed(**{name: Categorical(3), "z": Gaussian(2, parent=name)})
+    result = model.bound(counts(), training=True)
+    assert set(result.terms) == {"reconstruction", f"kl_{name}", "kl_z"}
+    assert result.total.isfinite().all()
+
+
+def test_decoder_does_not_see_a_parent():
+    assert MODELS["mixed_child_first"](NegativeBinomial()).networks.seen_by_decoder == ("z",)
+    assert MODELS["mixed_sampled"](NegativeBinomial()).networks.seen_by_decoder == ("b", "z")

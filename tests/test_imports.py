@@ -1,0 +1,54 @@
+"""Imports point one way: lower layers know nothing of higher ones, and data and models nothing of each other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "vaekit"
+
+# Each may import itself and what stands in its own entry.
+BASE = {"exceptions", "component"}
+GRAPH = BASE | {"estimators", "stochastic_graph", "signatures", "gradient_path", "batch", "distributions", "networks"}
+MODELS = GRAPH | {"latents", "likelihoods", "objectives", "models"}
+ALLOWED = {
+    "exceptions": set(),
+    "batch": set(),
+    "component": {"exceptions"},
+    "estimators": BASE,
+    "gradient_path": set(),
+    "signatures": BASE | {"estimators"},
+    "stochastic_graph": BASE | {"estimators", "signatures", "gradient_path"},
+    "distributions": BASE,
+    "networks": BASE,
+    "latents": GRAPH,
+    "likelihoods": GRAPH,
+    "objectives": GRAPH,
+    "models": MODELS,
+    "diagnostics": MODELS,
+    "data": BASE | {"batch"},
+    "callbacks": MODELS | {"diagnostics"},
+    "analysis": MODELS | {"diagnostics", "data"},
+    "cli": MODELS | {"diagnostics", "data", "callbacks", "analysis"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    """Return the parts of vaekit that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.name}: relative import"
+            names = [node.module or ""]
+        found |= {name.split(".")[1] for name in names if name.startswith("vaekit.")}
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_point_one_way(file: Path) -> None:
+    part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if part != "__init__":
+        assert imported(file) <= ALLOWED[part] | {part}

@@ -1,0 +1,40 @@
+"""vaekit: expectations you can differentiate, and the variational autoencoders they train.
+
+Attributes are imported on first use, so that ``vaekit --help`` needs neither torch nor Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "expectation": "vaekit.stochastic_graph",
+    "Batch": "vaekit.batch",
+    "VAE": "vaekit.models",
+    "GaussianVAE": "vaekit.models",
+    "DiscreteVAE": "vaekit.models",
+    "MixedVAE": "vaekit.models",
+    "load": "vaekit.models",
+    "VaekitError": "vaekit.exceptions",
+}
+_PACKAGES = ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators", "exceptions", "latents",
+             "likelihoods", "models", "networks", "objectives", "stochastic_graph")  # fmt: skip
+
+__all__ = [*_HOME, "__version__", *_PACKAGES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    if name in _PACKAGES:
+        return importlib.import_module(f"vaekit.{name}")
+    raise AttributeError(f"module 'vaekit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

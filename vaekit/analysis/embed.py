@@ -1,0 +1,134 @@
+"""Latents of cells, written into an AnnData."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+import vaekit
+from vaekit.analysis.source import reference_of
+from vaekit.data.align import QueryData, query_dataset
+from vaekit.data.dataset import as_is
+from vaekit.diagnostics import codes_of, posterior_summaries
+from vaekit.exceptions import CheckpointError
+from vaekit.models import VAE, load
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def embed(
+    adata: AnnData,
+    model: VAE | str | Path,
+    *,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    key_added: str = "X_vaekit",
+    batch_size: int = 1024,
+    progress: bool = False,
+) -> list[str]:
+    """Embed cells with a trained model, matching genes by name.
+
+    Parameters
+    ----------
+    adata
+        Cells; changed in place as below, its counts never.
+    model
+        A trained model, or the path of its checkpoint.
+    layer
+        Layer that holds the counts; None for that of the training data.
+    batch_key
+        Column of ``.obs`` with the batch; None for that of the training data.
+    key_added
+        Key in ``.obsm``; the names of codes begin with it too, without a leading ``X_``.
+    batch_size
+        Cells at a time.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    list of str
+        Genes of the model that ``adata`` lacks (their counts were taken as 0).
+
+    Sets the following fields, for a ``key_added`` of ``X_vaekit``:
+
+    ``adata.obsm["X_vaekit"]``
+        Posterior means of the continuous latents side by side, ``[cells, units]``; for a model without any,
+        the probabilities of its codes.
+    ``adata.obs["vaekit_<name>"]``
+        For each discrete latent, the most probable code; the categories of several variables are joined by "-".
+    ``adata.obsm["vaekit_<name>_probabilities"]``
+        Its posterior probabilities.
+    ``adata.uns["vaekit"]``
+        Where these come from: version, model, checkpoint, training data, missing genes.
+
+    Raises
+    ------
+    CheckpointError
+        If the model was not trained on gene expression.
+    DataError
+        If the counts, genes or batches do not fit the model (see ``vaekit.data.query_dataset``).
+    """
+    checkpoint = str(model) if isinstance(model, str | Path) else ""
+    model = load(model) if isinstance(model, str | Path) else model
+    query = query_for(model, adata, layer, batch_key)
+    write_latents(query, model, key_added, batch_size, progress)
+    adata.uns[key_added.removeprefix("X_")]["checkpoint"] = checkpoint
+    return query.missing_genes
+
+
+def query_for(
+    model: VAE, source: AnnData | str | Path, layer: str | None, batch_key: str | None, label_key: str | None = None
+) -> QueryData:
+    """Read cells for a trained model; None stands for what the model was trained with.
+
+    Raises
+    ------
+    CheckpointError
+        If the model was not trained on gene expression.
+    DataError
+        If the cells do not fit the model.
+    """
+    reference = reference_of(model)
+    if "feature_names" not in reference:
+        raise CheckpointError("the model was trained on images; this is for gene expression")
+    trained = reference["config"]["init_args"]
+    return query_dataset(source, reference, layer or trained["layer"], batch_key or trained["batch_key"], label_key)
+
+
+def write_latents(
+    query: QueryData, model: VAE, key_added: str = "X_vaekit", batch_size: int = 1024, progress: bool = False
+) -> None:
+    """Write the latents of ``query`` into its AnnData (see :func:`embed`)."""
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    adata = query.adata
+    batches = DataLoader(query.dataset, batch_size=batch_size, collate_fn=as_is)
+    summaries = posterior_summaries(model, tqdm(batches, desc="embedding", unit="batch", disable=not progress))
+    prefix = key_added.removeprefix("X_")
+    continuous = [summaries[name] for name, latent in model.latents.items() if not latent.discrete]
+    adata.obsm[key_added] = torch.cat(continuous or list(summaries.values()), -1).numpy()
+    for name, latent in model.latents.items():
+        if latent.discrete:
+            adata.obs[f"{prefix}_{name}"] = pd.Categorical(codes_of(latent, summaries[name]))
+            adata.obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
+    adata.uns[prefix] = _provenance(model, query.missing_genes)
+
+
+def _provenance(model: VAE, missing: list[str]) -> dict[str, Any]:
+    reference = reference_of(model)
+    return {
+        "version": vaekit.__version__,
+        "model": str(model.hparams["_class_path"]),
+        "latents": {name: type(latent).__name__ for name, latent in model.latents.items()},
+        "checkpoint": "",
+        "training_data": str(reference["source"]),
+        "training_fingerprint": str(reference["fingerprint"]),
+        "missing_genes": np.array(missing, dtype=str),
+    }

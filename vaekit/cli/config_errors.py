@@ -1,0 +1,120 @@
+"""Errors in a configuration, told by key and nearest valid name instead of by pages of types."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import inspect
+import re
+from collections.abc import Iterator
+
+import pytorch_lightning as pl
+
+from vaekit.component import Component
+from vaekit.exceptions import ConfigError, VaekitError, nearest
+
+TOP_LEVEL = ("seed_everything", "trainer", "model", "data", "ckpt_path", "config")
+
+# What jsonargparse says around the one line that matters.
+_NOISE = re.compile(
+    r"^(- )*(Subtypes: |Errors:|Given value|Does not validate against|Expected a path but "
+    r"|Expected a <class 'NoneType'>|Expected a typing.Literal|$)"
+)
+
+
+@contextlib.contextmanager
+def explain(command: str) -> Iterator[None]:
+    """Turn parser and trainer errors into :class:`ConfigError`.
+
+    Parameters
+    ----------
+    command
+        Name of the subcommand.
+    """
+    try:
+        yield
+    except VaekitError:
+        raise
+    except (argparse.ArgumentError, ValueError) as error:
+        text = getattr(error, "message", None) or str(error)
+        if isinstance(error, ValueError) and "Does not validate against" not in text:
+            raise
+        raise ConfigError(shorten(text, command)) from None
+
+
+def shorten(text: str, command: str = "fit") -> str:
+    """Reduce an error of jsonargparse to what is wrong, where, and what would work.
+
+    Examples
+    --------
+    >>> shorten("Subcommand 'fit' does not accept option 'trainer.max_epoks'")
+    "there is no key 'trainer.max_epoks': did you mean 'max_epochs'?"
+    """
+    if "Problems parsing config" in text:  # YAML's own account of it, place and all
+        return " ".join(text.split())
+    keys: list[str] = []
+    owner: str | None = None
+    given = re.search(r"Given value: (.*)", text)
+    for line in (raw.strip().removeprefix("- ") for raw in text.splitlines()):
+        if match := re.match(r'Parser key "([^"]+)":\s*(.*)', line):
+            keys.append(match[1])
+            line = match[2]
+        if match := re.match(r"Problem with given class_path '([^']+)'", line):
+            owner = match[1]
+            continue
+        if not _NOISE.match(line):
+            return _tell(line, ".".join(keys), owner, "" if given is None else given[1][:80])
+    return text
+
+
+def _tell(line: str, key: str, owner: str | None, given: str) -> str:
+    """Return the message for the one line that matters."""
+    where = f"{key}: " if key else ""
+    if match := re.search(r"does not accept option '([^']+)'|[Oo]ption '([^']+)' is not accepted", line):
+        return _unknown_key(match[1] or match[2], where, owner)
+    if match := re.search(
+        r"Expected a dot import path string: (\S+)|has no attribute '([^']+)'|Import path (\S+) does", line
+    ):
+        name = match[1] or match[2] or match[3]
+        return f"{where}there is no class {name!r} to use here: {nearest(name.split('.')[-1], _class_names())}"
+    if match := re.match(r"Expected a <class '(\w+)'>\.?(?: Got value: (.*))?", line):
+        return f"{where}expected {match[1]}, got {match[2] or given!r}"
+    if match := re.search(r"arguments are required: (.*)", line):
+        missing = match[1].replace("fit.", "")
+        hint = "; pass --config FILE.yaml" if "model" in missing and owner is None else ""
+        return f"{where}{owner or 'the configuration'} lacks {missing}{hint}"
+    if match := re.search(r"unrecognized arguments: (\S+)", line):
+        return f"there is no argument {match[1]!r}; keys are set by --model.KEY, --data.KEY, --trainer.KEY"
+    return where + line
+
+
+def _unknown_key(option: str, where: str, owner: str | None) -> str:
+    if owner is not None:
+        name = option.split(".")[0]
+        return f"{where}{owner} has no option {name!r}: {nearest(name, _options(owner))}"
+    head, _, rest = option.partition(".")
+    if head == "trainer" and rest:
+        return f"there is no key {option!r}: {nearest(rest.split('.')[0], inspect.signature(pl.Trainer).parameters)}"
+    return f"there is no key {head!r}: {nearest(head, TOP_LEVEL)}"
+
+
+def _components(cls: type = Component) -> Iterator[type]:
+    subclasses: list[type] = cls.__subclasses__()
+    for sub in subclasses:
+        yield sub
+        yield from _components(sub)
+
+
+def _class_names() -> list[str]:
+    return sorted(
+        {cls.__name__ for cls in _components() if not cls.__name__.startswith("_") and not inspect.isabstract(cls)}
+    )
+
+
+def _options(owner: str) -> list[str]:
+    for cls in _components():
+        if cls.__name__ == owner.split(".")[-1]:
+            return [
+                name for name in inspect.signature(cls).parameters if name not in ("adata", "features", "covariates")
+            ]
+    return []

@@ -1,0 +1,94 @@
+"""``vaekit embed``: latents of cells, written into an .h5ad file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from vaekit.cli.output import quiet
+from vaekit.exceptions import CheckpointError, DataError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    made = argparse.ArgumentParser(
+        "vaekit embed",
+        description="Write the latents of cells into a copy of their .h5ad file: posterior means of the continuous "
+        'latents in obsm["X_vaekit"], each discrete latent in obs["vaekit_NAME"] with its probabilities in '
+        'obsm["vaekit_NAME_probabilities"], where they come from in uns["vaekit"]. Genes are matched by name.',
+    )
+    made.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a trained model, such as RUN/last.ckpt")
+    made.add_argument("data", metavar="DATA.h5ad", nargs="?", help="cells; without it, those the model was trained on")
+    made.add_argument("-o", "--output", metavar="OUT.h5ad", required=True, help="file to write")
+    made.add_argument("--layer", help="layer with the counts ('raw' for .raw); default: as in training")
+    made.add_argument("--batch_key", help="column of obs with the batch; default: as in training")
+    made.add_argument("--overwrite", action="store_true", help="replace OUT.h5ad if it exists")
+    return made
+
+
+def run(arguments: list[str]) -> None:
+    """Run the command."""
+    options = parser().parse_args(arguments[1:])
+    output = Path(options.output)
+    check_output(output, options.data, options.overwrite)
+    quiet()
+
+    from vaekit.analysis import query_for, training_data, write_latents
+    from vaekit.models import load
+
+    model = load(options.checkpoint)
+    source, layer = options.data, options.layer
+    if source is None:
+        data = training_data(model)
+        if data.kind != "counts":
+            raise CheckpointError(f"{options.checkpoint} was trained on images; embed is for gene expression")
+        source, layer = data.adata, layer or data.counts_layer  # type: ignore[attr-defined]
+    query = query_for(model, source, layer, options.batch_key)
+    write_latents(query, model, progress=True)
+    adata = query.adata
+    adata.uns["vaekit"]["checkpoint"] = str(options.checkpoint)
+    write_atomically(adata, output)
+    discrete = [name for name, latent in model.latents.items() if latent.discrete]
+    print(f'wrote {output}: {adata.n_obs} cells, obsm["X_vaekit"] {list(adata.obsm["X_vaekit"].shape)}', end="")
+    print(
+        "".join(f', obs["vaekit_{name}"] ({adata.obs[f"vaekit_{name}"].nunique()} codes in use)' for name in discrete)
+    )
+
+
+def check_output(output: Path, data: str | None, overwrite: bool) -> None:
+    """Raise an error if writing ``output`` would lose something, or cannot work; before any long work.
+
+    Raises
+    ------
+    DataError
+        If it is the input, exists, or its folder does not or cannot be written to.
+    """
+    if data is not None and output.exists() and Path(data).exists() and output.samefile(data):
+        raise DataError(f"the output {output} is the input: choose another name, the input is never changed")
+    if output.exists() and not overwrite:
+        raise DataError(f"{output} exists: choose another name, or pass --overwrite")
+    if not output.parent.is_dir():
+        raise DataError(f"the folder {output.parent} of the output does not exist")
+    if not os.access(output.parent, os.W_OK):
+        raise DataError(f"the folder {output.parent} of the output cannot be written to")
+
+
+def write_atomically(adata: object, output: Path) -> None:
+    """Write an .h5ad file under a temporary name and rename it, so that no half-written file is left.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written, on a full disk say.
+    """
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        adata.write_h5ad(temporary)  # type: ignore[attr-defined]
+        os.replace(temporary, output)
+    except OSError as error:
+        raise DataError(f"{output} could not be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+        sys.stdout.flush()

@@ -1,0 +1,210 @@
+"""``vaekit fit | validate | test | predict``: LightningCLI with the data's sizes linked into the model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+import vaekit.callbacks
+import vaekit.data
+import vaekit.estimators
+import vaekit.latents
+import vaekit.likelihoods
+import vaekit.models
+import vaekit.networks
+import vaekit.objectives  # noqa: F401  (imported, classes can be named without their package)
+from vaekit.callbacks import Pictures, RunCheckpoint, TrainingProgress
+from vaekit.cli.config_errors import explain
+from vaekit.cli.logger import closing_line, wandb_logger
+from vaekit.cli.output import quiet
+from vaekit.cli.run_folder import prepare
+from vaekit.data.base import ResidentData
+from vaekit.exceptions import ConfigError
+from vaekit.models import VAE
+from vaekit.models.checkpoint import read_checkpoint
+
+RUN_FOLDER = "__run_folder__"  # stands for trainer.default_root_dir in a logger's save_dir
+
+
+class RunConfig(SaveConfigCallback):
+    """Keeps the whole configuration in the run's folder, and gives it to the logger with the data's fingerprint."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write ``config.yaml`` (Lightning's hook, on the first rank only)."""
+        text = self.parser.dump(self.config, skip_none=False)
+        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            (Path(trainer.default_root_dir) / self.config_filename).write_text(text)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            logger.log_hyperparams(
+                {"config": yaml.safe_load(text), "data": {"source": data.source, "fingerprint": data.fingerprint}}
+            )
+
+
+class VaekitCLI(LightningCLI):
+    """The training commands."""
+
+    parser: LightningArgumentParser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link the data's sizes to the model, so that no configuration repeats them."""
+        for size in ("features", "covariates"):
+            parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration as it was given: Lightning's own would silently prefer the checkpoint's."""
+
+    def before_instantiate_classes(self) -> None:
+        """Prepare the run's folder and everything that lives in it, before data are read."""
+        config = self.config[self.subcommand]
+        trainer = config.trainer
+        self.folder = Path(trainer.default_root_dir or "runs/vaekit")
+        trainer.default_root_dir = str(self.folder)
+        for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+            arguments = getattr(logger, "init_args", None)
+            if arguments is not None and arguments.get("save_dir") == RUN_FOLDER:
+                arguments.save_dir = str(self.folder)
+        if config.get("ckpt_path") == "last":
+            config.ckpt_path = str(self.folder / "last.ckpt")
+        if config.get("ckpt_path") is not None:
+            read_checkpoint(config.ckpt_path)  # a foreign or truncated one is refused before data are read
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Return the trainer, with Weights & Biases where no logger was asked for."""
+        config = self.config[self.subcommand].trainer
+        given = self._get(self.config_init, "trainer").get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
+        own = [RunCheckpoint(), Pictures()] + [TrainingProgress()] * (config.enable_progress_bar is not False)
+        kwargs["callbacks"] = given + [c for c in own if not any(isinstance(g, type(c)) for g in given)]
+        if config.logger in (None, True):
+            kwargs["logger"] = wandb_logger(self.folder) if self.subcommand == "fit" else False
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:
+            raise ConfigError(f"the trainer cannot be set up so: {error}") from error
+
+    def before_fit(self) -> None:
+        """Refuse what cannot end well, move an earlier run aside, and say what is about to be trained."""
+        if self.trainer.max_epochs == -1 and self.trainer.max_steps == -1:
+            self.model.objective.check_steps(float("inf"))
+        if self.config.fit.get("ckpt_path") is None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            aside = prepare(self.folder)
+            if aside is not None:
+                print(f"the earlier run in {self.folder} is now in {aside}", file=sys.stderr)
+        print(self.datamodule.description, file=sys.stderr)
+        for name, latent in self.model.latents.items():
+            parent = f", parent {latent.parent}" if latent.parent else ""
+            print(
+                f"latent {name}: {type(latent).__name__}, estimator {type(latent.estimator).__name__}{parent}",
+                file=sys.stderr,
+            )
+
+    def after_fit(self) -> None:
+        """Say what was written."""
+        if self.trainer.interrupted:
+            print("training was interrupted; the last checkpoint is kept", file=sys.stderr)
+        for line in filter(None, map(closing_line, self.trainer.loggers)):
+            print(line)
+        written = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.folder / n).exists()]
+        print(f"wrote {self.folder}: {', '.join(written)}")
+
+    def predict(self, model: VAE, **kwargs: Any) -> None:
+        """Write each latent's posterior means or probabilities of all rows to ``predictions.pt``."""
+        batches = self.trainer.predict(model, **kwargs)
+        latents = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}  # type: ignore[index,union-attr]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "predictions.pt"
+        torch.save(latents, path)
+        print(f"wrote {path}: " + ", ".join(f"{name} {list(value.shape)}" for name, value in latents.items()))
+
+
+def run(arguments: list[str]) -> None:
+    """Run a training command.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration names a class, key or value that does not exist.
+    """
+    quiet()
+    torch.set_float32_matmul_precision("high")
+    arguments = complete(arguments)
+    trainer_defaults = {
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    with explain(arguments[0]):
+        VaekitCLI(
+            model_class=VAE,
+            datamodule_class=ResidentData,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},  # prepare() has moved an earlier run aside
+            trainer_defaults=trainer_defaults,
+            seed_everything_default=0,
+            load_from_checkpoint_support=False,
+            auto_configure_optimizers=False,
+            parser_kwargs={"exit_on_error": False},
+            args=arguments,
+        )
+
+
+def complete(arguments: list[str]) -> list[str]:
+    """Fill in what a short command leaves out.
+
+    A file logger without a folder gets the run's. ``validate``, ``test`` and ``predict`` with a checkpoint and
+    no configuration take both model and data from the checkpoint.
+    """
+    completed = list(arguments)
+    for i, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--trainer.logger":
+            value = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
+            if value.split(".")[-1] in ("CSVLogger", "TensorBoardLogger"):
+                completed += ["--trainer.logger.save_dir", RUN_FOLDER]
+    options = {argument.partition("=")[0] for argument in arguments}
+    if arguments[0] != "fit" and "--ckpt_path" in options and not options & {"--config", "-c", "--help", "-h"}:
+        completed = [completed[0], "--config", config_of(value_of(arguments, "--ckpt_path")), *completed[1:]]
+    return completed
+
+
+def value_of(arguments: list[str], option: str) -> str:
+    """Return the value of an option, given as ``--option value`` or ``--option=value``."""
+    for i, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            if equals:
+                return value
+            if i + 1 < len(arguments):
+                return arguments[i + 1]
+    raise ConfigError(f"{option} has no value")
+
+
+def config_of(checkpoint_path: str) -> str:
+    """Return, as JSON, the configuration of model and data that a checkpoint was trained with."""
+    import json
+
+    checkpoint = read_checkpoint(checkpoint_path)
+    model = dict(checkpoint["hyper_parameters"])
+    class_path = model.pop("_class_path")
+    for size in ("features", "covariates"):
+        model.pop(size)  # linked from the data
+    if not checkpoint.get("reference"):
+        raise ConfigError(f"{checkpoint_path} does not say which data it was trained on: pass --config")
+    data = dict(checkpoint["reference"]["config"])
+    data["init_args"] = {key: value for key, value in data["init_args"].items() if key != "adata"}
+    return json.dumps(
+        {
+            "model": {"class_path": class_path, "init_args": model},
+            "data": data,
+            "trainer": {"default_root_dir": str(Path(checkpoint_path).parent)},
+        }
+    )

@@ -1,0 +1,69 @@
+"""Entry point of ``vaekit``: static help, then the command, with errors as messages and not as tracebacks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+from vaekit.exceptions import VaekitError, nearest
+
+HELP = """\
+usage: vaekit COMMAND [ARGUMENTS]
+
+Train variational autoencoders on gene expression and images, and analyse their latents.
+
+training, by configuration (any key can be set by a flag, such as --trainer.max_epochs 50):
+  fit        vaekit fit --config configs/pbmc_mixed.yaml
+  validate   evaluate on the validation data     vaekit validate --ckpt_path RUN/last.ckpt
+  test       evaluate on the test data           vaekit test --ckpt_path RUN/last.ckpt
+  predict    latents of all data, to RUN/predictions.pt
+
+with a trained model:
+  evaluate   log-likelihood, active units, agreement with labels     vaekit evaluate RUN/last.ckpt
+  embed      write latents into an .h5ad file     vaekit embed RUN/last.ckpt DATA.h5ad -o OUT.h5ad
+
+vaekit COMMAND --help tells the arguments of a command; vaekit --version the version.
+"""
+
+COMMANDS = {
+    "fit": "vaekit.cli.lightning",
+    "validate": "vaekit.cli.lightning",
+    "test": "vaekit.cli.lightning",
+    "predict": "vaekit.cli.lightning",
+    "evaluate": "vaekit.cli.evaluate",
+    "embed": "vaekit.cli.embed",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, or 2 after an error in what was asked, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] == "--version":
+        from vaekit import __version__
+
+        print(__version__)
+        return 0
+    command = arguments[0]
+    if command not in COMMANDS:
+        print(f"vaekit: there is no command {command!r}: {nearest(command, COMMANDS)}", file=sys.stderr)
+        return 2
+    # Models of this size gain nothing from a second thread, and on busy or virtual cores lose a factor of ten by
+    # threads that wait for each other; OMP_NUM_THREADS says otherwise.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        import_module(COMMANDS[command]).run(arguments)
+    except VaekitError as error:
+        print(f"vaekit {command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"vaekit {command}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

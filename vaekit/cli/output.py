@@ -1,0 +1,36 @@
+"""What a person sees of other libraries' chatter: less."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def quiet() -> None:
+    """Show the project's warnings as one line each, and hide those of libraries that a user can do nothing about."""
+
+    def one_line(message: Warning | str, category: type[Warning], *args: object, **kwargs: object) -> str:
+        return f"warning: {message}\n"
+
+    warnings.formatwarning = one_line
+    for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+        warnings.filterwarnings("ignore", category=category)
+    for module in (
+        "anndata",
+        "scanpy",
+        "umap",
+        "numba",
+        "pytorch_lightning",
+        "lightning_fabric",
+        "torch",
+        "wandb",
+        "pydantic",
+    ):
+        warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
+    # resident data need no workers, and small data sets have few batches an epoch
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):
+        logging.getLogger(name).setLevel(logging.WARNING)

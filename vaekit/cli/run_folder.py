@@ -1,0 +1,42 @@
+"""The folder of a training run: nothing that an earlier run left there is overwritten."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vaekit.exceptions import ConfigError
+
+OWN = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs")
+
+
+def prepare(folder: Path) -> Path | None:
+    """Make the folder, and move an earlier run in it aside to ``earlier/NUMBER``.
+
+    Returns
+    -------
+    Path or None
+        Where the earlier run is now.
+
+    Raises
+    ------
+    ConfigError
+        If the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the run's folder {folder} (trainer.default_root_dir) cannot be made: {error}") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"the run's folder {folder} (trainer.default_root_dir) cannot be written to")
+    found = [folder / name for name in OWN if (folder / name).exists()]
+    if not found:
+        return None
+    number = 1
+    while (folder / "earlier" / str(number)).exists():
+        number += 1
+    aside = folder / "earlier" / str(number)
+    aside.mkdir(parents=True)
+    for path in found:
+        path.rename(aside / path.name)
+    return aside

@@ -1,0 +1,172 @@
+"""UMI counts from an AnnData: read, checked, and brought into one form."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaekit.exceptions import DataError, nearest
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy import sparse
+
+# Whole numbers up to here are exact in float32, beyond it only some are.
+FLOAT32_EXACT = 2**24
+
+
+def read_counts(adata: AnnData, layer: str | None, source: str) -> tuple[sparse.csr_matrix, list[str]]:
+    """Read the counts of one layer and the names of its genes.
+
+    Parameters
+    ----------
+    adata
+        Cells; it is not changed.
+    layer
+        Name of a layer, "raw" for ``.raw.X``, None for ``.X``. CSR, CSC or dense, of any numeric type.
+    source
+        What to call the data in messages.
+
+    Returns
+    -------
+    counts
+        CSR float32 ``[cells, genes]``, a copy, sorted, without stored zeros.
+    genes
+        Names of the columns.
+
+    Raises
+    ------
+    DataError
+        If there is no such layer, there are no cells or no genes, gene names occur twice, or the values are
+        not counts: not numeric, NaN, infinite, negative, not whole, or beyond what float32 holds exactly.
+    """
+    place, matrix, names = _select(adata, layer, source)
+    genes = [str(name) for name in names]
+    if adata.n_obs == 0 or not genes:
+        raise DataError(f"{source} has {adata.n_obs} cells and {len(genes)} genes in {place}: nothing to model")
+    if len(set(genes)) < len(genes):
+        twice = [name for name, times in Counter(genes).items() if times > 1]
+        raise DataError(
+            f"{source}: {len(twice)} gene names in {place} occur more than once, such as "
+            f"{', '.join(twice[:5])}; adata.var_names_make_unique() makes them differ"
+        )
+    where = f"{source}, {place}"
+    try:
+        counts = _as_csr(matrix, where)
+        _check_values(counts, where, adata.obs_names, genes)
+    except DataError as error:
+        raise DataError(f"{error}; {_count_layers(adata, layer)}") from None
+    return counts.astype(np.float32), genes
+
+
+def warn_empty(num_empty: int, num_cells: int, source: str) -> None:
+    """Warn once of cells without any count; they stay in the data."""
+    if num_empty:
+        warnings.warn(
+            f"{source}: {num_empty} of {num_cells} cells have no counts in the modelled genes; they are "
+            "kept, with size factor 1",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _select(adata: AnnData, layer: str | None, source: str) -> tuple[str, Any, Iterable[str]]:
+    if layer is None:
+        if adata.X is None:
+            raise DataError(f"{source} has no .X; {_count_layers(adata, None)}")
+        return ".X", adata.X, adata.var_names
+    if layer == "raw" and adata.raw is not None:
+        return ".raw.X", adata.raw.X, adata.raw.var_names
+    if layer not in adata.layers:
+        known = [*adata.layers, *(["raw"] if adata.raw is not None else [])]
+        raise DataError(f"layer={layer!r}: {source} has no such layer; {nearest(layer, known)}")
+    return f".layers[{layer!r}]", adata.layers[layer], adata.var_names
+
+
+def _as_csr(matrix: Any, where: str) -> sparse.csr_matrix:
+    """Return a CSR copy with the values' own precision."""
+    from scipy import sparse
+
+    if not sparse.issparse(matrix):
+        matrix = np.asarray(matrix)
+    if matrix.dtype.kind not in "buif":
+        raise DataError(f"{where}: the values are of type {matrix.dtype}, not numbers")
+    if matrix.dtype in (np.bool_, np.float16):
+        matrix = matrix.astype(np.float32)  # scipy has no sparse float16, and numpy no negative bool
+    counts = sparse.csr_matrix(matrix, copy=True)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()  # NaN stays
+    return counts
+
+
+def _check_values(counts: sparse.csr_matrix, where: str, cells: Any, genes: list[str]) -> None:
+    data = counts.data
+    whole = data.dtype.kind in "ui"
+    checks = (
+        ("NaN", lambda: np.isnan(data), whole),
+        ("infinite", lambda: np.isinf(data), whole),
+        ("negative", lambda: data < 0, data.dtype.kind == "u"),
+        ("not whole", lambda: data != np.rint(data), whole),
+        ("too large to be exact in float32", lambda: _inexact(data), False),
+    )
+    for problem, find, impossible in checks:
+        if impossible or not (bad := find()).any():
+            continue
+        first = int(np.argmax(bad))
+        row = int(np.searchsorted(counts.indptr, first, side="right")) - 1
+        gene = genes[counts.indices[first]]
+        number = "one value is" if bad.sum() == 1 else f"{int(bad.sum())} values are"
+        raise DataError(
+            f"{where}: counts are needed, and {number} {problem}, the first {data[first]:.8g} in cell "
+            f"{str(cells[row])!r} (row {row}), gene {gene!r}{_resemblance(counts, problem)}"
+        )
+
+
+def _inexact(data: np.ndarray) -> np.ndarray:
+    bad = data > FLOAT32_EXACT
+    if bad.any():  # rare, so that the exact comparison by Python's numbers is no burden
+        with np.errstate(over="ignore"):
+            bad[bad] = [float(np.float32(value)) != value for value in data[bad].tolist()]
+    return bad
+
+
+def _resemblance(counts: sparse.csr_matrix, problem: str) -> str:
+    """Say what values that are not counts look like."""
+    if problem == "negative":
+        return "" if counts.dtype.kind == "i" else "; they look scaled or batch-corrected"
+    if problem != "not whole":
+        return ""
+    if (num_whole := int((counts.data == np.rint(counts.data)).sum())) > 0.1 * counts.nnz:
+        return f"; {num_whole} other values are whole: are these estimated counts, to be rounded?"
+    if counts.data.max() > 30:  # exp(30) reads in a cell: no logarithm
+        return "; they look normalised, or averaged"
+    totals = np.asarray(counts.astype(np.float64).expm1().sum(axis=1))
+    totals = totals[totals > 0]
+    if np.ptp(totals) < 0.01 * totals.mean():
+        return f"; they look log-normalised: log1p of counts scaled to {totals.mean():.4g} a cell"
+    return f"; they look log-normalised (largest value {counts.data.max():.3g})"
+
+
+def _count_layers(adata: AnnData, asked: str | None) -> str:
+    """Say how to get at the layers that do hold counts."""
+    places: list[str | None] = list(dict.fromkeys([None, *adata.layers, "raw"]))
+    found = [layer for layer in places if layer != asked and _holds_counts(adata, layer)]
+    if not found:
+        return "neither .X nor .raw nor any layer holds counts"
+    named = ["leave layer out (.X)" if layer is None else f"pass layer={layer!r}" for layer in found]
+    return "counts are there: " + " or ".join(named)
+
+
+def _holds_counts(adata: AnnData, layer: str | None) -> bool:
+    if (layer is None and adata.X is None) or (layer == "raw" and adata.raw is None and "raw" not in adata.layers):
+        return False
+    try:
+        _, matrix, names = _select(adata, layer, "")
+        _check_values(_as_csr(matrix, ""), "", adata.obs_names, [str(name) for name in names])
+    except DataError:
+        return False
+    return True

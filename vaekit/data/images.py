@@ -1,0 +1,147 @@
+"""Images for likelihoods over pixels, grey or binary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.data.base import Resident, ResidentData, check_fingerprint, fingerprint, restored_split
+from vaekit.data.dataset import ImageDataset
+from vaekit.data.image_sources import Images, load_images
+from vaekit.data.splits import as_splits, hold_out, split_rows
+from vaekit.exceptions import DataError, nearest
+
+BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
+
+
+@dataclass(frozen=True)
+class ResidentImages(Resident):
+    """Images in memory: :class:`Resident` with their shape (channels, height, width)."""
+
+    image_shape: tuple[int, int, int]
+
+
+class ImageData(ResidentData):
+    """Small grey images, flattened: ``x`` is ``[batch, channels * height * width]`` in 0..1.
+
+    Parameters
+    ----------
+    name
+        'digits' (scikit-learn's, 1,797 of 8 x 8, no download), 'mnist' or 'fashion_mnist' (70,000 of 28 x
+        28).
+    root
+        Folder for downloads. Nothing is downloaded where the files are there, plain or as .gz.
+    binarization
+        'dynamic': each pixel is 1 with the probability of its grey level, drawn anew in every training batch
+        and once for validation and test; 'fixed': drawn once for all; 'threshold': 1 above a half; 'none':
+        grey.
+    batch_size
+        Images in a batch.
+    split
+        Fractions of training, validation and test images, stratified by class. None: the official test set
+        where there is one, with a twelfth of the training images for validation (55,000/5,000); else (0.8,
+        0.1, 0.1).
+    seed
+        Seed of the split and of the pixels that are drawn once.
+
+    Raises
+    ------
+    DataError
+        If an argument is unknown, files cannot be downloaded or read, or there are too few images to split.
+
+    Examples
+    --------
+    >>> data = ImageData("digits")
+    >>> data.features, data.image_shape
+    (64, (1, 8, 8))
+    """
+
+    kind = "images"
+    name: str
+
+    def __init__(
+        self,
+        name: str = "digits",
+        root: str = "data",
+        binarization: str = "dynamic",
+        batch_size: int = 128,
+        split: tuple[float, float, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if binarization not in BINARIZATIONS:
+            raise DataError(f"binarization={binarization!r}: {nearest(binarization, BINARIZATIONS)}")
+        root = str(Path(root).expanduser().absolute())
+        self._arguments.update(root=root)
+        self.name = name
+        self.root = root
+        self.binarization = binarization
+        super().__init__(batch_size, split, seed)
+
+    def _load(self, state: Mapping[str, Any] | None) -> ResidentImages:
+        images = load_images(self.name, Path(self.root))
+        identity = fingerprint([images.pixels.numpy(), images.label.numpy()])
+        check_fingerprint(identity, images.source, state)
+        split = self._split(images) if state is None else restored_split(state)
+        _, channels, height, width = images.pixels.shape
+        grey = ImageDataset(images.pixels.flatten(1), images.white, images.label, draw=self.binarization == "dynamic")
+        dataset = self._binarized(grey)
+        train = grey if grey.draw else dataset
+        return ResidentImages(
+            dataset=dataset,
+            train_dataset=train,
+            split_indices=split,
+            features=grey.pixels.shape[1],
+            covariates=0,
+            mean=_mean(train, split["train"]),
+            label_categories=images.categories,
+            labels=np.array(images.categories, dtype=object)[images.label.numpy()],
+            fingerprint=identity,
+            source=images.source,
+            image_shape=(channels, height, width),
+        )
+
+    def _split(self, images: Images) -> dict[str, Tensor]:
+        num_images, codes = len(images.pixels), images.label.numpy()
+        if self.split is not None or images.num_train is None:
+            return split_rows(num_images, self.split or (0.8, 0.1, 0.1), self.seed, codes)
+        num_val = max(1, round(images.num_train / 12))
+        if images.num_train <= num_val:
+            raise DataError(f"{images.source}: {images.num_train} training images are too few to split")
+        rows = np.arange(num_images)
+        train, val = hold_out(rows[: images.num_train], num_val, self.seed, codes)
+        return as_splits(train, val, rows[images.num_train :])
+
+    def _binarized(self, grey: ImageDataset) -> ImageDataset:
+        """Return the images with pixels that stay the same in every epoch."""
+        if self.binarization == "none":
+            return grey
+        if self.binarization == "threshold":
+            return ImageDataset((grey.pixels > grey.white / 2).to(torch.uint8), 1, grey.label)
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = [
+            torch.bernoulli(part.float() / grey.white, generator=generator).to(torch.uint8)
+            for part in grey.pixels.split(8192)  # float32 copies of all images at once would take four times more
+        ]
+        return ImageDataset(torch.cat(drawn), 1, grey.label)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width, in the order in which ``x`` is flattened."""
+        return self.resident.image_shape
+
+    def _size(self) -> str:
+        _, height, width = self.image_shape
+        return f"{len(self.dataset)} images of {height} x {width}, binarization {self.binarization}"
+
+
+def _mean(dataset: ImageDataset, rows: Tensor) -> Tensor:
+    total = torch.zeros(dataset.pixels.shape[1], dtype=torch.float64)
+    for part in rows.split(8192):
+        total += dataset.pixels[part].sum(0, dtype=torch.int64)
+    return (total / (len(rows) * dataset.white)).float()

@@ -1,0 +1,104 @@
+"""Seeded splits into training, validation and test rows, stratified by class where classes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.exceptions import DataError
+
+SPLITS = ("train", "val", "test")
+
+
+def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
+    """Return the fractions of training, validation and test rows as a tuple.
+
+    Raises
+    ------
+    DataError
+        If they are not three positive numbers that sum to 1.
+    """
+    values = tuple(float(fraction) for fraction in fractions)
+    if len(values) != 3 or not all(value > 0 for value in values) or abs(sum(values) - 1) > 1e-6:
+        raise DataError(
+            f"split={tuple(fractions)} must be three fractions above 0 that sum to 1 (train, val, test), "
+            "such as (0.8, 0.1, 0.1)"
+        )
+    return values
+
+
+def split_rows(
+    num_rows: int, fractions: Sequence[float], seed: int, codes: np.ndarray | None = None
+) -> dict[str, Tensor]:
+    """Split rows ``0 .. num_rows - 1`` at random into disjoint parts.
+
+    Parameters
+    ----------
+    num_rows
+        Number of rows.
+    fractions
+        Fractions of the rows in train, val and test.
+    seed
+        The same seed gives the same split; torch's and numpy's global generators are not touched.
+    codes
+        Class of each row, ``[num_rows]`` integers (-1, unknown, is a class of its own); None: not stratified.
+
+    Returns
+    -------
+    dict
+        Sorted int64 row numbers under 'train', 'val' and 'test'.
+
+    Raises
+    ------
+    DataError
+        If the fractions are wrong, or one of the parts would be empty.
+    """
+    _, val, test = check_fractions(fractions)
+    num_val, num_test = round(num_rows * val), round(num_rows * test)
+    if min(num_val, num_test, num_rows - num_val - num_test) < 1:
+        raise DataError(
+            f"{num_rows} rows are too few for split={tuple(fractions)}: train, val and test would hold "
+            f"{num_rows - num_val - num_test}, {num_val} and {num_test} rows, and each needs at least one"
+        )
+    rest, test_rows = hold_out(np.arange(num_rows), num_test, seed, codes)
+    train_rows, val_rows = hold_out(rest, num_val, seed, codes)
+    return as_splits(train_rows, val_rows, test_rows)
+
+
+def as_splits(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> dict[str, Tensor]:
+    """Return three arrays of row numbers as sorted int64 tensors under their names."""
+    return {
+        name: torch.from_numpy(np.sort(rows).astype(np.int64))
+        for name, rows in zip(SPLITS, (train, val, test), strict=True)
+    }
+
+
+def hold_out(
+    rows: np.ndarray, num_held_out: int, seed: int, codes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``rows`` without ``num_held_out`` of them, and those; ``codes`` are indexed by row number."""
+    from sklearn.model_selection import train_test_split
+
+    limit = min(num_held_out, len(rows) - num_held_out)
+    strata = None if codes is None else _strata(codes[rows], limit)
+    rest, held_out = train_test_split(rows, test_size=num_held_out, random_state=seed, stratify=strata)
+    return rest, held_out
+
+
+def _strata(codes: np.ndarray, limit: int) -> np.ndarray:
+    """Group classes until scikit-learn can stratify: two rows or more in each, at most ``limit`` in all.
+
+    The largest classes keep a stratum of their own; the others share the last one.
+    """
+    _, inverse, sizes = np.unique(codes, return_inverse=True, return_counts=True)
+    rank = np.empty(len(sizes), dtype=np.int64)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    large = int((sizes >= 2).sum())
+    shared = large if large == len(sizes) <= limit else min(large, limit - 1)
+    strata = np.minimum(rank[inverse], shared)
+    if (strata == shared).sum() == 1:  # one row left over: it joins the smallest stratum
+        strata = np.minimum(strata, max(shared - 1, 0))
+    return strata

@@ -1,0 +1,70 @@
+"""Agreement of a model's latents with known labels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.latents import Categorical
+from vaekit.models import VAE
+
+
+class Agreement(NamedTuple):
+    """How well clusters match labels; both are 1 for a perfect match.
+
+    Attributes
+    ----------
+    ari
+        Adjusted Rand index; 0 is chance.
+    nmi
+        Normalized mutual information.
+    clusters
+        What was compared with the labels.
+    """
+
+    ari: float
+    nmi: float
+    clusters: str
+
+
+def agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> Agreement | None:
+    """Compare clusters with labels, over the observations whose label is known.
+
+    The clusters are the most probable category of the first latent that is a single categorical variable. For a
+    model without one they are k-means clusters of the latents, as many as there are labels (seed 0).
+
+    Parameters
+    ----------
+    model
+        The model that made the summaries.
+    summaries
+        Posterior means or probabilities of each latent, ``[observations, size]``.
+    labels
+        Integers ``[observations]``, -1 where unknown.
+
+    Returns
+    -------
+    Agreement or None
+        None where fewer than two labels are known.
+    """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    labels = np.asarray(labels)
+    known = labels >= 0
+    count = len(np.unique(labels[known]))
+    if count < 2:
+        return None
+    codes = [name for name, x in model.latents.items() if isinstance(x, Categorical) and x.shape[0] == 1]
+    if codes:
+        clusters, what = summaries[codes[0]].argmax(-1).numpy(), f"code {codes[0]}"
+    else:
+        from sklearn.cluster import KMeans
+
+        points = torch.cat(list(summaries.values()), -1).numpy()
+        clusters, what = KMeans(count, n_init=10, random_state=0).fit_predict(points), f"k-means with {count} clusters"
+    ari = adjusted_rand_score(labels[known], clusters[known])
+    nmi = normalized_mutual_info_score(labels[known], clusters[known])
+    return Agreement(float(ari), float(nmi), what)

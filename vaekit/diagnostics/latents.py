@@ -1,0 +1,89 @@
+"""Which latent units and codes a model uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.batch import Batch
+from vaekit.latents import Categorical, Latent
+from vaekit.models import VAE
+
+ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): the threshold between units in use and collapsed ones
+
+
+class LatentUse(NamedTuple):
+    """How a model uses its latents.
+
+    Attributes
+    ----------
+    active_units
+        Units of continuous latents in use: the posterior mean varies over the data by more than 0.01.
+    units
+        Units of continuous latents.
+    code_usage
+        For each discrete latent, the mean posterior probability of each state: ``[variables, categories]``, or
+        ``[bits, 2]``.
+    """
+
+    active_units: int
+    units: int
+    code_usage: dict[str, Tensor]
+
+    def used_codes(self, name: str, threshold: float = 0.01) -> int:
+        """Return how many states of a discrete latent have a mean probability above ``threshold``."""
+        return int((self.code_usage[name] > threshold).sum())
+
+
+@torch.no_grad()
+def posterior_summaries(model: VAE, batches: Iterable[Batch]) -> dict[str, Tensor]:
+    """Return each latent's posterior means, or probabilities of its states, ``[observations, size]``, on the CPU."""
+    was_training = model.training
+    model.eval()
+    parts: dict[str, list[Tensor]] = {name: [] for name in model.latents}
+    for batch in batches:
+        for name, q in model.posteriors(batch.to(model.device)).items():
+            parts[name].append(model.latents[name].summary(q).cpu())
+    model.train(was_training)
+    return {name: torch.cat(part) for name, part in parts.items()}
+
+
+def latent_use(model: VAE, summaries: dict[str, Tensor]) -> LatentUse:
+    """Count active units and code usage.
+
+    Parameters
+    ----------
+    model
+        The model that made them.
+    summaries
+        What :func:`posterior_summaries` returns.
+
+    Notes
+    -----
+    Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
+    """
+    active = units = 0
+    usage = {}
+    for name, latent in model.latents.items():
+        summary = summaries[name]
+        if isinstance(latent, Categorical):
+            usage[name] = summary.mean(0).unflatten(0, latent.shape)
+        elif latent.discrete:
+            usage[name] = torch.stack([1 - summary.mean(0), summary.mean(0)], -1)
+        else:
+            active += int((summary.var(0, correction=0) > ACTIVE_VARIANCE).sum())
+            units += latent.size
+    return LatentUse(active, units, usage)
+
+
+def codes_of(latent: Latent, summary: Tensor) -> np.ndarray:
+    """Return the most probable code of each cell as a string, such as ``"3"`` or, of several variables, ``"3-0-1"``."""
+    if isinstance(latent, Categorical):
+        digits = summary.unflatten(-1, latent.shape).argmax(-1)
+    else:
+        digits = (summary > 0.5).long()
+    return np.array(["-".join(map(str, row)) for row in digits.tolist()])

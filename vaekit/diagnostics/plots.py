@@ -1,0 +1,141 @@
+"""Figures: functions from arrays to matplotlib figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+UMAP_ROWS = 20_000  # beyond that a picture shows no more, and takes minutes
+
+
+def _figure(rows: int = 1, columns: int = 1, width: float = 4.5, height: float = 4.0) -> tuple[Figure, Any]:
+    """Return a figure that belongs to no window system, and its axes ``[rows, columns]``."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def umap_coordinates(points: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return UMAP coordinates ``[rows, 2]`` of points ``[rows, units]``, by scanpy's neighbours and UMAP."""
+    import anndata
+    import scanpy as sc
+
+    cells = anndata.AnnData(np.asarray(points, dtype=np.float32))
+    # scanpy's rule needs more rows than neighbours; tiny data sets have few
+    sc.pp.neighbors(cells, n_neighbors=max(2, min(15, len(points) - 1)), use_rep="X", random_state=seed)
+    sc.tl.umap(cells, random_state=seed)
+    return np.asarray(cells.obsm["X_umap"])
+
+
+def scatter(coordinates: np.ndarray, colours: Mapping[str, Sequence[Any]], title: str = "") -> Figure:
+    """Draw the same points once for each colouring.
+
+    Parameters
+    ----------
+    coordinates
+        ``[rows, 2]``.
+    colours
+        Categories of the rows, by the panel's title; None is drawn in grey.
+    title
+        Of the figure.
+    """
+    import matplotlib as mpl
+
+    figure, axes = _figure(1, len(colours), width=5.6)
+    size = float(np.clip(12_000 / max(1, len(coordinates)), 0.5, 14))
+    for axis, (name, values) in zip(axes[0], colours.items(), strict=True):
+        names = np.array(["unknown" if value is None else str(value) for value in values])
+        categories = sorted(
+            set(names), key=lambda v: (v == "unknown", not v.isdigit(), v.zfill(6) if v.isdigit() else v)
+        )
+        colour_map = mpl.colormaps["tab10" if len(categories) <= 10 else "tab20"]
+        for i, category in enumerate(categories):
+            colour = "lightgrey" if category == "unknown" else colour_map(i % colour_map.N)
+            rows = names == category
+            axis.scatter(*coordinates[rows].T, s=size, color=colour, label=category, linewidths=0)
+        axis.set(title=name, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
+        if len(categories) <= 24:
+            axis.legend(fontsize=7, markerscale=2, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(title)
+    return figure
+
+
+def curves(history: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Draw the bound of training and validation data, and the KL divergence of each latent, over epochs.
+
+    Parameters
+    ----------
+    history
+        Points ``(epoch, value)`` by metric, such as ``"val/elbo"`` or ``"train/kl_z"``.
+    """
+    figure, axes = _figure(1, 2, width=5.5)
+    for name, points in history.items():
+        stage, _, metric = name.partition("/")
+        axis = (
+            axes[0, 0]
+            if metric == "elbo"
+            else axes[0, 1]
+            if metric.startswith("kl_") and metric != "kl_weight"
+            else None
+        )
+        if axis is not None and points:
+            axis.plot(*zip(*points, strict=True), label=name, linestyle="-" if stage == "train" else "--")
+    bound = [value for name, points in history.items() if name.endswith("/elbo") for _, value in points]
+    if len(bound) > 8:  # the first epochs would flatten the rest
+        axes[0, 0].set_ylim(np.quantile(bound, 0.08), max(bound) + 0.05 * (max(bound) - np.quantile(bound, 0.08)))
+    axes[0, 0].set(title="evidence lower bound", xlabel="epoch", ylabel="nats")
+    axes[0, 1].set(title="KL divergence", xlabel="epoch", ylabel="nats")
+    for axis in axes[0]:
+        if axis.lines:
+            axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def code_usage(name: str, probabilities: np.ndarray, rows: Sequence[str], ylabel: str) -> Figure:
+    """Draw the mean probability of each state as a heat map.
+
+    Parameters
+    ----------
+    name
+        Name of the latent.
+    probabilities
+        ``[rows, states]``.
+    rows
+        Names of the rows: classes, or variables.
+    ylabel
+        What the rows are.
+    """
+    count, states = probabilities.shape
+    figure, axes = _figure(width=max(4.0, 1.8 + 0.34 * states), height=max(2.0, 1.1 + 0.28 * count))
+    image = axes[0, 0].imshow(probabilities, aspect="auto", cmap="magma", vmin=0, vmax=1)
+    axes[0, 0].set(
+        title=f"use of code {name}", xlabel="state", ylabel=ylabel, xticks=range(states), yticks=range(count)
+    )
+    axes[0, 0].set_yticklabels(rows, fontsize=7)
+    axes[0, 0].tick_params(axis="x", labelsize=7)
+    figure.colorbar(image, label="mean probability")
+    return figure
+
+
+def reconstructions(originals: np.ndarray, means: np.ndarray) -> Figure:
+    """Draw originals above their reconstructions.
+
+    Parameters
+    ----------
+    originals, means
+        Pictures ``[pictures, channels, height, width]`` with values in 0..1.
+    """
+    figure, axes = _figure(2, len(originals), width=0.9, height=0.95)
+    for row, (pictures, label) in enumerate(((originals, "original"), (means, "reconstruction"))):
+        for column, picture in enumerate(pictures):
+            axis = axes[row, column]
+            axis.imshow(picture.transpose(1, 2, 0).clip(0, 1), cmap="gray", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+        axes[row, 0].set_ylabel(label, fontsize=7)
+    return figure

@@ -1,0 +1,92 @@
+"""Distributions of counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+
+class NegativeBinomial(torch.distributions.NegativeBinomial):
+    r"""Negative binomial by its mean and inverse dispersion, in log space.
+
+    .. math:: \mathrm{Var}[x] = \mu + \mu^2 / \theta
+
+    Works in float64 whatever the inputs' type: its terms are as large as the counts' log-factorials and cancel
+    down to a few nats, which float32 does not survive for large counts or a large ``theta``.
+
+    Parameters
+    ----------
+    log_mean, log_inverse_dispersion
+        Logarithms of mu and theta, broadcastable to each other.
+
+    Examples
+    --------
+    >>> q = NegativeBinomial(torch.tensor(1.0).log(), torch.tensor(2.0).log())
+    >>> round(q.log_prob(torch.tensor(0.0)).exp().item(), 6)  # (theta / (theta + mu)) ** theta
+    0.444444
+    """
+
+    def __init__(self, log_mean: Tensor, log_inverse_dispersion: Tensor) -> None:
+        self.log_mean, self.log_inverse_dispersion = log_mean.double(), log_inverse_dispersion.double()
+        logits = self.log_mean - self.log_inverse_dispersion
+        super().__init__(self.log_inverse_dispersion.exp(), logits=logits, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> NegativeBinomial:
+        """Return the distribution expanded to ``batch_shape``."""
+        return NegativeBinomial(self.log_mean.expand(batch_shape), self.log_inverse_dispersion.expand(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-probability of counts, in float64."""
+        return super().log_prob(value.double())
+
+
+class ZeroInflated(Distribution):
+    r"""A count that is 0 with a probability of its own, and else comes from ``base``.
+
+    .. math:: p(x) = \pi\, [x = 0] + (1 - \pi)\, p_\mathrm{base}(x)
+
+    Parameters
+    ----------
+    base
+        Distribution of counts, ``[*batch]``.
+    gate_logits
+        Logit of pi, ``[*batch]``.
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own interface)
+    support = constraints.nonnegative_integer
+
+    def __init__(self, base: Distribution, gate_logits: Tensor) -> None:
+        self.base = base
+        self.gate_logits = gate_logits.to(base.mean.dtype)
+        super().__init__(torch.broadcast_shapes(base.batch_shape, gate_logits.shape), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> ZeroInflated:
+        """Return a distribution expanded to ``batch_shape``."""
+        return ZeroInflated(self.base.expand(batch_shape), self.gate_logits.expand(batch_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        """Return ``(1 - pi) * base.mean``."""
+        return self.gate_logits.neg().sigmoid() * self.base.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Return the variance of the mixture of 0 and ``base``."""
+        keep = self.gate_logits.neg().sigmoid()
+        return keep * (self.base.variance + (1 - keep) * self.base.mean.square())
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-probability of counts."""
+        log_base = F.logsigmoid(-self.gate_logits) + self.base.log_prob(value)
+        return torch.where(value == 0, torch.logaddexp(F.logsigmoid(self.gate_logits), log_base), log_base)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw counts."""
+        with torch.no_grad():
+            count = self.base.expand(self.batch_shape).sample(sample_shape)
+            return torch.where(torch.rand_like(count) < self.gate_logits.sigmoid(), 0.0, count)

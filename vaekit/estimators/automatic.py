@@ -1,0 +1,72 @@
+"""The choice of an estimator by rule, and the names of those that fit a distribution."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+from torch.distributions import Distribution
+
+from vaekit.estimators.base import Estimator, describe
+from vaekit.estimators.baselines import LeaveOneOut
+from vaekit.estimators.discrete import num_states
+from vaekit.estimators.enumerate import Enumerate
+from vaekit.estimators.pathwise import Pathwise
+from vaekit.estimators.score_function import ScoreFunction
+
+ENUMERATION_BUDGET = 64  # rows over all nodes that `auto` spends on exact sums
+
+
+def choose(q: Distribution, differentiable: bool = True, rows: int = 1) -> Estimator:
+    """Choose an estimator: exact sum within the budget, else pathwise, else score function with leave-one-out.
+
+    Parameters
+    ----------
+    q
+        The node's distribution.
+    differentiable
+        Whether the cost has a gradient path to the node's value.
+    rows
+        Product of the rows of the nodes before it, which counts towards the budget.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.distributions import Normal, OneHotCategorical
+    >>> type(choose(OneHotCategorical(logits=torch.zeros(10)))).__name__
+    'Enumerate'
+    >>> type(choose(Normal(0.0, 1.0))).__name__
+    'Pathwise'
+    >>> type(choose(Normal(0.0, 1.0), differentiable=False)).__name__
+    'ScoreFunction'
+    """
+    count = num_states(q)
+    if count is not None and count * rows <= ENUMERATION_BUDGET:
+        return Enumerate()
+    if q.has_rsample and differentiable:
+        return Pathwise()
+    return ScoreFunction(baseline=LeaveOneOut())
+
+
+@functools.lru_cache(maxsize=256)
+def log_choice(node: str, distribution: str, estimator: str) -> None:
+    """Say once which estimator was chosen for a node."""
+    logging.getLogger("vaekit").info("auto: node %r (%s) gets %s", node, distribution, estimator)
+
+
+def fitting(q: Distribution, without_path: bool = False) -> str:
+    """Return the names of the estimators that fit ``q``, for an error message.
+
+    Parameters
+    ----------
+    q
+        The node's distribution.
+    without_path
+        Whether to leave out those that need a gradient path from the cost.
+    """
+    import vaekit.estimators as package  # what it exports is the catalogue; it imports this module's siblings
+
+    exported = (getattr(package, name) for name in package.__all__)
+    catalogue = [c for c in exported if issubclass(c, Estimator) and c is not Estimator]
+    fit = [c.__name__ for c in catalogue if c.fits(q) and not (without_path and c.relies_on_path)]
+    return f"for {describe(q)} these work: {', '.join(fit)}"

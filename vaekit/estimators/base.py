@@ -1,0 +1,153 @@
+"""The contract of an estimator: draw values at a node, then correct the gradient that they do not carry.
+
+With ``q`` a node's distribution, ``S`` its number of rows and ``*batch`` the batch shape of ``q``::
+
+    draw(q)                -> Draw      values [S, *batch, *event] and weights that sum to 1 over the rows
+    correction(draw, cost) -> Tensor    [S, *batch], forward value 0
+
+The gradient of ``(weight * (cost + correction)).sum(0)`` is the estimate of the gradient of E_q[cost].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vaekit.component import Component
+from vaekit.exceptions import EstimatorError
+
+
+class Draw(NamedTuple):
+    """What an estimator drew at one node.
+
+    Attributes
+    ----------
+    value
+        ``[rows, *batch, *event]``; carries the pathwise gradient, where there is one.
+    weight
+        ``[rows, *batch]`` or broadcastable to it (the axis of rows always in full); sums to 1 over the rows.
+        A row of weight 0 is a counterfactual. Carries a gradient where a row's share depends on parameters.
+    log_prob
+        ``[rows, *batch]``, log-density at the value with the value detached; None where it is not needed.
+    q
+        The distribution that was drawn from.
+    noise
+        What ``correction`` needs again.
+    context
+        ``[*batch, features]``, what learned baselines see; put in by the graph.
+    """
+
+    value: Tensor
+    weight: Tensor
+    log_prob: Tensor | None
+    q: Distribution
+    noise: Any = None
+    context: Tensor | None = None
+
+
+class Estimator(Component, nn.Module, ABC):
+    """Estimates the gradient of an expectation with respect to the parameters of one node's distribution.
+
+    Parameters
+    ----------
+    num_samples
+        Independent draws, one row each.
+
+    Attributes
+    ----------
+    relies_on_path
+        Whether the gradient travels through the value, so that a cost without a path to it is an error.
+    exact_value
+        Whether the expected forward value is the true expectation (a relaxation's is not).
+    joint
+        Whether it can draw one row on an axis of joint trajectories.
+    """
+
+    relies_on_path: ClassVar[bool] = False
+    exact_value: ClassVar[bool] = True
+    joint: ClassVar[bool] = True
+
+    def __init__(self, num_samples: int = 1) -> None:
+        super().__init__()
+        if num_samples < 1:
+            raise EstimatorError(f"{type(self).__name__}: num_samples is {num_samples}, it must be at least 1")
+        self.num_samples = num_samples
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, q: Distribution) -> bool:
+        """Tell whether this estimator can serve a node with the distribution ``q``."""
+
+    def rows(self, q: Distribution) -> int:
+        """Return the number of rows that ``draw(q)`` will have: cost evaluations an entry of the batch."""
+        return self.num_samples
+
+    @abstractmethod
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+        """Draw values from ``q``.
+
+        Parameters
+        ----------
+        q
+            Distribution with batch shape ``[*batch]``.
+        sample_shape
+            None: ``[self.num_samples]``. The empty shape: ``q`` has an axis of rows already (joint
+            trajectories), and one value is drawn for each of them.
+        """
+
+    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+        """Return a term with value 0 whose gradient is what the values do not carry; here, nothing.
+
+        Parameters
+        ----------
+        draw
+            What ``draw`` returned.
+        cost
+            ``[rows, *batch]``: its value is the cost that this node can influence, its gradient that of the
+            whole remaining graph.
+        """
+        return cost.new_zeros(())
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether :meth:`update` has anything to do."""
+        return False
+
+    def update(self, cost: Tensor, weight: Tensor) -> None:
+        """Learn from the costs of a step, after all corrections were worked out; here, nothing.
+
+        Parameters
+        ----------
+        cost
+            ``[*rows, *batch]``, what entered :meth:`correction`.
+        weight
+            Of each row, the product over this node and those before it, broadcastable to ``cost``.
+        """
+
+    def shape(self, sample_shape: torch.Size | None) -> torch.Size:
+        """Return the sample shape to draw with: the given one, or ``[num_samples]``."""
+        return torch.Size([self.num_samples]) if sample_shape is None else sample_shape
+
+
+def uniform_weight(value: Tensor, q: Distribution, dtype: torch.dtype | None = None) -> Tensor:
+    """Return weights ``1 / rows``, ``[rows, 1, ..., 1]``, for values ``[rows, *batch, *event]``."""
+    rows, rank = value.shape[0], value.dim() - len(q.event_shape)
+    dtype = dtype or (value.dtype if value.is_floating_point() else torch.get_default_dtype())
+    return torch.full((rows, *[1] * (rank - 1)), 1.0 / rows, dtype=dtype, device=value.device)
+
+
+def describe(q: Distribution) -> str:
+    """Name a distribution for an error message.
+
+    Examples
+    --------
+    >>> from torch.distributions import Independent, Normal
+    >>> describe(Independent(Normal(torch.zeros(3), torch.ones(3)), 1))
+    'Independent(Normal)'
+    """
+    base = getattr(q, "base_dist", None)
+    return f"{type(q).__name__}({describe(base)})" if base is not None else type(q).__name__

@@ -1,0 +1,68 @@
+"""What estimators need to know of discrete distributions: logits, number of states, the states themselves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
+
+
+def base_of(q: Distribution) -> tuple[Distribution, int]:
+    """Return the distribution inside (nested) ``Independent`` and how many batch dimensions it declares as event."""
+    declared = 0
+    while isinstance(q, Independent):
+        declared += q.reinterpreted_batch_ndims
+        q = q.base_dist
+    return q, declared
+
+
+def is_bernoulli(q: Distribution) -> bool:
+    """Tell whether ``q`` is a Bernoulli variable or a vector of them."""
+    return isinstance(base_of(q)[0], Bernoulli)
+
+
+def is_one_hot(q: Distribution) -> bool:
+    """Tell whether ``q`` is a one-hot categorical variable or a vector of them."""
+    return isinstance(base_of(q)[0], OneHotCategorical)
+
+
+def logits_of(q: Distribution) -> Tensor:
+    """Return the logits of a (vector of) Bernoulli or one-hot categorical variables, in the value's shape."""
+    return base_of(q)[0].logits  # type: ignore[attr-defined]
+
+
+def num_states(q: Distribution) -> int | None:
+    """Return the size of the support of ``q`` (all variables of an ``Independent`` together); None if infinite.
+
+    Examples
+    --------
+    >>> num_states(Independent(Bernoulli(logits=torch.zeros(5, 3)), 1))
+    8
+    """
+    base, declared = base_of(q)
+    if not base.has_enumerate_support:
+        return None
+    try:
+        values = base.enumerate_support(expand=False)
+    except NotImplementedError:  # an inhomogeneous Binomial, say
+        return None
+    variables = base.batch_shape[len(base.batch_shape) - declared :].numel()
+    return values.shape[0] ** variables
+
+
+def states(q: Distribution) -> Tensor:
+    """Return every value of the support, ``[states, *batch, *event]`` (expanded, without copies over the batch).
+
+    torch's ``Independent`` enumerates its variables in lockstep only; the product is built here.
+    """
+    base, declared = base_of(q)
+    values = base.enumerate_support(expand=False)  # [K, 1, ..., 1, *base_event]
+    rank = len(base.batch_shape) - declared
+    variables = base.batch_shape[rank:]
+    count, total = values.shape[0], values.shape[0] ** variables.numel()
+    digits = torch.arange(total, device=values.device)[:, None]
+    place = count ** torch.arange(variables.numel() - 1, -1, -1, device=values.device)
+    choice = (digits // place) % count  # [states, variables]
+    table = values.reshape(count, *base.event_shape)[choice]  # [states, variables, *base_event]
+    table = table.reshape(total, *[1] * rank, *variables, *base.event_shape)
+    return table.expand(total, *base.batch_shape[:rank], *variables, *base.event_shape)

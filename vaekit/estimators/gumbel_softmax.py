@@ -1,0 +1,86 @@
+"""The Gumbel-Softmax (Concrete) relaxation of discrete variables."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.estimators.base import Draw, Estimator, uniform_weight
+from vaekit.estimators.discrete import is_bernoulli, is_one_hot, logits_of
+from vaekit.exceptions import EstimatorError
+
+
+class GumbelSoftmax(Estimator):
+    r"""Replace a one-hot value by a softmax of perturbed logits, and differentiate through it.
+
+    .. math:: y = \mathrm{softmax}((\log \pi + g) / \tau), \quad g_k \sim \mathrm{Gumbel}(0, 1)
+
+    and for Bernoulli variables ``y = sigmoid((logit + l) / tau)`` with logistic ``l``. With ``hard`` the value
+    is the exact one-hot ``argmax`` and the gradient that of the soft one (straight-through Gumbel-Softmax).
+
+    Shapes: values ``[num_samples, *batch, *event]``. Bias: yes, falling with the temperature while the
+    variance rises; soft values also bias the forward value. Cost: ``num_samples`` evaluations and their
+    backward pass. Nodes: Bernoulli, OneHotCategorical, and ``Independent`` vectors of them.
+
+    Jang, Gu and Poole (2017), Categorical Reparameterization with Gumbel-Softmax; Maddison, Mnih and Teh (2017),
+    The Concrete Distribution.
+
+    Parameters
+    ----------
+    temperature
+        Positive; kept as the buffer ``temperature``, so that a schedule can change it and a checkpoint keeps it.
+    hard
+        Whether values are one-hot.
+    num_samples
+        Independent draws.
+
+    Raises
+    ------
+    EstimatorError
+        If the temperature is not positive.
+    """
+
+    relies_on_path = True
+
+    def __init__(self, temperature: float = 0.5, hard: bool = False, num_samples: int = 1) -> None:
+        super().__init__(num_samples)
+        if not temperature > 0:
+            raise EstimatorError(f"GumbelSoftmax: temperature is {temperature}, it must be positive")
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        self.hard = hard
+
+    @property
+    def exact_value(self) -> bool:  # type: ignore[override]
+        """Whether values are true discrete ones, so that the forward value is exact."""
+        return self.hard
+
+    @classmethod
+    def fits(cls, q: Distribution) -> bool:
+        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
+        return is_bernoulli(q) or is_one_hot(q)
+
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+        """Draw relaxed values (see the base class)."""
+        logits = logits_of(q)
+        logits = logits.expand(self.shape(sample_shape) + logits.shape)
+        binary = is_bernoulli(q)
+        noise = _gumbel(logits) - _gumbel(logits) if binary else _gumbel(logits)
+        perturbed = logits + noise
+        scaled = perturbed / self.temperature.to(logits.dtype)
+        value = scaled.sigmoid() if binary else scaled.softmax(-1)
+        if self.hard:
+            # decided on the perturbed logits: the soft value rounds to ties at high temperatures
+            if binary:
+                discrete = (perturbed > 0).to(value.dtype)
+            else:
+                discrete = torch.zeros_like(value).scatter_(-1, perturbed.argmax(-1, keepdim=True), 1.0)
+            value = discrete.detach() + (value - value.detach())
+        return Draw(value, uniform_weight(value, q), None, q, noise)
+
+
+def _gumbel(like: Tensor) -> Tensor:
+    """Draw standard Gumbel noise: minus the log of an exponential variable, which must not be 0."""
+    exponential = torch.empty_like(like, memory_format=torch.contiguous_format).exponential_()
+    return -exponential.clamp_min(torch.finfo(like.dtype).tiny).log()

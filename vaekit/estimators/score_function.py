@@ -1,0 +1,99 @@
+"""Score-function gradients, also called REINFORCE or the likelihood-ratio method."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.estimators.base import Draw, Estimator, uniform_weight
+from vaekit.estimators.baselines import Baseline
+from vaekit.exceptions import EstimatorError
+
+
+class ScoreFunction(Estimator):
+    r"""Weigh the score of each value by its cost, less a baseline that does not depend on that value.
+
+    .. math:: \nabla_\theta E_q[f(z)] = E[(f(z) - b)\, \nabla_\theta \log q_\theta(z)]
+
+    Shapes: values ``[num_samples, *batch, *event]``; one more row of weight 0 with ``SelfCritic``. Bias: none.
+    Cost: ``num_samples`` evaluations (one more with ``SelfCritic``) and no backward pass through the cost for
+    the gradient of this node, so that the cost may be a step function, NumPy or a simulator. Nodes: all.
+
+    Williams (1992), Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning;
+    Ranganath, Gerrish and Blei (2014), Black Box Variational Inference.
+
+    Parameters
+    ----------
+    num_samples
+        Independent draws; None is 1, or 2 where the baseline compares draws (``LeaveOneOut``).
+    baseline
+        What is subtracted from the cost: None, ``MovingAverage``, ``LeaveOneOut``, ``Learned``, ``SelfCritic``.
+
+    Raises
+    ------
+    EstimatorError
+        If ``num_samples`` is fewer than the baseline needs.
+    """
+
+    def __init__(self, num_samples: int | None = None, baseline: Baseline | None = None) -> None:
+        needed = 1 if baseline is None else baseline.min_samples
+        super().__init__(needed if num_samples is None else num_samples)
+        if self.num_samples < needed:
+            raise EstimatorError(
+                f"ScoreFunction(num_samples={num_samples}, baseline={type(baseline).__name__}()): the baseline of a "
+                f"draw is the mean of the others, so num_samples must be at least {needed} "
+                "(or use baseline=MovingAverage(), which needs one)"
+            )
+        self.baseline = baseline
+
+    @classmethod
+    def fits(cls, q: Distribution) -> bool:
+        """Tell whether ``q`` has a log-density."""
+        return type(q).log_prob is not Distribution.log_prob
+
+    def rows(self, q: Distribution) -> int:
+        """Return the number of draws, and the baseline's counterfactual rows."""
+        return self.num_samples + (0 if self.baseline is None else self.baseline.counterfactual_rows)
+
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+        """Draw without a gradient (see the base class)."""
+        shape = self.shape(sample_shape)
+        value = q.sample(shape)
+        weight = None
+        if self.baseline is not None:
+            counterfactual = self.baseline.counterfactual(q)
+            if counterfactual is not None:
+                if not shape:
+                    raise EstimatorError(
+                        f"{type(self.baseline).__name__} adds a counterfactual row, which joint trajectories "
+                        "(num_samples=K of expectation) have no place for; use LeaveOneOut() there"
+                    )
+                real, value = value.shape[0], torch.cat([value, counterfactual])
+                weight = uniform_weight(value, q) * (value.shape[0] / real)
+                weight[real:] = 0
+        log_prob = q.log_prob(value)
+        weight = uniform_weight(value, q, log_prob.dtype) if weight is None else weight.to(log_prob.dtype)
+        return Draw(value, weight, log_prob, q)
+
+    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+        """Return ``(cost - baseline) * (log_prob - log_prob.detach())``, and the learned baseline's own loss."""
+        assert draw.log_prob is not None  # draw() above always fills it
+        cost = cost.detach()
+        score = draw.log_prob - draw.log_prob.detach()
+        if self.baseline is None:
+            return cost * score
+        baseline = self.baseline(draw, cost)
+        correction = (cost - baseline.detach()) * score
+        loss = self.baseline.loss(cost, baseline)
+        return correction if loss is None else correction + (loss - loss.detach())
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the baseline learns from the costs, in training."""
+        return self.baseline is not None and self.baseline.keeps_state and self.training
+
+    def update(self, cost: Tensor, weight: Tensor) -> None:
+        """Let the baseline see the costs (see the base class)."""
+        if self.baseline is not None:
+            self.baseline.update(cost, weight)

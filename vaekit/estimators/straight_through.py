@@ -1,0 +1,40 @@
+"""The straight-through estimator of discrete variables."""
+
+from __future__ import annotations
+
+import torch
+from torch.distributions import Distribution
+
+from vaekit.estimators.base import Draw, Estimator, uniform_weight
+from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot
+
+
+class StraightThrough(Estimator):
+    r"""Use the discrete value forward and the gradient of its mean backward.
+
+    .. math:: y = z + \pi - \mathrm{stop}(\pi), \quad z \sim q_\pi
+
+    Shapes: values ``[num_samples, *batch, *event]``, exactly discrete. Bias: of the gradient, none for a cost
+    that is linear in each variable, else yes; none of the forward value. Cost: ``num_samples`` evaluations and
+    their backward pass. Nodes: Bernoulli, OneHotCategorical, and ``Independent`` vectors of them.
+
+    Bengio, Léonard and Courville (2013), Estimating or Propagating Gradients Through Stochastic Neurons.
+
+    Parameters
+    ----------
+    num_samples
+        Independent draws.
+    """
+
+    relies_on_path = True
+
+    @classmethod
+    def fits(cls, q: Distribution) -> bool:
+        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
+        return is_bernoulli(q) or is_one_hot(q)
+
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+        """Draw discrete values with the gradient of their mean (see the base class)."""
+        mean = base_of(q)[0].mean
+        value = q.sample(self.shape(sample_shape)) + (mean - mean.detach())
+        return Draw(value, uniform_weight(value, q), None, q)

@@ -1,0 +1,73 @@
+"""Gaussian latent variables."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from vaekit.estimators import Estimator
+from vaekit.exceptions import ConfigError
+from vaekit.latents.base import Latent
+
+MIN_SCALE = 1e-4  # keeps log-densities finite in float32
+UNIT = 0.5413  # softplus(0.5413) = 1
+
+
+def _normal(parameters: Tensor) -> Distribution:
+    """Return a diagonal normal from ``[..., 2 dim]``: locations, then scales before their softplus."""
+    loc, raw = parameters.chunk(2, -1)
+    return Independent(Normal(loc, F.softplus(raw + UNIT) + MIN_SCALE, validate_args=False), 1)
+
+
+class Gaussian(Latent):
+    """A vector with a diagonal normal posterior.
+
+    Its prior is standard normal; with a ``parent``, normal with a location and scale for each of the parent's
+    categories: a mixture, whose components are clusters that can be read.
+
+    Parameters
+    ----------
+    dim
+        Number of dimensions.
+    parent
+        Name of the categorical latent that chooses the prior's component; the decoder then sees this latent
+        and not the parent.
+    estimator
+        Gradient estimator; ``"auto"`` is ``Pathwise()``.
+    """
+
+    discrete = False
+    event_dims = 1
+
+    def __init__(self, dim: int, parent: str | None = None, estimator: Estimator | Literal["auto"] = "auto") -> None:
+        if dim < 1:
+            raise ConfigError(f"Gaussian: dim is {dim}, it must be at least 1")
+        super().__init__(dim, estimator, parent)
+
+    def build_layers(self, in_features: int, parent_size: int | None) -> None:
+        """Make the posterior head, and the mixture's components (see the base class)."""
+        self.head = nn.Linear(in_features, 2 * self.size)
+        if parent_size is not None:
+            self.components = nn.Linear(parent_size, 2 * self.size, bias=False)
+            with torch.no_grad():  # far enough apart to tell, near enough to be reached
+                loc, raw = self.components.weight.chunk(2, 0)
+                loc.normal_()
+                raw.zero_()
+
+    def posterior(self, h: Tensor) -> Distribution:
+        """Return the diagonal normal posterior (see the base class)."""
+        return _normal(self.head(h))
+
+    def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
+        """Return the standard normal, or the parent's component of the mixture (see the base class)."""
+        if parent is not None:
+            return _normal(self.components(parent))
+        return Independent(Normal(like.new_zeros(self.size), like.new_ones(self.size), validate_args=False), 1)
+
+    def summary(self, q: Distribution) -> Tensor:
+        """Return the posterior means, ``[batch, dim]``."""
+        return q.mean

@@ -1,0 +1,7 @@
+"""Likelihoods: from the decoder's features to the distribution of the observations."""
+
+from vaekit.likelihoods.base import Likelihood
+from vaekit.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from vaekit.likelihoods.pixels import Bernoulli, Gaussian
+
+__all__ = ["Bernoulli", "Gaussian", "Likelihood", "NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]

@@ -1,0 +1,120 @@
+"""The generative and the inference network of a VAE: what every model, objective and diagnostic is made of.
+
+A batch flows: ``Batch`` -> encoder -> posterior of each latent -> draws -> decoder -> likelihood.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vaekit.batch import Batch
+from vaekit.exceptions import ConfigError, EstimatorError, nearest
+from vaekit.latents import Latent
+from vaekit.likelihoods import Likelihood
+from vaekit.networks import Network
+
+
+class Generative(nn.Module):
+    """Encoder, latents, decoder and likelihood, with their sizes made to fit.
+
+    The posterior is a product over the latents given the data; the prior of a latent may depend on its parent.
+    The decoder sees the latents that are nobody's parent: a parent acts through its child's prior.
+
+    Parameters
+    ----------
+    features
+        Observed variables (genes, pixels).
+    covariates
+        Width of the known covariates, which encoder and decoder see.
+    encoder, latents, decoder, likelihood
+        The parts.
+
+    Raises
+    ------
+    ConfigError
+        If there is no latent, or a parent is unknown, declared after its child, or not discrete.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        covariates: int,
+        encoder: Network,
+        latents: Mapping[str, Latent],
+        decoder: Network,
+        likelihood: Likelihood,
+    ) -> None:
+        super().__init__()
+        if features < 1:
+            raise ConfigError(f"features is {features}: the model's size comes from the data (data.features)")
+        if not latents:
+            raise ConfigError("latents is empty: a variational autoencoder needs at least one")
+        for name in latents:
+            if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+                raise ConfigError(f"a latent cannot be named {name!r}: an identifier is needed, such as 'y' or 'z'")
+        # copies: a part may be used in several models, and is made to fit this one
+        encoder, decoder, likelihood = copy.deepcopy(encoder), copy.deepcopy(decoder), copy.deepcopy(likelihood)
+        latents = copy.deepcopy(dict(latents))
+        width = encoder.build(features + covariates)
+        for name, latent in latents.items():
+            parent_size = None
+            if latent.parent is not None:
+                parent_size = _parent(name, latent.parent, latents).size
+            try:
+                latent.build(width, parent_size)
+            except EstimatorError as error:
+                raise EstimatorError(f"latent {name!r}: {error}") from None
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self._latents = nn.ModuleDict(latents)
+        parents = {latent.parent for latent in latents.values()}
+        self.seen_by_decoder = tuple(name for name in latents if name not in parents)
+        decoder_width = decoder.build(sum(latents[name].size for name in self.seen_by_decoder) + covariates)
+        likelihood.build(decoder_width, features)
+
+    @property
+    def latents(self) -> dict[str, Latent]:
+        """The latent variables by name."""
+        return dict(self._latents.items())  # type: ignore[arg-type]
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Return encoder features, ``[batch, width]``."""
+        x = self.likelihood.encoder_input(batch)
+        return self.encoder(x if batch.covariates is None else torch.cat([x, batch.covariates], -1))
+
+    def posteriors(self, h: Tensor) -> dict[str, Distribution]:
+        """Return q(z | x) of each latent, batch shape ``[batch]``."""
+        return {name: latent.posterior(h) for name, latent in self.latents.items()}
+
+    def prior(self, name: str, values: Mapping[str, Tensor], like: Tensor) -> Distribution:
+        """Return the prior of a latent, given the value of its parent in ``values``."""
+        latent = self.latents[name]
+        if latent.parent is None:
+            return latent.prior(None, like)
+        return latent.prior(self.latents[latent.parent].flatten(values[latent.parent]), like)
+
+    def observation(self, values: Mapping[str, Tensor], batch: Batch) -> Distribution:
+        """Return p(x | z), batch shape ``[*rows, batch]``, for values ``[*rows, batch, *event]`` of the latents."""
+        parts = [self.latents[name].flatten(values[name]) for name in self.seen_by_decoder]
+        if batch.covariates is not None:
+            parts.append(batch.covariates)
+        leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        h = torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1)
+        return self.likelihood(self.decoder(h), batch)
+
+
+def _parent(name: str, parent: str, latents: Mapping[str, Latent]) -> Latent:
+    if parent not in latents:
+        raise ConfigError(f"latent {name!r} has the parent {parent!r}, which is no latent: {nearest(parent, latents)}")
+    if parent == name or latents[parent].parent is not None:
+        raise ConfigError(f"latent {name!r}: its parent {parent!r} must be another latent, itself without a parent")
+    if not latents[parent].discrete:
+        raise ConfigError(
+            f"latent {name!r}: its parent {parent!r} is a {type(latents[parent]).__name__}; a parent chooses the "
+            "components of a mixture and must be discrete (Categorical, Bernoulli)"
+        )
+    return latents[parent]

@@ -1,0 +1,293 @@
+"""The variational autoencoder as a Lightning module: composition of parts, with no variants of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.kl import kl_divergence
+
+from vaekit.batch import Batch
+from vaekit.component import Component
+from vaekit.estimators import Enumerate, Estimator, Pathwise, ScoreFunction
+from vaekit.exceptions import ConfigError
+from vaekit.latents import Latent
+from vaekit.likelihoods import Likelihood
+from vaekit.models.generative import Generative
+from vaekit.networks import Network
+from vaekit.objectives import ELBO
+from vaekit.stochastic_graph import Named, Result, evaluate
+
+
+class VAE(Component, pl.LightningModule):
+    r"""A variational autoencoder made of an encoder, latents, a decoder, a likelihood and an objective.
+
+    Each training step minimises
+
+    .. math:: E_{q(z | x)}\Big[-\log p(x | z) + \beta_t \sum_l \mathrm{KL}_l\Big]
+
+    through :func:`vaekit.expectation`, each latent by its own estimator.
+
+    Parameters
+    ----------
+    features
+        Observed variables; comes from the data.
+    encoder, decoder
+        Networks; their input sizes are worked out here.
+    latents
+        Latent variables by name. One named as the ``parent`` of another acts through that one's prior.
+    likelihood
+        Distribution of the observations.
+    covariates
+        Width of the known covariates; comes from the data.
+    objective
+        What is maximised; by default the evidence lower bound.
+    learning_rate
+        Of Adam; it falls to 0 along a cosine over all steps, where their number is known.
+    weight_decay
+        Decoupled, on weight matrices only.
+
+    Raises
+    ------
+    ConfigError
+        If the parts do not fit together.
+    EstimatorError
+        If an estimator does not fit its latent.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        encoder: Network,
+        latents: dict[str, Latent],
+        decoder: Network,
+        likelihood: Likelihood,
+        covariates: int = 0,
+        objective: ELBO | None = None,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        if learning_rate <= 0 or weight_decay < 0:
+            raise ConfigError(
+                f"learning_rate is {learning_rate} (positive), weight_decay {weight_decay} (not negative)"
+            )
+        self.networks = Generative(features, covariates, encoder, latents, decoder, likelihood)
+        self.objective = objective or ELBO()
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.features, self.covariates = features, covariates
+        self.reference: dict[str, Any] | None = None  # the state of the data it is trained on: names, split
+        self._paths_checked = False
+        self._total_steps = float("inf")
+        config = self.config  # the constructor's arguments as plain data: a checkpoint loads with weights_only=True
+        self.save_hyperparameters({"_class_path": config["class_path"], **config["init_args"]})
+
+    @property
+    def latents(self) -> dict[str, Latent]:
+        """The latent variables by name."""
+        return self.networks.latents
+
+    @property
+    def estimators(self) -> dict[str, Estimator]:
+        """The gradient estimator of each latent."""
+        return {name: latent.estimator for name, latent in self.latents.items()}
+
+    def posteriors(self, batch: Batch) -> dict[str, Distribution]:
+        """Return q(z | x) of each latent, batch shape ``[batch]``."""
+        return self.networks.posteriors(self.networks.encode(batch))
+
+    def bound(self, batch: Batch, kl_weight: float = 1.0, training: bool = False) -> Result:
+        """Estimate the bound and its terms on a batch.
+
+        Parameters
+        ----------
+        batch
+            The mini-batch.
+        kl_weight
+            Weight of the KL divergences in the total.
+        training
+            Whether gradients, the estimators' relaxations and free bits are wanted; otherwise the draws are
+            discrete where the latent is, and the total is the negative bound itself (at weight 1).
+
+        Returns
+        -------
+        Result
+            ``total`` ``[batch]`` in nats, lower is better; ``terms``: ``reconstruction`` (-log p(x | z)) and the
+            unweighted ``kl_<name>`` of each latent.
+        """
+        networks = self.networks
+        h = networks.encode(batch)
+        q = networks.posteriors(h)
+        estimators = self.estimators if training else {name: _drawing(e) for name, e in self.estimators.items()}
+        unweighted: dict[str, Tensor] = {}
+
+        def reconstruction(**values: Tensor) -> Tensor:
+            return -networks.observation(values, batch).log_prob(batch.x).to(h.dtype)
+
+        def divergence(name: str, **values: Tensor) -> Tensor:
+            kl = divergence_of(q[name], networks.prior(name, values, h), values.get(name)).to(h.dtype)
+            unweighted[name] = kl.detach()
+            if not training:
+                return kl_weight * kl
+            parent = self.latents[name].parent
+            if parent is not None and isinstance(estimators[parent], Enumerate):
+                share = q[parent].log_prob(values[parent]).exp().detach()
+            else:
+                share = torch.full_like(kl, len(h) / kl.numel())
+            return kl_weight * self.objective.penalty(kl, share)
+
+        terms = {"reconstruction": Named(reconstruction, networks.seen_by_decoder)}
+        for name, latent in self.latents.items():
+            terms[f"kl_{name}"] = Named(
+                lambda _name=name, **values: divergence(_name, **values),
+                () if latent.parent is None else (latent.parent,),
+            )
+        check = training and not self._paths_checked
+        result = evaluate(terms, q, estimators, context=h, check_paths=check)
+        self._paths_checked = self._paths_checked or check
+        return result._replace(
+            terms={"reconstruction": result.terms["reconstruction"], **self._mean(unweighted, result)}
+        )
+
+    def _mean(self, unweighted: Mapping[str, Tensor], result: Result) -> dict[str, Tensor]:
+        """Average the unweighted divergences over the rows of the parents that they depend on."""
+        mean = {}
+        for name, kl in unweighted.items():
+            parent = self.latents[name].parent
+            if parent is not None:
+                kl = (result.draws[parent].weight.detach() * kl).flatten(0, -2).sum(0)
+            mean[f"kl_{name}"] = kl.expand(result.total.shape)
+        return mean
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the objective's loss, and log the true bound and its terms beside it."""
+        kl_weight = self.objective.kl_weight(self.global_step, self._total_steps)
+        result = self.bound(batch, kl_weight, training=True)
+        loss = result.total.mean()
+        terms = result.terms
+        if not all(estimator.exact_value for estimator in self.estimators.values()):
+            with torch.no_grad():  # a relaxed value makes no bound: the logged one draws discrete values
+                terms = self.bound(batch).terms
+        self._log("train", terms, objective=loss.detach(), kl_weight=kl_weight)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the true bound and its terms."""
+        self._log("val", self.bound(batch).terms)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the true bound and its terms."""
+        self._log("test", self.bound(batch).terms)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return each latent's posterior means, or its categories' probabilities, ``[batch, size]``."""
+        return {name: self.latents[name].summary(q) for name, q in self.posteriors(batch).items()}
+
+    def _log(self, stage: str, terms: Mapping[str, Tensor], **extra: Any) -> None:
+        means = {name: value.mean() for name, value in terms.items()}
+        values = {"elbo": -sum(means.values()), **means, **extra}
+        # validation data need not be shuffled, but each rank has its own share of it
+        self.log_dict(
+            {f"{stage}/{name}": value for name, value in values.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(next(iter(terms.values()))),
+            sync_dist=stage != "train",
+            prog_bar=False,
+        )
+
+    def setup(self, stage: str) -> None:
+        """Start the decoder at the data's mean, before a checkpoint is restored over it."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and data is not None:
+            if self.reference is None:  # else it was trained before
+                self.networks.likelihood.start_at(data.mean.to(self.device))
+            self.reference = data.state_dict()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the data's names and split, and the random state: a resumed run goes on as an uninterrupted one."""
+        checkpoint["reference"] = self.reference
+        checkpoint["random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Set the random state: now, since the optimizer's set-up already draws the order of the data."""
+        if checkpoint.get("random_state") is not None:
+            torch.set_rng_state(checkpoint["random_state"].cpu())
+
+    def on_fit_start(self) -> None:
+        """Settle the number of steps that the warm-up refers to."""
+        self._total_steps = self.trainer.estimated_stepping_batches
+        self.objective.check_steps(self._total_steps)
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam over weights (decayed), other parameters and baselines, with a cosine schedule."""
+        baselines = {id(p) for p in self._baseline_parameters()}
+        own = [p for p in self.parameters() if id(p) not in baselines]
+        groups = [
+            {"params": [p for p in own if p.dim() > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in own if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        if baselines:
+            groups.append({"params": self._baseline_parameters(), "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
+        total = self.trainer.estimated_stepping_batches
+        if not 0 < total < float("inf"):
+            return optimizer
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the model and its baselines each by their own norm: a baseline's loss is on another scale."""
+        if not gradient_clip_val:
+            return
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise ConfigError(f"gradient_clip_algorithm is {gradient_clip_algorithm!r}; only 'norm' is supported")
+        baselines = self._baseline_parameters()
+        ids = {id(p) for p in baselines}
+        torch.nn.utils.clip_grad_norm_([p for p in self.parameters() if id(p) not in ids], gradient_clip_val)
+        if baselines:
+            torch.nn.utils.clip_grad_norm_(baselines, gradient_clip_val)
+
+    def _baseline_parameters(self) -> list[Tensor]:
+        """Return the parameters inside estimators: learned baselines."""
+        return list(itertools.chain.from_iterable(e.parameters() for e in self.estimators.values()))
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> VAE:  # type: ignore[override]
+        """Load a model of this class (see :func:`vaekit.load`).
+
+        Raises
+        ------
+        CheckpointError
+            If the file is no vaekit checkpoint, or holds another class.
+        """
+        from vaekit.models.checkpoint import load  # it needs this class
+
+        return load(checkpoint_path, expected=cls, map_location=map_location)
+
+
+def _drawing(estimator: Estimator) -> Estimator:
+    """Return what evaluates a node whose gradient is not wanted: discrete draws, no relaxation, nothing learned."""
+    return estimator if isinstance(estimator, Enumerate | Pathwise) else ScoreFunction()
+
+
+def divergence_of(q: Distribution, p: Distribution, value: Tensor | None) -> Tensor:
+    """Return KL(q || p): analytic where torch knows it, else from a draw ``value`` of ``q``."""
+    if len(p.batch_shape) < len(q.batch_shape):
+        p = p.expand(q.batch_shape)  # torch's KL of Bernoulli variables does not broadcast
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        if value is None:
+            raise
+        return q.log_prob(value) - p.log_prob(value)

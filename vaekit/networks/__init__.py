@@ -1,0 +1,6 @@
+"""Networks: modules that learn their input width from the model they become part of."""
+
+from vaekit.networks.base import Network
+from vaekit.networks.mlp import MLP
+
+__all__ = ["MLP", "Network"]
