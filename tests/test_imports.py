@@ -11,7 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "vaekit"
 
 # Each may import itself and what stands in its own entry.
 BASE = {"exceptions", "component"}
-GRAPH = BASE | {"estimators", "stochastic_graph", "signatures", "gradient_path", "batch", "distributions", "networks"}
+DRAWN = BASE | {"estimators", "signatures"}
+EXPECTATION = DRAWN | {"sampling", "fold", "stochastic_graph", "importance_weighted", "gradient_path"}
+GRAPH = EXPECTATION | {"batch", "distributions", "networks"}
 MODELS = GRAPH | {"latents", "likelihoods", "objectives", "models"}
 ALLOWED = {
     "exceptions": set(),
@@ -20,7 +22,10 @@ ALLOWED = {
     "estimators": BASE,
     "gradient_path": set(),
     "signatures": BASE | {"estimators"},
-    "stochastic_graph": BASE | {"estimators", "signatures", "gradient_path"},
+    "sampling": DRAWN,
+    "fold": DRAWN | {"sampling", "gradient_path"},
+    "stochastic_graph": DRAWN | {"sampling", "fold"},
+    "importance_weighted": DRAWN | {"sampling"},
     "distributions": BASE,
     "networks": BASE,
     "latents": GRAPH,

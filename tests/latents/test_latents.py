@@ -15,7 +15,7 @@ from vaekit.estimators import Enumerate, LeaveOneOut, Pathwise, ScoreFunction
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.latents import Bernoulli, Categorical, Gaussian
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.models.vae import divergence_of
+from vaekit.objectives import divergence_of
 
 WIDTH = 4
 LATENTS = {

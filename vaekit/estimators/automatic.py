@@ -17,7 +17,7 @@ from vaekit.estimators.score_function import ScoreFunction
 ENUMERATION_BUDGET = 64  # rows over all nodes that `auto` spends on exact sums
 
 
-def choose(q: Distribution, differentiable: bool = True, rows: int = 1) -> Estimator:
+def choose(q: Distribution, differentiable: bool = True, rows: int = 1, joint: bool = False) -> Estimator:
     """Choose an estimator: exact sum within the budget, else pathwise, else score function with leave-one-out.
 
     Parameters
@@ -28,6 +28,8 @@ def choose(q: Distribution, differentiable: bool = True, rows: int = 1) -> Estim
         Whether the cost has a gradient path to the node's value.
     rows
         Product of the rows of the nodes before it, which counts towards the budget.
+    joint
+        Whether the node shares an axis of joint trajectories, which rules out an exact sum.
 
     Examples
     --------
@@ -41,7 +43,7 @@ def choose(q: Distribution, differentiable: bool = True, rows: int = 1) -> Estim
     'ScoreFunction'
     """
     count = num_states(q)
-    if count is not None and count * rows <= ENUMERATION_BUDGET:
+    if not joint and count is not None and count * rows <= ENUMERATION_BUDGET:
         return Enumerate()
     if q.has_rsample and differentiable:
         return Pathwise()

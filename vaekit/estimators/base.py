@@ -65,11 +65,14 @@ class Estimator(Component, nn.Module, ABC):
         Whether the expected forward value is the true expectation (a relaxation's is not).
     joint
         Whether it can draw one row on an axis of joint trajectories.
+    stick_the_landing
+        Whether it takes the score out of a cost that holds log q at the value (see ``Pathwise``).
     """
 
     relies_on_path: ClassVar[bool] = False
     exact_value: ClassVar[bool] = True
     joint: ClassVar[bool] = True
+    stick_the_landing: bool = False
 
     def __init__(self, num_samples: int = 1) -> None:
         super().__init__()

@@ -42,8 +42,17 @@ class Latent(Component, nn.Module, ABC):
         self._wanted = estimator
         self.estimator: Estimator
 
-    def build(self, in_features: int, parent_size: int | None) -> None:
+    def build(self, in_features: int, parent_size: int | None, joint: bool = False) -> None:
         """Make the layers once the sizes are known, and settle the estimator.
+
+        Parameters
+        ----------
+        in_features
+            Width of the encoder's features.
+        parent_size
+            Size of the parent, if there is one.
+        joint
+            Whether the objective draws joint trajectories.
 
         Raises
         ------
@@ -52,7 +61,7 @@ class Latent(Component, nn.Module, ABC):
         """
         self.build_layers(in_features, parent_size)
         q = self.posterior(torch.zeros(1, in_features))
-        self.estimator = choose(q) if self._wanted == "auto" else self._wanted
+        self.estimator = choose(q, joint=joint) if self._wanted == "auto" else self._wanted
         if not self.estimator.fits(q):
             raise EstimatorError(
                 f"{type(self.estimator).__name__} does not fit a {type(self).__name__} latent; {fitting(q)}"

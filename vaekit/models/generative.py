@@ -18,6 +18,8 @@ from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.networks import Network
 
+RESERVED = ("weight",)  # kl_weight is logged beside kl_<name>
+
 
 class Generative(nn.Module):
     """Encoder, latents, decoder and likelihood, with their sizes made to fit.
@@ -33,6 +35,8 @@ class Generative(nn.Module):
         Width of the known covariates, which encoder and decoder see.
     encoder, latents, decoder, likelihood
         The parts.
+    joint
+        Whether the objective draws joint trajectories of the latents.
 
     Raises
     ------
@@ -48,6 +52,7 @@ class Generative(nn.Module):
         latents: Mapping[str, Latent],
         decoder: Network,
         likelihood: Likelihood,
+        joint: bool = False,
     ) -> None:
         super().__init__()
         if features < 1:
@@ -55,8 +60,11 @@ class Generative(nn.Module):
         if not latents:
             raise ConfigError("latents is empty: a variational autoencoder needs at least one")
         for name in latents:
-            if not name.isidentifier() or hasattr(nn.ModuleDict, name):
-                raise ConfigError(f"a latent cannot be named {name!r}: an identifier is needed, such as 'y' or 'z'")
+            if not name.isidentifier() or hasattr(nn.ModuleDict(), name) or name in RESERVED:
+                raise ConfigError(
+                    f"a latent cannot be named {name!r}: an identifier is needed, such as 'y' or 'z', that is no "
+                    f"attribute of a module and not {', '.join(map(repr, RESERVED))} (a logged quantity)"
+                )
         # copies: a part may be used in several models, and is made to fit this one
         encoder, decoder, likelihood = copy.deepcopy(encoder), copy.deepcopy(decoder), copy.deepcopy(likelihood)
         latents = copy.deepcopy(dict(latents))
@@ -66,7 +74,7 @@ class Generative(nn.Module):
             if latent.parent is not None:
                 parent_size = _parent(name, latent.parent, latents).size
             try:
-                latent.build(width, parent_size)
+                latent.build(width, parent_size, joint)
             except EstimatorError as error:
                 raise EstimatorError(f"latent {name!r}: {error}") from None
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood

@@ -10,7 +10,7 @@ from vaekit.latents import Categorical, Gaussian, Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.models.vae import VAE
 from vaekit.networks import MLP
-from vaekit.objectives import ELBO
+from vaekit.objectives import Objective
 
 
 @final
@@ -44,7 +44,7 @@ class GaussianVAE(VAE):
         hidden: Sequence[int] = (128,),
         dropout: float = 0.1,
         estimator: Estimator | Literal["auto"] = "auto",
-        objective: ELBO | None = None,
+        objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
     ) -> None:
@@ -87,7 +87,7 @@ class DiscreteVAE(VAE):
         hidden: Sequence[int] = (128,),
         dropout: float = 0.0,
         estimator: Estimator | Literal["auto"] = "auto",
-        objective: ELBO | None = None,
+        objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
     ) -> None:
@@ -127,7 +127,7 @@ class MixedVAE(VAE):
         latents: dict[str, Latent] | None = None,
         hidden: Sequence[int] = (128,),
         dropout: float = 0.1,
-        objective: ELBO | None = None,
+        objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
     ) -> None:

@@ -8,20 +8,24 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributions import Distribution
-from torch.distributions.kl import kl_divergence
 
 from vaekit.batch import Batch
 from vaekit.component import Component
 from vaekit.estimators import Enumerate, Estimator, Pathwise, ScoreFunction
 from vaekit.exceptions import ConfigError
+from vaekit.fold import Result, Term
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.models.generative import Generative
 from vaekit.networks import Network
-from vaekit.objectives import ELBO
-from vaekit.stochastic_graph import Named, Result, evaluate
+from vaekit.objectives import ELBO, Divergence, Objective
+from vaekit.sampling import sample
+from vaekit.signatures import Node
+
+TRUE_BOUND = ELBO()
 
 
 class VAE(Component, pl.LightningModule):
@@ -68,7 +72,7 @@ class VAE(Component, pl.LightningModule):
         decoder: Network,
         likelihood: Likelihood,
         covariates: int = 0,
-        objective: ELBO | None = None,
+        objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
     ) -> None:
@@ -77,8 +81,10 @@ class VAE(Component, pl.LightningModule):
             raise ConfigError(
                 f"learning_rate is {learning_rate} (positive), weight_decay {weight_decay} (not negative)"
             )
-        self.networks = Generative(features, covariates, encoder, latents, decoder, likelihood)
         self.objective = objective or ELBO()
+        joint = self.objective.num_samples is not None
+        self.networks = Generative(features, covariates, encoder, latents, decoder, likelihood, joint)
+        self.objective.check_estimators(self.estimators)
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.features, self.covariates = features, covariates
         self.reference: dict[str, Any] | None = None  # the state of the data it is trained on: names, split
@@ -121,48 +127,21 @@ class VAE(Component, pl.LightningModule):
             unweighted ``kl_<name>`` of each latent.
         """
         networks = self.networks
-        h = networks.encode(batch)
-        q = networks.posteriors(h)
+        objective = self.objective if training else TRUE_BOUND
         estimators = self.estimators if training else {name: _drawing(e) for name, e in self.estimators.items()}
-        unweighted: dict[str, Tensor] = {}
-
-        def reconstruction(**values: Tensor) -> Tensor:
-            return -networks.observation(values, batch).log_prob(batch.x).to(h.dtype)
-
-        def divergence(name: str, **values: Tensor) -> Tensor:
-            kl = divergence_of(q[name], networks.prior(name, values, h), values.get(name)).to(h.dtype)
-            unweighted[name] = kl.detach()
-            if not training:
-                return kl_weight * kl
-            parent = self.latents[name].parent
-            if parent is not None and isinstance(estimators[parent], Enumerate):
-                share = q[parent].log_prob(values[parent]).exp().detach()
-            else:
-                share = torch.full_like(kl, len(h) / kl.numel())
-            return kl_weight * self.objective.penalty(kl, share)
-
-        terms = {"reconstruction": Named(reconstruction, networks.seen_by_decoder)}
-        for name, latent in self.latents.items():
-            terms[f"kl_{name}"] = Named(
-                lambda _name=name, **values: divergence(_name, **values),
-                () if latent.parent is None else (latent.parent,),
-            )
+        h = networks.encode(batch)
+        nodes = [Node(name, q, (), frozenset({name})) for name, q in networks.posteriors(h).items()]
+        drawn = objective.prepare(sample(nodes, estimators, num_samples=objective.num_samples, context=h))
+        values = drawn.values
+        observation = networks.observation(values, batch)
+        reconstruction = Term(-observation.log_prob(batch.x).to(h.dtype), networks.seen_by_decoder)
+        divergences = {
+            name: Divergence(networks.prior(name, values, h), latent.parent) for name, latent in self.latents.items()
+        }
         check = training and not self._paths_checked
-        result = evaluate(terms, q, estimators, context=h, check_paths=check)
+        result = objective.combine(drawn, reconstruction, divergences, kl_weight, check)
         self._paths_checked = self._paths_checked or check
-        return result._replace(
-            terms={"reconstruction": result.terms["reconstruction"], **self._mean(unweighted, result)}
-        )
-
-    def _mean(self, unweighted: Mapping[str, Tensor], result: Result) -> dict[str, Tensor]:
-        """Average the unweighted divergences over the rows of the parents that they depend on."""
-        mean = {}
-        for name, kl in unweighted.items():
-            parent = self.latents[name].parent
-            if parent is not None:
-                kl = (result.draws[parent].weight.detach() * kl).flatten(0, -2).sum(0)
-            mean[f"kl_{name}"] = kl.expand(result.total.shape)
-        return mean
+        return result
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the objective's loss, and log the true bound and its terms beside it."""
@@ -215,8 +194,9 @@ class VAE(Component, pl.LightningModule):
         checkpoint["random_state"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Set the random state: now, since the optimizer's set-up already draws the order of the data."""
-        if checkpoint.get("random_state") is not None:
+        """Set the random state of a training that goes on: before the optimizer's set-up draws the data's order."""
+        resumed = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if resumed and checkpoint.get("random_state") is not None:
             torch.set_rng_state(checkpoint["random_state"].cpu())
 
     def on_fit_start(self) -> None:
@@ -278,16 +258,5 @@ class VAE(Component, pl.LightningModule):
 
 def _drawing(estimator: Estimator) -> Estimator:
     """Return what evaluates a node whose gradient is not wanted: discrete draws, no relaxation, nothing learned."""
-    return estimator if isinstance(estimator, Enumerate | Pathwise) else ScoreFunction()
-
-
-def divergence_of(q: Distribution, p: Distribution, value: Tensor | None) -> Tensor:
-    """Return KL(q || p): analytic where torch knows it, else from a draw ``value`` of ``q``."""
-    if len(p.batch_shape) < len(q.batch_shape):
-        p = p.expand(q.batch_shape)  # torch's KL of Bernoulli variables does not broadcast
-    try:
-        return kl_divergence(q, p)
-    except NotImplementedError:
-        if value is None:
-            raise
-        return q.log_prob(value) - p.log_prob(value)
+    kept = isinstance(estimator, Enumerate) or (isinstance(estimator, Pathwise) and not estimator.stick_the_landing)
+    return estimator if kept else ScoreFunction()

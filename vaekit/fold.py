@@ -1,0 +1,171 @@
+"""Fold the cost of a drawn graph into one differentiable expectation.
+
+The nodes are taken deepest first. At each, what enters the estimator's correction has the *value* of the cost terms
+that the node can influence (Rao-Blackwellization by graph structure) and the *gradient* of the whole fold so far;
+then the node's axis is averaged away with its weights. Nested, not a flat sum of corrections: an estimator whose
+correction differentiates the cost must see the corrections of deeper nodes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaekit.estimators.automatic import fitting
+from vaekit.estimators.base import Draw
+from vaekit.exceptions import EstimatorError
+from vaekit.gradient_path import has_gradient_path
+from vaekit.sampling import Sample
+
+
+class Term(NamedTuple):
+    """A term of the cost, worked out.
+
+    Attributes
+    ----------
+    value
+        ``[*rows, *batch]``; an axis of rows that it does not depend on has size 1 or, on the left, is absent.
+    names
+        Nodes that it depends on directly.
+    """
+
+    value: Tensor
+    names: tuple[str, ...]
+
+
+class Result(NamedTuple):
+    """What :func:`fold` returns.
+
+    Attributes
+    ----------
+    total
+        ``[*batch]``, the expectation; carries the gradient estimate.
+    terms
+        The mean of each cost term, ``[*batch]``, without a gradient.
+    draws
+        What was drawn at each node.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    draws: dict[str, Draw]
+
+
+class SilentNodeError(EstimatorError):
+    """A node relies on a gradient path that the cost does not have."""
+
+    def __init__(self, node: str, message: str) -> None:
+        super().__init__(message)
+        self.node = node
+
+
+def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True) -> Result:
+    """Correct and average, deepest node first (see the module's docstring).
+
+    Parameters
+    ----------
+    sample
+        The drawn graph.
+    terms
+        The cost, in terms that are summed.
+    check_paths
+        Whether to look for the gradient paths that estimators rely on; it walks autograd's graph, so that a
+        training loop need not do it more than once.
+
+    Raises
+    ------
+    EstimatorError
+        If a term has a wrong shape, or no gradient path to a node that relies on one.
+    """
+    terms = align(sample, terms)
+    if check_paths and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        require_paths(sample, terms)
+    ancestors = {node.name: node.ancestors for node in sample.nodes}
+    influenced = {t: frozenset().union(*(ancestors[n] for n in term.names)) for t, term in terms.items()}
+    total = functools.reduce(torch.add, (term.value for term in terms.values()))
+    mean = {name: term.value.detach() for name, term in terms.items()}
+    weights = sample.row_weights()
+    learning = []
+    for node in reversed(sample.nodes):
+        draw, estimator = sample.draws[node.name], sample.estimators[node.name]
+        credited = [name for name in terms if node.name in influenced[name]]
+        if credited:
+            credit = sum((mean[name] for name in credited), start=total - total.detach())
+            weight = weights[node.name]
+            credit = credit.expand(torch.broadcast_shapes(credit.shape, weight.shape))
+            credit = torch.where((weight != 0) | credit.isfinite(), credit, 0)
+            total = total + estimator.correction(draw, credit)
+            if estimator.keeps_state:
+                learning.append((estimator, credit.detach(), weight))
+        if not sample.joint:
+            total = _average(draw.weight, total)
+            mean = {name: _average(draw.weight.detach(), value) for name, value in mean.items()}
+    if sample.joint:  # all nodes share the axis of trajectories, whose weights are equal
+        total, mean = total.mean(0), {name: value.mean(0) for name, value in mean.items()}
+    for estimator, cost, weight in learning:  # now: an estimator may serve several nodes
+        estimator.update(cost, weight)
+    means = {name: value.expand(sample.batch) for name, value in mean.items()}
+    return Result(total.expand(sample.batch), means, sample.draws)
+
+
+def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:
+    """Bring each term to ``[S_n, ..., S_1, *batch]``, with size 1 where an axis is absent; refuse other shapes."""
+    shapes = [draw.weight.shape for draw in sample.draws.values()]
+    rank, batch = max(map(len, shapes)), sample.batch
+    full = torch.broadcast_shapes(*shapes, batch)
+    aligned = {}
+    for name, term in terms.items():
+        own = list(term.value.shape)
+        padded = [1] * (rank - len(own)) + own
+        if not (len(batch) <= len(own) <= rank and all(s in (1, f) for s, f in zip(padded, full, strict=True))):
+            label = "the cost" if name == "cost" else f"cost term {name!r}"
+            raise EstimatorError(
+                f"{label} has shape {own}, expected {list(full)} (axes of rows, 1 if unused, "
+                f"then the batch {list(batch)}): sum over event dimensions, keep the batch"
+            )
+        aligned[name] = term._replace(value=term.value.reshape(padded))
+    return aligned
+
+
+def _average(weight: Tensor, value: Tensor) -> Tensor:
+    """Return the weighted sum over rows; a row of weight 0 may hold an infinity or a NaN."""
+    if weight.shape[0] == 1 and not weight.requires_grad:
+        return value.squeeze(0)
+    value = torch.where((weight != 0) | value.isfinite(), value, 0)
+    return (weight * value).sum(0)
+
+
+def require_paths(sample: Sample, terms: Mapping[str, Term]) -> None:
+    """Raise if a node relies on a gradient path that is not there: silence would be a wrong gradient.
+
+    Each cost term that names the node must have one; where none does, some child must.
+    """
+    draws = sample.draws
+    for node in sample.nodes:
+        name, draw, estimator = node.name, draws[node.name], sample.estimators[node.name]
+        if not (estimator.relies_on_path and draw.value.requires_grad):
+            continue
+        direct = [term.value for term in terms.values() if name in term.names]
+        children = [draws[child.name] for child in sample.nodes if name in child.parents]
+        inherited = [t for child in children for t in (child.value, child.log_prob, child.weight) if t is not None]
+        if direct:
+            connected = all(has_gradient_path(value, draw.value) for value in direct)
+        else:  # a node that nothing depends on has no gradient, rightly
+            connected = not inherited or any(has_gradient_path(value, draw.value) for value in inherited)
+        if not connected:
+            raise SilentNodeError(
+                name,
+                f"node {name!r}: {type(estimator).__name__} differentiates the cost through the node's value, but the "
+                "cost has no gradient path to it (or only an identically zero one, such as sign, floor or argmax); "
+                + fitting(draw.q, without_path=True),
+            )
+        rows = draw.weight.shape[0]
+        if any(value.shape[value.dim() - draw.weight.dim()] == 1 < rows for value in direct):
+            raise EstimatorError(
+                f"node {name!r} has {rows} draws, but a cost that depends on it has one value for all: keep the "
+                "axes of rows, they are averaged here"
+            )

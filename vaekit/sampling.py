@@ -1,0 +1,156 @@
+"""Draw the nodes of a stochastic graph, parents first, each by its estimator.
+
+Each node adds an axis of rows on the *left* of the batch, so that broadcasting combines them: with rows
+S_1 .. S_n a cost is ``[S_n, ..., S_1, *batch]``, an axis that it does not depend on having size 1. Two nodes never
+share an axis, independent ones neither. Joint trajectories are the exception: all nodes share one axis of K rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.estimators.automatic import choose, fitting
+from vaekit.estimators.base import Draw, Estimator, describe
+from vaekit.estimators.enumerate import Enumerate
+from vaekit.estimators.score_function import ScoreFunction
+from vaekit.exceptions import EstimatorError
+from vaekit.signatures import Node
+
+
+class Sample(NamedTuple):
+    """A graph whose nodes were drawn.
+
+    Attributes
+    ----------
+    nodes
+        Parents first.
+    estimators
+        The one that drew each node.
+    draws
+        What it drew.
+    batch
+        Batch shape that all nodes share.
+    joint
+        Whether all nodes share one axis of trajectories, rather than having one each.
+    """
+
+    nodes: list[Node]
+    estimators: dict[str, Estimator]
+    draws: dict[str, Draw]
+    batch: torch.Size
+    joint: bool
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """The value drawn at each node, ``[*rows, *batch, *event]``."""
+        return {name: draw.value for name, draw in self.draws.items()}
+
+    def row_weights(self) -> dict[str, Tensor]:
+        """Return at each node the weight of a row: the product over it and the nodes before it, detached."""
+        product: Tensor | None = None
+        weights = {}
+        for node in self.nodes:
+            own = self.draws[node.name].weight.detach()
+            product = own if product is None or self.joint else own * product
+            weights[node.name] = product
+        return weights
+
+
+def sample(
+    nodes: list[Node],
+    estimators: Mapping[str, Estimator | str],
+    *,
+    num_samples: int | None = None,
+    context: Tensor | None = None,
+    undifferentiable: Collection[str] = (),
+) -> Sample:
+    """Draw all nodes.
+
+    Parameters
+    ----------
+    nodes
+        Parents first, as :func:`vaekit.signatures.parse` returns them.
+    estimators
+        An estimator for each node, or ``"auto"``.
+    num_samples
+        None, or the number of joint trajectories.
+    context
+        What learned baselines see.
+    undifferentiable
+        Nodes to which the cost is known to have no gradient path: ``"auto"`` avoids pathwise estimators there.
+
+    Raises
+    ------
+    EstimatorError
+        If an estimator does not fit its node, or batch shapes disagree.
+    """
+    if num_samples is not None and num_samples < 1:
+        raise EstimatorError(f"num_samples is {num_samples}, it must be at least 1 (or None)")
+    resolved: dict[str, Any] = dict(estimators)
+    draws: dict[str, Draw] = {}
+    batch: torch.Size | None = None
+    rows = 1
+    for depth, node in enumerate(nodes):
+        q = _distribution(node, draws)
+        own = q.batch_shape
+        if batch is None:
+            batch = own
+        axes = 1 if num_samples is not None else depth
+        if len(own) > len(batch) + axes or len(own) < len(batch) or (not node.parents and len(own) != len(batch)):
+            raise EstimatorError(
+                f"node {node.name!r} ({describe(q)}) has batch shape {list(own)}, but the batch shape of the graph is "
+                f"{list(batch)}: all nodes share one number of batch dimensions (after the axes of rows)"
+            )
+        batch = torch.broadcast_shapes(batch, own[len(own) - len(batch) :])
+        later = [resolved[n.name] for n in nodes[depth + 1 :]]
+        budgeted = rows * math.prod([e.num_samples for e in later if isinstance(e, Estimator)])
+        estimator = _resolve(node, q, resolved[node.name], node.name in undifferentiable, budgeted, num_samples)
+        resolved[node.name] = estimator
+        if num_samples is None:
+            rows *= estimator.rows(q)
+            if depth:
+                q = q.expand(torch.Size([1] * (len(batch) + depth - len(own))) + own)
+            draw = estimator.draw(q)
+        else:
+            draw = estimator.draw(q.expand(torch.Size([num_samples]) + own[len(own) - len(batch) :]), torch.Size())
+        draws[node.name] = draw if context is None else draw._replace(context=context)
+    for name, estimator in resolved.items():
+        if isinstance(estimator, Enumerate):
+            estimator.check_budget(rows, f"the graph (all nodes together, {name!r} among them)")
+    assert batch is not None  # there is at least one node
+    return Sample(nodes, resolved, draws, batch, joint=num_samples is not None)
+
+
+def _distribution(node: Node, draws: Mapping[str, Draw]) -> Distribution:
+    """Return the distribution of a node, given the values of its parents."""
+    if isinstance(node.q, Distribution):
+        return node.q
+    q = node.q.function(**{parent: draws[parent].value for parent in node.parents})
+    if not isinstance(q, Distribution):
+        raise EstimatorError(f"q[{node.name!r}] returned a {type(q).__name__}, not a distribution")
+    return q
+
+
+def _resolve(
+    node: Node, q: Distribution, estimator: Estimator | str, undifferentiable: bool, rows: int, num_samples: int | None
+) -> Estimator:
+    """Return the node's estimator, chosen by rule for ``auto``; refuse one that does not fit."""
+    joint = num_samples is not None
+    if not isinstance(estimator, Estimator):  # "auto"
+        estimator = choose(q, not undifferentiable, rows, joint)
+        if num_samples == 1 and not estimator.relies_on_path:
+            estimator = ScoreFunction()  # a single trajectory has no others to be compared with
+    if not estimator.fits(q):
+        raise EstimatorError(f"node {node.name!r}: {type(estimator).__name__} does not fit {describe(q)}; {fitting(q)}")
+    if joint and not estimator.joint:
+        raise EstimatorError(
+            f"node {node.name!r}: {type(estimator).__name__} cannot draw joint trajectories; leave num_samples of "
+            "expectation at None, or use ScoreFunction(baseline=LeaveOneOut())"
+        )
+    return estimator
