@@ -88,14 +88,13 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
     influenced = {t: frozenset().union(*(ancestors[n] for n in term.names)) for t, term in terms.items()}
     total = functools.reduce(torch.add, (term.value for term in terms.values()))
     mean = {name: term.value.detach() for name, term in terms.items()}
-    weights = sample.row_weights()
     learning = []
     for node in reversed(sample.nodes):
         draw, estimator = sample.draws[node.name], sample.estimators[node.name]
         credited = [name for name in terms if node.name in influenced[name]]
         if credited:
             credit = sum((mean[name] for name in credited), start=total - total.detach())
-            weight = weights[node.name]
+            weight = sample.row_weight(node.name)
             credit = credit.expand(torch.broadcast_shapes(credit.shape, weight.shape))
             credit = torch.where((weight != 0) | credit.isfinite(), credit, 0)
             total = total + estimator.correction(draw, credit)

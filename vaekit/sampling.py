@@ -7,6 +7,7 @@ share an axis, independent ones neither. Joint trajectories are the exception: a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -51,15 +52,10 @@ class Sample(NamedTuple):
         """The value drawn at each node, ``[*rows, *batch, *event]``."""
         return {name: draw.value for name, draw in self.draws.items()}
 
-    def row_weights(self) -> dict[str, Tensor]:
-        """Return at each node the weight of a row: the product over it and the nodes before it, detached."""
-        product: Tensor | None = None
-        weights = {}
-        for node in self.nodes:
-            own = self.draws[node.name].weight.detach()
-            product = own if product is None or self.joint else own * product
-            weights[node.name] = product
-        return weights
+    def row_weight(self, name: str) -> Tensor:
+        """Return the weight of a row at a node: the product over it and the nodes before it, detached."""
+        draw = self.draws[name]
+        return functools.reduce(torch.mul, draw.outer, draw.weight.detach())
 
 
 def sample(
@@ -95,6 +91,7 @@ def sample(
     resolved: dict[str, Any] = dict(estimators)
     draws: dict[str, Draw] = {}
     batch: torch.Size | None = None
+    outer: tuple[Tensor, ...] = ()
     rows = 1
     for depth, node in enumerate(nodes):
         q = _distribution(node, draws)
@@ -119,7 +116,9 @@ def sample(
             draw = estimator.draw(q)
         else:
             draw = estimator.draw(q.expand(torch.Size([num_samples]) + own[len(own) - len(batch) :]), torch.Size())
-        draws[node.name] = draw if context is None else draw._replace(context=context)
+        draws[node.name] = draw._replace(context=context, outer=outer)
+        if num_samples is None:
+            outer = (draw.weight.detach(), *outer)
     for name, estimator in resolved.items():
         if isinstance(estimator, Enumerate):
             estimator.check_budget(rows, f"the graph (all nodes together, {name!r} among them)")

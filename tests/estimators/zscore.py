@@ -29,11 +29,15 @@ class Moments(NamedTuple):
     count: int
 
 
+def _leaves(graph: Graph, batch: int) -> dict[str, Tensor]:
+    return {n: p.expand(batch, *p.shape).clone().requires_grad_() for n, p in graph.parameters().items()}
+
+
 def replicate(
     graph: Graph, estimators: dict[str, Estimator], batch: int, num_samples: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return values ``[batch]`` and gradients ``[batch, components]``, each entry with leaves of its own."""
-    leaves = {n: p.expand(batch, *p.shape).clone().requires_grad_() for n, p in graph.parameters().items()}
+    leaves = _leaves(graph, batch)
     cost, q = as_expectation(graph, leaves)
     context = torch.randn(batch, CONTEXT_FEATURES, dtype=torch.float64)
     total = evaluate(cost, q, estimators, num_samples=num_samples, context=context).total
@@ -46,7 +50,7 @@ def warm_up(graph: Graph, estimators: dict[str, Estimator], num_samples: int | N
     networks = [p for e in estimators.values() for p in e.parameters()]
     optimizer = torch.optim.Adam(networks, 0.01) if networks else None
     for _ in range(10):
-        cost, q = as_expectation(graph, {n: p.expand(8, *p.shape) for n, p in graph.parameters().items()})
+        cost, q = as_expectation(graph, _leaves(graph, 8))
         context = torch.randn(8, CONTEXT_FEATURES, dtype=torch.float64)
         loss = evaluate(cost, q, estimators, num_samples=num_samples, context=context).total.mean()
         if optimizer is not None:

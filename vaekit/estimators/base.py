@@ -39,6 +39,9 @@ class Draw(NamedTuple):
         What ``correction`` needs again.
     context
         ``[*batch, features]``, what learned baselines see; put in by the graph.
+    outer
+        Weights of the rows of the nodes before this one, the closest first, each ``[its rows, *rows before, *batch]``;
+        put in by the graph.
     """
 
     value: Tensor
@@ -47,6 +50,7 @@ class Draw(NamedTuple):
     q: Distribution
     noise: Any = None
     context: Tensor | None = None
+    outer: tuple[Tensor, ...] = ()
 
 
 class Estimator(Component, nn.Module, ABC):
@@ -102,6 +106,17 @@ class Estimator(Component, nn.Module, ABC):
             trajectories), and one value is drawn for each of them.
         """
 
+    def build(self, context_features: int, size: int) -> None:
+        """Make the layers of learned parts, once a model knows the sizes; here, nothing.
+
+        Parameters
+        ----------
+        context_features
+            Width of the context.
+        size
+            Number of values of the node's event, flattened.
+        """
+
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return a term with value 0 whose gradient is what the values do not carry; here, nothing.
 
@@ -134,6 +149,18 @@ class Estimator(Component, nn.Module, ABC):
     def shape(self, sample_shape: torch.Size | None) -> torch.Size:
         """Return the sample shape to draw with: the given one, or ``[num_samples]``."""
         return torch.Size([self.num_samples]) if sample_shape is None else sample_shape
+
+
+def average_outer(draw: Draw, value: Tensor) -> Tensor:
+    """Average ``[rows, *rows of earlier nodes, *batch]`` over the rows of those nodes that all share this draw.
+
+    A correction that multiplies the derivative of a draw by costs must average these costs first: there is one
+    derivative for all of them.
+    """
+    for axis, weight in enumerate(draw.outer, start=1):
+        if value.shape[axis] > 1 and draw.value.shape[axis] == 1:
+            value = (weight * torch.where(weight != 0, value, 0)).sum(axis, keepdim=True)
+    return value
 
 
 def uniform_weight(value: Tensor, q: Distribution, dtype: torch.dtype | None = None) -> Tensor:

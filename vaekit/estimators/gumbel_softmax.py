@@ -8,6 +8,7 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, uniform_weight
 from vaekit.estimators.discrete import is_bernoulli, is_one_hot, logits_of
+from vaekit.estimators.noise import gumbel, logistic
 from vaekit.exceptions import EstimatorError
 
 
@@ -66,7 +67,7 @@ class GumbelSoftmax(Estimator):
         logits = logits_of(q)
         logits = logits.expand(self.shape(sample_shape) + logits.shape)
         binary = is_bernoulli(q)
-        noise = _gumbel(logits) - _gumbel(logits) if binary else _gumbel(logits)
+        noise = logistic(logits) if binary else gumbel(logits)
         perturbed = logits + noise
         scaled = perturbed / self.temperature.to(logits.dtype)
         value = scaled.sigmoid() if binary else scaled.softmax(-1)
@@ -78,9 +79,3 @@ class GumbelSoftmax(Estimator):
                 discrete = torch.zeros_like(value).scatter_(-1, perturbed.argmax(-1, keepdim=True), 1.0)
             value = discrete.detach() + (value - value.detach())
         return Draw(value, uniform_weight(value, q), None, q, noise)
-
-
-def _gumbel(like: Tensor) -> Tensor:
-    """Draw standard Gumbel noise: minus the log of an exponential variable, which must not be 0."""
-    exponential = torch.empty_like(like, memory_format=torch.contiguous_format).exponential_()
-    return -exponential.clamp_min(torch.finfo(like.dtype).tiny).log()

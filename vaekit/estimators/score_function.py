@@ -76,6 +76,11 @@ class ScoreFunction(Estimator):
         weight = uniform_weight(value, q, log_prob.dtype) if weight is None else weight.to(log_prob.dtype)
         return Draw(value, weight, log_prob, q)
 
+    def build(self, context_features: int, size: int) -> None:
+        """Make the baseline's layers (see the base class)."""
+        if self.baseline is not None:
+            self.baseline.build(context_features)
+
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return ``(cost - baseline) * (log_prob - log_prob.detach())``, and the learned baseline's own loss."""
         assert draw.log_prob is not None  # draw() above always fills it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,9 +67,7 @@ class Latent(Component, nn.Module, ABC):
                 f"{type(self.estimator).__name__} does not fit a {type(self).__name__} latent; {fitting(q)}"
             )
         self.estimator.rows(q)  # refuses a support over the budget
-        baseline: Any = getattr(self.estimator, "baseline", None)
-        if baseline is not None:
-            baseline.build(in_features)
+        self.estimator.build(in_features, self.size)
 
     @abstractmethod
     def build_layers(self, in_features: int, parent_size: int | None) -> None:

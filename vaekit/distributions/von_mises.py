@@ -1,0 +1,127 @@
+"""The von Mises distribution, with pathwise gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import register_kl
+
+from vaekit.distributions.implicit import LOG_NEGLIGIBLE, integrate, reparameterize
+
+
+class VonMises(torch.distributions.VonMises):
+    r"""The normal distribution's counterpart on the circle, as in torch, with ``rsample``.
+
+    .. math:: p(z) = \frac{e^{\kappa \cos(z - \mu)}}{2 \pi I_0(\kappa)}
+
+    Values are angles in ``[-pi, pi)``; they are wrapped, so a pathwise gradient is unbiased for costs that are
+    continuous on the circle, such as functions of ``cos z`` and ``sin z``. First and second derivatives are
+    supported. Works in float64 whatever the inputs' type; concentrations from 1e-3 to 1e4 are tested.
+
+    Figurnov, Mohamed and Mnih (2018), Implicit Reparameterization Gradients; Best and Fisher (1979), Efficient
+    Simulation of the von Mises Distribution.
+
+    Parameters
+    ----------
+    loc
+        Angle mu, ``[*batch]``.
+    concentration
+        kappa, positive, ``[*batch]``.
+
+    Examples
+    --------
+    >>> q = VonMises(torch.tensor(0.5), torch.tensor(4.0))
+    >>> q.has_rsample, round(q.variance.item(), 6)  # the circular variance, 1 - I1(4) / I0(4)
+    (True, 0.136477)
+    """
+
+    has_rsample = True
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw with a gradient."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        loc, concentration = self.loc.double().expand(shape), self.concentration.double().expand(shape)
+        with torch.no_grad():
+            origin = torch.zeros_like(concentration)
+            centred = torch.distributions.VonMises(origin, concentration, validate_args=False).sample()
+        value = loc + reparameterize(centred, _velocity, concentration)
+        return (value - 2 * math.pi * _turns(value)).to(self.loc.dtype)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw without a gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density of angles."""
+        if self._validate_args:
+            self._validate_sample(value)
+        concentration = self.concentration.double()
+        half = (value.double() - self.loc.double()) / 2
+        log_prob = -2 * concentration * half.sin().square() - math.log(2 * math.pi) - _log_i0e(concentration)
+        return log_prob.to(self.loc.dtype)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the probability of ``[-pi, value]``, for values in ``[-pi, pi]``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        loc, concentration = self.loc.double(), self.concentration.double()
+        upper, lower = _unrolled_cdf(value.double() - loc, concentration), _unrolled_cdf(-math.pi - loc, concentration)
+        return (upper - lower).to(self.loc.dtype)
+
+    @property
+    def variance(self) -> Tensor:  # type: ignore[override]
+        """Return the circular variance, ``1 - E[cos(z - loc)]``."""
+        return (1 - _mean_cosine(self.concentration.double())).to(self.loc.dtype)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy."""
+        kappa = self.concentration.double()
+        return (math.log(2 * math.pi) + _log_i0e(kappa) + kappa * (1 - _mean_cosine(kappa))).to(self.loc.dtype)
+
+
+def _log_i0e(kappa: Tensor) -> Tensor:
+    """Return ``log(I0(kappa) exp(-kappa))``."""
+    return torch.special.i0e(kappa).log()
+
+
+def _mean_cosine(kappa: Tensor) -> Tensor:
+    """Return ``I1(kappa) / I0(kappa)``."""
+    return torch.special.i1e(kappa) / torch.special.i0e(kappa)
+
+
+def _turns(angle: Tensor) -> Tensor:
+    """Return the number of whole turns to take away to bring an angle to ``[-pi, pi)``; it has no gradient."""
+    return ((angle.detach() + math.pi) / (2 * math.pi)).floor()
+
+
+def _velocity(value: Tensor, kappa: Tensor) -> tuple[Tensor]:
+    """Return the derivative of a centred angle by the concentration (see ``implicit``)."""
+    cosine, mean = value.cos()[..., None], _mean_cosine(kappa)[..., None]
+    with torch.no_grad():  # away from the mode, to where the density is negligible or the circle ends
+        stop = (value.cos() - LOG_NEGLIGIBLE / kappa).clamp(-1, 1).acos().copysign(value)
+    return (integrate(lambda t: (t.cos() - mean) * (kappa[..., None] * (t.cos() - cosine)).exp(), value, stop),)
+
+
+def _unrolled_cdf(value: Tensor, kappa: Tensor) -> Tensor:
+    """Return the integral of the centred density from -pi; grows by 1 a turn."""
+    value, kappa = torch.broadcast_tensors(value, kappa)
+    turns = _turns(value)
+    value = value - 2 * math.pi * turns
+    reach = (1 - LOG_NEGLIGIBLE / kappa.detach()).clamp_min(-1).acos()
+    clipped = value.clamp(-reach, reach)
+    area = integrate(lambda t: (-2 * kappa[..., None] * (t / 2).sin().square()).exp(), torch.zeros_like(value), clipped)
+    return 0.5 + turns + area / (2 * math.pi * torch.special.i0e(kappa))
+
+
+@register_kl(VonMises, VonMises)
+def _kl_von_mises_von_mises(p: VonMises, q: VonMises) -> Tensor:
+    """Return the Kullback-Leibler divergence of two von Mises distributions."""
+    kappa, other = p.concentration.double(), q.concentration.double()
+    distance = 2 * ((p.loc.double() - q.loc.double()) / 2).sin().square()  # 1 - cos
+    mean = _mean_cosine(kappa)
+    divergence = _log_i0e(other) - _log_i0e(kappa) - kappa * (1 - mean) + other * (1 - mean + mean * distance)
+    return divergence.to(p.loc.dtype)

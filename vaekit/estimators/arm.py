@@ -1,0 +1,61 @@
+"""Augment-REINFORCE-merge: gradients of binary variables from antithetic pairs of uniforms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.estimators.antithetic import antithetic, sum_variables
+from vaekit.estimators.base import Draw, Estimator, uniform_weight
+from vaekit.estimators.discrete import is_bernoulli, logits_of
+from vaekit.estimators.noise import zero_with_gradient
+
+
+class ARM(Estimator):
+    r"""Compare the costs of a pair of values that come from one uniform variable and its mirror image.
+
+    .. math:: \nabla_\phi E[f(b)] = E[(f(b) - f(\tilde b)) (u - \tfrac12)], \quad
+              b = 1[u > \sigma(-\phi)], \quad \tilde b = 1[u < \sigma(\phi)], \quad u \sim U(0, 1)
+
+    for logits :math:`\phi`. All variables of a vector are mirrored together, and the cost sees whole vectors.
+    ``DisARM`` is the same with u integrated out: its variance is never larger.
+
+    Shapes: values ``[2 num_samples, *batch, *event]``, first the values, then their mirror images, each of which
+    has the distribution of the node. Bias: none. Cost: ``2 num_samples`` evaluations and no backward pass through
+    the cost for the gradient of this node. Nodes: Bernoulli, and ``Independent`` vectors of them (``DisARM`` also
+    serves one-hot categorical ones).
+
+    Yin and Zhou (2019), ARM: Augment-REINFORCE-Merge Gradient for Stochastic Binary Networks.
+
+    Parameters
+    ----------
+    num_samples
+        Independent pairs.
+    """
+
+    joint = False
+
+    @classmethod
+    def fits(cls, q: Distribution) -> bool:
+        """Tell whether ``q`` is made of Bernoulli variables."""
+        return is_bernoulli(q)
+
+    def rows(self, q: Distribution) -> int:
+        """Return two rows a pair."""
+        return 2 * self.num_samples
+
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+        """Draw pairs, and keep the uniform variables (see the base class)."""
+        logits = logits_of(q)
+        uniform = torch.rand(self.shape(sample_shape) + logits.shape, dtype=logits.dtype, device=logits.device)
+        value = torch.cat(antithetic(logits.detach(), uniform)).to(logits.dtype)
+        log_prob = q.log_prob(value)
+        return Draw(value, uniform_weight(value, q, log_prob.dtype), log_prob, q, uniform)
+
+    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+        """Return the pair's estimate in both of its rows (see the base class)."""
+        first, second = cost.detach().chunk(2)
+        score = (draw.noise - 0.5) * zero_with_gradient(logits_of(draw.q))
+        pair = (first - second) * sum_variables(score, draw.q)
+        return torch.cat([pair, pair])

@@ -1,0 +1,72 @@
+"""The straight-through Gumbel-Softmax with its noise averaged given the discrete value."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.estimators.base import Draw, Estimator, uniform_weight
+from vaekit.estimators.discrete import is_bernoulli, is_one_hot, logits_of
+from vaekit.estimators.noise import conditional_gumbel, conditional_logistic, zero_with_gradient
+from vaekit.exceptions import EstimatorError
+
+
+class GumbelRao(Estimator):
+    r"""Use the discrete value forward, and backward the mean of softmaxes over noise that leads to that value.
+
+    .. math:: \nabla_\phi \approx E\left[\nabla_\phi\, \mathrm{softmax}((\log \pi + g) / \tau)
+              \,\middle|\, \arg\max_k (\log \pi_k + g_k) = z\right] \nabla f(z), \quad z \sim \pi
+
+    The conditional expectation is a mean over ``num_inner`` draws of the noise; with one draw this is the
+    straight-through ``GumbelSoftmax``. Its gradient has the same mean, and a variance that falls with their number.
+
+    Shapes: values ``[num_samples, *batch, *event]``, exactly discrete. Bias: of the gradient, that of
+    ``GumbelSoftmax(hard=True)`` at the same temperature; none of the forward value. Cost: ``num_samples``
+    evaluations and their backward pass, and ``num_inner`` softmaxes each. Nodes: Bernoulli, OneHotCategorical, and
+    ``Independent`` vectors of them.
+
+    Paulus, Maddison and Krause (2021), Rao-Blackwellizing the Straight-Through Gumbel-Softmax Gradient Estimator.
+
+    Parameters
+    ----------
+    temperature
+        Positive; kept as the buffer ``temperature``, so that a schedule can change it and a checkpoint keeps it.
+    num_inner
+        Draws of the noise for each value.
+    num_samples
+        Independent values.
+
+    Raises
+    ------
+    EstimatorError
+        If the temperature is not positive, or ``num_inner`` is less than 1.
+    """
+
+    relies_on_path = True
+
+    def __init__(self, temperature: float = 0.5, num_inner: int = 10, num_samples: int = 1) -> None:
+        super().__init__(num_samples)
+        if not temperature > 0:
+            raise EstimatorError(f"GumbelRao: temperature is {temperature}, it must be positive")
+        if num_inner < 1:
+            raise EstimatorError(f"GumbelRao: num_inner is {num_inner}, it must be at least 1")
+        self.num_inner = num_inner
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+
+    @classmethod
+    def fits(cls, q: Distribution) -> bool:
+        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
+        return is_bernoulli(q) or is_one_hot(q)
+
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+        """Draw discrete values with their averaged gradient (see the base class)."""
+        drawn, logits = q.sample(self.shape(sample_shape)), logits_of(q)
+        conditional = conditional_logistic if is_bernoulli(q) else conditional_gumbel
+        # the noise is held fixed: what is differentiated is the logits that it is added to
+        perturbed = conditional(logits.detach(), drawn.expand(self.num_inner, *drawn.shape))
+        scaled = (perturbed + zero_with_gradient(logits)) / self.temperature.to(logits.dtype)
+        soft = (scaled.sigmoid() if is_bernoulli(q) else scaled.softmax(-1)).mean(0)
+        value = drawn + (soft - soft.detach())
+        return Draw(value, uniform_weight(value, q), None, q)

@@ -1,0 +1,68 @@
+"""MuProp: the score function with a first-order expansion of the cost as its control variate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.estimators.base import Draw, Estimator, average_outer, uniform_weight
+from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot
+
+
+class MuProp(Estimator):
+    r"""Score function of what a Taylor expansion around the mean leaves, and the exact gradient of the expansion.
+
+    .. math:: (f(b) - f(\mu) - f'(\mu)^T (b - \mu))\, \nabla \log q(b) + f'(\mu)^T \nabla \mu, \quad \mu = E_q[b]
+
+    Shapes: values ``[num_samples + 1, *batch, *event]``, the last row the mean, of weight 0. Bias: none. Cost:
+    ``num_samples + 1`` evaluations, one of them at the mean, and one backward pass through that one. Nodes: Bernoulli,
+    OneHotCategorical, and ``Independent`` vectors of them.
+
+    Gu, Levine, Sutskever and Mnih (2016), MuProp: Unbiased Backpropagation for Stochastic Neural Networks.
+
+    Parameters
+    ----------
+    num_samples
+        Independent draws.
+    """
+
+    relies_on_path = True
+    joint = False
+
+    @classmethod
+    def fits(cls, q: Distribution) -> bool:
+        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
+        return is_bernoulli(q) or is_one_hot(q)
+
+    def rows(self, q: Distribution) -> int:
+        """Return the draws, and the mean."""
+        return self.num_samples + 1
+
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+        """Draw discrete values, and add the mean as a leaf (see the base class)."""
+        mean = base_of(q)[0].mean.detach().clone().requires_grad_()
+        real = q.sample(self.shape(sample_shape))
+        value = torch.cat([real, mean[None]])
+        weight = uniform_weight(value, q) * (len(value) / len(real))
+        weight[len(real) :] = 0
+        return Draw(value, weight, None, q, mean)
+
+    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+        """Return the estimate (see the base class)."""
+        mean = base_of(draw.q)[0].mean
+        if not (torch.is_grad_enabled() and mean.requires_grad):
+            return cost.new_zeros(())
+        leaf, event = draw.noise, tuple(range(-len(draw.q.event_shape), 0))
+        slope: Tensor | float = 0.0
+        if cost.requires_grad:
+            at_mean = average_outer(draw, cost[-1:]).sum()
+            (slope,) = torch.autograd.grad(at_mean, leaf, retain_graph=True, materialize_grads=True)
+        step = slope * (draw.value[:-1].detach() - leaf.detach())
+        step = step.sum(event) if event else step
+        residual = (cost[:-1] - cost[-1:]).detach() - step
+        score = draw.q.log_prob(draw.value[:-1].detach())
+        linear = slope * (mean - mean.detach())
+        linear = linear.sum(event) if event else linear
+        correction = residual * (score - score.detach()) + linear
+        return torch.cat([correction, correction.new_zeros(1, *correction.shape[1:])])
