@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOME = {
     "expectation": "vaekit.stochastic_graph",
     "importance_weighted_bound": "vaekit.importance_weighted",
+    "gradient_report": "vaekit.diagnostics",
     "Batch": "vaekit.batch",
     "VAE": "vaekit.models",
     "GaussianVAE": "vaekit.models",

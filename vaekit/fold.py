@@ -31,10 +31,13 @@ class Term(NamedTuple):
         ``[*rows, *batch]``; an axis of rows that it does not depend on has size 1 or, on the left, is absent.
     names
         Nodes that it depends on directly.
+    optional
+        Those of them that it may as well not depend on.
     """
 
     value: Tensor
     names: tuple[str, ...]
+    optional: tuple[str, ...] = ()
 
 
 class Result(NamedTuple):
@@ -118,15 +121,23 @@ def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:
     full = torch.broadcast_shapes(*shapes, batch)
     aligned = {}
     for name, term in terms.items():
+        label = "the cost" if name == "cost" else f"cost term {name!r}"
         own = list(term.value.shape)
         padded = [1] * (rank - len(own)) + own
         if not (len(batch) <= len(own) <= rank and all(s in (1, f) for s, f in zip(padded, full, strict=True))):
-            label = "the cost" if name == "cost" else f"cost term {name!r}"
             raise EstimatorError(
                 f"{label} has shape {own}, expected {list(full)} (axes of rows, 1 if unused, "
                 f"then the batch {list(batch)}): sum over event dimensions, keep the batch"
             )
         aligned[name] = term._replace(value=term.value.reshape(padded))
+        for node in term.names:
+            weight = sample.draws[node].weight
+            averaged = aligned[name].value.shape[rank - weight.dim()] == 1 < len(weight)
+            if averaged and node not in term.optional:
+                raise EstimatorError(
+                    f"node {node!r} has {len(weight)} draws, but {label} that depends on it has one value for all: "
+                    "keep the axes of rows, they are averaged here (or drop the parameter, if it is not used)"
+                )
     return aligned
 
 
@@ -161,10 +172,4 @@ def require_paths(sample: Sample, terms: Mapping[str, Term]) -> None:
                 f"node {name!r}: {type(estimator).__name__} differentiates the cost through the node's value, but the "
                 "cost has no gradient path to it (or only an identically zero one, such as sign, floor or argmax); "
                 + fitting(draw.q, without_path=True),
-            )
-        rows = draw.weight.shape[0]
-        if any(value.shape[value.dim() - draw.weight.dim()] == 1 < rows for value in direct):
-            raise EstimatorError(
-                f"node {name!r} has {rows} draws, but a cost that depends on it has one value for all: keep the "
-                "axes of rows, they are averaged here"
             )

@@ -8,7 +8,8 @@ node is, a trajectory ``k``,
 - at a score-type node (VIMCO): ``(L_K - L_{-k}) grad log q(z_k) - v_k grad log q(z_k)``, where ``L_{-k}`` replaces
   ``w_k`` by the geometric mean of the other weights;
 - at a pathwise node (DReG): ``v_k^2 grad_z log w_k dz_k``, with the parameters inside ``log q`` held: the variance of
-  the plain gradient, which grows with K relative to its mean, is gone;
+  the plain gradient, which grows with K relative to its mean, is gone (with q raised to a power beta,
+  ``v_k (1 - beta + beta v_k)`` instead of ``v_k^2``);
 - at a pathwise node with ``stick_the_landing``: ``v_k grad_z log w_k dz_k``: biased for K > 1.
 
 A pathwise node that other nodes depend on keeps the plain gradient, as its value also shapes their distributions.
@@ -179,7 +180,7 @@ def combine(drawn: Sample, log_joint: Tensor, posterior_weight: float = 1.0) -> 
     for name, draw in drawn.draws.items():
         estimator = drawn.estimators[name]
         if isinstance(draw.noise, _Factor):
-            draw.noise.value = fixed.softmax(0)
+            draw.noise.value = 1 - posterior_weight * (1 - fixed.softmax(0))
         if isinstance(estimator, ScoreFunction):
             assert draw.log_prob is not None  # a score function's draw has it
             signal = fixed.logsumexp(0, keepdim=True) - math.log(len(fixed))

@@ -195,10 +195,11 @@ class ELBO(Objective):
         like = reconstruction.value
         for name, (prior, parent) in divergences.items():
             draw, names = drawn.draws[name], () if parent is None else (parent,)
-            if drawn.estimators[name].stick_the_landing:
+            analytic = None if drawn.estimators[name].stick_the_landing else analytic_divergence(draw.q, prior)
+            if analytic is None:
                 kl, names = draw.q.log_prob(draw.value) - prior.log_prob(draw.value), (*names, name)
             else:
-                kl = divergence_of(draw.q, prior)
+                kl = analytic
             kl = kl.to(like.dtype)
             share: Any = math.prod(drawn.draws[n].weight.detach() for n in names)  # independent: of the rows of kl
             unweighted[f"kl_{name}"] = (share * kl.detach()).flatten(0, -2).sum(0) if kl.dim() > 1 else kl.detach()
@@ -270,13 +271,17 @@ class IWAE(Objective):
         return Result(total, terms, drawn.draws)
 
 
-def divergence_of(q: Distribution, p: Distribution, value: Tensor | None = None) -> Tensor:
+def divergence_of(q: Distribution, p: Distribution, value: Tensor) -> Tensor:
     """Return KL(q || p): analytic where torch knows it, else from a draw ``value`` of ``q``."""
+    analytic = analytic_divergence(q, p)
+    return q.log_prob(value) - p.log_prob(value) if analytic is None else analytic
+
+
+def analytic_divergence(q: Distribution, p: Distribution) -> Tensor | None:
+    """Return KL(q || p), or None where torch does not know it."""
     if len(p.batch_shape) < len(q.batch_shape):
         p = p.expand(q.batch_shape)  # torch's KL of Bernoulli variables does not broadcast
     try:
         return kl_divergence(q, p)
     except NotImplementedError:
-        if value is None:
-            raise
-        return q.log_prob(value) - p.log_prob(value)
+        return None

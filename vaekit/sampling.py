@@ -111,6 +111,9 @@ def sample(
         resolved[node.name] = estimator
         if num_samples is None:
             rows *= estimator.rows(q)
+            for found in resolved.values():  # before anything is built
+                if isinstance(found, Enumerate):
+                    found.check_budget(rows, f"the graph (all nodes up to {node.name!r} together)")
             if depth:
                 q = q.expand(torch.Size([1] * (len(batch) + depth - len(own))) + own)
             draw = estimator.draw(q)
@@ -119,9 +122,6 @@ def sample(
         draws[node.name] = draw._replace(context=context, outer=outer)
         if num_samples is None:
             outer = (draw.weight.detach(), *outer)
-    for name, estimator in resolved.items():
-        if isinstance(estimator, Enumerate):
-            estimator.check_budget(rows, f"the graph (all nodes together, {name!r} among them)")
     assert batch is not None  # there is at least one node
     return Sample(nodes, resolved, draws, batch, joint=num_samples is not None)
 

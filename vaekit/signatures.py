@@ -22,10 +22,13 @@ class Named(NamedTuple):
         Called as ``function(**{name: value})``.
     names
         Nodes that it depends on.
+    optional
+        Those of them that it takes as ``**values`` and may not use.
     """
 
     function: Callable[..., Any]
     names: tuple[str, ...]
+    optional: tuple[str, ...] = ()
 
 
 class Node(NamedTuple):
@@ -74,15 +77,16 @@ def _named(function: Any, nodes: Mapping[str, Any], what: str) -> Named:
     """Read which nodes a function depends on."""
     if not isinstance(function, Named):
         target = function.forward if isinstance(function, nn.Module) else function
-        required = []
+        required: list[str] = []
+        optional: list[str] = []
         for parameter in inspect.signature(target).parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
-                required += [name for name in nodes if name not in required]
+                optional += [name for name in nodes if name not in required]
             elif parameter.name in nodes or (
                 parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
             ):
                 required.append(parameter.name)
-        function = Named(function, tuple(required))
+        function = Named(function, (*required, *optional), tuple(optional))
     for name in function.names:
         if name not in nodes:
             raise EstimatorError(f"{what} has a parameter {name!r}, which is no node of q: {nearest(name, nodes)}")

@@ -97,7 +97,10 @@ def evaluate(
     undifferentiable: set[str] = set()
     while True:
         drawn = sample(nodes, chosen, num_samples=num_samples, context=context, undifferentiable=undifferentiable)
-        terms = {name: Term(_value(function, drawn), function.names) for name, function in functions.items()}
+        terms = {
+            name: Term(_value(function, drawn), function.names, function.optional)
+            for name, function in functions.items()
+        }
         try:
             result = fold(drawn, terms, check_paths=check_paths)
         except SilentNodeError as silent:

@@ -70,7 +70,7 @@ def test_fields_hold_the_posteriors(run):
     np.testing.assert_allclose(cells.obsm["X_vaekit"], q["z"].mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(cells.obsm["vaekit_y_probabilities"], q["y"].mean.flatten(1), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(cells.obsm["vaekit_b_probabilities"], q["b"].mean, rtol=1e-5, atol=1e-6)
-    assert cells.obs["vaekit_b"][0] == "-".join(str(int(p > 0.5)) for p in q["b"].mean[0])
+    assert cells.obs["vaekit_b"].iloc[0] == "-".join(str(int(p > 0.5)) for p in q["b"].mean[0])
 
 
 def test_counts_and_layers_stay(run):
@@ -164,7 +164,7 @@ def test_a_model_without_continuous_latents_embeds_its_codes():
     cells = adata()
     embed(cells, model)
     np.testing.assert_array_equal(cells.obsm["X_vaekit"], cells.obsm["vaekit_y_probabilities"])
-    assert cells.obs["vaekit_y"][0].count("-") == 1
+    assert cells.obs["vaekit_y"].iloc[0].count("-") == 1
 
 
 def test_the_packaged_cells_are_embedded_as_they_are_trained():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -49,6 +50,36 @@ def test_variance_of_one_binary_variable_is_the_closed_form(phi: float) -> None:
         found = gradients(lambda b: (b - 0.499) ** 2, Bernoulli(logits=logits), logits, estimator)
         assert found.var().item() == pytest.approx(variance, rel=0.01, abs=1e-16)
         assert abs(found.mean().item() - mean) <= 4 * (variance / count) ** 0.5 + 1e-12
+
+
+@pytest.mark.parametrize(("kind", "make"), [("bernoulli", ARM), ("bernoulli", DisARM), ("categorical", DisARM)])
+def test_mean_over_all_uniforms_is_exact(kind: str, make: type[Estimator], monkeypatch) -> None:
+    """Integrate over the uniforms without sampling: values change at thresholds only, scores are linear between."""
+    torch.manual_seed(1)
+    logits = torch.randn((3,) if kind == "bernoulli" else (2, 3), dtype=_F64, requires_grad=True)
+    form = torch.randn(logits.numel(), logits.numel(), dtype=_F64)
+
+    def cost(z: Tensor) -> Tensor:
+        z = z.flatten(2)
+        return torch.sin(((z @ form) * z).sum(-1))
+
+    if kind == "bernoulli":
+        questions = logits.detach()
+    else:  # is it this category, given that it is none of the more probable ones?
+        ordered = logits.detach().sort(-1, descending=True).values
+        questions = ordered[:, :-1] - ordered.flip(-1).logcumsumexp(-1).flip(-1)[:, 1:]
+    edges = [sorted([0.0, p, 1 - p, 1.0]) for p in torch.sigmoid(questions).flatten().tolist()]
+    cells = list(itertools.product(*([((a + b) / 2, b - a) for a, b in itertools.pairwise(e)] for e in edges)))
+    middle, width = torch.tensor(cells, dtype=_F64).unbind(-1)
+    middle = middle.reshape(-1, *questions.shape)
+    if kind == "categorical":  # the last question is not asked
+        middle = torch.cat([middle, torch.full_like(middle[..., :1], 0.5)], -1)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: middle[None])
+    total = expectation(cost, node(kind, logits.expand(len(cells), *logits.shape)), make())
+    found = (width.prod(-1) * total).sum()
+    exact = expectation(cost, node(kind, logits[None]), Enumerate()).sum()
+    torch.testing.assert_close(found, exact)
+    torch.testing.assert_close(torch.autograd.grad(found, logits), torch.autograd.grad(exact, logits))
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -37,7 +37,7 @@ def gradients(kind: str, estimator: Estimator, replicates: int) -> Tensor:
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 @pytest.mark.parametrize("kind", ["bernoulli", "categorical"])
 def test_mean_is_that_of_straight_through_gumbel_softmax_and_variance_is_lower(kind: str, temperature: float) -> None:
-    count = 200_000
+    count = 400_000
     plain = gradients(kind, GumbelSoftmax(temperature, hard=True), count)
     found = {n: gradients(kind, GumbelRao(temperature, num_inner=n), count) for n in (1, 5)}
     for rao in found.values():
@@ -52,10 +52,11 @@ def test_mean_is_that_of_straight_through_gumbel_softmax_and_variance_is_lower(k
 @pytest.mark.parametrize("kind", ["bernoulli", "categorical"])
 def test_variance_falls_towards_that_of_the_conditional_mean(kind: str) -> None:
     """V(n) = V_inf + (V_1 - V_inf) / n, the law of total variance."""
-    v = {n: float(gradients(kind, GumbelRao(0.3, num_inner=n), 100_000).var(0).sum()) for n in (1, 2, 4, 20)}
-    limit = 2 * v[2] - v[1]
-    for n in (4, 20):
-        assert v[n] == pytest.approx(limit + (v[1] - limit) / n, rel=0.06)
+    v = {n: float(gradients(kind, GumbelRao(0.3, num_inner=n), 200_000).var(0).sum()) for n in (1, 2, 4, 20)}
+    slope = (v[1] - v[20]) / (1 - 1 / 20)
+    for n in (2, 4):  # 0.08: four standard errors of a variance, about
+        assert v[n] == pytest.approx(v[1] - slope * (1 - 1 / n), rel=0.08)
+    assert v[20] < 0.8 * v[1]
 
 
 def test_evaluates_the_cost_once_a_sample() -> None:

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a trained model, such as RUN/last.ckpt")
     made.add_argument("data", metavar="DATA.h5ad", nargs="?", help="cells; without it, those the model was trained on")
     made.add_argument("-o", "--output", metavar="OUT.h5ad", required=True, help="file to write")
-    made.add_argument("--layer", help="layer with the counts ('raw' for .raw); default: as in training")
+    made.add_argument("--layer", help="layer with the counts ('raw' for .raw, 'X' for .X); default: as in training")
     made.add_argument("--batch_key", help="column of obs with the batch; default: as in training")
     made.add_argument("--overwrite", action="store_true", help="replace OUT.h5ad if it exists")
     return made

@@ -25,12 +25,12 @@ def parser() -> argparse.ArgumentParser:
         "or image; the units and codes in use; the agreement of codes (or k-means clusters) with labels.",
     )
     made.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a trained model, such as RUN/last.ckpt")
-    made.add_argument(
-        "--split", default="test", choices=("train", "val", "test", "all"), help="part of the training data"
-    )
+    made.add_argument("--split", choices=("train", "val", "test", "all"), help="part of the training data (test)")
     made.add_argument("--data.path", dest="path", metavar="FILE.h5ad", help="evaluate all cells of this file instead")
     made.add_argument(
-        "--data.layer", dest="layer", help="its layer with the counts ('raw' for .raw); default: as in training"
+        "--data.layer",
+        dest="layer",
+        help="its layer with the counts ('raw' for .raw, 'X' for .X); default: as in training",
     )
     made.add_argument("--data.batch_key", dest="batch_key", help="its column with the batch; default: as in training")
     made.add_argument(
@@ -82,12 +82,18 @@ def held_out(model: VAE, options: argparse.Namespace) -> tuple[DataLoader, str]:
                     f"--data.{name} is given without --data.path; the training data are read as in training"
                 )
         data = training_data(model)
-        return data.dataloader(options.split, options.batch_size), f"{data.source}, {options.split} split"
+        split = options.split or "test"
+        return data.dataloader(split, options.batch_size), f"{data.source}, {split} split"
     adata, source = open_adata(options.path)
     label_key = options.label_key or reference_of(model)["config"]["init_args"].get("label_key")
     if options.label_key is None and label_key not in adata.obs:
         label_key = None
     query = query_for(model, options.path, options.layer, options.batch_key, label_key)
+    if options.split is not None:
+        raise DataError(
+            f"--split {options.split} is a part of the training data; with --data.path all cells of {source} are "
+            "evaluated: leave one of them out"
+        )
     return DataLoader(query.dataset, batch_size=options.batch_size, collate_fn=as_is), f"{source}, all cells"
 
 

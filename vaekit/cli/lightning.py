@@ -94,6 +94,7 @@ class VaekitCLI(LightningCLI):
         """Refuse what cannot end well, move an earlier run aside, and say what is about to be trained."""
         if self.trainer.max_epochs == -1 and self.trainer.max_steps == -1:
             self.model.objective.check_steps(float("inf"))
+        self.model.networks.likelihood.check(self.datamodule.example)
         if self.config.fit.get("ckpt_path") is None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             aside = prepare(self.folder)
             if aside is not None:

@@ -121,6 +121,11 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
         return self.resident.mean
 
     @property
+    def example(self) -> Batch:
+        """The first rows, at most 256: for checks before training."""
+        return self.dataset.__getitems__(list(range(min(len(self.dataset), 256))))
+
+    @property
     def split_indices(self) -> dict[str, Tensor]:
         """Sorted int64 row numbers under 'train', 'val' and 'test'."""
         return self.resident.split_indices

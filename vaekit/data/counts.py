@@ -75,15 +75,15 @@ def warn_empty(num_empty: int, num_cells: int, source: str) -> None:
 
 
 def _select(adata: AnnData, layer: str | None, source: str) -> tuple[str, Any, Iterable[str]]:
-    if layer is None:
+    if layer in (None, "X"):
         if adata.X is None:
             raise DataError(f"{source} has no .X; {_count_layers(adata, None)}")
         return ".X", adata.X, adata.var_names
     if layer == "raw" and adata.raw is not None:
         return ".raw.X", adata.raw.X, adata.raw.var_names
     if layer not in adata.layers:
-        known = [*adata.layers, *(["raw"] if adata.raw is not None else [])]
-        raise DataError(f"layer={layer!r}: {source} has no such layer; {nearest(layer, known)}")
+        known = [*filter(None, adata.layers), *(["raw"] if adata.raw is not None else []), "X"]
+        raise DataError(f"layer={layer!r}: {source} has no such layer; {nearest(str(layer), known)}")
     return f".layers[{layer!r}]", adata.layers[layer], adata.var_names
 
 

@@ -1,9 +1,13 @@
-"""How good a trained model is, and whether it uses its latents."""
+"""How good a trained model is, whether it uses its latents, and how noisy its gradients are."""
 
 from vaekit.diagnostics.agreement import Agreement, agreement
 from vaekit.diagnostics.evaluation import Evaluation, evaluate_model
+from vaekit.diagnostics.gradient_catalogue import catalogue, is_unbiased
+from vaekit.diagnostics.gradient_plot import plot_gradient_report
+from vaekit.diagnostics.gradients import gradient_report
 from vaekit.diagnostics.importance import LikelihoodEstimate, importance_sampled_log_likelihood
 from vaekit.diagnostics.latents import LatentUse, codes_of, latent_use, posterior_summaries
+from vaekit.diagnostics.model_gradients import model_gradient_report
 
 __all__ = [
     "Agreement",
@@ -11,9 +15,14 @@ __all__ = [
     "LatentUse",
     "LikelihoodEstimate",
     "agreement",
+    "catalogue",
     "codes_of",
     "evaluate_model",
+    "gradient_report",
     "importance_sampled_log_likelihood",
+    "is_unbiased",
     "latent_use",
+    "model_gradient_report",
+    "plot_gradient_report",
     "posterior_summaries",
 ]

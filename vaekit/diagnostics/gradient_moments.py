@@ -32,11 +32,15 @@ class Moments:
         self.mean: Tensor | None = None
         self._scatter = 0.0
         self._cosines = 0.0
+        self._squares = 0.0
+        self._resolution = 0.0
         self._direction = None if reference is None else reference / reference.norm().clamp_min(1e-300)
 
     def add(self, gradients: Tensor) -> None:
         """Take in gradients ``[count, components]``."""
         new = len(gradients)
+        self._squares += gradients.square().sum(dtype=torch.float64).item()
+        self._resolution = torch.finfo(gradients.dtype).eps
         mean = gradients.mean(0, dtype=torch.float64)
         scatter = (gradients - mean.to(gradients.dtype)).square().sum(dtype=torch.float64).item()
         if self._direction is not None:
@@ -51,9 +55,15 @@ class Moments:
         self.count = total
 
     @property
+    def rounding(self) -> float:
+        """The squared error that rounding may leave in one gradient."""
+        return (ROUNDING * self._resolution) ** 2 * self._squares / self.count
+
+    @property
     def variance(self) -> float:
-        """The unbiased variance of one gradient, summed over its components."""
-        return self._scatter / max(1, self.count - 1)
+        """The unbiased variance of one gradient, summed over its components; 0 where it is rounding alone."""
+        variance = self._scatter / max(1, self.count - 1)
+        return variance if variance > self.rounding else 0.0
 
     @property
     def cosine(self) -> float:

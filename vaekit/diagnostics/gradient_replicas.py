@@ -14,9 +14,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaekit.exceptions import EstimatorError
 
-class NotReplicableError(Exception):
+
+class NotReplicableError(EstimatorError):
     """A distribution whose parameters cannot be told apart by replicate; estimates are then made one by one."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"{where}: gradients of many draws cannot be told apart, as it has no axis of the batch")
 
 
 class Replicas(NamedTuple):
@@ -48,7 +53,7 @@ def replicate(q: Distribution, count: int) -> Replicas:
     try:
         one, many = (q.expand(torch.Size([n, *q.batch_shape])) for n in (1, count))
     except NotImplementedError as error:
-        raise NotReplicableError(str(error)) from error
+        raise NotReplicableError(f"{type(q).__name__}.expand") from error
     found: dict[int, tuple[Tensor, Tensor]] = {}
     _cut(one, many, count, found)
     return Replicas(many, [leaf for leaf, _ in found.values()], [source for _, source in found.values()])

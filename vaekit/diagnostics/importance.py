@@ -144,7 +144,7 @@ def _log_weights(
         if name not in summed:
             values[name] = q[name].sample(torch.Size([draws]))
             log_q_sampled = log_q_sampled + q[name].log_prob(values[name]).double()
-    joint = networks.observation(values, batch).log_prob(batch.x).double()
+    joint = networks.log_likelihood(values, batch).double()
     for name in q:
         joint = joint + networks.prior(name, values, batch.x).log_prob(values[name]).double()
     if not summed:

@@ -1,5 +1,18 @@
-"""Distributions that ``torch.distributions`` lacks."""
+"""Distributions that ``torch.distributions`` lacks, or has without pathwise gradients."""
 
 from vaekit.distributions.counts import NegativeBinomial, ZeroInflated
+from vaekit.distributions.log_dirichlet import LogDirichlet
+from vaekit.distributions.log_gamma import LogGamma
+from vaekit.distributions.mixture import MixtureSameFamily
+from vaekit.distributions.truncated_normal import TruncatedNormal
+from vaekit.distributions.von_mises import VonMises
 
-__all__ = ["NegativeBinomial", "ZeroInflated"]
+__all__ = [
+    "LogDirichlet",
+    "LogGamma",
+    "MixtureSameFamily",
+    "NegativeBinomial",
+    "TruncatedNormal",
+    "VonMises",
+    "ZeroInflated",
+]

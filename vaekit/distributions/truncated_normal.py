@@ -11,8 +11,7 @@ from torch.distributions import Distribution, Normal, constraints, register_kl
 from torch.distributions.utils import broadcast_all
 
 from vaekit.distributions.implicit import integrate, reparameterize
-
-FAR = 1e6  # stands for infinity, in standard deviations: the density there and its derivatives are 0
+from vaekit.distributions.normal_interval import FAR, invert, log_mass, log_phi, velocity
 
 
 class TruncatedNormal(Distribution):
@@ -91,8 +90,8 @@ class TruncatedNormal(Distribution):
         shape = self._extended_shape(torch.Size(sample_shape))
         a, b = (end.expand(shape) for end in self._ends)
         with torch.no_grad():
-            drawn = _invert(torch.rand_like(a).clamp_min(2.0**-54), a, b)
-        standard = reparameterize(drawn, _velocity, a, b)
+            drawn = invert(torch.rand_like(a).clamp_min(2.0**-54), a, b)
+        standard = reparameterize(drawn, velocity, a, b)
         value = (self.loc.double() + self.scale.double() * standard).to(self.loc.dtype)
         low, high = self.low.detach(), self.high.detach()
         outside = torch.minimum(torch.maximum(value.detach(), low), high) - value.detach()  # by rounding
@@ -103,7 +102,7 @@ class TruncatedNormal(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         standard = self._standardize(value)
-        log_prob = _log_phi(standard) - self.scale.double().log() - _log_mass(*self._ends)
+        log_prob = log_phi(standard) - self.scale.double().log() - log_mass(*self._ends)
         inside = (value >= self.low) & (value <= self.high)
         return torch.where(inside, log_prob, -math.inf).to(self.loc.dtype)
 
@@ -113,7 +112,7 @@ class TruncatedNormal(Distribution):
             self._validate_sample(value)
         a, b = self._ends
         standard = torch.minimum(torch.maximum(self._standardize(value), a), b)
-        return (_log_mass(a, standard) - _log_mass(a, b)).exp().to(self.loc.dtype)
+        return (log_mass(a, standard) - log_mass(a, b)).exp().to(self.loc.dtype)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         """Return mean and variance in units of the standard deviation, by quadrature: formulas cancel."""
@@ -142,52 +141,8 @@ class TruncatedNormal(Distribution):
     def entropy(self) -> Tensor:
         """Return the differential entropy."""
         mean, variance = self._moments()
-        entropy = _log_mass(*self._ends) + self.scale.double().log() + (mean.square() + variance) / 2
+        entropy = log_mass(*self._ends) + self.scale.double().log() + (mean.square() + variance) / 2
         return (entropy + 0.5 * math.log(2 * math.pi)).to(self.loc.dtype)
-
-
-def _log_phi(x: Tensor) -> Tensor:
-    """Return the log-density of the standard normal distribution."""
-    return -x.square() / 2 - 0.5 * math.log(2 * math.pi)
-
-
-def _log_mass(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``log(Phi(b) - Phi(a))`` for a <= b: from the nearer tail, or by the midpoint rule if they are close."""
-    width, middle = b - a, (a + b) / 2
-    close = width * (1 + middle.abs()) < 1e-2
-    a, b = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b)
-    log_b = torch.special.log_ndtr(b)
-    ratio = torch.where(close, -1, torch.special.log_ndtr(a) - log_b)
-    width = torch.where(close, width, 1e-3).clamp_min(1e-100)
-    middle = torch.where(close, middle, 0)
-    rule = width.log() + _log_phi(middle) + (width.square() * (middle.square() - 1) / 24).log1p()
-    return torch.where(close, rule, log_b + ratio.expm1().neg().log())
-
-
-def _velocity(x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the derivatives of a standardized value by the ends of its interval."""
-    whole = _log_mass(a, b)
-    by_a = (_log_mass(x, b) - whole + (x - a) * (x + a) / 2).exp()
-    by_b = (_log_mass(a, x) - whole + (x - b) * (x + b) / 2).exp()
-    return by_a, by_b
-
-
-def _invert(uniform: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return the value between a and b with the cumulative probability ``uniform``."""
-    flip = a > 0
-    low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
-    below, above = torch.where(flip, uniform, 1 - uniform).log(), torch.where(flip, 1 - uniform, uniform).log()
-    log_p = torch.logaddexp(torch.special.log_ndtr(low) + below, torch.special.log_ndtr(high) + above)
-    x = torch.where(
-        log_p > -0.5, -torch.special.ndtri(-log_p.expm1()), torch.special.ndtri(log_p.clamp_min(-700).exp())
-    )
-    double = -2 * log_p.clamp_max(-700)
-    far = -(double - double.log() - math.log(2 * math.pi)).sqrt()
-    for _ in range(3):  # Newton's method on log Phi, which is concave
-        log_phi_over_p = _log_phi(far) - torch.special.log_ndtr(far)
-        far = far - (torch.special.log_ndtr(far) - log_p) / log_phi_over_p.exp()
-    x = torch.minimum(torch.maximum(torch.where(log_p < -700, far, x), low), high)
-    return torch.where(flip, -x, x)
 
 
 def _cross_entropy(p: TruncatedNormal, loc: Tensor, scale: Tensor) -> Tensor:
@@ -207,6 +162,6 @@ def _kl_truncated_normal_normal(p: TruncatedNormal, q: Normal) -> Tensor:
 @register_kl(TruncatedNormal, TruncatedNormal)
 def _kl_truncated_normal_truncated_normal(p: TruncatedNormal, q: TruncatedNormal) -> Tensor:
     """Return the divergence, infinite unless the interval of ``p`` is within that of ``q``."""
-    divergence = _cross_entropy(p, q.loc, q.scale) + _log_mass(*q._ends) - p.entropy().double()
+    divergence = _cross_entropy(p, q.loc, q.scale) + log_mass(*q._ends) - p.entropy().double()
     within = (q.low <= p.low) & (p.high <= q.high)
     return torch.where(within, divergence, math.inf).to(p.loc.dtype)

@@ -73,7 +73,7 @@ class VonMises(torch.distributions.VonMises):
         return (upper - lower).to(self.loc.dtype)
 
     @property
-    def variance(self) -> Tensor:  # type: ignore[override]
+    def variance(self) -> Tensor:
         """Return the circular variance, ``1 - E[cos(z - loc)]``."""
         return (1 - _mean_cosine(self.concentration.double())).to(self.loc.dtype)
 

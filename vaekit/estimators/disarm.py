@@ -26,8 +26,9 @@ class DisARM(Estimator):
     .. math:: \tfrac12 (f_m - f_M) \left[\sigma(|\alpha_m|) \nabla \alpha_m
               - \nabla \log \frac{\pi_M}{\sum_{j > m} \pi_j}\right]
 
-    where the second term is the score of the questions that only the later value got to. The most
-    probable categories come first, which lowers the variance. All variables of a vector are mirrored together, and the cost sees whole vectors.
+    where the second term is the score of the questions that only the later value got to. The most probable
+    categories come first, which lowers the variance. All variables of a vector are mirrored together, and the cost
+    sees whole vectors.
 
     Shapes: values ``[2 num_pairs, *batch, *event]``, first the values, then their mirror images, each of which has
     the distribution of the node. Bias: none. Cost: ``2 num_pairs`` evaluations and no backward pass through the

@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, uniform_weight
+from vaekit.estimators.base import Draw, Estimator, describe, uniform_weight
 from vaekit.estimators.discrete import is_one_hot
+from vaekit.exceptions import EstimatorError
 
 
 class Pathwise(Estimator):
     r"""Differentiate through the value: ``z = g(theta, noise)``, explicitly or implicitly.
 
-    .. math:: \nabla_\theta E_q[f(z)] = E[\nabla_z f(z)\, \nabla_\theta z]
+    .. math:: \nabla_\theta E_q[f_\theta(z)] = E[\nabla_z f_\theta(z)\, \nabla_\theta z + \nabla_\theta f_\theta(z)]
 
-    Shapes: values ``[num_samples, *batch, *event]``. Bias: none, where the cost is continuous in the value;
-    a cost with no gradient path to it is an error. Cost: ``num_samples`` evaluations and their backward pass.
-    Nodes: whatever has ``rsample`` (Normal, Laplace, Logistic, Student-t, Gamma, Beta, Dirichlet, ...).
+    With ``stick_the_landing``, less the score ``\nabla_\theta \log q_\theta(z)`` at the value held fixed, whose
+    mean is 0. It is meant for the negative evidence lower bound with a Monte Carlo divergence,
+    ``f = log q(z) - log p(x, z)``, where the score is just what the last term holds: the gradient that is left has
+    no variance where q is the posterior. Weigh ``log q`` by ``beta`` and ``beta - 1`` scores remain. A cost without
+    ``log q(z)``, an analytic divergence included, gains a term of noise, not a bias; in a bound that is not a
+    plain expectation, such as the importance-weighted one, the term's mean is not 0.
+
+    Shapes: values ``[num_samples, *batch, *event]``. Bias: none, where the cost is continuous in the value (and,
+    to stick the landing, the support of q does not depend on its parameters); a cost with no gradient path to it
+    is an error. Cost: ``num_samples`` evaluations and their backward pass. Nodes: whatever has ``rsample`` (Normal,
+    Laplace, Logistic, Student-t, Gamma, Beta, Dirichlet, VonMises, LogGamma, TruncatedNormal, mixtures, ...).
 
     Kingma and Welling (2014), Auto-Encoding Variational Bayes; Rezende, Mohamed and Wierstra (2014), Stochastic
-    Backpropagation; Figurnov, Mohamed and Mnih (2018), Implicit Reparameterization Gradients.
+    Backpropagation; Figurnov, Mohamed and Mnih (2018), Implicit Reparameterization Gradients; Roeder, Wu and
+    Duvenaud (2017), Sticking the Landing.
 
     Parameters
     ----------
     num_samples
         Independent draws.
+    stick_the_landing
+        Whether to take the score away.
+
+    Raises
+    ------
+    EstimatorError
+        If ``stick_the_landing`` is asked for and the distribution has no log-density.
     """
 
     relies_on_path = True
+
+    def __init__(self, num_samples: int = 1, stick_the_landing: bool = False) -> None:
+        super().__init__(num_samples)
+        self.stick_the_landing = stick_the_landing
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
@@ -37,4 +59,20 @@ class Pathwise(Estimator):
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
         """Draw with a gradient (see the base class)."""
         value = q.rsample(self.shape(sample_shape))
-        return Draw(value, uniform_weight(value, q), None, q)
+        log_prob = self._log_prob(q, value.detach()) if self.stick_the_landing else None
+        return Draw(value, uniform_weight(value, q), log_prob, q)
+
+    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+        """Return ``log_prob.detach() - log_prob`` to stick the landing, else nothing."""
+        if draw.log_prob is None:
+            return super().correction(draw, cost)
+        return draw.log_prob.detach() - draw.log_prob
+
+    @staticmethod
+    def _log_prob(q: Distribution, value: Tensor) -> Tensor:
+        """Return the log-density, or say that there is none."""
+        if type(q).log_prob is Distribution.log_prob:
+            raise EstimatorError(
+                f"Pathwise(stick_the_landing=True) needs a log-density, which {describe(q)} lacks; use Pathwise()"
+            )
+        return q.log_prob(value)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.component import Component
-from vaekit.estimators import Estimator
+from vaekit.estimators import Enumerate, Estimator
 from vaekit.estimators.automatic import choose, fitting
-from vaekit.exceptions import EstimatorError
+from vaekit.exceptions import ConfigError, EstimatorError
 
 
 class Latent(Component, nn.Module, ABC):
@@ -38,11 +38,16 @@ class Latent(Component, nn.Module, ABC):
 
     def __init__(self, size: int, estimator: Estimator | Literal["auto"], parent: str | None = None) -> None:
         super().__init__()
+        if estimator != "auto" and not isinstance(estimator, Estimator):
+            raise ConfigError(
+                f"{type(self).__name__}: estimator is {estimator!r}; an instance of an estimator is needed, such as "
+                "vaekit.estimators.Pathwise(), or 'auto'"
+            )
         self.size, self.parent = size, parent
         self._wanted = estimator
         self.estimator: Estimator
 
-    def build(self, in_features: int, parent_size: int | None, joint: bool = False) -> None:
+    def build(self, in_features: int, parent_size: int | None, rows: int = 1, joint: bool = False) -> int:
         """Make the layers once the sizes are known, and settle the estimator.
 
         Parameters
@@ -51,8 +56,15 @@ class Latent(Component, nn.Module, ABC):
             Width of the encoder's features.
         parent_size
             Size of the parent, if there is one.
+        rows
+            Product of the rows of the latents before it, which count towards the budget of exact sums.
         joint
             Whether the objective draws joint trajectories.
+
+        Returns
+        -------
+        int
+            Rows of this latent.
 
         Raises
         ------
@@ -61,13 +73,16 @@ class Latent(Component, nn.Module, ABC):
         """
         self.build_layers(in_features, parent_size)
         q = self.posterior(torch.zeros(1, in_features))
-        self.estimator = choose(q, joint=joint) if self._wanted == "auto" else self._wanted
+        self.estimator = choose(q, rows=rows, joint=joint) if self._wanted == "auto" else self._wanted
         if not self.estimator.fits(q):
             raise EstimatorError(
                 f"{type(self.estimator).__name__} does not fit a {type(self).__name__} latent; {fitting(q)}"
             )
-        self.estimator.rows(q)  # refuses a support over the budget
+        own = self.estimator.rows(q)  # refuses a support over the budget
+        if isinstance(self.estimator, Enumerate):
+            self.estimator.check_budget(rows * own, "this latent together with those before it")
         self.estimator.build(in_features, self.size)
+        return own
 
     @abstractmethod
     def build_layers(self, in_features: int, parent_size: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -28,6 +29,22 @@ class Likelihood(Component, nn.Module, ABC):
             Decoder features, ``[*rows, batch, in_features]``.
         batch
             The mini-batch; what is known of each cell besides the observation conditions the distribution.
+        """
+
+    def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
+        """Return log p(x | latents) of the mini-batch, ``[*rows, batch]``, in float32 at least.
+
+        Half-precision sums over thousands of variables would be rounded to whole nats.
+        """
+        return self(h, batch).log_prob(batch.x).to(torch.promote_types(h.dtype, torch.float32))
+
+    def check(self, batch: Batch) -> None:
+        """Raise an error if the likelihood cannot describe such data; here, never.
+
+        Raises
+        ------
+        DataError
+            Naming what does not fit, and which likelihoods do.
         """
 
     def encoder_input(self, batch: Batch) -> Tensor:

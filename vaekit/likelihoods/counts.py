@@ -21,10 +21,18 @@ class _Counts(Likelihood):
         """Make the head of the composition (see the base class)."""
         self.composition = nn.Linear(in_features, features)
 
+    def check(self, batch: Batch) -> None:
+        """Raise an error if the data have no size factors (see the base class)."""
+        if batch.size_factor is None:
+            raise DataError(
+                f"the likelihood {type(self).__name__} describes counts with size factors, which these data (images?) "
+                "do not have; Bernoulli and Gaussian describe pixels"
+            )
+
     def log_mean(self, h: Tensor, batch: Batch) -> Tensor:
         """Return the log of the expected counts, ``[*rows, batch, genes]``."""
-        if batch.size_factor is None:
-            raise DataError(f"{type(self).__name__} needs counts with size factors; this data set has none (images?)")
+        self.check(batch)
+        assert batch.size_factor is not None  # checked
         return self.composition(h).log_softmax(-1) + batch.size_factor.log()
 
     def encoder_input(self, batch: Batch) -> Tensor:

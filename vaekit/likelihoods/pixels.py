@@ -8,6 +8,7 @@ from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent, Normal
 
 from vaekit.batch import Batch
+from vaekit.exceptions import DataError
 from vaekit.likelihoods.base import Likelihood
 
 
@@ -21,6 +22,15 @@ class Bernoulli(Likelihood):
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent binary pixels (see the base class)."""
         return Independent(BernoulliDistribution(logits=self.logits(h), validate_args=False), 1)
+
+    def check(self, batch: Batch) -> None:
+        """Raise an error if values lie outside 0..1 (see the base class)."""
+        low, high = batch.x.min().item(), batch.x.max().item()
+        if low < 0 or high > 1:
+            raise DataError(
+                f"the likelihood Bernoulli describes values in 0..1, and these data have {low:g} to {high:g}; for "
+                "counts use NegativeBinomial, for other values Gaussian"
+            )
 
     @torch.no_grad()
     def start_at(self, mean: Tensor) -> None:
@@ -38,7 +48,7 @@ class Gaussian(Likelihood):
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent normal values (see the base class)."""
-        scale = self.log_scale.exp().clamp_min(1e-3)  # a pixel that never varies would drive the scale to 0
+        scale = self.log_scale.exp() + 1e-3  # a pixel that never varies would drive the scale to 0
         return Independent(Normal(self.loc(h), scale, validate_args=False), 1)
 
     @torch.no_grad()

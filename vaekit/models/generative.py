@@ -67,14 +67,15 @@ class Generative(nn.Module):
                 )
         # copies: a part may be used in several models, and is made to fit this one
         encoder, decoder, likelihood = copy.deepcopy(encoder), copy.deepcopy(decoder), copy.deepcopy(likelihood)
-        latents = copy.deepcopy(dict(latents))
+        latents = {name: copy.deepcopy(latent) for name, latent in latents.items()}  # each with its own estimator
         width = encoder.build(features + covariates)
+        rows = 1
         for name, latent in latents.items():
             parent_size = None
             if latent.parent is not None:
                 parent_size = _parent(name, latent.parent, latents).size
             try:
-                latent.build(width, parent_size, joint)
+                rows *= latent.build(width, parent_size, rows, joint)
             except EstimatorError as error:
                 raise EstimatorError(f"latent {name!r}: {error}") from None
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
@@ -88,6 +89,12 @@ class Generative(nn.Module):
     def latents(self) -> dict[str, Latent]:
         """The latent variables by name."""
         return dict(self._latents.items())  # type: ignore[arg-type]
+
+    def weight_matrices(self) -> list[Tensor]:
+        """Return the weights of linear layers, which a decay may shrink; the components of a mixture are no such."""
+        components = {id(getattr(latent, "components", None)) for latent in self.latents.values()}
+        layers = (m for m in self.modules() if isinstance(m, nn.Linear) and id(m) not in components)
+        return [layer.weight for layer in layers]
 
     def encode(self, batch: Batch) -> Tensor:
         """Return encoder features, ``[batch, width]``."""
@@ -105,14 +112,22 @@ class Generative(nn.Module):
             return latent.prior(None, like)
         return latent.prior(self.latents[latent.parent].flatten(values[latent.parent]), like)
 
+    def log_likelihood(self, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return log p(x | z), ``[*rows, batch]``, for values ``[*rows, batch, *event]`` of the latents."""
+        return self.likelihood.log_prob(self.decode(values, batch), batch)
+
     def observation(self, values: Mapping[str, Tensor], batch: Batch) -> Distribution:
         """Return p(x | z), batch shape ``[*rows, batch]``, for values ``[*rows, batch, *event]`` of the latents."""
+        return self.likelihood(self.decode(values, batch), batch)
+
+    def decode(self, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return decoder features, ``[*rows, batch, width]``."""
         parts = [self.latents[name].flatten(values[name]) for name in self.seen_by_decoder]
         if batch.covariates is not None:
             parts.append(batch.covariates)
         leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
         h = torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1)
-        return self.likelihood(self.decoder(h), batch)
+        return self.decoder(h)
 
 
 def _parent(name: str, parent: str, latents: Mapping[str, Latent]) -> Latent:

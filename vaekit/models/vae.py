@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.distributions import Distribution
 from vaekit.batch import Batch
 from vaekit.component import Component
 from vaekit.estimators import Enumerate, Estimator, Pathwise, ScoreFunction
-from vaekit.exceptions import ConfigError
+from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.fold import Result, Term
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
@@ -133,8 +134,7 @@ class VAE(Component, pl.LightningModule):
         nodes = [Node(name, q, (), frozenset({name})) for name, q in networks.posteriors(h).items()]
         drawn = objective.prepare(sample(nodes, estimators, num_samples=objective.num_samples, context=h))
         values = drawn.values
-        observation = networks.observation(values, batch)
-        reconstruction = Term(-observation.log_prob(batch.x).to(h.dtype), networks.seen_by_decoder)
+        reconstruction = Term(-networks.log_likelihood(values, batch), networks.seen_by_decoder)
         divergences = {
             name: Divergence(networks.prior(name, values, h), latent.parent) for name, latent in self.latents.items()
         }
@@ -184,9 +184,14 @@ class VAE(Component, pl.LightningModule):
         """Start the decoder at the data's mean, before a checkpoint is restored over it."""
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None:
-            if self.reference is None:  # else it was trained before
+            self.networks.likelihood.check(data.example)
+            found = data.state_dict()
+            if self.reference is None:
                 self.networks.likelihood.start_at(data.mean.to(self.device))
-            self.reference = data.state_dict()
+            else:  # it was trained before
+                check_same_features(self.reference, found)
+                self.train()  # vaekit.load returns a model in evaluation mode
+            self.reference = found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the data's names and split, and the random state: a resumed run goes on as an uninterrupted one."""
@@ -196,6 +201,8 @@ class VAE(Component, pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set the random state of a training that goes on: before the optimizer's set-up draws the data's order."""
         resumed = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if resumed:
+            check_same_arguments(checkpoint.get("hyper_parameters", {}), dict(self.hparams))
         if resumed and checkpoint.get("random_state") is not None:
             torch.set_rng_state(checkpoint["random_state"].cpu())
 
@@ -208,9 +215,10 @@ class VAE(Component, pl.LightningModule):
         """Return Adam over weights (decayed), other parameters and baselines, with a cosine schedule."""
         baselines = {id(p) for p in self._baseline_parameters()}
         own = [p for p in self.parameters() if id(p) not in baselines]
+        decayed = {id(p) for p in self.networks.weight_matrices()}
         groups = [
-            {"params": [p for p in own if p.dim() > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in own if p.dim() <= 1], "weight_decay": 0.0},
+            {"params": [p for p in own if id(p) in decayed], "weight_decay": self.weight_decay},
+            {"params": [p for p in own if id(p) not in decayed], "weight_decay": 0.0},
         ]
         if baselines:
             groups.append({"params": self._baseline_parameters(), "weight_decay": 0.0})
@@ -218,7 +226,10 @@ class VAE(Component, pl.LightningModule):
         total = self.trainer.estimated_stepping_batches
         if not 0 < total < float("inf"):
             return optimizer
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(total))
+        # a function of the step alone: a training that goes on with more epochs follows the longer curve
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -254,6 +265,29 @@ class VAE(Component, pl.LightningModule):
         from vaekit.models.checkpoint import load  # it needs this class
 
         return load(checkpoint_path, expected=cls, map_location=map_location)
+
+
+def check_same_features(trained: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise a CheckpointError if data have other features, or batches, than those that a model was trained on."""
+    for key, what in (("feature_names", "features (genes)"), ("batch_categories", "batches")):
+        before, now = trained.get(key), found.get(key)
+        if before is not None and now is not None and list(before) != list(now):
+            first = next((f"{b!r} and {n!r}" for b, n in zip(before, now, strict=False) if b != n), "the rest")
+            raise CheckpointError(
+                f"the model was trained on {len(before)} {what} and these data have {len(now)}, or in another order: "
+                f"they differ first in {first}; give the data the same ones in the same order"
+            )
+
+
+def check_same_arguments(trained: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise a CheckpointError if a training goes on with other arguments than it began with."""
+    different = [key for key in trained.keys() & found.keys() if trained[key] != found[key]]
+    if different:
+        values = "; ".join(f"{key} was {trained[key]!r}, is {found[key]!r}" for key in sorted(different))
+        raise CheckpointError(
+            f"the checkpoint's training cannot go on with other arguments of the model: {values}. Leave them as they "
+            "were, or start from the trained weights with vaekit.load and a new training"
+        )
 
 
 def _drawing(estimator: Estimator) -> Estimator:

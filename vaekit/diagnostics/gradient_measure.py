@@ -1,0 +1,241 @@
+"""Measurement of gradient estimators on a target: moments, test of unbiasedness, times."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.diagnostics.gradient_catalogue import is_unbiased, label
+from vaekit.diagnostics.gradient_moments import ROUNDING, Moments, Projection, Reference
+from vaekit.diagnostics.gradient_target import Target
+from vaekit.estimators import Estimator
+from vaekit.exceptions import EstimatorError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLOCKS = 16  # means over parts of the reference's second half, which tell its error along any direction
+PILOT = 16  # draws of a reference that tell whether it has a variance at all
+STEADY = 10  # calls in which a baseline that learns from costs settles, before anything is measured
+COLUMNS = ["estimator", "unbiased", "relative_bias", "bias_noise", "z", "p_value", "variance", "relative_std",
+           "cosine", "evaluations", "milliseconds", "variance_x_time", "mse_x_time", "draws", "refused"]  # fmt: skip
+
+
+@contextlib.contextmanager
+def quiet_random(seed: int, params: Sequence[Tensor]) -> Iterator[None]:
+    """Set torch's and NumPy's random state within, and put it back afterwards."""
+    devices = sorted({p.device.index or 0 for p in params if p.is_cuda})
+    numpy_state = np.random.get_state()  # a cost may be a simulator
+    with torch.random.fork_rng(devices):
+        try:
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+
+
+def measure(
+    target: Target,
+    estimators: Mapping[str, Any],
+    draws: int,
+    reference: Any,
+    *,
+    words: str | None,
+    reference_draws: int,
+    timings: int,
+    max_seconds: float | None,
+    seed: int,
+    progress: bool,
+    unbiased: Mapping[str, bool] | None = None,
+    title: str = "gradients",
+) -> pd.DataFrame:
+    """Measure a target's gradients; arguments and result as in :func:`gradient_report`.
+
+    ``reference`` is a vector, an estimator (or dictionary by node) or None, and ``words`` say what it is. ``unbiased``
+    says by label what theory says, where that is not to be seen from the estimators alone.
+    """
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    if draws < 8:
+        raise EstimatorError(f"draws is {draws}; at least 8 are needed to tell a mean and a variance, better 1000")
+    if not estimators:
+        raise EstimatorError("estimators is empty: there is nothing to measure")
+    fresh = {name: copy.deepcopy(item) for name, item in estimators.items()}
+    with tqdm(
+        total=draws * (len(fresh) + isinstance(reference, Estimator | Mapping)),
+        desc=title,
+        unit="draw",
+        disable=not progress,
+        mininterval=0.2 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10,
+        dynamic_ncols=True,
+    ) as bar:
+        with quiet_random(seed + 1, target.params):  # its draws are independent of those that it is compared with
+            known, words = _reference(target, reference, words, reference_draws, max_seconds, bar, draws)
+        rows: dict[str, dict[str, Any]] = {}
+        for name, item in fresh.items():
+            bar.set_postfix_str(name, refresh=False)
+            with quiet_random(seed, target.params):
+                try:
+                    rows[name] = _moments(target, item, draws, known, max_seconds, bar)
+                except EstimatorError as error:
+                    rows[name] = {"refused": str(error)}
+                    bar.update(draws)
+    served = [name for name, row in rows.items() if "refused" not in row]
+    if not served:
+        raise EstimatorError(f"no estimator can serve this graph; {'; '.join(r['refused'] for r in rows.values())}")
+    with quiet_random(seed, target.params):
+        times = _times(target, {name: fresh[name] for name in served}, timings, max_seconds)
+    records = []
+    for name, row in rows.items():
+        known_unbiased = is_unbiased(fresh[name]) if unbiased is None else unbiased[name]
+        spent, variance = times.get(name, math.nan), row.get("variance", math.nan)
+        squared_bias = row.pop("squared_bias", 0.0 if known_unbiased else math.nan)
+        records.append(
+            {"estimator": name, "unbiased": known_unbiased, **row, "milliseconds": spent,
+             "variance_x_time": variance * spent, "mse_x_time": (variance + squared_bias) * spent}
+        )  # fmt: skip
+    report = pd.DataFrame(records).reindex(columns=COLUMNS).fillna({"refused": ""})
+    report = report.astype({"evaluations": "Int64", "draws": "Int64"})
+    report.attrs = {
+        "best_unbiased": _least(report[report.unbiased], "variance_x_time"),
+        "best": _least(report, "mse_x_time"),
+        "reference": words or "none",
+        "norm": math.nan if known is None else known.mean.norm().item(),
+    }
+    return report
+
+
+def _least(report: pd.DataFrame, column: str) -> str | None:
+    """Return the label of the row with the smallest value; of several without an error, that of the fastest."""
+    known = report[report[column].notna()].sort_values([column, "milliseconds"])
+    return None if known.empty else str(known.estimator.iloc[0])
+
+
+def _reference(
+    target: Target, reference: Any, words: str | None, draws: int, max_seconds: float | None, bar: Any, share: int
+) -> tuple[Reference | None, str | None]:
+    """Return what estimates are compared with; ``share`` is its part of the progress bar."""
+    if reference is None:
+        return None, words
+    if isinstance(reference, Tensor):
+        return Reference(reference, reference, None, 0.0), words
+    bar.set_postfix_str("reference", refresh=False)
+    estimator = copy.deepcopy(reference)
+    pilot = Moments()
+    started = time.perf_counter()
+    pilot.add(target.gradients(estimator, 2))
+    seconds = (time.perf_counter() - started) / 2
+    assert pilot.mean is not None
+    if pilot.variance == 0:
+        pilot.add(target.gradients(estimator, PILOT - 2))
+    if pilot.variance == 0:
+        bar.update(share)
+        return Reference(pilot.mean, pilot.mean, None, 0.0), words or f"exact, by {label(reference)}"
+    if max_seconds is not None:
+        draws = min(draws, max(64, int(4 * max_seconds / seconds)))
+    size = math.ceil(max(draws, 2 * BLOCKS) / (2 * BLOCKS))
+    chunk, done = target.chunk(estimator), 0
+    moments, blocks = Moments(), []
+    for number in range(2 * BLOCKS):
+        block = Moments()
+        for start in range(0, size, chunk):
+            gradients = target.gradients(estimator, min(chunk, size - start))
+            moments.add(gradients)
+            block.add(gradients)
+        assert block.mean is not None
+        blocks.append(block.mean)
+        bar.update(share * (number + 1) // (2 * BLOCKS) - done)
+        done = share * (number + 1) // (2 * BLOCKS)
+    assert moments.mean is not None
+    first, second = torch.stack(blocks[:BLOCKS]).mean(0), torch.stack(blocks[BLOCKS:]).float()
+    known = Reference(moments.mean, first, second, moments.variance / moments.count)
+    relative = math.sqrt(known.noise) / max(known.mean.norm().item(), 1e-300)
+    return known, f"mean of {moments.count} draws of {label(reference)}, standard error {relative:.2%} of its norm"
+
+
+def _moments(
+    target: Target, estimator: Any, draws: int, reference: Reference | None, max_seconds: float | None, bar: Any
+) -> dict[str, Any]:
+    """Draw one estimator's gradients, and return its part of the row."""
+    evaluations, chunk = target.rows(estimator), target.chunk(estimator)
+    warm = min(chunk, 16)
+    stateful = any(getattr(part, "keeps_state", False) for part in _parts(estimator))
+    for _ in range(STEADY if stateful else 1):
+        target.gradients(estimator, warm)
+    wanted = draws
+    if max_seconds is not None:
+        started = time.perf_counter()
+        target.gradients(estimator, warm)
+        seconds = (time.perf_counter() - started) / warm
+        wanted = min(draws, max(64, int(max_seconds / seconds)))
+    moments = Moments(None if reference is None else reference.mean)
+    projection = None
+    done = 0
+    for half in (wanted // 2, wanted - wanted // 2):
+        for start in range(0, half, chunk):
+            gradients = target.gradients(estimator, min(chunk, half - start))
+            moments.add(gradients)
+            if projection is not None:
+                projection.add(gradients)
+            done += len(gradients)
+            bar.update(done * draws // wanted - (done - len(gradients)) * draws // wanted)
+        if projection is None and reference is not None:
+            assert moments.mean is not None
+            projection = Projection(moments.mean, reference)
+    assert moments.mean is not None
+    row: dict[str, Any] = {"variance": moments.variance, "evaluations": evaluations, "draws": wanted}
+    deviation = math.sqrt(moments.variance)
+    if reference is None or projection is None:
+        norm = moments.mean.norm().item()
+        return {**row, "relative_std": deviation / norm if norm else math.nan}
+    norm = reference.mean.norm().item()
+    difference = (moments.mean - reference.mean).norm().item()
+    noise = moments.variance / wanted + reference.noise
+    z, p_value = projection.test()
+    return {
+        **row,
+        "relative_bias": difference / norm if norm else math.nan,
+        "bias_noise": math.sqrt(noise) / norm if norm else math.nan,
+        "z": z,
+        "p_value": p_value,
+        "relative_std": deviation / norm if norm else math.nan,
+        "cosine": moments.cosine,
+        "squared_bias": max(0.0, difference**2 - noise - moments.rounding),
+    }
+
+
+def _parts(estimator: Any) -> list[Any]:
+    """Return the estimators in a dictionary, or the one."""
+    return list(estimator.values()) if isinstance(estimator, Mapping) else [estimator]
+
+
+def _times(target: Target, estimators: Mapping[str, Any], timings: int, max_seconds: float | None) -> dict[str, float]:
+    """Return the median milliseconds of one gradient; in turns, so that a busy moment strikes all alike."""
+    found: dict[str, list[float]] = {name: [] for name in estimators}
+    begun = time.perf_counter()
+    cuda = target.params[0].is_cuda
+    for number in range(max(1, timings) + 1):
+        for name, item in estimators.items():
+            if cuda:
+                torch.cuda.synchronize()
+            started = time.perf_counter()
+            target.once(item)
+            if cuda:
+                torch.cuda.synchronize()
+            if number:  # the first is slower
+                found[name].append(1000 * (time.perf_counter() - started))
+        if number >= 3 and max_seconds is not None and time.perf_counter() - begun > max_seconds * len(estimators) / 4:
+            break
+    return {name: statistics.median(values) for name, values in found.items()}

@@ -1,0 +1,78 @@
+"""A picture of a gradient report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+UNBIASED, BIASED = "tab:blue", "tab:orange"
+DECADES = 8  # an exact estimator's error is rounding: it would flatten all others
+
+
+def plot_gradient_report(report: pd.DataFrame, title: str = "") -> Figure:
+    """Draw relative standard deviation, relative bias, time and the product of error and time, a row an estimator.
+
+    Blue estimators are unbiased, orange ones are not. The grey mark at a bias is what chance alone would show. Rows are
+    sorted by the product of mean squared error and time (of variance and time, without a reference); those of refused
+    estimators are left out.
+
+    Parameters
+    ----------
+    report
+        From :func:`vaekit.gradient_report`.
+    title
+        Of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    rows = report[report.refused == ""]
+    product = "mse_x_time" if rows.mse_x_time.notna().any() else "variance_x_time"
+    rows = rows.sort_values([product, "milliseconds"], ascending=False)
+    figure = Figure(figsize=(13, 1.8 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, 4, sharey=True)
+    colours = [UNBIASED if unbiased else BIASED for unbiased in rows.unbiased]
+    panels = (
+        ("relative_std", "standard deviation / norm"),
+        ("relative_bias", "bias / norm"),
+        ("milliseconds", "milliseconds a gradient"),
+        (product, "squared error x time" if product == "mse_x_time" else "variance x time"),
+    )
+    for axis, (column, words) in zip(axes, panels, strict=True):
+        _bars(axis, rows[column].to_numpy(float), colours)
+        axis.set_title(words, fontsize=9)
+    noise = rows.bias_noise.to_numpy(float)
+    shown = noise > axes[1].get_xlim()[0]
+    axes[1].plot(noise[shown], np.flatnonzero(shown), "|", color="grey", markersize=11, markeredgewidth=2)
+    axes[0].set_yticks(range(len(rows)), rows.estimator, fontsize=8)
+    best = [report.attrs.get("best"), report.attrs.get("best_unbiased")]
+    for tick, name in zip(axes[0].get_yticklabels(), rows.estimator, strict=True):
+        tick.set_fontweight("bold" if name in best else "normal")
+    for colour, words in ((UNBIASED, "unbiased"), (BIASED, "biased")):
+        axes[3].barh([0], [0], color=colour, label=words)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    figure.suptitle(
+        "\n".join(filter(None, (title, f"reference: {report.attrs.get('reference', 'none')}"))), fontsize=10
+    )
+    return figure
+
+
+def _bars(axis: Any, values: np.ndarray, colours: list[str]) -> None:
+    """Draw bars on a logarithmic axis; what is 0 or far below the rest has a bar of no length, and says so."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    floor = positive[positive > positive.max() / 10**DECADES].min() / 3 if len(positive) else 0.1
+    for y, (value, colour) in enumerate(zip(values, colours, strict=True)):
+        if np.isfinite(value) and value > floor:
+            axis.barh(y, value - floor, left=floor, color=colour, height=0.7)
+        elif np.isfinite(value):
+            axis.text(floor, y, " 0" if value == 0 else f" {value:.0e}", va="center", fontsize=7, color=colour)
+        else:
+            axis.text(floor, y, " -", va="center", fontsize=7, color="grey")
+    axis.set_xscale("log")
+    axis.set_xlim(floor, (positive.max() if len(positive) else 1.0) * 1.5)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.grid(axis="x", alpha=0.3)

@@ -1,0 +1,123 @@
+"""Mixtures, with pathwise gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+
+
+class MixtureSameFamily(torch.distributions.MixtureSameFamily):
+    r"""A mixture as in torch, with ``rsample`` by implicit reparameterization through the mixture's own CDF.
+
+    .. math:: \frac{dz}{d\theta} = -\frac{\partial_\theta \sum_k \pi_k F_k(z)}{\sum_k \pi_k p_k(z)}
+
+    which has gradients for the mixture's logits, unlike drawing a component. For ``Independent`` components, with
+    variables 1 .. D, the chain of conditional CDFs takes its place,
+
+    .. math:: F(z_d | z_{<d}) = \sum_k \frac{\pi_k p_k(z_{<d})}{\sum_l \pi_l p_l(z_{<d})} F_k(z_d)
+
+    at a cost of ``D^2 K`` a draw. Second derivatives are supported where the components' ``cdf`` and ``log_prob``
+    have them. Gradients are worked out in the type of the components; in float32 those far in the right tail
+    are inexact, an absolute error of about 1e-7 over the density.
+
+    Figurnov, Mohamed and Mnih (2018), Implicit Reparameterization Gradients; Graves (2016), Stochastic
+    Backpropagation through Mixture Density Distributions.
+
+    Parameters
+    ----------
+    mixture_distribution
+        ``Categorical`` with batch shape ``[*batch]`` (or scalar) and K categories.
+    component_distribution
+        Batch shape ``[*batch, K]``. ``rsample`` needs a continuous one with ``cdf``, which may be inside one
+        ``Independent``: Normal, Laplace, TruncatedNormal, VonMises, LogNormal, ...
+
+    Raises
+    ------
+    NotImplementedError
+        By ``rsample``, if the components have no ``cdf``; ``has_rsample`` tells.
+
+    Examples
+    --------
+    >>> from torch.distributions import Categorical, Normal
+    >>> logits = torch.zeros(2, requires_grad=True)
+    >>> q = MixtureSameFamily(Categorical(logits=logits), Normal(torch.tensor([-1.0, 1.0]), torch.ones(2)))
+    >>> q.has_rsample, q.rsample(torch.Size([5])).requires_grad
+    (True, True)
+    """
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether the components have what a pathwise gradient needs."""
+        base = self._base[0]
+        return type(base).cdf is not Distribution.cdf and base.support is not None and not base.support.is_discrete
+
+    @property
+    def _base(self) -> tuple[Distribution, bool]:
+        """Return the distribution of single variables, and whether they form a vector."""
+        component = self.component_distribution
+        if isinstance(component, Independent) and component.reinterpreted_batch_ndims == 1:
+            if not component.base_dist.event_shape:
+                return component.base_dist, True
+        elif not component.event_shape:
+            return component, False
+        return Distribution(validate_args=False), False  # which has no cdf
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw with a gradient."""
+        base, vector = self._base
+        if not self.has_rsample:
+            raise NotImplementedError(
+                f"MixtureSameFamily.rsample needs components with a cdf, which {self.component_distribution} lacks; "
+                "use ScoreFunction(baseline=LeaveOneOut()), or sum over the components with Enumerate()"
+            )
+        value = self.sample(torch.Size(sample_shape))
+        if not torch.is_grad_enabled():
+            return value
+        # Newton's method on F(z) = u. It stays where it is, and each step doubles the order to which the
+        # derivatives are right: after two, up to the third.
+        residual = _vector_residual if vector else _scalar_residual
+        log_weight = self.mixture_distribution.logits.log_softmax(-1)
+        target = None
+        for _ in range(2):
+            cdf, inverse_jacobian = residual(base, log_weight, value)
+            target = cdf.detach() if target is None else target
+            value = value - inverse_jacobian(cdf - target)
+        return value
+
+
+_Residual = tuple[Tensor, Callable[[Tensor], Tensor]]
+
+
+def _scalar_residual(base: Distribution, log_weight: Tensor, value: Tensor) -> _Residual:
+    """Return the CDF at values ``[*]``, and a function that divides by the density."""
+    value = value.unsqueeze(-1)
+    log_density = (log_weight + base.log_prob(value)).logsumexp(-1)
+    return (log_weight.exp() * base.cdf(value)).sum(-1), lambda error: error / log_density.exp()
+
+
+def _vector_residual(base: Distribution, log_weight: Tensor, value: Tensor) -> _Residual:
+    """Return the conditional CDFs at values ``[*, D]``, and a function that solves with their Jacobian.
+
+    The Jacobian ``dF_d / dz_j`` is lower triangular, with the conditional densities on its diagonal.
+    """
+    value = value.unsqueeze(-2).expand(*value.shape[:-1], *base.batch_shape[-2:])
+    log_prob, pullback = torch.func.vjp(base.log_prob, value)  # [*, K, D]
+    (score,) = pullback(torch.ones_like(log_prob))
+    before = F.pad(log_prob.cumsum(-1)[..., :-1], (1, 0))
+    log_posterior = (log_weight.unsqueeze(-1) + before).log_softmax(-2)  # of the component, given the variables before
+    density = (log_posterior + log_prob).logsumexp(-2).exp()
+    posterior, by_component = log_posterior.exp(), base.cdf(value)
+    cdf = (posterior * by_component).sum(-2)
+    surprise = posterior * (by_component - cdf.unsqueeze(-2)) / density.unsqueeze(-2)
+    jacobian = torch.einsum("...kd,...kj->...dj", surprise, score)
+
+    def solve(error: Tensor) -> Tensor:
+        right = (error / density).unsqueeze(-1)
+        return torch.linalg.solve_triangular(jacobian, right, upper=False, unitriangular=True).squeeze(-1)
+
+    return cdf, solve
