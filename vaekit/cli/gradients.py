@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaekit.cli.output import quiet
-from vaekit.exceptions import CheckpointError, DataError
+from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from vaekit.models import VAE
 
 WIDTH = 34  # of an estimator's name
 
@@ -28,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         description="Measure bias, variance and time of every gradient estimator that fits each latent of a model, on "
         "a batch of its training data: the gradient of the training loss through that latent's posterior, with respect "
         "to its head and the encoder, at the KL weight after the warm-up and without dropout; the other latents keep "
-        "their estimators. Model and data are made as by vaekit fit; any key of its configuration can be set by a flag.",
+        "their estimators. Model and data are made as by vaekit fit, and any key of its configuration can be set.",
     )
     made.add_argument("--config", "-c", action="append", default=[], metavar="X.yaml", help="configuration, as for fit")
     made.add_argument("--ckpt", metavar="C", help="weights of a trained model; alone, its configuration too")
@@ -58,7 +57,8 @@ def run(arguments: list[str]) -> None:
     import pandas as pd
     import torch
 
-    from vaekit.cli.lightning import built
+    from vaekit.cli.built import built
+    from vaekit.cli.logger import closing_line
     from vaekit.diagnostics import model_gradient_report, plot_gradient_report
 
     cli = built([item for path in options.config for item in ("--config", path)] + rest, options.ckpt)
@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> None:
         title = f"latent {name} ({type(model.latents[name]).__name__}, {own} in the model), {weights}"
         print(f"\n{title}, batch of {len(batch.x)}\n{table(report)}\n{closing(report)}")
         for label, why in left_out.items():
-            print(f"left out: {label}: {shortened(why)}")
+            print(textwrap.shorten(f"left out: {label}: {why}", 160, placeholder="..."))
         figure = plot_gradient_report(report, title)
         figure.savefig(folder / f"{stem}_{name}.png", dpi=130)
         report.insert(0, "latent", name)
@@ -90,8 +90,6 @@ def run(arguments: list[str]) -> None:
         log(cli.trainer.loggers, name, report, folder / f"{stem}_{name}.png")
     pd.concat(reports).to_csv(folder / f"{stem}.csv", index=False)
     print(f"\nwrote {folder}: {stem}.csv, {', '.join(f'{stem}_{name}.png' for name in names)}")
-    from vaekit.cli.logger import closing_line
-
     for line in filter(None, map(closing_line, cli.trainer.loggers)):
         print(line)
 
@@ -165,40 +163,13 @@ def _short(value: float) -> str:
 def closing(report: pd.DataFrame) -> str:
     """Return the lines below the table: how to read it, and which estimators are best."""
     draws = sorted({int(n) for n in report.draws.dropna()})
-    noise = report.bias_noise.max()
     many = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
     lines = [
-        f"{many} draws each; bias and std (of one estimate) over the exact gradient's norm; reference: "
+        f"{many} draws each; bias and std (of one estimate) are over the norm of the exact gradient; reference: "
         + report.attrs["reference"]
     ]
-    if noise == noise:
-        lines.append(
-            f"bias includes its noise, up to {noise:.2g} here: z tells (above 4 by chance in 1 of 10,000 tables or less)"
-        )
+    if report.z.notna().any():
+        lines.append("the bias includes its noise, z tells: above 4 by chance in 1 of 10,000 estimators, or fewer")
     lines.append(f"best unbiased, by variance x time: {report.attrs['best_unbiased'] or 'none'}")
     lines.append(f"best of all, by mean squared error x time: {report.attrs['best'] or 'unknown without a reference'}")
-    return "\n".join(lines)
-
-
-def shortened(text: str, length: int = 160) -> str:
-    """Return one line of a message."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 3] + "..."
-
-
-def load_weights(model: VAE, path: str) -> None:
-    """Give a model the weights of a checkpoint; estimators may be others than in its training.
-
-    Raises
-    ------
-    CheckpointError
-        If the weights do not fit.
-    """
-    from vaekit.models.checkpoint import read_checkpoint
-
-    try:
-        found = model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
-    except (RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{path}: its weights do not fit the model of the configuration: {error}") from error
-    if wrong := [key for key in (*found.missing_keys, *found.unexpected_keys) if ".estimator." not in key]:
-        raise CheckpointError(f"{path}: its weights do not fit the model of the configuration: {', '.join(wrong[:4])}")
+    return "\n".join(textwrap.fill(line, 100) for line in lines)

@@ -136,13 +136,30 @@ def run(arguments: list[str]) -> None:
     """
     quiet()
     torch.set_float32_matmul_precision("high")
-    arguments = complete(arguments)
+    command_line(complete(arguments))
+
+
+def command_line(arguments: list[str], kind: type[VaekitCLI] = VaekitCLI) -> VaekitCLI:
+    """Return a command line that has parsed its arguments, made model, data and trainer, and run its subcommand.
+
+    Parameters
+    ----------
+    arguments
+        The subcommand and its options.
+    kind
+        What the command line is.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration names a class, key or value that does not exist.
+    """
     trainer_defaults = {
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
     with explain(arguments[0]):
-        VaekitCLI(
+        return kind(
             model_class=VAE,
             datamodule_class=ResidentData,
             subclass_mode_model=True,

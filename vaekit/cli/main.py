@@ -22,6 +22,8 @@ training, by configuration (any key can be set by a flag, such as --trainer.max_
 with a trained model:
   evaluate   log-likelihood, active units, agreement with labels     vaekit evaluate RUN/last.ckpt
   embed      write latents into an .h5ad file     vaekit embed RUN/last.ckpt DATA.h5ad -o OUT.h5ad
+  gradients  bias, variance and time of every gradient estimator that fits each latent
+             vaekit gradients --config configs/pbmc_mixed.yaml --ckpt RUN/last.ckpt
 
 vaekit COMMAND --help tells the arguments of a command; vaekit --version the version.
 """
@@ -33,6 +35,7 @@ COMMANDS = {
     "predict": "vaekit.cli.lightning",
     "evaluate": "vaekit.cli.evaluate",
     "embed": "vaekit.cli.embed",
+    "gradients": "vaekit.cli.gradients",
 }
 
 

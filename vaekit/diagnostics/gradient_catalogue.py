@@ -20,7 +20,8 @@ _UNBIASED_BY_PATH = ("Pathwise", "Rebar", "Relax", "MuProp")
 def is_unbiased(estimator: Any) -> bool:
     """Tell whether an estimator is known to be unbiased; a dictionary of them, if all are.
 
-    ``"auto"`` chooses unbiased ones only.
+    ``"auto"`` chooses unbiased ones only. Sticking the landing is unbiased for some costs (a bound on the evidence that
+    is a plain mean), and does not count here.
 
     Examples
     --------
@@ -35,6 +36,8 @@ def is_unbiased(estimator: Any) -> bool:
         return known
     if not isinstance(estimator, Estimator):
         return True
+    if estimator.stick_the_landing:
+        return False
     return not estimator.relies_on_path or type(estimator).__name__ in _UNBIASED_BY_PATH
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vaekit.diagnostics.gradient_catalogue import is_unbiased, label
-from vaekit.diagnostics.gradient_moments import ROUNDING, Moments, Projection, Reference
+from vaekit.diagnostics.gradient_moments import Moments, Projection, Reference
 from vaekit.diagnostics.gradient_target import Target
 from vaekit.estimators import Estimator
 from vaekit.exceptions import EstimatorError

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNBIASED, BIASED = "tab:blue", "tab:orange"
-DECADES = 8  # an exact estimator's error is rounding: it would flatten all others
+DECADES = 4  # an exact estimator's error is rounding: it would flatten all others
 
 
 def plot_gradient_report(report: pd.DataFrame, title: str = "") -> Figure:
@@ -43,36 +43,42 @@ def plot_gradient_report(report: pd.DataFrame, title: str = "") -> Figure:
         (product, "squared error x time" if product == "mse_x_time" else "variance x time"),
     )
     for axis, (column, words) in zip(axes, panels, strict=True):
-        _bars(axis, rows[column].to_numpy(float), colours)
+        _dots(axis, rows[column].to_numpy(float), colours)
         axis.set_title(words, fontsize=9)
     noise = rows.bias_noise.to_numpy(float)
     shown = noise > axes[1].get_xlim()[0]
-    axes[1].plot(noise[shown], np.flatnonzero(shown), "|", color="grey", markersize=11, markeredgewidth=2)
+    axes[1].plot(noise[shown], np.flatnonzero(shown), "|", color="grey", markersize=11, markeredgewidth=2, zorder=1)
     axes[0].set_yticks(range(len(rows)), rows.estimator, fontsize=8)
     best = [report.attrs.get("best"), report.attrs.get("best_unbiased")]
     for tick, name in zip(axes[0].get_yticklabels(), rows.estimator, strict=True):
         tick.set_fontweight("bold" if name in best else "normal")
     for colour, words in ((UNBIASED, "unbiased"), (BIASED, "biased")):
-        axes[3].barh([0], [0], color=colour, label=words)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+        axes[3].plot([], [], "o", color=colour, label=words)
+    axes[1].plot([], [], "|", color="grey", markersize=11, markeredgewidth=2, label="bias by chance alone")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.suptitle(
         "\n".join(filter(None, (title, f"reference: {report.attrs.get('reference', 'none')}"))), fontsize=10
     )
     return figure
 
 
-def _bars(axis: Any, values: np.ndarray, colours: list[str]) -> None:
-    """Draw bars on a logarithmic axis; what is 0 or far below the rest has a bar of no length, and says so."""
+def _dots(axis: Any, values: np.ndarray, colours: list[str]) -> None:
+    """Draw dots on a logarithmic axis of a decade at least; what is 0 or far below the rest is written out."""
+    from matplotlib.ticker import NullFormatter
+
     positive = values[np.isfinite(values) & (values > 0)]
-    floor = positive[positive > positive.max() / 10**DECADES].min() / 3 if len(positive) else 0.1
+    top = positive.max() if len(positive) else 1.0
+    shown = positive[positive > top / 10**DECADES]
+    floor = min(shown.min() / 2 if len(shown) else top / 2, top / 6)
     for y, (value, colour) in enumerate(zip(values, colours, strict=True)):
         if np.isfinite(value) and value > floor:
-            axis.barh(y, value - floor, left=floor, color=colour, height=0.7)
-        elif np.isfinite(value):
-            axis.text(floor, y, " 0" if value == 0 else f" {value:.0e}", va="center", fontsize=7, color=colour)
+            axis.plot([value], [y], "o", color=colour, markersize=6)
         else:
-            axis.text(floor, y, " -", va="center", fontsize=7, color="grey")
+            words = "-" if not np.isfinite(value) else "0" if value == 0 else f"{value:.0e}"
+            axis.text(floor, y, f" {words}", va="center", fontsize=7, color=colour)
     axis.set_xscale("log")
-    axis.set_xlim(floor, (positive.max() if len(positive) else 1.0) * 1.5)
+    axis.set_xlim(floor, top * 1.7)
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.tick_params(axis="x", labelsize=7)
-    axis.grid(axis="x", alpha=0.3)
+    axis.grid(axis="x", alpha=0.3, which="both")
+    axis.grid(axis="y", alpha=0.3)

@@ -12,9 +12,9 @@ from torch.distributions import Distribution
 
 from vaekit.batch import Batch
 from vaekit.diagnostics.gradient_catalogue import catalogue, is_unbiased
+from vaekit.diagnostics.gradient_measure import measure, quiet_random
 from vaekit.diagnostics.gradient_replicas import pull_back, replicate
 from vaekit.diagnostics.gradient_target import Target, bounded
-from vaekit.diagnostics.gradient_measure import measure, quiet_random
 from vaekit.estimators import Enumerate, Estimator, LocalExpectation, Pathwise
 from vaekit.exceptions import EstimatorError, VaekitError
 from vaekit.fold import Result, Term
@@ -93,6 +93,10 @@ class ModelTarget(Target):
                 rows *= estimators[name].rows(self.q[name])
             rows = max(rows, self.rows(estimators) // 8)
         return bounded(2 * rows * self.batch.x.numel(), sum(p.numel() for p in self.params))
+
+    def unbiased(self, estimator: Estimator) -> bool:
+        """Tell whether an estimator of the latent is known to be unbiased for this objective."""
+        return is_unbiased(estimator) or (estimator.stick_the_landing and self.model.objective.num_samples is None)
 
     def _bound(self, q: Mapping[str, Distribution], estimators: Mapping[str, Estimator], count: int) -> Result:
         """Return the objective at given posteriors, as ``VAE.bound`` does."""
@@ -182,7 +186,8 @@ def model_gradient_report(
         target, served, draws, _reference_of(target, own), words=None,
         reference_draws=4 * draws if reference_draws is None else reference_draws,
         timings=timings, max_seconds=max_seconds, seed=seed, progress=progress,
-        unbiased={label: is_unbiased(item[latent]) for label, item in served.items()}, title=f"gradients of {latent}",
+        unbiased={label: target.unbiased(item[latent]) for label, item in served.items()},
+        title=f"gradients of {latent}",
     )  # fmt: skip
     return report, left_out
 

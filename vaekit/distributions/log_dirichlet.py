@@ -78,7 +78,12 @@ class LogDirichlet(Distribution):
     @property
     def mean(self) -> Tensor:
         """Return ``E[log x]``."""
-        return self.concentration.digamma() - self.concentration.sum(-1, keepdim=True).digamma()
+        return self._mean().to(self.concentration.dtype)
+
+    def _mean(self) -> Tensor:
+        """Return the mean in float64."""
+        alpha = self.concentration.double()
+        return alpha.digamma() - alpha.sum(-1, keepdim=True).digamma()
 
     @property
     def variance(self) -> Tensor:
@@ -90,8 +95,7 @@ class LogDirichlet(Distribution):
     def entropy(self) -> Tensor:
         """Return the differential entropy by the measure of the log-ratios (see the class)."""
         alpha = self.concentration.double()
-        mean = alpha.digamma() - alpha.sum(-1, keepdim=True).digamma()
-        return (_log_normalizer(alpha) - (alpha * mean).sum(-1)).to(self.concentration.dtype)
+        return (_log_normalizer(alpha) - (alpha * self._mean()).sum(-1)).to(self.concentration.dtype)
 
 
 def _log_normalizer(alpha: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
     Raises
     ------
     NotImplementedError
-        By ``rsample``, if the components have no ``cdf``; ``has_rsample`` tells.
+        By ``rsample``, if the components have no ``cdf`` (``has_rsample`` tells), or intervals of their own as
+        supports (where arguments are validated).
 
     Examples
     --------
@@ -67,6 +68,12 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
             return component, False
         return Distribution(validate_args=False), False  # which has no cdf
 
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw without a gradient."""
+        same = self.mixture_distribution.batch_shape == self.batch_shape  # torch's sample cannot broadcast the weights
+        expanded = self if same else self.expand(self.batch_shape)
+        return torch.distributions.MixtureSameFamily.sample(expanded, sample_shape)
+
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw with a gradient."""
         base, vector = self._base
@@ -75,6 +82,8 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
                 f"MixtureSameFamily.rsample needs components with a cdf, which {self.component_distribution} lacks; "
                 "use ScoreFunction(baseline=LeaveOneOut()), or sum over the components with Enumerate()"
             )
+        if self._validate_args:
+            _check_support(base, -2 if vector else -1)
         value = self.sample(torch.Size(sample_shape))
         if not torch.is_grad_enabled():
             return value
@@ -88,6 +97,17 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
             target = cdf.detach() if target is None else target
             value = value - inverse_jacobian(cdf - target)
         return value
+
+
+def _check_support(base: Distribution, components: int) -> None:
+    """Raise if components have different supports: at a jump of the density, derivatives would miss a term."""
+    for name in ("lower_bound", "upper_bound"):
+        bound = getattr(base.support, name, None)
+        if isinstance(bound, Tensor) and not (bound == bound.narrow(components, 0, 1)).all():
+            raise NotImplementedError(
+                f"MixtureSameFamily.rsample needs components with one support, but their {name}s are {bound}; use "
+                "ScoreFunction(baseline=LeaveOneOut()), or sum over the components with Enumerate()"
+            )
 
 
 _Residual = tuple[Tensor, Callable[[Tensor], Tensor]]
@@ -106,7 +126,7 @@ def _vector_residual(base: Distribution, log_weight: Tensor, value: Tensor) -> _
     The Jacobian ``dF_d / dz_j`` is lower triangular, with the conditional densities on its diagonal.
     """
     value = value.unsqueeze(-2).expand(*value.shape[:-1], *base.batch_shape[-2:])
-    log_prob, pullback = torch.func.vjp(base.log_prob, value)  # [*, K, D]
+    log_prob, pullback = torch.func.vjp(base.log_prob, value)  # type: ignore[misc]  # [*, K, D]
     (score,) = pullback(torch.ones_like(log_prob))
     before = F.pad(log_prob.cumsum(-1)[..., :-1], (1, 0))
     log_posterior = (log_weight.unsqueeze(-1) + before).log_softmax(-2)  # of the component, given the variables before

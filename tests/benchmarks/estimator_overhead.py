@@ -1,0 +1,351 @@
+"""What a training step costs through ``vaekit.evaluate``: beside plain torch, and beside Pyro.
+
+One step (forward, backward, Adam) of a VAE with 20 categorical variables of 10 categories: encoder 784-256-200,
+decoder 200-256-784, Bernoulli pixels, 100 images of random bits. All contestants have the same networks and the
+same fused Adam. They take turns, round by round, in one process; a ratio is worked out within each round, and the
+table shows its median over rounds with the middle half of them in brackets.
+
+  hand-written   what one would write for this one estimator in plain torch, with no distributions and no checks;
+                 estimators without such a step are compared with its leave-one-out step of 2 samples
+  vaekit         reconstruction and KL as two functions, given to vaekit.evaluate on every step
+  Pyro           TraceGraph_ELBO as its tutorials write it, also vectorized over particles, and that without validation
+  host sync      whether forward and backward ever wait for a value (item, bool, nonzero), which stalls an accelerator;
+                 "torch" where only the distribution's own checks of its parameters do so
+  one graph      whether torch.compile (inductor) takes forward and loss as one graph, and the ratio to the eager
+                 step when it does
+
+Needs the extra "benchmark" (pyro-ppl) for Pyro. The last line of stdout is one JSON object with the same figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Independent, OneHotCategorical
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import vaekit
+from vaekit import estimators as E
+from vaekit.stochastic_graph import Named
+
+VARIABLES, CATEGORIES, PIXELS, HIDDEN, BATCH = 20, 10, 784, 256, 100
+TEMPERATURE = 0.5
+REFERENCE = "leave-one-out, 2"  # what estimators without a hand-written step are compared with
+TARGETS = {"Gumbel-Softmax": 1.15, "Gumbel-Softmax, hard": 1.15, "leave-one-out, 2": 1.15, "leave-one-out, 8": 1.15}
+PYRO_TARGET = 3.5
+Step = Callable[[], Any]
+
+
+def leave_one_out(num_samples: int) -> E.ScoreFunction:
+    """Make the score function with leave-one-out."""
+    return E.ScoreFunction(num_samples, baseline=E.LeaveOneOut())
+
+
+def network(inputs: int) -> nn.Module:
+    """Make a small network with one output, for learned baselines and control variates."""
+    return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 1))
+
+
+ESTIMATORS: dict[str, Callable[[], E.Estimator]] = {
+    "Gumbel-Softmax": lambda: E.GumbelSoftmax(TEMPERATURE),
+    "Gumbel-Softmax, hard": lambda: E.GumbelSoftmax(TEMPERATURE, hard=True),
+    "leave-one-out, 2": lambda: leave_one_out(2),
+    "leave-one-out, 8": lambda: leave_one_out(8),
+    "score function": E.ScoreFunction,
+    "moving average": lambda: E.ScoreFunction(baseline=E.MovingAverage()),
+    "learned baseline": lambda: E.ScoreFunction(baseline=E.Learned(network(PIXELS))),
+    "self-critic": lambda: E.ScoreFunction(baseline=E.SelfCritic()),
+    "straight-through": E.StraightThrough,
+    "ReinMax": E.ReinMax,
+    "Gumbel-Rao": E.GumbelRao,
+    "DisARM": E.DisARM,
+    "MuProp": E.MuProp,
+    "REBAR": E.Rebar,
+    "RELAX": lambda: E.Relax(network(VARIABLES * CATEGORIES)),
+    "local expectation": E.LocalExpectation,
+    "measure-valued": E.MeasureValued,
+}
+
+
+class Networks(nn.Module):
+    """The same encoder and decoder, to the last weight, for every contestant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        size = VARIABLES * CATEGORIES
+        self.encoder = nn.Sequential(nn.Linear(PIXELS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, size))
+        self.decoder = nn.Sequential(nn.Linear(size, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, PIXELS))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return ``[batch, variables, categories]``."""
+        return self.encoder(x).unflatten(-1, (VARIABLES, CATEGORIES))
+
+    def reconstruction(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return minus the log-likelihood of the pixels, ``[*rows, batch]``."""
+        logits = self.decoder(z.flatten(-2))
+        return F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
+
+
+def hand_written_gumbel(nets: Networks, x: Tensor, hard: bool) -> Tensor:
+    """Return the loss; its gradient is the relaxation's."""
+    logits = nets.logits(x)
+    log_prob = logits.log_softmax(-1)
+    z = F.gumbel_softmax(logits, tau=TEMPERATURE, hard=hard)
+    kl = (log_prob.exp() * log_prob).sum((-1, -2)) + VARIABLES * math.log(CATEGORIES)
+    return (nets.reconstruction(z, x) + kl).mean()
+
+
+def hand_written_score(nets: Networks, x: Tensor, num_samples: int) -> Tensor:
+    """Return a loss whose gradient is the score function's, with leave-one-out from two samples on."""
+    log_prob = nets.logits(x).log_softmax(-1)
+    prob = log_prob.exp()
+    index = torch.multinomial(prob.detach().reshape(-1, CATEGORIES), num_samples, replacement=True)
+    index = index.T.reshape(num_samples, BATCH, VARIABLES, 1)
+    z = torch.zeros(num_samples, BATCH, VARIABLES, CATEGORIES).scatter_(-1, index, 1.0)
+    cost = nets.reconstruction(z, x)
+    advantage = cost.detach()
+    if num_samples > 1:
+        advantage = (advantage - advantage.mean(0)) * (num_samples / (num_samples - 1))
+    score = log_prob.expand(num_samples, -1, -1, -1).gather(-1, index).sum((-1, -2))
+    kl = (prob * log_prob).sum((-1, -2)) + VARIABLES * math.log(CATEGORIES)
+    return (cost + advantage * score).mean() + kl.mean()
+
+
+HAND_WRITTEN: dict[str, Callable[[Networks, Tensor], Tensor]] = {
+    "Gumbel-Softmax": lambda nets, x: hand_written_gumbel(nets, x, hard=False),
+    "Gumbel-Softmax, hard": lambda nets, x: hand_written_gumbel(nets, x, hard=True),
+    "score function": lambda nets, x: hand_written_score(nets, x, 1),
+    "leave-one-out, 2": lambda nets, x: hand_written_score(nets, x, 2),
+    "leave-one-out, 8": lambda nets, x: hand_written_score(nets, x, 8),
+}
+
+
+def ours(nets: Networks, x: Tensor, estimator: E.Estimator, named: bool = False) -> Tensor:
+    """Return the loss as a user of vaekit writes it; ``named`` spares torch.compile the reading of signatures."""
+    q = Independent(OneHotCategorical(logits=nets.logits(x)), 1)
+    cost: dict[str, Any] = {
+        "reconstruction": lambda z: nets.reconstruction(z, x),
+        "kl": lambda: VARIABLES * math.log(CATEGORIES) - q.entropy(),
+    }
+    if named:
+        cost = {name: Named(f, ("z",) if name == "reconstruction" else ()) for name, f in cost.items()}
+    return vaekit.expectation(cost, {"z": q}, {"z": estimator}, context=x).mean()
+
+
+def training_step(loss: Callable[[], Tensor], *modules: nn.Module) -> Step:
+    """Make a whole step of a loss."""
+    optimizer = torch.optim.Adam([p for m in modules for p in m.parameters()], lr=1e-4, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    return step
+
+
+def our_step(x: Tensor, estimator: E.Estimator, named: bool = False, compiled: bool = False) -> Step:
+    """Make a step of vaekit's."""
+    nets = Networks()
+    loss: Callable[[], Tensor] = lambda: ours(nets, x, estimator, named)  # noqa: E731
+    return training_step(torch.compile(loss, fullgraph=True) if compiled else loss, nets, estimator)
+
+
+def pyro_step(x: Tensor, particles: int, vectorized: bool, validated: bool) -> Step:
+    """Make a step of Pyro's TraceGraph_ELBO, which needs no baseline to run."""
+    import pyro
+    import pyro.distributions as dist
+    from pyro.infer import TraceGraph_ELBO
+
+    nets = Networks()
+
+    def model(x: Tensor) -> None:
+        pyro.module("decoder", nets.decoder)
+        with pyro.plate("images", len(x), dim=-1):
+            prior = dist.OneHotCategorical(logits=x.new_zeros(VARIABLES, CATEGORIES)).expand([len(x), VARIABLES])
+            z = pyro.sample("z", prior.to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=nets.decoder(z.flatten(-2))).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.module("encoder", nets.encoder)
+        with pyro.plate("images", len(x), dim=-1):
+            pyro.sample("z", dist.OneHotCategorical(logits=nets.logits(x)).to_event(1))
+
+    elbo = TraceGraph_ELBO(num_particles=particles, vectorize_particles=vectorized, max_plate_nesting=1)
+    optimizer = torch.optim.Adam(nets.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with pyro.validation_enabled(validated):
+            elbo.loss_and_grads(model, guide, x)
+        optimizer.step()
+
+    return step
+
+
+class HostSync(TorchDispatchMode):
+    """Collects the operations that make the host wait for a value."""
+
+    WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation, and note it."""
+        name = func.overloadpacket.__name__
+        if name in self.WAITING:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def host_sync(x: Tensor, estimator: E.Estimator) -> str:
+    """Tell whether forward and backward wait for a value: no, only in torch's checks of parameters, or where."""
+    nets = Networks()
+    ours(nets, x, estimator).backward()  # what happens only once does not count
+    found = {}
+    for checks in (True, False):
+        torch.distributions.Distribution.set_default_validate_args(checks)
+        with HostSync() as mode:
+            ours(nets, x, copy.deepcopy(estimator)).backward()
+        found[checks] = mode.found
+    torch.distributions.Distribution.set_default_validate_args(True)
+    return ", ".join(sorted(set(found[False]))) or ("torch" if found[True] else "no")
+
+
+def one_graph(x: Tensor, make: Callable[[], E.Estimator], eager: float) -> str:
+    """Compile a step; return its time over the eager one, or why it does not compile."""
+    torch._dynamo.reset()
+    try:
+        step = our_step(x, make(), named=True, compiled=True)
+        for _ in range(3):
+            step()
+        return f"{statistics.median(seconds(step, 1) for _ in range(20)) / eager:.2f}"
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return f"no: {(lines or [type(error).__name__])[0][:60]}"
+
+
+def seconds(step: Step, repeats: int) -> float:
+    """Return the mean time of a step."""
+    started = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - started) / repeats
+
+
+def measure(steps: dict[str, Step], rounds: int, share: float) -> dict[str, list[float]]:
+    """Return the seconds a step takes, in every round; a contestant has ``share`` seconds of each."""
+    for step in steps.values():
+        seconds(step, 2)
+    repeats = {name: max(1, round(share / seconds(step, 1))) for name, step in steps.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for turn in range(rounds):
+        for name in names if turn % 2 == 0 else reversed(names):
+            times[name].append(seconds(steps[name], repeats[name]))
+    return times
+
+
+def ratio(first: list[float], second: list[float]) -> dict[str, float]:
+    """Return the quartiles over rounds of one time over the other."""
+    low, median, high = statistics.quantiles([a / b for a, b in zip(first, second, strict=True)], n=4)
+    return {"ratio": median, "low": low, "high": high}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a smoke test: 4 short rounds, nothing compiled; its figures mean little")
+    add("--rounds", type=int, default=40, metavar="N", help="rounds in which all take turns (40)")
+    add("--share", type=float, default=0.1, metavar="S", help="seconds of a round for each contestant (0.1)")
+    add(
+        "--only", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS), metavar="NAME", help="these estimators alone"
+    )
+    add("--no-compile", action="store_true", help="leave torch.compile out")
+    add("--threads", type=int, default=1, metavar="N", help="threads; two make small steps slower on shared cores (1)")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.rounds, options.share, options.no_compile = 4, 0.02, True
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.full((BATCH, PIXELS), 0.5))
+    figures = {"estimators": compare_by_hand(x, options), "pyro": compare_pyro(x, options), "threads": options.threads}
+    print(json.dumps(figures))
+    return 0
+
+
+def compare_by_hand(x: Tensor, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure every estimator beside its hand-written step, and print the table."""
+    steps: dict[str, Step] = {}
+    for name in [*options.only, *([] if REFERENCE in options.only else [REFERENCE])]:
+        if name in HAND_WRITTEN:
+            nets = Networks()
+            steps[f"{name} by hand"] = training_step(lambda f=HAND_WRITTEN[name], n=nets: f(n, x), nets)  # type: ignore[misc]
+        if name in options.only:
+            steps[name] = our_step(x, ESTIMATORS[name]())
+    times = measure(steps, options.rounds, options.share)
+    print(
+        f"{'estimator':<22}{'ms':>8}{'by hand':>9}{'ratio':>7}  {'middle half':<16}{'target':>7}{'host sync':>11}  one graph"
+    )
+    rows = []
+    for name in options.only:
+        by_hand = times[f"{name if name in HAND_WRITTEN else REFERENCE} by hand"]
+        row = {"estimator": name, "reference": name if name in HAND_WRITTEN else REFERENCE}
+        row |= {"milliseconds": 1e3 * statistics.median(times[name]), "by_hand": 1e3 * statistics.median(by_hand)}
+        row |= ratio(times[name], by_hand) | {"target": TARGETS.get(name)}
+        row["host_sync"] = host_sync(x, ESTIMATORS[name]())
+        row["one_graph"] = None if options.no_compile else one_graph(x, ESTIMATORS[name], row["milliseconds"] / 1e3)
+        rows.append(row)
+        print(
+            f"{name:<22}{row['milliseconds']:>8.2f}{row['by_hand']:>9.2f}{row['ratio']:>7.2f}  "
+            f"[{row['low']:.2f}, {row['high']:.2f}]".ljust(64)
+            + f"{row['target'] or '':>7}{row['host_sync']:>11}  {row['one_graph'] or '-'}",
+            flush=True,
+        )
+    return rows
+
+
+def compare_pyro(x: Tensor, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure the score function beside Pyro's, with 1 and 2 samples, and print the table."""
+    rows: list[dict[str, Any]] = []
+    for samples, name in ((1, "score function"), (2, "leave-one-out, 2")):
+        kinds = {"TraceGraph_ELBO": (False, True), "vectorized": (True, True), "vectorized, unchecked": (True, False)}
+        steps = {kind: pyro_step(x, samples, *flags) for kind, flags in kinds.items() if samples > 1 or not flags[0]}
+        nets = Networks()
+        by_hand = HAND_WRITTEN[name]
+        steps |= {"by hand": training_step(lambda f=by_hand, n=nets: f(n, x), nets)}  # type: ignore[misc]
+        times = measure(steps | {"vaekit": our_step(x, ESTIMATORS[name]())}, options.rounds, options.share)
+        for kind in kinds:
+            if kind in times:
+                found = {"over_vaekit": ratio(times[kind], times["vaekit"])}
+                found["over_hand_written"] = ratio(times[kind], times["by hand"])
+                rows.append({"samples": samples, "pyro": kind, **found})
+    print(f"\n{'Pyro':<24}{'samples':>8}{'over vaekit':>13}  {'middle half':<16}{'target':>7}{'over by hand':>14}")
+    for row in rows:
+        found = row["over_vaekit"]
+        target = PYRO_TARGET if row["samples"] == 2 and row["pyro"] == "TraceGraph_ELBO" else ""
+        spread = f"[{found['low']:.2f}, {found['high']:.2f}]"
+        print(
+            f"{row['pyro']:<24}{row['samples']:>8}{found['ratio']:>13.2f}  {spread:<16}{target:>7}"
+            f"{row['over_hand_written']['ratio']:>14.2f}"
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,308 @@
+"""The gradient report: closed forms, its test of unbiasedness, replicates, refusals, and the models' own report."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from estimators.graphs import THREE, as_expectation, below, single
+from estimators.oracle import exact
+from models.tiny import MODELS, counts, sharpen
+from torch.distributions import Bernoulli, Categorical, Independent, Normal, OneHotCategorical
+
+import vaekit
+from vaekit.diagnostics import catalogue, gradient_report, is_unbiased, model_gradient_report, plot_gradient_report
+from vaekit.diagnostics.gradient_target import ExpectationTarget
+from vaekit.diagnostics.model_gradients import ModelTarget
+from vaekit.estimators import (
+    Enumerate,
+    GumbelSoftmax,
+    Learned,
+    LeaveOneOut,
+    MovingAverage,
+    Pathwise,
+    ScoreFunction,
+    StraightThrough,
+)
+from vaekit.exceptions import EstimatorError
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.objectives import ELBO, IWAE
+
+LOO = "ScoreFunction(LeaveOneOut)"
+
+
+def toy(phi: float, estimators, **kwargs):
+    """Report on E[(b - 0.499)^2], b ~ Bernoulli(sigmoid(phi))."""
+    leaf = torch.tensor(phi, dtype=torch.float64, requires_grad=True)
+    report = gradient_report(
+        lambda b: (b - 0.499) ** 2, lambda: Bernoulli(logits=leaf), estimators, leaf, progress=False, **kwargs
+    )
+    return report.set_index("estimator"), report.attrs
+
+
+@pytest.mark.parametrize(
+    ("phi", "gradient", "score", "leave_one_out"),
+    [(0.0, 5.000e-4, 1.563e-2, 2.50e-7), (1.0, 3.932e-4, 1.224e-2, 2.386e-7), (2.0, 2.100e-4, 6.522e-3, 1.659e-7)],
+)
+def test_closed_form(phi, gradient, score, leave_one_out):
+    estimators = [ScoreFunction(), ScoreFunction(baseline=LeaveOneOut()), Enumerate()]
+    report, attrs = toy(phi, estimators, draws=40_000, timings=3)
+    assert attrs["norm"] == pytest.approx(gradient, rel=1e-3)
+    assert attrs["reference"] == "exact, by enumeration"
+    assert report.variance["ScoreFunction"] == pytest.approx(score, rel=0.05)
+    assert report.variance[LOO] == pytest.approx(leave_one_out, rel=0.05)
+    assert report.variance["Enumerate"] == 0
+    assert report.relative_bias["Enumerate"] < 1e-9
+    assert report.cosine["Enumerate"] == pytest.approx(1)
+    assert list(report.evaluations) == [1, 2, 2]
+    assert (report.z.abs() < 4).all()
+    np.testing.assert_allclose(report.relative_std, np.sqrt(report.variance) / attrs["norm"])
+    np.testing.assert_allclose(report.variance_x_time, report.variance * report.milliseconds)
+    noise = np.sqrt(report.variance / report.draws.astype(float)) / attrs["norm"]
+    np.testing.assert_allclose(report.bias_noise, noise)
+    assert attrs["best_unbiased"] == attrs["best"] == "Enumerate"
+
+
+def test_every_exported_estimator_is_judged_rightly():
+    graph = single("categorical_vector")
+    leaves = {n: p.requires_grad_() for n, p in graph.parameters().items()}
+    cost, q = as_expectation(graph, leaves)
+    estimators, left_out = catalogue(q["x"])
+    assert {"Enumerate", "GumbelSoftmax(hard)", LOO, "ScoreFunction(SelfCritic)", "DisARM"} <= set(estimators)
+    assert "Pathwise" not in estimators
+    assert "network" in left_out["ScoreFunction(Learned)"]
+    report = gradient_report(cost, q, estimators, leaves, 6000, timings=1, progress=False)
+    assert not report.refused.any()
+    assert (report.z[~report.unbiased] > 10).all(), report[["estimator", "z"]]
+    assert (report.z[report.unbiased] < 4).all(), report[["estimator", "z"]]
+    assert list(report.unbiased) == [is_unbiased(e) for e in estimators.values()]
+    assert not report.unbiased[report.estimator.str.startswith(("Gumbel", "Straight", "ReinMax"))].any()
+    assert report.mse_x_time[~report.unbiased].gt(report.variance_x_time[~report.unbiased]).all()
+
+
+@pytest.mark.parametrize("reference", ["auto", ScoreFunction(baseline=LeaveOneOut())], ids=["exact", "Monte Carlo"])
+def test_z_is_standard_without_a_bias(reference):
+    leaf = torch.linspace(-1, 1, 12, dtype=torch.float64, requires_grad=True)
+    found = [
+        gradient_report(
+            lambda b: (b.sum(-1) - 3.2).square(), Independent(Bernoulli(logits=leaf), 1),
+            [ScoreFunction(baseline=LeaveOneOut())], leaf, 200, reference, seed=2 * seed, timings=0,
+            reference_draws=400, max_states=5000, progress=False,
+        ).z[0]
+        for seed in range(60)
+    ]  # fmt: skip
+    assert abs(np.mean(found)) < 4 / math.sqrt(60)
+    assert 0.65 < np.std(found) < 1.45
+
+
+@pytest.mark.parametrize("graph", [*THREE, below("normal", "categorical")], ids=lambda graph: graph.name)
+def test_graphs_with_parameters_in_cost_and_children(graph):
+    _, gradient = exact(graph)
+    leaves = {n: p.requires_grad_() for n, p in graph.parameters().items()}
+    cost, q = as_expectation(graph, leaves)
+    mixed = {n.name: Pathwise() if n.kind.startswith("normal") else Enumerate() for n in graph.nodes}
+    estimators = {"mixed": mixed, "score": ScoreFunction(2, LeaveOneOut())}
+    assert ExpectationTarget(cost, q, list(leaves.values()))._broadcasts(mixed)
+    report = gradient_report(cost, q, estimators, leaves, 1500, gradient, timings=1, progress=False)
+    assert (report.z.abs() < 4).all()
+    assert (report.relative_bias < 6 * report.bias_noise).all()
+    assert report.attrs["norm"] == pytest.approx(torch.cat([g.flatten() for g in gradient.values()]).norm().item())
+
+
+def test_together_and_one_by_one_agree():
+    graph = below("categorical", "bernoulli")
+    leaves = {n: p.requires_grad_() for n, p in graph.parameters().items()}
+    cost, q = as_expectation(graph, leaves)
+    several = [ScoreFunction(baseline=LeaveOneOut()), StraightThrough()]
+    one, many = (
+        gradient_report(cost, q, several, leaves, 3000, timings=1, vectorize=v, progress=False) for v in (False, True)
+    )
+    np.testing.assert_allclose(one.variance, many.variance, rtol=0.15)
+    np.testing.assert_allclose(one.cosine, many.cosine, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        lambda b: b.flatten(1).sum(1) ** 2,  # takes in whatever axes there are
+        lambda b: (b.sum(-1) - torch.arange(b.dim() - 1.0).sum()) ** 2,
+        lambda b: (b.sum(-1) + 0.1 * torch.randn(b.shape[:-1])) ** 2,
+    ],
+    ids=["mixing", "depending on the axes", "random"],
+)
+def test_costs_that_cannot_be_replicated(cost):
+    leaf = torch.zeros(3, requires_grad=True)
+    q = Independent(Bernoulli(logits=leaf), 1)
+    assert not ExpectationTarget(cost, q, [leaf])._broadcasts(ScoreFunction())
+    report = gradient_report(cost, q, [ScoreFunction()], leaf, 300, None, timings=1, progress=False)
+    assert report.variance[0] > 0
+    assert report.z.isna().all()
+    assert report.attrs["reference"] == "none"
+    assert report.attrs["best"] == "ScoreFunction"
+
+
+def test_numpy_cost_and_batches():
+    leaf = torch.zeros(5, 4, dtype=torch.float64, requires_grad=True)
+    target = np.linspace(0, 1, 5)
+
+    def simulator(y):
+        return (y.numpy() @ np.arange(4.0) - target) ** 2
+
+    report = gradient_report(
+        simulator, OneHotCategorical(logits=leaf), [ScoreFunction(), GumbelSoftmax(), Enumerate()], leaf, 2000,
+        timings=1, progress=False,
+    )  # fmt: skip
+    assert list(report.refused != "") == [False, True, False]
+    assert report.z.abs().max() < 4
+
+
+def test_a_step_function_refuses_the_pathwise_estimator_alone():
+    leaf = torch.tensor(0.3, requires_grad=True)
+    several = {"path": Pathwise(), "score": ScoreFunction(), "wrong": Enumerate()}
+    report = gradient_report(
+        lambda z: (z > 0).float(), Normal(leaf, 1.0), several, leaf, 4000, torch.tensor(0.3814), progress=False
+    ).set_index("estimator")  # density of N(0, 1) at 0.3
+    assert "no gradient path" in report.refused["path"]
+    assert "does not fit Normal" in report.refused["wrong"]
+    assert report.loc["path", ["variance", "z", "milliseconds", "mse_x_time", "draws"]].isna().all()
+    assert report.refused["score"] == ""
+    assert abs(report.z["score"]) < 4
+    assert report.attrs == {
+        "best_unbiased": "score",
+        "best": "score",
+        "reference": "given",
+        "norm": report.attrs["norm"],
+    }
+
+
+def test_random_state_is_left_alone_and_seeds_repeat():
+    torch.manual_seed(7)
+    np.random.seed(7)
+    expected = torch.rand(3), np.random.rand(3)
+    torch.manual_seed(7)
+    np.random.seed(7)
+    first, _ = toy(1.0, [ScoreFunction(), StraightThrough()], draws=100)
+    for found, wanted in zip((torch.rand(3), np.random.rand(3)), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    again, _ = toy(1.0, [StraightThrough(), ScoreFunction()], draws=100)
+    other, _ = toy(1.0, [ScoreFunction()], draws=100, seed=1)
+    assert first.variance["ScoreFunction"] == again.variance["ScoreFunction"] != other.variance["ScoreFunction"]
+
+
+def test_estimators_are_copied_and_learn():
+    used = ScoreFunction(baseline=MovingAverage())
+    leaf = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    context = torch.randn(4, 2, dtype=torch.float64)
+    learned = ScoreFunction(baseline=Learned(torch.nn.Linear(2, 1).double()))
+    report = gradient_report(
+        lambda b: 100 + b, Bernoulli(logits=leaf), {"plain": ScoreFunction(), "average": used, "learned": learned},
+        leaf, 500, context=context, timings=1, progress=False,
+    ).set_index("estimator")  # fmt: skip
+    assert used.baseline.running.seen == 0
+    assert report.variance["average"] < report.variance["plain"] / 100
+    assert (report.z < 4).all()
+
+
+def test_joint_trajectories_and_labels():
+    leaf = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    several = [
+        ScoreFunction(baseline=LeaveOneOut()),
+        ScoreFunction(baseline=LeaveOneOut()),
+        ScoreFunction(num_samples=3),
+    ]
+    report = gradient_report(
+        lambda y: y.square(), Categorical(logits=leaf), several, leaf, 100, None, num_samples=4, progress=False
+    )
+    assert list(report.estimator) == [LOO, f"{LOO} #2", "ScoreFunction(3)"]
+    assert set(report.evaluations) == {4}
+
+
+def test_fewer_draws_where_time_is_short():
+    report, _ = toy(0.0, [ScoreFunction()], draws=10**7, max_seconds=0.05)
+    assert 64 <= report.draws["ScoreFunction"] < 10**6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"draws": 4}, "draws is 4"),
+        ({"params": torch.zeros(1)}, "require a gradient"),
+        ({"params": []}, "require a gradient"),
+        ({"estimators": []}, "nothing to measure"),
+        ({"estimators": [Pathwise()]}, "no estimator can serve"),
+        ({"reference": "exact"}, "reference is 'exact'"),
+        ({"q": Bernoulli(logits=torch.zeros(2))}, "no gradient path to any parameter"),
+    ],
+)
+def test_errors(arguments, message):
+    leaf = torch.zeros(2, requires_grad=True)
+    given = {"cost": lambda b: b, "q": Bernoulli(logits=leaf), "estimators": [ScoreFunction()], "params": leaf}
+    with pytest.raises(EstimatorError, match=message):
+        gradient_report(**{**given, "progress": False, **arguments})
+
+
+def test_exported_and_plotted():
+    assert vaekit.gradient_report is gradient_report
+    q = Independent(OneHotCategorical(logits=torch.zeros(2, 3, requires_grad=True)), 1)
+    leaf = q.base_dist.logits
+    estimators, _ = catalogue(q)
+    estimators["never"] = Pathwise()
+    report = gradient_report(lambda y: y[..., 0].sum(-1) ** 2, q, estimators, leaf, 50, timings=1, progress=False)
+    assert len(report) > 12
+    figure = plot_gradient_report(report, "a title")
+    names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert set(names) == set(estimators) - {"never"}
+    assert "enumeration" in figure.get_suptitle()
+    figure.canvas.draw()
+    plot_gradient_report(toy(0.0, [ScoreFunction()], draws=20, reference=None)[0].reset_index()).canvas.draw()
+
+
+@pytest.mark.parametrize("objective", [ELBO(beta=0.7), ELBO(free_bits=0.3)], ids=["beta", "free bits"])
+@pytest.mark.parametrize("name", ["discrete_enumerate", "mixed", "mixed_child_first"])
+def test_a_models_gradient_is_its_training_losss(name, objective):
+    torch.manual_seed(0)
+    model = sharpen(MODELS[name](NegativeBinomial(), objective=objective)).eval()
+    batch, weight = counts(), 0.6
+    name = next(iter(model.latents))
+    target = ModelTarget(model, batch, name, weight)
+    estimators = target.model.estimators
+    # the posteriors of other latents share the encoder: only the head is this latent's alone
+    head = sum(p.numel() for p in model.latents[name].head.parameters())
+    torch.manual_seed(1)
+    found = target.gradients(estimators, 1)[0, :head]
+    torch.manual_seed(1)
+    loss = model.bound(batch, weight, training=True).total.mean()
+    expected = torch.autograd.grad(loss, list(model.latents[name].head.parameters()))
+    torch.testing.assert_close(found, torch.cat([g.flatten() for g in expected]), rtol=1e-4, atol=1e-6)
+    many = target.gradients(estimators, 3)
+    assert many.shape == (3, target.gradients(estimators, 1).shape[1])
+
+
+def test_a_models_report():
+    torch.manual_seed(0)
+    model = sharpen(MODELS["mixed_bits"](NegativeBinomial()))
+    before = {n: p.clone() for n, p in model.state_dict().items()}
+    report, left_out = model_gradient_report(model, counts(), "b", 300, timings=1, progress=False)
+    assert {"ARM", "Enumerate", "Rebar"} <= set(report.estimator)
+    assert not report.refused.any()
+    assert (report.z[report.unbiased] < 4).all()
+    assert "ScoreFunction(Learned)" in left_out
+    report, _ = model_gradient_report(model, counts(), "z", 300, timings=1, progress=False)
+    assert {"Pathwise", "MeasureValued", "ScoreFunction"} <= set(report.estimator)
+    assert "draws of" in report.attrs["reference"]
+    assert (report.z[report.unbiased] < 4).all()
+    assert report.attrs["best_unbiased"].startswith("Pathwise")
+    assert model.training
+    assert all(p.equal(model.state_dict()[n]) for n, p in before.items())
+
+
+def test_a_models_report_with_joint_trajectories():
+    torch.manual_seed(0)
+    model = MODELS["discrete_leave_one_out"](NegativeBinomial(), objective=IWAE(4))
+    report, left_out = model_gradient_report(sharpen(model), counts(), "y", 200, timings=1, progress=False)
+    assert set(report.estimator) == {"ScoreFunction", LOO}
+    assert set(report.evaluations) == {4}
+    assert "importance-weighted bound" in left_out["GumbelSoftmax"]
+    assert (report.z.abs() < 4).all()

@@ -1,0 +1,90 @@
+"""The cases of the conformance table: each unbiased estimator on each kind of node, in each position of a graph."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import zlib
+from typing import NamedTuple
+
+import torch
+
+from .conformance import KINDS, TABLE, UNBIASED, Row
+from .graphs import THREE, Graph, above, below, independent, single
+from .oracle import exact
+from .zscore import blocks, measure, warm_up
+
+BY_NAME = {row.name: row for row in TABLE}
+oracle = functools.cache(exact)
+
+
+class Case(NamedTuple):
+    graph: Graph
+    rows: dict[str, Row]
+    num_samples: int | None = None
+
+    @property
+    def id(self) -> str:
+        names = ",".join(dict.fromkeys(row.name for row in self.rows.values()))
+        return f"{names}-{self.graph.name}-{'nested' if self.num_samples is None else 'joint'}"
+
+
+def uniform(row: Row, graph: Graph, num_samples: int | None = None) -> Case:
+    """Put the row's estimator on all nodes that it fits, on the others what differs from it."""
+    other = {kind: BY_NAME["pathwise" if kind.startswith("normal") else "score_loo_2"] for kind in KINDS}
+    return Case(graph, {n.name: row if n.kind in row.kinds else other[n.kind] for n in graph.nodes}, num_samples)
+
+
+def cases() -> list[Case]:
+    """Each row alone; beside, below and above another node; in threes; nested and joint. Then mixtures."""
+    found = []
+    for row in UNBIASED:
+        partner = "categorical" if row.name.startswith("pathwise") else "normal"
+        graphs = list(THREE)
+        for kind in row.kinds:
+            found += [uniform(row, single(kind)), uniform(row, independent(kind, partner))]
+            graphs += [below(kind, partner), above(kind, partner)]
+        found += [uniform(row, graph) for graph in graphs]
+        if row.joint and row.name != "score_loo_4":  # in joint trajectories it is score_loo_2
+            found += [uniform(row, graph, 3) for graph in graphs]
+    for y, b, z in itertools.product(
+        ("enumerate", "score_critic", "score_learned"),
+        ("enumerate", "score_critic", "score_loo_4"),
+        ("pathwise_2", "score_moving"),
+    ):
+        found.append(Case(THREE[0], {"y": BY_NAME[y], "b": BY_NAME[b], "z": BY_NAME[z]}))
+    return found
+
+
+class Outcome(NamedTuple):
+    """How far an estimate is from the exact value and gradient.
+
+    Attributes
+    ----------
+    z
+        Largest score over the components.
+    error
+        Largest standard error, as a share of the exact gradient's norm (of the node that the component belongs to).
+    replicates
+        Draws that the means are taken over.
+    """
+
+    z: float
+    error: float
+    replicates: int
+
+
+def judge(case: Case, precision: float, attempt: int = 0) -> Outcome:
+    """Compare with the exact gradient, to a ``precision`` as a share of its norm; each attempt has its own seed."""
+    torch.manual_seed(zlib.crc32(f"{case.id}{attempt or ''}".encode()))
+    value, by_name = oracle(case.graph)
+    gradient = torch.cat([g.flatten() for g in by_name.values()])
+    norms = blocks(case.graph, by_name)
+    estimators = {name: row.make() for name, row in case.rows.items()}
+    if any(row.stateful for row in case.rows.values()):
+        warm_up(case.graph, estimators, case.num_samples)
+    found = measure(case.graph, estimators, precision * norms, case.num_samples)
+    floor = 1e-7 * norms  # quadrature's own error, where an estimator has no variance
+    of_gradient = ((found.gradient - gradient).abs() / (found.error + floor)).max()
+    of_value = (found.value - value).abs() / (found.value_error + 1e-7)
+    return Outcome(max(of_gradient.item(), of_value.item()), (found.error / norms).max().item(), found.count)

@@ -1,0 +1,64 @@
+"""Model, data and trainer of a configuration, made as ``vaekit fit`` makes them, with nothing run."""
+
+from __future__ import annotations
+
+from vaekit.cli.lightning import VaekitCLI, command_line, config_of
+from vaekit.exceptions import CheckpointError, ConfigError
+from vaekit.models import VAE
+from vaekit.models.checkpoint import read_checkpoint
+
+
+class Built(VaekitCLI):
+    """A command line that stops before it would train."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+
+def built(arguments: list[str], checkpoint: str | None = None) -> Built:
+    """Make what a configuration describes.
+
+    Parameters
+    ----------
+    arguments
+        Options of ``vaekit fit``.
+    checkpoint
+        Weights of the model; without a ``--config`` its configuration is taken as well. None: the model is as it
+        would be at the start of its training.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration cannot be used, or there is none.
+    CheckpointError
+        If the checkpoint cannot be read, or does not fit the model.
+    """
+    if "--config" not in {argument.partition("=")[0] for argument in arguments}:
+        if checkpoint is None:
+            raise ConfigError("which model? pass --config FILE.yaml, or --ckpt FILE.ckpt of a trained one")
+        arguments = ["--config", config_of(checkpoint), *arguments]
+    cli = command_line(["fit", *arguments], Built)
+    assert isinstance(cli, Built)
+    if checkpoint is None:
+        cli.model.networks.likelihood.start_at(cli.datamodule.mean)
+    else:
+        load_weights(cli.model, checkpoint)
+    return cli
+
+
+def load_weights(model: VAE, path: str) -> None:
+    """Give a model the weights of a checkpoint; its estimators may be others than in the training.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights do not fit.
+    """
+    try:
+        found = model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
+    except (RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{path}: its weights do not fit the model of the configuration: {error}") from error
+    if wrong := [key for key in (*found.missing_keys, *found.unexpected_keys) if ".estimator." not in key]:
+        raise CheckpointError(
+            f"{path}: its weights do not fit the model of the configuration: {', '.join(wrong[:4])} in one of them only"
+        )
