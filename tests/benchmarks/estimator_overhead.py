@@ -72,7 +72,7 @@ ESTIMATORS: dict[str, Callable[[], E.Estimator]] = {
     "DisARM": E.DisARM,
     "MuProp": E.MuProp,
     "REBAR": E.Rebar,
-    "RELAX": lambda: E.Relax(network(VARIABLES * CATEGORIES)),
+    "RELAX": lambda: E.Relax(network(VARIABLES * CATEGORIES + PIXELS)),
     "local expectation": E.LocalExpectation,
     "measure-valued": E.MeasureValued,
 }

@@ -104,3 +104,22 @@ def test_float32_draws_and_gradients_are_finite(family):
     assert draws.isfinite().all()
     for output in (draws.sum(), q.log_prob(draws.detach()).sum()):
         assert all(g.isfinite().all() for g in torch.autograd.grad(output, parameters, retain_graph=True))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("family", [f for f in FAMILIES if "laplace" not in f.name], ids=lambda f: f.name)
+def test_gradients_under_vmap_and_compile(family):  # torch's own Laplace.sample fails under vmap
+    parameters = torch.tensor(family.parameters, dtype=torch.float64).repeat(4, 1)
+
+    def draw(row: torch.Tensor) -> torch.Tensor:
+        return family.make(*row.unbind(-1)).rsample()
+
+    torch.distributions.Distribution.set_default_validate_args(False)  # validation asks for values, anywhere in torch
+    try:
+        torch.compiler.reset()
+        gradient = torch.vmap(torch.func.grad(draw), randomness="different")(parameters)
+        compiled = torch.compile(draw, fullgraph=True, backend="eager")(parameters.requires_grad_())
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(True)
+    assert gradient.isfinite().all()
+    assert torch.autograd.grad(compiled.sum(), parameters)[0].isfinite().all()

@@ -89,8 +89,10 @@ def measure(
             with quiet_random(seed, target.params):
                 try:
                     rows[name] = _moments(target, item, draws, known, max_seconds, bar)
-                except EstimatorError as error:
-                    rows[name] = {"refused": str(error)}
+                except (EstimatorError, RuntimeError) as error:
+                    if not isinstance(error, EstimatorError) and "numpy()" not in str(error):
+                        raise
+                    rows[name] = {"refused": str(error)}  # a NumPy cost has no path, and torch says so
                     bar.update(draws)
     served = [name for name, row in rows.items() if "refused" not in row]
     if not served:

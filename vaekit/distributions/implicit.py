@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 LOG_NEGLIGIBLE = 36.0  # integrals stop where the density has fallen by a factor of exp(-36), about 2e-16
-_NODES, _WEIGHTS = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(48))
+_NODES, _WEIGHTS = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(32))
 
 Velocity = Callable[..., tuple[Tensor, ...]]
 

@@ -11,7 +11,6 @@ from torch.distributions import register_kl
 
 from vaekit.distributions.implicit import LOG_NEGLIGIBLE, integrate, reparameterize
 
-
 ROUNDS = 24  # of proposals
 
 
