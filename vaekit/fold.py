@@ -92,20 +92,23 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
     total = functools.reduce(torch.add, (term.value for term in terms.values()))
     mean = {name: term.value.detach() for name, term in terms.items()}
     learning = []
+    all_equal = all(draw.equal_weights for draw in sample.draws.values())
     for node in reversed(sample.nodes):
         draw, estimator = sample.draws[node.name], sample.estimators[node.name]
         credited = [name for name in terms if node.name in influenced[name]]
-        if credited:
+        if credited and (estimator.corrects or estimator.keeps_state):
             credit = sum((mean[name] for name in credited), start=total - total.detach())
             weight = sample.row_weight(node.name)
-            credit = credit.expand(torch.broadcast_shapes(credit.shape, weight.shape))
-            credit = torch.where((weight != 0) | credit.isfinite(), credit, 0)
+            if all_equal:
+                credit, _ = torch.broadcast_tensors(credit, weight)
+            else:
+                credit = _mask(weight, credit)
             total = total + estimator.correction(draw, credit)
             if estimator.keeps_state:
                 learning.append((estimator, credit.detach(), weight))
         if not sample.joint:
-            total = _average(draw.weight, total)
-            mean = {name: _average(draw.weight.detach(), value) for name, value in mean.items()}
+            total = _average(draw, draw.weight, total)
+            mean = {name: _average(draw, draw.weight.detach(), value) for name, value in mean.items()}
     if sample.joint:  # all nodes share the axis of trajectories, whose weights are equal
         total, mean = total.mean(0), {name: value.mean(0) for name, value in mean.items()}
     for estimator, cost, weight in learning:  # now: an estimator may serve several nodes
@@ -118,7 +121,8 @@ def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:
     """Bring each term to ``[S_n, ..., S_1, *batch]``, with size 1 where an axis is absent; refuse other shapes."""
     shapes = [draw.weight.shape for draw in sample.draws.values()]
     rank, batch = max(map(len, shapes)), sample.batch
-    full = torch.broadcast_shapes(*shapes, batch)
+    padded_shapes = [[1] * (rank - len(shape)) + list(shape) for shape in (*shapes, batch)]
+    full = [next((size for size in axis if size != 1), 1) for axis in zip(*padded_shapes, strict=True)]
     aligned = {}
     for name, term in terms.items():
         label = "the cost" if name == "cost" else f"cost term {name!r}"
@@ -141,12 +145,16 @@ def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:
     return aligned
 
 
-def _average(weight: Tensor, value: Tensor) -> Tensor:
-    """Return the weighted sum over rows; a row of weight 0 may hold an infinity or a NaN."""
-    if weight.shape[0] == 1 and not weight.requires_grad:
+def _average(draw: Draw, weight: Tensor, value: Tensor) -> Tensor:
+    """Return the weighted sum over rows, whose weights sum to 1."""
+    if value.shape[0] == 1 and not weight.requires_grad:
         return value.squeeze(0)
-    value = torch.where((weight != 0) | value.isfinite(), value, 0)
-    return (weight * value).sum(0)
+    return value.mean(0) if draw.equal_weights else (weight * _mask(weight, value)).sum(0)
+
+
+def _mask(weight: Tensor, value: Tensor) -> Tensor:
+    """Return ``value`` in the shape of both; a row of weight 0 may hold an infinity or a NaN, which become 0."""
+    return torch.where((weight != 0) | value.isfinite(), value, 0)
 
 
 def require_paths(sample: Sample, terms: Mapping[str, Term]) -> None:

@@ -104,7 +104,8 @@ def sample(
                 f"node {node.name!r} ({describe(q)}) has batch shape {list(own)}, but the batch shape of the graph is "
                 f"{list(batch)}: all nodes share one number of batch dimensions (after the axes of rows)"
             )
-        batch = torch.broadcast_shapes(batch, own[len(own) - len(batch) :])
+        inner = own[len(own) - len(batch) :]
+        batch = batch if inner == batch else torch.broadcast_shapes(batch, inner)
         later = [resolved[n.name] for n in nodes[depth + 1 :]]
         budgeted = rows * math.prod([e.num_samples for e in later if isinstance(e, Estimator)])
         estimator = _resolve(node, q, resolved[node.name], node.name in undifferentiable, budgeted, num_samples)
@@ -118,7 +119,7 @@ def sample(
                 q = q.expand(torch.Size([1] * (len(batch) + depth - len(own))) + own)
             draw = estimator.draw(q)
         else:
-            draw = estimator.draw(q.expand(torch.Size([num_samples]) + own[len(own) - len(batch) :]), torch.Size())
+            draw = estimator.draw(q.expand(torch.Size([num_samples]) + inner), torch.Size())
         draws[node.name] = draw._replace(context=context, outer=outer)
         if num_samples is None:
             outer = (draw.weight.detach(), *outer)

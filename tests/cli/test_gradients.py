@@ -7,10 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from test_commands import no_account, wandb_keys  # noqa: F401  (no credentials: a fresh machine)
 
 from vaekit.cli.main import main
-
-from .test_commands import no_account, wandb_keys  # noqa: F401  (no credentials: a fresh machine)
 
 CONFIG = Path(__file__).parents[2] / "configs/pbmc_mixed.yaml"
 QUICK = ("--draws", "8", "--batch-size", "8")
@@ -29,7 +28,8 @@ def test_table_files_and_wandb(tmp_path, capsys):
     assert [row.split()[0] for row in rows] == ["Enumerate", "GumbelSoftmax", "Pathwise"]
     assert all(len(row) <= 100 for row in rows)
     assert shown.out.count("best unbiased, by variance x time: ") == 2
-    assert "best unbiased, by variance x time: Enumerate" in shown.out
+    best = next(line.split(": ")[1] for line in shown.out.splitlines() if line.startswith("best unbiased"))
+    assert best in ("Enumerate", "LocalExpectation", "MeasureValued")  # exact ones: the fastest of them
     assert shown.out.count("best of all, by mean squared error x time: ") == 2
     assert "left out: ScoreFunction(Learned): needs its own network" in shown.out
     assert "untrained weights" in shown.out

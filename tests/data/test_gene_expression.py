@@ -191,7 +191,7 @@ def test_impossible_arguments(arguments, message):
     [
         ({"label_key": "cell_tipe"}, r"label_key='cell_tipe': cells.h5ad|did you mean 'cell_type'"),
         ({"batch_key": "batches"}, r"batch_key='batches'.*did you mean 'batch'"),
-        ({"layer": "X"}, r"layer='X': .*no such layer"),
+        ({"layer": "umi"}, r"layer='umi': .*no such layer"),
         ({"n_top_genes": 21}, r"n_top_genes=21: .*has 20 genes"),
     ],
 )

@@ -58,7 +58,8 @@ def load_weights(model: VAE, path: str) -> None:
         found = model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(f"{path}: its weights do not fit the model of the configuration: {error}") from error
-    if wrong := [key for key in (*found.missing_keys, *found.unexpected_keys) if ".estimator." not in key]:
+    keys = (*found.missing_keys, *found.unexpected_keys)
+    if wrong := [key for key in keys if not {"estimator", "_wanted"} & set(key.split("."))]:
         raise CheckpointError(
             f"{path}: its weights do not fit the model of the configuration: {', '.join(wrong[:4])} in one of them only"
         )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from vaekit.batch import Batch
 from vaekit.component import Component
 from vaekit.data.dataset import ResidentDataset, as_is
 from vaekit.data.splits import SPLITS, check_fractions

@@ -42,6 +42,8 @@ class Draw(NamedTuple):
     outer
         Weights of the rows of the nodes before this one, the closest first, each ``[its rows, *rows before, *batch]``;
         put in by the graph.
+    equal_weights
+        Whether all weights are known, without a look at them, to be ``1 / rows``: then no row needs masking.
     """
 
     value: Tensor
@@ -51,6 +53,7 @@ class Draw(NamedTuple):
     noise: Any = None
     context: Tensor | None = None
     outer: tuple[Tensor, ...] = ()
+    equal_weights: bool = False
 
 
 class Estimator(Component, nn.Module, ABC):
@@ -129,6 +132,11 @@ class Estimator(Component, nn.Module, ABC):
             whole remaining graph.
         """
         return cost.new_zeros(())
+
+    @property
+    def corrects(self) -> bool:
+        """Whether :meth:`correction` has anything to return."""
+        return type(self).correction is not Estimator.correction
 
     @property
     def keeps_state(self) -> bool:

@@ -31,6 +31,32 @@ def logits_of(q: Distribution) -> Tensor:
     return base_of(q)[0].logits  # type: ignore[attr-defined]
 
 
+def sample(q: Distribution, shape: torch.Size) -> Tensor:
+    """Return ``q.sample(shape)``, one-hot variables by inversion of their cumulative probabilities.
+
+    torch's way there is a softmax, a multinomial draw, a check of its input that waits for the device, and a
+    conversion of indices: several times the work.
+    """
+    if not is_one_hot(q):
+        return q.sample(shape)
+    categorical = base_of(q)[0]._categorical  # type: ignore[attr-defined]
+    # taken from whichever of the two q was made with: the other has lost zeros, or costs a softmax
+    probs = categorical.probs if "probs" in vars(categorical) else categorical.logits.exp()
+    below = probs.detach().cumsum(-1)
+    uniform = torch.rand((*shape, *below.shape[:-1], 1), dtype=below.dtype, device=below.device)
+    index = (uniform * below[..., -1:] >= below[..., :-1]).sum(-1, keepdim=True)
+    return below.new_zeros((*shape, *below.shape)).scatter_(-1, index, 1.0)
+
+
+def log_prob(q: Distribution, value: Tensor) -> Tensor:
+    """Return ``q.log_prob(value)`` at a value that is known to be in the support."""
+    if not is_one_hot(q):
+        return q.log_prob(value)
+    logits, declared = logits_of(q), base_of(q)[1]
+    chosen = value * logits.clamp_min(torch.finfo(logits.dtype).min)  # 0 * -inf would be NaN
+    return chosen.sum(tuple(range(-1 - declared, 0)))
+
+
 def num_states(q: Distribution) -> int | None:
     """Return the size of the support of ``q`` (all variables of an ``Independent`` together); None if infinite.
 

@@ -78,4 +78,4 @@ class GumbelSoftmax(Estimator):
             else:
                 discrete = torch.zeros_like(value).scatter_(-1, perturbed.argmax(-1, keepdim=True), 1.0)
             value = discrete.detach() + (value - value.detach())
-        return Draw(value, uniform_weight(value, q), None, q, noise)
+        return Draw(value, uniform_weight(value, q), None, q, noise, equal_weights=True)

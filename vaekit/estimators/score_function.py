@@ -8,6 +8,7 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, uniform_weight
 from vaekit.estimators.baselines import Baseline
+from vaekit.estimators.discrete import log_prob, sample
 from vaekit.exceptions import EstimatorError
 
 
@@ -59,7 +60,7 @@ class ScoreFunction(Estimator):
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
         """Draw without a gradient (see the base class)."""
         shape = self.shape(sample_shape)
-        value = q.sample(shape)
+        value = sample(q, shape)
         weight = None
         if self.baseline is not None:
             counterfactual = self.baseline.counterfactual(q)
@@ -72,9 +73,9 @@ class ScoreFunction(Estimator):
                 real, value = value.shape[0], torch.cat([value, counterfactual])
                 weight = uniform_weight(value, q) * (value.shape[0] / real)
                 weight[real:] = 0
-        log_prob = q.log_prob(value)
-        weight = uniform_weight(value, q, log_prob.dtype) if weight is None else weight.to(log_prob.dtype)
-        return Draw(value, weight, log_prob, q)
+        score = log_prob(q, value)
+        weight = uniform_weight(value, q, score.dtype) if weight is None else weight.to(score.dtype)
+        return Draw(value, weight, score, q, equal_weights=equal)
 
     def build(self, context_features: int, size: int) -> None:
         """Make the baseline's layers (see the base class)."""

@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, uniform_weight
-from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot
+from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, sample
 
 
 class StraightThrough(Estimator):
@@ -36,5 +36,5 @@ class StraightThrough(Estimator):
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
         """Draw discrete values with the gradient of their mean (see the base class)."""
         mean = base_of(q)[0].mean
-        value = q.sample(self.shape(sample_shape)) + (mean - mean.detach())
-        return Draw(value, uniform_weight(value, q), None, q)
+        value = sample(q, self.shape(sample_shape)) + (mean - mean.detach())
+        return Draw(value, uniform_weight(value, q), None, q, equal_weights=True)
