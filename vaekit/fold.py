@@ -99,10 +99,7 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
         if credited and (estimator.corrects or estimator.keeps_state):
             credit = sum((mean[name] for name in credited), start=total - total.detach())
             weight = sample.row_weight(node.name)
-            if all_equal:
-                credit, _ = torch.broadcast_tensors(credit, weight)
-            else:
-                credit = _mask(weight, credit)
+            credit = torch.broadcast_tensors(credit, weight)[0] if all_equal else _mask(weight, credit)
             total = total + estimator.correction(draw, credit)
             if estimator.keeps_state:
                 learning.append((estimator, credit.detach(), weight))

@@ -153,3 +153,14 @@ THREE = (
         ),
     ),
 )
+CHAIN = (
+    Graph(
+        "cat->bern->gauss->cat",
+        (
+            Node("v", "categorical", ("w",)),
+            Node("w", "normal", ("b",)),
+            Node("b", "bernoulli", ("y",)),
+            Node("y", "categorical"),
+        ),
+    ),
+)

@@ -112,6 +112,7 @@ def gradient_report(
 
     Examples
     --------
+    >>> import torch
     >>> from torch.distributions import Bernoulli
     >>> from vaekit.estimators import LeaveOneOut, ScoreFunction, StraightThrough
     >>> phi = torch.zeros((), dtype=torch.float64, requires_grad=True)

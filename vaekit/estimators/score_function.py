@@ -61,21 +61,20 @@ class ScoreFunction(Estimator):
         """Draw without a gradient (see the base class)."""
         shape = self.shape(sample_shape)
         value = sample(q, shape)
-        weight = None
-        if self.baseline is not None:
-            counterfactual = self.baseline.counterfactual(q)
-            if counterfactual is not None:
-                if not shape:
-                    raise EstimatorError(
-                        f"{type(self.baseline).__name__} adds a counterfactual row, which joint trajectories "
-                        "(num_samples=K of expectation) have no place for; use LeaveOneOut() there"
-                    )
-                real, value = value.shape[0], torch.cat([value, counterfactual])
-                weight = uniform_weight(value, q) * (value.shape[0] / real)
-                weight[real:] = 0
+        counterfactual = None if self.baseline is None else self.baseline.counterfactual(q)
+        if counterfactual is None:
+            score = log_prob(q, value)
+            return Draw(value, uniform_weight(value, q, score.dtype), score, q, equal_weights=True)
+        if not shape:
+            raise EstimatorError(
+                f"{type(self.baseline).__name__} adds a counterfactual row, which joint trajectories "
+                "(num_samples=K of expectation) have no place for; use LeaveOneOut() there"
+            )
+        real, value = value.shape[0], torch.cat([value, counterfactual])
         score = log_prob(q, value)
-        weight = uniform_weight(value, q, score.dtype) if weight is None else weight.to(score.dtype)
-        return Draw(value, weight, score, q, equal_weights=equal)
+        weight = uniform_weight(value, q, score.dtype) * (value.shape[0] / real)
+        weight[real:] = 0
+        return Draw(value, weight, score, q)
 
     def build(self, context_features: int, size: int) -> None:
         """Make the baseline's layers (see the base class)."""
