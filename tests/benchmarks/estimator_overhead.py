@@ -1,16 +1,16 @@
 """What a training step costs through ``vaekit.evaluate``: beside plain torch, and beside Pyro.
 
 One step (forward, backward, Adam) of a VAE with 20 categorical variables of 10 categories: encoder 784-256-200,
-decoder 200-256-784, Bernoulli pixels, 100 images of random bits. All contestants have the same networks and the
-same fused Adam. They take turns, round by round, in one process; a ratio is worked out within each round, and the
-table shows its median over rounds with the middle half of them in brackets.
+decoder 200-256-784, Bernoulli pixels, 100 images of random bits. All contestants have the same networks,
+reconstruction and fused Adam. They take turns, round by round, in one process; a ratio is worked out within each
+round, and the table shows its median over rounds with the middle half of them in brackets.
 
   hand-written   what one would write for this one estimator in plain torch, with no distributions and no checks;
                  estimators without such a step are compared with its leave-one-out step of 2 samples
   vaekit         reconstruction and KL as two functions, given to vaekit.evaluate on every step
   Pyro           TraceGraph_ELBO as its tutorials write it, also vectorized over particles, and that without validation
   host sync      whether forward and backward ever wait for a value (item, bool, nonzero), which stalls an accelerator;
-                 "torch" where only the distribution's own checks of its parameters do so
+                 "torch" where only torch's own check of the distribution's parameters does so
   one graph      whether torch.compile (inductor) takes forward and loss as one graph, and the ratio to the eager
                  step when it does
 
@@ -159,6 +159,12 @@ def training_step(loss: Callable[[], Tensor], *modules: nn.Module) -> Step:
     return step
 
 
+def hand_written_step(x: Tensor, name: str) -> Step:
+    """Make a step of plain torch."""
+    nets = Networks()
+    return training_step(lambda: HAND_WRITTEN[name](nets, x), nets)
+
+
 def our_step(x: Tensor, estimator: E.Estimator, named: bool = False, compiled: bool = False) -> Step:
     """Make a step of vaekit's."""
     nets = Networks()
@@ -280,14 +286,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--only", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS), metavar="NAME", help="these estimators alone"
     )
     add("--no-compile", action="store_true", help="leave torch.compile out")
-    add("--threads", type=int, default=1, metavar="N", help="threads; two make small steps slower on shared cores (1)")
     options = parser.parse_args(arguments)
     if options.quick:
         options.rounds, options.share, options.no_compile = 4, 0.02, True
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)  # two make small steps slower on shared cores
     torch.manual_seed(0)
     x = torch.bernoulli(torch.full((BATCH, PIXELS), 0.5))
-    figures = {"estimators": compare_by_hand(x, options), "pyro": compare_pyro(x, options), "threads": options.threads}
+    figures = {"estimators": compare_by_hand(x, options), "pyro": compare_pyro(x, options)}
     print(json.dumps(figures))
     return 0
 
@@ -295,30 +300,26 @@ def main(arguments: list[str] | None = None) -> int:
 def compare_by_hand(x: Tensor, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure every estimator beside its hand-written step, and print the table."""
     steps: dict[str, Step] = {}
-    for name in [*options.only, *([] if REFERENCE in options.only else [REFERENCE])]:
+    for name in dict.fromkeys([*options.only, REFERENCE]):
+        steps[name] = our_step(x, ESTIMATORS[name]())
         if name in HAND_WRITTEN:
-            nets = Networks()
-            steps[f"{name} by hand"] = training_step(lambda f=HAND_WRITTEN[name], n=nets: f(n, x), nets)  # type: ignore[misc]
-        if name in options.only:
-            steps[name] = our_step(x, ESTIMATORS[name]())
+            steps[f"{name} by hand"] = hand_written_step(x, name)
     times = measure(steps, options.rounds, options.share)
-    print(
-        f"{'estimator':<22}{'ms':>8}{'by hand':>9}{'ratio':>7}  {'middle half':<16}{'target':>7}{'host sync':>11}  one graph"
-    )
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in options.only:
-        by_hand = times[f"{name if name in HAND_WRITTEN else REFERENCE} by hand"]
-        row = {"estimator": name, "reference": name if name in HAND_WRITTEN else REFERENCE}
-        row |= {"milliseconds": 1e3 * statistics.median(times[name]), "by_hand": 1e3 * statistics.median(by_hand)}
-        row |= ratio(times[name], by_hand) | {"target": TARGETS.get(name)}
-        row["host_sync"] = host_sync(x, ESTIMATORS[name]())
-        row["one_graph"] = None if options.no_compile else one_graph(x, ESTIMATORS[name], row["milliseconds"] / 1e3)
-        rows.append(row)
+        reference = name if name in HAND_WRITTEN else REFERENCE
+        eager, by_hand = (statistics.median(times[key]) for key in (name, f"{reference} by hand"))
+        row = {"estimator": name, "reference": reference, "milliseconds": 1e3 * eager, "by_hand": 1e3 * by_hand}
+        row |= ratio(times[name], times[f"{reference} by hand"]) | {"target": TARGETS.get(name)}
+        rows.append(row | {"one_graph": "-" if options.no_compile else one_graph(x, ESTIMATORS[name], eager)})
+    print(
+        f"{'estimator':<22}{'ms':>8}{'by hand':>9}{'ratio':>7}  {'middle half':<16}{'target':>6}  host sync  one graph"
+    )
+    for row in rows:  # only now: after a dispatch mode was on, torch.compile refuses what it took before
+        row["host_sync"] = host_sync(x, ESTIMATORS[row["estimator"]]())
         print(
-            f"{name:<22}{row['milliseconds']:>8.2f}{row['by_hand']:>9.2f}{row['ratio']:>7.2f}  "
-            f"[{row['low']:.2f}, {row['high']:.2f}]".ljust(64)
-            + f"{row['target'] or '':>7}{row['host_sync']:>11}  {row['one_graph'] or '-'}",
-            flush=True,
+            f"{row['estimator']:<22}{row['milliseconds']:>8.2f}{row['by_hand']:>9.2f}{row['ratio']:>7.2f}  "
+            f"{spread(row):<16}{row['target'] or '':>6}  {row['host_sync']:<9}  {row['one_graph']}"
         )
     return rows
 
@@ -326,28 +327,27 @@ def compare_by_hand(x: Tensor, options: argparse.Namespace) -> list[dict[str, An
 def compare_pyro(x: Tensor, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure the score function beside Pyro's, with 1 and 2 samples, and print the table."""
     rows: list[dict[str, Any]] = []
-    for samples, name in ((1, "score function"), (2, "leave-one-out, 2")):
-        kinds = {"TraceGraph_ELBO": (False, True), "vectorized": (True, True), "vectorized, unchecked": (True, False)}
+    kinds = {"TraceGraph_ELBO": (False, True), "vectorized": (True, True), "vectorized, unchecked": (True, False)}
+    for samples, name in ((1, "score function"), (2, REFERENCE)):
         steps = {kind: pyro_step(x, samples, *flags) for kind, flags in kinds.items() if samples > 1 or not flags[0]}
-        nets = Networks()
-        by_hand = HAND_WRITTEN[name]
-        steps |= {"by hand": training_step(lambda f=by_hand, n=nets: f(n, x), nets)}  # type: ignore[misc]
-        times = measure(steps | {"vaekit": our_step(x, ESTIMATORS[name]())}, options.rounds, options.share)
-        for kind in kinds:
-            if kind in times:
-                found = {"over_vaekit": ratio(times[kind], times["vaekit"])}
-                found["over_hand_written"] = ratio(times[kind], times["by hand"])
-                rows.append({"samples": samples, "pyro": kind, **found})
-    print(f"\n{'Pyro':<24}{'samples':>8}{'over vaekit':>13}  {'middle half':<16}{'target':>7}{'over by hand':>14}")
+        ours = {"by hand": hand_written_step(x, name), "vaekit": our_step(x, ESTIMATORS[name]())}
+        times = measure(steps | ours, options.rounds, options.share)
+        for kind in steps:
+            found = ratio(times[kind], times["vaekit"]) | {"by_hand": ratio(times[kind], times["by hand"])["ratio"]}
+            target = PYRO_TARGET if samples == 2 and kind == "TraceGraph_ELBO" else None
+            rows.append({"pyro": kind, "samples": samples, **found, "target": target})
+    print(f"\n{'Pyro':<24}{'samples':>8}{'over vaekit':>13}  {'middle half':<16}{'target':>6}{'over by hand':>14}")
     for row in rows:
-        found = row["over_vaekit"]
-        target = PYRO_TARGET if row["samples"] == 2 and row["pyro"] == "TraceGraph_ELBO" else ""
-        spread = f"[{found['low']:.2f}, {found['high']:.2f}]"
         print(
-            f"{row['pyro']:<24}{row['samples']:>8}{found['ratio']:>13.2f}  {spread:<16}{target:>7}"
-            f"{row['over_hand_written']['ratio']:>14.2f}"
+            f"{row['pyro']:<24}{row['samples']:>8}{row['ratio']:>13.2f}  {spread(row):<16}"
+            f"{row['target'] or '':>6}{row['by_hand']:>14.2f}"
         )
     return rows
+
+
+def spread(row: dict[str, Any]) -> str:
+    """Return the middle half, for a table."""
+    return f"[{row['low']:.2f}, {row['high']:.2f}]"
 
 
 if __name__ == "__main__":

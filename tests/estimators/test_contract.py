@@ -215,3 +215,8 @@ def test_names_of_the_table_are_unique_and_cover_the_catalogue() -> None:
     exported = {getattr(package, name) for name in package.__all__}
     estimators = {c for c in exported if issubclass(c, Estimator) and c is not Estimator}
     assert estimators == {type(row.make()) for row in TABLE}
+
+
+@by_row
+def test_says_whether_it_is_biased(row: Row) -> None:
+    assert row.make().unbiased == row.unbiased

@@ -13,9 +13,6 @@ from vaekit.component import Component
 from vaekit.estimators import Baseline, Estimator, ScoreFunction
 from vaekit.exceptions import VaekitError
 
-# They differentiate the cost through the value, and are unbiased all the same (where that path is all of it).
-_UNBIASED_BY_PATH = ("Pathwise", "Rebar", "Relax", "MuProp")
-
 
 def is_unbiased(estimator: Any) -> bool:
     """Tell whether an estimator is known to be unbiased; a dictionary of them, if all are.
@@ -31,14 +28,7 @@ def is_unbiased(estimator: Any) -> bool:
     """
     if isinstance(estimator, Mapping):
         return all(map(is_unbiased, estimator.values()))
-    known = getattr(estimator, "unbiased", None)
-    if isinstance(known, bool):
-        return known
-    if not isinstance(estimator, Estimator):
-        return True
-    if estimator.stick_the_landing:
-        return False
-    return not estimator.relies_on_path or type(estimator).__name__ in _UNBIASED_BY_PATH
+    return not isinstance(estimator, Estimator) or (estimator.unbiased and not estimator.stick_the_landing)
 
 
 def label(component: Any) -> str:

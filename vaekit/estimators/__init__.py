@@ -17,10 +17,12 @@ from vaekit.estimators.reinmax import ReinMax
 from vaekit.estimators.relax import Relax
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.estimators.straight_through import StraightThrough
+from vaekit.estimators.temperature import Annealed
 from vaekit.estimators.unordered_set import UnorderedSet
 
 __all__ = [
     "ARM",
+    "Annealed",
     "Baseline",
     "DisARM",
     "Draw",

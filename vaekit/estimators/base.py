@@ -72,6 +72,8 @@ class Estimator(Component, nn.Module, ABC):
         Whether the expected forward value is the true expectation (a relaxation's is not).
     joint
         Whether it can draw one row on an axis of joint trajectories.
+    unbiased
+        Whether its gradient is unbiased for every cost that it accepts.
     stick_the_landing
         Whether it takes the score out of a cost that holds log q at the value (see ``Pathwise``).
     """
@@ -79,6 +81,7 @@ class Estimator(Component, nn.Module, ABC):
     relies_on_path: ClassVar[bool] = False
     exact_value: ClassVar[bool] = True
     joint: ClassVar[bool] = True
+    unbiased: ClassVar[bool] = True
     stick_the_landing: bool = False
 
     def __init__(self, num_samples: int = 1) -> None:
@@ -119,6 +122,9 @@ class Estimator(Component, nn.Module, ABC):
         size
             Number of values of the node's event, flattened.
         """
+
+    def advance(self, progress: float) -> None:
+        """Take note of how far training is, in 0..1: schedules follow it; here, nothing."""
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return a term with value 0 whose gradient is what the values do not carry; here, nothing.

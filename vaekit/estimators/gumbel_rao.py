@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, uniform_weight
-from vaekit.estimators.discrete import is_bernoulli, is_one_hot, logits_of
+from vaekit.estimators.base import Draw, uniform_weight
+from vaekit.estimators.discrete import is_bernoulli, logits_of
 from vaekit.estimators.noise import conditional_gumbel, conditional_logistic, zero_with_gradient
+from vaekit.estimators.temperature import Annealed, TemperedEstimator
 from vaekit.exceptions import EstimatorError
 
 
-class GumbelRao(Estimator):
+class GumbelRao(TemperedEstimator):
     r"""Use the discrete value forward, and backward the mean of softmaxes over noise that leads to that value.
 
     .. math:: \nabla_\phi \approx E\left[\nabla_\phi\, \mathrm{softmax}((\log \pi + g) / \tau)
@@ -31,7 +31,7 @@ class GumbelRao(Estimator):
     Parameters
     ----------
     temperature
-        Positive; kept as the buffer ``temperature``, so that a schedule can change it and a checkpoint keeps it.
+        Positive, or a schedule (:class:`Annealed`). The current one is the buffer ``temperature``.
     num_inner
         Draws of the noise for each value.
     num_samples
@@ -43,22 +43,11 @@ class GumbelRao(Estimator):
         If the temperature is not positive, or ``num_inner`` is less than 1.
     """
 
-    relies_on_path = True
-
-    def __init__(self, temperature: float = 0.5, num_inner: int = 10, num_samples: int = 1) -> None:
-        super().__init__(num_samples)
-        if not temperature > 0:
-            raise EstimatorError(f"GumbelRao: temperature is {temperature}, it must be positive")
+    def __init__(self, temperature: float | Annealed = 0.5, num_inner: int = 10, num_samples: int = 1) -> None:
+        super().__init__(temperature, num_samples)
         if num_inner < 1:
             raise EstimatorError(f"GumbelRao: num_inner is {num_inner}, it must be at least 1")
         self.num_inner = num_inner
-        self.temperature: Tensor
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
-
-    @classmethod
-    def fits(cls, q: Distribution) -> bool:
-        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
-        return is_bernoulli(q) or is_one_hot(q)
 
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
         """Draw discrete values with their averaged gradient (see the base class)."""

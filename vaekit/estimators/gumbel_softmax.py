@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, uniform_weight
-from vaekit.estimators.discrete import is_bernoulli, is_one_hot, logits_of
+from vaekit.estimators.base import Draw, uniform_weight
+from vaekit.estimators.discrete import is_bernoulli, logits_of
 from vaekit.estimators.noise import gumbel, logistic
-from vaekit.exceptions import EstimatorError
+from vaekit.estimators.temperature import Annealed, TemperedEstimator
 
 
-class GumbelSoftmax(Estimator):
+class GumbelSoftmax(TemperedEstimator):
     r"""Replace a one-hot value by a softmax of perturbed logits, and differentiate through it.
 
     .. math:: y = \mathrm{softmax}((\log \pi + g) / \tau), \quad g_k \sim \mathrm{Gumbel}(0, 1)
@@ -30,7 +29,7 @@ class GumbelSoftmax(Estimator):
     Parameters
     ----------
     temperature
-        Positive; kept as the buffer ``temperature``, so that a schedule can change it and a checkpoint keeps it.
+        Positive, or a schedule (:class:`Annealed`). The current one is the buffer ``temperature``.
     hard
         Whether values are one-hot.
     num_samples
@@ -42,25 +41,14 @@ class GumbelSoftmax(Estimator):
         If the temperature is not positive.
     """
 
-    relies_on_path = True
-
-    def __init__(self, temperature: float = 0.5, hard: bool = False, num_samples: int = 1) -> None:
-        super().__init__(num_samples)
-        if not temperature > 0:
-            raise EstimatorError(f"GumbelSoftmax: temperature is {temperature}, it must be positive")
-        self.temperature: Tensor
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
+    def __init__(self, temperature: float | Annealed = 0.5, hard: bool = False, num_samples: int = 1) -> None:
+        super().__init__(temperature, num_samples)
         self.hard = hard
 
     @property
     def exact_value(self) -> bool:  # type: ignore[override]
         """Whether values are true discrete ones, so that the forward value is exact."""
         return self.hard
-
-    @classmethod
-    def fits(cls, q: Distribution) -> bool:
-        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
-        return is_bernoulli(q) or is_one_hot(q)
 
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
         """Draw relaxed values (see the base class)."""

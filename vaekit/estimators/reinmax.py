@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, uniform_weight
-from vaekit.estimators.discrete import is_bernoulli, is_one_hot, logits_of
+from vaekit.estimators.base import Draw, uniform_weight
+from vaekit.estimators.discrete import is_bernoulli, logits_of
 from vaekit.estimators.noise import zero_with_gradient
-from vaekit.exceptions import EstimatorError
+from vaekit.estimators.temperature import Annealed, TemperedEstimator
 
 
-class ReinMax(Estimator):
+class ReinMax(TemperedEstimator):
     r"""Use the discrete value forward, and backward the gradients of two softmaxes: Heun's method.
 
     .. math:: \nabla_\phi \approx \left(2 J(\tfrac{\pi_\tau + z}{2}) - \tfrac12 J(\pi)\right) \nabla f(z), \quad
@@ -30,8 +30,8 @@ class ReinMax(Estimator):
     Parameters
     ----------
     temperature
-        Positive; 1 is the method of second order, warmer ones trade bias for variance. Kept as the buffer
-        ``temperature``, so that a schedule can change it and a checkpoint keeps it.
+        Positive; 1 is the method of second order, warmer ones trade bias for variance; or a schedule
+        (:class:`Annealed`). The current one is the buffer ``temperature``.
     num_samples
         Independent draws.
 
@@ -41,19 +41,8 @@ class ReinMax(Estimator):
         If the temperature is not positive.
     """
 
-    relies_on_path = True
-
-    def __init__(self, temperature: float = 1.0, num_samples: int = 1) -> None:
-        super().__init__(num_samples)
-        if not temperature > 0:
-            raise EstimatorError(f"ReinMax: temperature is {temperature}, it must be positive")
-        self.temperature: Tensor
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
-
-    @classmethod
-    def fits(cls, q: Distribution) -> bool:
-        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
-        return is_bernoulli(q) or is_one_hot(q)
+    def __init__(self, temperature: float | Annealed = 1.0, num_samples: int = 1) -> None:
+        super().__init__(temperature, num_samples)
 
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
         """Draw discrete values with their second-order gradient (see the base class)."""

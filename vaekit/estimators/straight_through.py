@@ -27,6 +27,7 @@ class StraightThrough(Estimator):
     """
 
     relies_on_path = True
+    unbiased = False
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:

@@ -143,6 +143,11 @@ class VAE(Component, pl.LightningModule):
         self._paths_checked = self._paths_checked or check
         return result
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Let the estimators' schedules follow the training."""
+        for estimator in self.estimators.values():
+            estimator.advance(min(1.0, self.global_step / self._total_steps))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the objective's loss, and log the true bound and its terms beside it."""
         kl_weight = self.objective.kl_weight(self.global_step, self._total_steps)
@@ -152,7 +157,10 @@ class VAE(Component, pl.LightningModule):
         if not all(estimator.exact_value for estimator in self.estimators.values()):
             with torch.no_grad():  # a relaxed value makes no bound: the logged one draws discrete values
                 terms = self.bound(batch).terms
-        self._log("train", terms, objective=loss.detach(), kl_weight=kl_weight)
+        warm = {
+            f"temperature_{n}": e.temperature.detach() for n, e in self.estimators.items() if hasattr(e, "temperature")
+        }
+        self._log("train", terms, objective=loss.detach(), kl_weight=kl_weight, **warm)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -1,0 +1,89 @@
+"""Temperatures: a value or a schedule, and what the estimators that have one share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.component import Component
+from vaekit.estimators.base import Estimator
+from vaekit.estimators.discrete import is_bernoulli, is_one_hot
+from vaekit.exceptions import EstimatorError
+
+
+class Annealed(Component):
+    r"""A temperature that falls (or rises) exponentially with training, then stays.
+
+    .. math:: \tau(p) = \tau_0 (\tau_1 / \tau_0)^{\min(1, p / s)}
+
+    at progress p in 0..1: ``max(end, exp(-rate * step))`` of Jang, Gu and Poole (2017) is the same curve.
+
+    Parameters
+    ----------
+    start, end
+        First and last temperature, positive.
+    share
+        s, the share of all training steps over which it moves, in (0, 1].
+
+    Raises
+    ------
+    EstimatorError
+        If a temperature is not positive, or the share not in (0, 1].
+
+    Examples
+    --------
+    >>> schedule = Annealed(1.0, 0.25, share=0.5)
+    >>> [schedule.at(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+    [1.0, 0.5, 0.25, 0.25]
+    """
+
+    def __init__(self, start: float = 1.0, end: float = 0.5, share: float = 0.5) -> None:
+        if not (start > 0 and end > 0):
+            raise EstimatorError(f"Annealed: temperature goes from {start} to {end}, both must be positive")
+        if not 0 < share <= 1:
+            raise EstimatorError(f"Annealed: share is {share}, of all training steps: it must lie in (0, 1]")
+        self.start, self.end, self.share = start, end, share
+
+    def at(self, progress: float) -> float:
+        """Return the temperature at a progress in 0..1."""
+        return self.start * (self.end / self.start) ** min(1.0, progress / self.share)
+
+
+class TemperedEstimator(Estimator):
+    """An estimator of Bernoulli and one-hot variables with a temperature: biased, through a gradient path.
+
+    Parameters
+    ----------
+    temperature
+        Positive, or a schedule. The current one is the buffer ``temperature``: a checkpoint keeps it.
+    num_samples
+        Independent draws.
+
+    Raises
+    ------
+    EstimatorError
+        If the temperature is not positive.
+    """
+
+    relies_on_path = True
+    unbiased = False
+
+    def __init__(self, temperature: float | Annealed, num_samples: int) -> None:
+        super().__init__(num_samples)
+        self.schedule = temperature if isinstance(temperature, Annealed) else None
+        first = temperature.start if isinstance(temperature, Annealed) else temperature
+        if not first > 0:
+            raise EstimatorError(f"{type(self).__name__}: temperature is {first}, it must be positive")
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.tensor(float(first)))
+
+    @classmethod
+    def fits(cls, q: Distribution) -> bool:
+        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
+        return is_bernoulli(q) or is_one_hot(q)
+
+    def advance(self, progress: float) -> None:
+        """Set the temperature that the schedule has at this progress (see the base class)."""
+        if self.schedule is not None:
+            self.temperature.fill_(self.schedule.at(progress))
