@@ -32,7 +32,8 @@ def test_committed_outputs(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_executes(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("VAEKIT_NOTEBOOK_EPOCHS", "3")
+    for name, few in {"EPOCHS": "3", "DRAWS": "500", "STEPS": "60"}.items():
+        monkeypatch.setenv(f"VAEKIT_NOTEBOOK_{name}", few)
     folder = tmp_path / "notebooks"  # so that it finds no run of the user's beside it
     folder.mkdir()
     notebook = nbformat.read(path, as_version=4)

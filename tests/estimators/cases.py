@@ -10,18 +10,36 @@ from typing import NamedTuple
 import torch
 
 from .conformance import KINDS, TABLE, UNBIASED, Row
-from .graphs import THREE, Graph, above, below, independent, single
+from .graphs import CHAIN, THREE, Graph, above, below, independent, single
 from .oracle import exact
-from .zscore import blocks, measure, warm_up
+from .zscore import LIMIT, blocks, measure, warm_up
 
 BY_NAME = {row.name: row for row in TABLE}
 oracle = functools.cache(exact)
 
 
 class Case(NamedTuple):
+    """A graph with estimators on its nodes.
+
+    Attributes
+    ----------
+    graph
+        The graph.
+    rows
+        A row of the conformance table for each node.
+    num_samples
+        Joint trajectories, or None.
+    row
+        Name of the row that the case is about.
+    position
+        Where that row's estimator stands.
+    """
+
     graph: Graph
     rows: dict[str, Row]
     num_samples: int | None = None
+    row: str = "mixture"
+    position: str = "in threes"
 
     @property
     def id(self) -> str:
@@ -29,24 +47,25 @@ class Case(NamedTuple):
         return f"{names}-{self.graph.name}-{'nested' if self.num_samples is None else 'joint'}"
 
 
-def uniform(row: Row, graph: Graph, num_samples: int | None = None) -> Case:
+def uniform(row: Row, graph: Graph, position: str, num_samples: int | None = None) -> Case:
     """Put the row's estimator on all nodes that it fits, on the others what differs from it."""
     other = {kind: BY_NAME["pathwise" if kind.startswith("normal") else "score_loo_2"] for kind in KINDS}
-    return Case(graph, {n.name: row if n.kind in row.kinds else other[n.kind] for n in graph.nodes}, num_samples)
+    rows = {n.name: row if n.kind in row.kinds else other[n.kind] for n in graph.nodes}
+    return Case(graph, rows, num_samples, row.name, position if num_samples is None else "joint")
 
 
 def cases() -> list[Case]:
-    """Each row alone; beside, below and above another node; in threes; nested and joint. Then mixtures."""
+    """Each row alone; beside, below and above another node; in threes, in a chain; nested, joint. Then mixtures."""
     found = []
     for row in UNBIASED:
         partner = "categorical" if row.name.startswith("pathwise") else "normal"
-        graphs = list(THREE)
+        graphs = [(graph, "in threes") for graph in THREE] + [(graph, "in chain") for graph in CHAIN]
         for kind in row.kinds:
-            found += [uniform(row, single(kind)), uniform(row, independent(kind, partner))]
-            graphs += [below(kind, partner), above(kind, partner)]
-        found += [uniform(row, graph) for graph in graphs]
+            found += [uniform(row, single(kind), "alone"), uniform(row, independent(kind, partner), "beside")]
+            graphs += [(below(kind, partner), "below"), (above(kind, partner), "above")]
+        found += [uniform(row, graph, position) for graph, position in graphs]
         if row.joint and row.name != "score_loo_4":  # in joint trajectories it is score_loo_2
-            found += [uniform(row, graph, 3) for graph in graphs]
+            found += [uniform(row, graph, position, 3) for graph, position in graphs]
     for y, b, z in itertools.product(
         ("enumerate", "score_critic", "score_learned"),
         ("enumerate", "score_critic", "score_loo_4"),
@@ -74,8 +93,11 @@ class Outcome(NamedTuple):
     replicates: int
 
 
-def judge(case: Case, precision: float, attempt: int = 0) -> Outcome:
-    """Compare with the exact gradient, to a ``precision`` as a share of its norm; each attempt has its own seed."""
+def judge(case: Case, precision: float, attempt: int = 0, limit: int = LIMIT) -> Outcome:
+    """Compare with the exact gradient, to a ``precision`` as a share of its norm; each attempt has its own seed.
+
+    Takes at most ``limit`` replicates (or one chunk of them more).
+    """
     torch.manual_seed(zlib.crc32(f"{case.id}{attempt or ''}".encode()))
     value, by_name = oracle(case.graph)
     gradient = torch.cat([g.flatten() for g in by_name.values()])
@@ -83,7 +105,7 @@ def judge(case: Case, precision: float, attempt: int = 0) -> Outcome:
     estimators = {name: row.make() for name, row in case.rows.items()}
     if any(row.stateful for row in case.rows.values()):
         warm_up(case.graph, estimators, case.num_samples)
-    found = measure(case.graph, estimators, precision * norms, case.num_samples)
+    found = measure(case.graph, estimators, precision * norms, case.num_samples, limit)
     floor = 1e-7 * norms  # quadrature's own error, where an estimator has no variance
     of_gradient = ((found.gradient - gradient).abs() / (found.error + floor)).max()
     of_value = (found.value - value).abs() / (found.value_error + 1e-7)

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from vaekit.estimators import Estimator
+from vaekit.sampling import sample
+from vaekit.signatures import parse
 from vaekit.stochastic_graph import evaluate
 
 from .conformance import CONTEXT_FEATURES
 from .graphs import Graph, as_expectation
 
 PILOT, CHUNK, LIMIT = 10_000, 40_000, 4_000_000
+EVALUATIONS = 64 * CHUNK  # of the cost, at most at a time
 PRECISION = 0.01  # largest standard error, as a share of the exact gradient's norm
 THRESHOLD = 4.0
 
@@ -59,21 +62,38 @@ def warm_up(graph: Graph, estimators: dict[str, Estimator], num_samples: int | N
             optimizer.step()
 
 
-def measure(graph: Graph, estimators: dict[str, Estimator], wanted: Tensor, num_samples: int | None = None) -> Moments:
+def num_rows(graph: Graph, estimators: dict[str, Estimator], num_samples: int | None = None) -> int:
+    """Return how often a replicate evaluates the cost."""
+    cost, q = as_expectation(graph, _leaves(graph, 1))
+    context = torch.zeros(1, CONTEXT_FEATURES, dtype=torch.float64)
+    with torch.random.fork_rng(devices=[]):
+        drawn = sample(parse(cost, q)[0], estimators, num_samples=num_samples, context=context)
+    return num_samples or math.prod(len(draw.weight) for draw in drawn.draws.values())
+
+
+def measure(
+    graph: Graph,
+    estimators: dict[str, Estimator],
+    wanted: Tensor,
+    num_samples: int | None = None,
+    limit: int = LIMIT,
+) -> Moments:
     """Draw as many replicates as a pilot says are needed for the ``wanted`` standard errors; drop the pilot.
 
     A rule that looked at the replicates it keeps would stop early where a skewed one happens to be small.
     """
-    _, pilot = replicate(graph, estimators, PILOT, num_samples)
+    size = min(CHUNK, EVALUATIONS // num_rows(graph, estimators, num_samples))
+    pieces = [min(size, PILOT - start) for start in range(0, PILOT, size)]
+    pilot = torch.cat([replicate(graph, estimators, piece, num_samples)[1] for piece in pieces])
     needed = int(1.3 * (pilot.var(0) / wanted.square()).max())
-    chunks = max(1, math.ceil(min(needed, LIMIT) / CHUNK))
+    chunks = max(1, math.ceil(min(max(needed, CHUNK), limit) / size))
     sums, squares = torch.zeros(()), torch.zeros(())
     for _ in range(chunks):
-        value, gradient = replicate(graph, estimators, CHUNK, num_samples)
+        value, gradient = replicate(graph, estimators, size, num_samples)
         difference = torch.cat([value[:, None], gradient], 1)
         difference[:, 1:] -= pilot.mean(0)  # for precision only
         sums, squares = sums + difference.sum(0), squares + difference.square().sum(0)
-    count = chunks * CHUNK
+    count = chunks * size
     mean = sums / count
     error = ((squares / count - mean.square()).clamp_min(0) / count).sqrt()
     return Moments(mean[0], error[0], mean[1:] + pilot.mean(0), error[1:], count)
