@@ -117,7 +117,9 @@ def sample(
                     found.check_budget(rows, f"the graph (all nodes up to {node.name!r} together)")
             if depth:
                 q = q.expand(torch.Size([1] * (len(batch) + depth - len(own))) + own)
-            draw = estimator.draw(q)
+            compared = [resolved[before.name].compares_rows for before in reversed(nodes[:depth])]
+            shared = tuple(axis for axis, compares in enumerate(compared, start=1) if compares)
+            draw = estimator.draw(q, shared=shared)
         else:
             draw = estimator.draw(q.expand(torch.Size([num_samples]) + inner), torch.Size())
         draws[node.name] = draw._replace(context=context, outer=outer)

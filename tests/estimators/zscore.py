@@ -86,7 +86,7 @@ def measure(
     pieces = [min(size, PILOT - start) for start in range(0, PILOT, size)]
     pilot = torch.cat([replicate(graph, estimators, piece, num_samples)[1] for piece in pieces])
     needed = int(1.3 * (pilot.var(0) / wanted.square()).max())
-    chunks = max(1, math.ceil(min(max(needed, CHUNK), limit) / size))
+    chunks = max(1, math.ceil(min(max(needed, PILOT), limit) / size))
     sums, squares = torch.zeros(()), torch.zeros(())
     for _ in range(chunks):
         value, gradient = replicate(graph, estimators, size, num_samples)

@@ -35,6 +35,7 @@ class ARM(Estimator):
     """
 
     joint = False
+    compares_rows = True
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
@@ -45,7 +46,7 @@ class ARM(Estimator):
         """Return two rows a pair."""
         return 2 * self.num_samples
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw pairs, and keep the uniform variables (see the base class)."""
         logits = logits_of(q)
         uniform = torch.rand(self.shape(sample_shape) + logits.shape, dtype=logits.dtype, device=logits.device)

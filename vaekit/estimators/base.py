@@ -74,6 +74,8 @@ class Estimator(Component, nn.Module, ABC):
         Whether it can draw one row on an axis of joint trajectories.
     unbiased
         Whether its gradient is unbiased for every cost that it accepts.
+    compares_rows
+        Whether its gradient is a difference between rows: deeper nodes then share their noise between these.
     stick_the_landing
         Whether it takes the score out of a cost that holds log q at the value (see ``Pathwise``).
     """
@@ -82,6 +84,7 @@ class Estimator(Component, nn.Module, ABC):
     exact_value: ClassVar[bool] = True
     joint: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True
+    compares_rows: ClassVar[bool] = False
     stick_the_landing: bool = False
 
     def __init__(self, num_samples: int = 1) -> None:
@@ -100,7 +103,7 @@ class Estimator(Component, nn.Module, ABC):
         return self.num_samples
 
     @abstractmethod
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw values from ``q``.
 
         Parameters
@@ -110,6 +113,9 @@ class Estimator(Component, nn.Module, ABC):
         sample_shape
             None: ``[self.num_samples]``. The empty shape: ``q`` has an axis of rows already (joint
             trajectories), and one value is drawn for each of them.
+        shared
+            Axes of the value, rows of earlier nodes, along which the noise is to be common, where this can be had: the
+            costs of these rows are compared, and differ less so.
         """
 
     def build(self, context_features: int, size: int) -> None:

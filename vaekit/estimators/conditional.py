@@ -52,6 +52,7 @@ class ConditionalEstimator(Estimator):
     """
 
     joint = False
+    compares_rows = True
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
@@ -66,19 +67,19 @@ class ConditionalEstimator(Estimator):
     def control_variate(self, draw: Draw, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
         """Return c(z) and c(z~), broadcastable to ``[num_samples, *batch]``; ``relaxed_cost``: of the relaxed rows."""
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw discrete values and the noise behind them (see the base class)."""
         binary, shape = is_bernoulli(q), self.shape(sample_shape)
         logits = logits_of(q).detach()
         logits = logits.expand(shape + logits.shape).contiguous().requires_grad_()
         if binary:
-            free = logits + logistic(logits)
+            free = logits + logistic(logits, shared)
             value = (free > 0).to(logits.dtype)
-            noise = Noise(logits, free, conditional_logistic(logits, value), True)
+            noise = Noise(logits, free, conditional_logistic(logits, value, shared), True)
         else:
-            free = logits.log_softmax(-1) + gumbel(logits)
+            free = logits.log_softmax(-1) + gumbel(logits, shared)
             value = torch.zeros_like(free).scatter_(-1, free.argmax(-1, keepdim=True), 1.0)
-            noise = Noise(logits, free, conditional_gumbel(logits, value), False)
+            noise = Noise(logits, free, conditional_gumbel(logits, value, shared), False)
         relaxed = self.relaxed_rows(noise)
         rows = value if relaxed is None else torch.cat([value, relaxed])
         weight = logits.new_zeros(len(rows), *[1] * (rows.dim() - len(q.event_shape) - 1))

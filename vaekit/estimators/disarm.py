@@ -49,6 +49,7 @@ class DisARM(Estimator):
     """
 
     joint = False
+    compares_rows = True
 
     def __init__(self, num_pairs: int = 1) -> None:
         if num_pairs < 1:
@@ -61,7 +62,7 @@ class DisARM(Estimator):
         """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
         return is_bernoulli(q) or is_one_hot(q)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw pairs (see the base class); the noise is the place of each category in the order."""
         logits = logits_of(q).detach()
         uniform = torch.rand((self.num_pairs, *logits.shape), dtype=logits.dtype, device=logits.device)

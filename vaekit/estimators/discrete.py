@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
 
+from vaekit.estimators.noise import open_shape
+
 
 def base_of(q: Distribution) -> tuple[Distribution, int]:
     """Return the distribution inside (nested) ``Independent`` and how many batch dimensions it declares as event."""
@@ -31,19 +33,26 @@ def logits_of(q: Distribution) -> Tensor:
     return base_of(q)[0].logits  # type: ignore[attr-defined]
 
 
-def sample(q: Distribution, shape: torch.Size) -> Tensor:
+def sample(q: Distribution, shape: torch.Size, shared: tuple[int, ...] = ()) -> Tensor:
     """Return ``q.sample(shape)``, one-hot variables by inversion of their cumulative probabilities.
+
+    Bernoulli and one-hot variables have common noise along the ``shared`` axes of the result.
 
     torch's way there is a softmax, a multinomial draw, a check of its input that waits for the device, and a
     conversion of indices: several times the work.
     """
     if not is_one_hot(q):
-        return q.sample(shape)
+        if not (shared and is_bernoulli(q)):
+            return q.sample(shape)
+        probs = base_of(q)[0].mean.detach()
+        uniform = torch.rand(open_shape(shape + probs.shape, shared), dtype=probs.dtype, device=probs.device)
+        return (uniform < probs).to(probs.dtype)
     categorical = base_of(q)[0]._categorical  # type: ignore[attr-defined]
     # taken from whichever of the two q was made with: the other has lost zeros, or costs a softmax
     probs = categorical.probs if "probs" in vars(categorical) else categorical.logits.exp()
     below = probs.detach().cumsum(-1)
-    uniform = torch.rand((*shape, *below.shape[:-1], 1), dtype=below.dtype, device=below.device)
+    open_axes = open_shape(shape + below.shape[:-1], shared)
+    uniform = torch.rand((*open_axes, 1), dtype=below.dtype, device=below.device)
     index = (uniform * below[..., -1:] >= below[..., :-1]).sum(-1, keepdim=True)
     return below.new_zeros((*shape, *below.shape)).scatter_(-1, index, 1.0)
 

@@ -59,7 +59,7 @@ class Enumerate(Estimator):
                 "budget, or use ScoreFunction(baseline=LeaveOneOut())"
             )
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """List all states with their probabilities (see the base class)."""
         if sample_shape is not None:
             raise EstimatorError("Enumerate lists all states and cannot draw single ones for joint trajectories")

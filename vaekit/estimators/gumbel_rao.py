@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, uniform_weight
-from vaekit.estimators.discrete import is_bernoulli, logits_of
+from vaekit.estimators.discrete import is_bernoulli, logits_of, sample
 from vaekit.estimators.noise import conditional_gumbel, conditional_logistic, zero_with_gradient
 from vaekit.estimators.temperature import Annealed, TemperedEstimator
 from vaekit.exceptions import EstimatorError
@@ -49,9 +49,9 @@ class GumbelRao(TemperedEstimator):
             raise EstimatorError(f"GumbelRao: num_inner is {num_inner}, it must be at least 1")
         self.num_inner = num_inner
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw discrete values with their averaged gradient (see the base class)."""
-        drawn, logits = q.sample(self.shape(sample_shape)), logits_of(q)
+        drawn, logits = sample(q, self.shape(sample_shape), shared), logits_of(q)
         conditional = conditional_logistic if is_bernoulli(q) else conditional_gumbel
         # the noise is held fixed: what is differentiated is the logits that it is added to
         perturbed = conditional(logits.detach(), drawn.expand(self.num_inner, *drawn.shape))

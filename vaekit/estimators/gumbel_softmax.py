@@ -50,12 +50,12 @@ class GumbelSoftmax(TemperedEstimator):
         """Whether values are true discrete ones, so that the forward value is exact."""
         return self.hard
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw relaxed values (see the base class)."""
         logits = logits_of(q)
         logits = logits.expand(self.shape(sample_shape) + logits.shape)
         binary = is_bernoulli(q)
-        noise = logistic(logits) if binary else gumbel(logits)
+        noise = logistic(logits, shared) if binary else gumbel(logits, shared)
         perturbed = logits + noise
         scaled = perturbed / self.temperature.to(logits.dtype)
         value = scaled.sigmoid() if binary else scaled.softmax(-1)

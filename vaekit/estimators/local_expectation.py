@@ -34,6 +34,7 @@ class LocalExpectation(Estimator):
     """
 
     joint = False
+    compares_rows = True
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
@@ -47,7 +48,7 @@ class LocalExpectation(Estimator):
         others = 1 if is_bernoulli(q) else base.event_shape[0] - 1
         return self.num_samples * (1 + variables * others)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw vectors and list their neighbours; the noise is the probabilities that tell these apart."""
         if sample_shape is not None:
             raise EstimatorError("LocalExpectation lists values and cannot draw single ones for joint trajectories")

@@ -43,6 +43,7 @@ class MeasureValued(Estimator):
     """
 
     joint = False
+    compares_rows = True
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
@@ -55,7 +56,7 @@ class MeasureValued(Estimator):
         variables = base.batch_shape[len(base.batch_shape) - declared :].numel()
         return self.num_samples * (1 + variables * changes(base))
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw values, and append those with one variable perturbed (see the base class)."""
         if sample_shape is not None:
             raise EstimatorError("MeasureValued adds perturbed rows, which joint trajectories have no place for")

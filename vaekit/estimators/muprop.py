@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, average_outer, uniform_weight
-from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot
+from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, sample
 
 
 class MuProp(Estimator):
@@ -29,6 +29,7 @@ class MuProp(Estimator):
 
     relies_on_path = True
     joint = False
+    compares_rows = True
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
@@ -39,10 +40,10 @@ class MuProp(Estimator):
         """Return the draws, and the mean."""
         return self.num_samples + 1
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw discrete values, and add the mean as a leaf (see the base class)."""
         mean = base_of(q)[0].mean.detach().clone().requires_grad_()
-        real = q.sample(self.shape(sample_shape))
+        real = sample(q, self.shape(sample_shape), shared)
         value = torch.cat([real, mean[None]])
         weight = uniform_weight(value, q) * (len(value) / len(real))
         weight[len(real) :] = 0

@@ -7,18 +7,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def gumbel(like: Tensor) -> Tensor:
+def open_shape(shape: torch.Size, shared: tuple[int, ...]) -> list[int]:
+    """Return a shape with size 1 on the shared axes: noise of that shape is common to all along them.
+
+    Costs that are subtracted from each other differ less if all else that is random is the same.
+    """
+    return [1 if axis in shared else size for axis, size in enumerate(shape)]
+
+
+def gumbel(like: Tensor, shared: tuple[int, ...] = ()) -> Tensor:
     """Draw standard Gumbel noise: minus the log of an exponential variable, which must not be 0."""
-    exponential = torch.empty_like(like, memory_format=torch.contiguous_format).exponential_()
+    exponential = like.new_empty(open_shape(like.shape, shared)).exponential_()
     return -exponential.clamp_min(torch.finfo(like.dtype).tiny).log()
 
 
-def logistic(like: Tensor) -> Tensor:
+def logistic(like: Tensor, shared: tuple[int, ...] = ()) -> Tensor:
     """Draw standard logistic noise: the difference of two Gumbel variables."""
-    return gumbel(like) - gumbel(like)
+    return gumbel(like, shared) - gumbel(like, shared)
 
 
-def conditional_gumbel(logits: Tensor, one_hot: Tensor) -> Tensor:
+def conditional_gumbel(logits: Tensor, one_hot: Tensor, shared: tuple[int, ...] = ()) -> Tensor:
     r"""Draw ``log_softmax(logits) + gumbel`` given that its argmax is that of ``one_hot``.
 
     The largest entry of normalised perturbed logits has the standard Gumbel distribution whichever it is, and
@@ -32,6 +40,8 @@ def conditional_gumbel(logits: Tensor, one_hot: Tensor) -> Tensor:
         ``[*shape, K]``, normalised or not; -inf for an impossible category, whose perturbed logit is -inf.
     one_hot
         ``[*shape, K]`` or with more axes in front, which the result has too.
+    shared
+        Axes of the result along which the noise is common.
 
     Returns
     -------
@@ -42,7 +52,7 @@ def conditional_gumbel(logits: Tensor, one_hot: Tensor) -> Tensor:
     -----
     Maddison and Tarlow (2017), Gumbel Machinery; Tucker, Mnih, Maddison, Lawson and Sohl-Dickstein (2017), REBAR.
     """
-    noise = gumbel(logits.expand(torch.broadcast_shapes(logits.shape, one_hot.shape)))
+    noise = gumbel(logits.expand(torch.broadcast_shapes(logits.shape, one_hot.shape)), shared)
     chosen = one_hot > 0
     top = torch.where(chosen, noise, 0).sum(-1, keepdim=True)
     gap = _softplus(top - noise - logits.log_softmax(-1))
@@ -51,7 +61,7 @@ def conditional_gumbel(logits: Tensor, one_hot: Tensor) -> Tensor:
     return torch.where(chosen, top, top - gap)
 
 
-def conditional_logistic(logits: Tensor, value: Tensor) -> Tensor:
+def conditional_logistic(logits: Tensor, value: Tensor, shared: tuple[int, ...] = ()) -> Tensor:
     r"""Draw ``logits + logistic`` given that it is positive where ``value`` is 1 and negative where it is 0.
 
     .. math:: z = s \log(1 + e^l (1 + e^{s \phi})), \quad s = 2 b - 1
@@ -64,6 +74,8 @@ def conditional_logistic(logits: Tensor, value: Tensor) -> Tensor:
         ``[*shape]``.
     value
         ``[*shape]`` of zeros and ones, or with more axes in front, which the result has too.
+    shared
+        Axes of the result along which the noise is common.
 
     Returns
     -------
@@ -74,7 +86,7 @@ def conditional_logistic(logits: Tensor, value: Tensor) -> Tensor:
     -----
     Tucker, Mnih, Maddison, Lawson and Sohl-Dickstein (2017), REBAR.
     """
-    noise = logistic(logits.expand(torch.broadcast_shapes(logits.shape, value.shape)))
+    noise = logistic(logits.expand(torch.broadcast_shapes(logits.shape, value.shape)), shared)
     size = _softplus(noise + _softplus(torch.where(value > 0, logits, -logits)))
     size = size.clamp_min(torch.finfo(size.dtype).tiny)
     return torch.where(value > 0, size, -size)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal
 
 from vaekit.estimators.base import Draw, Estimator, describe, uniform_weight
-from vaekit.estimators.discrete import is_one_hot
+from vaekit.estimators.discrete import base_of, is_one_hot
+from vaekit.estimators.noise import open_shape
 from vaekit.exceptions import EstimatorError
 
 
@@ -56,9 +57,16 @@ class Pathwise(Estimator):
         """Tell whether ``q`` can be drawn as a differentiable function of its parameters."""
         return bool(q.has_rsample) and not is_one_hot(q)  # torch's straight-through one-hot is biased
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw with a gradient (see the base class)."""
-        value = q.rsample(self.shape(sample_shape))
+        shape, base = self.shape(sample_shape), base_of(q)[0]
+        if shared and type(base) is Normal:
+            noise = torch.randn(
+                open_shape(shape + base.loc.shape, shared), dtype=base.loc.dtype, device=base.loc.device
+            )
+            value = base.loc + base.scale * noise
+        else:
+            value = q.rsample(shape)
         log_prob = self._log_prob(q, value.detach()) if self.stick_the_landing else None
         return Draw(value, uniform_weight(value, q), log_prob, q)
 

@@ -63,7 +63,7 @@ class RaoBlackwell(Estimator):
         """Return the number of exact and sampled states, at most that of all states."""
         return min(self.num_exact + self.num_samples, count_states(self, q))
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Take the most probable states and sample the others (see the base class)."""
         value, log_prob = list_states(self, q, sample_shape)
         if self.num_exact + self.num_samples >= len(value):

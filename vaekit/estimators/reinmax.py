@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, uniform_weight
-from vaekit.estimators.discrete import is_bernoulli, logits_of
+from vaekit.estimators.discrete import is_bernoulli, logits_of, sample
 from vaekit.estimators.noise import zero_with_gradient
 from vaekit.estimators.temperature import Annealed, TemperedEstimator
 
@@ -44,9 +44,9 @@ class ReinMax(TemperedEstimator):
     def __init__(self, temperature: float | Annealed = 1.0, num_samples: int = 1) -> None:
         super().__init__(temperature, num_samples)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw discrete values with their second-order gradient (see the base class)."""
-        drawn, logits = q.sample(self.shape(sample_shape)), logits_of(q)
+        drawn, logits = sample(q, self.shape(sample_shape), shared), logits_of(q)
         zero = zero_with_gradient(logits)
         logits = logits.detach()
         warm = logits / self.temperature.to(logits.dtype)

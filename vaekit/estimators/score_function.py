@@ -57,10 +57,10 @@ class ScoreFunction(Estimator):
         """Return the number of draws, and the baseline's counterfactual rows."""
         return self.num_samples + (0 if self.baseline is None else self.baseline.counterfactual_rows)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw without a gradient (see the base class)."""
         shape = self.shape(sample_shape)
-        value = sample(q, shape)
+        value = sample(q, shape, shared)
         counterfactual = None if self.baseline is None else self.baseline.counterfactual(q)
         if counterfactual is None:
             score = log_prob(q, value)

@@ -34,8 +34,8 @@ class StraightThrough(Estimator):
         """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
         return is_bernoulli(q) or is_one_hot(q)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw discrete values with the gradient of their mean (see the base class)."""
         mean = base_of(q)[0].mean
-        value = sample(q, self.shape(sample_shape)) + (mean - mean.detach())
+        value = sample(q, self.shape(sample_shape), shared) + (mean - mean.detach())
         return Draw(value, uniform_weight(value, q), None, q, equal_weights=True)

@@ -63,7 +63,7 @@ class UnorderedSet(Estimator):
         """Return the size of the set."""
         return min(self.num_samples, count_states(self, q))
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None) -> Draw:
+    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw a set by the largest perturbed log-probabilities (see the base class)."""
         value, log_prob = list_states(self, q, sample_shape)
         everything = log_prob.detach()
