@@ -73,7 +73,7 @@ def test_every_exported_estimator_is_judged_rightly():
     assert {"Enumerate", "GumbelSoftmax(hard)", LOO, "ScoreFunction(SelfCritic)", "DisARM"} <= set(estimators)
     assert "Pathwise" not in estimators
     assert "network" in left_out["ScoreFunction(Learned)"]
-    report = gradient_report(cost, q, estimators, leaves, 20_000, timings=1, progress=False)
+    report = gradient_report(cost, q, estimators, leaves, 40_000, timings=1, progress=False)
     assert not report.refused.any()
     assert (report.z[~report.unbiased] > 10).all(), report[["estimator", "z"]]
     assert (report.z[report.unbiased] < 4).all(), report[["estimator", "z"]]
