@@ -106,11 +106,16 @@ class Problem:
         images = torch.arange(len(self.x))
         return lambda z: self.table[state_of(z), images]
 
+    @staticmethod
+    def lists_states(estimator: Estimator) -> bool:
+        """Tell whether an estimate takes a look at all states of each image, and so is slow."""
+        return isinstance(estimator, RaoBlackwell | UnorderedSet)
+
     def replicas(self, estimator: Estimator) -> int:
         """Return how many estimates to make at a time."""
         rows = estimator.rows(posterior(self.logits)) * len(self.x)
-        if isinstance(estimator, RaoBlackwell | UnorderedSet):
-            return 2  # they list all states of each image
+        if self.lists_states(estimator):
+            return 2
         return max(1, (DECODED if estimator.relies_on_path else LOOKED_UP) // rows)
 
     def adapt(self, estimator: Estimator, steps: int) -> None:
@@ -171,7 +176,7 @@ def quality(problem: Problem, estimator: Estimator, count: int) -> dict[str, flo
         "z": (along.mean() / (along.std() / math.sqrt(len(along)))).item(),
         "deviation": (scatter.clamp_min(0).sqrt() / norm).item(),
         "cosine": torch.cat(cosines).mean().item(),
-        "cosine_of_mean": (mean @ toward / (length * norm)).clamp(-1, 1).item(),
+        "cosine_of_mean": (mean @ toward / (length * norm).clamp_min(1e-300)).clamp(-1, 1).item(),
     }
 
 
@@ -195,7 +200,8 @@ def table(problem: Problem, count: int, steps: int) -> list[dict[str, Any]]:
         try:
             line["evaluations"] = estimator.rows(posterior(problem.logits))
             problem.adapt(estimator, steps)
-            line |= quality(problem, estimator, count)
+            own = max(100, count // 10) if problem.lists_states(estimator) else count
+            line |= {"estimates": own, **quality(problem, estimator, own)}
         except EstimatorError as error:
             line["refused"] = str(error)
         lines.append(line)

@@ -8,8 +8,10 @@ mini-batch of 24, averaged over the encoder's parameters, after some steps of tr
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from torch.distributions import Bernoulli, Independent
 from tqdm.auto import tqdm
 
 from vaekit import expectation
-from vaekit.estimators import Estimator, Learned, MuProp, Rebar, Relax, ScoreFunction
+from vaekit.estimators import Estimator, Learned, MovingAverage, MuProp, Rebar, Relax, ScoreFunction
 
 HIDDEN, BATCH = 200, 24
 
@@ -78,10 +80,18 @@ def contestants(pixels: int) -> dict[str, Callable[[], Estimator]]:
     """Return makers of the estimators, by the papers' names."""
     return {
         "NVIL": lambda: ScoreFunction(baseline=Learned(network(pixels))),
+        "moving average": lambda: ScoreFunction(baseline=MovingAverage()),
         "MuProp": MuProp,
         "REBAR": Rebar,
         "RELAX": lambda: Relax(network(HIDDEN + pixels)),
     }
+
+
+# log variances at these steps on Omniglot, from REBAR's repository (shared/ANCHORS.md)
+MARKS = (959, 1918)
+PUBLISHED = {"NVIL": (2.764, 2.267), "MuProp": (-0.034, -0.718), "REBAR": (-3.539, -3.662)}
+GAPS = (("NVIL", "REBAR"), ("moving average", "REBAR"), ("MuProp", "REBAR"), ("REBAR", "RELAX"))
+TARGET_GAP = 5.0  # NVIL - REBAR
 
 
 def images(path: Path | None) -> Tensor:
@@ -113,7 +123,7 @@ def log_variances(
     groups = [{"params": list(model.parameters())}, {"params": auxiliary, "lr": 10 * learning_rate}]
     optimizer = torch.optim.Adam([g for g in groups if g["params"]], learning_rate)
     found = []
-    for step in tqdm(range(1, max(marks) + 1), desc=name, unit="step", disable=None):
+    for step in tqdm(range(1, max(marks) + 1), desc=f"(c) {name}", unit="step"):
         optimizer.zero_grad(set_to_none=True)
         model.loss(next(stream), estimators).mean().backward()
         optimizer.step()
@@ -136,3 +146,33 @@ def log_variance(model: TwoLayers, estimators: dict[str, Estimator], stream: Ite
         estimator.train()
     variance = (second / draws - (first / draws) ** 2) * draws / (draws - 1)
     return math.log(variance.mean().item())
+
+
+def table(
+    grey: Tensor, names: list[str], marks: list[int], draws: int, seeds: list[int]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return a line for each estimator and mark with the log variance of each seed; then one for each gap."""
+    found = {name: [log_variances(grey, name, marks, draws, seed) for seed in seeds] for name in names}
+    lines, gaps = [], []
+    for i, mark in enumerate(marks):
+        for name in names:
+            own = [run[i] for run in found[name]]
+            lines.append({"step": mark, "estimator": name, "published": published(name, mark), **spread(own)})
+        for worse, better in GAPS:
+            if {worse, better} <= set(names):
+                own = [a[i] - b[i] for a, b in zip(found[worse], found[better], strict=True)]
+                theirs = [published(name, mark) for name in (worse, better)]
+                gap = None if None in theirs else theirs[0] - theirs[1]
+                gaps.append({"step": mark, "gap": f"{worse} - {better}", "published": gap, **spread(own)})
+    return lines, gaps
+
+
+def published(name: str, mark: int) -> float | None:
+    """Return the published log variance, or None."""
+    return PUBLISHED[name][MARKS.index(mark)] if name in PUBLISHED and mark in MARKS else None
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Return the values of the seeds, their mean, and its standard error where there are two or more."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"mean": statistics.mean(values), "standard_error": error, "seeds": values}

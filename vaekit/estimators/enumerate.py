@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, describe
@@ -13,9 +14,11 @@ from vaekit.exceptions import EstimatorError
 class Enumerate(Estimator):
     r"""Sum over all values: the exact expectation and its exact gradient.
 
-    .. math:: \nabla_\theta \sum_z q_\theta(z) f(z)
+    .. math:: \nabla_\theta \sum_z q_\theta(z) f(z) = \sum_z q_\theta(z) (f(z) - E_q[f])\, \nabla_\theta \log q_\theta(z)
 
-    Shapes: values ``[states, *batch, *event]``, weights ``q(z)`` with their gradient. Bias and variance: none.
+    The mean is taken away for its rounding alone: in float32 a large constant in the cost would not cancel.
+
+    Shapes: values ``[states, *batch, *event]``, weights ``q(z)``. Bias and variance: none.
     Cost: as many evaluations as there are states; a vector of D variables with K values has K^D. Nodes:
     Bernoulli, Categorical, OneHotCategorical, Binomial, and ``Independent`` vectors of them.
 
@@ -66,4 +69,12 @@ class Enumerate(Estimator):
         self.rows(q)
         value = states(q)
         log_prob = q.log_prob(value)
-        return Draw(value, log_prob.exp(), log_prob, q)
+        return Draw(value, log_prob.detach().exp(), log_prob, q)
+
+    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+        """Return the centred cost times the score; a state of probability 0 has none (see the base class)."""
+        assert draw.log_prob is not None  # draw() above fills it
+        cost, possible = cost.detach(), draw.weight > 0
+        cost = torch.where(possible, cost, 0)
+        score = torch.where(possible, draw.log_prob, 0)
+        return (cost - (draw.weight * cost).sum(0)) * (score - score.detach())
