@@ -14,7 +14,8 @@ from vaekit.exceptions import EstimatorError
 class Enumerate(Estimator):
     r"""Sum over all values: the exact expectation and its exact gradient.
 
-    .. math:: \nabla_\theta \sum_z q_\theta(z) f(z) = \sum_z q_\theta(z) (f(z) - E_q[f])\, \nabla_\theta \log q_\theta(z)
+    .. math:: \nabla_\theta \sum_z q_\theta(z) f(z)
+              = \sum_z q_\theta(z) (f(z) - E_q[f])\, \nabla_\theta \log q_\theta(z)
 
     The mean is taken away for its rounding alone: in float32 a large constant in the cost would not cancel.
 

@@ -157,9 +157,8 @@ class VAE(Component, pl.LightningModule):
         if not all(estimator.exact_value for estimator in self.estimators.values()):
             with torch.no_grad():  # a relaxed value makes no bound: the logged one draws discrete values
                 terms = self.bound(batch).terms
-        warm = {
-            f"temperature_{n}": e.temperature.detach() for n, e in self.estimators.items() if hasattr(e, "temperature")
-        }
+        tempered = {name: getattr(e, "temperature", None) for name, e in self.estimators.items()}
+        warm = {f"temperature_{name}": value.detach() for name, value in tempered.items() if value is not None}
         self._log("train", terms, objective=loss.detach(), kl_weight=kl_weight, **warm)
         return loss
 
