@@ -25,6 +25,9 @@ class Batch(NamedTuple):
         Class of each row, int64 ``[batch]``, -1 where unknown. Never used in training.
     index
         Row number in the data set, int64 ``[batch]``.
+    nonzero
+        Row and column of each non-zero entry of ``x`` in ascending order, int64 ``[2, count]``, where the data set
+        knows them: it spares a search.
     """
 
     x: Tensor
@@ -32,6 +35,7 @@ class Batch(NamedTuple):
     covariates: Tensor | None = None
     label: Tensor | None = None
     index: Tensor | None = None  # type: ignore[assignment]  # (a tuple's method of that name is not needed)
+    nonzero: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on ``device``."""

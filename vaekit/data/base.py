@@ -12,11 +12,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from vaekit.batch import Batch
 from vaekit.component import Component
-from vaekit.data.dataset import ResidentDataset, as_is
+from vaekit.data.dataset import ResidentDataset, Rows, WholeBatches, as_is
 from vaekit.data.splits import SPLITS, check_fractions
 from vaekit.exceptions import DataError, nearest
 
@@ -183,10 +183,12 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
         """
         if split not in (*SPLITS, "all"):
             raise DataError(f"split={split!r}: {nearest(split, (*SPLITS, 'all'))}")
-        rows: Any = self.resident.train_dataset if split == "train" else self.dataset
+        dataset = self.resident.train_dataset if split == "train" else self.dataset
         if split != "all":
-            rows = Subset(rows, self.split_indices[split].tolist())
-        return DataLoader(rows, batch_size=batch_size or self.batch_size, shuffle=shuffle, collate_fn=as_is)
+            dataset = Rows(dataset, self.split_indices[split])
+        order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+        batches = WholeBatches(order, batch_size or self.batch_size, drop_last=False)
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=as_is)
 
     def train_dataloader(self) -> DataLoader:
         """Training rows, each once an epoch, in random order."""

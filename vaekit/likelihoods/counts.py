@@ -11,6 +11,7 @@ from vaekit.batch import Batch
 from vaekit.distributions import NegativeBinomial as NegativeBinomialDistribution
 from vaekit.distributions import ZeroInflated
 from vaekit.exceptions import DataError
+from vaekit.likelihoods import sparse
 from vaekit.likelihoods.base import Likelihood
 
 
@@ -66,6 +67,11 @@ class NegativeBinomial(_Counts):
         """Return independent negative binomial counts (see the base class)."""
         return Independent(NegativeBinomialDistribution(self.log_mean(h, batch), self.log_inverse_dispersion), 1)
 
+    def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
+        """Return log p(x | latents), by way of the non-zero counts (see the base class)."""
+        self.check(batch)
+        return sparse.log_prob(self.composition(h), batch, self.log_inverse_dispersion)
+
 
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """Negative binomial counts with a probability of additional zeros that depends on gene and cell."""
@@ -80,3 +86,8 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         """Return independent zero-inflated counts (see the base class)."""
         counts = NegativeBinomialDistribution(self.log_mean(h, batch), self.log_inverse_dispersion)
         return Independent(ZeroInflated(counts, self.gate(h)), 1)
+
+    def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
+        """Return log p(x | latents), by way of the non-zero counts (see the base class)."""
+        self.check(batch)
+        return sparse.log_prob(self.composition(h), batch, self.log_inverse_dispersion, self.gate(h))

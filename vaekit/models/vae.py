@@ -27,6 +27,7 @@ from vaekit.sampling import sample
 from vaekit.signatures import Node
 
 TRUE_BOUND = ELBO()
+LOG_EVERY = 50  # training steps
 
 
 class VAE(Component, pl.LightningModule):
@@ -90,6 +91,8 @@ class VAE(Component, pl.LightningModule):
         self.features, self.covariates = features, covariates
         self.reference: dict[str, Any] | None = None  # the state of the data it is trained on: names, split
         self._paths_checked = False
+        self._sums: dict[str, Any] = {}
+        self._sum_rows = 0
         self._total_steps = float("inf")
         config = self.config  # the constructor's arguments as plain data: a checkpoint loads with weights_only=True
         self.save_hyperparameters({"_class_path": config["class_path"], **config["init_args"]})
@@ -159,30 +162,43 @@ class VAE(Component, pl.LightningModule):
                 terms = self.bound(batch).terms
         tempered = {name: getattr(e, "temperature", None) for name, e in self.estimators.items()}
         warm = {f"temperature_{name}": value.detach() for name, value in tempered.items() if value is not None}
-        self._log("train", terms, objective=loss.detach(), kl_weight=kl_weight, **warm)
+        self._accumulate(terms, batch_idx, objective=loss.detach(), kl_weight=kl_weight, **warm)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the true bound and its terms."""
-        self._log("val", self.bound(batch).terms)
+        self._log("val", _means(self.bound(batch).terms), len(batch.x))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the true bound and its terms."""
-        self._log("test", self.bound(batch).terms)
+        self._log("test", _means(self.bound(batch).terms), len(batch.x))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return each latent's posterior means, or its categories' probabilities, ``[batch, size]``."""
         return {name: self.latents[name].summary(q) for name, q in self.posteriors(batch).items()}
 
-    def _log(self, stage: str, terms: Mapping[str, Tensor], **extra: Any) -> None:
-        means = {name: value.mean() for name, value in terms.items()}
-        values = {"elbo": -sum(means.values()), **means, **extra}
+    def _accumulate(self, terms: Mapping[str, Tensor], batch_idx: int, **extra: Any) -> None:
+        """Add up what the training logs, and log it now and then: each call of ``log`` costs as much as a layer."""
+        values, rows = _means(terms, extra), len(next(iter(terms.values())))
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + rows * (
+                value.detach() if isinstance(value, Tensor) else value
+            )
+        self._sum_rows += rows
+        if self._trainer is None:
+            return
+        ends = self.trainer.is_last_batch or self.global_step + 1 >= self.trainer.max_steps >= 0
+        if ends or batch_idx % LOG_EVERY == 0:
+            self._log("train", {name: value / self._sum_rows for name, value in self._sums.items()}, self._sum_rows)
+            self._sums, self._sum_rows = {}, 0
+
+    def _log(self, stage: str, values: Mapping[str, Tensor], rows: int) -> None:
         # validation data need not be shuffled, but each rank has its own share of it
         self.log_dict(
             {f"{stage}/{name}": value for name, value in values.items()},
             on_step=False,
             on_epoch=True,
-            batch_size=len(next(iter(terms.values()))),
+            batch_size=rows,
             sync_dist=stage != "train",
             prog_bar=False,
         )
@@ -215,6 +231,7 @@ class VAE(Component, pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Settle the number of steps that the warm-up refers to."""
+        self._sums, self._sum_rows = {}, 0
         self._total_steps = self.trainer.estimated_stepping_batches
         self.objective.check_steps(self._total_steps)
 
@@ -295,6 +312,12 @@ def check_same_arguments(trained: Mapping[str, Any], found: Mapping[str, Any]) -
             f"the checkpoint's training cannot go on with other arguments of the model: {values}. Leave them as they "
             "were, or start from the trained weights with vaekit.load and a new training"
         )
+
+
+def _means(terms: Mapping[str, Tensor], extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the bound and its terms, averaged over the batch, and what else is to be logged."""
+    means = {name: value.mean() for name, value in terms.items()}
+    return {"elbo": -sum(means.values()), **means, **(extra or {})}
 
 
 def _drawing(estimator: Estimator) -> Estimator:
