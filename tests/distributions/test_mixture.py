@@ -99,8 +99,10 @@ def test_components_of_our_own():
 def test_components_with_intervals_of_their_own_are_refused():
     ends = torch.tensor([0.0, 1.0])
     for component in (Uniform(ends, ends + 2), TruncatedNormal(ends, ends + 1, ends, 3.0)):
-        with pytest.raises(NotImplementedError, match="one support"):
-            MixtureSameFamily(Categorical(logits=ends), component).rsample()
+        for validate in (True, False):
+            q = MixtureSameFamily(Categorical(logits=ends), component, validate_args=validate)
+            with pytest.raises(NotImplementedError, match="one support"):
+                q.rsample()
 
 
 def test_what_has_no_gradient_says_so():

@@ -210,14 +210,14 @@ def test_local_expectation_leaves_out_what_cannot_happen() -> None:
         assert (found[0][:, 0, 1] == 0).all()
 
 
-@pytest.mark.parametrize("make", COUPLED)
-@pytest.mark.parametrize("kind", ["bernoulli", "categorical"])
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(make, kind) for make in COUPLED for kind in ("bernoulli", "categorical") if (make, kind) != (ARM, "categorical")],
+)
 @pytest.mark.parametrize("scale", [1e3, 1e30])
 def test_extreme_logits_stay_finite(make: type[Estimator], kind: str, scale: float) -> None:
     logits = (torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, 1.0]]) * scale).repeat(1000, 1).requires_grad_()
     q = Independent(Bernoulli(logits=logits), 1) if kind == "bernoulli" else OneHotCategorical(logits=logits)
-    if not make.fits(q):
-        pytest.skip("Bernoulli only")
     total = expectation(lambda z: (z * torch.arange(1.0, 4.0)).sum(-1), q, make())
     (gradient,) = torch.autograd.grad(total.sum(), logits)
     assert total.isfinite().all()

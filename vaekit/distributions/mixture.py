@@ -40,7 +40,7 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
     ------
     NotImplementedError
         By ``rsample``, if the components have no ``cdf`` (``has_rsample`` tells), or intervals of their own as
-        supports (where arguments are validated).
+        supports.
 
     Examples
     --------
@@ -82,8 +82,7 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
                 f"MixtureSameFamily.rsample needs components with a cdf, which {self.component_distribution} lacks; "
                 "use ScoreFunction(baseline=LeaveOneOut()), or sum over the components with Enumerate()"
             )
-        if self._validate_args:
-            _check_support(base, -2 if vector else -1)
+        _check_support(base, -2 if vector else -1)
         value = self.sample(torch.Size(sample_shape))
         if not torch.is_grad_enabled():
             return value
