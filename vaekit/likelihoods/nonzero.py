@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -21,8 +22,6 @@ class NonZero(NamedTuple):
         Row, column and position in ``x.flatten()``, int64, in ascending order.
     value, whole
         The counts, floating point and as int64.
-    large
-        Numbers of the counts above ``SMALL``, int64.
     """
 
     cell: Tensor
@@ -30,21 +29,6 @@ class NonZero(NamedTuple):
     flat: Tensor
     value: Tensor
     whole: Tensor
-    large: Tensor
-
-    def repeat(self, times: int, cells: int, genes: int) -> NonZero:
-        """Return the non-zero counts of ``x`` repeated along a new leading axis, with that and the rows flattened."""
-        if times == 1:
-            return self
-        block = torch.arange(times)[:, None]
-        return NonZero(
-            cell=(self.cell + block * cells).flatten(),
-            gene=self.gene.repeat(times),
-            flat=(self.flat + block * (cells * genes)).flatten(),
-            value=self.value.repeat(times),
-            whole=self.whole.repeat(times),
-            large=(self.large + block * len(self.flat)).flatten(),
-        )
 
 
 def find(batch: Batch, dtype: torch.dtype) -> NonZero | None:
@@ -57,33 +41,67 @@ def find(batch: Batch, dtype: torch.dtype) -> NonZero | None:
     if known and bool(value.sum() != x.sum()):  # x was replaced, or its sum is beyond what floats hold exactly
         return find(batch._replace(nonzero=None), dtype)
     whole = value.long()
-    if len(value) and (int(whole.min()) < 1 or not bool((whole == value).all())):
+    if len(value) and (int(whole.min()) < 1 or not whole.to(value.dtype).equal(value)):
         return None
-    return NonZero(cell, gene, flat, value.to(dtype), whole, (whole > SMALL).nonzero().squeeze(1))
+    return NonZero(cell, gene, flat, value.to(dtype), whole)
 
 
-def sums(nonzero: NonZero, log_theta: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return the sums over k < x that stand for gamma functions, ``[count]``, the first in float64.
+class Sums(NamedTuple):
+    r"""Sums over k < x that stand for gamma functions, at each non-zero count, ``[count]``.
 
-    .. math:: \sum_{k < x} \log\frac{1 + k / \theta}{1 + k} =
-        \log\Gamma(x + \theta) - \log\Gamma(\theta) - x \log\theta - \log\Gamma(x + 1), \qquad
-        \sum_{k < x} \frac{k}{\theta + k} = x - \theta (\psi(x + \theta) - \psi(\theta))
+    .. math:: \mathrm{log} = \sum_{k < x} \log\frac{1 + k / \theta}{1 + k} =
+        \log\Gamma(x + \theta) - \log\Gamma(\theta) - x \log\theta - \log\Gamma(x + 1)
+
+    .. math:: \mathrm{slope} = \sum_{k < x} \frac{\theta}{\theta + k} = \theta (\psi(x + \theta) - \psi(\theta))
+
+    Attributes
+    ----------
+    log
+        The first, float64.
+    slope
+        The second: its derivative with respect to log theta is ``slope - x``.
+    """
+
+    log: Tensor
+    slope: Tensor
+
+
+def sums_by_gene(nonzero: NonZero, log_theta: Tensor) -> Sums:
+    """Return the sums for one inverse dispersion a gene, ``[genes]``.
 
     Small counts read them off a table ``[SMALL + 1, genes]``; for others Stirling's series goes on from its end.
     """
     theta = log_theta.exp()
     k = torch.arange(SMALL, dtype=theta.dtype)[:, None]
-    none = torch.zeros_like(theta)[None]
-    log_table = torch.cat([none, ((k / theta).log1p() - k.log1p()).cumsum(0)])
-    slope_table = torch.cat([none, (k / (theta + k)).cumsum(0)])
+    before = torch.ones(SMALL + 1, SMALL, dtype=theta.dtype).tril(-1)  # a product is faster than cumsum
+    log_table = before @ (k / theta).log1p_().sub_(k.log1p())
+    slope_table = before @ (theta / (theta + k))
     entry = torch.add(nonzero.gene, nonzero.whole.clamp(max=SMALL), alpha=len(theta))
-    log_sum = log_table.flatten().index_select(0, entry).double()
-    slope_sum = slope_table.flatten().index_select(0, entry)
-    if len(nonzero.large):
-        log_large, slope_large = _large_sums(nonzero.value[nonzero.large], log_theta[nonzero.gene[nonzero.large]])
-        log_sum.index_copy_(0, nonzero.large, log_large)
-        slope_sum.index_copy_(0, nonzero.large, slope_large.to(slope_sum.dtype))
-    return log_sum, slope_sum
+    log_sum = log_table.view(-1).index_select(0, entry).double()
+    slope_sum = slope_table.view(-1).index_select(0, entry)
+    large = (nonzero.whole > SMALL).nonzero().squeeze(1)
+    if len(large):
+        log_large, slope_large = _large_sums(nonzero.value[large], log_theta[nonzero.gene[large]])
+        log_sum.index_copy_(0, large, log_large)
+        slope_sum.index_copy_(0, large, slope_large.to(slope_sum.dtype))
+    return Sums(log_sum, slope_sum)
+
+
+def sums_at(value: Tensor, log_theta: Tensor) -> Sums:
+    """Return the sums for counts and log inverse dispersions ``[count]``; no two need to be the same."""
+    small = value.double().clamp(max=SMALL)
+    theta = log_theta.double().exp()
+    log_sum, slope_sum = torch.zeros_like(theta), torch.zeros_like(theta)
+    for k in range(SMALL):
+        inside = small > k
+        log_sum += torch.where(inside, (k / theta).log1p() - math.log1p(k), 0.0)
+        slope_sum += torch.where(inside, theta / (theta + k), 0.0)
+    large = (value > SMALL).nonzero().squeeze(1)
+    if len(large):
+        log_large, slope_large = _large_sums(value[large], log_theta[large])
+        log_sum.index_copy_(0, large, log_large)
+        slope_sum.index_copy_(0, large, slope_large)
+    return Sums(log_sum, slope_sum.to(log_theta.dtype))
 
 
 def _large_sums(value: Tensor, log_theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,7 +113,7 @@ def _large_sums(value: Tensor, log_theta: Tensor) -> tuple[Tensor, Tensor]:
     log_sum = (k / theta).log1p().sum(0) + more * (SMALL / theta).log1p() - torch.lgamma(value + 1)
     log_sum += (stop - 0.5) * growth - more + _log_gamma_series(stop) - _log_gamma_series(start)
     change = growth + _digamma_series(stop) - _digamma_series(start)
-    return log_sum, (k / (theta + k)).sum(0) + more - theta * change
+    return log_sum, (theta / (theta + k)).sum(0) + theta * change
 
 
 def _log_gamma_series(y: Tensor) -> Tensor:

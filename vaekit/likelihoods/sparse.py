@@ -1,14 +1,15 @@
 r"""Log-probabilities of sparse counts, with their gradients worked out in the same pass.
 
-With :math:`r = \mu / \theta`, :math:`L = \log(1 + r)` and :math:`\sigma = r / (1 + r)` the negative binomial is
+With :math:`r = \mu / \theta` and :math:`L = \log(1 + r)` the negative binomial is
 
-.. math:: \log p(x) = -\theta L + [x > 0] \Big(x (\log\mu - L) + \sum_{k < x} \log\frac{1 + k / \theta}{1 + k}\Big),
+.. math:: \log p(x) = -\theta L + x (\log\mu - L) + \sum_{k < x} \log\frac{1 + k / \theta}{1 + k},
 
-.. math:: \partial_{\log\mu} = -\theta\sigma + x (1 - \sigma), \qquad
-    \partial_{\log\theta} = -\theta (L - \sigma) + x\sigma - \sum_{k < x} \frac{k}{\theta + k}:
+.. math:: \partial_{\log\mu} = \frac{x - \mu}{1 + r}, \qquad
+    \partial_{\log\theta} = -\theta L - \partial_{\log\mu} + \sum_{k < x} \frac{\theta}{\theta + k}:
 
-a zero count needs the first term alone, and nothing cancels at large :math:`\theta`. With additional zeros of
-probability :math:`\pi`, a zero has :math:`p(0) = \pi + (1 - \pi) e^{-\theta L}`.
+the sums that stand for gamma functions are empty at a zero count, and nothing of the size of :math:`\theta` cancels.
+With additional zeros of probability :math:`\pi`, a zero has :math:`p(0) = \pi + (1 - \pi) e^{-\theta L}`; both parts of
+the gradient are then weighted by the second term's share in it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from torch import Tensor
 
 from vaekit.batch import Batch
 from vaekit.distributions import NegativeBinomial, ZeroInflated
-from vaekit.likelihoods.nonzero import NonZero, find, sums
+from vaekit.likelihoods.nonzero import NonZero, Sums, find, sums_at, sums_by_gene
 
-LARGE_THETA = 100.0  # beyond, L - sigma is worked out in float64
 MAX_LOG_THETA = 40.0  # beyond, float32 overflows
-MIN_GATE = -60.0  # below, p(0) may underflow
+MAX_GATE = 60.0  # beyond, p(0) may underflow
+LARGE = 100  # counts beyond have their log-probability in float64: float32 would round it by more than 1e-4
 BLOCK = 2**17  # values worked on at a time: they stay in a core's cache
 
 
@@ -40,9 +41,9 @@ def log_prob(logits: Tensor, batch: Batch, log_theta: Tensor, gate: Tensor | Non
     logits
         Of the composition, ``[*rows, batch, genes]``.
     batch
-        The counts and their size factors.
+        The counts and their size factors, ``[batch, 1]`` or ``[*rows, batch, 1]``.
     log_theta
-        Log inverse dispersions, ``[genes]``.
+        Log inverse dispersions, ``[genes]`` or broadcastable to the logits; the first is faster.
     gate
         Logits of additional zeros, ``[*rows, batch, genes]``, or None.
     """
@@ -50,14 +51,15 @@ def log_prob(logits: Tensor, batch: Batch, log_theta: Tensor, gate: Tensor | Non
     assert batch.size_factor is not None
     with torch.autocast(logits.device.type, enabled=False):
         logits, log_theta, gate = logits.to(dtype), log_theta.to(dtype), None if gate is None else gate.to(dtype)
-        log_size = batch.size_factor.log().to(dtype)
+        log_size = batch.size_factor.to(dtype).log()
         nonzero = find(batch, dtype) if _in_range(logits, log_theta, gate) else None
         if nonzero is None:
             return dense_log_prob(logits, log_size, log_theta, gate, batch.x).to(dtype)
-        nonzero = nonzero.repeat(logits.shape[:-2].numel(), *batch.x.shape)
         log_size = log_size.expand(*logits.shape[:-1], 1)
+        if log_theta.dim() > 1:
+            log_theta = log_theta.expand_as(logits)
         wanted = torch.is_grad_enabled()
-        return _SparseLogProb.apply(logits, log_size, log_theta, gate, batch.x, nonzero, wanted).to(dtype)
+        return _SparseLogProb.apply(logits, log_size, log_theta, gate, batch.x.to(dtype), nonzero, wanted).to(dtype)
 
 
 def dense_log_prob(logits: Tensor, log_size: Tensor, log_theta: Tensor, gate: Tensor | None, x: Tensor) -> Tensor:
@@ -68,36 +70,33 @@ def dense_log_prob(logits: Tensor, log_size: Tensor, log_theta: Tensor, gate: Te
 
 def _in_range(logits: Tensor, log_theta: Tensor, gate: Tensor | None) -> bool:
     """Return whether the pass over non-zero counts can be taken."""
-    if torch.compiler.is_compiling() or logits.device.type != "cpu" or log_theta.dim() != 1 or not logits.numel():
+    if torch.compiler.is_compiling() or logits.device.type != "cpu" or not logits.numel():
         return False
     with torch.no_grad():
-        return bool(log_theta.abs().max() < MAX_LOG_THETA) and (gate is None or bool(gate.min() > MIN_GATE))
+        low, high = log_theta.aminmax()
+        if not -MAX_LOG_THETA < float(low) <= float(high) < MAX_LOG_THETA:
+            return False
+        if gate is None:
+            return True
+        low, high = gate.aminmax()
+        return -MAX_GATE < float(low) <= float(high) < MAX_GATE
 
 
-class _Gradients(NamedTuple):
-    """Gradients of each cell's log-probability.
+class _Parameters(NamedTuple):
+    """Parameters of each cell, ``[cells, genes]`` (log size ``[cells, 1]``, theta also ``[1, genes]``), or gradients.
 
-    ``log_theta`` ``[cells, genes]`` and ``log_theta_at``, at the non-zero counts, add up.
+    The gradient in the place of theta is that with respect to its log, and lacks the sums over non-zero counts.
     """
 
     logits: Tensor
     log_size: Tensor
-    log_theta: Tensor
-    log_theta_at: Tensor
+    theta: Tensor
     gate: Tensor | None
 
-
-class _Genes(NamedTuple):
-    """What the genes' inverse dispersions give.
-
-    ``wide`` are the numbers of the genes with a large one; ``theta_at`` and ``slope_sum`` are at the non-zero counts.
-    """
-
-    log_theta: Tensor
-    theta: Tensor
-    wide: Tensor
-    theta_at: Tensor
-    slope_sum: Tensor
+    def at(self, cells: slice) -> _Parameters:
+        """Return the part of some cells."""
+        parts = (part if part is None or len(part) == 1 else part[cells] for part in self)
+        return _Parameters(*parts)  # type: ignore[arg-type]
 
 
 class _SparseLogProb(torch.autograd.Function):
@@ -115,142 +114,156 @@ class _SparseLogProb(torch.autograd.Function):
         wanted: bool,
     ) -> Tensor:
         """Work out the values and, if wanted, their gradients, some cells at a time."""
-        flat, size = logits.flatten(0, -2), log_size.flatten(0, -2)
-        gates = None if gate is None else gate.flatten(0, -2)
+        flat = _Parameters(
+            logits.flatten(0, -2),
+            log_size.flatten(0, -2),
+            log_theta.exp().view(-1, logits.shape[-1]),
+            None if gate is None else gate.flatten(0, -2),
+        )
+        sums = _sums(nonzero, log_theta)
         gradients = None
         if wanted:
-            new = torch.empty_like
-            gradients = _Gradients(
-                new(flat), new(size), new(flat), new(nonzero.value), None if gates is None else new(gates)
+            gradients = _Parameters(
+                torch.empty_like(flat.logits),
+                torch.empty_like(flat.log_size),
+                torch.empty_like(flat.logits),
+                None if gate is None else torch.empty_like(flat.logits),
             )
             ctx.save_for_backward(logits, log_size, log_theta, gate, x)
-            ctx.gradients, ctx.nonzero = gradients, nonzero
-        theta = log_theta.exp()
-        log_sum, slope_sum = sums(nonzero, log_theta)
-        wide = (theta > LARGE_THETA).nonzero().squeeze(1)
-        genes = _Genes(log_theta, theta, wide, theta.index_select(0, nonzero.gene), slope_sum)
-
-        rows = max(1, BLOCK // logits.shape[-1])
-        starts = torch.arange(0, len(flat) + rows, rows)
-        bounds = torch.searchsorted(nonzero.cell, starts).tolist()
-        parts = []
-        for block, first, last in zip(starts.tolist(), bounds, bounds[1:], strict=False):
-            cells, at = slice(block, block + rows), slice(first, last)
-            parts.append(_evaluate(flat, size, gates, genes, nonzero, cells, at, gradients))
-        zeros, log_ratio_at, log1p_at, log_kept_at = (torch.cat(part) for part in zip(*parts, strict=True))
-
-        count, large, log_theta_at = nonzero.value, nonzero.large, log_theta.index_select(0, nonzero.gene)
-        value_at = torch.addcmul(log_kept_at, count, log_ratio_at + log_theta_at)
-        value_at = (value_at - (count + genes.theta_at) * log1p_at).double()
+            ctx.gradients, ctx.nonzero, ctx.slope = gradients, nonzero, sums.slope
+        large = (nonzero.whole > LARGE).nonzero().squeeze(1)
+        value, level = _evaluate_all(flat, x, nonzero, large, gradients)
+        value += value.new_zeros(sums.log.shape[:-1] + x.shape[:1]).index_add_(-1, nonzero.cell, sums.log)
         if len(large):
-            count, log_ratio, log_theta_at = (t[large].double() for t in (count, log_ratio_at, log_theta_at))
-            exact = count * (log_ratio + log_theta_at)
-            exact -= (count + log_theta_at.exp()) * F.softplus(log_ratio, threshold=40)
-            value_at.index_copy_(0, large, log_kept_at[large] + exact)
-        value = zeros.double().index_add_(0, nonzero.cell, value_at + log_sum)
+            _add_large(value, level, flat, x, nonzero, large)
         return value.view(logits.shape[:-1])
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Multiply by the upstream gradient; a derivative of this derivative takes the dense formula."""
         needed = ctx.needs_input_grad[:4]
+        inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            inputs = ctx.saved_tensors
             sought = [t for t, need in zip(inputs, needed, strict=False) if need]
             found = iter(torch.autograd.grad(dense_log_prob(*inputs), sought, upstream[0], create_graph=True))
             return (*(next(found) if need else None for need in needed), None, None, None)
-        gradients, nonzero, shape = ctx.gradients, ctx.nonzero, ctx.saved_tensors[0].shape
+        gradients = ctx.gradients
         each = upstream[0].to(gradients.logits.dtype).reshape(-1, 1)
-        log_theta = each.new_zeros(shape[-1])
-        log_theta.index_add_(0, nonzero.gene, gradients.log_theta_at * each.view(-1).index_select(0, nonzero.cell))
         with torch.autocast(each.device.type, enabled=False):
-            log_theta += each.view(-1) @ gradients.log_theta
+            rows = each.view(-1, len(inputs[4]))
+            log_theta = _log_theta_gradient(gradients.theta, ctx.slope, ctx.nonzero, inputs[2], rows)
         return (
-            (gradients.logits * each).view(shape) if needed[0] else None,
-            (gradients.log_size * each).view(*shape[:-1], 1) if needed[1] else None,
+            (gradients.logits * each).view_as(inputs[0]) if needed[0] else None,
+            (gradients.log_size * each).view_as(inputs[1]) if needed[1] else None,
             log_theta if needed[2] else None,
-            (gradients.gate * each).view(shape) if needed[3] else None,
+            (gradients.gate * each).view_as(inputs[3]) if needed[3] else None,
             None,
             None,
             None,
         )
 
 
+def _sums(nonzero: NonZero, log_theta: Tensor) -> Sums:
+    """Return the sums at the non-zero counts: ``[count]``, or ``[rows, count]`` where cells differ in theta."""
+    if log_theta.dim() == 1:
+        return sums_by_gene(nonzero, log_theta)
+    at = log_theta.reshape(-1, *log_theta.shape[-2:])[:, nonzero.cell, nonzero.gene]
+    found = sums_at(nonzero.value.expand_as(at).flatten(), at.flatten())
+    return Sums(found.log.view_as(at), found.slope.view_as(at))
+
+
+def _log_theta_gradient(dense: Tensor, slope: Tensor, nonzero: NonZero, log_theta: Tensor, each: Tensor) -> Tensor:
+    """Return the gradient with respect to log theta, weighted by ``each`` cell, ``[rows, cells]``."""
+    if log_theta.dim() == 1:
+        weight = each.sum(0).index_select(0, nonzero.cell)
+        return (each.flatten() @ dense).index_add_(0, nonzero.gene, slope * weight)
+    total = dense.clone().view(-1, *log_theta.shape[-2:])
+    total[:, nonzero.cell, nonzero.gene] += slope
+    return (total * each[..., None]).view_as(log_theta)
+
+
+def _evaluate_all(
+    flat: _Parameters, x: Tensor, nonzero: NonZero, large: Tensor, gradients: _Parameters | None
+) -> tuple[Tensor, Tensor]:
+    """Work through the cells, some at a time; return what :func:`_evaluate` does, ``[rows, cells]``, in float64."""
+    counted = x if not len(large) else x.clone().view(-1).index_fill_(0, nonzero.flat[large], 0).view_as(x)
+    step = max(1, BLOCK // x.shape[1])
+    starts = range(0, len(x), step)
+    bounds = torch.searchsorted(nonzero.cell, torch.tensor([*starts, len(x)])).tolist()
+    parts = []
+    for row in range(0, len(flat.logits), len(x)):
+        for start, low, high in zip(starts, bounds, bounds[1:], strict=False):
+            seen = slice(start, min(start + step, len(x)))
+            cells = slice(row + seen.start, row + seen.stop)
+            place = nonzero.flat[low:high] - start * x.shape[1]
+            into = None if gradients is None else gradients.at(cells)
+            parts.append(_evaluate(flat.at(cells), x[seen], counted[seen], place, into))
+    value, level = (torch.cat(part).double().view(-1, len(x)) for part in zip(*parts, strict=True))
+    return value, level
+
+
+def _add_large(value: Tensor, level: Tensor, flat: _Parameters, x: Tensor, nonzero: NonZero, large: Tensor) -> None:
+    """Add x (log mean - log(1 + r)) of the large counts to ``value``, in float64."""
+    cell, gene = nonzero.cell[large], nonzero.gene[large]
+    log_mean = flat.logits.view(-1, *x.shape)[:, cell, gene].double() + level[:, cell]
+    shared = len(flat.theta) == 1
+    theta = flat.theta[:, gene] if shared else flat.theta.view(-1, *x.shape)[:, cell, gene]
+    log1p = F.softplus(log_mean - theta.double().log(), threshold=40)
+    value.index_add_(-1, cell, nonzero.value[large] * (log_mean - log1p))
+
+
 def _evaluate(
-    logits: Tensor,
-    log_size: Tensor,
-    gate: Tensor | None,
-    genes: _Genes,
-    nonzero: NonZero,
-    cells: slice,
-    at: slice,
-    gradients: _Gradients | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Work on the rows ``cells``, whose non-zero counts are ``at``; write their gradients, if wanted.
+    parameters: _Parameters, x: Tensor, counted: Tensor, place: Tensor, into: _Parameters | None
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of each cell, and log mean - logits, ``[cells]``.
 
-    Returns
-    -------
-    tuple
-        Sum over the zero counts ``[cells]``; and at the others log r, log(1 + r) and the log-probability of no
-        additional zero, ``[count]``.
+    It lacks the sums, and the counts that are 0 in ``counted``. The gradients are written, if wanted; they lack none of
+    the counts. In place wherever it can be: a pass over values in the cache costs less than a new array.
     """
-    width = logits.shape[1]
-    place, count = nonzero.flat[at] - cells.start * width, nonzero.value[at]
-    log_ratio = logits[cells].log_softmax(-1).add_(log_size[cells]).sub_(genes.log_theta)
-    ratio = log_ratio.exp()
+    logits, log_size, theta, gate = parameters
+    top = logits.amax(-1, keepdim=True)
+    mean = (logits - top).exp_()
+    norm = mean.sum(-1, keepdim=True)
+    mean.mul_(log_size.exp() / norm)
+    ratio = mean / theta
     log1p = ratio.log1p()
-    log_ratio_at, log1p_at = log_ratio.view(-1).index_select(0, place), log1p.view(-1).index_select(0, place)
+    zero = log1p * -theta  # the log-probability of a zero
+    level = log_size - top - norm.log()
+    value = (logits + level).sub_(log1p).mul_(counted)
+    own = None
     if gate is None:
-        share, log_kept_at = None, torch.zeros_like(count)
+        value = value.add_(zero).sum(-1)
     else:
-        into = None if gradients is None or gradients.gate is None else gradients.gate[cells]
-        log_zero, share, log_kept_at = _inflate(gate[cells], log1p * genes.theta, place, into)
-    if gradients is not None:
-        sigma = torch.div(ratio, ratio + 1)
-        sigma_at = sigma.view(-1).index_select(0, place)
-        excess = log1p - sigma
-        if len(genes.wide):
-            exact = log_ratio[:, genes.wide].double().exp()
-            excess[:, genes.wide] = (exact.log1p() - exact / (1 + exact)).to(excess.dtype)
-        if share is not None:
-            sigma.mul_(share)
-            excess.mul_(share)
-        slope_at = count * (1 - sigma_at)
-        total = -(sigma @ genes.theta)
-        total.index_add_(0, nonzero.cell[at] - cells.start, slope_at)
-        gradients.log_size[cells] = total[:, None]
-        # the gradient passes through the softmax, whose value is r theta / size
-        sigma.addcmul_(ratio, (total / log_size[cells, 0].exp())[:, None])
-        torch.mul(sigma, -genes.theta, out=gradients.logits[cells])
-        gradients.logits[cells].view(-1).index_add_(0, place, slope_at)
-        torch.mul(excess, -genes.theta, out=gradients.log_theta[cells])
-        gradients.log_theta_at[at] = count * sigma_at - genes.slope_sum[at]
-    if gate is not None:
-        return log_zero.sum(-1), log_ratio_at, log1p_at, log_kept_at
-    log1p.view(-1).index_fill_(0, place, 0)
-    return log1p @ -genes.theta, log_ratio_at, log1p_at, log_kept_at
+        own, inflated = _inflate(gate, zero, place, None if into is None else into.gate)
+        value = value.add_(inflated).sum(-1)
+    if into is None:
+        return value, level.squeeze(1)
+    slope = torch.sub(x, mean if own is None else mean * own).div_(ratio.add_(1))
+    total = slope.sum(-1, keepdim=True)
+    into.log_size.copy_(total)
+    torch.sub(zero if own is None else zero.mul_(own), slope, out=into.theta)
+    # the gradient passes through the softmax, whose value is mean / size
+    torch.sub(slope, mean.mul_(total / log_size.exp()), out=into.logits)
+    return value, level.squeeze(1)
 
 
-def _inflate(gate: Tensor, rate: Tensor, place: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Add zeros to counts whose own zeros have probability ``exp(-rate)``; write the gates' gradient, if wanted.
+def _inflate(gate: Tensor, zero: Tensor, place: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Add zeros to counts whose own zeros have the log-probability ``zero``; write the gates' gradient, if wanted.
 
     Returns
     -------
     tuple
-        log p(0), and the share of the counts' own zeros in it: 0 and 1 at the non-zero counts ``place``; and the
-        log-probability of no additional zero there.
+        The share of the counts' own zeros among all, 1 at the non-zero counts ``place``; and the log-probability of a
+        zero, and at the non-zero counts what takes its place: ``zero`` and no additional zero.
     """
-    odds = gate.neg().exp_()  # of no additional zero
-    added = (odds + 1).reciprocal_()
-    kept = odds.mul_(added)
-    half = (rate / 2).tanh_()
-    positive = torch.div(half * 2, half.add_(1))  # 1 - exp(-rate), also where that is tiny
-    own = rate.neg_().exp_()
-    probability = torch.addcmul(own, added, positive)
-    probability.view(-1).index_fill_(0, place, 1)
-    share = (kept / probability).mul_(own)
+    odds = gate.exp()
+    kept = (odds + 1).reciprocal_()
+    own = zero.exp()
+    both = odds.add_(own)
+    own.div_(both).view(-1).index_fill_(0, place, 1)
     if gradient is not None:
-        torch.mul(kept, added, out=gradient).mul_(positive).div_(probability)
-        gradient.view(-1).index_copy_(0, place, -added.view(-1).index_select(0, place))
-    share.view(-1).index_fill_(0, place, 1)
-    return probability.log_(), share, -F.softplus(gate.view(-1).index_select(0, place))
+        torch.sub(kept, own, out=gradient)
+    both.view(-1).index_fill_(0, place, 1)
+    inflated = both.mul_(kept).log_()
+    inflated.view(-1).index_add_(0, place, zero.view(-1).index_select(0, place))
+    return own, inflated
