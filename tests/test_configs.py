@@ -13,7 +13,9 @@ import yaml
 
 from vaekit.cli.main import main
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith("sweep"))
+SWEEP = yaml.safe_load((FOLDER / "sweep_estimators.yaml").read_text())
 
 
 @pytest.fixture
@@ -53,6 +55,45 @@ def test_is_complete_and_short(path: Path) -> None:
     config = yaml.safe_load(text)
     assert {"seed_everything", "data", "model", "trainer"} == set(config)
     assert config["trainer"]["default_root_dir"] == f"runs/{path.stem}"
+
+
+@pytest.mark.parametrize("name", ["digits_discrete", "mnist_discrete", "mnist_bernoulli", "mnist_mixed"])
+def test_one_flag_changes_the_estimator(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """And takes no argument over from the estimator that was there."""
+    from vaekit.cli.built import built
+
+    config, root = yaml.safe_load((FOLDER / f"{name}.yaml").read_text()), []
+    if name.startswith("mnist"):
+        root = ["--data.root", str(request.getfixturevalue("few_images"))]
+    (latent,) = [n for n in config["model"]["init_args"].get("latents", {"y": None}) if n != "z"]
+    key = "model.estimator" if "estimator" in config["model"]["init_args"] else f"model.latents.{latent}.estimator"
+    common = ["--config", str(FOLDER / f"{name}.yaml"), "--trainer.logger", "false", *root]
+    cli = built([*common, "--trainer.default_root_dir", str(tmp_path), f"--{key}", "ReinMax"])
+    assert cli.model.estimators[latent].config["init_args"] == {"temperature": 1.0, "num_samples": 1}
+
+
+@pytest.mark.parametrize("estimator", SWEEP["parameters"]["model.estimator"]["values"])
+def test_the_sweep_makes_each_estimator(estimator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the very words that the agent of Weights & Biases puts together."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    from vaekit.cli.built import built
+
+    choice = {"model.estimator": estimator, "seed_everything": 1, "trainer.max_epochs": 3}
+    flags = create_sweep_command_args({"args": {name: {"value": value} for name, value in choice.items()}})["args"]
+    words = [word for part in SWEEP["command"] for word in ({"${args}": flags, "${env}": []}.get(part, [part]))]
+    assert words[:2] == ["vaekit", "fit"]
+    monkeypatch.chdir(FOLDER.parent)  # where the README calls it from
+    cli = built([*words[2:], "--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false"])
+    assert type(cli.model.estimators["y"]).__name__ == estimator
+    assert cli.trainer.max_epochs == 3
+    assert torch.initial_seed() == 1
+
+
+def test_the_sweep_is_one() -> None:
+    assert set(SWEEP) == {"project", "name", "method", "metric", "parameters", "command"}
+    assert (SWEEP["method"], SWEEP["metric"]) == ("grid", {"name": "val/elbo", "goal": "maximize"})
+    assert all(("values" in p) != ("value" in p) for p in SWEEP["parameters"].values())
 
 
 def test_all_are_here() -> None:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "vaekit"
 # Each may import itself and what stands in its own entry.
 BASE = {"exceptions", "component"}
 DRAWN = BASE | {"estimators", "signatures"}
-EXPECTATION = DRAWN | {"sampling", "fold", "stochastic_graph", "importance_weighted", "gradient_path"}
+EXPECTATION = DRAWN | {"sampling", "credit", "fold", "stochastic_graph", "importance_weighted", "gradient_path"}
 GRAPH = EXPECTATION | {"batch", "distributions", "networks"}
 MODELS = GRAPH | {"latents", "likelihoods", "objectives", "models"}
 ALLOWED = {
@@ -23,8 +23,10 @@ ALLOWED = {
     "gradient_path": set(),
     "signatures": BASE | {"estimators"},
     "sampling": DRAWN,
-    "fold": DRAWN | {"sampling", "gradient_path"},
+    "credit": DRAWN,
+    "fold": DRAWN | {"sampling", "credit", "gradient_path"},
     "stochastic_graph": DRAWN | {"sampling", "fold"},
+    "returns": BASE,
     "importance_weighted": DRAWN | {"sampling"},
     "distributions": BASE,
     "networks": BASE,
@@ -32,9 +34,10 @@ ALLOWED = {
     "likelihoods": GRAPH,
     "objectives": GRAPH,
     "models": MODELS,
+    "optim": {"exceptions"},
     "diagnostics": MODELS,
     "data": BASE | {"batch"},
-    "callbacks": MODELS | {"diagnostics"},
+    "callbacks": MODELS | {"diagnostics", "optim"},
     "analysis": MODELS | {"diagnostics", "data"},
     "cli": MODELS | {"diagnostics", "data", "callbacks", "analysis"},
 }

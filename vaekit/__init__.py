@@ -23,7 +23,7 @@ _HOME = {
     "VaekitError": "vaekit.exceptions",
 }
 _PACKAGES = ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators", "exceptions", "latents",
-             "likelihoods", "models", "networks", "objectives", "stochastic_graph")  # fmt: skip
+             "likelihoods", "models", "networks", "objectives", "optim", "returns", "stochastic_graph")  # fmt: skip
 
 __all__ = [*_HOME, "__version__", *_PACKAGES]
 

@@ -1,9 +1,9 @@
 """Fold the cost of a drawn graph into one differentiable expectation.
 
-The nodes are taken deepest first. At each, what enters the estimator's correction has the *value* of the cost terms
-that the node can influence (Rao-Blackwellization by graph structure) and the *gradient* of the whole fold so far;
-then the node's axis is averaged away with its weights. Nested, not a flat sum of corrections: an estimator whose
-correction differentiates the cost must see the corrections of deeper nodes.
+The nodes are taken deepest first. At each, what enters the estimator's correction has the *value* of the cost that
+the node is credited with (see ``credit``) and the *gradient* of the whole fold so far; then the node's axis is averaged
+away with its weights. Nested, not a flat sum of corrections: an estimator whose correction differentiates the cost must
+see the corrections of deeper nodes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vaekit.credit import Credit, average, masked
 from vaekit.estimators.automatic import fitting
-from vaekit.estimators.base import Draw
+from vaekit.estimators.base import Draw, Estimator
+from vaekit.estimators.critic import Critic
+from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
 from vaekit.gradient_path import has_gradient_path
 from vaekit.sampling import Sample
@@ -87,29 +90,37 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
     terms = align(sample, terms)
     if check_paths and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         require_paths(sample, terms)
-    ancestors = {node.name: node.ancestors for node in sample.nodes}
-    influenced = {t: frozenset().union(*(ancestors[n] for n in term.names)) for t, term in terms.items()}
     total = functools.reduce(torch.add, (term.value for term in terms.values()))
-    mean = {name: term.value.detach() for name, term in terms.items()}
-    learning = []
+    credit = Credit(sample.nodes, {t: term.value for t, term in terms.items()}, {t: x.names for t, x in terms.items()})
+    learning: list[tuple[Estimator | Critic, Tensor, Tensor]] = []
     all_equal = all(draw.equal_weights for draw in sample.draws.values())
     for node in reversed(sample.nodes):
         draw, estimator = sample.draws[node.name], sample.estimators[node.name]
-        credited = [name for name in terms if node.name in influenced[name]]
-        if credited and (estimator.corrects or estimator.keeps_state):
-            credit = sum((mean[name] for name in credited), start=total - total.detach())
+        if credit.terms[node.name] and (estimator.corrects or estimator.keeps_state):
             weight = sample.row_weight(node.name)
-            credit = torch.broadcast_tensors(credit, weight)[0] if all_equal else _mask(weight, credit)
-            total = total + estimator.correction(draw, credit)
+            fit = _broadcast if all_equal else masked
+            cost = credit.cost_to_go(node.name)
+            if isinstance(estimator, ScoreFunction) and estimator.critic is not None:
+                critic, cost = estimator.critic, fit(weight, cost)
+                prediction = critic(sample.seen_before(node.name))
+                loss = critic.loss(cost, prediction)
+                total = total + (loss - loss.detach())
+                if critic.training:
+                    learning.append((critic, cost, weight))
+                cost = credit.lambda_return(node.name) - prediction.detach()
+                credit.foresee(node.name, prediction, estimator.lam)
+            cost = fit(weight, cost + (total - total.detach()))
+            total = total + estimator.correction(draw, cost)
             if estimator.keeps_state:
-                learning.append((estimator, credit.detach(), weight))
+                learning.append((estimator, cost.detach(), weight))
         if not sample.joint:
-            total = _average(draw, draw.weight, total)
-            mean = {name: _average(draw, draw.weight.detach(), value) for name, value in mean.items()}
+            total = average(draw, draw.weight, total)
+            credit.average(draw)
+    mean = credit.mean
     if sample.joint:  # all nodes share the axis of trajectories, whose weights are equal
         total, mean = total.mean(0), {name: value.mean(0) for name, value in mean.items()}
-    for estimator, cost, weight in learning:  # now: an estimator may serve several nodes
-        estimator.update(cost, weight)
+    for learner, cost, weight in learning:  # now: an estimator may serve several nodes
+        learner.update(cost, weight)
     means = {name: value.expand(sample.batch) for name, value in mean.items()}
     return Result(total.expand(sample.batch), means, sample.draws)
 
@@ -142,16 +153,9 @@ def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:
     return aligned
 
 
-def _average(draw: Draw, weight: Tensor, value: Tensor) -> Tensor:
-    """Return the weighted sum over rows, whose weights sum to 1."""
-    if value.shape[0] == 1 and not weight.requires_grad:
-        return value.squeeze(0)
-    return value.mean(0) if draw.equal_weights else (weight * _mask(weight, value)).sum(0)
-
-
-def _mask(weight: Tensor, value: Tensor) -> Tensor:
-    """Return ``value`` in the shape of both; a row of weight 0 may hold an infinity or a NaN, which become 0."""
-    return torch.where((weight != 0) | value.isfinite(), value, 0)
+def _broadcast(weight: Tensor, value: Tensor) -> Tensor:
+    """Return ``value`` in the shape of both."""
+    return torch.broadcast_tensors(value, weight)[0]
 
 
 def require_paths(sample: Sample, terms: Mapping[str, Term]) -> None:

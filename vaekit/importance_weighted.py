@@ -110,7 +110,9 @@ def importance_weighted_bound(
 def check(name: str, estimator: Estimator) -> None:
     """Raise an error if an estimator cannot serve an importance-weighted bound."""
     if isinstance(estimator, ScoreFunction):
-        served = estimator.baseline is None or isinstance(estimator.baseline, LeaveOneOut)
+        served = estimator.critic is None and (
+            estimator.baseline is None or isinstance(estimator.baseline, LeaveOneOut)
+        )
     else:
         served = isinstance(estimator, Pathwise)
     if not served:
@@ -123,8 +125,8 @@ def check(name: str, estimator: Estimator) -> None:
 
 def describe_estimator(estimator: Estimator) -> str:
     """Name an estimator and its baseline for an error message."""
-    baseline = getattr(estimator, "baseline", None)
-    inside = "" if baseline is None else f"baseline={type(baseline).__name__}()"
+    parts = {name: getattr(estimator, name, None) for name in ("baseline", "critic")}
+    inside = ", ".join(f"{name}={type(part).__name__}()" for name, part in parts.items() if part is not None)
     return f"{type(estimator).__name__}({inside})"
 
 

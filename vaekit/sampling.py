@@ -57,6 +57,24 @@ class Sample(NamedTuple):
         draw = self.draws[name]
         return functools.reduce(torch.mul, draw.outer, draw.weight.detach())
 
+    def seen_before(self, name: str) -> Tensor:
+        """Return what a critic of a node sees: the context, and the values of the node's ancestors, flattened.
+
+        ``[1, *rows of nodes before it, *batch, features]``, without a gradient; ``[K, *batch, features]`` of joint
+        trajectories.
+        """
+        own, rank = self.draws[name], self.draws[name].weight.dim()
+        ancestors = next(node.ancestors for node in self.nodes if node.name == name) - {name}
+        parts = [] if own.context is None else [own.context.to(own.weight.dtype)]
+        for draw in (self.draws[node.name] for node in self.nodes if node.name in ancestors):
+            value, event = draw.value.detach(), len(draw.q.event_shape)
+            parts.append(value.flatten(-event) if event else value[..., None])
+        if not parts:
+            return own.weight.new_zeros((1,) * rank + (0,))
+        parts = [part.reshape((1,) * (rank + 1 - part.dim()) + part.shape) for part in parts]
+        leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        return torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1).to(own.weight.dtype)
+
 
 def sample(
     nodes: list[Node],
@@ -77,7 +95,7 @@ def sample(
     num_samples
         None, or the number of joint trajectories.
     context
-        What learned baselines see.
+        What learned baselines and critics see.
     undifferentiable
         Nodes to which the cost is known to have no gradient path: ``"auto"`` avoids pathwise estimators there.
 

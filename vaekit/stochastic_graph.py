@@ -49,7 +49,7 @@ def expectation(
         None: each node has its own axis of ``estimator.num_samples`` rows. K: K joint trajectories on one axis,
         a single draw a node, so that a chain of nodes costs K evaluations.
     context
-        ``[*batch, features]``, what learned baselines see.
+        ``[*batch, features]``, what learned baselines and critics see.
 
     Returns
     -------

@@ -112,7 +112,8 @@ def threads() -> Iterator[None]:
 def test_pictures_of_cells(tmp_path):
     run(tmp_path, Pictures(), max_epochs=2)
     figures = tmp_path / "figures"
-    assert {path.name for path in figures.iterdir()} == {"loss_curves.png", "umap.png", "code_usage_y.png"}
+    names = ("loss_curves", "schedules", "umap", "code_usage_y", "active_units")
+    assert {path.stem for path in figures.iterdir()} == set(names)
     for path in figures.iterdir():
         seen(path)
 
@@ -122,10 +123,11 @@ def test_pictures_of_cells(tmp_path):
 def test_pictures_of_every_kind_of_latent(tmp_path, name):
     run(tmp_path, Pictures(str(tmp_path / "own")), name=name, max_epochs=1)
     latents = MODELS[name](NegativeBinomial()).latents
-    wanted = {"loss_curves", "umap", *(f"code_usage_{n}" for n, latent in latents.items() if latent.discrete)}
+    wanted = {"loss_curves", "schedules", "umap"}
+    wanted |= {f"code_usage_{n}" if latent.discrete else "active_units" for n, latent in latents.items()}
     assert {path.stem for path in (tmp_path / "own" / "figures").iterdir()} == wanted
     for path in (tmp_path / "own" / "figures").iterdir():
-        if path.stem != "loss_curves":  # one epoch has no line
+        if path.stem not in ("loss_curves", "schedules"):  # one epoch has no line
             seen(path)
 
 
@@ -136,7 +138,8 @@ def test_pictures_of_images(tmp_path):
     trainer(tmp_path, max_epochs=1, callbacks=[Pictures()]).fit(model, datamodule=images)
     assert imread(tmp_path / "figures" / "reconstructions.png")[..., :3].std() > 0.1
     figure = Pictures().figures(model, images)["reconstructions"]
-    originals = np.stack([axis.images[0].get_array().squeeze() for axis in figure.axes[:12]])
+    sheet = np.asarray(figure.axes[0].images[0].get_array()).squeeze()  # two rows of twelve, a pixel between them
+    originals = np.stack([sheet[:8, 9 * i : 9 * i + 8] for i in range(12)])
     test = next(iter(images.dataloader("test", batch_size=12))).x
     np.testing.assert_array_equal(originals, test.reshape(-1, 8, 8))
 

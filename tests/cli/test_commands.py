@@ -84,7 +84,7 @@ class TestFit:
         found = {path.name for path in trained.iterdir()}
         assert {"last.ckpt", "best.ckpt", "config.yaml", "figures", "lightning_logs"} <= found
         pictures = {path.name for path in (trained / "figures").iterdir()}
-        assert pictures == {"umap.png", "loss_curves.png", "code_usage_y.png"}
+        assert pictures == {f"{n}.png" for n in ("umap", "loss_curves", "schedules", "code_usage_y", "active_units")}
         assert "val/elbo" in next(trained.glob("lightning_logs/*/metrics.csv")).read_text()
         config = yaml.safe_load((trained / "config.yaml").read_text())
         assert config["model"]["class_path"] == "vaekit.MixedVAE"
@@ -135,7 +135,7 @@ class TestFit:
         (record,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
         keys = wandb_keys(record)
         assert {"val/elbo", "train/objective"} <= keys["history"]
-        for picture in ("umap", "reconstructions", "loss_curves"):
+        for picture in ("umap", "reconstructions", "loss_curves", "samples", "categories_y", "traversals_z"):
             assert any(key.startswith(f"figures/{picture}/") for key in keys["history"])
         assert {"config", "data"} <= keys["config"]
 

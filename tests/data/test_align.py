@@ -29,20 +29,35 @@ def test_permuted_genes_come_back_in_order(tmp_path, make_adata, reference):
     assert query.adata.shape == (11, 20)
 
 
-def test_missing_genes_are_zero_and_named_in_one_warning(make_adata, plain):
+def test_missing_genes_are_unobserved_and_named_in_one_warning(make_adata):
+    data = GeneExpressionData(make_adata())
     adata = make_adata(cells=9, seed=3)
-    fewer = adata[:, [i for i in range(20) if i not in (4, 7)]].copy()
-    with pytest.warns(UserWarning, match=r"lacks 2 of the checkpoint's 20 genes.* as 0: gene4, gene7$") as caught:
-        query = query_dataset(fewer, plain)
+    kept = [i for i in range(20) if i not in (4, 7)]
+    fewer = adata[:, kept].copy()
+    with pytest.warns(
+        UserWarning, match=r"lacks 2 of the checkpoint's 20 genes.* as unobserved: gene4, gene7$"
+    ) as caught:
+        query = query_dataset(fewer, data.state_dict())
     assert len(caught) == 1
     assert query.missing_genes == ["gene4", "gene7"]
-    expected = adata.X.toarray()
-    expected[:, [4, 7]] = 0
     batch = query.dataset.__getitems__(list(range(9)))
-    np.testing.assert_array_equal(batch.x, expected)
-    np.testing.assert_array_equal(batch.size_factor[:, 0], expected.sum(1))
+    np.testing.assert_array_equal(batch.x[:, kept], adata.X.toarray()[:, kept])
+    assert batch.observed.tolist() == [[i in kept for i in range(20)]] * 9
+    # the total is what it would be with the training cells' composition
+    share = (data.mean[kept].sum() / data.mean.sum()).item()
+    np.testing.assert_allclose(batch.size_factor[:, 0], adata.X.toarray()[:, kept].sum(1) / share, rtol=1e-6)
     assert batch.covariates is None
     assert batch.label is None
+
+
+def test_given_size_factors_stay_where_genes_are_missing(make_adata):
+    cells = make_adata()
+    cells.obs["depth"] = np.linspace(1, 3, 60)
+    state = GeneExpressionData(cells, size_factor_key="depth").state_dict()
+    whole = query_dataset(cells, state).dataset.size_factor
+    with pytest.warns(UserWarning, match="lacks 5"):
+        query = query_dataset(cells[:, :15].copy(), state)
+    assert query.dataset.size_factor.equal(whole)
 
 
 def test_genes_unknown_to_the_checkpoint_do_not_count(make_adata):
@@ -93,5 +108,5 @@ def test_query_is_not_changed(make_adata, plain):
 
 
 def test_reference_of_something_else(make_adata):
-    with pytest.raises(DataError, match=r"the reference lacks \['feature_names', 'batch_categories'\]"):
+    with pytest.raises(DataError, match=r"the reference lacks \['feature_names', 'gene_names', .*'batch_categories'"):
         query_dataset(make_adata(), {"fingerprint": "0"})

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vaekit.data.columns import one_hot, read_batches, read_column
+from vaekit.data.columns import one_hot, read_batches, read_column, read_numbers
 from vaekit.exceptions import DataError
 
 
@@ -77,3 +77,33 @@ def test_reference_with_one_batch_needs_no_key():
 def test_batches_that_do_not_fit_the_reference(key, reference, message):
     with pytest.raises(DataError, match=message):
         read_batches(obs(batch=["x", "y", "x", "y"]), key, "file", reference)
+
+
+@pytest.mark.parametrize(
+    ("values", "positive", "message"),
+    [
+        ([1.0, np.nan, 2.0, np.nan], False, "2 of 4 cells of file have a value that is NaN, the first nan in cell '1'"),
+        ([1.0, 2.0, np.inf, 1.0], False, "1 of 4 cells of file have a value that is infinite, the first inf in cell"),
+        ([1.0, 0.0, -1.0, 1.0], True, "2 of 4 cells of file have a value that is not positive, the first 0 in cell"),
+        (["1", "2", "3", "4"], False, "of type .*, such as '1', and numbers are needed"),
+        (pd.Categorical([1, 2, 1, 2]), False, "of type category, such as '1', and"),
+        ([1 + 2j, 0, 0, 0], False, "of type complex128"),
+        (pd.array([1, None, 2, 3], dtype="Int64"), False, "1 of 4 cells of file have a value that is NaN"),
+    ],
+)
+def test_values_that_are_no_numbers(values, positive, message):
+    with pytest.raises(DataError, match=f"key='x': .*{message}"):
+        read_numbers(obs(x=values), "x", "key", "file", positive)
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2], [1.0, 2.0], np.array([1, 2], dtype=np.uint8), pd.array([1, 2], dtype="Int64")]
+)
+def test_numbers(values):
+    numbers = read_numbers(obs(x=values), "x", "key", "file", positive=True)
+    assert (numbers.dtype, numbers.tolist()) == (np.float64, [1, 2])
+
+
+def test_negative_numbers_and_bools_are_numbers():
+    assert read_numbers(obs(x=[-1.5, 0.0]), "x", "key", "file").tolist() == [-1.5, 0]
+    assert read_numbers(obs(x=[True, False]), "x", "key", "file").tolist() == [1, 0]

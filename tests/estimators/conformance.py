@@ -93,6 +93,7 @@ INNER = "autograd.grad"
 TABLE = [
     Row("pathwise", Pathwise, CONTINUOUS),
     Row("pathwise_2", lambda: Pathwise(num_samples=2), CONTINUOUS),
+    Row("pathwise_stl", lambda: Pathwise(stick_the_landing=True), CONTINUOUS),
     Row("score", ScoreFunction, KINDS),
     Row("score_moving", lambda: ScoreFunction(baseline=MovingAverage()), KINDS, stateful=True),
     Row("score_loo_2", lambda: ScoreFunction(baseline=LeaveOneOut()), KINDS),

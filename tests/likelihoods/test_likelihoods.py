@@ -6,6 +6,7 @@ import pytest
 import torch
 from models.tiny import COUNT_LIKELIHOODS, FEATURES, LIKELIHOODS, batch_for, counts, pixels
 
+from vaekit.batch import Moments
 from vaekit.distributions import NegativeBinomial as NegativeBinomialDistribution
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import Bernoulli, Gaussian, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
@@ -81,7 +82,7 @@ def test_zero_inflation_only_adds_zeros():
 def test_counts_start_at_the_mean(kind):
     likelihood = built(kind)
     mean = torch.tensor([0.5, 2.0, 0.0, 1.5, 4.0])
-    likelihood.start_at(mean)
+    likelihood.start_at(Moments(mean))
     batch = counts(3)._replace(size_factor=torch.full((3, 1), 8.0))
     started = likelihood(torch.zeros(3, WIDTH), batch).mean[0].detach()
     positive = mean > 0
@@ -94,7 +95,7 @@ def test_counts_start_at_the_mean(kind):
 @pytest.mark.parametrize("kind", COUNT_LIKELIHOODS)
 def test_counts_that_are_all_zero_start_uniform(kind):
     likelihood = built(kind)
-    likelihood.start_at(torch.zeros(FEATURES))
+    likelihood.start_at(Moments(torch.zeros(FEATURES)))
     assert likelihood.log_mean(torch.zeros(2, WIDTH), counts(2)).exp().allclose(counts(2).size_factor / FEATURES)
 
 
@@ -102,7 +103,7 @@ def test_counts_that_are_all_zero_start_uniform(kind):
 def test_pixels_start_at_the_mean_picture(kind):
     likelihood = built(kind)
     mean = torch.tensor([0.1, 0.5, 0.0, 1.0, 0.7])
-    likelihood.start_at(mean)
+    likelihood.start_at(Moments(mean))
     started = likelihood(torch.zeros(3, WIDTH), pixels(3)).mean
     limits = (0.01, 0.99) if kind is Bernoulli else (0, 1)
     torch.testing.assert_close(started, mean.clamp(*limits).expand(3, -1))

@@ -58,7 +58,7 @@ def summed_gradients(make: Callable[..., VAE]) -> tuple[dict[str, Tensor], dict[
     """Return parameters, and gradients with the codes summed ``[replicates, size]`` (a Gaussian is still drawn)."""
     model = sharpen(make(Enumerate()), 1.5)
     runs = [gradients(model, cells(COPIES)) for _ in range(REPLICATES)]
-    state = {name: p.detach() for name, p in model.named_parameters()}
+    state = model.state_dict()
     return state, {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
 
 

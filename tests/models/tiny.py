@@ -27,7 +27,7 @@ from vaekit.estimators import (
     SelfCritic,
     StraightThrough,
 )
-from vaekit.latents import Bernoulli, Categorical, Gaussian
+from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gamma, Gaussian, StudentT
 from vaekit.likelihoods import Bernoulli as BernoulliLikelihood
 from vaekit.likelihoods import Gaussian as GaussianLikelihood
 from vaekit.likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
@@ -82,6 +82,9 @@ MODELS: dict[str, Callable[..., VAE]] = {
             "z": Gaussian(2, parent="y", estimator=Pathwise(num_samples=2)),
         }
     ),
+    "gamma": _mixed(lambda: {"x": Gamma(2)}),
+    "dirichlet": _mixed(lambda: {"x": Dirichlet(3, concentration=0.5)}),
+    "student_t": _mixed(lambda: {"x": StudentT(2), "y": Categorical(3)}),
     "mixed_relaxed": _mixed(lambda: {"y": Categorical(3, estimator=GumbelSoftmax()), "z": Gaussian(2, parent="y")}),
 }
 

@@ -1,6 +1,28 @@
 """Analysis of AnnData with a trained model, by scverse's conventions: results go into the AnnData."""
 
+from vaekit.analysis.differential_expression import differential_expression
 from vaekit.analysis.embed import embed, query_for, write_latents
-from vaekit.analysis.source import reference_of, training_data
+from vaekit.analysis.map_query import map_query
+from vaekit.analysis.markers import markers
+from vaekit.analysis.normalized_expression import normalized_expression
+from vaekit.analysis.plots import plot_predictive_check, plot_volcano
+from vaekit.analysis.predictive_check import posterior_predictive_check
+from vaekit.analysis.source import opened, reference_of, training_data
+from vaekit.analysis.transfer_labels import transfer_labels
 
-__all__ = ["embed", "query_for", "reference_of", "training_data", "write_latents"]
+__all__ = [
+    "differential_expression",
+    "embed",
+    "map_query",
+    "markers",
+    "normalized_expression",
+    "opened",
+    "plot_predictive_check",
+    "plot_volcano",
+    "posterior_predictive_check",
+    "query_for",
+    "reference_of",
+    "training_data",
+    "transfer_labels",
+    "write_latents",
+]

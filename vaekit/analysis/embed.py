@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-import vaekit
-from vaekit.analysis.source import reference_of
+from vaekit.analysis.source import opened, provenance, reference_of
 from vaekit.data.align import QueryData, query_dataset
 from vaekit.data.dataset import as_is
 from vaekit.diagnostics import codes_of, posterior_summaries
 from vaekit.exceptions import CheckpointError
-from vaekit.models import VAE, load
+from vaekit.models import VAE
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,13 +52,13 @@ def embed(
     Returns
     -------
     list of str
-        Genes of the model that ``adata`` lacks (their counts were taken as 0).
+        Genes of the model that ``adata`` lacks (they were taken as unobserved).
 
     Sets the following fields, for a ``key_added`` of ``X_vaekit``:
 
     ``adata.obsm["X_vaekit"]``
-        Posterior means of the continuous latents side by side, ``[cells, units]``; for a model without any,
-        the probabilities of its codes.
+        Posterior means of the continuous latents side by side, ``[cells, units]``, but for a library size; for a
+        model without any, the probabilities of its codes.
     ``adata.obs["vaekit_<name>"]``
         For each discrete latent, the most probable code; the categories of several variables are joined by "-".
     ``adata.obsm["vaekit_<name>_probabilities"]``
@@ -74,8 +73,7 @@ def embed(
     DataError
         If the counts, genes or batches do not fit the model (see ``vaekit.data.query_dataset``).
     """
-    checkpoint = str(model) if isinstance(model, str | Path) else ""
-    model = load(model) if isinstance(model, str | Path) else model
+    model, checkpoint = opened(model)
     query = query_for(model, adata, layer, batch_key)
     write_latents(query, model, key_added, batch_size, progress)
     adata.uns[key_added.removeprefix("X_")]["checkpoint"] = checkpoint
@@ -112,23 +110,19 @@ def write_latents(
     batches = DataLoader(query.dataset, batch_size=batch_size, collate_fn=as_is)
     summaries = posterior_summaries(model, tqdm(batches, desc="embedding", unit="batch", disable=not progress))
     prefix = key_added.removeprefix("X_")
-    continuous = [summaries[name] for name, latent in model.latents.items() if not latent.discrete]
-    adata.obsm[key_added] = torch.cat(continuous or list(summaries.values()), -1).numpy()
+    adata.obsm[key_added] = coordinates(model, summaries).numpy()
     for name, latent in model.latents.items():
         if latent.discrete:
             adata.obs[f"{prefix}_{name}"] = pd.Categorical(codes_of(latent, summaries[name]))
             adata.obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
-    adata.uns[prefix] = _provenance(model, query.missing_genes)
+    adata.uns[prefix] = provenance(model, query.missing_genes)
 
 
-def _provenance(model: VAE, missing: list[str]) -> dict[str, Any]:
-    reference = reference_of(model)
-    return {
-        "version": vaekit.__version__,
-        "model": str(model.hparams["_class_path"]),
-        "latents": {name: type(latent).__name__ for name, latent in model.latents.items()},
-        "checkpoint": "",
-        "training_data": str(reference["source"]),
-        "training_fingerprint": str(reference["fingerprint"]),
-        "missing_genes": np.array(missing, dtype=str),
-    }
+def coordinates(model: VAE, summaries: dict[str, Tensor]) -> Tensor:
+    """Return where cells lie, ``[cells, units]``: the continuous latents side by side, else the codes' probabilities.
+
+    A library size is no coordinate.
+    """
+    seen = {name: latent for name, latent in model.latents.items() if not latent.technical}
+    continuous = [summaries[name] for name, latent in seen.items() if not latent.discrete]
+    return torch.cat(continuous or [summaries[name] for name in seen], -1)

@@ -1,13 +1,42 @@
-"""The data that a checkpoint was trained on, found again."""
+"""A trained model, and the data that it was trained on, found again."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import vaekit
 from vaekit.component import from_config
 from vaekit.data.base import ResidentData
 from vaekit.exceptions import CheckpointError, DataError
-from vaekit.models import VAE
+from vaekit.models import VAE, load
+
+
+def opened(model: VAE | str | Path) -> tuple[VAE, str]:
+    """Return a model given as such or by the path of its checkpoint, and that path ("" without one).
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no checkpoint of vaekit.
+    """
+    return (load(model), str(model)) if isinstance(model, str | Path) else (model, "")
+
+
+def provenance(model: VAE, missing_genes: list[str], checkpoint: str = "") -> dict[str, Any]:
+    """Return where results come from, as plain data for ``adata.uns``."""
+    reference = reference_of(model)
+    return {
+        "version": vaekit.__version__,
+        "model": str(model.hparams["_class_path"]),
+        "latents": {name: type(latent).__name__ for name, latent in model.latents.items()},
+        "checkpoint": checkpoint,
+        "training_data": str(reference["source"]),
+        "training_fingerprint": str(reference["fingerprint"]),
+        "missing_genes": np.array(missing_genes, dtype=str),
+    }
 
 
 def reference_of(model: VAE) -> dict[str, Any]:

@@ -1,8 +1,20 @@
-"""Lightning callbacks: progress, checkpoints, pictures, the noise of the gradient."""
+"""Lightning callbacks: checkpoints, progress, pictures, curves and watches of a training, SVRG and SAGA."""
 
+from vaekit.callbacks.bound_curve import BoundCurve
 from vaekit.callbacks.checkpoints import RunCheckpoint
+from vaekit.callbacks.collapse import Collapse
+from vaekit.callbacks.finite_sums import SAGATraining, SVRGTraining
 from vaekit.callbacks.gradient_noise import GradientNoise
 from vaekit.callbacks.pictures import Pictures
 from vaekit.callbacks.progress import TrainingProgress
 
-__all__ = ["GradientNoise", "Pictures", "RunCheckpoint", "TrainingProgress"]
+__all__ = [
+    "BoundCurve",
+    "Collapse",
+    "GradientNoise",
+    "Pictures",
+    "RunCheckpoint",
+    "SAGATraining",
+    "SVRGTraining",
+    "TrainingProgress",
+]

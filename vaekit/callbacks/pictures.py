@@ -13,7 +13,10 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from vaekit.callbacks.image_figures import image_figures
 from vaekit.diagnostics import codes_of, latent_use, plots, posterior_summaries
+from vaekit.diagnostics.latents import ACTIVE_VARIANCE
+from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical
 
 if TYPE_CHECKING:
@@ -21,25 +24,40 @@ if TYPE_CHECKING:
 
 
 class Pictures(Callback):
-    """Draws, at the end of training, what people look at.
+    """Draws what people look at, at the end of training and after any epochs before it.
 
-    ``loss_curves.png``; ``umap.png`` of all rows, coloured by label, code and split; ``code_usage_<name>.png``
-    of each discrete latent; ``reconstructions.png`` for images. They land in ``figures/`` of the run's folder.
+    ``loss_curves.png``; ``schedules.png``, the KL weight and the temperatures; ``umap.png`` of all rows, coloured by
+    label, code and split (at the end alone, for it takes long); ``code_usage_<name>.png`` of each discrete latent;
+    ``active_units.png`` of the continuous ones; for images ``reconstructions.png``, ``samples.png``,
+    ``categories_<name>.png`` and ``traversals_<name>.png``. They land in ``figures/`` of the run's folder, those of
+    epoch 5 in ``figures/epoch_5/``, and in Weights & Biases as ``figures/<name>``.
 
     Parameters
     ----------
     dirpath
         The run's folder; None for the trainer's ``default_root_dir``.
+    epochs
+        Epochs, counted from 1, after which pictures are drawn as well.
+
+    Raises
+    ------
+    ConfigError
+        If an epoch is below 1.
     """
 
-    def __init__(self, dirpath: str | None = None) -> None:
-        self.dirpath = dirpath
+    def __init__(self, dirpath: str | None = None, epochs: list[int] | None = None) -> None:
+        if epochs and min(epochs) < 1:
+            raise ConfigError(f"Pictures: epochs is {epochs}; they count from 1, such as [1, 10, 50]")
+        self.dirpath, self.epochs = dirpath, tuple(epochs or ())
         self.history: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the epoch's metrics (validation has run by now)."""
         for name, value in trainer.callback_metrics.items():
             self.history[name].append((trainer.current_epoch, float(value)))
+        epoch = trainer.current_epoch + 1
+        if epoch in self.epochs and trainer.is_global_zero:
+            self._draw(trainer, pl_module, Path("figures") / f"epoch_{epoch}", umap=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the curves, so that a resumed run draws whole ones."""
@@ -53,28 +71,45 @@ class Pictures(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Draw all pictures."""
+        self._draw(trainer, pl_module, Path("figures"), umap=True)
+
+    def _draw(self, trainer: pl.Trainer, model: Any, place: Path, umap: bool) -> None:
+        """Write all pictures to a folder of the run, and give them to Weights & Biases."""
         data = getattr(trainer, "datamodule", None)
         if data is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = Path(self.dirpath or trainer.default_root_dir) / "figures"
+        folder = Path(self.dirpath or trainer.default_root_dir) / place
         folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in self.figures(pl_module, data).items():
+        for name, figure in self.figures(model, data, umap).items():
             path = folder / f"{name}.png"
             figure.savefig(path, dpi=130)
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_image(key=f"figures/{name}", images=[str(path)])
 
-    def figures(self, model: Any, data: Any) -> dict[str, Figure]:
-        """Return the figures by name."""
-        drawn = {"loss_curves": plots.curves(self.history)}
+    def figures(self, model: Any, data: Any, umap: bool = True) -> dict[str, Figure]:
+        """Return the figures by name; their draws leave the training's random numbers as they were."""
+        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            return self._figures(model, data, umap)
+
+    def _figures(self, model: Any, data: Any, umap: bool) -> dict[str, Figure]:
+        drawn = {"loss_curves": plots.curves(self.history), "schedules": plots.schedules(self.history)}
         rows = _chosen_rows(len(data.dataset))
         summaries = posterior_summaries(model, data.dataloader("all", batch_size=1024))
-        drawn["umap"] = _umap(model, data, summaries, rows)
+        if umap:
+            drawn["umap"] = _umap(model, data, summaries, rows)
         for name, usage in latent_use(model, summaries).code_usage.items():
             drawn[f"code_usage_{name}"] = _code_usage(model, data, name, summaries[name], usage.numpy())
+        varied = {
+            name: summaries[name].var(0, correction=0).numpy()
+            for name, latent in model.latents.items()
+            if not latent.discrete and not latent.technical
+        }
+        if varied:
+            drawn["active_units"] = plots.active_units(varied, ACTIVE_VARIANCE)
         if data.kind == "images":
-            drawn["reconstructions"] = _reconstructions(model, data)
+            drawn |= image_figures(model, data)
         return drawn
 
 
@@ -111,14 +146,3 @@ def _code_usage(model: Any, data: Any, name: str, summary: torch.Tensor, usage: 
         means = np.stack([summary.numpy()[labels == category].mean(0) for category in present])
         return plots.code_usage(name, means, present, "label")
     return plots.code_usage(name, usage, [str(i) for i in range(len(usage))], "variable")
-
-
-@torch.no_grad()
-def _reconstructions(model: Any, data: Any) -> Figure:
-    count = 12
-    batch = next(iter(data.dataloader("test", batch_size=count))).to(model.device)
-    model.eval()
-    values = {name: q.sample() for name, q in model.posteriors(batch).items()}
-    means = model.networks.observation(values, batch).mean
-    shape = (-1, *data.image_shape)
-    return plots.reconstructions(batch.x.reshape(shape).cpu().numpy(), means.reshape(shape).cpu().numpy())

@@ -40,7 +40,7 @@ def built(arguments: list[str], checkpoint: str | None = None) -> Built:
     cli = command_line(["fit", *arguments], Built)
     assert isinstance(cli, Built)
     if checkpoint is None:
-        cli.model.networks.likelihood.start_at(cli.datamodule.mean)
+        cli.model.networks.start_at(cli.datamodule.moments)
     else:
         load_weights(cli.model, checkpoint)
     return cli

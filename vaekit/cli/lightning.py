@@ -20,7 +20,7 @@ import vaekit.likelihoods
 import vaekit.models
 import vaekit.networks
 import vaekit.objectives  # noqa: F401  (imported, classes can be named without their package)
-from vaekit.callbacks import Pictures, RunCheckpoint, TrainingProgress
+from vaekit.callbacks import Collapse, Pictures, RunCheckpoint, TrainingProgress
 from vaekit.cli.config_errors import explain
 from vaekit.cli.logger import closing_line, wandb_logger
 from vaekit.cli.output import quiet
@@ -81,7 +81,9 @@ class VaekitCLI(LightningCLI):
         config = self.config[self.subcommand].trainer
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         given = given if isinstance(given, list) else [given]
-        own = [RunCheckpoint(), Pictures()] + [TrainingProgress()] * (config.enable_progress_bar is not False)
+        own = [RunCheckpoint(), Pictures(), Collapse()] + [TrainingProgress()] * (
+            config.enable_progress_bar is not False
+        )
         kwargs["callbacks"] = given + [c for c in own if not any(isinstance(g, type(c)) for g in given)]
         if config.logger in (None, True):
             kwargs["logger"] = wandb_logger(self.folder) if self.subcommand == "fit" else False

@@ -18,12 +18,19 @@ training, by configuration (any key can be set by a flag, such as --trainer.max_
   validate   evaluate on the validation data     vaekit validate --ckpt_path RUN/last.ckpt
   test       evaluate on the test data           vaekit test --ckpt_path RUN/last.ckpt
   predict    latents of all data, to RUN/predictions.pt
+  compare    one configuration with several gradient estimators and seeds, one after another
+             vaekit compare --config configs/digits_discrete.yaml --estimators ReinMax GumbelSoftmax --seeds 0 1 2
 
 with a trained model:
   evaluate   log-likelihood, active units, agreement with labels     vaekit evaluate RUN/last.ckpt
   embed      write latents into an .h5ad file     vaekit embed RUN/last.ckpt DATA.h5ad -o OUT.h5ad
+  de         genes that differ between two groups
+             vaekit de RUN/last.ckpt DATA.h5ad --groupby COL --group1 A --group2 B -o TABLE.csv
+  denoise    write expected expression into an .h5ad file     vaekit denoise RUN/last.ckpt DATA.h5ad -o OUT.h5ad
   gradients  bias, variance and time of every gradient estimator that fits each latent
              vaekit gradients --config configs/pbmc_mixed.yaml --ckpt RUN/last.ckpt
+  sample     pictures from the prior, or of each category     vaekit sample RUN/last.ckpt --category y
+  traverse   what each unit of a Gaussian latent does to a picture     vaekit traverse RUN/last.ckpt
 
 vaekit COMMAND --help tells the arguments of a command; vaekit --version the version.
 """
@@ -35,7 +42,12 @@ COMMANDS = {
     "predict": "vaekit.cli.lightning",
     "evaluate": "vaekit.cli.evaluate",
     "embed": "vaekit.cli.embed",
+    "de": "vaekit.cli.de",
+    "denoise": "vaekit.cli.denoise",
     "gradients": "vaekit.cli.gradients",
+    "sample": "vaekit.cli.sample",
+    "traverse": "vaekit.cli.traverse",
+    "compare": "vaekit.cli.compare",
 }
 
 

@@ -3,5 +3,6 @@
 from vaekit.data.align import QueryData, query_dataset
 from vaekit.data.gene_expression import GeneExpressionData
 from vaekit.data.images import ImageData
+from vaekit.data.simulate import simulate_counts
 
-__all__ = ["GeneExpressionData", "ImageData", "QueryData", "query_dataset"]
+__all__ = ["GeneExpressionData", "ImageData", "QueryData", "query_dataset", "simulate_counts"]

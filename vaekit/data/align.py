@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from vaekit.data.columns import one_hot, read_batches, read_column
+from vaekit.data.columns import read_column
 from vaekit.data.counts import read_counts, warn_empty
+from vaekit.data.covariates import REFERENCE_KEYS, Keys, check_keys, read_covariates
 from vaekit.data.dataset import CountDataset
 from vaekit.data.genes import align_genes, check_shared_genes
+from vaekit.data.size_factors import query_size_factors
 from vaekit.data.sources import open_adata
 from vaekit.exceptions import DataError
 
@@ -27,9 +29,9 @@ class QueryData(NamedTuple):
     Attributes
     ----------
     dataset
-        Counts with the checkpoint's genes and batches; the size factor is the total over these genes.
+        Counts with the checkpoint's genes, covariates and size factors.
     missing_genes
-        Genes of the checkpoint that the data lack; their counts are 0.
+        Genes of the checkpoint that the data lack; they are unobserved (``Batch.observed``).
     obs_names
         Names of the cells.
     labels
@@ -57,8 +59,17 @@ def query_dataset(
     layer: str | None = None,
     batch_key: str | None = None,
     label_key: str | None = None,
+    *,
+    categorical_covariates: Sequence[str] | None = None,
+    continuous_covariates: Sequence[str] | None = None,
+    size_factor_key: str | None = None,
+    gene_names: str | None = None,
 ) -> QueryData:
-    """Read cells for a trained model: genes and batches are matched by name.
+    """Read cells for a trained model: genes, batches and levels are matched by name.
+
+    Genes that the cells lack are unobserved, which is not the same as a count of 0: the encoder sees its training
+    mean there, and more of how the other genes deviate from theirs; the likelihood leaves them out; and a size factor
+    that is a total count is divided by the share that the other genes had of the training counts.
 
     Parameters
     ----------
@@ -69,6 +80,13 @@ def query_dataset(
     layer, batch_key, label_key
         As for :class:`GeneExpressionData`. Where the checkpoint knows one batch only, ``batch_key`` may be
         None.
+    categorical_covariates, continuous_covariates
+        Columns in the order of the checkpoint's; None for the same names.
+    size_factor_key
+        Column of size factors, in the unit of the checkpoint's; None for the same name.
+    gene_names
+        Column of ``.var`` with the names of the genes; None for the checkpoint's column where there is one of that
+        name, else ``var_names``.
 
     Warns
     -----
@@ -79,25 +97,39 @@ def query_dataset(
     ------
     DataError
         If the source cannot be read, its values are no counts, fewer than half of the checkpoint's genes are
-        there, or batches are missing or unknown to the checkpoint.
+        there, or covariates are missing or unknown to the checkpoint.
     """
-    if missing_keys := [key for key in ("feature_names", "batch_categories") if key not in reference]:
+    if missing_keys := [key for key in REFERENCE_KEYS if key not in reference]:
         raise DataError(f"the reference lacks {missing_keys}: pass the state_dict() of a GeneExpressionData")
     wanted = list(reference["feature_names"])
     adata, name = open_adata(source)
-    counts, genes = read_counts(adata, layer, name)
-    check_shared_genes(genes, wanted, name, adata.var)
-    batch = read_batches(adata.obs, batch_key, name, list(reference["batch_categories"]))
+    table = adata.raw.var if layer == "raw" and adata.raw is not None else adata.var
+    if gene_names is None and reference["gene_names"] in table.columns:
+        gene_names = reference["gene_names"]
+    counts, genes = read_counts(adata, layer, name, gene_names)
+    check_shared_genes(genes, wanted, name, table)
+    keys = Keys(batch_key, categorical_covariates, continuous_covariates)
+    check_keys(keys)
+    known = read_covariates(adata.obs, keys, name, reference=reference)
     label = None if label_key is None else read_column(adata.obs, label_key, "label_key", name)
     counts, missing = align_genes(counts, genes, wanted)
     if missing:
         warnings.warn(
-            f"{name} lacks {len(missing)} of the checkpoint's {len(wanted)} genes; their counts are "
-            "taken as 0: " + ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else ""),
+            f"{name} lacks {len(missing)} of the checkpoint's {len(wanted)} genes; they are "
+            "taken as unobserved: " + ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else ""),
             UserWarning,
             stacklevel=2,
         )
-    dataset = CountDataset(counts, one_hot(batch), None if label is None else torch.from_numpy(label.codes))
+    observed = np.isin(wanted, missing, invert=True)
+    size_factor_key = size_factor_key or reference["size_factor_key"]
+    sizes = query_size_factors(adata.obs, size_factor_key, name, counts, observed, reference)
+    dataset = CountDataset(
+        counts,
+        known.values,
+        None if label is None else torch.from_numpy(label.codes),
+        torch.from_numpy(sizes.astype(np.float32))[:, None],
+        torch.from_numpy(observed) if missing else None,
+    )
     warn_empty(dataset.num_empty, len(dataset), name)
     return QueryData(
         dataset=dataset,

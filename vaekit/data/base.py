@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from vaekit.batch import Batch
+from vaekit.batch import Batch, Moments
 from vaekit.component import Component
 from vaekit.data.dataset import ResidentDataset, Rows, WholeBatches, as_is
 from vaekit.data.splits import SPLITS, check_fractions
@@ -120,6 +120,11 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
     def mean(self) -> Tensor:
         """Mean of ``x`` over the training rows, float32 ``[features]``."""
         return self.resident.mean
+
+    @property
+    def moments(self) -> Moments:
+        """What a model starts from: the mean, and what else is known of the training rows."""
+        return Moments(self.mean)
 
     @property
     def example(self) -> Batch:

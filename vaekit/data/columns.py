@@ -1,4 +1,4 @@
-"""Categorical columns of ``adata.obs``: cell-type labels and batches."""
+"""Columns of ``adata.obs``: categories, such as cell types and batches, and numbers."""
 
 from __future__ import annotations
 
@@ -60,6 +60,14 @@ def read_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> Colu
     DataError
         If there is no such column.
     """
+    values = _only_column(obs, key, argument, source)
+    column = values.astype("category").cat.remove_unused_categories()
+    names = list(dict.fromkeys(str(category) for category in column.cat.categories))  # 1 and "1" are one category
+    lookup = np.array([*(names.index(str(category)) for category in column.cat.categories), -1], dtype=np.int64)
+    return Column(lookup[column.cat.codes.to_numpy()], names)
+
+
+def _only_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> pd.Series:
     if key not in obs.columns:
         raise DataError(
             f"{argument}={key!r}: {source} has no such column in .obs; {nearest(key, map(str, obs.columns))}"
@@ -67,10 +75,40 @@ def read_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> Colu
     values = obs[key]
     if values.ndim != 1:
         raise DataError(f"{argument}={key!r}: {source} has several columns of that name in .obs")
-    column = values.astype("category").cat.remove_unused_categories()
-    names = list(dict.fromkeys(str(category) for category in column.cat.categories))  # 1 and "1" are one category
-    lookup = np.array([*(names.index(str(category)) for category in column.cat.categories), -1], dtype=np.int64)
-    return Column(lookup[column.cat.codes.to_numpy()], names)
+    return values
+
+
+def read_groups(
+    obs: pd.DataFrame, key: str, argument: str, source: str, reference: list[str] | None = None, what: str = "level"
+) -> Column:
+    """Read the group of each cell, numbered as in ``reference`` (the categories of a checkpoint) if given.
+
+    Raises
+    ------
+    DataError
+        If the column is missing or has missing values, is no grouping at all (most cells have a group of
+        their own), or has groups that the reference lacks.
+    """
+    column = read_column(obs, key, argument, source)
+    if missing := int((column.codes < 0).sum()):
+        raise DataError(
+            f"{argument}={key!r}: {missing} of {len(obs)} cells of {source} have no {what} (NaN); fill them "
+            "in, or leave these cells out"
+        )
+    if reference is None:
+        if len(column.categories) > max(2, len(obs) // 2):
+            raise DataError(
+                f"{argument}={key!r}: {source} has {len(column.categories)} different values in {len(obs)} cells; "
+                f"a {what} is shared by a group of cells, such as those of a donor or of a sequencing run"
+            )
+        return column
+    if unknown := [name for name in column.categories if name not in reference]:
+        plural = "batches" if what == "batch" else f"{what}s"
+        raise DataError(
+            f"{argument}={key!r}: {source} has {plural} that the checkpoint does not know: "
+            f"{', '.join(map(repr, unknown[:5]))}; it knows {', '.join(map(repr, reference))}"
+        )
+    return column.recode(reference)
 
 
 def read_batches(obs: pd.DataFrame, key: str | None, source: str, reference: list[str] | None = None) -> Column | None:
@@ -84,8 +122,7 @@ def read_batches(obs: pd.DataFrame, key: str | None, source: str, reference: lis
     Raises
     ------
     DataError
-        If the column is missing or has missing values, is no grouping at all (most cells have a batch of
-        their own), or does not fit the reference.
+        As for :func:`read_groups`; or if the reference has batches and the data have not, or the other way round.
     """
     if key is None:
         if not reference:
@@ -96,27 +133,37 @@ def read_batches(obs: pd.DataFrame, key: str | None, source: str, reference: lis
                 + ", ".join(map(repr, reference))
             )
         return Column(np.zeros(len(obs), dtype=np.int64), list(reference))  # one batch only: there is no choice
-    column = read_column(obs, key, "batch_key", source)
-    if missing := int((column.codes < 0).sum()):
-        raise DataError(
-            f"batch_key={key!r}: {missing} of {len(obs)} cells of {source} have no batch (NaN); fill them "
-            "in, or leave these cells out"
-        )
-    if len(column.categories) > max(2, len(obs) // 2):
-        raise DataError(
-            f"batch_key={key!r}: {source} has {len(column.categories)} different values in {len(obs)} cells; "
-            "a batch is a group of cells, such as a donor or a sequencing run"
-        )
-    if reference is None:
-        return column
-    if not reference:
+    if reference is not None and not reference:
         raise DataError(f"batch_key={key!r}: the checkpoint was trained without batches; leave batch_key out")
-    if unknown := [name for name in column.categories if name not in reference]:
+    return read_groups(obs, key, "batch_key", source, reference, "batch")
+
+
+def read_numbers(obs: pd.DataFrame, key: str, argument: str, source: str, positive: bool = False) -> np.ndarray:
+    """Read a column of numbers, float64 ``[cells]``.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or its values are no numbers, missing, not finite or, where they must be, not
+        positive.
+    """
+    from pandas.api.types import is_numeric_dtype
+
+    values = _only_column(obs, key, argument, source)
+    if not is_numeric_dtype(values.dtype) or values.dtype.kind == "c":
         raise DataError(
-            f"batch_key={key!r}: {source} has batches that the checkpoint does not know: "
-            f"{', '.join(map(repr, unknown[:5]))}; it knows {', '.join(map(repr, reference))}"
+            f"{argument}={key!r}: the values of {source} are of type {values.dtype}, such as {str(values.iloc[0])!r}, "
+            f"and numbers are needed; if they are digits, adata.obs[{key!r}].astype(float) makes numbers of them"
         )
-    return column.recode(reference)
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    for problem, bad in (("NaN", np.isnan(numbers)), ("infinite", np.isinf(numbers)), ("not positive", numbers <= 0)):
+        if bad.any() and (positive or problem != "not positive"):
+            first = int(np.argmax(bad))
+            raise DataError(
+                f"{argument}={key!r}: {int(bad.sum())} of {len(obs)} cells of {source} have a value that is {problem}, "
+                f"the first {numbers[first]:g} in cell {str(obs.index[first])!r}"
+            )
+    return numbers
 
 
 def one_hot(column: Column | None) -> Tensor | None:

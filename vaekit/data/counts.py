@@ -12,6 +12,7 @@ import numpy as np
 from vaekit.exceptions import DataError, nearest
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from scipy import sparse
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 FLOAT32_EXACT = 2**24
 
 
-def read_counts(adata: AnnData, layer: str | None, source: str) -> tuple[sparse.csr_matrix, list[str]]:
+def read_counts(
+    adata: AnnData, layer: str | None, source: str, gene_names: str | None = None
+) -> tuple[sparse.csr_matrix, list[str]]:
     """Read the counts of one layer and the names of its genes.
 
     Parameters
@@ -30,6 +33,8 @@ def read_counts(adata: AnnData, layer: str | None, source: str) -> tuple[sparse.
         Name of a layer, "raw" for ``.raw.X``, None for ``.X``. CSR, CSC or dense, of any numeric type.
     source
         What to call the data in messages.
+    gene_names
+        Column of ``.var`` (of ``.raw.var`` for "raw") with the names of the genes; None for ``var_names``.
 
     Returns
     -------
@@ -41,18 +46,22 @@ def read_counts(adata: AnnData, layer: str | None, source: str) -> tuple[sparse.
     Raises
     ------
     DataError
-        If there is no such layer, there are no cells or no genes, gene names occur twice, or the values are
-        not counts: not numeric, NaN, infinite, negative, not whole, or beyond what float32 holds exactly.
+        If there is no such layer, there are no cells or no genes, gene names are missing or occur twice, or the
+        values are not counts: not numeric, NaN, infinite, negative, not whole, or beyond what float32 holds exactly.
     """
     place, matrix, names = _select(adata, layer, source)
+    if gene_names is not None:
+        names = _names(adata.raw.var if place == ".raw.X" else adata.var, gene_names, source)
     genes = [str(name) for name in names]
     if adata.n_obs == 0 or not genes:
         raise DataError(f"{source} has {adata.n_obs} cells and {len(genes)} genes in {place}: nothing to model")
     if len(set(genes)) < len(genes):
         twice = [name for name, times in Counter(genes).items() if times > 1]
+        column = "" if gene_names is None else f" (gene_names={gene_names!r})"
+        help_ = "adata.var_names_make_unique() makes them differ" if gene_names is None else "another column may differ"
         raise DataError(
-            f"{source}: {len(twice)} gene names in {place} occur more than once, such as "
-            f"{', '.join(twice[:5])}; adata.var_names_make_unique() makes them differ"
+            f"{source}: {len(twice)} gene names in {place}{column} occur more than once, such as "
+            f"{', '.join(twice[:5])}; {help_}"
         )
     where = f"{source}, {place}"
     try:
@@ -85,6 +94,22 @@ def _select(adata: AnnData, layer: str | None, source: str) -> tuple[str, Any, I
         known = [*filter(None, adata.layers), *(["raw"] if adata.raw is not None else []), "X"]
         raise DataError(f"layer={layer!r}: {source} has no such layer; {nearest(str(layer), known)}")
     return f".layers[{layer!r}]", adata.layers[layer], adata.var_names
+
+
+def _names(var: pd.DataFrame, key: str, source: str) -> Iterable[str]:
+    """Return the genes' names from a column of the genes' table."""
+    if key not in var.columns:
+        raise DataError(
+            f"gene_names={key!r}: {source} has no such column in .var; {nearest(key, map(str, var.columns))}; leave "
+            "gene_names out for var_names"
+        )
+    if missing := int(var[key].isna().sum()):
+        first = str(var.index[int(np.argmax(var[key].isna()))])
+        raise DataError(
+            f"gene_names={key!r}: {missing} of {len(var)} genes of {source} have no name (NaN), the first {first!r}; "
+            "fill them in, or leave these genes out"
+        )
+    return var[key]
 
 
 def _as_csr(matrix: Any, where: str) -> sparse.csr_matrix:

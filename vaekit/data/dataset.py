@@ -88,15 +88,20 @@ class CountDataset(ResidentDataset):
         Known covariates, float32 ``[cells, num_covariates]``, or None.
     label
         Class of each cell, int64 ``[cells]``, -1 where unknown, or None.
-
-    Attributes
-    ----------
     size_factor
-        Total count of each cell, float32 ``[cells, 1]``; 1 for a cell without counts, so that its log exists.
+        Expected total count of each cell, positive, float32 ``[cells, 1]``; None: its total count, or 1 for a cell
+        without counts, so that its log exists.
+    observed
+        Whether each gene was measured, bool ``[genes]``; None where all were.
     """
 
     def __init__(
-        self, counts: sparse.csr_matrix, covariates: Tensor | None = None, label: Tensor | None = None
+        self,
+        counts: sparse.csr_matrix,
+        covariates: Tensor | None = None,
+        label: Tensor | None = None,
+        size_factor: Tensor | None = None,
+        observed: Tensor | None = None,
     ) -> None:
         if not counts.has_canonical_format or not counts.data.all():
             counts = counts.copy()
@@ -107,7 +112,9 @@ class CountDataset(ResidentDataset):
         self.label = label
         totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).reshape(-1, 1)
         self.num_empty = int((totals == 0).sum())
-        self.size_factor = torch.from_numpy(np.maximum(totals, 1).astype(np.float32))
+        own = torch.from_numpy(np.maximum(totals, 1).astype(np.float32))
+        self.size_factor = own if size_factor is None else size_factor
+        self.observed = observed
         self._starts = torch.from_numpy(counts.indptr.astype(np.int64))
         self._genes, self._values = torch.from_numpy(counts.indices), torch.from_numpy(counts.data)
 
@@ -120,8 +127,8 @@ class CountDataset(ResidentDataset):
         starts = self._starts[index]
         lengths = self._starts[index + 1] - starts
         ends = lengths.cumsum(0)
-        place = torch.arange(int(lengths.sum())) + (starts - ends + lengths).repeat_interleave(lengths)
         cell = torch.arange(len(index)).repeat_interleave(lengths)
+        place = (starts - ends + lengths).index_select(0, cell).add_(torch.arange(len(cell)))
         gene = self._genes.index_select(0, place).long()
         x = self._values.new_zeros(len(index), self.counts.shape[1])
         x.view(-1).scatter_(0, torch.add(gene, cell, alpha=x.shape[1]), self._values.index_select(0, place))
@@ -132,6 +139,7 @@ class CountDataset(ResidentDataset):
             label=None if self.label is None else self.label[index],
             index=index,
             nonzero=torch.stack([cell, gene]),
+            observed=None if self.observed is None else self.observed.expand_as(x),
         )
 
 

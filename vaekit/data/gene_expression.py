@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from vaekit.batch import Moments
 from vaekit.data.base import Resident, ResidentData, check_fingerprint, fingerprint, restored_split
-from vaekit.data.columns import one_hot, read_batches, read_column
+from vaekit.data.columns import read_column
 from vaekit.data.counts import read_counts, warn_empty
+from vaekit.data.covariates import REFERENCE_KEYS, Covariates, Keys, check_keys, read_covariates
 from vaekit.data.dataset import CountDataset
 from vaekit.data.genes import align_genes, highly_variable_genes
+from vaekit.data.size_factors import read_size_factors, total_counts, training_moments
 from vaekit.data.sources import open_adata, pbmc68k
 from vaekit.data.splits import split_rows
 from vaekit.exceptions import DataError
@@ -29,7 +32,9 @@ class ResidentCells(Resident):
 
     adata: AnnData
     feature_names: list[str]
-    batch_categories: list[str]
+    known: Covariates
+    size_factor_scale: float | None
+    moments: Moments
 
 
 class GeneExpressionData(ResidentData):
@@ -60,13 +65,20 @@ class GeneExpressionData(ResidentData):
         Fractions of training, validation and test cells.
     seed
         Seed of the split.
+    categorical_covariates, continuous_covariates
+        Further columns of ``.obs`` that condition encoder and decoder: categories, one-hot, and numbers, standardised
+        by the training cells. ``Batch.covariates`` holds the batch first, then these.
+    size_factor_key
+        Column of ``.obs`` with size factors or library sizes, in any unit; None for the total counts.
+    gene_names
+        Column of ``.var`` with the names of the genes, such as their Ensembl ids; None for ``var_names``.
 
     Raises
     ------
     DataError
         At construction for impossible arguments, else at the first use of the data: a file that is missing or
-        no .h5ad, a missing layer or column, values that are no counts, duplicate gene names, too few cells or
-        genes.
+        no .h5ad, a missing layer or column, values that are no counts, covariates that are missing or no numbers,
+        size factors that are not positive, duplicate gene names, too few cells or genes.
 
     Examples
     --------
@@ -90,7 +102,13 @@ class GeneExpressionData(ResidentData):
         batch_size: int = 128,
         split: tuple[float, float, float] = (0.8, 0.1, 0.1),
         seed: int = 0,
+        categorical_covariates: Sequence[str] | None = None,
+        continuous_covariates: Sequence[str] | None = None,
+        size_factor_key: str | None = None,
+        gene_names: str | None = None,
     ) -> None:
+        self._keys = Keys(batch_key, categorical_covariates or (), continuous_covariates or ())
+        check_keys(self._keys)
         if adata is not None and path is not None:
             raise DataError(f"adata and path={path!r} are both given: pass one of them")
         if isinstance(adata, str | Path):
@@ -108,6 +126,8 @@ class GeneExpressionData(ResidentData):
         self.batch_key = batch_key
         self.label_key = label_key
         self.n_top_genes = n_top_genes
+        self.size_factor_key = size_factor_key
+        self.gene_names = gene_names
         super().__init__(batch_size, split, seed)
 
     def _open(self) -> tuple[AnnData, str, str | None]:
@@ -122,13 +142,10 @@ class GeneExpressionData(ResidentData):
 
     def _load(self, state: Mapping[str, Any] | None) -> ResidentCells:
         adata, source, layer = self._open()
-        counts, genes = read_counts(adata, layer, source)
+        counts, genes = read_counts(adata, layer, source, self.gene_names)
         cells = [str(name) for name in adata.obs_names]
         identity = fingerprint([counts.data, counts.indices, counts.indptr], [genes, cells])
         check_fingerprint(identity, source, state)
-        batch = read_batches(
-            adata.obs, self.batch_key, source, None if state is None else list(state["batch_categories"])
-        )
         label = None if self.label_key is None else read_column(adata.obs, self.label_key, "label_key", source)
 
         if state is not None:
@@ -144,24 +161,36 @@ class GeneExpressionData(ResidentData):
                 names = [genes[column] for column in columns]
         counts, _ = align_genes(counts, genes, names)
 
-        dataset = CountDataset(counts, one_hot(batch), None if label is None else torch.from_numpy(label.codes))
+        train = split["train"].numpy()
+        known = read_covariates(adata.obs, self._keys, source, train, state)
+        sizes, scale = total_counts(counts), None
+        if self.size_factor_key is not None:
+            sizes, scale = read_size_factors(adata.obs, self.size_factor_key, source, sizes, train)
+        dataset = CountDataset(
+            counts,
+            known.values,
+            None if label is None else torch.from_numpy(label.codes),
+            torch.from_numpy(sizes.astype(np.float32))[:, None],
+        )
         if self._resident is None:  # not again when a checkpoint's state comes after the data
             warn_empty(dataset.num_empty, len(cells), source)
-        mean = np.asarray(counts[split["train"].numpy()].mean(axis=0, dtype=np.float64)).ravel()
+        moments = training_moments(counts[train], sizes[train], known.batch(train))
         return ResidentCells(
             dataset=dataset,
             train_dataset=dataset,
             split_indices=split,
             features=len(names),
-            covariates=0 if batch is None else len(batch.categories),
-            mean=torch.from_numpy(mean.astype(np.float32)),
+            covariates=known.width,
+            mean=moments.mean,
             label_categories=[] if label is None else label.categories,
             labels=np.full(len(cells), None, dtype=object) if label is None else label.names(),
             fingerprint=identity,
             source=source,
             adata=adata,
             feature_names=names,
-            batch_categories=[] if batch is None else batch.categories,
+            known=known,
+            size_factor_scale=scale,
+            moments=moments,
         )
 
     @property
@@ -187,7 +216,12 @@ class GeneExpressionData(ResidentData):
     @property
     def batch_categories(self) -> list[str]:
         """Names of the batches, in the order of ``Batch.covariates``; empty without ``batch_key``."""
-        return self.resident.batch_categories
+        return self.resident.known.batch_categories
+
+    @property
+    def moments(self) -> Moments:
+        """What a model starts from: means and size factors of the training cells."""
+        return self.resident.moments
 
     @property
     def num_cells(self) -> int:
@@ -198,13 +232,17 @@ class GeneExpressionData(ResidentData):
         return f"{self.num_cells} cells x {self.features} genes"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return split, genes, batches and fingerprint as plain data: a reference for ``query_dataset``."""
+        """Return split, genes, covariates and fingerprint as plain data: a reference for ``query_dataset``."""
         return {
             **super().state_dict(),
+            **self.resident.known.state(),
             "feature_names": list(self.feature_names),
-            "batch_categories": list(self.batch_categories),
+            "gene_names": self.gene_names,
+            "mean": self.mean,
+            "size_factor_key": self.size_factor_key,
+            "size_factor_scale": self.resident.size_factor_scale,
             "in_memory": self._arguments["path"] is None and self._given is not None,
         }
 
     def _state_keys(self) -> tuple[str, ...]:
-        return (*super()._state_keys(), "feature_names", "batch_categories")
+        return (*super()._state_keys(), *REFERENCE_KEYS)

@@ -1,4 +1,4 @@
-"""Images with their labels: scikit-learn's digits, and MNIST and Fashion-MNIST through torchvision."""
+"""Images with their labels: digits of scikit-learn, MNIST and Fashion-MNIST through torchvision, a user's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vaekit.data.image_files import read_npz, read_pictures
 from vaekit.exceptions import DataError, nearest
 
 IDX_FILES = (
@@ -31,9 +32,9 @@ class Images(NamedTuple):
     white
         The level that becomes 1.
     label
-        Class of each image, int64 ``[images]``.
+        Class of each image, int64 ``[images]``; -1 where unknown.
     categories
-        Names of the classes.
+        Names of the classes; empty where there are none.
     num_train
         The first so many images are the official training set, the others the test set; None where there is
         none.
@@ -62,6 +63,34 @@ def load_images(name: str, root: Path) -> Images:
     if name not in TORCHVISION_CLASSES:
         raise DataError(f"name={name!r} is no image set: {nearest(name, ['digits', *TORCHVISION_CLASSES])}")
     return _torchvision(name, root)
+
+
+def load_own(path: Path, size: int | None) -> Images:
+    """Load a user's own images: a folder of pictures, or an .npz file.
+
+    Parameters
+    ----------
+    path
+        The folder or file.
+    size
+        Side to which the pictures of a folder are scaled and cropped; None: as they are.
+
+    Raises
+    ------
+    DataError
+        If there is no such file or folder, or its images cannot be used.
+    """
+    if path.is_dir():
+        pixels, label, categories = read_pictures(path, size)
+        num_train = None
+    elif path.suffix == ".npz" and path.is_file():
+        if size is not None:
+            raise DataError(f"size={size} is for folders of pictures; the images of {path} are taken as they are")
+        pixels, label, categories, num_train = read_npz(path)
+    else:
+        what = "is neither a folder of pictures nor an .npz file" if path.exists() else "does not exist"
+        raise DataError(f"path {path} {what}; a folder of pictures or an .npz file is needed")
+    return Images(torch.from_numpy(pixels), 255, torch.from_numpy(label), categories, num_train, str(path))
 
 
 def _digits() -> Images:

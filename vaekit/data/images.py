@@ -1,4 +1,4 @@
-"""Images for likelihoods over pixels, grey or binary."""
+"""Images for likelihoods over pixels: binary, grey or in colour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaekit.data.base import Resident, ResidentData, check_fingerprint, fingerprint, restored_split
 from vaekit.data.dataset import ImageDataset
-from vaekit.data.image_sources import Images, load_images
+from vaekit.data.image_sources import Images, load_images, load_own
 from vaekit.data.splits import as_splits, hold_out, split_rows
 from vaekit.exceptions import DataError, nearest
 
@@ -28,7 +28,7 @@ class ResidentImages(Resident):
 
 
 class ImageData(ResidentData):
-    """Small grey images, flattened: ``x`` is ``[batch, channels * height * width]`` in 0..1.
+    """Small images, grey or in colour, flattened: ``x`` is ``[batch, channels * height * width]`` in 0..1.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class ImageData(ResidentData):
     binarization
         'dynamic': each pixel is 1 with the probability of its grey level, drawn anew in every training batch
         and once for validation and test; 'fixed': drawn once for all; 'threshold': 1 above a half; 'none':
-        grey.
+        as they are.
     batch_size
         Images in a batch.
     split
@@ -49,6 +49,12 @@ class ImageData(ResidentData):
         0.1, 0.1).
     seed
         Seed of the split and of the pixels that are drawn once.
+    path
+        Images of one's own, which ``name`` and ``root`` then have no part in: a folder of pictures, where folders
+        in it are classes, or an .npz file with ``images`` and ``labels``, or ``x_train``, ``y_train``, ``x_test``
+        and ``y_test``.
+    size
+        Side to which the pictures of a folder are scaled and cropped; None: they are all of one size.
 
     Raises
     ------
@@ -73,18 +79,25 @@ class ImageData(ResidentData):
         batch_size: int = 128,
         split: tuple[float, float, float] | None = None,
         seed: int = 0,
+        path: str | None = None,
+        size: int | None = None,
     ) -> None:
+        if size is not None and (size < 1 or path is None):
+            raise DataError(f"size={size}: a positive side for the pictures of a folder (path), which is {path!r}")
         if binarization not in BINARIZATIONS:
             raise DataError(f"binarization={binarization!r}: {nearest(binarization, BINARIZATIONS)}")
         root = str(Path(root).expanduser().absolute())
-        self._arguments.update(root=root)
+        path = None if path is None else str(Path(path).expanduser().absolute())
+        self._arguments.update(root=root, path=path)
         self.name = name
         self.root = root
         self.binarization = binarization
+        self.path, self.size = path, size
         super().__init__(batch_size, split, seed)
 
     def _load(self, state: Mapping[str, Any] | None) -> ResidentImages:
-        images = load_images(self.name, Path(self.root))
+        own = self.path is not None
+        images = load_own(Path(str(self.path)), self.size) if own else load_images(self.name, Path(self.root))
         identity = fingerprint([images.pixels.numpy(), images.label.numpy()])
         check_fingerprint(identity, images.source, state)
         split = self._split(images) if state is None else restored_split(state)
@@ -100,14 +113,14 @@ class ImageData(ResidentData):
             covariates=0,
             mean=_mean(train, split["train"]),
             label_categories=images.categories,
-            labels=np.array(images.categories, dtype=object)[images.label.numpy()],
+            labels=np.array([*images.categories, None], dtype=object)[images.label.numpy()],  # -1: unknown
             fingerprint=identity,
             source=images.source,
             image_shape=(channels, height, width),
         )
 
     def _split(self, images: Images) -> dict[str, Tensor]:
-        num_images, codes = len(images.pixels), images.label.numpy()
+        num_images, codes = len(images.pixels), images.label.numpy() if images.categories else None
         if self.split is not None or images.num_train is None:
             return split_rows(num_images, self.split or (0.8, 0.1, 0.1), self.seed, codes)
         num_val = max(1, round(images.num_train / 12))
@@ -135,9 +148,14 @@ class ImageData(ResidentData):
         """Channels, height and width, in the order in which ``x`` is flattened."""
         return self.resident.image_shape
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the base class does and the images' shape, so that a model can draw without its data."""
+        return super().state_dict() | {"image_shape": list(self.image_shape)}
+
     def _size(self) -> str:
-        _, height, width = self.image_shape
-        return f"{len(self.dataset)} images of {height} x {width}, binarization {self.binarization}"
+        channels, height, width = self.image_shape
+        colours = "" if channels == 1 else f" in {channels} channels"
+        return f"{len(self.dataset)} images of {height} x {width}{colours}, binarization {self.binarization}"
 
 
 def _mean(dataset: ImageDataset, rows: Tensor) -> Tensor:

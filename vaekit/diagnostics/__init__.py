@@ -2,6 +2,7 @@
 
 from vaekit.diagnostics.agreement import Agreement, agreement
 from vaekit.diagnostics.evaluation import Evaluation, evaluate_model
+from vaekit.diagnostics.generation import category_means, decoded_mean, prior_means, sample_prior, traversal
 from vaekit.diagnostics.gradient_catalogue import catalogue, is_unbiased
 from vaekit.diagnostics.gradient_plot import plot_gradient_report
 from vaekit.diagnostics.gradients import gradient_report
@@ -16,7 +17,9 @@ __all__ = [
     "LikelihoodEstimate",
     "agreement",
     "catalogue",
+    "category_means",
     "codes_of",
+    "decoded_mean",
     "evaluate_model",
     "gradient_report",
     "importance_sampled_log_likelihood",
@@ -25,4 +28,7 @@ __all__ = [
     "model_gradient_report",
     "plot_gradient_report",
     "posterior_summaries",
+    "prior_means",
+    "sample_prior",
+    "traversal",
 ]

@@ -66,21 +66,14 @@ def measure(
     says by label what theory says, where that is not to be seen from the estimators alone.
     """
     import pandas as pd
-    from tqdm.auto import tqdm
 
     if draws < 8:
         raise EstimatorError(f"draws is {draws}; at least 8 are needed to tell a mean and a variance, better 1000")
     if not estimators:
         raise EstimatorError("estimators is empty: there is nothing to measure")
     fresh = {name: copy.deepcopy(item) for name, item in estimators.items()}
-    with tqdm(
-        total=draws * (len(fresh) + isinstance(reference, Estimator | Mapping)),
-        desc=title,
-        unit="draw",
-        disable=not progress,
-        mininterval=0.2 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10,
-        dynamic_ncols=True,
-    ) as bar:
+    total = draws * (len(fresh) + isinstance(reference, Estimator | Mapping))
+    with _progress_bar(total, title, progress) as bar:
         with quiet_random(seed + 1, target.params):  # its draws are independent of those that it is compared with
             known, words = _reference(target, reference, words, reference_draws, max_seconds, bar, draws)
         rows: dict[str, dict[str, Any]] = {}
@@ -117,6 +110,18 @@ def measure(
         "norm": math.nan if known is None else known.mean.norm().item(),
     }
     return report
+
+
+def _progress_bar(total: int, title: str, progress: bool) -> Any:
+    """Return a progress bar of draws; a notebook's, and what that imports, only where it is to be seen."""
+    if not progress:
+        from tqdm import tqdm
+
+        return tqdm(disable=True)
+    from tqdm.auto import tqdm as seen
+
+    often = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return seen(total=total, desc=title, unit="draw", mininterval=0.2 if often else 10, dynamic_ncols=True)
 
 
 def _least(report: pd.DataFrame, column: str) -> str | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNBIASED, BIASED = "tab:blue", "tab:orange"
+NARROW = 2  # decades of an axis below which 2 and 5 are written too
 DECADES = 4  # an exact estimator's error is rounding: it would flatten all others
 
 
@@ -64,7 +65,7 @@ def plot_gradient_report(report: pd.DataFrame, title: str = "") -> Figure:
 
 def _dots(axis: Any, values: np.ndarray, colours: list[str]) -> None:
     """Draw dots on a logarithmic axis of a decade at least; what is 0 or far below the rest is written out."""
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     positive = values[np.isfinite(values) & (values > 0)]
     top = positive.max() if len(positive) else 1.0
@@ -79,6 +80,9 @@ def _dots(axis: Any, values: np.ndarray, colours: list[str]) -> None:
     axis.set_xscale("log")
     axis.set_xlim(floor, top * 1.7)
     axis.xaxis.set_minor_formatter(NullFormatter())
+    if top * 1.7 < floor * 10**NARROW:  # powers of ten alone would leave a tick or two
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.tick_params(axis="x", labelsize=7)
     axis.grid(axis="x", alpha=0.3, which="both")
     axis.grid(axis="y", alpha=0.3)

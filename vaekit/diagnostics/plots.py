@@ -27,8 +27,10 @@ def umap_coordinates(points: np.ndarray, seed: int = 0) -> np.ndarray:
     import scanpy as sc
 
     cells = anndata.AnnData(np.asarray(points, dtype=np.float32))
-    # scanpy's rule needs more rows than neighbours; tiny data sets have few
-    sc.pp.neighbors(cells, n_neighbors=max(2, min(15, len(points) - 1)), use_rep="X", random_state=seed)
+    # scanpy's rule needs more rows than neighbours; tiny data sets have few. Exact neighbours: seconds at this size,
+    # and beyond 8,192 rows scanpy's own choice, pynndescent, fails from its release 0.7 on.
+    neighbors = max(2, min(15, len(points) - 1))
+    sc.pp.neighbors(cells, n_neighbors=neighbors, use_rep="X", transformer="sklearn", random_state=seed)
     sc.tl.umap(cells, random_state=seed)
     return np.asarray(cells.obsm["X_umap"])
 
@@ -123,6 +125,43 @@ def code_usage(name: str, probabilities: np.ndarray, rows: Sequence[str], ylabel
     return figure
 
 
+def grid(
+    pictures: np.ndarray,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """Draw pictures in rows and columns.
+
+    Parameters
+    ----------
+    pictures
+        ``[rows, columns, channels, height, width]``, with values in 0..1 and one or three channels.
+    rows, columns
+        Their names; none are shown where there are none.
+    title
+        Of the figure.
+    """
+    down, across, channels, height, width = pictures.shape
+    edge = 1  # pixels between pictures
+    sheet = np.ones((down * (height + edge) - edge, across * (width + edge) - edge, channels))
+    for i in range(down):
+        for j in range(across):
+            top, left = i * (height + edge), j * (width + edge)
+            sheet[top : top + height, left : left + width] = pictures[i, j].transpose(1, 2, 0)
+    scale = 0.6 / max(height, width)  # inches a pixel
+    figure, axes = _figure(width=0.9 + scale * sheet.shape[1], height=0.6 + scale * sheet.shape[0])
+    axis = axes[0, 0]
+    axis.imshow(sheet.clip(0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    middles = [np.arange(n) * (size + edge) + (size - 1) / 2 for n, size in ((across, width), (down, height))]
+    axis.set_xticks(middles[0] if len(columns) else [], columns, fontsize=7)
+    axis.set_yticks(middles[1] if len(rows) else [], rows, fontsize=7)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set_title(title, fontsize=9)
+    return figure
+
+
 def reconstructions(originals: np.ndarray, means: np.ndarray) -> Figure:
     """Draw originals above their reconstructions.
 
@@ -131,11 +170,76 @@ def reconstructions(originals: np.ndarray, means: np.ndarray) -> Figure:
     originals, means
         Pictures ``[pictures, channels, height, width]`` with values in 0..1.
     """
-    figure, axes = _figure(2, len(originals), width=0.9, height=0.95)
-    for row, (pictures, label) in enumerate(((originals, "original"), (means, "reconstruction"))):
-        for column, picture in enumerate(pictures):
-            axis = axes[row, column]
-            axis.imshow(picture.transpose(1, 2, 0).clip(0, 1), cmap="gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        axes[row, 0].set_ylabel(label, fontsize=7)
+    return grid(np.stack([originals, means]), rows=["original", "reconstruction"])
+
+
+def active_units(variances: Mapping[str, np.ndarray], threshold: float) -> Figure:
+    """Draw how much the posterior mean of each continuous unit varies over the data, the largest first.
+
+    Parameters
+    ----------
+    variances
+        ``[units]`` by the latent's name.
+    threshold
+        Above which a unit counts as active.
+    """
+    figure, axes = _figure(1, len(variances), width=5.0, height=3.2)
+    for axis, (name, values) in zip(axes[0], variances.items(), strict=True):
+        order = np.argsort(-values, kind="stable")
+        axis.bar(range(len(values)), values[order], color="tab:blue")
+        axis.axhline(threshold, color="tab:red", linestyle="--", label=f"active above {threshold:g}")
+        axis.set(yscale="log", xlabel="unit", ylabel="variance of the posterior mean",
+                 title=f"{name}: {int((values > threshold).sum())} of {len(values)} units active")  # fmt: skip
+        axis.set_xticks(range(len(values)), order, fontsize=6)
+        axis.set_ylim(min(threshold / 10, values.min() / 2 + 1e-9))
+        axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def schedules(history: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Draw the KL weight (beta) and the temperature of each latent over epochs.
+
+    Parameters
+    ----------
+    history
+        Points ``(epoch, value)`` by metric; of these ``train/kl_weight`` and ``train/temperature_<name>``.
+    """
+    temperatures = {name: points for name, points in history.items() if name.startswith("train/temperature_")}
+    figure, axes = _figure(1, 1 + bool(temperatures), width=4.5, height=3.2)
+    panels = [("KL weight (beta)", {"train/kl_weight": history.get("train/kl_weight", [])})]
+    if temperatures:
+        panels.append(("temperature", temperatures))
+    for axis, (title, lines) in zip(axes[0], panels, strict=True):
+        for name, points in lines.items():
+            if points:
+                axis.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix("train/"))
+        axis.set(title=title, xlabel="epoch")
+        axis.set_ylim(bottom=0)
+        if axis.lines:
+            axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def bound_curves(runs: Mapping[str, Sequence[Sequence[tuple[int, float, float]]]]) -> Figure:
+    """Draw the bound against training steps and against training time, a colour for each of several models.
+
+    Parameters
+    ----------
+    runs
+        For each model one curve a seed, of points ``(step, seconds, bound)``.
+    """
+    figure, axes = _figure(1, 2, width=5.5)
+    for i, (name, curves_of_name) in enumerate(runs.items()):
+        for j, points in enumerate(curves_of_name):
+            for axis, place in zip(axes[0], (0, 1), strict=True):
+                axis.plot([p[place] for p in points], [p[2] for p in points], color=f"C{i}", linewidth=1.2,
+                          marker="." if len(points) < 20 else None, label=name if j == 0 else None)  # fmt: skip
+    values = [p[2] for group in runs.values() for points in group for p in points if np.isfinite(p[2])]
+    if len(values) > 8:  # the first epochs would flatten the rest
+        low, high = np.quantile(values, 0.1), max(values)
+        axes[0, 0].set_ylim(low, high + 0.05 * (high - low))
+        axes[0, 1].set_ylim(axes[0, 0].get_ylim())
+    axes[0, 0].set(xlabel="training step", ylabel="validation bound (nats)")
+    axes[0, 1].set(xlabel="training time (s)")
+    axes[0, 0].legend(fontsize=7, frameon=False)
     return figure

@@ -4,6 +4,7 @@ from vaekit.distributions.counts import NegativeBinomial, ZeroInflated
 from vaekit.distributions.log_dirichlet import LogDirichlet
 from vaekit.distributions.log_gamma import LogGamma
 from vaekit.distributions.mixture import MixtureSameFamily
+from vaekit.distributions.one_hot import OneHotCategorical
 from vaekit.distributions.truncated_normal import TruncatedNormal
 from vaekit.distributions.von_mises import VonMises
 
@@ -12,6 +13,7 @@ __all__ = [
     "LogGamma",
     "MixtureSameFamily",
     "NegativeBinomial",
+    "OneHotCategorical",
     "TruncatedNormal",
     "VonMises",
     "ZeroInflated",

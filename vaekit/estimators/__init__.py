@@ -3,6 +3,7 @@
 from vaekit.estimators.arm import ARM
 from vaekit.estimators.base import Draw, Estimator
 from vaekit.estimators.baselines import Baseline, Learned, LeaveOneOut, MovingAverage, SelfCritic
+from vaekit.estimators.critic import Critic
 from vaekit.estimators.disarm import DisARM
 from vaekit.estimators.enumerate import Enumerate
 from vaekit.estimators.gumbel_rao import GumbelRao
@@ -24,6 +25,7 @@ __all__ = [
     "ARM",
     "Annealed",
     "Baseline",
+    "Critic",
     "DisARM",
     "Draw",
     "Enumerate",

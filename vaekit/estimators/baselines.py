@@ -6,15 +6,16 @@ None of them depends on the value whose score it multiplies, so none of them add
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.component import Component
 from vaekit.estimators.base import Draw
+from vaekit.estimators.critic import Critic
 from vaekit.estimators.discrete import is_bernoulli, logits_of
+from vaekit.estimators.running_mean import RunningMean
 from vaekit.exceptions import EstimatorError
 
 
@@ -55,43 +56,6 @@ class Baseline(Component, nn.Module, ABC):
         """Return the baseline, broadcastable to ``cost`` ``[rows, *batch]``; with a gradient if it is learned."""
 
 
-class _RunningMean(nn.Module):
-    """Bias-corrected exponential moving averages of the cost and of its square, held as buffers."""
-
-    def __init__(self, decay: float) -> None:
-        super().__init__()
-        if not 0 <= decay < 1:
-            raise EstimatorError(f"decay is {decay}, it must lie in [0, 1)")
-        self.decay = decay
-        self.first: Tensor
-        self.second: Tensor
-        self.seen: Tensor
-        for name in ("first", "second", "seen"):
-            self.register_buffer(name, torch.zeros((), dtype=torch.float64))
-
-    def mean(self) -> Tensor:
-        """Return the mean of the costs before this one; 0 before the first."""
-        return self.first / self.seen.clamp_min(torch.finfo(torch.float64).tiny)
-
-    def scale(self) -> Tensor:
-        """Return the standard deviation of the costs before this one; 1 before the first."""
-        square = self.second / self.seen.clamp_min(torch.finfo(torch.float64).tiny)
-        deviation = (square - self.mean().square()).clamp_min(0).sqrt()
-        return torch.where(deviation > 0, deviation, 1.0)
-
-    @torch.no_grad()
-    def update(self, cost: Tensor, weight: Tensor) -> None:
-        """Take in the weighted means of ``cost`` and its square; costs that are not finite change nothing."""
-        weight = weight.to(self.first).expand(cost.shape)
-        cost = torch.where(weight > 0, cost.to(self.first), 0)  # counterfactual rows may hold anything
-        share = weight / weight.sum()
-        new = torch.stack([(share * cost).sum(), (share * cost.square()).sum(), share.sum()])
-        old = torch.stack([self.first, self.second, self.seen])
-        kept = torch.where(new.isfinite().all(), torch.lerp(new, old, self.decay), old)
-        for buffer, value in zip((self.first, self.second, self.seen), kept, strict=True):
-            buffer.copy_(value)
-
-
 class MovingAverage(Baseline):
     """The moving average of earlier costs of the node; the current cost enters after it was used.
 
@@ -110,7 +74,7 @@ class MovingAverage(Baseline):
 
     def __init__(self, decay: float = 0.9) -> None:
         super().__init__()
-        self.running = _RunningMean(decay)
+        self.running = RunningMean(decay)
 
     def forward(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the average of the costs before this one, a scalar."""
@@ -144,9 +108,8 @@ class LeaveOneOut(Baseline):
 class Learned(Baseline):
     """A network's prediction of the cost from the context, trained by regression on the costs seen.
 
-    The prediction is standardised by the running mean and deviation of earlier costs, so that the network
-    starts from the moving average. Its loss is a term of value 0 in the expectation: calling ``backward`` on
-    the expectation trains it, with no second loss.
+    It is a :class:`Critic` that sees the context alone. Its loss is a term of value 0 in the expectation: calling
+    ``backward`` on the expectation trains it, with no second loss.
 
     Mnih and Gregor (2014), Neural Variational Inference and Learning in Belief Networks.
 
@@ -161,15 +124,11 @@ class Learned(Baseline):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
-        self.running = _RunningMean(0.9)
-        self.head: nn.Module = nn.Identity()
+        self.critic = Critic(network)
 
     def build(self, context_features: int) -> None:
         """Make the layers of a vaekit network, and its last one with a single output."""
-        build: Any = getattr(self.network, "build", None)
-        if build is not None:
-            self.head = nn.Linear(build(context_features), 1)
+        self.critic.build(context_features)
 
     def forward(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the prediction, ``[*batch]``, with the gradient of the network alone."""
@@ -177,18 +136,15 @@ class Learned(Baseline):
             raise EstimatorError(
                 "the Learned baseline predicts the cost from a context: call expectation(..., context=x)"
             )
-        prediction = self.head(self.network(draw.context.detach()))
-        if prediction.dim() == draw.context.dim() and prediction.shape[-1] == 1:
-            prediction = prediction.squeeze(-1)
-        return self.running.mean().to(cost) + self.running.scale().to(cost) * prediction
+        return self.critic(draw.context).to(cost)
 
     def loss(self, cost: Tensor, baseline: Tensor) -> Tensor:
         """Return the squared error in units of the running deviation."""
-        return ((cost - baseline) / self.running.scale().to(cost)).square()
+        return self.critic.loss(cost, baseline)
 
     def update(self, cost: Tensor, weight: Tensor) -> None:
         """Move the running mean and deviation towards these costs."""
-        self.running.update(cost, weight)
+        self.critic.update(cost, weight)
 
 
 class SelfCritic(Baseline):

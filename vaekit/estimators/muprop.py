@@ -7,13 +7,17 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, average_outer, uniform_weight
+from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, sample
+from vaekit.exceptions import EstimatorError
 
 
 class MuProp(Estimator):
     r"""Score function of what a Taylor expansion around the mean leaves, and the exact gradient of the expansion.
 
-    .. math:: (f(b) - f(\mu) - f'(\mu)^T (b - \mu))\, \nabla \log q(b) + f'(\mu)^T \nabla \mu, \quad \mu = E_q[b]
+    .. math:: (f(b) - f(\mu) - f'(\mu)^T (b - \mu) - c)\, \nabla \log q(b) + f'(\mu)^T \nabla \mu, \quad \mu = E_q[b]
+
+    The cost at the mean is often far from the mean cost: a baseline c takes the difference away.
 
     Shapes: values ``[num_samples + 1, *batch, *event]``, the last row the mean, of weight 0. Bias: none. Cost:
     ``num_samples + 1`` evaluations, one of them at the mean, and one backward pass through that one. Nodes: Bernoulli,
@@ -24,12 +28,31 @@ class MuProp(Estimator):
     Parameters
     ----------
     num_samples
-        Independent draws.
+        Independent draws; None is 1, or 2 where the baseline compares draws (``LeaveOneOut``).
+    baseline
+        Predicts what the expansion leaves: None, ``MovingAverage``, ``LeaveOneOut``, ``Learned``.
+
+    Raises
+    ------
+    EstimatorError
+        If ``num_samples`` is fewer than the baseline needs, or the baseline needs rows of its own (``SelfCritic``).
     """
 
     relies_on_path = True
     joint = False
     compares_rows = True
+
+    def __init__(self, num_samples: int | None = None, baseline: Baseline | None = None) -> None:
+        needed = 1 if baseline is None else baseline.min_samples
+        super().__init__(needed if num_samples is None else num_samples)
+        name = type(baseline).__name__
+        if self.num_samples < needed:
+            raise EstimatorError(f"MuProp: num_samples is {num_samples}, but {name} compares draws: at least {needed}")
+        if baseline is not None and baseline.counterfactual_rows:
+            raise EstimatorError(
+                f"MuProp: {name} adds a row, and the mean is there already; use MovingAverage, LeaveOneOut or Learned"
+            )
+        self.baseline = baseline
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
@@ -62,8 +85,29 @@ class MuProp(Estimator):
         step = slope * (draw.value[:-1].detach() - leaf.detach())
         step = step.sum(event) if event else step
         residual = (cost[:-1] - cost[-1:]).detach() - step
+        centred, learning = residual, None
+        if self.baseline is not None:
+            baseline = self.baseline(draw, residual)
+            centred, learning = residual - baseline.detach(), self.baseline.loss(residual, baseline)
         score = draw.q.log_prob(draw.value[:-1].detach())
         linear = slope * (mean - mean.detach())
         linear = linear.sum(event) if event else linear
-        correction = residual * (score - score.detach()) + linear
+        correction = centred * (score - score.detach()) + linear
+        if learning is not None:
+            correction = correction + (learning - learning.detach())
         return torch.cat([correction, correction.new_zeros(1, *correction.shape[1:])])
+
+    def build(self, context_features: int, size: int) -> None:
+        """Make the baseline's layers (see the base class)."""
+        if self.baseline is not None:
+            self.baseline.build(context_features)
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the baseline learns from the costs, in training."""
+        return self.baseline is not None and self.baseline.keeps_state and self.training
+
+    def update(self, cost: Tensor, weight: Tensor) -> None:
+        """Let the baseline see the costs less that at the mean; the linear term has the mean 0 (see the base class)."""
+        if self.baseline is not None:
+            self.baseline.update(cost[:-1] - cost[-1:], weight[:-1])

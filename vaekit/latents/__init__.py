@@ -1,7 +1,11 @@
 """Latent variables: posterior head, prior and estimator of each."""
 
 from vaekit.latents.base import Latent
+from vaekit.latents.dirichlet import Dirichlet
 from vaekit.latents.discrete import Bernoulli, Categorical
+from vaekit.latents.gamma import Gamma
 from vaekit.latents.gaussian import Gaussian
+from vaekit.latents.library_size import LibrarySize
+from vaekit.latents.student_t import StudentT
 
-__all__ = ["Bernoulli", "Categorical", "Gaussian", "Latent"]
+__all__ = ["Bernoulli", "Categorical", "Dirichlet", "Gamma", "Gaussian", "Latent", "LibrarySize", "StudentT"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaekit.batch import Moments
 from vaekit.component import Component
 from vaekit.estimators import Enumerate, Estimator
 from vaekit.estimators.automatic import choose, fitting
@@ -32,9 +33,16 @@ class Latent(Component, nn.Module, ABC):
     ----------
     discrete
         Whether values are codes rather than coordinates.
+    technical
+        Whether it describes the measurement (the library size) rather than the observation: the decoder does not
+        see it, and an embedding should not.
+    covariates
+        Width of the known covariates.
     """
 
     discrete: ClassVar[bool]
+    technical: ClassVar[bool] = False
+    covariates = 0
 
     def __init__(self, size: int, estimator: Estimator | Literal["auto"], parent: str | None = None) -> None:
         super().__init__()
@@ -47,7 +55,9 @@ class Latent(Component, nn.Module, ABC):
         self._wanted = estimator
         self.estimator: Estimator
 
-    def build(self, in_features: int, parent_size: int | None, rows: int = 1, joint: bool = False) -> int:
+    def build(
+        self, in_features: int, parent_size: int | None, rows: int = 1, joint: bool = False, covariates: int = 0
+    ) -> int:
         """Make the layers once the sizes are known, and settle the estimator.
 
         Parameters
@@ -60,6 +70,8 @@ class Latent(Component, nn.Module, ABC):
             Product of the rows of the latents before it, which count towards the budget of exact sums.
         joint
             Whether the objective draws joint trajectories.
+        covariates
+            Width of the known covariates.
 
         Returns
         -------
@@ -71,6 +83,7 @@ class Latent(Component, nn.Module, ABC):
         EstimatorError
             If the estimator does not fit the posterior.
         """
+        self.covariates = covariates
         self.build_layers(in_features, parent_size)
         q = self.posterior(torch.zeros(1, in_features))
         self.estimator = choose(q, rows=rows, joint=joint) if self._wanted == "auto" else self._wanted
@@ -107,6 +120,9 @@ class Latent(Component, nn.Module, ABC):
     @abstractmethod
     def summary(self, q: Distribution) -> Tensor:
         """Return what an embedding stores: means ``[batch, size]``, or the codes' probabilities."""
+
+    def start_at(self, moments: Moments) -> None:
+        """Take over what the latent needs to know of the training data; here, nothing."""
 
     def flatten(self, value: Tensor) -> Tensor:
         """Return values ``[..., *event]`` as ``[..., size]``, as the decoder sees them."""

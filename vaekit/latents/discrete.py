@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
-from torch.distributions import Distribution, Independent, OneHotCategorical
+from torch.distributions import Distribution, Independent
 
+from vaekit.distributions import OneHotCategorical
 from vaekit.estimators import Estimator
 from vaekit.estimators.discrete import logits_of
 from vaekit.exceptions import ConfigError
@@ -58,12 +59,12 @@ class Categorical(Latent):
     def posterior(self, h: Tensor) -> Distribution:
         """Return one-hot posteriors, event shape ``[variables, categories]`` (see the base class)."""
         logits = self.head(h).unflatten(-1, self.shape)
-        return Independent(OneHotCategorical(logits=logits, validate_args=False), 1)
+        return Independent(OneHotCategorical(logits), 1)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return the prior of the categories (see the base class)."""
         logits = self.prior_logits if self.learned_prior else like.new_zeros(self.shape)
-        return Independent(OneHotCategorical(logits=logits, validate_args=False), 1)
+        return Independent(OneHotCategorical(logits), 1)
 
     def summary(self, q: Distribution) -> Tensor:
         """Return the categories' probabilities, ``[batch, variables * categories]``."""

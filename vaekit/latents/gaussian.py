@@ -17,7 +17,7 @@ MIN_SCALE = 1e-4  # keeps log-densities finite in float32
 UNIT = 0.5413  # softplus(0.5413) = 1
 
 
-def _normal(parameters: Tensor) -> Distribution:
+def diagonal_normal(parameters: Tensor) -> Distribution:
     """Return a diagonal normal from ``[..., 2 dim]``: locations, then scales before their softplus."""
     loc, raw = parameters.chunk(2, -1)
     return Independent(Normal(loc, F.softplus(raw + UNIT) + MIN_SCALE, validate_args=False), 1)
@@ -60,12 +60,12 @@ class Gaussian(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return the diagonal normal posterior (see the base class)."""
-        return _normal(self.head(h))
+        return diagonal_normal(self.head(h))
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return the standard normal, or the parent's component of the mixture (see the base class)."""
         if parent is not None:
-            return _normal(self.components(parent))
+            return diagonal_normal(self.components(parent))
         return Independent(Normal(like.new_zeros(self.size), like.new_ones(self.size), validate_args=False), 1)
 
     def summary(self, q: Distribution) -> Tensor:

@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.batch import Batch
+from vaekit.batch import Batch, Moments
 from vaekit.component import Component
 
 
 class Likelihood(Component, nn.Module, ABC):
-    """The distribution p(x | latents) of an observation, from the features of the decoder's last layer."""
+    """The distribution p(x | latents) of an observation, from the features of the decoder's last layer.
+
+    Attributes
+    ----------
+    scaled
+        Whether the size factor of an observation scales its mean, so that it can be a latent variable.
+    """
+
+    scaled: ClassVar[bool] = False
 
     @abstractmethod
-    def build(self, in_features: int, features: int) -> None:
-        """Make the heads, from ``in_features`` decoder features to ``features`` observed variables."""
+    def build(self, in_features: int, features: int, covariates: int = 0) -> None:
+        """Make the heads.
+
+        Parameters
+        ----------
+        in_features
+            Width of the decoder's features.
+        features
+            Observed variables.
+        covariates
+            Width of the known covariates.
+
+        Raises
+        ------
+        ConfigError
+            If the likelihood needs covariates, and there are none.
+        """
 
     @abstractmethod
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return the distribution of ``batch.x``: batch shape ``[*rows, batch]``, event shape ``[features]``.
+
+        An ``Independent`` one: given the latents, the features are.
 
         Parameters
         ----------
@@ -34,9 +60,15 @@ class Likelihood(Component, nn.Module, ABC):
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
         """Return log p(x | latents) of the mini-batch, ``[*rows, batch]``, in float32 at least.
 
-        Half-precision sums over thousands of variables would be rounded to whole nats.
+        Half-precision sums over thousands of variables would be rounded to whole nats. Features that were not
+        observed are left out.
         """
-        return self(h, batch).log_prob(batch.x).to(torch.promote_types(h.dtype, torch.float32))
+        p = self(h, batch)
+        if batch.observed is None:
+            log_prob = p.log_prob(batch.x)
+        else:
+            log_prob = torch.where(batch.observed, p.base_dist.log_prob(batch.x), 0).sum(-1)
+        return log_prob.to(torch.promote_types(h.dtype, torch.float32))
 
     def check(self, batch: Batch) -> None:
         """Raise an error if the likelihood cannot describe such data; here, never.
@@ -51,5 +83,5 @@ class Likelihood(Component, nn.Module, ABC):
         """Return what the encoder sees of the observations, ``[batch, features]``; here, as they are."""
         return batch.x
 
-    def start_at(self, mean: Tensor) -> None:
-        """Set the heads' biases so that a decoder of zeros predicts ``mean`` ``[features]``; here, nothing."""
+    def start_at(self, moments: Moments) -> None:
+        """Set the heads' biases so that a decoder of zeros predicts the data's mean; here, nothing."""

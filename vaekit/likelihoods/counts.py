@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions import Poisson as PoissonDistribution
 
-from vaekit.batch import Batch
+from vaekit.batch import Batch, Moments
 from vaekit.distributions import NegativeBinomial as NegativeBinomialDistribution
 from vaekit.distributions import ZeroInflated
-from vaekit.exceptions import DataError
+from vaekit.exceptions import ConfigError, DataError, nearest
 from vaekit.likelihoods import sparse
 from vaekit.likelihoods.base import Likelihood
+
+Dispersion = Literal["gene", "gene-batch", "gene-cell"]
 
 
 class _Counts(Likelihood):
     """What the count likelihoods share: ``log mean = log size_factor + log_softmax(head(h))``."""
 
-    def build(self, in_features: int, features: int) -> None:
+    scaled = True
+    mean_input: Tensor
+
+    def build(self, in_features: int, features: int, covariates: int = 0) -> None:
         """Make the head of the composition (see the base class)."""
         self.composition = nn.Linear(in_features, features)
+        self.register_buffer("mean_input", torch.zeros(features))  # of the encoder, over the training cells
 
     def check(self, batch: Batch) -> None:
         """Raise an error if the data have no size factors (see the base class)."""
@@ -37,14 +45,25 @@ class _Counts(Likelihood):
         return self.composition(h).log_softmax(-1) + batch.size_factor.log()
 
     def encoder_input(self, batch: Batch) -> Tensor:
-        """Return ``log(1 + counts)``, which tames their range."""
-        return batch.x.log1p()
+        """Return ``log(1 + counts)``, which tames their range.
+
+        Genes that were not observed take the training mean, and what the others deviate from theirs is divided by the
+        share of genes observed: the encoder's first layer sees what it would expect had genes been lost at random.
+        """
+        x = batch.x.add(1).log_()  # exact for whole numbers, and faster than log1p
+        if batch.observed is None:
+            return x
+        observed = batch.observed.to(x.dtype)
+        return self.mean_input + (x - self.mean_input) * observed / observed.mean(-1, keepdim=True)
 
     @torch.no_grad()
-    def start_at(self, mean: Tensor) -> None:
+    def start_at(self, moments: Moments) -> None:
         """Start from the mean composition; a gene that no cell has gets half of the smallest positive mean."""
+        mean = moments.mean
         floor = mean[mean > 0].min() / 2 if bool((mean > 0).any()) else torch.ones(())
         self.composition.bias.copy_(mean.clamp_min(floor).log())
+        if moments.mean_log is not None:
+            self.mean_input.copy_(moments.mean_log)
 
 
 class Poisson(_Counts):
@@ -56,38 +75,107 @@ class Poisson(_Counts):
 
 
 class NegativeBinomial(_Counts):
-    """Negative binomial counts with one inverse dispersion a gene."""
+    r"""Negative binomial counts: the variance is ``mean + mean^2 / theta``.
 
-    def build(self, in_features: int, features: int) -> None:
+    Parameters
+    ----------
+    dispersion
+        What the inverse dispersion theta depends on: ``"gene"``; ``"gene-batch"``, where its log is a gene's plus
+        one of gene and batch; ``"gene-cell"``, a head on the decoder's features, ``[*rows, batch, genes]``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such dispersion; for ``"gene-batch"``, once it is part of a model without covariates, or meets
+        data without batches.
+    """
+
+    batch_columns: Tensor
+
+    def __init__(self, dispersion: Dispersion = "gene") -> None:
+        super().__init__()
+        if dispersion not in get_args(Dispersion):
+            raise ConfigError(
+                f"{type(self).__name__}: dispersion is {dispersion!r}; {nearest(str(dispersion), get_args(Dispersion))}"
+            )
+        self.dispersion = dispersion
+
+    def build(self, in_features: int, features: int, covariates: int = 0) -> None:
         """Make the head, and the dispersions (see the base class)."""
-        super().build(in_features, features)
+        super().build(in_features, features, covariates)
+        if self.dispersion == "gene-cell":
+            self.dispersion_head = nn.Linear(in_features, features)
+            nn.init.zeros_(self.dispersion_head.bias)
+            return
         self.log_inverse_dispersion = nn.Parameter(torch.zeros(features))
+        if self.dispersion == "gene-batch":
+            if not covariates:
+                raise self._no_batches()
+            self.dispersion_shift = nn.Parameter(torch.zeros(covariates, features))
+            self.register_buffer("batch_columns", torch.ones(covariates))  # all, until the data tell
+
+    def start_at(self, moments: Moments) -> None:
+        """Start from the mean composition; learn which covariates are batches (see the base class)."""
+        super().start_at(moments)
+        if self.dispersion == "gene-batch":
+            if not moments.batches:
+                raise self._no_batches()
+            self.batch_columns.copy_(torch.arange(len(self.batch_columns)) < moments.batches)
+
+    def _no_batches(self) -> ConfigError:
+        return ConfigError(
+            f"{type(self).__name__}: dispersion='gene-batch' needs batches, and there are none: name their column by "
+            "data.batch_key (and pass data.covariates to the model), or use dispersion='gene' or 'gene-cell'"
+        )
+
+    def log_theta(self, h: Tensor, batch: Batch) -> Tensor:
+        """Return the log inverse dispersions: ``[genes]``, ``[batch, genes]`` or ``[*rows, batch, genes]``."""
+        if self.dispersion == "gene-cell":
+            return self.dispersion_head(h)
+        if self.dispersion == "gene":
+            return self.log_inverse_dispersion
+        if batch.covariates is None:
+            raise self._no_batches()
+        return self.log_inverse_dispersion + (batch.covariates * self.batch_columns) @ self.dispersion_shift
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent negative binomial counts (see the base class)."""
-        return Independent(NegativeBinomialDistribution(self.log_mean(h, batch), self.log_inverse_dispersion), 1)
+        return Independent(NegativeBinomialDistribution(self.log_mean(h, batch), self.log_theta(h, batch)), 1)
 
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
         """Return log p(x | latents), by way of the non-zero counts (see the base class)."""
         self.check(batch)
-        return sparse.log_prob(self.composition(h), batch, self.log_inverse_dispersion)
+        if batch.observed is not None:
+            return super().log_prob(h, batch)
+        return sparse.log_prob(self.composition(h), batch, self.log_theta(h, batch))
 
 
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
-    """Negative binomial counts with a probability of additional zeros that depends on gene and cell."""
+    """Negative binomial counts with a probability of additional zeros that depends on gene and cell.
 
-    def build(self, in_features: int, features: int) -> None:
+    Parameters
+    ----------
+    dispersion
+        As for :class:`NegativeBinomial`.
+    """
+
+    def __init__(self, dispersion: Dispersion = "gene") -> None:
+        super().__init__(dispersion)
+
+    def build(self, in_features: int, features: int, covariates: int = 0) -> None:
         """Make the heads; additional zeros start rare (see the base class)."""
-        super().build(in_features, features)
+        super().build(in_features, features, covariates)
         self.gate = nn.Linear(in_features, features)
         nn.init.constant_(self.gate.bias, -3.0)
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent zero-inflated counts (see the base class)."""
-        counts = NegativeBinomialDistribution(self.log_mean(h, batch), self.log_inverse_dispersion)
+        counts = NegativeBinomialDistribution(self.log_mean(h, batch), self.log_theta(h, batch))
         return Independent(ZeroInflated(counts, self.gate(h)), 1)
 
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
         """Return log p(x | latents), by way of the non-zero counts (see the base class)."""
         self.check(batch)
-        return sparse.log_prob(self.composition(h), batch, self.log_inverse_dispersion, self.gate(h))
+        if batch.observed is not None:
+            return super().log_prob(h, batch)
+        return sparse.log_prob(self.composition(h), batch, self.log_theta(h, batch), self.gate(h))

@@ -7,17 +7,47 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent, Normal
 
-from vaekit.batch import Batch
+from vaekit.batch import Batch, Moments
 from vaekit.exceptions import DataError
 from vaekit.likelihoods.base import Likelihood
+from vaekit.likelihoods.heads import head
 
 
-class Bernoulli(Likelihood):
-    """Binary pixels, or the cross-entropy of grey ones."""
+class Pixels(Likelihood):
+    """What the likelihoods of pixels share.
 
-    def build(self, in_features: int, features: int) -> None:
+    Parameters
+    ----------
+    local
+        Whether the decoder gives features of each pixel value (``ConvDecoder``), which one small head for all
+        places reads; else the head is dense.
+    """
+
+    def __init__(self, local: bool = False) -> None:
+        super().__init__()
+        self.local = local
+
+
+def check_unit_interval(batch: Batch, name: str, others: str) -> None:
+    """Raise a DataError if values lie outside 0..1."""
+    low, high = batch.x.min().item(), batch.x.max().item()
+    if not 0 <= low <= high <= 1:
+        raise DataError(f"the likelihood {name} describes values in 0..1, and these data have {low:g} to {high:g}; "
+                        f"for {others}")  # fmt: skip
+
+
+class Bernoulli(Pixels):
+    """Binary pixels, or the cross-entropy of grey ones.
+
+    Parameters
+    ----------
+    local
+        Whether the decoder gives features of each pixel value (``ConvDecoder``).
+    """
+
+    def build(self, in_features: int, features: int, covariates: int = 0) -> None:
         """Make the head of the logits (see the base class)."""
-        self.logits = nn.Linear(in_features, features)
+        self.logits = head(in_features, features, self.local)
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent binary pixels (see the base class)."""
@@ -25,25 +55,26 @@ class Bernoulli(Likelihood):
 
     def check(self, batch: Batch) -> None:
         """Raise an error if values lie outside 0..1 (see the base class)."""
-        low, high = batch.x.min().item(), batch.x.max().item()
-        if low < 0 or high > 1:
-            raise DataError(
-                f"the likelihood Bernoulli describes values in 0..1, and these data have {low:g} to {high:g}; for "
-                "counts use NegativeBinomial, for other values Gaussian"
-            )
+        check_unit_interval(batch, "Bernoulli", "counts use NegativeBinomial, for other values Gaussian")
 
     @torch.no_grad()
-    def start_at(self, mean: Tensor) -> None:
+    def start_at(self, moments: Moments) -> None:
         """Start from the mean picture."""
-        self.logits.bias.copy_(mean.clamp(0.01, 0.99).logit())
+        self.logits.bias.copy_(moments.mean.clamp(0.01, 0.99).logit())
 
 
-class Gaussian(Likelihood):
-    """Continuous values with one learned scale a feature."""
+class Gaussian(Pixels):
+    """Continuous values with one learned scale a feature.
 
-    def build(self, in_features: int, features: int) -> None:
+    Parameters
+    ----------
+    local
+        Whether the decoder gives features of each pixel value (``ConvDecoder``).
+    """
+
+    def build(self, in_features: int, features: int, covariates: int = 0) -> None:
         """Make the head of the location, and the scales (see the base class)."""
-        self.loc = nn.Linear(in_features, features)
+        self.loc = head(in_features, features, self.local)
         self.log_scale = nn.Parameter(torch.zeros(features))
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
@@ -52,6 +83,6 @@ class Gaussian(Likelihood):
         return Independent(Normal(self.loc(h), scale, validate_args=False), 1)
 
     @torch.no_grad()
-    def start_at(self, mean: Tensor) -> None:
+    def start_at(self, moments: Moments) -> None:
         """Start from the mean observation."""
-        self.loc.bias.copy_(mean)
+        self.loc.bias.copy_(moments.mean)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.batch import Batch
+from vaekit.batch import Batch, Moments
 from vaekit.exceptions import ConfigError, EstimatorError, nearest
-from vaekit.latents import Latent
+from vaekit.latents import Latent, LibrarySize
 from vaekit.likelihoods import Likelihood
 from vaekit.networks import Network
 
@@ -25,7 +25,8 @@ class Generative(nn.Module):
     """Encoder, latents, decoder and likelihood, with their sizes made to fit.
 
     The posterior is a product over the latents given the data; the prior of a latent may depend on its parent.
-    The decoder sees the latents that are nobody's parent: a parent acts through its child's prior.
+    The decoder sees the latents that are nobody's parent: a parent acts through its child's prior. A library size acts
+    on the likelihood alone, in the place of ``Batch.size_factor``.
 
     Parameters
     ----------
@@ -41,7 +42,17 @@ class Generative(nn.Module):
     Raises
     ------
     ConfigError
-        If there is no latent, or a parent is unknown, declared after its child, or not discrete.
+        If there is no latent, or a parent is unknown, declared after its child, or not discrete; if there is a
+        library size and no other latent, several, or a likelihood that has no use for it.
+
+    Attributes
+    ----------
+    seen_by_decoder
+        Latents that p(x | z) depends on: by way of the decoder, or of the likelihood's size factor.
+    decoded
+        Latents that the decoder sees.
+    library
+        Name of the latent that is the library size, or None.
     """
 
     def __init__(
@@ -75,15 +86,17 @@ class Generative(nn.Module):
             if latent.parent is not None:
                 parent_size = _parent(name, latent.parent, latents).size
             try:
-                rows *= latent.build(width, parent_size, rows, joint)
+                rows *= latent.build(width, parent_size, rows, joint, covariates)
             except EstimatorError as error:
                 raise EstimatorError(f"latent {name!r}: {error}") from None
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self._latents = nn.ModuleDict(latents)
         parents = {latent.parent for latent in latents.values()}
         self.seen_by_decoder = tuple(name for name in latents if name not in parents)
-        decoder_width = decoder.build(sum(latents[name].size for name in self.seen_by_decoder) + covariates)
-        likelihood.build(decoder_width, features)
+        self.library = _library(latents, likelihood)
+        self.decoded = tuple(name for name in self.seen_by_decoder if name != self.library)
+        decoder_width = decoder.build(sum(latents[name].size for name in self.decoded) + covariates)
+        likelihood.build(decoder_width, features, covariates)
 
     @property
     def latents(self) -> dict[str, Latent]:
@@ -95,6 +108,12 @@ class Generative(nn.Module):
         components = {id(getattr(latent, "components", None)) for latent in self.latents.values()}
         layers = (m for m in self.modules() if isinstance(m, nn.Linear) and id(m) not in components)
         return [layer.weight for layer in layers]
+
+    def start_at(self, moments: Moments) -> None:
+        """Start the likelihood and the latents at the data's moments."""
+        self.likelihood.start_at(moments)
+        for latent in self.latents.values():
+            latent.start_at(moments)
 
     def encode(self, batch: Batch) -> Tensor:
         """Return encoder features, ``[batch, width]``."""
@@ -114,20 +133,48 @@ class Generative(nn.Module):
 
     def log_likelihood(self, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return log p(x | z), ``[*rows, batch]``, for values ``[*rows, batch, *event]`` of the latents."""
-        return self.likelihood.log_prob(self.decode(values, batch), batch)
+        return self.likelihood.log_prob(*self._scaled(values, batch))
 
     def observation(self, values: Mapping[str, Tensor], batch: Batch) -> Distribution:
         """Return p(x | z), batch shape ``[*rows, batch]``, for values ``[*rows, batch, *event]`` of the latents."""
-        return self.likelihood(self.decode(values, batch), batch)
+        return self.likelihood(*self._scaled(values, batch))
 
     def decode(self, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return decoder features, ``[*rows, batch, width]``."""
-        parts = [self.latents[name].flatten(values[name]) for name in self.seen_by_decoder]
+        parts = [self.latents[name].flatten(values[name]) for name in self.decoded]
         if batch.covariates is not None:
             parts.append(batch.covariates)
         leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
         h = torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1)
         return self.decoder(h)
+
+    def _scaled(self, values: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Batch]:
+        """Return decoder features ``[*rows, batch, width]``, and the batch with the library size that was drawn."""
+        h = self.decode(values, batch)
+        if self.library is None:
+            return h, batch
+        latent = self.latents[self.library]
+        assert isinstance(latent, LibrarySize)
+        size = latent.size_factor(values[self.library], batch)
+        rows = torch.broadcast_shapes(h.shape[:-1], size.shape[:-1])
+        return h.expand(*rows, h.shape[-1]), batch._replace(size_factor=size)
+
+
+def _library(latents: Mapping[str, Latent], likelihood: Likelihood) -> str | None:
+    names = [name for name, latent in latents.items() if isinstance(latent, LibrarySize)]
+    if not names:
+        return None
+    if len(names) > 1 or len(latents) == 1:
+        raise ConfigError(
+            f"latents are {', '.join(map(repr, latents))}, of which {', '.join(map(repr, names))} are library sizes; "
+            "one library size beside other latents is possible"
+        )
+    if not likelihood.scaled:
+        raise ConfigError(
+            f"latent {names[0]!r} is a library size, which {type(likelihood).__name__} has no use for; "
+            "NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson scale their mean by it"
+        )
+    return names[0]
 
 
 def _parent(name: str, parent: str, latents: Mapping[str, Latent]) -> Latent:

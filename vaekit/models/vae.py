@@ -210,7 +210,7 @@ class VAE(Component, pl.LightningModule):
             self.networks.likelihood.check(data.example)
             found = data.state_dict()
             if self.reference is None:
-                self.networks.likelihood.start_at(data.mean.to(self.device))
+                self.networks.start_at(data.moments)
             else:  # it was trained before
                 check_same_features(self.reference, found)
                 self.train()  # vaekit.load returns a model in evaluation mode
@@ -269,9 +269,8 @@ class VAE(Component, pl.LightningModule):
             raise ConfigError(f"gradient_clip_algorithm is {gradient_clip_algorithm!r}; only 'norm' is supported")
         baselines = self._baseline_parameters()
         ids = {id(p) for p in baselines}
-        torch.nn.utils.clip_grad_norm_([p for p in self.parameters() if id(p) not in ids], gradient_clip_val)
-        if baselines:
-            torch.nn.utils.clip_grad_norm_(baselines, gradient_clip_val)
+        _clip([p for p in self.parameters() if id(p) not in ids], gradient_clip_val)
+        _clip(baselines, gradient_clip_val)
 
     def _baseline_parameters(self) -> list[Tensor]:
         """Return the parameters inside estimators: learned baselines."""
@@ -289,6 +288,14 @@ class VAE(Component, pl.LightningModule):
         from vaekit.models.checkpoint import load  # it needs this class
 
         return load(checkpoint_path, expected=cls, map_location=map_location)
+
+
+def _clip(parameters: list[Tensor], limit: float) -> None:
+    """Scale gradients down to a common norm of ``limit``, if theirs is larger."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if norm.device.type != "cpu" or norm > limit:  # on the CPU the answer is at hand: a multiplication by 1 is spared
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
 
 
 def check_same_features(trained: Mapping[str, Any], found: Mapping[str, Any]) -> None:

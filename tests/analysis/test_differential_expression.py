@@ -1,0 +1,228 @@
+"""Differential expression end to end: the table, what it rests on, and each wrong thing on purpose."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from models.tiny import MODELS, adata, trainer
+
+from vaekit import MixedVAE
+from vaekit.analysis import (
+    differential_expression,
+    embed,
+    markers,
+    normalized_expression,
+    plot_volcano,
+    posterior_predictive_check,
+)
+from vaekit.data import GeneExpressionData
+from vaekit.exceptions import CheckpointError, DataError
+from vaekit.latents import Categorical, Gaussian, LibrarySize
+from vaekit.likelihoods import Gaussian as GaussianLikelihood
+from vaekit.likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+
+COLUMNS = {
+    *("proba_de", "proba_not_de", "bayes_factor", "scale1", "scale2", "pseudocounts", "delta"),
+    *("lfc_mean", "lfc_median", "lfc_std", "lfc_min", "lfc_max", "raw_mean1", "raw_mean2"),
+    *("non_zeros_proportion1", "non_zeros_proportion2", "raw_normalized_mean1", "raw_normalized_mean2"),
+    *("is_de_fdr_0.05", "comparison", "group1", "group2"),
+}
+
+
+@pytest.fixture(scope="module")
+def table(simulated) -> pd.DataFrame:
+    return differential_expression(simulated[0].copy(), simulated[1], "cluster", "cluster0", "cluster1")
+
+
+def test_table(simulated, table):
+    cells = simulated[0]
+    assert set(table.columns) == COLUMNS
+    assert set(table.index) == set(cells.var_names)
+    assert table["proba_de"].is_monotonic_decreasing
+    assert table.select_dtypes("number").notna().all(axis=None)
+    np.testing.assert_allclose(table["proba_de"] + table["proba_not_de"], 1)
+    inside = table["proba_de"].between(1e-6, 1 - 1e-6)
+    logit = np.log(table["proba_de"] / table["proba_not_de"])
+    np.testing.assert_allclose(table["bayes_factor"][inside], logit[inside])
+    for low, high in (("lfc_min", "lfc_median"), ("lfc_median", "lfc_max")):
+        assert (table[low] <= table[high]).all()
+    assert table["comparison"].unique().tolist() == ["cluster0 vs cluster1"]
+    assert table["scale1"].sum() == pytest.approx(1, rel=1e-4)
+
+
+def test_raw_columns_are_those_of_the_counts(simulated, table):
+    cells = simulated[0]
+    for number, name in ((1, "cluster0"), (2, "cluster1")):
+        x = cells[cells.obs["cluster"] == name, table.index].X.toarray().astype(float)
+        np.testing.assert_allclose(table[f"raw_mean{number}"], x.mean(0))
+        np.testing.assert_allclose(table[f"non_zeros_proportion{number}"], (x > 0).mean(0))
+        normalized = (1e4 * x / x.sum(1, keepdims=True)).mean(0)
+        np.testing.assert_allclose(table[f"raw_normalized_mean{number}"], normalized, rtol=1e-6)
+
+
+def test_calls_are_true_and_fold_changes_near_the_truth(simulated, table):
+    true = simulated[0].varm["composition"].loc[table.index]
+    truth = np.log2(true["cluster0"] / true["cluster1"])
+    called = table["is_de_fdr_0.05"]
+    assert called.sum() >= 10
+    assert (truth[called].abs() > 0.25).mean() > 0.85
+    assert called[truth.abs() > 1.5].mean() > 0.8
+    assert np.corrcoef(table["lfc_mean"], truth)[0, 1] > 0.9
+
+
+def test_groups_swapped_change_the_sign(simulated, table):
+    other = differential_expression(simulated[0].copy(), simulated[1], "cluster", "cluster1", "cluster0", num_samples=4)
+    other = other.loc[table.index]
+    assert (np.abs(other["lfc_mean"] + table["lfc_mean"]) < 0.5 * table["lfc_std"]).all()  # other draws
+    np.testing.assert_array_equal(other["raw_mean1"], table["raw_mean2"])
+
+
+def test_the_rest(simulated):
+    cells = simulated[0].copy()
+    before = cells.copy()
+    found = differential_expression(cells, simulated[1], "cluster", "cluster2", fdr=0.1, delta=0.5, key_added="other")
+    x = cells[cells.obs["cluster"] != "cluster2", found.index].X.toarray().astype(float)
+    np.testing.assert_allclose(found["raw_mean2"], x.mean(0))
+    assert found["group2"].unique().tolist() == ["Rest"]
+    assert "is_de_fdr_0.1" in found
+    assert set(cells.uns) - set(before.uns) == {"other"}
+    assert cells.obs.equals(before.obs)
+    assert (cells.X != before.X).nnz == 0
+
+
+def test_seed_and_chunks(simulated, table):
+    cells, model = simulated[0].copy(), simulated[1]
+    pd.testing.assert_frame_equal(differential_expression(cells, model, "cluster", "cluster0", "cluster1"), table)
+    small = differential_expression(cells, model, "cluster", "cluster0", "cluster1", batch_size=37).loc[table.index]
+    assert not small["scale1"].equals(table["scale1"])  # other draws
+    assert (np.abs(small["lfc_mean"] - table["lfc_mean"]) < 0.5 * table["lfc_std"]).all()
+    assert model.training is False
+
+
+def test_survives_h5ad(simulated, tmp_path):
+    cells = simulated[0].copy()
+    found = differential_expression(cells, simulated[1], "cluster", "cluster0", "cluster1")
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    again = anndata.read_h5ad(tmp_path / "cells.h5ad").uns["vaekit_de"]
+    pd.testing.assert_frame_equal(again["table"], found, check_dtype=False, check_index_type=False)
+    assert again["model"] == "vaekit.GaussianVAE"
+
+
+@pytest.mark.parametrize("likelihood", [NegativeBinomial, ZeroInflatedNegativeBinomial, Poisson])
+@pytest.mark.parametrize("kind", ["gaussian", "mixed_sampled"])
+def test_every_count_likelihood_without_batches(likelihood, kind):
+    cells = adata()
+    data = GeneExpressionData(cells)
+    model = MODELS[kind](likelihood(), features=data.features)
+    trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
+    found = differential_expression(cells, model, "cell_type", "B", "T")
+    assert np.isfinite(found["lfc_mean"]).all()
+    assert found["lfc_mean"].abs().max() > 0.2
+
+
+@pytest.mark.parametrize("dispersion", ["gene-batch", "gene-cell"])
+def test_other_covariates_dispersions_and_a_learned_library_size(dispersion):
+    cells = adata(cells=90)
+    cells.obs["sex"] = np.where(np.arange(90) % 5 < 2, "f", "m")
+    cells.obs["dose"] = np.linspace(0, 1, 90)
+    data = GeneExpressionData(cells, batch_key="batch", categorical_covariates=["sex"], continuous_covariates=["dose"])
+    latents = {"y": Categorical(3), "z": Gaussian(2, parent="y"), "l": LibrarySize()}
+    model = MixedVAE(data.features, NegativeBinomial(dispersion), data.covariates, latents=latents, hidden=(8,))
+    trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
+    found = differential_expression(cells, model, "cell_type", "B")
+    assert found.select_dtypes("number").notna().all(axis=None)
+    layer = normalized_expression(cells, model, genes=list(cells.var_names), transform_batch=["b1", "b2"])
+    np.testing.assert_allclose(layer.sum(1), 1e4, rtol=1e-4)
+    check = posterior_predictive_check(cells, model, num_samples=2)
+    assert check["mean_replicated"].notna().all()
+    assert len(markers(cells, model, n_genes=2)) > 2
+    embed(cells, model)
+    assert cells.obsm["X_vaekit"].shape == (90, 2)  # the library size is no coordinate
+
+
+def test_missing_genes_are_left_out(simulated):
+    cells = simulated[0][:, :140].copy()
+    with pytest.warns(UserWarning, match="lacks 10"):
+        found = differential_expression(cells, simulated[1], "cluster", "cluster0", "cluster1")
+    assert set(found.index) == set(cells.var_names)
+
+
+def test_single_cell_group_is_warned_of_and_careful(simulated):
+    cells = simulated[0].copy()
+    kind = cells.obs["cluster"].astype(str)
+    kind.iloc[np.flatnonzero(kind == "cluster0")[0]] = "one"
+    cells.obs["kind"] = kind
+    with pytest.warns(UserWarning, match="'one' is a single cell"):
+        found = differential_expression(cells, simulated[1], "kind", "one", "cluster1")
+    assert np.isfinite(found["lfc_mean"]).all()
+    assert found["is_de_fdr_0.05"].mean() < 0.3
+
+
+def test_groups_without_a_common_batch_are_warned_of(simulated):
+    cells = simulated[0].copy()
+    with pytest.warns(UserWarning, match="no batch of AnnData in memory has cells of both groups"):
+        differential_expression(cells, simulated[1], "batch", "batch0", "batch1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        differential_expression(cells, simulated[1], "cluster", "cluster0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("clusters", "cluster0", "cluster1"), "no such column in .obs; did you mean 'cluster'"),
+        (("cluster", "cluster9", "cluster1"), "group1='cluster9'.*'cluster"),
+        (("cluster", "cluster0", "B"), "group2='B'.*available: 'cluster0', 'cluster1', 'cluster2'"),
+        (("cluster", "cluster0", "cluster0"), "both 'cluster0'"),
+        (("one", "all", None), "no cell is left"),
+        (("holes", "cluster0", None), "1 of 1200 cells"),
+    ],
+)
+def test_impossible_groups(simulated, arguments, message):
+    cells = simulated[0].copy()
+    cells.obs["one"] = "all"
+    cells.obs["holes"] = cells.obs["cluster"].astype(object)
+    cells.obs.iloc[0, cells.obs.columns.get_loc("holes")] = np.nan
+    with pytest.raises(DataError, match=message):
+        differential_expression(cells, simulated[1], *arguments)
+    assert "vaekit_de" not in cells.uns
+
+
+def test_unlabelled_cells_belong_to_neither_of_two_named_groups(simulated):
+    cells = simulated[0].copy()
+    cells.obs["holes"] = cells.obs["cluster"].astype(object)
+    cells.obs.loc[cells.obs["cluster"] == "cluster2", "holes"] = np.nan
+    found = differential_expression(cells, simulated[1], "holes", "cluster0", "cluster1")
+    assert found["raw_mean1"].notna().all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"delta": -1.0}, {"fdr": 0.0}, {"fdr": 1.0}, {"num_samples": 0}, {"batch_size": 0}, {"delta": np.nan}]
+)
+def test_impossible_numbers(simulated, wrong):
+    with pytest.raises(DataError, match=next(iter(wrong))):
+        differential_expression(simulated[0].copy(), simulated[1], "cluster", "cluster0", **wrong)
+
+
+def test_a_likelihood_without_composition():
+    cells = adata()
+    data = GeneExpressionData(cells)
+    model = MODELS["gaussian"](GaussianLikelihood(), features=data.features)
+    trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=data)
+    with pytest.raises(CheckpointError, match="Gaussian, which has no composition"):
+        differential_expression(cells, model, "cell_type", "B")
+
+
+def test_volcano(table, tmp_path):
+    figure = plot_volcano(table)
+    figure.savefig(tmp_path / "volcano.png")
+    assert (tmp_path / "volcano.png").stat().st_size > 5000
+    axis = figure.axes[0]
+    assert axis.get_title() == "cluster0 vs cluster1"
+    called = int(table["is_de_fdr_0.05"].sum())
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [f"{150 - called} others", f"{called} called"]
+    assert len(axis.texts) == min(15, called)

@@ -1,0 +1,157 @@
+"""A new batch on a trained reference: what is trained, what stays to the bit, and what it is good for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from models.tiny import MODELS, trainer
+from models.tiny import adata as tiny
+
+from vaekit import GaussianVAE, MixedVAE
+from vaekit.analysis import differential_expression, embed, map_query, normalized_expression, query_for
+from vaekit.data import GeneExpressionData, simulate_counts
+from vaekit.exceptions import CheckpointError, DataError
+from vaekit.latents import Gaussian, LibrarySize
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.models import VAE, load
+
+BATCHES = ["batch0", "batch1", "new"]
+
+
+@pytest.fixture(scope="module")
+def atlas() -> tuple[AnnData, AnnData, VAE]:
+    """Cells of two batches with a model of theirs, and other cells of batch1, which are said to come from "new".
+
+    So the best column of the new batch is known: that of batch1.
+    """
+    cells = simulate_counts(1800, 100, clusters=3, batches=2, batch_scale=0.8, de_fraction=0.4, programmes=2, seed=11)
+    held_out = (cells.obs["batch"] == "batch1").to_numpy() & (np.arange(1800) % 2 == 0)
+    reference, query = cells[~held_out].copy(), cells[held_out].copy()
+    query.obs["batch"] = "new"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        data = GeneExpressionData(reference, batch_key="batch", label_key="cluster")
+        model = GaussianVAE(data.features, NegativeBinomial(), data.covariates, latent_dim=5, hidden=(32,))
+        trainer(max_epochs=20, limit_val_batches=0).fit(model, datamodule=data)
+    return reference, query, model.eval()
+
+
+@pytest.fixture(scope="module")
+def mapped(atlas) -> VAE:
+    return map_query(atlas[1], atlas[2], max_epochs=30)
+
+
+def bound(model: VAE, cells: AnnData, name: str) -> float:
+    """The bound of cells taken to come from a batch that the model knows."""
+    cells = cells.copy()
+    cells.obs["batch"] = name
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return (
+            -model.bound(query_for(model, cells, None, "batch").dataset.__getitems__(range(len(cells))))
+            .total.mean()
+            .item()
+        )
+
+
+def test_only_the_new_columns_differ(atlas, mapped):
+    old, new = atlas[2].state_dict(), mapped.state_dict()
+    wider = [name for name in old if old[name].shape != new[name].shape]
+    assert wider == ["networks.encoder.layers.0.weight", "networks.decoder.layers.0.weight"]
+    for name in old:
+        if name not in wider:
+            assert torch.equal(old[name], new[name]), name
+    for name in wider:
+        assert torch.equal(old[name], new[name][:, :-1])
+        start = old[name][:, -2:].mean(1)
+        assert (new[name][:, -1] - start).abs().max() > 0.1
+    assert mapped.reference["batch_categories"] == BATCHES
+    assert atlas[2].reference["batch_categories"] == ["batch0", "batch1"]
+    assert all(parameter.requires_grad for parameter in mapped.parameters())
+
+
+def test_known_cells_stay_where_they_are(atlas, mapped):
+    before, after = atlas[0].copy(), atlas[0].copy()
+    embed(before, atlas[2])
+    embed(after, mapped)
+    np.testing.assert_allclose(before.obsm["X_vaekit"], after.obsm["X_vaekit"], atol=1e-5)
+
+
+def test_the_new_batch_comes_to_what_it_is(atlas, mapped):
+    _, query, model = atlas
+    right, wrong, found = bound(model, query, "batch1"), bound(model, query, "batch0"), bound(mapped, query, "new")
+    start = bound(map_query(query, model, max_epochs=1, learning_rate=1e-9), query, "new")
+    assert wrong + 3 < start < right - 1
+    assert found > right - 0.5
+    genes = list(query.var_names)
+    seen = {name: np.log(normalized_expression(query, mapped, genes=genes, transform_batch=name)) for name in BATCHES}
+    distance = {name: (seen["new"] - seen[name]).abs().to_numpy().mean() for name in BATCHES[:2]}
+    assert distance["batch1"] < distance["batch0"] / 3
+
+
+def test_old_and_new_cells_are_compared(atlas, mapped):
+    query = atlas[1].copy()
+    table = differential_expression(query, mapped, "cluster", "cluster0", "cluster1")
+    assert np.isfinite(table["lfc_mean"]).all()
+
+
+def test_seed_and_checkpoint(atlas, tmp_path):
+    one, same, other = (map_query(atlas[1], atlas[2], max_epochs=1, seed=seed) for seed in (0, 0, 1))
+    weights = [model.networks.decoder.layers[0].weight for model in (one, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    used = trainer()
+    used.strategy.connect(one)
+    used.save_checkpoint(tmp_path / "mapped.ckpt")
+    again = load(tmp_path / "mapped.ckpt")
+    assert torch.equal(again.networks.decoder.layers[0].weight, weights[0])
+    assert again.reference["batch_categories"][-1] == "new"
+
+
+def test_other_covariates_dispersions_and_library_sizes():
+    cells = tiny(cells=90)
+    cells.obs["dose"] = np.linspace(0, 1, 90)
+    cells.obs["sex"] = np.where(np.arange(90) % 5 < 2, "f", "m")
+    data = GeneExpressionData(cells, batch_key="batch", categorical_covariates=["sex"], continuous_covariates=["dose"])
+    latents = {"z": Gaussian(2), "l": LibrarySize()}
+    model = MixedVAE(data.features, NegativeBinomial("gene-batch"), data.covariates, latents=latents, hidden=(8,))
+    trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
+    query = tiny(cells=40, seed=3)
+    query.obs["dose"], query.obs["sex"], query.obs["batch"] = 0.5, "f", "b9"
+    query.X = query.X * 4
+    query.layers["counts"] = query.X
+    made = map_query(query, model, max_epochs=2)
+    assert made.covariates == model.covariates + 1 == 6
+    old, new = model.state_dict(), made.state_dict()
+    weight = "networks.decoder.layers.0.weight"
+    kept = [0, 1, 2, 3, 5, 6, 7]  # z (2), batches b1, b2, [b9], sex (2), dose
+    assert torch.equal(old[weight], new[weight][:, kept])
+    shift = "networks.likelihood.dispersion_shift"
+    assert torch.equal(old[shift], new[shift][[0, 1, 3, 4, 5]])
+    assert not torch.equal(new[shift][2], old[shift][:2].mean(0))
+    assert new["networks.likelihood.batch_columns"].tolist() == [1, 1, 1, 0, 0, 0]
+    size = new["networks._latents.l.log_size"]
+    logs = np.log(query.X.toarray().sum(1))
+    np.testing.assert_allclose(size[3], [logs.mean(), logs.std(ddof=1)], rtol=1e-5)
+    assert torch.equal(size[[0, 1, 2, 4, 5, 6]], old["networks._latents.l.log_size"])
+    embed(query, made)
+    assert query.obsm["X_vaekit"].shape == (40, 2)
+
+
+def test_errors(atlas):
+    reference, query, model = atlas
+    with pytest.raises(DataError, match=r"knows all batches.*'batch0', 'batch1'"):
+        map_query(reference, model)
+    with pytest.raises(DataError, match="max_epochs is 0"):
+        map_query(query, model, max_epochs=0)
+    renamed = query.copy()
+    renamed.var_names = [f"other{i}" for i in range(100)]
+    with pytest.raises(DataError, match="gene"):
+        map_query(renamed, model)
+    data = GeneExpressionData(tiny())
+    plain = MODELS["gaussian"](NegativeBinomial(), features=data.features)
+    trainer(max_steps=1, limit_val_batches=0).fit(plain, datamodule=data)
+    with pytest.raises(CheckpointError, match="without batches"):
+        map_query(tiny(), plain)

@@ -1,0 +1,123 @@
+"""Normalised expression against the parts of the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from models.tiny import MODELS, adata, trainer
+
+from vaekit.analysis import normalized_expression, query_for
+from vaekit.analysis import normalized_expression as function
+from vaekit.data import GeneExpressionData
+from vaekit.exceptions import DataError
+from vaekit.likelihoods import ZeroInflatedNegativeBinomial
+
+
+def expected(adata, model, batch: int | None, draws: int, seed: int = 0) -> np.ndarray:
+    """The mean composition over draws, all cells at once."""
+    cells = query_for(model, adata, None, "batch").dataset.__getitems__(range(adata.n_obs))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        values = {name: q.sample((draws,)) for name, q in model.posteriors(cells).items()}
+        if batch is not None:
+            cells = cells._replace(covariates=torch.eye(2)[batch].expand(adata.n_obs, 2))
+        return model.networks.likelihood.composition(model.networks.decode(values, cells)).softmax(-1).mean(0).numpy()
+
+
+def test_layer_is_library_size_times_composition(simulated):
+    cells, model = simulated[0][:100].copy(), simulated[1]
+    assert normalized_expression(cells, model, num_samples=3) is None
+    layer = cells.layers["vaekit_normalized"]
+    assert layer.dtype == np.float32
+    np.testing.assert_allclose(layer, 1e4 * expected(cells, model, None, 3), rtol=1e-4)
+    np.testing.assert_allclose(layer.sum(1), 1e4, rtol=1e-4)
+    assert cells.uns["vaekit_normalized"]["library_size"] == "10000.0"
+    assert (cells.X != simulated[0][:100].X).nnz == 0
+
+
+def test_observed_library_size(simulated):
+    cells = simulated[0][:50].copy()
+    normalized_expression(cells, simulated[1], library_size="observed", key_added="own")
+    np.testing.assert_allclose(cells.layers["own"].sum(1), np.asarray(cells.X.sum(1)).ravel(), rtol=1e-4)
+
+
+def test_batches_are_transformed_to_and_averaged_over(simulated):
+    cells, model = simulated[0][:80].copy(), simulated[1]
+    genes = list(cells.var_names)
+    one, two, both = (
+        normalized_expression(cells, model, transform_batch=wanted, genes=genes, library_size=1, num_samples=2)
+        for wanted in ("batch0", "batch1", ["batch0", "batch1"])
+    )
+    np.testing.assert_allclose(one, expected(cells, model, 0, 2), rtol=1e-4)
+    np.testing.assert_allclose(two, expected(cells, model, 1, 2), rtol=1e-4)
+    np.testing.assert_allclose(both, (one + two) / 2, rtol=1e-4)
+    assert not np.allclose(one, two, rtol=0.01)
+
+
+def test_chosen_genes_are_returned_and_nothing_is_written(simulated):
+    cells, model = simulated[0][:60].copy(), simulated[1]
+    chosen = ["gene7", "gene149", "gene0"]
+    found = normalized_expression(cells, model, genes=chosen)
+    assert list(found.columns) == chosen
+    assert list(found.index) == list(cells.obs_names)
+    np.testing.assert_allclose(found, 1e4 * expected(cells, model, None, 1)[:, [7, 149, 0]], rtol=1e-4)
+    assert not list(cells.layers)
+    assert not set(cells.uns) - {"simulation"}
+
+
+def test_columns_follow_the_names_of_the_cells_genes(simulated):
+    cells, model = simulated[0][:40].copy(), simulated[1]
+    shuffled = cells[:, np.random.default_rng(0).permutation(150)].copy()
+    shuffled = shuffled[:, :130].copy()
+    with pytest.warns(UserWarning, match="lacks 20"):
+        normalized_expression(shuffled, model, num_samples=1)
+    layer = shuffled.to_df("vaekit_normalized")
+    assert layer.notna().all(axis=None)
+    lacking = list(set(cells.var_names) - set(shuffled.var_names))
+    with pytest.warns(UserWarning, match="lacks 20"):  # a gene that was not measured has an expectation all the same
+        others = normalized_expression(shuffled, model, num_samples=1, genes=lacking)
+    np.testing.assert_allclose(layer.sum(1) + others.sum(1), 1e4, rtol=1e-4)
+
+
+def test_genes_that_the_model_does_not_know_are_nan():
+    cells = adata()
+    data = GeneExpressionData(cells[:, :10].copy())
+    model = MODELS["mixed"](ZeroInflatedNegativeBinomial(), features=data.features)
+    trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
+    normalized_expression(cells, model, batch_size=7)
+    layer = cells.layers["vaekit_normalized"]
+    assert np.isnan(layer[:, 10:]).all()
+    np.testing.assert_allclose(layer[:, :10].sum(1), 1e4, rtol=1e-4)
+
+
+def test_a_layer_beyond_memory_is_refused(simulated, monkeypatch):
+    cells = simulated[0].copy()
+    monkeypatch.setitem(function.__globals__, "MEMORY_SHARE", 1e-9)
+    with pytest.raises(DataError, match=r"1200 cells x 150 genes take .*genes=\[\.\.\.\]"):
+        normalized_expression(cells, simulated[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"transform_batch": "batch2"}, "no such batch; did you mean"),
+        ({"transform_batch": []}, "transform_batch"),
+        ({"genes": ["gen7"]}, "did you mean 'gene7'"),
+        ({"library_size": 0}, "library_size is 0"),
+        ({"library_size": "total"}, "'observed'"),
+        ({"num_samples": 0}, "num_samples is 0"),
+    ],
+)
+def test_impossible_arguments(simulated, arguments, message):
+    with pytest.raises(DataError, match=message):
+        normalized_expression(simulated[0].copy(), simulated[1], **arguments)
+
+
+def test_batches_that_the_model_does_not_have():
+    cells = adata()
+    data = GeneExpressionData(cells)
+    model = MODELS["gaussian"](ZeroInflatedNegativeBinomial(), features=data.features)
+    trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=data)
+    with pytest.raises(DataError, match="transform_batch='b1'"):
+        normalized_expression(cells, model, transform_batch="b1")

@@ -1,0 +1,77 @@
+"""Labels transferred to held-out cells, and what their uncertainty is worth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from models.tiny import trainer
+
+from vaekit import GaussianVAE
+from vaekit.analysis import embed, transfer_labels
+from vaekit.data import GeneExpressionData
+from vaekit.exceptions import DataError
+from vaekit.likelihoods import NegativeBinomial
+
+
+@pytest.fixture(scope="module")
+def blood():
+    """The packaged blood cells in training and held-out ones, and a model trained on the former."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        data = GeneExpressionData(split=(0.7, 0.1, 0.2))
+        model = GaussianVAE(data.features, NegativeBinomial())
+        trainer(max_epochs=20, limit_val_batches=0).fit(model, datamodule=data)
+    split = {name: rows.numpy() for name, rows in data.split_indices.items()}
+    cells = data.adata
+    return cells[split["train"]].copy(), cells[split["test"]].copy(), model.eval()
+
+
+def test_accuracy_rises_as_uncertainty_falls(blood):
+    reference, query, model = blood
+    before = reference.obs.copy()
+    transfer_labels(reference, query, model, "bulk_labels", layer="counts")
+    right = (query.obs["bulk_labels_transferred"].astype(str) == query.obs["bulk_labels"].astype(str)).to_numpy()
+    uncertainty = query.obs["bulk_labels_transferred_uncertainty"].to_numpy()
+    commonest = reference.obs["bulk_labels"].value_counts(normalize=True).iloc[0]
+    assert right.mean() > commonest + 0.2
+    certain = uncertainty <= np.median(uncertainty)
+    assert right[certain].mean() > right[~certain].mean() + 0.1
+    assert ((uncertainty >= 0) & (uncertainty < 1)).all()
+    assert reference.obs.equals(before)
+    assert query.uns["bulk_labels_transferred"]["k"] == 15
+
+
+def test_shares_are_those_of_the_formula(blood):
+    reference, query, model = blood[0].copy(), blood[1][:30].copy(), blood[2]
+    reference.obs.iloc[::3, reference.obs.columns.get_loc("bulk_labels")] = np.nan
+    transfer_labels(reference, query, model, "bulk_labels", k=7, layer="counts", key_added="found", batch_size=11)
+    for one in (reference, query):
+        embed(one, model, layer="counts")
+    labelled = reference[reference.obs["bulk_labels"].notna()]
+    for cell in range(30):
+        distance = np.linalg.norm(labelled.obsm["X_vaekit"] - query.obsm["X_vaekit"][cell], axis=1)
+        near = np.argsort(distance)[:7]
+        weight = np.exp(-((distance[near] / distance[near].mean()) ** 2) / 2)
+        share = {}
+        for label, one in zip(labelled.obs["bulk_labels"].iloc[near], weight / weight.sum(), strict=True):
+            share[label] = share.get(label, 0) + one
+        assert query.obs["found"].iloc[cell] == max(share, key=share.get)
+        assert query.obs["found_uncertainty"].iloc[cell] == pytest.approx(1 - max(share.values()), abs=1e-5)
+
+
+def test_cells_on_top_of_their_reference_are_certain(blood):
+    reference, model = blood[0], blood[2]
+    query = reference[:20].copy()
+    transfer_labels(reference, query, model, "bulk_labels", k=1, layer="counts")
+    assert (query.obs["bulk_labels_transferred"].astype(str) == query.obs["bulk_labels"].astype(str)).all()
+    assert (query.obs["bulk_labels_transferred_uncertainty"] == 0).all()
+
+
+def test_errors(blood):
+    reference, query, model = blood[0], blood[1].copy(), blood[2]
+    with pytest.raises(DataError, match="did you mean 'bulk_labels'"):
+        transfer_labels(reference, query, model, "bulk_label", layer="counts")
+    for k in (0, 10_000):
+        with pytest.raises(DataError, match=f"k is {k}.*490 cells"):
+            transfer_labels(reference, query, model, "bulk_labels", k=k, layer="counts")

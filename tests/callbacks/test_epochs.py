@@ -1,0 +1,74 @@
+"""Pictures after chosen epochs, and the curve of the bound."""
+
+from __future__ import annotations
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from models.tiny import MODELS, trainer
+
+from callbacks.test_callbacks import seen
+from vaekit.callbacks import BoundCurve, Pictures
+from vaekit.data import ImageData
+from vaekit.diagnostics import plots
+from vaekit.estimators import Annealed, GumbelSoftmax
+from vaekit.exceptions import ConfigError
+from vaekit.latents import Categorical, Gaussian
+from vaekit.likelihoods import Bernoulli
+from vaekit.models import MixedVAE
+
+
+def digits() -> ImageData:
+    return ImageData(batch_size=512)
+
+
+@pytest.fixture(autouse=True)
+def quick_umap(monkeypatch) -> None:
+    monkeypatch.setattr(plots, "umap_coordinates", lambda points, seed=0: points[:, :2])
+
+
+def test_pictures_of_chosen_epochs(tmp_path):
+    latents = {"y": Categorical(10, estimator=GumbelSoftmax(Annealed(1.0, 0.5))), "z": Gaussian(3)}
+    model = MixedVAE(64, Bernoulli(), latents=latents, hidden=[16])
+    trainer(tmp_path, max_epochs=3, callbacks=[Pictures(epochs=[2])]).fit(model, datamodule=digits())
+    figures = tmp_path / "figures"
+    names = {"loss_curves", "schedules", "code_usage_y", "active_units", "reconstructions", "samples", "categories_y",
+             "traversals_z"}  # fmt: skip
+    assert {path.name for path in figures.iterdir() if path.is_dir()} == {"epoch_2"}
+    assert {path.stem for path in figures.glob("*.png")} == names | {"umap"}
+    assert {path.stem for path in (figures / "epoch_2").iterdir()} == names
+    for name in ("schedules", "active_units"):
+        seen(figures / f"{name}.png")
+
+
+def test_pictures_leave_the_training_as_it_was(tmp_path):
+    weights = []
+    for callbacks in ([], [Pictures(epochs=[1])]):
+        torch.manual_seed(0)
+        model = MODELS["mixed_sampled"](Bernoulli(), features=64)
+        trainer(tmp_path, max_epochs=2, callbacks=callbacks).fit(model, datamodule=digits())
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert weights[0].equal(weights[1])
+
+
+def test_epochs_count_from_one():
+    with pytest.raises(ConfigError, match=r"epochs is \[0, 3\]; they count from 1"):
+        Pictures(epochs=[0, 3])
+
+
+def test_curve_of_the_bound(tmp_path):
+    class Bounds(pl.Callback):
+        def __init__(self) -> None:
+            self.found: list[float] = []
+
+        def on_validation_end(self, trainer, pl_module) -> None:
+            self.found.append(trainer.callback_metrics["val/elbo"].item())
+
+    curve, bounds = BoundCurve(), Bounds()
+    model = MODELS["gaussian"](Bernoulli(), features=64)
+    trainer(tmp_path, max_epochs=3, val_check_interval=1, callbacks=[curve, bounds]).fit(model, datamodule=digits())
+    assert [point.step for point in curve.points] == list(range(1, 10))  # three steps an epoch
+    assert [point.elbo for point in curve.points] == bounds.found
+    seconds = [point.seconds for point in curve.points]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0

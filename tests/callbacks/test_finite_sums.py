@@ -1,0 +1,192 @@
+"""SVRG and SAGA in Lightning: the gradients that the optimizer sees, resumed runs, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from models.tiny import MODELS, adata, counts, trainer
+from torch.utils.data import DataLoader
+
+from vaekit.callbacks import RunCheckpoint, SAGATraining, SVRGTraining
+from vaekit.data import GeneExpressionData
+from vaekit.exceptions import ConfigError, EstimatorError
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.optim import SAGA, SVRG
+
+MAKERS = {"svrg": lambda **kwargs: SVRGTraining(0.01, 0.9, **kwargs), "saga": lambda: SAGATraining(0.01, 0.9)}
+NOISELESS = "discrete_enumerate"
+
+
+class Spy(pl.Callback):
+    """Keeps the gradients that stand when the optimizer steps, and the optimizer."""
+
+    def __init__(self) -> None:
+        self.gradients: list[list[torch.Tensor]] = []
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
+        self.optimizer = optimizer
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        self.gradients.append([p.grad.clone() for p in pl_module.parameters() if p.grad is not None])
+
+
+def cells() -> GeneExpressionData:
+    return GeneExpressionData(adata(), batch_size=16)
+
+
+def run(
+    name: str, callbacks: list, epochs: int, data: GeneExpressionData | None = None, **kwargs
+) -> pl.LightningModule:
+    pl.seed_everything(0, verbose=False)
+    data = data or cells()
+    model = MODELS[name](NegativeBinomial(), features=data.features, **kwargs.pop("model", {}))
+    trainer(kwargs.pop("folder", None), max_epochs=epochs, callbacks=callbacks, **kwargs).fit(
+        model, datamodule=data, ckpt_path=kwargs.pop("ckpt_path", None)
+    )
+    return model
+
+
+def same(first: pl.LightningModule, second: pl.LightningModule) -> bool:
+    return all(a.equal(b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixed_relaxed", "discrete_moving_average", "discrete_learned"])
+def test_at_the_snapshot_the_optimizer_sees_the_full_gradient(name):
+    """Whatever the latents' draws, dropout masks, baselines and temperatures: all are common."""
+    spy = Spy()
+    run(name, [SVRGTraining(1e-30), spy], 2, model={"dropout": 0.3})  # the parameters stay where they are
+    assert isinstance(spy.optimizer, SVRG)
+    by_epoch = [spy.gradients[:3], spy.gradients[3:]]
+    for steps in by_epoch:
+        assert len(steps) == 3
+        for gradients in steps[1:]:
+            for first, later in zip(steps[0], gradients, strict=True):
+                assert torch.allclose(first, later, rtol=1e-5, atol=1e-6 * first.abs().max().item())
+    assert not by_epoch[0][0][0].allclose(by_epoch[1][0][0])  # each snapshot draws numbers of its own
+
+
+def test_the_full_gradient_is_that_of_all_rows():
+    spy = Spy()
+    model = run(NOISELESS, [SVRGTraining(1e-30), spy], 1)
+    data = cells()
+    rows = data.dataloader("train", batch_size=1000)
+    model.train()
+    model.zero_grad()
+    model.bound(next(iter(rows)), training=True).total.mean().backward()
+    expected = [p.grad for p in model.parameters() if p.grad is not None]
+    for mine, exact in zip(spy.gradients[0], expected, strict=True):
+        assert torch.allclose(mine, exact, rtol=1e-4, atol=1e-5 * exact.abs().max().item())
+
+
+def test_once_each_mini_batch_was_seen_saga_has_the_full_gradient():
+    """At parameters that stay where they are; the mini-batches have 20, 20 and 8 rows, and count by them."""
+    spy = Spy()
+    data = GeneExpressionData(adata(), batch_size=20)
+    model = run(NOISELESS, [SAGATraining(1e-30), spy], 3, data)
+    assert isinstance(spy.optimizer, SAGA)
+    assert spy.optimizer.memory == (3 + 1) * 4 * sum(p.numel() for p in spy.optimizer.parameters())
+    model.train()
+    model.zero_grad()
+    model.bound(next(iter(data.dataloader("train", batch_size=1000))), training=True).total.mean().backward()
+    expected = [p.grad for p in model.parameters() if p.grad is not None]
+    for gradients in spy.gradients[3:]:
+        for mine, exact in zip(gradients, expected, strict=True):
+            assert torch.allclose(mine, exact, rtol=1e-3, atol=1e-5 * exact.abs().max().item())
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_it_trains(kind):
+    name = NOISELESS if kind == "saga" else "gaussian"
+    bounds = []
+    for epochs in (1, 40):
+        callback = MAKERS[kind]()
+        torch.manual_seed(0)
+        data = cells()
+        model = run(name, [callback], epochs, data, gradient_clip_val=10.0)
+        with torch.no_grad():
+            model.eval()
+            bounds.append(model.bound(next(iter(data.dataloader("train", 1000)))).total.mean().item())
+    assert bounds[1] < bounds[0] - 0.5
+
+
+@pytest.mark.parametrize(("kind", "every"), [("svrg", 1), ("svrg", 2), ("saga", 0)])
+def test_a_resumed_run_goes_on_bit_for_bit(kind, every, tmp_path):
+    def made() -> list:
+        return [SVRGTraining(0.01, 0.9, 0.01, every=every) if kind == "svrg" else SAGATraining(0.01, 0.9, 0.01)]
+
+    name = "gaussian" if kind == "svrg" else NOISELESS
+    whole = run(name, made(), 5)
+    run(name, [*made(), RunCheckpoint(str(tmp_path))], 3)
+    data = cells()
+    pl.seed_everything(5, verbose=False)
+    resumed = MODELS[name](NegativeBinomial(), features=data.features)
+    trainer(max_epochs=5, callbacks=made()).fit(resumed, datamodule=data, ckpt_path=Path(tmp_path) / "last.ckpt")
+    assert same(whole, resumed)
+
+
+def test_the_draws_of_the_training_are_those_of_plain_sgd():
+    """With a learning rate of next to nothing, SVRG's epochs leave the random state where any other's leave it."""
+    states = []
+    for callbacks in ([], [SVRGTraining(1e-30, draws=2)]):
+        run("gaussian", callbacks, 2)
+        states.append(torch.get_rng_state())
+    assert states[0].equal(states[1])
+
+
+def test_weight_decay_is_that_of_the_groups_which_the_model_decays():
+    spy = Spy()
+    model = run("gaussian", [SVRGTraining(0.01, weight_decay=0.5), spy], 1)
+    decays = [group["weight_decay"] for group in spy.optimizer.param_groups]
+    assert decays == [0.5, 0.0]
+    decayed = {id(p) for p in spy.optimizer.param_groups[0]["params"]}
+    assert decayed == {id(p) for p in model.networks.weight_matrices()}
+
+
+def test_noise_is_refused_by_saga_at_the_first_step():
+    with pytest.raises(EstimatorError, match="drew random numbers"):
+        run("gaussian", [SAGATraining(0.01)], 1)
+
+
+def test_another_callback_that_draws_numbers_is_found_out():
+    class Draws(pl.Callback):
+        def on_train_batch_start(self, *args) -> None:
+            torch.rand(3)
+
+    run("gaussian", [Draws(), SVRGTraining(0.01)], 1)  # before ours: no harm
+    with pytest.raises(EstimatorError, match="noise of its own"):
+        run("gaussian", [SVRGTraining(0.01), Draws()], 1)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches is 2"),
+        ({"precision": "bf16-mixed"}, "precision is bf16-mixed"),
+        ({"devices": 2, "strategy": "ddp_notebook"}, "2 devices"),
+    ],
+)
+def test_what_does_not_fit_is_refused(kind, options, message):
+    callback = MAKERS[kind]()
+    with pytest.raises(ConfigError, match=message):
+        callback.setup(trainer(max_epochs=1, callbacks=[callback], **options), None, "fit")
+
+
+def test_a_loader_without_batches_of_its_own_has_no_fixed_ones():
+    model, loader = MODELS[NOISELESS](NegativeBinomial()), DataLoader([counts()] * 3, batch_size=None)
+    with pytest.raises(ConfigError, match="cannot be fixed"):
+        trainer(max_epochs=1, callbacks=[SAGATraining(0.01)]).fit(model, loader)
+
+
+def test_a_table_over_the_budget_is_refused_before_training():
+    with pytest.raises(ConfigError, match=r"over the budget of 1\.0 kB"):
+        run(NOISELESS, [SAGATraining(0.01, budget=1000)], 1)
+
+
+@pytest.mark.parametrize(("every", "draws"), [(0, 1), (1, 0)])
+def test_errors(every, draws):
+    with pytest.raises(ConfigError, match="SVRGTraining: every"):
+        SVRGTraining(0.1, every=every, draws=draws)

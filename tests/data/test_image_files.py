@@ -1,0 +1,147 @@
+"""Images of one's own: folders of pictures and .npz files."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vaekit.data import ImageData
+from vaekit.exceptions import DataError
+
+
+def pictures(shape, count=20, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def everything(data):
+    return torch.cat([batch.x for batch in data.dataloader("all")])
+
+
+def write(folder, array, classes=None):
+    for i, picture in enumerate(array):
+        own = folder if classes is None else folder / classes[i % len(classes)]
+        own.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(own / f"{i:03}.png")
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((9, 7), (1, 9, 7)), ((9, 7, 3), (3, 9, 7))])
+def test_folder_without_classes(tmp_path, shape, expected):
+    array = pictures(shape)
+    write(tmp_path / "own", array)
+    data = ImageData(path=str(tmp_path / "own"), binarization="none")
+    assert (data.image_shape, data.features) == (expected, int(np.prod(expected)))
+    assert (data.label_categories, set(data.labels)) == ([], {None})
+    first = array if array.ndim == 4 else array[..., None]
+    torch.testing.assert_close(everything(data), torch.from_numpy(first).movedim(-1, 1).flatten(1).float() / 255)
+    colours = " in 3 channels" if expected[0] == 3 else ""
+    assert f"20 images of 9 x 7{colours}, binarization none, train/val/test 16/2/2" in data.description
+
+
+def test_folders_in_it_are_classes(tmp_path):
+    write(tmp_path, pictures((8, 8), 30), ["cat", "dog", "a bird"])
+    data = ImageData(path=str(tmp_path))
+    assert data.label_categories == ["a bird", "cat", "dog"]
+    assert [list(data.labels).count(name) for name in data.label_categories] == [10, 10, 10]
+    batch = next(iter(data.dataloader("all")))
+    assert [data.label_categories[code] for code in batch.label] == data.labels[: len(batch.label)].tolist()
+
+
+def test_one_picture_in_colour_makes_all_three_channels(tmp_path):
+    write(tmp_path / "own" / "a", pictures((8, 8)))
+    write(tmp_path / "own" / "b", pictures((8, 8, 3)))
+    assert ImageData(path=str(tmp_path / "own")).image_shape == (3, 8, 8)
+
+
+def test_size_scales_and_crops(tmp_path):
+    write(tmp_path / "own", [picture for side in (12, 20) for picture in pictures((side, side + 5), 6)])
+    with pytest.raises(DataError, match=r"006.png has 25 x 20 pixels and .*000.png has 17 x 12; give a size"):
+        _ = ImageData(path=str(tmp_path / "own")).features
+    data = ImageData(path=str(tmp_path / "own"), size=8)
+    assert data.image_shape == (1, 8, 8)
+    flat = np.full((30, 30), 77, dtype=np.uint8)
+    write(tmp_path / "flat", [flat] * 12)
+    assert everything(ImageData(path=str(tmp_path / "flat"), size=16, binarization="none")).mul(255).eq(77).all()
+
+
+@pytest.mark.parametrize("form", ["plain", "before", "after"])
+def test_npz_with_labels(tmp_path, form):
+    array = pictures((6, 5), 40)
+    stored = {"plain": array, "before": array[:, None], "after": array[..., None]}[form]
+    np.savez(tmp_path / "own.npz", images=stored, labels=np.array(["x", "y"])[np.arange(40) % 2])
+    data = ImageData(path=str(tmp_path / "own.npz"), binarization="none")
+    assert (data.image_shape, data.label_categories) == ((1, 6, 5), ["x", "y"])
+    torch.testing.assert_close(everything(data), torch.from_numpy(array).flatten(1).float() / 255)
+
+
+@pytest.mark.parametrize("names", [("x_train", "x_test", "y_train", "y_test"),
+                                   ("train", "test", "train_labels", "test_labels")])  # fmt: skip
+def test_npz_with_a_split_of_its_own(tmp_path, names):
+    train, test = pictures((4, 4), 36), pictures((4, 4), 9, seed=1)
+    values = (train, test, np.arange(36) % 3, np.arange(9) % 3)
+    np.savez(tmp_path / "own.npz", **dict(zip(names, values, strict=True)))
+    data = ImageData(path=str(tmp_path / "own.npz"))
+    assert [len(rows) for rows in data.split_indices.values()] == [33, 3, 9]
+    assert data.split_indices["test"].tolist() == list(range(36, 45))
+
+
+@pytest.mark.parametrize("kind", [bool, np.float32, np.float64, np.int64, np.uint8])
+def test_npz_of_zeros_and_ones(tmp_path, kind):
+    array = (pictures((4, 4)) > 127).astype(kind)
+    np.savez(tmp_path / "own.npz", images=array)
+    found = everything(ImageData(path=str(tmp_path / "own.npz"), binarization="none"))
+    assert found.equal(torch.from_numpy(array.astype(np.float32)).flatten(1))
+
+
+def test_path_takes_the_place_of_a_name(tmp_path):
+    np.savez(tmp_path / "own.npz", images=pictures((4, 4)))
+    data = ImageData("mnist", root=str(tmp_path / "nowhere"), path=str(tmp_path / "own.npz"))
+    assert data.features == 16
+    assert not (tmp_path / "nowhere").exists()
+
+
+def write_bad(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path / "absent", "absent does not exist"),
+        (lambda path: path / "empty", "empty has no pictures"),
+        (lambda path: path / "text.txt", "neither a folder of pictures nor an .npz file"),
+        (lambda path: path / "broken.npz", "broken.npz cannot be read as an .npz file"),
+        (lambda path: path / "broken", "0.png cannot be read as a picture"),
+        (lambda path: path / "mixed", "3 pictures lie in folders .* and 2 do not, such as 000.png"),
+        (lambda path: write_bad(path / "x.npz", pixels=pictures((4, 4))), "x.npz holds pixels; images are looked for"),
+        (lambda path: write_bad(path / "x.npz", images=np.zeros((3, 16))), r"have the shape \[3, 16\]"),
+        (lambda path: write_bad(path / "x.npz", images=np.full((9, 4, 4), 1.5)), "go from 1.5 to 1.5; bytes or"),
+        (lambda path: write_bad(path / "x.npz", images=np.full((9, 4, 4), np.nan)), "go from nan to nan"),
+        (lambda path: write_bad(path / "x.npz", images=np.full((9, 4, 4), 300)), "go from 300 to 300"),
+        (lambda path: write_bad(path / "x.npz", images=pictures((4, 4)), labels=np.arange(3)), "20 images and 3"),
+        (lambda path: write_bad(path / "x.npz", train=pictures((4, 4)), test=pictures((5, 5))), "different shapes"),
+        (lambda path: write_bad(path / "x.npz", images=np.array([[["a"]]])), "images are <U1"),
+    ],
+)  # fmt: skip
+def test_wrong_files(tmp_path, make, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("x")
+    (tmp_path / "broken.npz").write_bytes(b"PK junk")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "0.png").write_bytes(b"junk")
+    write(tmp_path / "mixed", pictures((4, 4), 2))
+    write(tmp_path / "mixed" / "a", pictures((4, 4), 3))
+    with pytest.raises(DataError, match=message):
+        ImageData(path=str(make(tmp_path))).setup()
+
+
+@pytest.mark.parametrize("arguments", [{"size": 8}, {"size": 0, "path": "x"}])
+def test_size_without_a_folder(arguments):
+    with pytest.raises(DataError, match="a positive side for the pictures of a folder"):
+        ImageData(**arguments)
+
+
+def test_size_with_an_npz(tmp_path):
+    np.savez(tmp_path / "own.npz", images=pictures((4, 4)))
+    with pytest.raises(DataError, match="size=8 is for folders of pictures"):
+        ImageData(path=str(tmp_path / "own.npz"), size=8).setup()

@@ -1,0 +1,192 @@
+"""The fold: credit by name, rows of weight 0, and costs whose shape does not fit the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
+
+from vaekit import expectation
+from vaekit.estimators import Draw, Enumerate, LeaveOneOut, MovingAverage, Pathwise, ScoreFunction, SelfCritic
+from vaekit.exceptions import EstimatorError
+from vaekit.stochastic_graph import evaluate
+
+SCORE = {
+    "score": ScoreFunction,
+    "leave_one_out": lambda: ScoreFunction(num_samples=3, baseline=LeaveOneOut()),
+    "self_critic": lambda: ScoreFunction(baseline=SelfCritic()),
+}
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+class TestCredit:
+    """A term enters the correction of a node only where the node can influence it."""
+
+    @staticmethod
+    def variance(cost: dict[str, Callable[..., Tensor]], estimator: str, joint: bool = False) -> Tensor:
+        """Return the variance of the gradient at each of two independent nodes and a child of the first."""
+        logits = torch.zeros(3, 5000, dtype=torch.float64, requires_grad=True)
+        q = {
+            "y": Bernoulli(logits=logits[0]),
+            "other": Bernoulli(logits=logits[1]),
+            "child": lambda y: Bernoulli(logits=logits[2] + y),
+        }
+        total = expectation(cost, q, SCORE[estimator](), num_samples=3 if joint else None)
+        return torch.autograd.grad(total.sum(), logits)[0].var(1)
+
+    @pytest.mark.parametrize("estimator", SCORE)
+    def test_unrelated_term_leaves_the_variance_alone(self, estimator: str) -> None:
+        terms = {"y": lambda y: y, "child": lambda child: 3 * child, "other": lambda other: other}
+        torch.manual_seed(1)
+        plain = self.variance(terms, estimator)
+        torch.manual_seed(1)
+        huge = self.variance({**terms, "huge": lambda other: 1e4 * other}, estimator)
+        torch.testing.assert_close(huge[[0, 2]], plain[[0, 2]])
+        assert huge[1] > 100 * plain[1]
+
+    def test_unrelated_term_leaves_it_alone_in_joint_trajectories(self) -> None:
+        terms = {"y": lambda y: y, "child": lambda child: 3 * child, "other": lambda other: other}
+        torch.manual_seed(1)
+        plain = self.variance(terms, "score", joint=True)
+        torch.manual_seed(1)
+        huge = self.variance({**terms, "huge": lambda other: 1e4 * other}, "score", joint=True)
+        torch.testing.assert_close(huge[[0, 2]], plain[[0, 2]])
+
+    def test_term_of_a_child_is_credited_to_its_ancestors(self) -> None:
+        logits = torch.zeros(100_000, dtype=torch.float64, requires_grad=True)
+        q = {"y": Bernoulli(logits=logits), "child": lambda y: Bernoulli(logits=4 * y)}
+        total = expectation({"y": lambda y: y, "child": lambda child: child}, q, ScoreFunction(num_samples=1))
+        gradient = torch.autograd.grad(total.sum(), logits)[0]
+        exact = 0.25 * (1 + torch.sigmoid(torch.tensor(4.0)).item() - 0.5)
+        assert abs(gradient.mean() - exact) < 4 * gradient.std() / 100_000**0.5
+
+    def test_parent_is_not_charged_to_its_child(self) -> None:
+        """A y-only term has no business in the gradient of z given y, though z's axis comes after y's."""
+        logits = torch.zeros(5000, dtype=torch.float64, requires_grad=True)
+        y = Bernoulli(logits=torch.zeros(5000, dtype=torch.float64))
+
+        def variance(scale: float) -> Tensor:
+            torch.manual_seed(1)
+            terms = {"y": lambda y: scale * y, "z": lambda z: z}
+            total = expectation(terms, {"y": y, "z": lambda y: Bernoulli(logits=logits + y)}, ScoreFunction())
+            return torch.autograd.grad(total.sum(), logits)[0].var()
+
+        torch.testing.assert_close(variance(1e4), variance(0.0))
+
+    def test_term_of_one_node_has_axes_of_another_too(self) -> None:
+        """z depends on y, so a z-only term has y's axis: credit goes by name, not by counting axes."""
+        logits = torch.zeros(5000, dtype=torch.float64, requires_grad=True)
+        y = Bernoulli(logits=torch.zeros(5000, dtype=torch.float64))
+        q = {"y": y, "w": Bernoulli(logits=logits), "z": lambda y: Bernoulli(logits=y)}
+
+        def variance(scale: float) -> Tensor:
+            torch.manual_seed(1)
+            total = expectation({"z": lambda z: scale * z, "w": lambda w: w}, q, ScoreFunction())
+            return torch.autograd.grad(total.sum(), logits)[0].var()
+
+        torch.testing.assert_close(variance(1e4), variance(0.0))
+
+    def test_correction_sees_the_gradient_of_the_corrections_below(self) -> None:
+        """What a control variate above would differentiate is the whole fold so far, not the bare cost."""
+        seen = {}
+
+        class Spy(ScoreFunction):
+            def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+                seen["cost"] = cost
+                return super().correction(draw, cost)
+
+        logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+        q = {"y": Bernoulli(logits=torch.zeros(3)), "z": lambda y: Bernoulli(logits=logits + y)}
+        result = evaluate({"y": lambda y: 5 * y, "z": lambda z: z + 2}, q, {"y": Spy(), "z": ScoreFunction()})
+        z, y = result.draws["z"].value[0, 0], result.draws["y"].value[0]
+        gradient = torch.autograd.grad(seen["cost"].sum(), logits, retain_graph=True)[0]
+        torch.testing.assert_close(gradient, ((z + 2) * (z - torch.sigmoid(y))).double())
+        torch.testing.assert_close(seen["cost"][0].detach(), (5 * y + z + 2).double())
+
+    def test_terms_are_reported_and_add_up(self) -> None:
+        result = evaluate(
+            {"a": lambda y: 3 * y, "b": lambda y, z: y * z, "c": lambda: torch.ones(4)},
+            {"y": Bernoulli(logits=torch.zeros(4)), "z": lambda y: Bernoulli(logits=y)},
+            Enumerate(),
+        )
+        assert {name: tuple(term.shape) for name, term in result.terms.items()} == {
+            "a": (4,),
+            "b": (4,),
+            "c": (4,),
+        }
+        torch.testing.assert_close(sum(result.terms.values()), result.total)
+        torch.testing.assert_close(result.terms["a"], torch.full((4,), 1.5))
+        assert not any(term.requires_grad for term in result.terms.values())
+
+    def test_weights_count_in_the_reported_terms(self) -> None:
+        q = {"y": Bernoulli(logits=torch.full((4,), -30.0)), "z": lambda y: Bernoulli(logits=y)}
+        estimators = {"y": ScoreFunction(num_samples=2, baseline=SelfCritic()), "z": Enumerate()}
+        terms = evaluate({"a": lambda y: 7 + y, "b": lambda z: z}, q, estimators).terms
+        torch.testing.assert_close(terms["a"], torch.full((4,), 7.0))
+        torch.testing.assert_close(terms["b"], torch.full((4,), 0.5))
+
+
+class TestRowsOfWeightZero:
+    """A state of probability 0, in float32, whose cost is infinite: the others must not notice."""
+
+    LOGITS = ([0.0, 0.5, -200.0], [0.0, 0.5, -torch.inf])
+
+    @pytest.mark.parametrize("logits", LOGITS, ids=["underflow", "impossible"])
+    def test_infinite_cost(self, logits: list[float]) -> None:
+        leaf = torch.tensor([logits], requires_grad=True)
+        scale = torch.ones(1, requires_grad=True)
+        q = OneHotCategorical(logits=leaf, validate_args=False)
+        total = expectation(lambda y: torch.where(y[..., 2] > 0, torch.inf, scale * y[..., 0]), q, Enumerate())
+        p = torch.tensor(logits).softmax(0)
+        torch.testing.assert_close(total, p[:1])
+        total.sum().backward()
+        torch.testing.assert_close(leaf.grad[0, :2], torch.stack([p[0] * (1 - p[0]), -p[0] * p[1]]))
+        torch.testing.assert_close(scale.grad, p[:1])
+
+    @pytest.mark.parametrize("baseline", [None, MovingAverage, LeaveOneOut])
+    def test_infinite_cost_above_a_score_function(self, baseline) -> None:
+        leaf = torch.tensor([self.LOGITS[0]], requires_grad=True)
+        location = torch.zeros(1, requires_grad=True)
+        q = {"y": OneHotCategorical(logits=leaf), "z": Normal(location, 1.0)}
+        estimators = {"y": Enumerate(), "z": ScoreFunction(baseline=baseline() if baseline else None)}
+        total = expectation(lambda y, z: torch.where(y[..., 2] > 0, torch.inf, z + y[..., 0]), q, estimators)
+        total.sum().backward()
+        assert total.isfinite().all()
+        assert leaf.grad.isfinite().all()
+        assert location.grad.isfinite().all()
+
+
+class TestShapeOfTheCost:
+    @pytest.mark.parametrize(
+        "cost",
+        [
+            lambda z: z,
+            lambda z: z.sum(),
+            lambda z: z.sum((-1, -2)),
+            lambda z: z.sum(-1)[..., :2],
+            lambda z: z.sum(-1)[None],
+        ],
+        ids=["event left", "all summed", "batch summed", "batch cut", "axis too many"],
+    )
+    def test_cost_of_a_wrong_shape(self, cost: Callable[[Tensor], Tensor]) -> None:
+        q = {"z": Independent(Normal(torch.zeros(5, 4), 1.0), 1)}
+        with pytest.raises(EstimatorError, match=r"the cost has shape .*expected \[3, 5\].*batch \[5\]"):
+            expectation(cost, q, Pathwise(num_samples=3))
+
+    def test_term_of_a_wrong_shape_is_named(self) -> None:
+        q = {"z": Independent(Normal(torch.zeros(5, 4), 1.0), 1)}
+        with pytest.raises(EstimatorError, match="cost term 'kl' has shape"):
+            expectation({"ok": lambda z: z.sum(-1), "kl": lambda z: z}, q, Pathwise(num_samples=3))
+
+    def test_cost_that_sums_over_the_draws(self) -> None:
+        """Without a batch, ``z.square().sum()`` drops the axis of draws: 1000 times the value, silently."""
+        q = {"z": Normal(torch.zeros((), requires_grad=True), 1.0)}
+        with pytest.raises(EstimatorError, match="1000 draws"):
+            expectation(lambda z: z.square().sum(), q, Pathwise(num_samples=1000))

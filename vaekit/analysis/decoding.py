@@ -1,0 +1,106 @@
+"""Compositions of genes, decoded from a trained model with bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from vaekit.analysis.source import reference_of
+from vaekit.batch import Batch
+from vaekit.data.dataset import ResidentDataset
+from vaekit.exceptions import CheckpointError, DataError, nearest
+from vaekit.models import VAE
+
+DECODED = 2**21  # draws times cells times genes held at a time
+
+
+@contextmanager
+def evaluating(model: VAE, seed: int = 0) -> Iterator[None]:
+    """Put the model into evaluation mode, without gradients and with its draws seeded; undo all three afterwards.
+
+    Raises
+    ------
+    CheckpointError
+        If the likelihood has no composition over genes.
+    """
+    if not hasattr(model.networks.likelihood, "composition"):
+        raise CheckpointError(
+            f"the model's likelihood is {type(model.networks.likelihood).__name__}, which has no composition over "
+            "genes; NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson have one"
+        )
+    was_training = model.training
+    devices = [model.device] if model.device.type == "cuda" else []
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        model.train(was_training)
+
+
+def composition(model: VAE, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """Return the expected share of each gene in a cell's counts, ``[*rows, batch, genes]``; sums to 1.
+
+    Additional zeros (of a zero-inflated likelihood) and the library size are no part of it.
+    """
+    networks = model.networks
+    return networks.likelihood.composition(networks.decode(values, batch)).softmax(-1)  # type: ignore[operator]
+
+
+def draws(model: VAE, batch: Batch, num_samples: int) -> dict[str, Tensor]:
+    """Draw the latents from their posteriors, each ``[num_samples, batch, *event]``."""
+    return {name: q.sample(torch.Size([num_samples])) for name, q in model.posteriors(batch).items()}
+
+
+def chunks(
+    model: VAE, dataset: ResidentDataset, rows: Tensor, num_samples: int, batch_size: int
+) -> Iterator[tuple[Tensor, Batch]]:
+    """Yield the numbers of some rows and their batch, on the model's device, few enough to decode at once."""
+    if num_samples < 1 or batch_size < 1:
+        raise DataError(f"num_samples is {num_samples} and batch_size {batch_size}: at least 1 is needed")
+    step = max(1, min(batch_size, DECODED // (num_samples * model.features)))
+    for part in rows.split(step):
+        yield part, dataset.__getitems__(part).to(model.device)
+
+
+def batch_numbers(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) -> list[int]:
+    """Return the one-hot columns of the batches that are named; of all for None.
+
+    Raises
+    ------
+    DataError
+        If one is unknown, or the model knows no batches.
+    """
+    known = list(reference_of(model)["batch_categories"])
+    if wanted is None:
+        return list(range(len(known)))
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    if not names or not known:
+        raise DataError(f"transform_batch={wanted!r}: the model was trained with the batches {known}")
+    for name in names:
+        if name not in known:
+            raise DataError(f"transform_batch={name!r}: the model knows no such batch; {nearest(str(name), known)}")
+    return [known.index(name) for name in names]
+
+
+def in_batch(batch: Batch, number: int | Tensor, batches: int) -> Batch:
+    """Return the cells as if they came from other batches.
+
+    Parameters
+    ----------
+    batch
+        The cells.
+    number
+        Number of the batch, the same for all, or int64 ``[*rows, batch]``.
+    batches
+        Number of batches that the model knows: the first columns of the covariates.
+    """
+    assert batch.covariates is not None  # a model with batches has them
+    number = torch.as_tensor(number, device=batch.covariates.device)
+    one_hot = torch.nn.functional.one_hot(number.expand(*number.shape[:-1], len(batch.x)), batches)
+    others = batch.covariates[:, batches:].expand(*one_hot.shape[:-1], -1)
+    return batch._replace(covariates=torch.cat([one_hot.to(others.dtype), others], -1))

@@ -1,0 +1,151 @@
+"""What a comparison of two groups of cells needs of each: sums over its cells, and nothing a cell long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.analysis.decoding import chunks, composition, draws, in_batch
+from vaekit.batch import Batch
+from vaekit.data.dataset import ResidentDataset
+from vaekit.models import VAE
+
+PSEUDOCOUNT = 0.5  # that an unseen gene is taken to have: the model's prediction is worth so much
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Sums over the cells of a group, float64.
+
+    Attributes
+    ----------
+    cells
+        Cells of each batch, ``[batches]``; one batch where the model knows none.
+    counts, expected
+        Observed counts, and those that the model expects in the cells' own batches, ``[batches, genes]``.
+    variance
+        Of the observed sum around the expected one, ``[batches, genes]``: what the likelihood says, or the squares of
+        the residuals, whichever is larger.
+    composition
+        Mean over the cells of the composition, averaged over all batches that the model knows, ``[genes]``.
+    nonzero, normalized
+        Cells with a count, and the sum of counts scaled to 10,000 a cell, ``[genes]``.
+    """
+
+    cells: np.ndarray
+    counts: np.ndarray
+    expected: np.ndarray
+    variance: np.ndarray
+    composition: np.ndarray
+    nonzero: np.ndarray
+    normalized: np.ndarray
+
+
+def sum_group(
+    model: VAE, dataset: ResidentDataset, rows: Tensor, batches: int, num_samples: int, batch_size: int, bar: object
+) -> GroupSums:
+    """Sum over the cells ``rows``, with ``num_samples`` draws of the latents a cell; ``bar`` counts cells."""
+    strata, genes = max(1, batches), model.features
+    device = model.device
+    by_batch = {
+        key: torch.zeros(strata, genes, dtype=torch.float64, device=device)
+        for key in ("counts", "expected", "squares", "variance")
+    }
+    whole = {
+        key: torch.zeros(genes, dtype=torch.float64, device=device) for key in ("composition", "nonzero", "normalized")
+    }
+    cells = torch.zeros(strata, dtype=torch.float64, device=device)
+    done = 0
+    for _, batch in chunks(model, dataset, rows, num_samples, batch_size):
+        x = batch.x.double()
+        values = draws(model, batch, num_samples)
+        seen = model.networks.observation(values, batch)
+        mean, variance = seen.mean.double().mean(0), seen.variance.double().mean(0)
+        if batch.observed is not None:
+            mean, variance = mean * batch.observed, variance * batch.observed
+        stratum = batch.covariates[:, :batches].argmax(1) if batches else x.new_zeros(len(x), dtype=torch.int64)  # type: ignore[index]
+        cells.index_add_(0, stratum, cells.new_ones(len(x)))
+        parts = {"counts": x, "expected": mean, "squares": (x - mean).square(), "variance": variance}
+        for key, part in parts.items():
+            by_batch[key].index_add_(0, stratum, part)
+        whole["composition"] += _everywhere(model, values, batch, batches, num_samples, done)
+        whole["nonzero"] += (x > 0).sum(0)
+        whole["normalized"] += (x * (1e4 / x.sum(1, keepdim=True).clamp_min(1))).sum(0)
+        done += len(x)
+        bar.update(len(x))  # type: ignore[attr-defined]
+    return GroupSums(
+        cells=cells.cpu().numpy(),
+        counts=by_batch["counts"].cpu().numpy(),
+        expected=by_batch["expected"].cpu().numpy(),
+        variance=torch.maximum(by_batch["variance"], by_batch["squares"]).cpu().numpy(),
+        composition=(whole["composition"] / done).cpu().numpy(),
+        nonzero=whole["nonzero"].cpu().numpy(),
+        normalized=whole["normalized"].cpu().numpy(),
+    )
+
+
+def _everywhere(
+    model: VAE, values: dict[str, Tensor], batch: Batch, batches: int, num_samples: int, done: int
+) -> Tensor:
+    """Return the sum over cells of the composition averaged over batches, ``[genes]``.
+
+    Each draw of each cell is decoded in one batch, by turns: as good as all of them in the mean over a group, and
+    independent of their number in time.
+    """
+    if batches:
+        turn = done * num_samples + torch.arange(len(batch.x) * num_samples, device=batch.x.device)
+        batch = in_batch(batch, (turn % batches).view(len(batch.x), num_samples).T, batches)
+    return composition(model, values, batch).double().mean(0).sum(0)
+
+
+def log_ratio(first: GroupSums, second: GroupSums) -> tuple[np.ndarray, np.ndarray]:
+    r"""Estimate the log ratio of the mean compositions of two groups, and its standard error.
+
+    The model's own ratio is corrected by what it misses of the counts, batch by batch, so that an error of the
+    model in the effect of a batch cancels:
+
+    .. math::
+        \hat\beta = \log\frac{\bar\rho_1}{\bar\rho_2} + \log\frac{r_1}{r_2}, \qquad
+        r_k = \frac{\sum_b h_b\, X_{kb} / M_{kb}}{\sum_b h_b}, \qquad
+        h_b = \frac{M_{1b} M_{2b}}{M_{1b} + M_{2b}}
+
+    with the counts X that were observed in group k and batch b, and M that the model expects there: the rate ratio
+    of Mantel and Haenszel with the expected counts as the time at risk. Where no batch has cells of both groups
+    the weights are M, and nothing corrects the model's effect of the batches.
+
+    Each r has the effective number of counts n = (its expectation)^2 / variance, gets half a count of the model's
+    prediction, and the variance of the logarithm of a gamma variable, :math:`\psi_1(r n + 1/2)`, which stays right
+    for a handful of counts.
+
+    Returns
+    -------
+    estimate, error
+        Natural logarithm, ``[genes]``.
+
+    Notes
+    -----
+    Mantel and Haenszel (1959), Statistical aspects of the analysis of data from retrospective studies of disease;
+    Greenland and Robins (1985), Estimation of a common effect parameter from sparse follow-up data.
+    """
+    from scipy.special import polygamma
+
+    shared = (first.cells > 0) & (second.cells > 0)
+    total = first.expected + second.expected
+    common = np.divide(first.expected * second.expected, total, out=np.zeros_like(total), where=total > 0)
+    common = common * shared[:, None]
+    estimate = np.log(first.composition) - np.log(second.composition)
+    variance = np.zeros_like(estimate)
+    for sign, group in ((1, first), (-1, second)):
+        weight = common if shared.any() else group.expected
+        per_count = np.divide(weight, group.expected, out=np.zeros_like(weight), where=group.expected > 0)
+        expected = weight.sum(0)
+        noise = (per_count**2 * group.variance).sum(0)
+        effective = np.divide(expected**2, noise, out=np.zeros_like(noise), where=noise > 0)
+        ratio = np.divide((per_count * group.counts).sum(0), expected, out=np.ones_like(noise), where=expected > 0)
+        shape = ratio * effective + PSEUDOCOUNT
+        estimate = estimate + sign * np.log(shape / (effective + PSEUDOCOUNT))
+        variance = variance + polygamma(1, shape)
+    return estimate, np.sqrt(variance)

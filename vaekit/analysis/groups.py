@@ -1,0 +1,62 @@
+"""Groups of cells by a column of ``adata.obs``."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.data.columns import read_column
+from vaekit.exceptions import DataError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def two_groups(obs: pd.DataFrame, groupby: str, group1: str, group2: str | None, source: str) -> tuple[Tensor, Tensor]:
+    """Return the rows of two groups, int64; the second is all other cells if ``group2`` is None.
+
+    Warns
+    -----
+    UserWarning
+        If a group is a single cell.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, a group has no cells, both are the same or, for ``group2`` of None, cells have no
+        label.
+    """
+    column = read_column(obs, groupby, "groupby", source)
+    wanted = {"group1": str(group1), **({} if group2 is None else {"group2": str(group2)})}
+    for argument, name in wanted.items():
+        if name not in column.categories:
+            raise DataError(
+                f"{argument}={name!r}: no cell of {source} has this value in {groupby!r}; "
+                f"{nearest(name, column.categories)}"
+            )
+    if len(set(wanted.values())) < len(wanted):
+        raise DataError(f"group1 and group2 are both {str(group1)!r}: two different groups are needed")
+    unknown = int((column.codes < 0).sum())
+    if group2 is None and unknown:
+        raise DataError(
+            f"groupby={groupby!r}: {unknown} of {len(obs)} cells of {source} have no value (NaN): whether they "
+            "belong to the rest is unknown; pass group2, fill them in, or leave these cells out"
+        )
+    first = column.codes == column.categories.index(wanted["group1"])
+    second = ~first if group2 is None else column.codes == column.categories.index(wanted["group2"])
+    if not second.any():
+        raise DataError(
+            f"groupby={groupby!r}: all cells of {source} are in group1={wanted['group1']!r}: no cell is left"
+        )
+    for name, mask in ((wanted["group1"], first), (wanted.get("group2", "the rest"), second)):
+        if mask.sum() == 1:
+            warnings.warn(
+                f"groupby={groupby!r}: {name!r} is a single cell of {source}: what differs may be this cell alone",
+                UserWarning,
+                stacklevel=3,
+            )
+    return torch.from_numpy(np.flatnonzero(first)), torch.from_numpy(np.flatnonzero(second))

@@ -1,0 +1,192 @@
+"""A new batch on a trained reference: only what belongs to the new batch is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.analysis.source import opened, reference_of
+from vaekit.component import from_config
+from vaekit.data.align import query_dataset
+from vaekit.data.columns import read_column
+from vaekit.data.dataset import CountDataset
+from vaekit.data.sources import open_adata
+from vaekit.exceptions import CheckpointError, DataError
+from vaekit.latents import LibrarySize
+from vaekit.models import VAE
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def map_query(
+    adata: AnnData,
+    model: VAE | str | Path,
+    *,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    max_epochs: int = 50,
+    learning_rate: float = 1e-2,
+    batch_size: int = 128,
+    progress: bool = False,
+    seed: int = 0,
+) -> VAE:
+    """Extend a trained model by the batches of new cells.
+
+    The covariates of encoder and decoder get a column for each new batch, which starts at the mean of the known
+    batches' columns. These columns alone are trained, on the new batches' cells, to raise the evidence lower bound;
+    all other weights stay as they are, to the last bit, and so does what the model says of the cells that it knows.
+
+    Parameters
+    ----------
+    adata
+        New cells, of which some come from batches that the model does not know; not changed.
+    model
+        A trained model, or the path of its checkpoint; not changed.
+    layer, batch_key
+        As in :func:`vaekit.analysis.embed`.
+    max_epochs
+        Passes over the cells of new batches.
+    learning_rate
+        Of Adam; it falls to 0 along a cosine.
+    batch_size
+        Cells at a time.
+    progress
+        Whether to show a progress bar.
+    seed
+        Of the draws and the order of cells.
+
+    Returns
+    -------
+    VAE
+        A new model, in evaluation mode, which knows the old and the new batches: for all functions of
+        ``vaekit.analysis``.
+
+    Raises
+    ------
+    CheckpointError
+        If the model was trained on images, or without batches.
+    DataError
+        If all batches are known already, the genes do not fit the model, or the numbers are impossible.
+
+    Notes
+    -----
+    Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning.
+    """
+    if max_epochs < 1 or batch_size < 1 or not learning_rate > 0:
+        raise DataError(
+            f"max_epochs is {max_epochs} and batch_size {batch_size} (1 at least), learning_rate {learning_rate} "
+            "(positive)"
+        )
+    model, _ = opened(model)
+    reference = reference_of(model)
+    if "feature_names" not in reference:
+        raise CheckpointError("the model was trained on images; this is for gene expression")
+    known = list(reference["batch_categories"])
+    if not known:
+        raise CheckpointError(
+            "the model was trained without batches, and has no effect of a batch to learn; "
+            "vaekit.analysis.embed takes new cells as they are"
+        )
+    trained = reference["config"]["init_args"]
+    layer, batch_key = layer or trained["layer"], batch_key or trained["batch_key"]
+    adata, source = open_adata(adata)
+    column = read_column(adata.obs, str(batch_key), "batch_key", source)
+    added = [name for name in column.categories if name not in known]
+    if not added:
+        raise DataError(
+            f"batch_key={batch_key!r}: the model knows all batches of {source}: {', '.join(map(repr, known))}; there "
+            "is nothing to train, vaekit.analysis.embed takes these cells"
+        )
+    extended = {**reference, "batch_categories": [*known, *added]}
+    dataset = query_dataset(adata, extended, layer, batch_key).dataset
+    rows = torch.from_numpy(np.flatnonzero(np.isin(column.names(), added)))
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        made, new = _widened(model, len(known), len(added))
+        _start_library_sizes(made, dataset, rows, len(known))
+        _train(made, new, dataset, rows, max_epochs, learning_rate, batch_size, progress)
+    made.reference = extended
+    return made.eval()
+
+
+def _widened(model: VAE, known: int, added: int) -> tuple[VAE, dict[str, Tensor]]:
+    """Return a copy of the model with more batches, and which elements of its parameters are new (bool masks)."""
+    arguments = {key: value for key, value in model.hparams.items() if key != "_class_path"}
+    arguments["covariates"] = model.covariates + added
+    made = from_config({"class_path": model.hparams["_class_path"], "init_args": arguments})
+    state, new = made.state_dict(), {}
+    others = model.covariates - known  # the columns after the batches'
+    for name, old in model.state_dict().items():
+        if state[name].shape == old.shape:
+            state[name] = old
+            continue
+        axis = next(i for i, (a, b) in enumerate(zip(state[name].shape, old.shape, strict=True)) if a != b)
+        place = old.shape[axis] - others  # the covariates come last along it
+        mean = old.narrow(axis, place - known, known).mean(axis, keepdim=True)
+        shape = [added if i == axis else size for i, size in enumerate(old.shape)]
+        parts = (old.narrow(axis, 0, place), mean.expand(shape), old.narrow(axis, place, others))
+        state[name] = torch.cat(parts, axis)
+        new[name] = torch.zeros(state[name].shape, dtype=torch.bool, device=old.device)
+        new[name].narrow(axis, place, added).fill_(True)
+    made.load_state_dict(state)
+    return made.eval().to(model.device), new
+
+
+@torch.no_grad()
+def _start_library_sizes(model: VAE, dataset: CountDataset, rows: Tensor, known: int) -> None:
+    """Give a latent library size the moments of the new batches' log size factors."""
+    cells = dataset.__getitems__(rows)
+    assert cells.covariates is not None  # there are batches
+    assert cells.size_factor is not None
+    batch, log_size = cells.covariates.argmax(1), cells.size_factor.log().flatten()
+    for latent in model.latents.values():
+        if isinstance(latent, LibrarySize):
+            for number in batch.unique().tolist():
+                sizes = log_size[batch == number]
+                latent.log_size[1 + number, 0] = sizes.mean()
+                if len(sizes) > 1:  # else that of the known batches stays
+                    latent.log_size[1 + number, 1] = sizes.std()
+
+
+def _train(
+    model: VAE,
+    new: dict[str, Tensor],
+    dataset: CountDataset,
+    rows: Tensor,
+    max_epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    progress: bool,
+) -> None:
+    """Raise the bound by the new elements alone."""
+    from tqdm.auto import tqdm
+
+    parameters = dict(model.named_parameters())
+    trained = {name: parameters[name] for name in new if name in parameters}  # a buffer is not trained
+    model.requires_grad_(False)
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(trained.values(), lr=learning_rate)
+    steps = max_epochs * -(-len(rows) // batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for part in tqdm(_shuffled(rows, max_epochs, batch_size), "mapping", steps, unit="step", disable=not progress):
+        optimizer.zero_grad()
+        model.bound(dataset.__getitems__(part).to(model.device)).total.mean().backward()
+        for name, parameter in trained.items():
+            assert parameter.grad is not None
+            parameter.grad.mul_(new[name])  # Adam moves nothing that never had a gradient: the rest keeps its bits
+        optimizer.step()
+        schedule.step()
+    model.requires_grad_(True)
+
+
+def _shuffled(rows: Tensor, epochs: int, batch_size: int) -> Iterator[Tensor]:
+    """Yield the rows in a new order each epoch, some at a time."""
+    for _ in range(epochs):
+        yield from rows[torch.randperm(len(rows))].split(batch_size)

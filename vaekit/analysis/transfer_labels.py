@@ -1,0 +1,114 @@
+"""Labels of a reference, passed on to cells that lie near it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from vaekit.analysis.embed import coordinates, query_for
+from vaekit.analysis.source import opened, provenance
+from vaekit.data.align import QueryData
+from vaekit.data.dataset import as_is
+from vaekit.diagnostics import posterior_summaries
+from vaekit.exceptions import DataError
+from vaekit.models import VAE
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def transfer_labels(
+    reference_adata: AnnData,
+    query_adata: AnnData,
+    model: VAE | str | Path,
+    label_key: str,
+    *,
+    k: int = 15,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    key_added: str | None = None,
+    batch_size: int = 1024,
+    progress: bool = False,
+) -> None:
+    r"""Label cells by their nearest labelled neighbours in the model's latent space.
+
+    The share of a label is the sum of :math:`\exp(-d^2 / 2 \sigma^2)` over the neighbours that have it, over the sum of
+    all k, with the distances d in the space of posterior means and the query cell's mean distance as sigma.
+    Every cell gets the label of the largest share; which uncertainty is too much is for the user to say.
+
+    Parameters
+    ----------
+    reference_adata
+        Cells with labels; those without (NaN) are left out. Not changed.
+    query_adata
+        Cells to label; changed in ``.obs`` and ``.uns``.
+    model
+        A trained model, or the path of its checkpoint.
+    label_key
+        Column of ``reference_adata.obs``.
+    k
+        Neighbours.
+    layer, batch_key
+        Of both; as in :func:`vaekit.analysis.embed`.
+    key_added
+        Column of ``query_adata.obs``; None: ``label_key`` with ``_transferred``.
+    batch_size
+        Cells at a time.
+    progress
+        Whether to show progress bars.
+
+    Sets the following fields:
+
+    ``query_adata.obs[key_added]``
+        The label, a categorical.
+    ``query_adata.obs["<key_added>_uncertainty"]``
+        1 minus its share: 0 where all neighbours agree.
+    ``query_adata.uns[key_added]``
+        Where these come from.
+
+    Raises
+    ------
+    CheckpointError
+        If the model was not trained on gene expression.
+    DataError
+        If cells do not fit the model, there is no such column, or it has fewer than ``k`` labels.
+
+    Notes
+    -----
+    After Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning.
+    """
+    import pandas as pd
+    from sklearn.neighbors import NearestNeighbors
+
+    model, checkpoint = opened(model)
+    reference = query_for(model, reference_adata, layer, batch_key, label_key)
+    known = np.flatnonzero(reference.dataset.label.numpy() >= 0)  # type: ignore[union-attr]  # (label_key was given)
+    if not 1 <= k <= len(known):
+        raise DataError(f"k is {k}: it must lie between 1 and the {len(known)} cells with a label in {label_key!r}")
+    query = query_for(model, query_adata, layer, batch_key)
+    neighbours = NearestNeighbors(n_neighbors=k).fit(_embedded(model, reference, batch_size, progress)[known])
+    shares = np.zeros((query_adata.n_obs, len(reference.label_categories)))
+    points = _embedded(model, query, batch_size, progress)
+    codes = reference.dataset.label.numpy()[known]  # type: ignore[union-attr]
+    for start in range(0, len(points), batch_size):
+        distance, near = neighbours.kneighbors(points[start : start + batch_size])
+        width = np.maximum(distance.mean(1, keepdims=True), np.finfo(float).tiny)
+        weight = np.exp(-((distance / width) ** 2) / 2)
+        rows = np.arange(start, start + len(near))[:, None]
+        np.add.at(shares, (np.broadcast_to(rows, near.shape), codes[near]), weight / weight.sum(1, keepdims=True))
+    key_added = key_added or f"{label_key}_transferred"
+    query_adata.obs[key_added] = pd.Categorical.from_codes(shares.argmax(1), reference.label_categories)
+    query_adata.obs[f"{key_added}_uncertainty"] = np.clip(1 - shares.max(1), 0, 1)
+    query_adata.uns[key_added] = {"k": k, **provenance(model, query.missing_genes, checkpoint)}
+
+
+def _embedded(model: VAE, cells: QueryData, batch_size: int, progress: bool) -> np.ndarray:
+    """Return the coordinates of cells, ``[cells, units]``."""
+    from tqdm.auto import tqdm
+
+    loader = DataLoader(cells.dataset, batch_size=batch_size, collate_fn=as_is)
+    bar = tqdm(loader, desc=f"embedding {cells.source}", unit="batch", disable=not progress)
+    return coordinates(model, posterior_summaries(model, bar)).numpy()

@@ -1,0 +1,97 @@
+"""``vaekit de``: genes that differ between two groups of cells, as a table and a volcano plot."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from vaekit.cli.cells import cells_of
+from vaekit.cli.embed import check_output
+from vaekit.cli.output import quiet
+from vaekit.exceptions import DataError
+
+SHOWN = 10  # genes printed
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    made = argparse.ArgumentParser(
+        "vaekit de",
+        description="Compare the expression of genes between two groups of cells: a table of probabilities and log2 "
+        "fold changes, sorted, with the genes called at an expected false discovery rate, and a volcano plot of the "
+        "same name with the ending .png.",
+    )
+    made.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a trained model, such as RUN/last.ckpt")
+    made.add_argument("data", metavar="DATA.h5ad", nargs="?", help="cells; without it, those the model was trained on")
+    made.add_argument("--groupby", metavar="COL", required=True, help="column of obs with the groups")
+    made.add_argument("--group1", metavar="A", required=True, help="first group")
+    made.add_argument("--group2", metavar="B", help="second group; without it, all other cells")
+    made.add_argument("-o", "--output", metavar="TABLE.csv", required=True, help="file to write")
+    made.add_argument("--delta", type=float, default=0.25, help="log2 fold change that is of no interest (0.25)")
+    made.add_argument("--fdr", type=float, default=0.05, help="expected share of false discoveries (0.05)")
+    made.add_argument("--num_samples", type=int, default=2, metavar="N", help="draws of the latents a cell (2)")
+    made.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    made.add_argument("--layer", help="layer with the counts ('raw' for .raw, 'X' for .X); default: as in training")
+    made.add_argument("--batch_key", help="column of obs with the batch; default: as in training")
+    made.add_argument("--overwrite", action="store_true", help="replace table and plot if they exist")
+    return made
+
+
+def run(arguments: list[str]) -> None:
+    """Run the command."""
+    options = parser().parse_args(arguments[1:])
+    table_file = Path(options.output)
+    if table_file.suffix == ".png":
+        raise DataError(f"the output {table_file} is a table: name it with the ending .csv; the plot lies beside it")
+    plot_file = table_file.with_suffix(".png")
+    for file in (table_file, plot_file):
+        check_output(file, options.data, options.overwrite)
+    quiet()
+
+    from vaekit.analysis import differential_expression, plot_volcano
+    from vaekit.models import load
+
+    model = load(options.checkpoint)
+    adata, layer = cells_of(model, options.checkpoint, options.data, options.layer)
+    table = differential_expression(
+        adata,
+        model,
+        options.groupby,
+        options.group1,
+        options.group2,
+        delta=options.delta,
+        fdr=options.fdr,
+        layer=layer,
+        batch_key=options.batch_key,
+        num_samples=options.num_samples,
+        progress=True,
+        seed=options.seed,
+    )
+    _write(table_file, lambda file: table.to_csv(file))
+    _write(plot_file, lambda file: plot_volcano(table).savefig(file, dpi=150, format="png"))
+    decision = f"is_de_fdr_{options.fdr}"
+    print(table[["proba_de", "lfc_median", "raw_mean1", "raw_mean2", decision]].head(SHOWN).to_string())
+    comparison = table["comparison"].iloc[0]
+    print(
+        f"wrote {table_file} and {plot_file}: {comparison}, {int(table[decision].sum())} of {len(table)} genes called"
+    )
+
+
+def _write(output: Path, write: Callable[[Path], None]) -> None:
+    """Write a file under a temporary name and rename it, so that no half-written file is left.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written, on a full disk say.
+    """
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        os.replace(temporary, output)
+    except OSError as error:
+        raise DataError(f"{output} could not be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,73 @@
+"""``vaekit denoise``: expected expression of genes, written into an .h5ad file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vaekit.cli.cells import cells_of
+from vaekit.cli.embed import check_output, write_atomically
+from vaekit.cli.output import quiet
+from vaekit.exceptions import DataError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    made = argparse.ArgumentParser(
+        "vaekit denoise",
+        description="Write what a model expects of each gene in each cell into a copy of the cells' .h5ad file: "
+        'layers["vaekit_normalized"], which sums to the library size over the genes of the model, NaN for other genes; '
+        'where it comes from in uns["vaekit_normalized"].',
+    )
+    made.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a trained model, such as RUN/last.ckpt")
+    made.add_argument("data", metavar="DATA.h5ad", nargs="?", help="cells; without it, those the model was trained on")
+    made.add_argument("-o", "--output", metavar="OUT.h5ad", required=True, help="file to write")
+    made.add_argument(
+        "--transform_batch",
+        metavar="B",
+        action="append",
+        help="batch that all cells are taken to come from; repeated: the mean over several; default: each cell's own",
+    )
+    made.add_argument("--library_size", default="10000", help="sum over genes, or 'observed' (10000)")
+    made.add_argument("--num_samples", type=int, default=1, metavar="N", help="draws of the latents a cell (1)")
+    made.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    made.add_argument("--layer", help="layer with the counts ('raw' for .raw, 'X' for .X); default: as in training")
+    made.add_argument("--batch_key", help="column of obs with the batch; default: as in training")
+    made.add_argument("--overwrite", action="store_true", help="replace OUT.h5ad if it exists")
+    return made
+
+
+def run(arguments: list[str]) -> None:
+    """Run the command."""
+    options = parser().parse_args(arguments[1:])
+    output = Path(options.output)
+    check_output(output, options.data, options.overwrite)
+    library_size = options.library_size if options.library_size == "observed" else _number(options.library_size)
+    quiet()
+
+    from vaekit.analysis import normalized_expression
+    from vaekit.models import load
+
+    model = load(options.checkpoint)
+    adata, layer = cells_of(model, options.checkpoint, options.data, options.layer)
+    normalized_expression(
+        adata,
+        model,
+        library_size=library_size,
+        transform_batch=options.transform_batch,
+        layer=layer,
+        batch_key=options.batch_key,
+        num_samples=options.num_samples,
+        progress=True,
+        seed=options.seed,
+    )
+    adata.uns["vaekit_normalized"]["checkpoint"] = str(options.checkpoint)
+    write_atomically(adata, output)
+    print(f'wrote {output}: {adata.n_obs} cells, layers["vaekit_normalized"] {list(adata.shape)}')
+
+
+def _number(words: str) -> float:
+    try:
+        return float(words)
+    except ValueError:
+        raise DataError(f"--library_size is {words!r}; a positive number is needed, or 'observed'") from None

@@ -1,0 +1,50 @@
+"""What the commands that write pictures of a trained model share: the images' shape, and where a picture goes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaekit.exceptions import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from vaekit.models import VAE
+
+
+def image_shape(model: VAE, checkpoint: str) -> tuple[int, ...]:
+    """Return channels, height and width of the images that a model was trained on.
+
+    Raises
+    ------
+    CheckpointError
+        If it was not trained on images.
+    """
+    shape = (model.reference or {}).get("image_shape")
+    if shape is None:
+        raise CheckpointError(f"{checkpoint} was not trained on images: it has no pictures to draw")
+    return tuple(shape)
+
+
+def picture_path(asked: str | None, overwrite: bool, folder: Path, stem: str) -> Path:
+    """Return where a picture goes: where it was asked for, else the folder, under a name that is not taken.
+
+    Raises
+    ------
+    DataError
+        If writing there would lose something, or cannot work.
+    """
+    if asked is None:
+        number, path = 1, folder / f"{stem}.png"
+        while path.exists() and not overwrite:
+            number += 1
+            path = folder / f"{stem}-{number}.png"
+    else:
+        path = Path(asked)
+        if path.suffix.lower() != ".png":
+            raise DataError(f"the output {path} must end in .png")
+        if path.exists() and not overwrite:
+            raise DataError(f"{path} exists: choose another name, or pass --overwrite")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise DataError(f"the folder {path.parent} of the output does not exist, or cannot be written to")
+    return path

@@ -1,0 +1,193 @@
+"""Simulated UMI counts of which everything is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaekit.exceptions import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy import sparse
+
+CHUNK_VALUES = 2**22  # cells times genes made at a time: bounds the memory
+BASELINE_SPREAD = 1.5  # standard deviation of genes' log means, about that of 10x data
+IN_PROGRAMME = 0.1  # share of the genes that a programme moves
+
+
+def simulate_counts(
+    cells: int = 2000,
+    genes: int = 1000,
+    clusters: int = 5,
+    batches: int = 1,
+    programmes: int = 5,
+    *,
+    cluster_sizes: Sequence[float] | None = None,
+    de_fraction: float = 0.1,
+    lfc_scale: float = 1.0,
+    programme_scale: float = 0.3,
+    batch_scale: float = 0.3,
+    confounding: float = 0.0,
+    library_size: float = 1000.0,
+    library_spread: float = 0.4,
+    inverse_dispersion: float = 2.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> AnnData:
+    r"""Draw negative binomial counts of cells in clusters and batches, and keep what they were drawn from.
+
+    .. math::
+        x_{ig} \sim \mathrm{NB}(\ell_i\, \rho_{ig}, \theta_g), \qquad
+        \rho_i = \mathrm{softmax}(b + c_{k(i)} + W a_i + d_{s(i)})
+
+    with the baseline b, the effects c of the cell's cluster (normal, and 0 for most genes), the loadings W of the
+    programmes (0 for most genes) with activities a that are standard normal in every cell, the effects d of its
+    batch on every gene, and a log-normal library size.
+
+    Parameters
+    ----------
+    cells, genes, clusters, batches, programmes
+        Numbers of them; programmes may be 0.
+    cluster_sizes
+        Relative sizes of the clusters; None: equal ones.
+    de_fraction
+        Share of the genes that a cluster moves away from the baseline.
+    lfc_scale
+        Standard deviation of these effects, in log2.
+    programme_scale, batch_scale
+        Standard deviations of loadings and of batch effects, natural logarithm.
+    confounding
+        Share of the cells of a cluster that come from one batch (the clusters' own by turns); the others are spread
+        evenly. 0: batches and clusters are independent.
+    library_size, library_spread
+        Median of the library sizes, and the standard deviation of their logarithm.
+    inverse_dispersion
+        Median of the genes' theta; its logarithm has a standard deviation of 0.5.
+    seed
+        Of all draws: the same arguments give the same counts.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    AnnData
+        ``.X``: counts, CSR float32. The truth:
+
+        ``obs["cluster"]``, ``obs["batch"]``, ``obs["library_size"]``
+            Of each cell; the expected total of its counts is the library size.
+        ``obsm["programmes"]``
+            Activities ``[cells, programmes]``.
+        ``var["inverse_dispersion"]``, ``var["baseline"]``
+            theta and b.
+        ``varm["composition"]``
+            Mean of rho over the cells of each cluster, *without* the effects of batches: a table of genes and
+            clusters, whose log ratios are the true log fold changes.
+        ``varm["cluster_effects"]``, ``varm["programmes"]``, ``varm["batch_effects"]``
+            c, W and d, natural logarithm.
+        ``uns["simulation"]``
+            The arguments.
+
+    Raises
+    ------
+    DataError
+        If a number or scale is impossible.
+
+    Examples
+    --------
+    >>> cells = simulate_counts(cells=60, genes=40, clusters=3, batches=2, seed=1)
+    >>> cells.shape, cells.obs["cluster"].nunique(), cells.varm["composition"].shape
+    ((60, 40), 3, (40, 3))
+    """
+    arguments = {key: value for key, value in locals().items() if key not in ("cluster_sizes", "progress")}
+    sizes = _sizes(cluster_sizes, clusters)
+    _check(arguments)
+    import pandas as pd
+    from anndata import AnnData
+    from scipy import sparse
+    from tqdm.auto import tqdm
+
+    rng = np.random.default_rng(seed)
+    baseline = rng.normal(0, BASELINE_SPREAD, genes)
+    moved = rng.random((genes, clusters)) < de_fraction
+    cluster_effects = rng.normal(0, lfc_scale * np.log(2), (genes, clusters)) * moved
+    loadings = rng.normal(0, programme_scale, (genes, programmes)) * (rng.random((genes, programmes)) < IN_PROGRAMME)
+    batch_effects = rng.normal(0, batch_scale, (genes, batches)) * (batches > 1)
+    theta = inverse_dispersion * np.exp(rng.normal(0, 0.5, genes))
+    cluster = rng.choice(clusters, cells, p=sizes)
+    batch = np.where(rng.random(cells) < confounding, cluster % batches, rng.integers(batches, size=cells))
+    library = library_size * np.exp(rng.normal(0, library_spread, cells))
+    activity = rng.normal(size=(cells, programmes))
+
+    parts: list[sparse.csr_matrix] = []
+    truth = np.zeros((clusters, genes))
+    step = max(1, CHUNK_VALUES // genes)
+    starts = range(0, cells, step)
+    for start in tqdm(starts, desc="simulating", unit="chunk", disable=not progress):
+        rows = slice(start, start + step)
+        logits = baseline + cluster_effects.T[cluster[rows]] + activity[rows] @ loadings.T
+        rho = _softmax(logits)
+        for k in range(clusters):
+            truth[k] += rho[cluster[rows] == k].sum(0)
+        if batches > 1:
+            rho = _softmax(logits + batch_effects.T[batch[rows]])
+        rate = rng.standard_gamma(np.broadcast_to(theta, rho.shape)) * (library[rows, None] * rho / theta)
+        parts.append(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)))
+
+    count = np.bincount(cluster, minlength=clusters)
+    truth /= np.maximum(count, 1)[:, None]
+    truth[count == 0] = np.nan  # no cell, no mean
+    names = {"cluster": [f"cluster{k}" for k in range(clusters)], "batch": [f"batch{k}" for k in range(batches)]}
+    obs = pd.DataFrame(
+        {
+            "cluster": pd.Categorical.from_codes(cluster, names["cluster"]),
+            "batch": pd.Categorical.from_codes(batch, names["batch"]),
+            "library_size": library,
+        },
+        index=[f"cell{i}" for i in range(cells)],
+    )
+    var = pd.DataFrame({"inverse_dispersion": theta, "baseline": baseline}, index=[f"gene{g}" for g in range(genes)])
+    adata = AnnData(sparse.vstack(parts, format="csr"), obs=obs, var=var)
+    adata.obsm["programmes"] = activity
+    for key, values, columns in (
+        ("composition", truth.T, names["cluster"]),
+        ("cluster_effects", cluster_effects, names["cluster"]),
+        ("batch_effects", batch_effects, names["batch"]),
+    ):
+        adata.varm[key] = pd.DataFrame(values, index=var.index, columns=columns)
+    adata.varm["programmes"] = loadings
+    adata.uns["simulation"] = {**arguments, "cluster_sizes": sizes}
+    return adata
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponential = np.exp(logits - logits.max(1, keepdims=True))
+    return exponential / exponential.sum(1, keepdims=True)
+
+
+def _sizes(given: Sequence[float] | None, clusters: int) -> np.ndarray:
+    """Return the probability of each cluster."""
+    if clusters < 1:
+        raise DataError(f"clusters is {clusters}, it must be at least 1")
+    sizes = np.ones(clusters) if given is None else np.asarray(given, dtype=float)
+    if sizes.shape != (clusters,) or not np.isfinite(sizes).all() or (sizes <= 0).any():
+        raise DataError(f"cluster_sizes is {given}: one positive number for each of the {clusters} clusters is needed")
+    return sizes / sizes.sum()
+
+
+def _check(arguments: dict[str, Any]) -> None:
+    """Raise an error that names what is out of range."""
+    least = {"cells": 1, "genes": 2, "clusters": 1, "batches": 1, "programmes": 0}
+    for name in ("lfc_scale", "programme_scale", "batch_scale", "library_spread", "de_fraction", "confounding"):
+        least[name] = 0
+    for name, lowest in least.items():
+        if not arguments[name] >= lowest:
+            raise DataError(f"{name} is {arguments[name]}, it must be at least {lowest}")
+    for name in ("de_fraction", "confounding"):
+        if arguments[name] > 1:
+            raise DataError(f"{name} is {arguments[name]}, a share must lie in [0, 1]")
+    for name in ("library_size", "inverse_dispersion"):
+        if not arguments[name] > 0:
+            raise DataError(f"{name} is {arguments[name]}, it must be positive")

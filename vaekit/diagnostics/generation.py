@@ -1,0 +1,162 @@
+"""What a model generates: draws from its prior, of each category, and along each unit of a Gaussian latent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.batch import Batch
+from vaekit.exceptions import VaekitError
+from vaekit.latents import Categorical, Gaussian, Latent
+from vaekit.models import VAE
+
+
+@contextmanager
+def _evaluation(model: VAE) -> Iterator[None]:
+    """Put a model into evaluation mode, without gradients, for a while."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def sample_prior(model: VAE, count: int, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Draw the latents from their priors, parents first.
+
+    Parameters
+    ----------
+    model
+        The model.
+    count
+        Draws.
+    given
+        Values ``[count, *event]`` of some latents, which are kept.
+
+    Returns
+    -------
+    dict
+        Values ``[count, *event]`` by name.
+    """
+    values, like = dict(given or {}), torch.zeros(count, model.features, device=model.device)
+    with _evaluation(model):
+        for name in sorted(model.latents, key=lambda name: model.latents[name].parent is not None):
+            if name not in values:
+                prior = model.networks.prior(name, values, like)
+                values[name] = prior.sample(torch.Size([count]) if not prior.batch_shape else torch.Size())
+    return values
+
+
+def decoded_mean(model: VAE, values: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean of p(x | z) at values ``[count, *event]`` of the latents, ``[count, features]``."""
+    count = len(next(iter(values.values())))
+    with _evaluation(model):
+        batch = Batch(torch.zeros(count, model.features, device=model.device))
+        return model.networks.observation(values, batch).mean.expand(count, model.features)
+
+
+def prior_means(model: VAE, count: int) -> Tensor:
+    """Return the mean of p(x | z) at draws of the prior, ``[count, features]``."""
+    return decoded_mean(model, sample_prior(model, count))
+
+
+def single_categories(model: VAE) -> list[str]:
+    """Return the latents that are one categorical variable."""
+    return [name for name, x in model.latents.items() if isinstance(x, Categorical) and x.shape[0] == 1]
+
+
+def gaussian_latents(model: VAE) -> list[str]:
+    """Return the latents that are Gaussian vectors."""
+    return [name for name, latent in model.latents.items() if isinstance(latent, Gaussian)]
+
+
+def category_means(model: VAE, name: str, count: int) -> Tensor:
+    """Return the mean of p(x | z) at draws of each category, ``[categories, count, features]``.
+
+    The other latents come from their priors, given the category where they depend on it; each draw's noise is its own.
+
+    Raises
+    ------
+    VaekitError
+        If the latent is not a single categorical variable.
+    """
+    if name not in single_categories(model):
+        raise VaekitError(
+            f"latent {name!r} is not a single categorical variable; there are: "
+            + (", ".join(map(repr, single_categories(model))) or "none")
+        )
+    categories = model.latents[name].size
+    one_hot = torch.eye(categories, device=model.device).repeat_interleave(count, 0).unsqueeze(1)
+    values = sample_prior(model, categories * count, {name: one_hot})
+    return decoded_mean(model, values).unflatten(0, (categories, count))
+
+
+def _most_probable(latent: Latent, q: Distribution) -> Tensor:
+    """Return the most probable codes ``[batch, *event]``, or the mean of a continuous latent."""
+    if not latent.discrete:
+        return q.mean
+    probabilities = latent.summary(q)
+    if isinstance(latent, Categorical):
+        probabilities = probabilities.unflatten(-1, latent.shape)
+        return torch.zeros_like(probabilities).scatter_(-1, probabilities.argmax(-1, keepdim=True), 1.0)
+    return (probabilities > 0.5).to(probabilities.dtype)
+
+
+def traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span: float = 3.0) -> tuple[Tensor, Tensor]:
+    """Move each unit of a Gaussian latent along its prior, the others kept as one observation has them.
+
+    Discrete latents are kept at their most probable codes. A unit goes over ``span`` standard deviations of its prior
+    to both sides of the prior's mean: that of the category where the prior depends on one.
+
+    Parameters
+    ----------
+    model
+        The model.
+    name
+        Of the Gaussian latent.
+    batch
+        One observation.
+    steps
+        Positions.
+    span
+        In standard deviations.
+
+    Returns
+    -------
+    means
+        Means of p(x | z), ``[units, steps, features]``.
+    positions
+        In standard deviations, ``[steps]``.
+
+    Raises
+    ------
+    VaekitError
+        If the latent is no Gaussian, or there is not one observation.
+    """
+    if name not in gaussian_latents(model):
+        raise VaekitError(
+            f"latent {name!r} is no Gaussian; there are: {', '.join(map(repr, gaussian_latents(model))) or 'none'}"
+        )
+    if len(batch.x) != 1:
+        raise VaekitError(f"a traversal starts from one observation, and there are {len(batch.x)}")
+    batch = batch.to(model.device)
+    positions = torch.linspace(-span, span, steps, device=model.device)
+    with _evaluation(model):
+        values = {}
+        for other, q in model.posteriors(batch).items():
+            values[other] = _most_probable(model.latents[other], q)
+        prior = model.networks.prior(name, values, batch.x)
+        units = model.latents[name].size
+        start = values[name].expand(units, steps, units).clone()
+        where = prior.mean.reshape(-1, 1) + prior.stddev.reshape(-1, 1) * positions  # [units, steps]
+        diagonal = torch.arange(units, device=model.device)
+        start[diagonal, :, diagonal] = where
+        values = {other: value.expand(units * steps, *value.shape[1:]) for other, value in values.items()}
+        values[name] = start.flatten(0, 1)
+    return decoded_mean(model, values).unflatten(0, (units, steps)), positions
