@@ -155,6 +155,7 @@ def test_vmap_and_compile(call: Callable[..., Tensor]) -> None:
     run = lambda *tensors: call(*tensors, 0.9, 0.8)  # noqa: E731
     assert torch.equal(torch.vmap(run)(*given.values()), expected)
     assert torch.equal(torch.vmap(run, in_dims=1, out_dims=1)(*given.values()), expected)
+    torch._dynamo.reset()
     assert torch.equal(torch.compile(run, fullgraph=True, backend="eager")(*given.values()), expected)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import anndata
@@ -17,20 +15,14 @@ import yaml
 
 from vaekit.cli.main import COMMANDS, main
 
+from .offline_runs import wandb_keys
+
 ROOT = Path(__file__).parents[2]
 SHORT = ["--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"]
 
 
 def run(*arguments: str | Path) -> int:
     return main([str(argument) for argument in arguments])
-
-
-@pytest.fixture(autouse=True)
-def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither the machine's credentials nor its runs: a fresh machine."""
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
 
 
 @pytest.fixture(scope="module")
@@ -266,33 +258,3 @@ class TestEmbed:
         assert "301" in message
         assert "765" in message
         assert not (tmp_path / "out.h5ad").exists()
-
-
-def wandb_records(path: Path) -> Iterator[bytes]:
-    """Read the records of an offline run: LevelDB's log format, in blocks of 32 KiB, after a header of 7 bytes."""
-    data, position, parts = path.read_bytes(), 7, b""
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:  # the rest of a block that no record header fits into
-            position += left
-            continue
-        length, kind = struct.unpack_from("<HB", data, position + 4)
-        parts += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a full record, or the last part of one
-            yield parts
-            parts = b""
-
-
-def wandb_keys(path: Path) -> dict[str, set[str]]:
-    """Return the keys of an offline run's history and configuration."""
-    from wandb.proto import wandb_internal_pb2
-
-    keys: dict[str, set[str]] = {"history": set(), "config": set()}
-    for data in wandb_records(path):
-        entry = wandb_internal_pb2.Record()
-        entry.ParseFromString(data)
-        keys["history"] |= {item.key or "/".join(item.nested_key) for item in entry.history.item}
-        keys["config"] |= {item.key or item.nested_key[0] for item in entry.config.update}
-        keys["config"] |= {item.key or item.nested_key[0] for item in entry.run.config.update}
-    return keys

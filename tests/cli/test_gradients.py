@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.image import imread
-from test_commands import no_account, wandb_keys  # noqa: F401  (no credentials: a fresh machine)
 
 from vaekit.cli.main import main
+
+from .offline_runs import wandb_keys
 
 CONFIG = Path(__file__).parents[2] / "configs/pbmc_mixed.yaml"
 QUICK = ("--draws", "8", "--batch-size", "8")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from scipy import stats
-from test_commands import no_account  # noqa: F401  (no credentials: a fresh machine)
 
 from vaekit.cli.estimator_names import estimator_config
 from vaekit.cli.main import main

@@ -257,6 +257,7 @@ def test_traces_in_one_graph() -> None:
         return expectation(*graph(offset, link), chosen, num_samples=2).sum()
 
     leaves = [p.expand(7, STEPS).clone() for p in (OFFSET, LINK)]
+    torch._dynamo.reset()  # recompilations of other tests in this process count towards its limit
     torch.compile(step, fullgraph=True, backend="eager")(*leaves)
 
 
