@@ -10,15 +10,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vaekit"
 
 # Each may import itself and what stands in its own entry.
-BASE = {"exceptions", "component"}
+BASE = {"exceptions", "component", "class_paths", "atomic"}
 DRAWN = BASE | {"estimators", "signatures"}
 EXPECTATION = DRAWN | {"sampling", "credit", "fold", "stochastic_graph", "importance_weighted", "gradient_path"}
 GRAPH = EXPECTATION | {"batch", "distributions", "networks"}
 MODELS = GRAPH | {"latents", "likelihoods", "objectives", "models"}
 ALLOWED = {
     "exceptions": set(),
+    "atomic": {"exceptions"},
     "batch": set(),
-    "component": {"exceptions"},
+    "compiled": set(),
+    "class_paths": {"exceptions"},
+    "component": {"exceptions", "class_paths"},
     "estimators": BASE,
     "gradient_path": set(),
     "signatures": BASE | {"estimators"},
@@ -31,12 +34,12 @@ ALLOWED = {
     "distributions": BASE,
     "networks": BASE,
     "latents": GRAPH,
-    "likelihoods": GRAPH,
+    "likelihoods": GRAPH | {"compiled"},
     "objectives": GRAPH,
     "models": MODELS,
     "optim": {"exceptions"},
     "diagnostics": MODELS,
-    "data": BASE | {"batch"},
+    "data": BASE | {"batch", "compiled"},
     "callbacks": MODELS | {"diagnostics", "optim"},
     "analysis": MODELS | {"diagnostics", "data"},
     "cli": MODELS | {"diagnostics", "data", "callbacks", "analysis"},

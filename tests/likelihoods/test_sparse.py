@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
 from vaekit.likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial, sparse
-from vaekit.likelihoods.nonzero import SMALL, NonZero, sums_at, sums_by_gene
+from vaekit.likelihoods.count_loops import SMALL, _tables, sums
 
 CELLS, GENES = 9, 37
 Case = tuple[Batch, list[Tensor]]
 
 
-def case(inflated: bool, large: bool, rows: tuple[int, ...] = (), dtype: torch.dtype = torch.float32) -> Case:
+def case(inflated: bool, large: bool, rows: tuple[int, ...] = ()) -> Case:
     """Return a batch, and logits, log inverse dispersions (1e-4 to 1e8) and gate logits; the last cell is empty."""
     x = torch.poisson(torch.rand(CELLS, GENES) * 2)
     if large:
@@ -25,8 +28,7 @@ def case(inflated: bool, large: bool, rows: tuple[int, ...] = (), dtype: torch.d
     inputs = [logits, torch.empty(GENES).uniform_(-9, 18)]
     if inflated:
         inputs.append(torch.randn(*rows, CELLS, GENES) * 6 - 1)
-    x = x.to(dtype)
-    return Batch(x, x.sum(1, keepdim=True).clamp_min(1)), [t.to(dtype) for t in inputs]
+    return Batch(x, x.sum(1, keepdim=True).clamp_min(1)), inputs
 
 
 def dense(batch: Batch, inputs: list[Tensor]) -> Tensor:
@@ -52,14 +54,11 @@ def never_dense(monkeypatch):
     return allowed
 
 
-@pytest.mark.parametrize("block", [2**17, 3 * GENES])
 @pytest.mark.parametrize("rows", [(), (3,), (2, 3)])
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("inflated", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_value_and_gradient_are_the_dense_ones(never_dense, monkeypatch, block, rows, large, inflated, dtype):
-    monkeypatch.setattr(sparse, "BLOCK", block)  # several blocks, or one
-    batch, inputs = case(inflated, large, rows, dtype)
+def test_value_and_gradient_are_the_dense_ones(never_dense, rows, large, inflated):
+    batch, inputs = case(inflated, large, rows)
     inputs = [t.requires_grad_() for t in inputs]
     value = fast(batch, inputs)
     weight = torch.randn_like(value)
@@ -68,22 +67,20 @@ def test_value_and_gradient_are_the_dense_ones(never_dense, monkeypatch, block, 
     never_dense["yes"] = True
     wanted_value = dense(batch, exact)
     wanted = torch.autograd.grad(wanted_value, exact, weight.double())
-    assert value.dtype == dtype
+    assert value.dtype == torch.float32
     # float32 rounds each log-mean by 1e-7 of itself, and a count of 1e5 multiplies that
-    tolerance, slack = (1e-3, 1e-6) if dtype == torch.float32 else (1e-6, 1e-12)
-    assert ((value - wanted_value).abs() <= tolerance + slack * batch.size_factor.squeeze(1)).all()
+    assert ((value - wanted_value).abs() <= 1e-3 + 1e-6 * batch.size_factor.squeeze(1)).all()
     for one, other in zip(found, wanted, strict=True):
-        assert (one - other).norm() <= (1e-5 if dtype == torch.float32 else 1e-6) * other.norm()
+        assert (one - other).norm() <= 1e-5 * other.norm()
     # every element but those of log_theta at 1e8, where the dense formula cancels
     torch.testing.assert_close(found[0].double(), wanted[0], rtol=1e-4, atol=1e-6 * wanted[0].abs().max().item())
 
 
 @pytest.mark.parametrize("lead", [(CELLS,), (3, CELLS), (1, CELLS), (3, 1)])
 @pytest.mark.parametrize("inflated", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dispersions_that_differ_by_cell(never_dense, lead, inflated, dtype):
-    batch, inputs = case(inflated, large=True, rows=(3,), dtype=dtype)
-    inputs[1] = torch.empty(*lead, GENES, dtype=dtype).uniform_(-9, 18)
+def test_dispersions_that_differ_by_cell(never_dense, lead, inflated):
+    batch, inputs = case(inflated, large=True, rows=(3,))
+    inputs[1] = torch.empty(*lead, GENES).uniform_(-9, 18)
     inputs = [t.requires_grad_() for t in inputs]
     value = fast(batch, inputs)
     weight = torch.randn_like(value)
@@ -91,54 +88,46 @@ def test_dispersions_that_differ_by_cell(never_dense, lead, inflated, dtype):
     exact = [t.detach().double().requires_grad_() for t in inputs]
     never_dense["yes"] = True
     wanted_value = dense(batch, exact)
-    tolerance, slack = (1e-3, 1e-6) if dtype == torch.float32 else (1e-6, 1e-12)
-    assert ((value - wanted_value).abs() <= tolerance + slack * batch.size_factor.squeeze(1)).all()
+    assert ((value - wanted_value).abs() <= 1e-3 + 1e-6 * batch.size_factor.squeeze(1)).all()
     for one, other in zip(found, torch.autograd.grad(wanted_value, exact, weight.double()), strict=True):
-        assert (one - other).norm() <= (1e-5 if dtype == torch.float32 else 1e-6) * other.norm()
+        assert (one - other).norm() <= 1e-5 * other.norm()
 
 
 @pytest.mark.parametrize("rows", [(), (3,)])
 def test_size_factors_that_differ_by_row(never_dense, rows):
-    batch, inputs = case(True, large=True, rows=(3,), dtype=torch.float64)
-    batch = batch._replace(size_factor=torch.rand(*rows, CELLS, 1).double() * 100 + 1)
+    batch, inputs = case(True, large=True, rows=(3,))
+    batch = batch._replace(size_factor=torch.rand(*rows, CELLS, 1) * 100 + 1)
     found = fast(batch, inputs)
     never_dense["yes"] = True
-    torch.testing.assert_close(found, dense(batch, inputs), rtol=1e-9, atol=1e-6)
+    wanted = dense(batch, [t.double() for t in inputs])
+    assert ((found - wanted).abs() <= 1e-3 + 1e-6 * batch.x.sum(1)).all()
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_sums_at_any_dispersion(shared):
+def test_sums_at_any_dispersion():
     import mpmath
 
-    counts, thetas = (1, 2, SMALL, SMALL + 1, 40, 100_000), (1e-4, 0.3, 5.0, 1e4, 1e8)
-    x, theta = (t.flatten() for t in torch.meshgrid(torch.tensor(counts), torch.arange(len(thetas)), indexing="ij"))
-    log_theta = torch.tensor(thetas).double()[theta].log()
-    if shared:
-        gene = torch.arange(len(x))
-        log_sum, slope_sum = sums_by_gene(NonZero(gene * 0, gene, gene, x.double(), x), log_theta)
-    else:
-        log_sum, slope_sum = sums_at(x.double(), log_theta)
-    with mpmath.workdps(50):
-        for i in range(len(x)):
-            n, t = int(x[i]), mpmath.exp(mpmath.mpf(log_theta[i].item()))
-            first = mpmath.loggamma(n + t) - mpmath.loggamma(t) - n * mpmath.log(t) - mpmath.loggamma(n + 1)
-            second = t * (mpmath.digamma(n + t) - mpmath.digamma(t))
-            assert log_sum[i].item() == pytest.approx(float(first), rel=1e-10, abs=1e-10), (n, t)
-            assert slope_sum[i].item() == pytest.approx(float(second), rel=1e-10), (n, t)
+    for n, t in itertools.product((1, 2, SMALL, SMALL + 1, 40, 1023, 1024, 100_000), (1e-4, 0.3, 5.0, 1e4, 1e8)):
+        log_sum, slope_sum = sums(float(n), t)
+        with mpmath.workdps(50):
+            first = mpmath.loggamma(n + mpmath.mpf(t)) - mpmath.loggamma(t) - n * mpmath.log(t) - mpmath.loggamma(n + 1)
+            second = t * (mpmath.digamma(n + mpmath.mpf(t)) - mpmath.digamma(t))
+        assert log_sum == pytest.approx(float(first), rel=1e-10, abs=1e-10), (n, t)
+        assert slope_sum == pytest.approx(float(second), rel=1e-10), (n, t)
 
 
-@pytest.mark.parametrize("inflated", [False, True])
-def test_gradcheck(never_dense, inflated):
-    batch, inputs = case(inflated, large=False, dtype=torch.float64)
-    inputs[1] = inputs[1] / 4
-    inputs = [t[..., :6].contiguous().requires_grad_() for t in inputs]
-    batch = Batch(batch.x[:, :6].contiguous(), batch.size_factor)
-    assert torch.autograd.gradcheck(lambda *t: fast(batch, list(t)), inputs)
+def test_tables_of_sums():
+    theta = np.geomspace(1e-17, 1e17, 50).astype(np.float32)
+    logs, slopes = np.empty((2, SMALL + 1, len(theta)), np.float32)
+    _tables(theta, 1 / theta, logs, slopes)
+    for n, j in itertools.product(range(1, SMALL + 1), range(len(theta))):
+        assert (logs[n, j], slopes[n, j]) == pytest.approx(sums(float(n), float(theta[j])), rel=2e-6, abs=1e-6)
+    assert not logs[0].any()
+    assert not slopes[0].any()
 
 
 @pytest.mark.parametrize("inflated", [False, True])
 def test_second_derivatives(inflated):
-    batch, inputs = case(inflated, large=False, dtype=torch.float64)
+    batch, inputs = case(inflated, large=False)
     inputs[1] = inputs[1] / 4
     inputs = [t.requires_grad_() for t in inputs]
     directions = [torch.randn_like(t) for t in inputs]
@@ -149,16 +138,16 @@ def test_second_derivatives(inflated):
         return torch.autograd.grad(product, inputs)
 
     for one, other in zip(twice(fast), twice(dense), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * other.abs().max().item())
 
 
 def test_a_learned_size_factor_has_its_gradient(never_dense):
-    batch, inputs = case(True, large=False, dtype=torch.float64)
+    batch, inputs = case(True, large=False)
     size = batch.size_factor.clone().requires_grad_()
     (found,) = torch.autograd.grad(fast(batch._replace(size_factor=size), inputs).sum(), size)
     never_dense["yes"] = True
     (wanted,) = torch.autograd.grad(dense(batch._replace(size_factor=size), inputs).sum(), size)
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6 * wanted.abs().max().item())
 
 
 @pytest.mark.parametrize("kind", [NegativeBinomial, ZeroInflatedNegativeBinomial])
@@ -214,3 +203,18 @@ def test_no_non_zero_count_at_all(never_dense):
     assert all(g.isfinite().all() for g in torch.autograd.grad(value.sum(), inputs))
     never_dense["yes"] = True
     torch.testing.assert_close(value.double(), dense(empty, inputs), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("inflated", [False, True])
+def test_nan_is_not_lost(inflated):
+    batch, inputs = case(inflated, large=False)
+    for part in (inputs[0], *inputs[2:]):
+        broken = [t.clone() for t in inputs]
+        broken[next(i for i, t in enumerate(inputs) if t is part)][1, 2] = torch.nan
+        assert fast(batch, broken).isnan().tolist() == [i == 1 for i in range(CELLS)]
+
+
+def test_float64_takes_the_dense_formula():
+    batch, inputs = case(True, large=True)
+    inputs = [t.double() for t in inputs]
+    assert fast(batch._replace(x=batch.x.double()), inputs).equal(dense(batch, inputs))

@@ -8,13 +8,13 @@ passing them between processes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from vaekit.batch import Batch
 
@@ -30,13 +30,56 @@ def as_is(batch: T) -> T:
 
 
 class WholeBatches(BatchSampler):
-    """The rows that a sampler gives, as one tensor a batch: a list of integers a batch takes longer to index with."""
+    """The rows that a sampler gives, as one tensor a batch: a list of integers a batch takes longer to index with.
+
+    It can go on within an epoch: its state is that of torch's generator when the order was drawn, the number of batches
+    given since, and the generator's state now.
+    """
+
+    _order: Tensor | None = None
+    _position = 0
+    _resumed: Mapping[str, Any] | None = None
 
     def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
         """Yield row numbers, int64 ``[batch]``."""
-        for rows in torch.as_tensor(list(self.sampler), dtype=torch.int64).split(self.batch_size):
+        resumed, self._resumed = self._resumed, None
+        begun = 0
+        if resumed is not None:
+            begun = resumed["position"] % len(self)
+            torch.set_rng_state(resumed["order" if begun else "now"].cpu())
+            if not begun:  # that epoch was over; the loader's iterator draws a number, for workers that we have not
+                torch.empty((), dtype=torch.int64).random_()
+        self._order, self._position = torch.get_rng_state(), begun
+        batches = torch.as_tensor(list(self.sampler), dtype=torch.int64).split(self.batch_size)
+        if begun:
+            torch.set_rng_state(resumed["now"].cpu())  # type: ignore[index]
+        for rows in batches[begun:]:
             if len(rows) == self.batch_size or not self.drop_last:
+                self._position += 1
                 yield rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where in the epoch it is."""
+        now = torch.get_rng_state()
+        return {"order": now if self._order is None else self._order, "position": self._position, "now": now}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on, at the next iteration, where :meth:`state_dict` was called."""
+        self._resumed = dict(state)
+
+
+class ResumableLoader(DataLoader):
+    """A loader of :class:`WholeBatches`, whose place in the epoch Lightning keeps in checkpoints."""
+
+    batch_sampler: WholeBatches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where in the epoch it is."""
+        return self.batch_sampler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on there, with the next iteration."""
+        self.batch_sampler.load_state_dict(state)
 
 
 class ResidentDataset(Dataset, ABC):
@@ -122,23 +165,20 @@ class CountDataset(ResidentDataset):
         return self.counts.shape[0]
 
     def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
+        from vaekit.data.gather import gather  # slow to import
+
         index = torch.as_tensor(rows, dtype=torch.int64)
-        # torch gathers the rows; scipy's indexing would check and copy more than it moves
-        starts = self._starts[index]
-        lengths = self._starts[index + 1] - starts
-        ends = lengths.cumsum(0)
-        cell = torch.arange(len(index)).repeat_interleave(lengths)
-        place = (starts - ends + lengths).index_select(0, cell).add_(torch.arange(len(cell)))
-        gene = self._genes.index_select(0, place).long()
-        x = self._values.new_zeros(len(index), self.counts.shape[1])
-        x.view(-1).scatter_(0, torch.add(gene, cell, alpha=x.shape[1]), self._values.index_select(0, place))
+        count = int((self._starts[index + 1] - self._starts[index]).sum())
+        x, nonzero = torch.zeros(len(index), self.counts.shape[1]), torch.empty(2, count, dtype=torch.int64)
+        arrays = (self._starts, self._genes, self._values, index, x, *nonzero)
+        gather(*(part.numpy() for part in arrays))
         return Batch(
             x=x,
             size_factor=self.size_factor[index],
             covariates=None if self.covariates is None else self.covariates[index],
             label=None if self.label is None else self.label[index],
             index=index,
-            nonzero=torch.stack([cell, gene]),
+            nonzero=nonzero,
             observed=None if self.observed is None else self.observed.expand_as(x),
         )
 

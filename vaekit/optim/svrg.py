@@ -41,7 +41,7 @@ class SVRG(ControlledSGD):
 
     In deep networks the gain fades, since gradients at the snapshot soon tell little of those at the current point
     (Defazio and Bottou 2019). On that VAE the variance is 0.03 of that of plain mini-batches after a step, 0.35 after
-    an epoch, 0.48 after ten; mini-batches of twice the rows cost as much and have @DOUBLE@. Measure before use. A
+    an epoch, 0.48 after ten; mini-batches of twice the rows cost as much and have 0.48. Measure before use. A
     mini-batch must look the same at both points (augmentation is no part of the closure); no batch normalization.
 
     Johnson and Zhang (2013), Accelerating Stochastic Gradient Descent using Predictive Variance Reduction;
