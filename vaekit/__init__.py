@@ -19,7 +19,9 @@ _HOME = {
     "GaussianVAE": "vaekit.models",
     "DiscreteVAE": "vaekit.models",
     "MixedVAE": "vaekit.models",
+    "SequentialVAE": "vaekit.models",
     "load": "vaekit.models",
+    "save": "vaekit.models",
     "VaekitError": "vaekit.exceptions",
 }
 _PACKAGES = ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators", "exceptions", "latents",

@@ -2,7 +2,8 @@
 
 A checkpoint must load with ``weights_only=True``: no pickled objects. Each component therefore has a
 ``config`` of the same form as the YAML files, ``{"class_path": ..., "init_args": {...}}``, and
-:func:`from_config` makes it again. Only class paths inside vaekit are followed.
+:func:`from_config` makes it again. Only class paths inside vaekit, or inside packages that are trusted
+(:mod:`vaekit.class_paths`), are followed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vaekit.class_paths import check
 from vaekit.exceptions import ConfigError, nearest
 
 
@@ -101,8 +103,8 @@ def from_config(config: Any) -> Any:
     Raises
     ------
     ConfigError
-        If a class path leads outside vaekit, to nothing, or to something that is no component; if an argument
-        is unknown.
+        If a class path leads outside vaekit and the trusted packages, to nothing, or to something that is no
+        component; if an argument is unknown.
     """
     if isinstance(config, list):
         return [from_config(item) for item in config]
@@ -128,13 +130,14 @@ def from_config(config: Any) -> Any:
 
 
 def _resolve(path: str) -> type[Component]:
+    check(path, packages=("vaekit",))  # as a string, before anything is imported
     module, _, name = path.rpartition(".")
-    if module.split(".")[0] != "vaekit":  # checked as a string, before anything is imported
-        raise ConfigError(f"class path {path!r} leads outside vaekit; only vaekit's own classes are loaded")
+    if not module:
+        raise ConfigError(f"class path {path!r} names no package: nothing outside vaekit is looked for")
     try:
         package = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"class path {path!r}: there is no module {module!r}") from error
+        raise ConfigError(f"class path {path!r}: there is no module {error.name!r}") from error
     found = getattr(package, name, None)
     if not (isinstance(found, type) and issubclass(found, Component)):
         raise ConfigError(f"class path {path!r} names no component: {nearest(name, getattr(package, '__all__', []))}")

@@ -26,6 +26,14 @@ class ConfigError(VaekitError, ValueError):
     """A class, key or value of a configuration that cannot be used."""
 
 
+class OutputError(DataError):
+    """A file that cannot be written."""
+
+
+class TrainingError(VaekitError, ArithmeticError):
+    """A training that broke: its loss, gradient or weights are no longer finite."""
+
+
 def nearest(name: str, valid: Iterable[str], listed: int = 12) -> str:
     """Return a hint that ends an error message: the nearest valid names, or all of them.
 

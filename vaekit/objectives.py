@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from vaekit.component import Component
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.fold import Result, Term, fold
-from vaekit.sampling import Sample
+from vaekit.sampling import Sample, check_joint
 
 
 class Divergence(NamedTuple):
@@ -26,13 +25,13 @@ class Divergence(NamedTuple):
     Attributes
     ----------
     prior
-        p(z | parent) at the parent's drawn value.
-    parent
-        Name of the parent, if there is one.
+        p(z | parents) at the parents' drawn values.
+    parents
+        Names of the latents that prior and posterior depend on.
     """
 
     prior: Distribution
-    parent: str | None
+    parents: tuple[str, ...]
 
 
 class Objective(Component, nn.Module, ABC):
@@ -144,11 +143,15 @@ class ELBO(Objective):
         Share of all training steps over which the weight rises linearly from 0 to ``beta``, in 0..1.
     free_bits
         lambda: nats of KL divergence of each latent, averaged over the batch, that cost nothing more to use.
+    num_samples
+        None: each latent has its own axis of ``estimator.num_samples`` rows, so that costs multiply. K: K joint
+        trajectories, a single draw of each latent in each (its estimator's own number does not count then): for
+        latents that depend on one another.
 
     Raises
     ------
     ConfigError
-        If ``beta`` or ``free_bits`` is negative, or the warm-up would never reach its end.
+        If ``beta`` or ``free_bits`` is negative, the warm-up would never reach its end, or ``num_samples`` is below 1.
 
     Examples
     --------
@@ -156,22 +159,34 @@ class ELBO(Objective):
     0.5
     """
 
-    def __init__(self, beta: float = 1.0, warmup: float = 0.0, free_bits: float = 0.0) -> None:
+    def __init__(
+        self, beta: float = 1.0, warmup: float = 0.0, free_bits: float = 0.0, num_samples: int | None = None
+    ) -> None:
         super().__init__(beta, warmup)
         if not free_bits >= 0:
             raise ConfigError(f"ELBO: free_bits is {free_bits}; it must not be negative")
-        self.free_bits = free_bits
+        if num_samples is not None and num_samples < 1:
+            raise ConfigError(f"ELBO: num_samples is {num_samples}; it must be at least 1, or None")
+        self.free_bits, self.num_samples = free_bits, num_samples
 
     def check_estimators(self, estimators: Mapping[str, Estimator]) -> None:
-        """Raise an error if free bits meet an estimator that sticks the landing."""
+        """Raise an error if an estimator cannot draw joint trajectories, or free bits meet one that sticks the landing.
+
+        Raises
+        ------
+        ConfigError, EstimatorError
+            The former for free bits, the latter for joint trajectories.
+        """
         for name, estimator in estimators.items():
+            if self.num_samples is not None:
+                check_joint(name, estimator, self.num_samples)
             if self.free_bits and estimator.stick_the_landing:
                 raise ConfigError(
                     f"ELBO: free_bits is {self.free_bits} and latent {name!r} has stick_the_landing, which drops a "
                     "part of the KL divergence's gradient that a floor would have to keep: use one of them"
                 )
 
-    def penalty(self, kl: Tensor, share: Tensor | float) -> Tensor:
+    def penalty(self, kl: Tensor, share: Tensor) -> Tensor:
         """Return the KL divergence ``[*rows, batch]`` of one latent with its free bits.
 
         Where its mean is below the floor, it is the floor, and has no gradient. ``share`` weighs the rows: it sums
@@ -193,15 +208,15 @@ class ELBO(Objective):
         """Return the weighted bound by the fold (see the base class)."""
         terms, unweighted = {"reconstruction": reconstruction}, {}
         like = reconstruction.value
-        for name, (prior, parent) in divergences.items():
-            draw, names = drawn.draws[name], () if parent is None else (parent,)
+        for name, (prior, names) in divergences.items():
+            draw = drawn.draws[name]
             analytic = None if drawn.estimators[name].stick_the_landing else analytic_divergence(draw.q, prior)
             if analytic is None:
                 kl, names = draw.q.log_prob(draw.value) - prior.log_prob(draw.value), (*names, name)
             else:
                 kl = analytic
             kl = kl.to(like.dtype)
-            share: Any = math.prod(drawn.draws[n].weight.detach() for n in names)  # independent: of the rows of kl
+            share = drawn.share(names)
             unweighted[f"kl_{name}"] = (share * kl.detach()).flatten(0, -2).sum(0) if kl.dim() > 1 else kl.detach()
             value = kl_weight * self.penalty(kl, share)
             if drawn.estimators[name].stick_the_landing and kl_weight != 1:

@@ -57,6 +57,15 @@ class Sample(NamedTuple):
         draw = self.draws[name]
         return functools.reduce(torch.mul, draw.outer, draw.weight.detach())
 
+    def share(self, names: Collection[str]) -> Tensor:
+        """Return the share of each row in a mean over some nodes, which depend on others: it sums to 1; detached."""
+        weights = [draw.weight.detach() for draw in self.draws.values()]
+        if self.joint:
+            return weights[0]
+        needed = frozenset[str]().union(*(node.ancestors for node in self.nodes if node.name in names))
+        among = [weight for name, weight in zip(self.draws, weights, strict=True) if name in needed]
+        return functools.reduce(torch.mul, among, weights[0].new_ones(()))
+
     def seen_before(self, name: str) -> Tensor:
         """Return what a critic of a node sees: the context, and the values of the node's ancestors, flattened.
 
@@ -161,16 +170,34 @@ def _resolve(
     node: Node, q: Distribution, estimator: Estimator | str, undifferentiable: bool, rows: int, num_samples: int | None
 ) -> Estimator:
     """Return the node's estimator, chosen by rule for ``auto``; refuse one that does not fit."""
-    joint = num_samples is not None
     if not isinstance(estimator, Estimator):  # "auto"
-        estimator = choose(q, not undifferentiable, rows, joint)
+        estimator = choose(q, not undifferentiable, rows, num_samples is not None)
         if num_samples == 1 and not estimator.relies_on_path:
             estimator = ScoreFunction()  # a single trajectory has no others to be compared with
     if not estimator.fits(q):
         raise EstimatorError(f"node {node.name!r}: {type(estimator).__name__} does not fit {describe(q)}; {fitting(q)}")
-    if joint and not estimator.joint:
-        raise EstimatorError(
-            f"node {node.name!r}: {type(estimator).__name__} cannot draw joint trajectories; leave num_samples of "
-            "expectation at None, or use ScoreFunction(baseline=LeaveOneOut())"
-        )
+    if num_samples is not None:
+        check_joint(node.name, estimator, num_samples)
     return estimator
+
+
+def check_joint(name: str, estimator: Estimator, num_samples: int) -> None:
+    """Raise an error if an estimator cannot draw one row of each of ``num_samples`` joint trajectories.
+
+    Raises
+    ------
+    EstimatorError
+        If it draws sets of rows or adds some, or compares a trajectory with others and there are none.
+    """
+    baseline = estimator.baseline if isinstance(estimator, ScoreFunction) else None
+    if not estimator.joint or (baseline is not None and baseline.counterfactual_rows):
+        what = type(estimator).__name__ + (f"(baseline={type(baseline).__name__}())" if baseline is not None else "")
+        raise EstimatorError(
+            f"node {name!r}: {what} cannot draw joint trajectories; leave num_samples at None, or use "
+            "ScoreFunction(baseline=LeaveOneOut())"
+        )
+    if baseline is not None and num_samples < baseline.min_samples:
+        raise EstimatorError(
+            f"node {name!r}: {type(baseline).__name__} compares joint trajectories, of which num_samples must be at "
+            f"least {baseline.min_samples}; it is {num_samples}"
+        )

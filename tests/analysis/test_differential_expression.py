@@ -225,4 +225,16 @@ def test_volcano(table, tmp_path):
     assert axis.get_title() == "cluster0 vs cluster1"
     called = int(table["is_de_fdr_0.05"].sum())
     assert [text.get_text() for text in axis.get_legend().get_texts()] == [f"{150 - called} others", f"{called} called"]
-    assert len(axis.texts) == min(15, called)
+    names = [text.get_text() for text in axis.texts]
+    assert 3 <= len(names) <= 15
+    assert table.loc[names, "is_de_fdr_0.05"].all()
+
+
+def test_names_in_a_volcano_do_not_overlap(table):
+    strong = table.assign(proba_not_de=0.0)  # all on the upper edge
+    strong["is_de_fdr_0.05"] = True
+    figure = plot_volcano(strong)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) > 5
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])

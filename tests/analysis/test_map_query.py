@@ -10,12 +10,20 @@ from models.tiny import MODELS, trainer
 from models.tiny import adata as tiny
 
 from vaekit import GaussianVAE, MixedVAE
-from vaekit.analysis import differential_expression, embed, map_query, normalized_expression, query_for
+from vaekit.analysis import (
+    differential_expression,
+    embed,
+    map_query,
+    normalized_expression,
+    posterior_predictive_check,
+    query_for,
+)
 from vaekit.data import GeneExpressionData, simulate_counts
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.latents import Gaussian, LibrarySize
+from vaekit.likelihoods import Gaussian as GaussianLikelihood
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.models import VAE, load
+from vaekit.models import VAE, load, save
 
 BATCHES = ["batch0", "batch1", "new"]
 
@@ -56,6 +64,12 @@ def bound(model: VAE, cells: AnnData, name: str) -> float:
         )
 
 
+def shift_of(model: VAE, cells: AnnData, name: str) -> np.ndarray:
+    """The mean log expression of each gene in cells taken to come from a batch."""
+    found = normalized_expression(cells, model, genes=list(cells.var_names), transform_batch=name, num_samples=5)
+    return np.log(found).mean().to_numpy()
+
+
 def test_only_the_new_columns_differ(atlas, mapped):
     old, new = atlas[2].state_dict(), mapped.state_dict()
     wider = [name for name in old if old[name].shape != new[name].shape]
@@ -67,6 +81,10 @@ def test_only_the_new_columns_differ(atlas, mapped):
         assert torch.equal(old[name], new[name][:, :-1])
         start = old[name][:, -2:].mean(1)
         assert (new[name][:, -1] - start).abs().max() > 0.1
+    assert set(new) - set(old) == {"networks.likelihood.composition_shift"}
+    shift = new["networks.likelihood.composition_shift"]
+    assert (shift[:2] == 0).all()
+    assert shift[2].abs().min() > 0
     assert mapped.reference["batch_categories"] == BATCHES
     assert atlas[2].reference["batch_categories"] == ["batch0", "batch1"]
     assert all(parameter.requires_grad for parameter in mapped.parameters())
@@ -85,10 +103,47 @@ def test_the_new_batch_comes_to_what_it_is(atlas, mapped):
     start = bound(map_query(query, model, max_epochs=1, learning_rate=1e-9), query, "new")
     assert wrong + 3 < start < right - 1
     assert found > right - 0.5
-    genes = list(query.var_names)
-    seen = {name: np.log(normalized_expression(query, mapped, genes=genes, transform_batch=name)) for name in BATCHES}
-    distance = {name: (seen["new"] - seen[name]).abs().to_numpy().mean() for name in BATCHES[:2]}
-    assert distance["batch1"] < distance["batch0"] / 3
+    effects = query.varm["batch_effects"]
+    truth = effects["batch1"] - effects["batch0"]
+    change = {name: shift_of(mapped, query, name) - shift_of(mapped, query, "batch0") for name in ("batch1", "new")}
+    correlation = {name: np.corrcoef(found, truth)[0, 1] for name, found in change.items()}
+    assert correlation["new"] > max(0.95, correlation["batch1"])  # what it learns alone is nearer to the truth
+
+
+def test_an_effect_that_no_known_batch_has(atlas):
+    _, query, model = atlas
+    rng = np.random.default_rng(0)
+    kept = rng.uniform(0.3, 1, query.n_vars)  # each gene loses a share of its own
+    cells = query.copy()
+    cells.X.data = rng.binomial(cells.X.data.astype(int), kept[cells.X.indices]).astype(np.float32)
+    mapped = map_query(cells, model)
+    found = shift_of(mapped, cells, "new") - shift_of(mapped, cells, "batch0")
+    truth = query.varm["batch_effects"]["batch1"] - query.varm["batch_effects"]["batch0"] + np.log(kept)
+    assert np.corrcoef(found, truth)[0, 1] > 0.95
+    means = posterior_predictive_check(cells, mapped)
+    error = np.log2(means["mean_replicated"] / means["mean"]).abs()
+    assert error.median() < 0.1
+
+
+def test_a_likelihood_without_size_factors_has_no_shifts():
+    data = GeneExpressionData(tiny(), batch_key="batch")
+    model = MODELS["gaussian"](GaussianLikelihood(), features=data.features, covariates=data.covariates)
+    trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=data)
+    query = tiny()
+    query.obs["batch"] = "new"
+    made = map_query(query, model, max_epochs=1)
+    assert set(made.state_dict()) == set(model.state_dict())
+    embed(query, made)
+
+
+def test_a_mapped_model_is_mapped_again(atlas, mapped):
+    third = atlas[1][:80].copy()
+    third.obs["batch"] = "third"
+    made = map_query(third, mapped, max_epochs=2)
+    assert made.reference["batch_categories"] == [*BATCHES, "third"]
+    old, new = (model.networks.likelihood.composition_shift for model in (mapped, made))
+    assert torch.equal(old, new[:3])
+    assert not torch.equal(new[3], old.mean(0))
 
 
 def test_old_and_new_cells_are_compared(atlas, mapped):
@@ -102,12 +157,14 @@ def test_seed_and_checkpoint(atlas, tmp_path):
     weights = [model.networks.decoder.layers[0].weight for model in (one, same, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-    used = trainer()
-    used.strategy.connect(one)
-    used.save_checkpoint(tmp_path / "mapped.ckpt")
+    save(one, tmp_path / "mapped.ckpt")
     again = load(tmp_path / "mapped.ckpt")
-    assert torch.equal(again.networks.decoder.layers[0].weight, weights[0])
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in one.state_dict().items())
     assert again.reference["batch_categories"][-1] == "new"
+    cells, same_cells = atlas[1].copy(), atlas[1].copy()
+    embed(cells, one)
+    embed(same_cells, tmp_path / "mapped.ckpt")
+    np.testing.assert_array_equal(cells.obsm["X_vaekit"], same_cells.obsm["X_vaekit"])
 
 
 def test_other_covariates_dispersions_and_library_sizes():
@@ -119,7 +176,7 @@ def test_other_covariates_dispersions_and_library_sizes():
     model = MixedVAE(data.features, NegativeBinomial("gene-batch"), data.covariates, latents=latents, hidden=(8,))
     trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
     query = tiny(cells=40, seed=3)
-    query.obs["dose"], query.obs["sex"], query.obs["batch"] = 0.5, "f", "b9"
+    query.obs["dose"], query.obs["sex"], query.obs["batch"] = 9.0, "f", "b9"  # a dose far from those of the reference
     query.X = query.X * 4
     query.layers["counts"] = query.X
     made = map_query(query, model, max_epochs=2)
@@ -132,6 +189,7 @@ def test_other_covariates_dispersions_and_library_sizes():
     assert torch.equal(old[shift], new[shift][[0, 1, 3, 4, 5]])
     assert not torch.equal(new[shift][2], old[shift][:2].mean(0))
     assert new["networks.likelihood.batch_columns"].tolist() == [1, 1, 1, 0, 0, 0]
+    assert new["networks.likelihood.composition_shift"].any(1).tolist() == [False, False, True, False, False, False]
     size = new["networks._latents.l.log_size"]
     logs = np.log(query.X.toarray().sum(1))
     np.testing.assert_allclose(size[3], [logs.mean(), logs.std(ddof=1)], rtol=1e-5)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from models.paths import list_paths
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -77,3 +78,10 @@ def discrete(model: VAE, batch: Batch) -> Exact:
     each = logits.log_softmax(-1)[:, torch.arange(variables), codes]  # [batch, codes, variables]
     q = each.sum(-1).T
     return Exact((log_x + prior).logsumexp(0), (q.exp() * (log_x + prior - q)).sum(0))
+
+
+@torch.no_grad()
+def sequential(model: VAE, batch: Batch) -> Exact:
+    """Categories ``z1``, ``z2``, ..., each given those before it."""
+    listed = list_paths(model, batch)
+    return Exact(listed.log_likelihood(), -listed.loss())

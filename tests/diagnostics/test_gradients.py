@@ -260,18 +260,19 @@ def test_exported_and_plotted():
 
 
 @pytest.mark.parametrize("objective", [ELBO(beta=0.7), ELBO(free_bits=0.3)], ids=["beta", "free bits"])
-@pytest.mark.parametrize("name", ["discrete_enumerate", "mixed", "mixed_child_first"])
+@pytest.mark.parametrize("name", ["discrete_enumerate", "mixed", "mixed_child_first", "sequential_auto"])
 def test_a_models_gradient_is_its_training_losss(name, objective):
     torch.manual_seed(0)
     model = sharpen(MODELS[name](NegativeBinomial(), objective=objective)).eval()
     batch, weight = counts(), 0.6
-    name = next(iter(model.latents))
+    name = next(reversed(model.latents)) if "sequential" in name else next(iter(model.latents))
     target = ModelTarget(model, batch, name, weight)
     estimators = target.model.estimators
     # the posteriors of other latents share the encoder: only the head is this latent's alone
-    head = sum(p.numel() for p in model.latents[name].head.parameters())
+    sizes = {n: p.numel() for n, p in model.latents[name].named_parameters() if n.startswith(("joining", "head"))}
+    before = sum(size for n, size in sizes.items() if n.startswith("joining"))
     torch.manual_seed(1)
-    found = target.gradients(estimators, 1)[0, :head]
+    found = target.gradients(estimators, 1)[0, before : sum(sizes.values())]
     torch.manual_seed(1)
     loss = model.bound(batch, weight, training=True).total.mean()
     expected = torch.autograd.grad(loss, list(model.latents[name].head.parameters()))

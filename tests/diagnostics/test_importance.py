@@ -11,7 +11,7 @@ import pytest
 import torch
 from models.tiny import LIKELIHOODS, MODELS, batch_for, broaden, counts, repeated, sharpen
 
-from vaekit import DiscreteVAE, GaussianVAE, MixedVAE
+from vaekit import DiscreteVAE, GaussianVAE, MixedVAE, SequentialVAE
 from vaekit.diagnostics import importance, importance_sampled_log_likelihood
 from vaekit.exceptions import VaekitError
 from vaekit.latents import Bernoulli, Categorical, Gaussian
@@ -48,7 +48,23 @@ def sampled(kind: type = NegativeBinomial) -> VAE:
     return DiscreteVAE(FEATURES, kind(), variables=4, categories=3, hidden=[6])
 
 
-CASES = {gaussian: oracle.gaussian, mixture: oracle.mixture, summed: oracle.discrete, sampled: oracle.discrete}
+def summed_sequence(kind: type = NegativeBinomial) -> VAE:
+    return SequentialVAE(FEATURES, kind(), categories=[3, 2, 4], hidden=[6])
+
+
+def sampled_sequence(kind: type = NegativeBinomial) -> VAE:
+    """96 paths: too many to be summed, though the first two latents alone are few."""
+    return SequentialVAE(FEATURES, kind(), categories=[4, 6, 4], hidden=[6])
+
+
+CASES = {
+    gaussian: oracle.gaussian,
+    mixture: oracle.mixture,
+    summed: oracle.discrete,
+    sampled: oracle.discrete,
+    summed_sequence: oracle.sequential,
+    sampled_sequence: oracle.sequential,
+}
 
 
 @pytest.mark.parametrize("kind", LIKELIHOODS, ids=lambda kind: kind.__name__)
@@ -81,11 +97,14 @@ def test_bound_of_the_model_is_the_exact_one_in_expectation(make):
         torch.testing.assert_close(sum(result.terms.values()), result.total, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "listed"), [("discrete_score", oracle.discrete), ("sequential_auto", oracle.sequential)]
+)
 @pytest.mark.parametrize("samples", [1, 7])
-def test_few_codes_are_summed_exactly(samples):
-    batch, model = counts(), sharpen(MODELS["discrete_score"](NegativeBinomial()))
+def test_few_codes_are_summed_exactly(samples, name, listed):
+    batch, model = counts(), sharpen(MODELS[name](NegativeBinomial()))
     estimate = importance_sampled_log_likelihood(model, [batch], samples)
-    exact = oracle.discrete(model, batch)
+    exact = listed(model, batch)
     torch.testing.assert_close(estimate.log_likelihood, exact.log_likelihood, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(estimate.elbo, exact.elbo, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(estimate.ess, torch.full((12,), float(samples)).double())
@@ -127,6 +146,30 @@ def test_chunks_do_not_matter(make, elements, monkeypatch):
     error = (1 / estimate.ess - 1 / 400).clamp_min(0).sqrt()
     assert ((estimate.log_likelihood - exact.log_likelihood).abs() < 5 * error + 1e-5).all()
     assert len(estimate.ess) == 12
+
+
+def test_groups_are_summed_as_a_whole(monkeypatch):
+    """A sequence of 24 paths between latents of their own; 64 states together are the most."""
+    latents = {
+        "b": Bernoulli(1),
+        "y1": Categorical(3),
+        "z": Gaussian(1, parent="y2"),
+        "y2": Categorical(4, parents=["y1"]),
+        "y3": Categorical(2, parents=["y2"]),
+        "c": Categorical(3),
+    }
+    model = broaden(sharpen(MixedVAE(FEATURES, NegativeBinomial(), latents=latents, hidden=[6]), 1.5)).eval()
+    assert model.networks.order == ("b", "y1", "y2", "z", "y3", "c")
+    assert model.networks.groups == [["b"], ["z"], ["y1", "y2", "y3"], ["c"]]
+    sizes = {"b": 2, "y1": 3, "z": None, "y2": 4, "y3": 2, "c": 3}
+    assert importance._summed(sizes, model.networks.groups) == ["b", "y1", "y2", "y3"]
+    batch = batch_of(NegativeBinomial)
+    summing = importance_sampled_log_likelihood(model, [batch], 4000)
+    monkeypatch.setattr(importance, "SUMMED_STATES", 0)
+    sampling = importance_sampled_log_likelihood(model, [batch], 8000)
+    error = (1 / summing.ess + 1 / sampling.ess).sqrt()
+    assert ((summing.log_likelihood - sampling.log_likelihood).abs() < LIMIT * error).all()
+    assert sampling.ess.sum() < 2 * summing.ess.sum()
 
 
 def test_monte_carlo_error_is_true_and_shrinks():

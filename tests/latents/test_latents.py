@@ -112,6 +112,35 @@ def test_mixture_prior_is_a_component_a_category():
     torch.testing.assert_close(prior.log_prob(z), Normal(loc[:, None], scale[:, None]).log_prob(z).sum(-1))
 
 
+def test_category_given_others_by_hand():
+    latent = Categorical(3, variables=2, parents=["a", "b"])
+    latent.build(WIDTH, 5)
+    h, parents = torch.randn(6, WIDTH), F.one_hot(torch.randint(5, (7, 6)), 5).float()
+    q = latent.posterior(latent.join(h, parents))
+    assert (q.batch_shape, q.event_shape) == ((7, 6), (2, 3))
+    linear, norm, _ = latent.joining.layers
+    hidden = F.linear(h, linear.weight[:, :WIDTH], linear.bias) + F.linear(parents, linear.weight[:, WIDTH:])
+    features = F.layer_norm(hidden, (WIDTH,), norm.weight, norm.bias).relu()
+    probabilities = latent.head(features).unflatten(-1, (2, 3)).softmax(-1)
+    torch.testing.assert_close(q.mean, probabilities)
+    assert latent.most_probable(q).equal(F.one_hot(probabilities.argmax(-1), 3).float())
+    prior = latent.prior(parents, h)
+    torch.testing.assert_close(prior.mean, torch.full((7, 6, 2, 3), 1 / 3))  # at first
+    network, last = latent.prior_network
+    torch.nn.init.normal_(last.weight)
+    wanted = last(network(torch.eye(5)))[parents.argmax(-1)].unflatten(-1, (2, 3)).softmax(-1)
+    torch.testing.assert_close(latent.prior(parents, h).mean, wanted)
+
+
+def test_bits_are_most_probably_what_is_likelier():
+    latent = Bernoulli(3)
+    latent.build(WIDTH, None)
+    torch.nn.init.zeros_(latent.head.weight)
+    with torch.no_grad():
+        latent.head.bias.copy_(torch.tensor([-1.0, 0.0, 2.0]))
+    assert latent.most_probable(latent.posterior(torch.ones(2, WIDTH))).tolist() == [[0, 0, 1]] * 2
+
+
 @pytest.mark.parametrize("large", [-1e4, 1e4])
 def test_extreme_heads_are_finite(large):
     for name in LATENTS:
@@ -163,11 +192,28 @@ REFUSED = {
         ConfigError,
         "'y' is a Gaussian.*discrete",
     ),
-    "itself": (lambda: mixed(z=Gaussian(2, parent="z")), ConfigError, "'z' must be another latent"),
-    "grandparent": (
+    "itself": (lambda: mixed(y=Categorical(2, parents=["y"])), ConfigError, "'y' depend.*circle"),
+    "circle": (
+        lambda: mixed(a=Categorical(2), y=Categorical(2, parents=["w"]), w=Categorical(2, parents=["a", "y"])),
+        ConfigError,
+        "the latents 'y', 'w' depend.*circle",
+    ),
+    "continuous grandparent": (
         lambda: mixed(y=Categorical(2), z=Gaussian(2, parent="y"), w=Gaussian(1, parent="z")),
         ConfigError,
-        "without a parent",
+        "'z' is a Gaussian.*discrete",
+    ),
+    "parents that are one name": (lambda: Categorical(2, parents="y"), ConfigError, "parents is 'y'; a list"),
+    "a parent twice": (lambda: Categorical(2, parents=["y", "y"]), ConfigError, "different names"),
+    "unknown among parents": (
+        lambda: mixed(y=Categorical(3), z=Categorical(2, parents=["y", "x"])),
+        ConfigError,
+        "'z' has the parent 'x'.*'y'",
+    ),
+    "too many rows": (
+        lambda: mixed(**{f"y{i}": Categorical(3, estimator=ScoreFunction(9)) for i in range(4)}),
+        ConfigError,
+        r"6561 rows together.*over 4096; draw joint trajectories.*ELBO\(num_samples=4\)",
     ),
     "pathwise category": (
         lambda: mixed(y=Categorical(3, estimator=Pathwise())),

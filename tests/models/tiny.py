@@ -14,9 +14,10 @@ from anndata import AnnData
 from scipy import sparse
 from torch.utils.data import DataLoader
 
-from vaekit import DiscreteVAE, GaussianVAE, MixedVAE
+from vaekit import DiscreteVAE, GaussianVAE, MixedVAE, SequentialVAE
 from vaekit.batch import Batch
 from vaekit.estimators import (
+    Critic,
     Enumerate,
     GumbelSoftmax,
     Learned,
@@ -50,6 +51,11 @@ DISCRETE_ESTIMATORS: dict[str, Callable[[], Any]] = {
     "gumbel_hard": lambda: GumbelSoftmax(hard=True),
     "straight_through": StraightThrough,
     "auto": lambda: "auto",
+}
+SEQUENTIAL_ESTIMATORS: dict[str, Callable[[], Any]] = {
+    "auto": lambda: "auto",
+    "critic": lambda: ScoreFunction(critic=Critic(MLP([4])), lam=0.9),
+    "relaxed": lambda: GumbelSoftmax(hard=True),
 }
 UNBIASED = ("score", "score_2", "moving_average", "leave_one_out", "learned", "self_critic")
 
@@ -85,6 +91,12 @@ MODELS: dict[str, Callable[..., VAE]] = {
     "gamma": _mixed(lambda: {"x": Gamma(2)}),
     "dirichlet": _mixed(lambda: {"x": Dirichlet(3, concentration=0.5)}),
     "student_t": _mixed(lambda: {"x": StudentT(2), "y": Categorical(3)}),
+    **{
+        f"sequential_{name}": lambda likelihood, features=FEATURES, make=make, **kwargs: SequentialVAE(
+            features, likelihood, **{"categories": [3, 2, 2], "hidden": [8], "estimator": make(), **kwargs}
+        )
+        for name, make in SEQUENTIAL_ESTIMATORS.items()
+    },
     "mixed_relaxed": _mixed(lambda: {"y": Categorical(3, estimator=GumbelSoftmax()), "z": Gaussian(2, parent="y")}),
 }
 

@@ -26,7 +26,7 @@ def evaluating(model: VAE, seed: int = 0) -> Iterator[None]:
     CheckpointError
         If the likelihood has no composition over genes.
     """
-    if not hasattr(model.networks.likelihood, "composition"):
+    if not model.networks.likelihood.scaled:
         raise CheckpointError(
             f"the model's likelihood is {type(model.networks.likelihood).__name__}, which has no composition over "
             "genes; NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson have one"
@@ -48,12 +48,13 @@ def composition(model: VAE, values: Mapping[str, Tensor], batch: Batch) -> Tenso
     Additional zeros (of a zero-inflated likelihood) and the library size are no part of it.
     """
     networks = model.networks
-    return networks.likelihood.composition(networks.decode(values, batch)).softmax(-1)  # type: ignore[operator]
+    logits: Tensor = networks.likelihood.logits(networks.decode(values, batch), batch)  # type: ignore[operator]
+    return logits.softmax(-1)
 
 
 def draws(model: VAE, batch: Batch, num_samples: int) -> dict[str, Tensor]:
     """Draw the latents from their posteriors, each ``[num_samples, batch, *event]``."""
-    return {name: q.sample(torch.Size([num_samples])) for name, q in model.posteriors(batch).items()}
+    return model.draw(batch, num_samples)
 
 
 def chunks(

@@ -23,6 +23,8 @@ from vaekit.models import VAE
 if TYPE_CHECKING:
     from anndata import AnnData
 
+SHIFT = "networks.likelihood.composition_shift"
+
 
 def map_query(
     adata: AnnData,
@@ -36,11 +38,17 @@ def map_query(
     progress: bool = False,
     seed: int = 0,
 ) -> VAE:
-    """Extend a trained model by the batches of new cells.
+    r"""Extend a trained model by the batches of new cells.
 
-    The covariates of encoder and decoder get a column for each new batch, which starts at the mean of the known
-    batches' columns. These columns alone are trained, on the new batches' cells, to raise the evidence lower bound;
-    all other weights stay as they are, to the last bit, and so does what the model says of the cells that it knows.
+    All that depends on the batch gets a part for each new one, which starts at the mean of the known batches': columns
+    of the covariates in encoder and decoder, dispersions by batch. A count likelihood gets besides a shift of each
+    gene in each new batch (``gene_shift``), as a decoder can express only such effects as it has learned. A latent
+    library size takes the moments of the new cells'. These parts alone are trained, on the new batches' cells, to raise
+
+    .. math:: \sum_i \mathrm{ELBO}(x_i) + \sum_{b, g} \log N(\delta_{bg}; 0, 1)
+
+    with the shifts delta (natural logarithm). All other weights stay as they are, to the last bit, and so does what the
+    model says of the cells that it knows.
 
     Parameters
     ----------
@@ -65,7 +73,7 @@ def map_query(
     -------
     VAE
         A new model, in evaluation mode, which knows the old and the new batches: for all functions of
-        ``vaekit.analysis``.
+        ``vaekit.analysis``, and for :func:`vaekit.save`.
 
     Raises
     ------
@@ -76,6 +84,9 @@ def map_query(
 
     Notes
     -----
+    What all new cells share is taken for their batch's. So new cells should be of several types, of which the reference
+    has some: of a single type, the effects of type and batch cannot be told apart.
+
     Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning.
     """
     if max_epochs < 1 or batch_size < 1 or not learning_rate > 0:
@@ -109,7 +120,7 @@ def map_query(
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
         made, new = _widened(model, len(known), len(added))
-        _start_library_sizes(made, dataset, rows, len(known))
+        _start_library_sizes(made, dataset, rows, len(known) + len(added))
         _train(made, new, dataset, rows, max_epochs, learning_rate, batch_size, progress)
     made.reference = extended
     return made.eval()
@@ -119,6 +130,9 @@ def _widened(model: VAE, known: int, added: int) -> tuple[VAE, dict[str, Tensor]
     """Return a copy of the model with more batches, and which elements of its parameters are new (bool masks)."""
     arguments = {key: value for key, value in model.hparams.items() if key != "_class_path"}
     arguments["covariates"] = model.covariates + added
+    if model.networks.likelihood.scaled:
+        likelihood = arguments["likelihood"]
+        arguments["likelihood"] = {**likelihood, "init_args": {**likelihood["init_args"], "gene_shift": True}}
     made = from_config({"class_path": model.hparams["_class_path"], "init_args": arguments})
     state, new = made.state_dict(), {}
     others = model.covariates - known  # the columns after the batches'
@@ -134,17 +148,18 @@ def _widened(model: VAE, known: int, added: int) -> tuple[VAE, dict[str, Tensor]
         state[name] = torch.cat(parts, axis)
         new[name] = torch.zeros(state[name].shape, dtype=torch.bool, device=old.device)
         new[name].narrow(axis, place, added).fill_(True)
+    if SHIFT in state and SHIFT not in model.state_dict():  # no shifts of the known batches: they stay 0
+        new[SHIFT] = torch.zeros(state[SHIFT].shape, dtype=torch.bool, device=model.device)
+        new[SHIFT][known : known + added] = True
     made.load_state_dict(state)
     return made.eval().to(model.device), new
 
 
 @torch.no_grad()
-def _start_library_sizes(model: VAE, dataset: CountDataset, rows: Tensor, known: int) -> None:
+def _start_library_sizes(model: VAE, dataset: CountDataset, rows: Tensor, batches: int) -> None:
     """Give a latent library size the moments of the new batches' log size factors."""
-    cells = dataset.__getitems__(rows)
-    assert cells.covariates is not None  # there are batches
-    assert cells.size_factor is not None
-    batch, log_size = cells.covariates.argmax(1), cells.size_factor.log().flatten()
+    assert dataset.covariates is not None  # there are batches
+    batch, log_size = dataset.covariates[rows, :batches].argmax(1), dataset.size_factor[rows].log().flatten()
     for latent in model.latents.values():
         if isinstance(latent, LibrarySize):
             for number in batch.unique().tolist():
@@ -164,10 +179,11 @@ def _train(
     batch_size: int,
     progress: bool,
 ) -> None:
-    """Raise the bound by the new elements alone."""
+    """Raise the bound, and the shifts' prior density, by the new elements alone."""
     from tqdm.auto import tqdm
 
     parameters = dict(model.named_parameters())
+    shift = parameters.get(SHIFT)
     trained = {name: parameters[name] for name in new if name in parameters}  # a buffer is not trained
     model.requires_grad_(False)
     for parameter in trained.values():
@@ -177,7 +193,10 @@ def _train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for part in tqdm(_shuffled(rows, max_epochs, batch_size), "mapping", steps, unit="step", disable=not progress):
         optimizer.zero_grad()
-        model.bound(dataset.__getitems__(part).to(model.device)).total.mean().backward()
+        loss = model.bound(dataset.__getitems__(part).to(model.device)).total.mean()
+        if shift is not None:
+            loss = loss + (shift * new[SHIFT]).square().sum() / (2 * len(rows))
+        loss.backward()
         for name, parameter in trained.items():
             assert parameter.grad is not None
             parameter.grad.mul_(new[name])  # Adam moves nothing that never had a gradient: the rest keeps its bits

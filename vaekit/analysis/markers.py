@@ -159,7 +159,7 @@ def _scale(model: VAE, latent: str, variable: int, state: int, usage: dict[str, 
     """Return the mean composition at a state of one variable, float64 ``[genes]``."""
     networks, count = model.networks, len(cells.x)
     values: dict[str, Tensor] = {}
-    for name in sorted(model.latents, key=lambda name: model.latents[name].parent is not None):  # parents first
+    for name in networks.order:
         if model.latents[name].technical:
             continue
         if name != latent:

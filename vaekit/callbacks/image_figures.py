@@ -53,7 +53,7 @@ def reconstructions(model: Any, data: Any) -> Figure:
     batch = next(iter(data.dataloader("test", batch_size=COLUMNS))).to(model.device)
     was_training = model.training
     model.eval()
-    values = {name: q.sample() for name, q in model.posteriors(batch).items()}
+    values = {name: value.squeeze(0) for name, value in model.draw(batch, 1).items()}
     means = model.networks.observation(values, batch).mean
     model.train(was_training)
     shape = tuple(data.image_shape)

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from vaekit.atomic import written
 from vaekit.callbacks.image_figures import image_figures
 from vaekit.diagnostics import codes_of, latent_use, plots, posterior_summaries
 from vaekit.diagnostics.latents import ACTIVE_VARIANCE
@@ -82,7 +83,8 @@ class Pictures(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in self.figures(model, data, umap).items():
             path = folder / f"{name}.png"
-            figure.savefig(path, dpi=130)
+            with written(path) as temporary:
+                figure.savefig(temporary, dpi=130, format="png")
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_image(key=f"figures/{name}", images=[str(path)])

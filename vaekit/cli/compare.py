@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaekit.atomic import written
 from vaekit.cli.estimator_names import estimator_config, with_defaults
 from vaekit.cli.image_output import picture_path
 from vaekit.cli.output import quiet
+from vaekit.cli.run_folder import make_folder
 from vaekit.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         usage="vaekit compare --config X.yaml --estimators A B C [--seeds 0 1 2] [--latent NAME] [-o FOLDER] "
         "[--KEY VALUE ...]",
         description="Train one configuration with several gradient estimators and seeds, one after another on this "
-        "machine, and print the validation bound of each with its 95 %% confidence interval over the seeds, and the "
+        "machine, and print the validation bound of each with its 95 % confidence interval over the seeds, and the "
         "time of a training step; compare.csv holds the curves, compare.png draws the bound against steps and against "
         "training time. An estimator is a name or a call with named arguments, such as "
         '"ScoreFunction(num_samples=2, baseline=LeaveOneOut())". Any key of the configuration can be set, as for fit.',
@@ -67,7 +69,7 @@ def run(arguments: list[str]) -> None:
     first = _built(common)
     key = estimator_key(first, options.latent)
     folder = Path(options.output or first.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     picture = picture_path(None, False, folder, "compare")
     choices = {text: [f"--{key}", json.dumps(with_defaults(config))] for text, config in estimators.items()}
     for choice in choices.values():  # what does not fit is told before anything is trained
@@ -149,13 +151,14 @@ def write(runs: Runs, seeds: list[int], picture: Path) -> None:
     """Write the curves as a table, and draw them."""
     from vaekit.diagnostics import plots
 
-    with picture.with_suffix(".csv").open("w", newline="") as file:
+    with written(picture.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["estimator", "seed", "step", "seconds", "elbo"])
         for text, curves in runs.items():
             for seed, points in zip(seeds, curves, strict=True):
                 writer.writerows([text, seed, *point] for point in points)
-    plots.bound_curves(runs).savefig(picture, dpi=130)
+    with written(picture) as temporary:
+        plots.bound_curves(runs).savefig(temporary, dpi=130, format="png")
 
 
 def summary(runs: Runs) -> list[dict[str, Any]]:

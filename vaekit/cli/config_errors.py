@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytorch_lightning as pl
 
+from vaekit.class_paths import check
 from vaekit.component import Component
 from vaekit.exceptions import ConfigError, VaekitError, nearest
 
@@ -52,6 +53,8 @@ def shorten(text: str, command: str = "fit") -> str:
     """
     if "Problems parsing config" in text:  # YAML's own account of it, place and all
         return " ".join(text.split())
+    if match := re.search(r"Importing '([^']+)' is not allowed", text):
+        return _denied(match[1], ".".join(re.findall(r'Parser key "([^"]+)"', text)))
     keys: list[str] = []
     owner: str | None = None
     given = re.search(r"Given value: (.*)", text)
@@ -86,6 +89,16 @@ def _tell(line: str, key: str, owner: str | None, given: str) -> str:
     if match := re.search(r"unrecognized arguments: (\S+)", line):
         return f"there is no argument {match[1]!r}; keys are set by --model.KEY, --data.KEY, --trainer.KEY"
     return where + line
+
+
+def _denied(path: str, key: str) -> str:
+    """Return the message for a class path that was not followed."""
+    try:
+        check(path, key)
+    except ConfigError as error:
+        return str(error)
+    # allowed by its name, but what it leads to is defined elsewhere
+    return f"{key}: class path {path!r} leads to what is defined outside the packages that are allowed"
 
 
 def _unknown_key(option: str, where: str, owner: str | None) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable
 from pathlib import Path
 
+from vaekit.atomic import written
 from vaekit.cli.cells import cells_of
 from vaekit.cli.embed import check_output
 from vaekit.cli.output import quiet
@@ -29,12 +28,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--group1", metavar="A", required=True, help="first group")
     made.add_argument("--group2", metavar="B", help="second group; without it, all other cells")
     made.add_argument("-o", "--output", metavar="TABLE.csv", required=True, help="file to write")
-    made.add_argument("--delta", type=float, default=0.25, help="log2 fold change that is of no interest (0.25)")
+    made.add_argument(
+        "--delta", type=float, metavar="LFC", default=0.25, help="log2 fold change that is of no interest (0.25)"
+    )
     made.add_argument("--fdr", type=float, default=0.05, help="expected share of false discoveries (0.05)")
     made.add_argument("--num_samples", type=int, default=2, metavar="N", help="draws of the latents a cell (2)")
-    made.add_argument("--seed", type=int, default=0, help="of the draws (0)")
-    made.add_argument("--layer", help="layer with the counts ('raw' for .raw, 'X' for .X); default: as in training")
-    made.add_argument("--batch_key", help="column of obs with the batch; default: as in training")
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (0)")
+    made.add_argument(
+        "--layer", metavar="NAME", help="layer with the counts ('raw' for .raw, 'X' for .X); default: as in training"
+    )
+    made.add_argument("--batch_key", metavar="COL", help="column of obs with the batch; default: as in training")
     made.add_argument("--overwrite", action="store_true", help="replace table and plot if they exist")
     return made
 
@@ -69,29 +72,13 @@ def run(arguments: list[str]) -> None:
         progress=True,
         seed=options.seed,
     )
-    _write(table_file, lambda file: table.to_csv(file))
-    _write(plot_file, lambda file: plot_volcano(table).savefig(file, dpi=150, format="png"))
+    with written(table_file) as file:
+        table.to_csv(file)
+    with written(plot_file) as file:
+        plot_volcano(table).savefig(file, dpi=150, format="png")
     decision = f"is_de_fdr_{options.fdr}"
     print(table[["proba_de", "lfc_median", "raw_mean1", "raw_mean2", decision]].head(SHOWN).to_string())
     comparison = table["comparison"].iloc[0]
     print(
         f"wrote {table_file} and {plot_file}: {comparison}, {int(table[decision].sum())} of {len(table)} genes called"
     )
-
-
-def _write(output: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under a temporary name and rename it, so that no half-written file is left.
-
-    Raises
-    ------
-    DataError
-        If it cannot be written, on a full disk say.
-    """
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        write(temporary)
-        os.replace(temporary, output)
-    except OSError as error:
-        raise DataError(f"{output} could not be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

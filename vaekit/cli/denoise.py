@@ -28,11 +28,13 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         help="batch that all cells are taken to come from; repeated: the mean over several; default: each cell's own",
     )
-    made.add_argument("--library_size", default="10000", help="sum over genes, or 'observed' (10000)")
+    made.add_argument("--library_size", metavar="N", default="10000", help="sum over genes, or 'observed' (10000)")
     made.add_argument("--num_samples", type=int, default=1, metavar="N", help="draws of the latents a cell (1)")
-    made.add_argument("--seed", type=int, default=0, help="of the draws (0)")
-    made.add_argument("--layer", help="layer with the counts ('raw' for .raw, 'X' for .X); default: as in training")
-    made.add_argument("--batch_key", help="column of obs with the batch; default: as in training")
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (0)")
+    made.add_argument(
+        "--layer", metavar="NAME", help="layer with the counts ('raw' for .raw, 'X' for .X); default: as in training"
+    )
+    made.add_argument("--batch_key", metavar="COL", help="column of obs with the batch; default: as in training")
     made.add_argument("--overwrite", action="store_true", help="replace OUT.h5ad if it exists")
     return made
 

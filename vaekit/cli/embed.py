@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
+from vaekit.atomic import written
 from vaekit.cli.output import quiet
 from vaekit.exceptions import CheckpointError, DataError
 
@@ -80,15 +80,8 @@ def write_atomically(adata: object, output: Path) -> None:
 
     Raises
     ------
-    DataError
+    OutputError
         If it cannot be written, on a full disk say.
     """
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
+    with written(output) as temporary:
         adata.write_h5ad(temporary)  # type: ignore[attr-defined]
-        os.replace(temporary, output)
-    except OSError as error:
-        raise DataError(f"{output} could not be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-        sys.stdout.flush()

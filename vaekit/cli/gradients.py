@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaekit.atomic import written
 from vaekit.cli.output import quiet
 from vaekit.exceptions import DataError
 
@@ -84,11 +85,13 @@ def run(arguments: list[str]) -> None:
         for label, why in left_out.items():
             print(textwrap.shorten(f"left out: {label}: {why}", 160, placeholder="..."))
         figure = plot_gradient_report(report, title)
-        figure.savefig(folder / f"{stem}_{name}.png", dpi=130)
+        with written(folder / f"{stem}_{name}.png") as temporary:
+            figure.savefig(temporary, dpi=130, format="png")
         report.insert(0, "latent", name)
         reports.append(report)
         log(cli.trainer.loggers, name, report, folder / f"{stem}_{name}.png")
-    pd.concat(reports).to_csv(folder / f"{stem}.csv", index=False)
+    with written(folder / f"{stem}.csv") as temporary:
+        pd.concat(reports).to_csv(temporary, index=False)
     print(f"\nwrote {folder}: {stem}.csv, {', '.join(f'{stem}_{name}.png' for name in names)}")
     for line in filter(None, map(closing_line, cli.trainer.loggers)):
         print(line)

@@ -20,13 +20,15 @@ import vaekit.likelihoods
 import vaekit.models
 import vaekit.networks
 import vaekit.objectives  # noqa: F401  (imported, classes can be named without their package)
-from vaekit.callbacks import Collapse, Pictures, RunCheckpoint, TrainingProgress
+from vaekit.atomic import written
+from vaekit.callbacks import ClippedSteps, Collapse, FiniteLoss, Pictures, RunCheckpoint, TrainingProgress
 from vaekit.cli.config_errors import explain
 from vaekit.cli.logger import closing_line, wandb_logger
 from vaekit.cli.output import quiet
-from vaekit.cli.run_folder import prepare
+from vaekit.cli.raw_config import check_arguments, check_parsed
+from vaekit.cli.run_folder import make_folder, prepare
 from vaekit.data.base import ResidentData
-from vaekit.exceptions import ConfigError
+from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
 
@@ -40,7 +42,8 @@ class RunConfig(SaveConfigCallback):
         """Write ``config.yaml`` (Lightning's hook, on the first rank only)."""
         text = self.parser.dump(self.config, skip_none=False)
         if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            (Path(trainer.default_root_dir) / self.config_filename).write_text(text)
+            with written(Path(trainer.default_root_dir) / self.config_filename) as temporary:
+                temporary.write_text(text)
         data = trainer.datamodule  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             logger.log_hyperparams(
@@ -62,8 +65,9 @@ class VaekitCLI(LightningCLI):
         """Leave the configuration as it was given: Lightning's own would silently prefer the checkpoint's."""
 
     def before_instantiate_classes(self) -> None:
-        """Prepare the run's folder and everything that lives in it, before data are read."""
+        """Refuse what is no class, and prepare the run's folder and everything in it, before data are read."""
         config = self.config[self.subcommand]
+        check_parsed(config)
         trainer = config.trainer
         self.folder = Path(trainer.default_root_dir or "runs/vaekit")
         trainer.default_root_dir = str(self.folder)
@@ -75,13 +79,19 @@ class VaekitCLI(LightningCLI):
             config.ckpt_path = str(self.folder / "last.ckpt")
         if config.get("ckpt_path") is not None:
             read_checkpoint(config.ckpt_path)  # a foreign or truncated one is refused before data are read
+            if Path(config.ckpt_path).is_dir():
+                raise CheckpointError(
+                    f"{config.ckpt_path} is what vaekit export wrote: weights alone, for evaluate, embed and "
+                    f"vaekit.load; {self.subcommand} needs the checkpoint itself"
+                )
+            config.weights_only = True  # whatever a configuration says
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Return the trainer, with Weights & Biases where no logger was asked for."""
         config = self.config[self.subcommand].trainer
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         given = given if isinstance(given, list) else [given]
-        own = [RunCheckpoint(), Pictures(), Collapse()] + [TrainingProgress()] * (
+        own = [FiniteLoss(), ClippedSteps(), RunCheckpoint(), Pictures(), Collapse()] + [TrainingProgress()] * (
             config.enable_progress_bar is not False
         )
         kwargs["callbacks"] = given + [c for c in own if not any(isinstance(g, type(c)) for g in given)]
@@ -91,6 +101,18 @@ class VaekitCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise ConfigError(f"the trainer cannot be set up so: {error}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it, and say after Ctrl-C what is there to go on from."""
+        try:
+            super()._run_subcommand(subcommand)
+        except SystemExit:  # what Lightning makes of it
+            if not self.trainer.interrupted:
+                raise
+            last = self.folder / "last.ckpt"
+            if subcommand == "fit" and last.is_file():
+                print(f"training was interrupted; {last} is whole: go on with --ckpt_path last", file=sys.stderr)
+            raise KeyboardInterrupt from None
 
     def before_fit(self) -> None:
         """Refuse what cannot end well, move an earlier run aside, and say what is about to be trained."""
@@ -103,7 +125,7 @@ class VaekitCLI(LightningCLI):
                 print(f"the earlier run in {self.folder} is now in {aside}", file=sys.stderr)
         print(self.datamodule.description, file=sys.stderr)
         for name, latent in self.model.latents.items():
-            parent = f", parent {latent.parent}" if latent.parent else ""
+            parent = f", given {', '.join(latent.parents)}" if latent.parents else ""
             print(
                 f"latent {name}: {type(latent).__name__}, estimator {type(latent.estimator).__name__}{parent}",
                 file=sys.stderr,
@@ -111,8 +133,6 @@ class VaekitCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say what was written."""
-        if self.trainer.interrupted:
-            print("training was interrupted; the last checkpoint is kept", file=sys.stderr)
         for line in filter(None, map(closing_line, self.trainer.loggers)):
             print(line)
         written = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.folder / n).exists()]
@@ -122,9 +142,10 @@ class VaekitCLI(LightningCLI):
         """Write each latent's posterior means or probabilities of all rows to ``predictions.pt``."""
         batches = self.trainer.predict(model, **kwargs)
         latents = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}  # type: ignore[index,union-attr]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         path = self.folder / "predictions.pt"
-        torch.save(latents, path)
+        with written(path) as temporary:
+            torch.save(latents, temporary)
         print(f"wrote {path}: " + ", ".join(f"{name} {list(value.shape)}" for name, value in latents.items()))
 
 
@@ -154,8 +175,9 @@ def command_line(arguments: list[str], kind: type[VaekitCLI] = VaekitCLI) -> Vae
     Raises
     ------
     ConfigError
-        If the configuration names a class, key or value that does not exist.
+        If the configuration names a class, key or value that does not exist, or that is not allowed.
     """
+    check_arguments(arguments)
     trainer_defaults = {
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,

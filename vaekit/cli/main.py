@@ -6,7 +6,8 @@ import os
 import sys
 from importlib import import_module
 
-from vaekit.exceptions import VaekitError, nearest
+from vaekit.class_paths import trust
+from vaekit.exceptions import ConfigError, VaekitError, nearest
 
 HELP = """\
 usage: vaekit COMMAND [ARGUMENTS]
@@ -29,8 +30,12 @@ with a trained model:
   denoise    write expected expression into an .h5ad file     vaekit denoise RUN/last.ckpt DATA.h5ad -o OUT.h5ad
   gradients  bias, variance and time of every gradient estimator that fits each latent
              vaekit gradients --config configs/pbmc_mixed.yaml --ckpt RUN/last.ckpt
+  export     safetensors and JSON, which hold no code     vaekit export RUN/last.ckpt -o FOLDER
   sample     pictures from the prior, or of each category     vaekit sample RUN/last.ckpt --category y
   traverse   what each unit of a Gaussian latent does to a picture     vaekit traverse RUN/last.ckpt
+
+--trust PACKAGE (with any command, repeatable) lets configurations and checkpoints name classes of that package too;
+without it, only those of vaekit, torch and pytorch_lightning are loaded.
 
 vaekit COMMAND --help tells the arguments of a command; vaekit --version the version.
 """
@@ -44,6 +49,7 @@ COMMANDS = {
     "embed": "vaekit.cli.embed",
     "de": "vaekit.cli.de",
     "denoise": "vaekit.cli.denoise",
+    "export": "vaekit.cli.export",
     "gradients": "vaekit.cli.gradients",
     "sample": "vaekit.cli.sample",
     "traverse": "vaekit.cli.traverse",
@@ -70,14 +76,42 @@ def main(arguments: list[str] | None = None) -> int:
     # threads that wait for each other; OMP_NUM_THREADS says otherwise.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
+        arguments, packages = split_trust(arguments)
+        trust(packages)
         import_module(COMMANDS[command]).run(arguments)
     except VaekitError as error:
+        print(f"vaekit {command}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # such as a logger's full disk
         print(f"vaekit {command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"vaekit {command}: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def split_trust(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without ``--trust``, and the packages that it names.
+
+    Examples
+    --------
+    >>> split_trust(["embed", "--trust", "mine", "a.ckpt", "--trust=ours"])
+    (['embed', 'a.ckpt'], ['mine', 'ours'])
+    """
+    kept: list[str] = []
+    packages: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, equals, value = argument.partition("=")
+        if name != "--trust":
+            kept.append(argument)
+            continue
+        value = value if equals else next(waiting, "")
+        if not value or value.startswith("-"):
+            raise ConfigError("--trust has no value: name a package, such as --trust mypackage")
+        packages.append(value)
+    return kept, packages
 
 
 if __name__ == "__main__":

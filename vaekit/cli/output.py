@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
+from typing import Any
 
 
 def quiet() -> None:
@@ -32,5 +34,12 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    before = sys.unraisablehook
+
+    def but_for_hdf5(unraisable: Any) -> None:
+        if "h5py" not in f"{unraisable.object} {unraisable.err_msg}":
+            before(unraisable)
+
+    sys.unraisablehook = but_for_hdf5  # a file that could not be written: told once, and not again by each of its parts
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):
         logging.getLogger(name).setLevel(logging.WARNING)

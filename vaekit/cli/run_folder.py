@@ -10,6 +10,22 @@ from vaekit.exceptions import ConfigError
 OWN = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs")
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the run's folder {folder} (trainer.default_root_dir) cannot be made: {error}") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"the run's folder {folder} (trainer.default_root_dir) cannot be written to")
+
+
 def prepare(folder: Path) -> Path | None:
     """Make the folder, and move an earlier run in it aside to ``earlier/NUMBER``.
 
@@ -23,12 +39,7 @@ def prepare(folder: Path) -> Path | None:
     ConfigError
         If the folder cannot be made or written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"the run's folder {folder} (trainer.default_root_dir) cannot be made: {error}") from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"the run's folder {folder} (trainer.default_root_dir) cannot be written to")
+    make_folder(folder)
     found = [folder / name for name in OWN if (folder / name).exists()]
     if not found:
         return None

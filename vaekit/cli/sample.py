@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vaekit.atomic import written
 from vaekit.cli.image_output import image_shape, picture_path
 from vaekit.cli.output import quiet
 from vaekit.exceptions import DataError
@@ -47,5 +48,6 @@ def run(arguments: list[str]) -> None:
         figure = image_figures.samples(model, shape, options.count or 8 * image_figures.COLUMNS)
     else:
         figure = image_figures.categories(model, options.category, shape, options.count or image_figures.COLUMNS)
-    figure.savefig(path, dpi=130)
+    with written(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
     print(f"wrote {path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vaekit.atomic import written
 from vaekit.cli.image_output import image_shape, picture_path
 from vaekit.cli.output import quiet
 from vaekit.exceptions import CheckpointError, DataError
@@ -53,5 +54,6 @@ def run(arguments: list[str]) -> None:
         raise DataError(f"--image is {options.image}; there are {len(rows)} test images, counted from 0")
     batch = data.dataset.__getitems__(rows[options.image : options.image + 1])
     figure = image_figures.traversals(model, name, batch, shape, options.steps, options.span)
-    figure.savefig(path, dpi=130)
+    with written(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
     print(f"wrote {path}: {model.latents[name].size} units of {name}")

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from vaekit.batch import Batch, Moments
 from vaekit.component import Component
-from vaekit.data.dataset import ResidentDataset, Rows, WholeBatches, as_is
+from vaekit.data.dataset import ResidentDataset, ResumableLoader, Rows, WholeBatches, as_is
 from vaekit.data.splits import SPLITS, check_fractions
 from vaekit.exceptions import DataError, nearest
 
@@ -193,7 +193,7 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
             dataset = Rows(dataset, self.split_indices[split])
         order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
         batches = WholeBatches(order, batch_size or self.batch_size, drop_last=False)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=as_is)
+        return ResumableLoader(dataset, batch_sampler=batches, collate_fn=as_is)
 
     def train_dataloader(self) -> DataLoader:
         """Training rows, each once an epoch, in random order."""

@@ -14,6 +14,8 @@ from vaekit.exceptions import DataError, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
+LISTED = 20  # unknown names in a message
+
 
 class Column(NamedTuple):
     """A categorical column.
@@ -104,9 +106,11 @@ def read_groups(
         return column
     if unknown := [name for name in column.categories if name not in reference]:
         plural = "batches" if what == "batch" else f"{what}s"
+        more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
+        help_ = "; vaekit.analysis.map_query extends a model by new batches" if what == "batch" else ""
         raise DataError(
             f"{argument}={key!r}: {source} has {plural} that the checkpoint does not know: "
-            f"{', '.join(map(repr, unknown[:5]))}; it knows {', '.join(map(repr, reference))}"
+            f"{', '.join(map(repr, unknown[:LISTED]))}{more}; it knows {', '.join(map(repr, reference))}{help_}"
         )
     return column.recode(reference)
 

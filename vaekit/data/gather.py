@@ -6,7 +6,7 @@ from vaekit.compiled import compiled
 
 
 @compiled()
-def gather(starts, genes, values, rows, x, cell, gene):  # type: ignore[no-untyped-def]  # numba infers the types
+def gather(starts, genes, values, rows, x, cell, gene):
     """Write some rows of a CSR matrix, and where their non-zero entries are.
 
     Parameters

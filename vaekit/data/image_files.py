@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 # names under which an .npz file has its training and its test images, with the names of their labels
 ARRAYS = ((("images", "labels"),), (("x_train", "y_train"), ("x_test", "y_test")), (("train", "train_labels"),
           ("test", "test_labels")))  # fmt: skip
+MAX_BYTES = 2**32  # of all arrays of an .npz file together: some kilobytes of it can be inflated to terabytes
 
 
 def read_pictures(folder: Path, size: int | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -63,8 +65,8 @@ def read_pictures(folder: Path, size: int | None) -> tuple[np.ndarray, np.ndarra
         try:
             with Image.open(path) as opened:
                 picture = opened.convert("L" if opened.mode in ("1", "L", "LA") else "RGB")
-        except OSError as error:
-            raise DataError(f"{path} cannot be read as a picture ({error})") from error
+        except Exception as error:  # Pillow raises whatever the foreign content leads to; too many pixels are one case
+            raise DataError(f"{path} cannot be read as a picture ({type(error).__name__}: {error})") from error
         pictures.append(picture if size is None else ImageOps.fit(picture, (size, size)))
     _check_sizes(pictures, files)
     mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"
@@ -105,13 +107,17 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str], int | None]
     Raises
     ------
     DataError
-        If the file cannot be read, has other names, or its arrays have other shapes or values.
+        If the file cannot be read, is larger than 4 GiB once inflated, holds objects, has other names, or its arrays
+        have other shapes or values.
     """
     try:
+        _check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as an .npz file ({error})") from error
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise whatever the foreign content leads to
+        raise DataError(f"{path} cannot be read as an .npz file ({type(error).__name__}: {error})") from error
     names = next((group for group in ARRAYS if all(image in arrays for image, _ in group)), None)
     if names is None:
         raise DataError(
@@ -131,6 +137,37 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str], int | None]
         raise DataError(f"{path}: {len(pixels)} images and {len(labels)} labels do not match")
     found, codes = np.unique(labels, return_inverse=True)
     return pixels, codes.astype(np.int64), [str(name) for name in found], num_train
+
+
+def _check_archive(path: Path) -> None:
+    """Check what the arrays of an .npz file say of themselves, before any of them is inflated.
+
+    Raises
+    ------
+    DataError
+        If they are larger than :data:`MAX_BYTES` together, one claims more values than the file has bytes for, or one
+        holds objects, which only pickle could read.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        total = sum(member.file_size for member in members)
+        if total > MAX_BYTES:
+            raise DataError(
+                f"{path}: its {len(members)} arrays take {total} bytes once inflated, and {path.stat().st_size} in the "
+                f"file; at most {MAX_BYTES} (4 GiB) are read: give the images as a folder of pictures"
+            )
+        for member in members:
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            if dtype.hasobject:
+                raise DataError(f"{path}, {member.filename}: holds Python objects (pickled), numbers are needed")
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise DataError(
+                    f"{path}, {member.filename}: claims the shape {list(shape)} of {dtype}, and has "
+                    f"{member.file_size} bytes"
+                )
 
 
 def channels_first(pixels: np.ndarray, path: Path) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import shutil
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+MAX_BYTES = 2**30  # of a file of them: a few kilobytes can be inflated to terabytes
 TORCHVISION_CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 
 
@@ -137,8 +138,11 @@ def _unpack(folder: Path) -> None:
         part = plain.with_suffix(".part")
         try:
             with gzip.open(packed, "rb") as source, part.open("wb") as target:
-                shutil.copyfileobj(source, target)
-        except (OSError, EOFError) as error:
+                while block := source.read(2**20):
+                    target.write(block)
+                    if target.tell() > MAX_BYTES:
+                        raise OSError(f"it holds more than {MAX_BYTES} bytes, where MNIST has 47 million")
+        except (OSError, EOFError, zlib.error) as error:
             part.unlink(missing_ok=True)
             raise DataError(f"{packed} cannot be unpacked ({error}); delete it to download it again") from error
         part.replace(plain)  # in one step: an interrupted run leaves no half file under the final name

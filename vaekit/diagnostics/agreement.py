@@ -34,7 +34,8 @@ def agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> A
     """Compare clusters with labels, over the observations whose label is known.
 
     The clusters are the most probable category of the first latent that is a single categorical variable. For a
-    model without one they are k-means clusters of the latents, as many as there are labels (seed 0).
+    model without one they are k-means clusters of the latents, as many as there are labels (seed 0); a library size is
+    none of these.
 
     Parameters
     ----------
@@ -63,7 +64,8 @@ def agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> A
     else:
         from sklearn.cluster import KMeans
 
-        points = torch.cat(list(summaries.values()), -1).numpy()
+        seen = [summaries[name] for name, latent in model.latents.items() if not latent.technical]
+        points = torch.cat(seen, -1).numpy()
         clusters, what = KMeans(count, n_init=10, random_state=0).fit_predict(points), f"k-means with {count} clusters"
     ari = adjusted_rand_score(labels[known], clusters[known])
     nmi = normalized_mutual_info_score(labels[known], clusters[known])

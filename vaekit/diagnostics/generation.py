@@ -7,11 +7,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vaekit.batch import Batch
 from vaekit.exceptions import VaekitError
-from vaekit.latents import Categorical, Gaussian, Latent
+from vaekit.latents import Categorical, Gaussian
 from vaekit.models import VAE
 
 
@@ -46,7 +45,7 @@ def sample_prior(model: VAE, count: int, given: Mapping[str, Tensor] | None = No
     """
     values, like = dict(given or {}), torch.zeros(count, model.features, device=model.device)
     with _evaluation(model):
-        for name in sorted(model.latents, key=lambda name: model.latents[name].parent is not None):
+        for name in model.networks.order:
             if name not in values:
                 prior = model.networks.prior(name, values, like)
                 values[name] = prior.sample(torch.Size([count]) if not prior.batch_shape else torch.Size())
@@ -79,7 +78,8 @@ def gaussian_latents(model: VAE) -> list[str]:
 def category_means(model: VAE, name: str, count: int) -> Tensor:
     """Return the mean of p(x | z) at draws of each category, ``[categories, count, features]``.
 
-    The other latents come from their priors, given the category where they depend on it; each draw's noise is its own.
+    The other latents come from their priors, given the category where they depend on it, as if it had been chosen by
+    hand: a latent that the category depends on is drawn without a look at it. Each draw's noise is its own.
 
     Raises
     ------
@@ -95,17 +95,6 @@ def category_means(model: VAE, name: str, count: int) -> Tensor:
     one_hot = torch.eye(categories, device=model.device).repeat_interleave(count, 0).unsqueeze(1)
     values = sample_prior(model, categories * count, {name: one_hot})
     return decoded_mean(model, values).unflatten(0, (categories, count))
-
-
-def _most_probable(latent: Latent, q: Distribution) -> Tensor:
-    """Return the most probable codes ``[batch, *event]``, or the mean of a continuous latent."""
-    if not latent.discrete:
-        return q.mean
-    probabilities = latent.summary(q)
-    if isinstance(latent, Categorical):
-        probabilities = probabilities.unflatten(-1, latent.shape)
-        return torch.zeros_like(probabilities).scatter_(-1, probabilities.argmax(-1, keepdim=True), 1.0)
-    return (probabilities > 0.5).to(probabilities.dtype)
 
 
 def traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span: float = 3.0) -> tuple[Tensor, Tensor]:
@@ -150,7 +139,7 @@ def traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span: float 
     with _evaluation(model):
         values = {}
         for other, q in model.posteriors(batch).items():
-            values[other] = _most_probable(model.latents[other], q)
+            values[other] = model.latents[other].most_probable(q)
         prior = model.networks.prior(name, values, batch.x)
         units = model.latents[name].size
         start = values[name].expand(units, steps, units).clone()

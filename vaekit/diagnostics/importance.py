@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vaekit.batch import Batch
 from vaekit.estimators.discrete import num_states, states
@@ -62,7 +61,8 @@ def importance_sampled_log_likelihood(
 
     .. math:: \log \hat p(x) = \log \frac{1}{K} \sum_{k=1}^{K} \frac{\sum_y p(x, y, z_k)}{q(z_k | x)}
 
-    with K draws ``z_k`` of the latents, except those discrete ones ``y`` whose few states are summed exactly.
+    with K draws ``z_k`` of the latents, parents first, except those discrete ones ``y`` whose few states are summed
+    exactly: of latents whose posteriors depend on one another, all or none.
 
     Parameters
     ----------
@@ -99,14 +99,16 @@ def importance_sampled_log_likelihood(
 def _estimate(model: VAE, batch: Batch, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-likelihood, bound and effective sample size, each ``[batch]``."""
     batch = batch.to(model.device)
-    q = model.posteriors(batch)
-    summed = _summed(q)
+    networks = model.networks
+    h = networks.encode(batch)
+    sizes = {name: num_states(q) for name, q in networks.posteriors(h).items()}
+    summed = _summed(sizes, networks.groups)
     cells = len(batch.x)
-    inner = math.prod(num_states(q[name]) or 1 for name in summed if name in model.networks.seen_by_decoder)
+    inner = math.prod(sizes[name] or 1 for name in summed if name in networks.seen_by_decoder)
     chunk = max(1, CHUNK_ELEMENTS // (cells * model.features * inner))
     weights, bounds = [], []
     for start in range(0, num_samples, chunk):
-        weight, bound = _log_weights(model, batch, q, summed, min(chunk, num_samples - start))
+        weight, bound = _log_weights(model, batch, h, summed, min(chunk, num_samples - start))
         weights.append(weight)
         bounds.append(bound)
     log_weights = torch.cat(weights)  # [num_samples, batch]
@@ -115,41 +117,40 @@ def _estimate(model: VAE, batch: Batch, num_samples: int) -> tuple[Tensor, Tenso
     return log_likelihood, torch.cat(bounds).mean(0), ess
 
 
-def _summed(q: dict[str, Distribution]) -> list[str]:
-    """Return the discrete latents that are summed: as many as stay within the budget together."""
-    names, total = [], 1
-    for name, posterior in q.items():
-        count = num_states(posterior)
-        if count is not None and total * count <= SUMMED_STATES:
-            names.append(name)
+def _summed(sizes: Mapping[str, int | None], groups: Iterable[Sequence[str]]) -> list[str]:
+    """Return the latents that are summed: of groups that are all discrete, as many as stay within the budget."""
+    names: list[str] = []
+    total = 1
+    for group in groups:
+        count = math.prod(sizes[name] or SUMMED_STATES + 1 for name in group)
+        if total * count <= SUMMED_STATES:
+            names += group
             total *= count
     return names
 
 
-def _log_weights(
-    model: VAE, batch: Batch, q: dict[str, Distribution], summed: list[str], draws: int
-) -> tuple[Tensor, Tensor]:
+def _log_weights(model: VAE, batch: Batch, h: Tensor, summed: list[str], draws: int) -> tuple[Tensor, Tensor]:
     """Return the log importance weights and the bound's integrand, each ``[draws, batch]``."""
-    networks = model.networks
-    values, log_q_summed = {}, torch.zeros((), dtype=torch.float64, device=model.device)
-    log_q_sampled = torch.zeros(draws, len(batch.x), dtype=torch.float64, device=model.device)
-    depth = 1  # axes: [states of summed latents ..., draws, batch]
-    for name in summed:
-        every = states(q[name])
-        axes = (every.shape[0], *[1] * depth)
-        values[name] = every.reshape(*axes, *every.shape[1:])
-        log_q_summed = log_q_summed + q[name].log_prob(every).double().reshape(*axes, -1)
-        depth += 1
-    for name in q:
-        if name not in summed:
-            values[name] = q[name].sample(torch.Size([draws]))
-            log_q_sampled = log_q_sampled + q[name].log_prob(values[name]).double()
+    networks, cells = model.networks, len(batch.x)
+    values: dict[str, Tensor] = {}
+    log_q_summed = torch.zeros((), dtype=torch.float64, device=model.device)
+    log_q_sampled = torch.zeros(draws, cells, dtype=torch.float64, device=model.device)
+    depth = 0  # axes: [states of summed latents, the last first ..., draws, batch]
+    for name in networks.order:
+        q = networks.posterior(name, h, values)
+        if name in summed:
+            every = states(q.expand(torch.Size([1] * (depth + 2 - len(q.batch_shape))) + q.batch_shape))
+            values[name], depth = every, depth + 1
+            log_q_summed = log_q_summed + q.log_prob(every).double()
+        else:
+            values[name] = q.sample(torch.Size([draws] if len(q.batch_shape) == 1 else []))
+            log_q_sampled = log_q_sampled + q.log_prob(values[name]).double()
     joint = networks.log_likelihood(values, batch).double()
-    for name in q:
+    for name in networks.order:
         joint = joint + networks.prior(name, values, batch.x).log_prob(values[name]).double()
     if not summed:
         return joint - log_q_sampled, joint - log_q_sampled
-    axes_of_states = tuple(range(depth - 1))
+    axes_of_states = tuple(range(depth))
     shape = torch.broadcast_shapes(joint.shape, log_q_summed.shape, log_q_sampled.shape)
     joint, log_q_summed = joint.expand(shape), log_q_summed.expand(shape)
     integrand = torch.where(log_q_summed.exp() > 0, log_q_summed.exp() * (joint - log_q_summed), 0).sum(axes_of_states)

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from vaekit.batch import Batch
 from vaekit.diagnostics.gradient_catalogue import catalogue, is_unbiased
 from vaekit.diagnostics.gradient_measure import measure, quiet_random
-from vaekit.diagnostics.gradient_replicas import pull_back, replicate
+from vaekit.diagnostics.gradient_replicas import flatten, pull_back, replicate
 from vaekit.diagnostics.gradient_target import Target, bounded
 from vaekit.estimators import Enumerate, Estimator, LocalExpectation, Pathwise
 from vaekit.exceptions import EstimatorError, VaekitError
@@ -34,7 +34,8 @@ class ModelTarget(Target):
     """The training loss of a model on a batch, by the way of one latent's posterior.
 
     Gradients are those through that posterior, with respect to its head and the encoder: the part for which the
-    latent's estimator is responsible. The model is copied, and its dropout is off.
+    latent's estimator is responsible. The model is copied, and its dropout is off. Where posteriors depend on other
+    latents, each estimate is a backward pass of its own, as a latent's distribution is another one in each.
 
     Parameters
     ----------
@@ -63,11 +64,24 @@ class ModelTarget(Target):
 
     def gradients(self, estimators: Any, count: int) -> Tensor:
         """Return independent gradient estimates (see the base class)."""
+        latents = self.model.latents.values()
+        if any(latent.posterior_parents for latent in latents):
+            return torch.cat([self._one(estimators) for _ in range(count)])
         replicas = replicate(self.q[self.name], count)
         others = {n: _detached(q).expand(torch.Size([count, *q.batch_shape])) for n, q in self.q.items()}
-        total = self._bound({**others, self.name: replicas.q}, estimators, count).total.mean(-1)
+        q = {**others, self.name: replicas.q}
+        nodes = [Node(name, item, (), frozenset({name})) for name, item in q.items()]
+        h = self.h.detach().expand(count, *self.h.shape)
+        total = self._bound(nodes, h, estimators).total.mean(-1)
         found = torch.autograd.grad(total.sum(), replicas.leaves, allow_unused=True)
         return pull_back(replicas.sources, [None if g is None else g.unsqueeze(1) for g in found], self.params, count)
+
+    def _one(self, estimators: Any) -> Tensor:
+        """Return one estimate, ``[1, components]``: the encoder's features have a gradient in one posterior alone."""
+        networks, h = self.model.networks, self.h.detach()
+        nodes = [networks.node(name, self.h if name == self.name else h) for name in networks.order]
+        total = self._bound(nodes, h, estimators).total.mean()
+        return flatten(torch.autograd.grad(total, self.params, allow_unused=True, retain_graph=True), self.params)
 
     def once(self, estimators: Any) -> None:
         """Work out the gradient of a training step, with respect to all parameters (see the base class)."""
@@ -98,18 +112,15 @@ class ModelTarget(Target):
         """Tell whether an estimator of the latent is known to be unbiased for this objective."""
         return is_unbiased(estimator) or (estimator.stick_the_landing and self.model.objective.num_samples is None)
 
-    def _bound(self, q: Mapping[str, Distribution], estimators: Mapping[str, Estimator], count: int) -> Result:
+    def _bound(self, nodes: list[Node], h: Tensor, estimators: Mapping[str, Estimator]) -> Result:
         """Return the objective at given posteriors, as ``VAE.bound`` does."""
         networks, objective = self.model.networks, self.model.objective
         objective.check_estimators(estimators)
-        h = self.h.detach().expand(count, *self.h.shape)
-        nodes = [Node(name, item, (), frozenset({name})) for name, item in q.items()]
         drawn = objective.prepare(sample(nodes, estimators, num_samples=objective.num_samples, context=h))
         values = drawn.values
-        observation = networks.observation(values, self.batch)
-        reconstruction = Term(-observation.log_prob(self.batch.x).to(h.dtype), networks.seen_by_decoder)
+        reconstruction = Term(-networks.log_likelihood(values, self.batch), networks.seen_by_decoder)
         divergences = {
-            n: Divergence(networks.prior(n, values, h), latent.parent) for n, latent in self.model.latents.items()
+            n: Divergence(networks.prior(n, values, h), latent.parents) for n, latent in self.model.latents.items()
         }
         return objective.combine(drawn, reconstruction, divergences, self.kl_weight, True)
 

@@ -118,7 +118,7 @@ class Estimator(Component, nn.Module, ABC):
             costs of these rows are compared, and differ less so.
         """
 
-    def build(self, context_features: int, size: int) -> None:
+    def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
         """Make the layers of learned parts, once a model knows the sizes; here, nothing.
 
         Parameters
@@ -127,6 +127,8 @@ class Estimator(Component, nn.Module, ABC):
             Width of the context.
         size
             Number of values of the node's event, flattened.
+        ancestor_features
+            The same of the nodes that its distribution depends on, together.
         """
 
     def advance(self, progress: float) -> None:

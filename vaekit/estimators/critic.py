@@ -16,7 +16,7 @@ class Critic(Component, nn.Module):
     .. math:: V_k \approx E\Big[\sum_{t \in \text{terms that } k \text{ influences}} f_t \,\Big|\, x,
               z_{\text{ancestors of } k}\Big]
 
-    The prediction is standardised by the running mean and deviation of earlier costs, so that the network starts from
+    The prediction is standardised by the running mean and deviation of earlier costs; a vaekit network's starts from
     the moving average. It is trained by regression on the costs themselves, not on returns that hold predictions, by a
     term of value 0 in the expectation: calling ``backward`` on the expectation trains it, with no second loss.
 
@@ -57,10 +57,12 @@ class Critic(Component, nn.Module):
         self.head: nn.Module = nn.Identity()
 
     def build(self, features: int) -> None:
-        """Make the layers of a vaekit network, and its last one with a single output."""
+        """Make the layers of a vaekit network, and its last one with a single output, which is 0 at first."""
         build: Any = getattr(self.network, "build", None)
         if build is not None:
             self.head = nn.Linear(build(features), 1)
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, seen: Tensor) -> Tensor:
         """Return the prediction, ``[*rows, *batch]``, from what it sees; it has the gradient of the network alone."""

@@ -97,7 +97,7 @@ class MuProp(Estimator):
             correction = correction + (learning - learning.detach())
         return torch.cat([correction, correction.new_zeros(1, *correction.shape[1:])])
 
-    def build(self, context_features: int, size: int) -> None:
+    def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
         """Make the baseline's layers (see the base class)."""
         if self.baseline is not None:
             self.baseline.build(context_features)

@@ -73,7 +73,7 @@ class Relax(ConditionalEstimator):
         """Whether the control variate holds the relaxed cost, which must then be differentiable."""
         return self._relaxes
 
-    def build(self, context_features: int, size: int) -> None:
+    def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
         """Make the layers of a vaekit network, and its last one, at 0: it starts as REBAR (see the base class)."""
         build: Any = getattr(self.control_variate_network, "build", None)
         if build is not None:

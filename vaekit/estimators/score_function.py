@@ -124,12 +124,12 @@ class ScoreFunction(Estimator):
         score = log_prob(q, value)
         return Draw(value, uniform_weight(value, q, score.dtype), score, q, equal_weights=True)
 
-    def build(self, context_features: int, size: int) -> None:
+    def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
         """Make the layers of baseline and critic (see the base class)."""
         if self.baseline is not None:
             self.baseline.build(context_features)
         if self.critic is not None:
-            self.critic.build(context_features)
+            self.critic.build(context_features + ancestor_features)
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return ``(cost - baseline) * (log_prob - log_prob.detach())``, and the learned baseline's own loss."""

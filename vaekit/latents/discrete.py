@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,10 +15,18 @@ from vaekit.estimators import Estimator
 from vaekit.estimators.discrete import logits_of
 from vaekit.exceptions import ConfigError
 from vaekit.latents.base import Latent
+from vaekit.networks import MLP
 
 
 class Categorical(Latent):
-    """``variables`` one-hot variables of ``categories`` categories each, independent given the data.
+    r"""``variables`` one-hot variables of ``categories`` categories each, independent given the data.
+
+    With ``parents`` both posterior and prior are conditional on their values, each by a network of one layer: a level
+    of a sequence or tree, where the decoder sees the parents too. The KL divergence given the parents,
+
+    .. math:: \mathrm{KL}\big(q(z_t | x, z_{<t}) \,\|\, p(z_t | z_{<t})\big),
+
+    is analytic; what is left to chance are the parents' values in it.
 
     Parameters
     ----------
@@ -26,12 +35,29 @@ class Categorical(Latent):
     variables
         Number of variables.
     learned_prior
-        Whether the categories' prior probabilities are learned (cluster sizes differ) or uniform.
+        Whether the categories' prior probabilities are learned (cluster sizes differ) or uniform. Given parents they
+        are learned, uniform at first.
     estimator
         Gradient estimator; ``"auto"`` sums exactly up to 64 states, else takes the score function with
         leave-one-out.
+    parents
+        Names of the discrete latents that it depends on.
+
+    Examples
+    --------
+    Three kinds within each of two kinds:
+
+    >>> import torch
+    >>> latent = Categorical(3, parents=["kind"])
+    >>> _ = latent.build(in_features=8, parent_size=2)
+    >>> kind = torch.eye(2)[:, None].expand(2, 5, 2)  # both, of five observations
+    >>> latent.posterior(latent.join(torch.zeros(5, 8), kind)).batch_shape
+    torch.Size([2, 5])
+    >>> latent.prior(kind, kind).mean[0, 0]
+    tensor([[0.3333, 0.3333, 0.3333]])
     """
 
+    conditional = True
     discrete = True
     event_dims = 2
 
@@ -41,19 +67,26 @@ class Categorical(Latent):
         variables: int = 1,
         learned_prior: bool = False,
         estimator: Estimator | Literal["auto"] = "auto",
+        parents: Sequence[str] = (),
     ) -> None:
         if categories < 2 or variables < 1:
             raise ConfigError(
                 f"Categorical: {variables} variables of {categories} categories; at least 1 of 2 are needed"
             )
-        super().__init__(variables * categories, estimator)
+        super().__init__(variables * categories, estimator, parents)
         self.shape = (variables, categories)
         self.learned_prior = learned_prior
 
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
-        """Make the posterior head, and the prior's logits if they are learned (see the base class)."""
+        """Make the posterior head, and what the prior's logits come from (see the base class)."""
         self.head = nn.Linear(in_features, self.size)
-        if self.learned_prior:
+        if parent_size is not None:
+            network, last = MLP([in_features]), nn.Linear(in_features, self.size)
+            network.build(parent_size)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.prior_network = nn.Sequential(network, last)
+        elif self.learned_prior:
             self.prior_logits = nn.Parameter(torch.zeros(self.shape))
 
     def posterior(self, h: Tensor) -> Distribution:
@@ -63,12 +96,19 @@ class Categorical(Latent):
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return the prior of the categories (see the base class)."""
+        if parent is not None:
+            logits = self.prior_network(parent.to(like.dtype)).unflatten(-1, self.shape)
+            return Independent(OneHotCategorical(logits), 1)
         logits = self.prior_logits if self.learned_prior else like.new_zeros(self.shape)
         return Independent(OneHotCategorical(logits), 1)
 
     def summary(self, q: Distribution) -> Tensor:
         """Return the categories' probabilities, ``[batch, variables * categories]``."""
         return self.flatten(logits_of(q).softmax(-1))
+
+    def most_probable(self, q: Distribution) -> Tensor:
+        """Return the most probable codes (see the base class)."""
+        return q.mode
 
 
 class Bernoulli(Latent):
@@ -106,3 +146,7 @@ class Bernoulli(Latent):
     def summary(self, q: Distribution) -> Tensor:
         """Return the probabilities of a 1, ``[batch, dim]``."""
         return q.mean
+
+    def most_probable(self, q: Distribution) -> Tensor:
+        """Return the most probable bits (see the base class)."""
+        return (q.mean > 0.5).to(q.mean.dtype)  # torch's own mode is NaN at 1/2

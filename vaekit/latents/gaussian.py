@@ -46,7 +46,7 @@ class Gaussian(Latent):
     def __init__(self, dim: int, parent: str | None = None, estimator: Estimator | Literal["auto"] = "auto") -> None:
         if dim < 1:
             raise ConfigError(f"Gaussian: dim is {dim}, it must be at least 1")
-        super().__init__(dim, estimator, parent)
+        super().__init__(dim, estimator, () if parent is None else (parent,))
 
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
         """Make the posterior head, and the mixture's components (see the base class)."""

@@ -18,7 +18,7 @@ LOG_FACTORIALS = np.array([math.lgamma(x + 1) for x in range(1024)])
 
 
 @compiled()
-def evaluate(  # type: ignore[no-untyped-def]
+def evaluate(
     logits, top, size, theta, gate, starts, gene, count, value, d_logits, d_size, d_theta, d_gate, first, last
 ):
     """Work out the log-probability of cells ``first`` to ``last``, and its gradient.
@@ -63,7 +63,7 @@ def evaluate(  # type: ignore[no-untyped-def]
             _inflate(gate[i], zero, slope, kept, own, mixed)
             dense = _total(mixed)
         level = math.log(np.float64(size[i])) - np.float64(top[i]) - math.log(np.float64(norm))
-        total, cell = np.float64(dense), i % seen
+        total, cell = float(dense), i % seen
         if wanted:
             _dispersion_slopes(zero, own, len(gate) > 0, slope, d_theta[i])
             if len(gate):
@@ -76,7 +76,7 @@ def evaluate(  # type: ignore[no-untyped-def]
             else:
                 log_sum, slope_sum = sums(np.float64(x), np.float64(own_theta[j]))
             if x > SMALL:  # float32 would be wrong by x times its rounding
-                log1p = math.log1p(math.exp(log_mean) * np.float64(inverse[j]))
+                log1p = np.float64(math.log1p(math.exp(log_mean) * np.float64(inverse[j])))
             total += x * (log_mean - log1p) + log_sum
             if len(gate):
                 total += np.float64(zero[j]) + np.float64(logarithm(kept[j])) - np.float64(mixed[j])
@@ -92,19 +92,19 @@ def evaluate(  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=REORDER)
-def _reciprocals(theta, inverse):  # type: ignore[no-untyped-def]
+def _reciprocals(theta, inverse):
     for j in range(len(theta)):
         inverse[j] = f32(1) / theta[j]
 
 
 @compiled(fastmath=EXACT)
-def _exponentials(logits, top, out):  # type: ignore[no-untyped-def]
+def _exponentials(logits, top, out):
     for j in range(len(logits)):
         out[j] = exponential(logits[j] - top)
 
 
 @compiled(fastmath=EXACT)
-def _ratios(mean, scale, inverse, share, log1p):  # type: ignore[no-untyped-def]
+def _ratios(mean, scale, inverse, share, log1p):
     """Scale the means; write 1 / (1 + mean / theta) and log(1 + mean / theta)."""
     for j in range(len(mean)):
         m = mean[j] * scale
@@ -115,7 +115,7 @@ def _ratios(mean, scale, inverse, share, log1p):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=REORDER)
-def _zeros(theta, mean, share, log1p, slope):  # type: ignore[no-untyped-def]
+def _zeros(theta, mean, share, log1p, slope):
     """Write the log-probability of a zero over ``log1p``, and its slope in log mean; return the sum of the first."""
     total = f32(0)
     for j in range(len(mean)):
@@ -127,7 +127,7 @@ def _zeros(theta, mean, share, log1p, slope):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=EXACT)
-def _inflate(gate, zero, slope, kept, own, mixed):  # type: ignore[no-untyped-def]
+def _inflate(gate, zero, slope, kept, own, mixed):
     """Write the probability of no additional zero, the counts' own share among zeros and the zeros' log-probability."""
     for j in range(len(gate)):
         odds, alone = exponential(gate[j]), exponential(zero[j])
@@ -141,7 +141,7 @@ def _inflate(gate, zero, slope, kept, own, mixed):  # type: ignore[no-untyped-de
 
 
 @compiled(fastmath=REORDER)
-def _dispersion_slopes(zero, own, inflated, slope, out):  # type: ignore[no-untyped-def]
+def _dispersion_slopes(zero, own, inflated, slope, out):
     if inflated:
         for j in range(len(zero)):
             out[j] = zero[j] * own[j] - slope[j]
@@ -151,13 +151,13 @@ def _dispersion_slopes(zero, own, inflated, slope, out):  # type: ignore[no-unty
 
 
 @compiled(fastmath=REORDER)
-def _gate_slopes(kept, own, out):  # type: ignore[no-untyped-def]
+def _gate_slopes(kept, own, out):
     for j in range(len(kept)):
         out[j] = kept[j] - own[j]
 
 
 @compiled(fastmath=REORDER)
-def _total(values):  # type: ignore[no-untyped-def]
+def _total(values):
     total = f32(0)
     for j in range(len(values)):
         total += values[j]
@@ -165,13 +165,13 @@ def _total(values):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=REORDER)
-def _through_softmax(slope, mean, total, out):  # type: ignore[no-untyped-def]
+def _through_softmax(slope, mean, total, out):
     for j in range(len(slope)):
         out[j] = slope[j] - mean[j] * total
 
 
 @compiled(fastmath=REORDER)
-def _tables(theta, inverse, logs, slopes):  # type: ignore[no-untyped-def]
+def _tables(theta, inverse, logs, slopes):
     """Fill in what :func:`sums` returns for counts up to SMALL, a row each."""
     for j in range(len(theta)):
         logs[0, j] = logs[1, j] = slopes[0, j] = f32(0)
@@ -181,7 +181,7 @@ def _tables(theta, inverse, logs, slopes):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=EXACT)
-def _next_row(theta, inverse, k, logs, slopes, next_logs, next_slopes):  # type: ignore[no-untyped-def]
+def _next_row(theta, inverse, k, logs, slopes, next_logs, next_slopes):
     own = log_one_plus(k)
     for j in range(len(theta)):
         next_logs[j] = logs[j] + log_one_plus(k * inverse[j]) - own
@@ -189,7 +189,7 @@ def _next_row(theta, inverse, k, logs, slopes, next_logs, next_slopes):  # type:
 
 
 @compiled()
-def sums(x, theta):  # type: ignore[no-untyped-def]
+def sums(x, theta):
     r"""Return the sums over k < x that stand for gamma functions, in float64, for a count x of 1 or more.
 
     .. math:: \sum_{k < x} \log\frac{1 + k / \theta}{1 + k} =
@@ -212,21 +212,21 @@ def sums(x, theta):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _log_gamma_series(y):  # type: ignore[no-untyped-def]
+def _log_gamma_series(y):
     """Return log Gamma(y) - (y - 1/2) log y + y - log(2 pi) / 2 for y >= SMALL, by Stirling's series."""
     square = 1 / (y * y)
     return (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))) / y
 
 
 @compiled()
-def _digamma_series(y):  # type: ignore[no-untyped-def]
+def _digamma_series(y):
     """Return digamma(y) - log y for y >= SMALL."""
     square = 1 / (y * y)
     return -0.5 / y - square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
 
 
 @compiled()
-def collect(x, cell, gene, starts, count):  # type: ignore[no-untyped-def]
+def collect(x, cell, gene, starts, count):
     """Write the counts at these places, ascending, and where those of each cell start; return whether all are counts.
 
     That is, whole and 1 at least.

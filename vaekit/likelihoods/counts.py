@@ -20,14 +20,33 @@ Dispersion = Literal["gene", "gene-batch", "gene-cell"]
 
 
 class _Counts(Likelihood):
-    """What the count likelihoods share: ``log mean = log size_factor + log_softmax(head(h))``."""
+    """What the count likelihoods share: ``log mean = log size_factor + log_softmax(logits)``.
+
+    Parameters
+    ----------
+    gene_shift
+        Whether each covariate shifts the logit of each gene, too, after the decoder.
+
+    Raises
+    ------
+    ConfigError
+        With ``gene_shift``, once it is part of a model without covariates, or meets data without.
+    """
 
     scaled = True
     mean_input: Tensor
 
+    def __init__(self, gene_shift: bool = False) -> None:
+        super().__init__()
+        self.gene_shift = gene_shift
+
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
         """Make the head of the composition (see the base class)."""
         self.composition = nn.Linear(in_features, features)
+        if self.gene_shift:
+            if not covariates:
+                raise self._no_covariates()
+            self.composition_shift = nn.Parameter(torch.zeros(covariates, features))
         self.register_buffer("mean_input", torch.zeros(features))  # of the encoder, over the training cells
 
     def check(self, batch: Batch) -> None:
@@ -38,11 +57,29 @@ class _Counts(Likelihood):
                 "do not have; Bernoulli and Gaussian describe pixels"
             )
 
+    def _no_covariates(self) -> ConfigError:
+        return ConfigError(
+            f"{type(self).__name__}: gene_shift=True needs covariates, and there are none: name the batches' column by "
+            "data.batch_key (and pass data.covariates to the model), or leave gene_shift out"
+        )
+
+    def logits(self, h: Tensor, batch: Batch) -> Tensor:
+        """Return the logits of the composition, whose softmax is each gene's expected share of the counts.
+
+        ``[*rows, batch, genes]``; additional zeros and the library size are no part of it.
+        """
+        logits = self.composition(h)
+        if not self.gene_shift:
+            return logits
+        if batch.covariates is None:
+            raise self._no_covariates()
+        return logits + batch.covariates @ self.composition_shift
+
     def log_mean(self, h: Tensor, batch: Batch) -> Tensor:
         """Return the log of the expected counts, ``[*rows, batch, genes]``."""
         self.check(batch)
         assert batch.size_factor is not None  # checked
-        return self.composition(h).log_softmax(-1) + batch.size_factor.log()
+        return self.logits(h, batch).log_softmax(-1) + batch.size_factor.log()
 
     def encoder_input(self, batch: Batch) -> Tensor:
         """Return ``log(1 + counts)``, which tames their range.
@@ -67,7 +104,21 @@ class _Counts(Likelihood):
 
 
 class Poisson(_Counts):
-    """Poisson counts: the variance is the mean."""
+    """Poisson counts: the variance is the mean.
+
+    Parameters
+    ----------
+    gene_shift
+        Whether each covariate shifts the logit of each gene, too, after the decoder.
+
+    Raises
+    ------
+    ConfigError
+        With ``gene_shift``, once it is part of a model without covariates, or meets data without.
+    """
+
+    def __init__(self, gene_shift: bool = False) -> None:
+        super().__init__(gene_shift)
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent Poisson counts (see the base class)."""
@@ -82,18 +133,20 @@ class NegativeBinomial(_Counts):
     dispersion
         What the inverse dispersion theta depends on: ``"gene"``; ``"gene-batch"``, where its log is a gene's plus
         one of gene and batch; ``"gene-cell"``, a head on the decoder's features, ``[*rows, batch, genes]``.
+    gene_shift
+        Whether each covariate shifts the logit of each gene, too, after the decoder.
 
     Raises
     ------
     ConfigError
-        If there is no such dispersion; for ``"gene-batch"``, once it is part of a model without covariates, or meets
-        data without batches.
+        If there is no such dispersion; for ``"gene-batch"`` and ``gene_shift``, once it is part of a model without
+        covariates, or meets data without batches.
     """
 
     batch_columns: Tensor
 
-    def __init__(self, dispersion: Dispersion = "gene") -> None:
-        super().__init__()
+    def __init__(self, dispersion: Dispersion = "gene", gene_shift: bool = False) -> None:
+        super().__init__(gene_shift)
         if dispersion not in get_args(Dispersion):
             raise ConfigError(
                 f"{type(self).__name__}: dispersion is {dispersion!r}; {nearest(str(dispersion), get_args(Dispersion))}"
@@ -147,7 +200,7 @@ class NegativeBinomial(_Counts):
         self.check(batch)
         if batch.observed is not None:
             return super().log_prob(h, batch)
-        return sparse.log_prob(self.composition(h), batch, self.log_theta(h, batch))
+        return sparse.log_prob(self.logits(h, batch), batch, self.log_theta(h, batch))
 
 
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
@@ -155,12 +208,12 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     Parameters
     ----------
-    dispersion
+    dispersion, gene_shift
         As for :class:`NegativeBinomial`.
     """
 
-    def __init__(self, dispersion: Dispersion = "gene") -> None:
-        super().__init__(dispersion)
+    def __init__(self, dispersion: Dispersion = "gene", gene_shift: bool = False) -> None:
+        super().__init__(dispersion, gene_shift)
 
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
         """Make the heads; additional zeros start rare (see the base class)."""
@@ -178,4 +231,4 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         self.check(batch)
         if batch.observed is not None:
             return super().log_prob(h, batch)
-        return sparse.log_prob(self.composition(h), batch, self.log_theta(h, batch), self.gate(h))
+        return sparse.log_prob(self.logits(h, batch), batch, self.log_theta(h, batch), self.gate(h))

@@ -30,7 +30,7 @@ ROOT_HALF = np.array([0.5**0.5], f32).view(i32)[0]  # as bits
 
 
 @compiled(fastmath=EXACT)
-def exponential(x):  # type: ignore[no-untyped-def]  # numba infers the types
+def exponential(x):
     """Return exp(x), for x below -87 the smallest normal number, above 88 the value there."""
     x = LOWEST if x < LOWEST else x  # in this order NaN passes
     x = HIGHEST if x > HIGHEST else x
@@ -46,7 +46,7 @@ def exponential(x):  # type: ignore[no-untyped-def]  # numba infers the types
 
 
 @compiled(fastmath=EXACT)
-def logarithm(x):  # type: ignore[no-untyped-def]
+def logarithm(x):
     """Return log(x) of a positive finite normal x."""
     bits = f32(x).view(i32)
     n = i32(i32(bits - ROOT_HALF) >> i32(23))
@@ -64,7 +64,7 @@ def logarithm(x):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=EXACT)
-def log_one_plus(x):  # type: ignore[no-untyped-def]
+def log_one_plus(x):
     """Return log(1 + x) for x >= 0, right to float32's precision of itself where x is small; NaN stays NaN."""
     u = f32(1) + x
     return logarithm(u) + (x - (u - f32(1))) / u  # what the rounding of u has lost

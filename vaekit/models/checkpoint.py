@@ -5,19 +5,23 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 
+from vaekit.atomic import written
+from vaekit.class_paths import trust as trust_packages
 from vaekit.component import from_config
 from vaekit.exceptions import CheckpointError, VaekitError
+from vaekit.models.export import is_exported, read_exported
 from vaekit.models.vae import VAE
 
 
 def read_checkpoint(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without running code from it (``weights_only=True``).
+    """Read a checkpoint, or what ``vaekit export`` made of one, without running code from it (``weights_only=True``).
 
     Raises
     ------
@@ -25,10 +29,17 @@ def read_checkpoint(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
         If the file is missing, truncated, or not made by vaekit.
     """
     path = Path(path)
-    if not path.is_file():
+    exported = is_exported(path)
+    if not path.is_file() and not exported:
         raise CheckpointError(f"there is no checkpoint at {path}" + (" (it is a folder)" if path.is_dir() else ""))
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = (
+            read_exported(path, map_location)
+            if exported
+            else torch.load(path, map_location=map_location, weights_only=True)
+        )
+    except VaekitError:  # a ValueError too
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is no checkpoint of vaekit: it holds more than plain data, and was not loaded"
@@ -41,8 +52,38 @@ def read_checkpoint(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
     return checkpoint
 
 
-def load(path: Any, expected: type[VAE] = VAE, map_location: Any = "cpu") -> VAE:
-    """Load a trained model, in evaluation mode.
+def save(model: VAE, path: Any) -> None:
+    """Write a model that no trainer holds to a checkpoint: one from ``vaekit.analysis.map_query``, say.
+
+    What :func:`load` and the commands read: weights, arguments and the names of the data, without the state of an
+    optimizer, so that no training can go on from it. A file of that name is replaced.
+
+    Parameters
+    ----------
+    model
+        The model.
+    path
+        File to write, such as ``mapped.ckpt``.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written: for a folder that does not exist, or a full disk.
+    """
+    checkpoint: dict[str, Any] = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": pl.__version__,
+        "state_dict": model.state_dict(),
+        "hyper_parameters": dict(model.hparams),
+    }
+    model.on_save_checkpoint(checkpoint)
+    with written(path) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def load(path: Any, expected: type[VAE] = VAE, map_location: Any = "cpu", trust: Iterable[str] = ()) -> VAE:
+    """Load a trained model, in evaluation mode. No code of the file runs, and it can name none outside vaekit.
 
     Parameters
     ----------
@@ -52,24 +93,29 @@ def load(path: Any, expected: type[VAE] = VAE, map_location: Any = "cpu") -> VAE
         Class that the model must have.
     map_location
         Device of the weights.
+    trust
+        Packages whose components the model may have besides vaekit's own, such as ``["mypackage"]``; they stay
+        trusted in this process.
 
     Raises
     ------
     CheckpointError
-        If the file is no checkpoint of vaekit, holds another class, or its weights do not fit.
+        If the file is no checkpoint of vaekit, names a class outside vaekit and the trusted packages, holds another
+        class, or its weights do not fit.
     """
+    trust_packages(trust)
     checkpoint = read_checkpoint(path, map_location)
     arguments = dict(checkpoint["hyper_parameters"])
     class_path = arguments.pop("_class_path")
     try:
         model = from_config({"class_path": class_path, "init_args": arguments})
-    except (VaekitError, TypeError, ValueError) as error:
+    except (VaekitError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: its model cannot be made again: {error}") from error
     if not isinstance(model, expected):
         raise CheckpointError(f"{path} holds a {class_path}, not a {expected.__name__}; vaekit.load takes any of them")
     try:
         model.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its weights do not fit its own model: {error}") from error
     model.reference = checkpoint.get("reference")
     return model.eval().to(map_location)

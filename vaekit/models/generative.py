@@ -6,7 +6,9 @@ A batch flows: ``Batch`` -> encoder -> posterior of each latent -> draws -> deco
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +19,20 @@ from vaekit.exceptions import ConfigError, EstimatorError, nearest
 from vaekit.latents import Latent, LibrarySize
 from vaekit.likelihoods import Likelihood
 from vaekit.networks import Network
+from vaekit.signatures import Named, Node
 
 RESERVED = ("weight",)  # kl_weight is logged beside kl_<name>
+MAX_ROWS = 4096  # of all latents together, each with an axis of its own
 
 
 class Generative(nn.Module):
-    """Encoder, latents, decoder and likelihood, with their sizes made to fit.
+    r"""Encoder, latents, decoder and likelihood, with their sizes made to fit.
 
-    The posterior is a product over the latents given the data; the prior of a latent may depend on its parent.
-    The decoder sees the latents that are nobody's parent: a parent acts through its child's prior. A library size acts
-    on the likelihood alone, in the place of ``Batch.size_factor``.
+    .. math:: p(z) = \prod_l p(z_l | \mathrm{parents}_l), \quad q(z | x) = \prod_l q(z_l | x, \mathrm{parents}_l),
+
+    but that the posterior of a latent that is not ``conditional`` does not depend on its parents, and the decoder does
+    not see these either: they act through its prior alone. The decoder sees all other latents, a library size excepted,
+    which acts on the likelihood in the place of ``Batch.size_factor``.
 
     Parameters
     ----------
@@ -42,11 +48,14 @@ class Generative(nn.Module):
     Raises
     ------
     ConfigError
-        If there is no latent, or a parent is unknown, declared after its child, or not discrete; if there is a
-        library size and no other latent, several, or a likelihood that has no use for it.
+        If there is no latent, or a parent is unknown, not discrete, or its own descendant; if all latents together
+        have more than 4096 rows; if there is a library size and no other latent, several, or a likelihood that has no
+        use for it.
 
     Attributes
     ----------
+    order
+        Names of the latents, parents before their children, else as declared.
     seen_by_decoder
         Latents that p(x | z) depends on: by way of the decoder, or of the likelihood's size factor.
     decoded
@@ -80,19 +89,26 @@ class Generative(nn.Module):
         encoder, decoder, likelihood = copy.deepcopy(encoder), copy.deepcopy(decoder), copy.deepcopy(likelihood)
         latents = {name: copy.deepcopy(latent) for name, latent in latents.items()}  # each with its own estimator
         width = encoder.build(features + covariates)
+        self.order = parents_first(latents)
+        self._ancestors = _ancestors(self.order, latents)
         rows = 1
-        for name, latent in latents.items():
-            parent_size = None
-            if latent.parent is not None:
-                parent_size = _parent(name, latent.parent, latents).size
+        for name in self.order:
+            latent = latents[name]
+            parent_size = sum(latents[parent].size for parent in latent.parents) if latent.parents else None
+            seen = sum(latents[ancestor].size for ancestor in self._ancestors[name] - {name})
             try:
-                rows *= latent.build(width, parent_size, rows, joint, covariates)
+                rows *= latent.build(width, parent_size, rows, joint, covariates, seen)
             except EstimatorError as error:
                 raise EstimatorError(f"latent {name!r}: {error}") from None
+        if not joint and rows > MAX_ROWS:
+            raise ConfigError(
+                f"the latents {', '.join(map(repr, latents))} have {rows} rows together, as each has an axis of its "
+                f"own, over {MAX_ROWS}; draw joint trajectories instead: objective ELBO(num_samples=4), say"
+            )
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self._latents = nn.ModuleDict(latents)
-        parents = {latent.parent for latent in latents.values()}
-        self.seen_by_decoder = tuple(name for name in latents if name not in parents)
+        hidden = {parent for latent in latents.values() if not latent.conditional for parent in latent.parents}
+        self.seen_by_decoder = tuple(name for name in latents if name not in hidden)
         self.library = _library(latents, likelihood)
         self.decoded = tuple(name for name in self.seen_by_decoder if name != self.library)
         decoder_width = decoder.build(sum(latents[name].size for name in self.decoded) + covariates)
@@ -102,6 +118,16 @@ class Generative(nn.Module):
     def latents(self) -> dict[str, Latent]:
         """The latent variables by name."""
         return dict(self._latents.items())  # type: ignore[arg-type]
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """The latents, grouped by whether their posteriors depend on one another; parents first in each."""
+        found: list[list[str]] = []
+        for name in self.order:
+            joined = [group for group in found if self._ancestors[name].intersection(group)]
+            found = [group for group in found if group not in joined]
+            found.append([*itertools.chain.from_iterable(joined), name])
+        return found
 
     def weight_matrices(self) -> list[Tensor]:
         """Return the weights of linear layers, which a decay may shrink; the components of a mixture are no such."""
@@ -120,16 +146,58 @@ class Generative(nn.Module):
         x = self.likelihood.encoder_input(batch)
         return self.encoder(x if batch.covariates is None else torch.cat([x, batch.covariates], -1))
 
+    def posterior(self, name: str, h: Tensor, values: Mapping[str, Tensor]) -> Distribution:
+        """Return q(z | x, parents) of a latent, batch shape ``[*rows, batch]``; the parents may not count."""
+        latent = self.latents[name]
+        if not latent.posterior_parents:
+            return latent.posterior(h)
+        return latent.posterior(latent.join(h, self._side_by_side(latent.posterior_parents, values)))
+
     def posteriors(self, h: Tensor) -> dict[str, Distribution]:
-        """Return q(z | x) of each latent, batch shape ``[batch]``."""
-        return {name: latent.posterior(h) for name, latent in self.latents.items()}
+        """Return q(z | x) of each latent, batch shape ``[batch]``, a conditional one's on the most probable path.
+
+        Where a posterior depends on parents, these have their most probable values, found one after another: a
+        distribution that can be looked at and summarised. To draw all latents together see :meth:`draw`.
+        """
+        found: dict[str, Distribution] = {}
+        values: dict[str, Tensor] = {}
+        for name in self.order:
+            found[name] = self.posterior(name, h, values)
+            if self.latents[name].discrete:  # what may be a parent
+                values[name] = self.latents[name].most_probable(found[name])
+        return {name: found[name] for name in self.latents}
+
+    def nodes(self, h: Tensor) -> list[Node]:
+        """Return the posteriors as the nodes of a stochastic graph, parents first, for encoder features ``h``."""
+        return [self.node(name, h) for name in self.order]
+
+    def node(self, name: str, h: Tensor) -> Node:
+        """Return one of :meth:`nodes`."""
+        latent = self.latents[name]
+        parents, ancestors = latent.posterior_parents, self._ancestors[name]
+        if not parents:
+            return Node(name, latent.posterior(h), (), ancestors)
+        return Node(name, Named(functools.partial(self._given, name, h), parents), parents, ancestors)
+
+    def _given(self, name: str, h: Tensor, /, **values: Tensor) -> Distribution:
+        return self.posterior(name, h, values)
+
+    def draw(self, h: Tensor, num_samples: int) -> dict[str, Tensor]:
+        """Draw all latents from the posterior, parents first, each ``[num_samples, batch, *event]``."""
+        values: dict[str, Tensor] = {}
+        for name in self.order:
+            q = self.posterior(name, h, values)
+            values[name] = q.sample(torch.Size([num_samples] if len(q.batch_shape) == 1 else []))
+        return values
 
     def prior(self, name: str, values: Mapping[str, Tensor], like: Tensor) -> Distribution:
-        """Return the prior of a latent, given the value of its parent in ``values``."""
+        """Return the prior of a latent, given the values of its parents in ``values``."""
         latent = self.latents[name]
-        if latent.parent is None:
-            return latent.prior(None, like)
-        return latent.prior(self.latents[latent.parent].flatten(values[latent.parent]), like)
+        return latent.prior(self._side_by_side(latent.parents, values) if latent.parents else None, like)
+
+    def _side_by_side(self, names: Sequence[str], values: Mapping[str, Tensor]) -> Tensor:
+        """Return flattened values of latents, ``[*rows, batch, sizes together]``."""
+        return _side_by_side([self.latents[name].flatten(values[name]) for name in names])
 
     def log_likelihood(self, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return log p(x | z), ``[*rows, batch]``, for values ``[*rows, batch, *event]`` of the latents."""
@@ -144,9 +212,7 @@ class Generative(nn.Module):
         parts = [self.latents[name].flatten(values[name]) for name in self.decoded]
         if batch.covariates is not None:
             parts.append(batch.covariates)
-        leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-        h = torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1)
-        return self.decoder(h)
+        return self.decoder(_side_by_side(parts))
 
     def _scaled(self, values: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Batch]:
         """Return decoder features ``[*rows, batch, width]``, and the batch with the library size that was drawn."""
@@ -177,14 +243,44 @@ def _library(latents: Mapping[str, Latent], likelihood: Likelihood) -> str | Non
     return names[0]
 
 
-def _parent(name: str, parent: str, latents: Mapping[str, Latent]) -> Latent:
-    if parent not in latents:
-        raise ConfigError(f"latent {name!r} has the parent {parent!r}, which is no latent: {nearest(parent, latents)}")
-    if parent == name or latents[parent].parent is not None:
-        raise ConfigError(f"latent {name!r}: its parent {parent!r} must be another latent, itself without a parent")
-    if not latents[parent].discrete:
-        raise ConfigError(
-            f"latent {name!r}: its parent {parent!r} is a {type(latents[parent]).__name__}; a parent chooses the "
-            "components of a mixture and must be discrete (Categorical, Bernoulli)"
-        )
-    return latents[parent]
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate ``[*rows, batch, size]`` along the last axis; an axis of rows may be absent or of size 1."""
+    leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1)
+
+
+def parents_first(latents: Mapping[str, Latent]) -> tuple[str, ...]:
+    """Return the names of latents, parents before their children, else as declared.
+
+    Raises
+    ------
+    ConfigError
+        If a parent is unknown, not discrete, or depends on its own child.
+    """
+    for name, latent in latents.items():
+        for parent in latent.parents:
+            if parent not in latents:
+                raise ConfigError(
+                    f"latent {name!r} has the parent {parent!r}, which is no latent: {nearest(parent, latents)}"
+                )
+            if not latents[parent].discrete:
+                raise ConfigError(
+                    f"latent {name!r}: its parent {parent!r} is a {type(latents[parent]).__name__}; a parent must be "
+                    "discrete (Categorical, Bernoulli)"
+                )
+    order: list[str] = []
+    while len(order) < len(latents):
+        left = [name for name in latents if name not in order]
+        ready = next((name for name in left if set(latents[name].parents) <= set(order)), None)
+        if ready is None:
+            raise ConfigError(f"the latents {', '.join(map(repr, left))} depend on one another in a circle")
+        order.append(ready)
+    return tuple(order)
+
+
+def _ancestors(order: Sequence[str], latents: Mapping[str, Latent]) -> dict[str, frozenset[str]]:
+    """Return the latents that each posterior depends on, directly or by way of others, with the latent itself."""
+    found: dict[str, frozenset[str]] = {}
+    for name in order:
+        found[name] = frozenset({name}).union(*(found[parent] for parent in latents[name].posterior_parents))
+    return found

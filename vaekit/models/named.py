@@ -10,7 +10,7 @@ from vaekit.latents import Categorical, Gaussian, Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.models.vae import VAE
 from vaekit.networks import MLP
-from vaekit.objectives import Objective
+from vaekit.objectives import ELBO, Objective
 
 
 @final
@@ -134,6 +134,75 @@ class MixedVAE(VAE):
         if latents is None:
             latents = {"y": Categorical(16, learned_prior=True), "z": Gaussian(10, parent="y")}
         encoder, decoder = MLP(list(hidden), dropout), MLP(list(reversed(hidden)), dropout)
+        super().__init__(
+            features, encoder, latents, decoder, likelihood, covariates, objective, learning_rate, weight_decay
+        )
+
+
+@final
+class SequentialVAE(VAE):
+    r"""A VAE with a sequence of categorical latents ``z1``, ``z2``, ..., each of which depends on all before it.
+
+    .. math:: p(z) = \prod_t p(z_t | z_{<t}), \quad q(z | x) = \prod_t q(z_t | x, z_{<t})
+
+    Each factor is a network of one layer; the decoder sees all latents. The values on the way are a path in a tree, to
+    which each latent adds a level. Training draws joint trajectories, as latents with an axis of rows each would cost
+    as many rows as the product of these; with ``ScoreFunction(critic=Critic(...), lam=...)`` each latent is charged
+    with what it costs itself and what its successors are foreseen to cost.
+
+    Parameters
+    ----------
+    features, covariates
+        Sizes; they come from the data.
+    likelihood
+        Distribution of the observations.
+    categories
+        Number of categories of each latent.
+    hidden
+        Widths of the encoder's layers; the decoder mirrors them.
+    dropout
+        In encoder and decoder.
+    estimator
+        Gradient estimator of the latents, each of which gets a copy; ``"auto"`` is the score function with
+        leave-one-out.
+    objective
+        As in :class:`VAE`; None: the evidence lower bound with 4 joint trajectories.
+    learning_rate, weight_decay
+        As in :class:`VAE`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no latent; if ``objective`` gives each latent its rows and these are too many.
+
+    Examples
+    --------
+    >>> from vaekit.likelihoods import Bernoulli
+    >>> model = SequentialVAE(64, Bernoulli(), categories=[2, 3, 4])
+    >>> {name: latent.parents for name, latent in model.latents.items()}
+    {'z1': (), 'z2': ('z1',), 'z3': ('z1', 'z2')}
+    """
+
+    def __init__(
+        self,
+        features: int,
+        likelihood: Likelihood,
+        covariates: int = 0,
+        categories: Sequence[int] = (4, 4, 4, 4),
+        hidden: Sequence[int] = (128,),
+        dropout: float = 0.0,
+        estimator: Estimator | Literal["auto"] = "auto",
+        objective: Objective | None = None,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-4,
+    ) -> None:
+        names = [f"z{number}" for number in range(1, len(categories) + 1)]
+        latents: dict[str, Latent] = {
+            name: Categorical(count, learned_prior=True, estimator=estimator, parents=names[:place])
+            for place, (name, count) in enumerate(zip(names, categories, strict=True))
+        }
+        encoder, decoder = MLP(list(hidden), dropout), MLP(list(reversed(hidden)), dropout)
+        objective = objective or ELBO(num_samples=4)
         super().__init__(
             features, encoder, latents, decoder, likelihood, covariates, objective, learning_rate, weight_decay
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,10 +19,11 @@ from vaekit.fold import Result, Term
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.models.generative import Generative
+from vaekit.models.optimization import Trained, cosine, settle_accelerators
+from vaekit.models.random_state import random_state, set_random_state
 from vaekit.networks import Network
 from vaekit.objectives import ELBO, Divergence, Objective
 from vaekit.sampling import sample
-from vaekit.signatures import Node
 
 TRUE_BOUND = ELBO()
 LOG_EVERY = 50  # training steps
@@ -46,7 +45,8 @@ class VAE(Component, pl.LightningModule):
     encoder, decoder
         Networks; their input sizes are worked out here.
     latents
-        Latent variables by name. One named as the ``parent`` of another acts through that one's prior.
+        Latent variables by name. One named as the parent of another acts through that one's prior, or through its
+        posterior too: see :class:`vaekit.latents.Latent`.
     likelihood
         Distribution of the observations.
     covariates
@@ -91,6 +91,10 @@ class VAE(Component, pl.LightningModule):
         self.features, self.covariates = features, covariates
         self.reference: dict[str, Any] | None = None  # the state of the data it is trained on: names, split
         self._paths_checked = False
+        self._loader_states: list[Any] = []
+        self.step_terms: dict[str, Tensor] = {}  # of the last training step, [batch]
+        self._clipped: Trained | None = None  # found once a training: a search takes as long as a small layer
+        self.gradient_norm: Tensor | None = None  # of the last training step, before clipping; None without it
         self._sums: dict[str, Any] = {}
         self._sum_rows = 0
         self._total_steps = float("inf")
@@ -108,8 +112,16 @@ class VAE(Component, pl.LightningModule):
         return {name: latent.estimator for name, latent in self.latents.items()}
 
     def posteriors(self, batch: Batch) -> dict[str, Distribution]:
-        """Return q(z | x) of each latent, batch shape ``[batch]``."""
+        """Return q(z | x) of each latent, batch shape ``[batch]``.
+
+        A posterior that depends on other latents is given at their most probable values, found one after
+        another: what summaries and embeddings are made of. To draw all latents together use :meth:`draw`.
+        """
         return self.networks.posteriors(self.networks.encode(batch))
+
+    def draw(self, batch: Batch, num_samples: int) -> dict[str, Tensor]:
+        """Draw all latents from the posterior, each ``[num_samples, batch, *event]``."""
+        return self.networks.draw(self.networks.encode(batch), num_samples)
 
     def bound(self, batch: Batch, kl_weight: float = 1.0, training: bool = False) -> Result:
         """Estimate the bound and its terms on a batch.
@@ -134,12 +146,11 @@ class VAE(Component, pl.LightningModule):
         objective = self.objective if training else TRUE_BOUND
         estimators = self.estimators if training else {name: _drawing(e) for name, e in self.estimators.items()}
         h = networks.encode(batch)
-        nodes = [Node(name, q, (), frozenset({name})) for name, q in networks.posteriors(h).items()]
-        drawn = objective.prepare(sample(nodes, estimators, num_samples=objective.num_samples, context=h))
+        drawn = objective.prepare(sample(networks.nodes(h), estimators, num_samples=objective.num_samples, context=h))
         values = drawn.values
         reconstruction = Term(-networks.log_likelihood(values, batch), networks.seen_by_decoder)
         divergences = {
-            name: Divergence(networks.prior(name, values, h), latent.parent) for name, latent in self.latents.items()
+            name: Divergence(networks.prior(name, values, h), latent.parents) for name, latent in self.latents.items()
         }
         check = training and not self._paths_checked
         result = objective.combine(drawn, reconstruction, divergences, kl_weight, check)
@@ -157,6 +168,9 @@ class VAE(Component, pl.LightningModule):
         result = self.bound(batch, kl_weight, training=True)
         loss = result.total.mean()
         terms = result.terms
+        self.step_terms = {
+            name: value.detach() for name, value in terms.items()
+        }  # what broke, if the loss is not finite
         if not all(estimator.exact_value for estimator in self.estimators.values()):
             with torch.no_grad():  # a relaxed value makes no bound: the logged one draws discrete values
                 terms = self.bound(batch).terms
@@ -219,42 +233,42 @@ class VAE(Component, pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the data's names and split, and the random state: a resumed run goes on as an uninterrupted one."""
         checkpoint["reference"] = self.reference
-        checkpoint["random_state"] = torch.get_rng_state()
+        checkpoint["random_state"] = random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set the random state of a training that goes on: before the optimizer's set-up draws the data's order."""
         resumed = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         if resumed:
-            check_same_arguments(checkpoint.get("hyper_parameters", {}), dict(self.hparams))
+            check_same_arguments(checkpoint.get("hyper_parameters", {}), dict(self.hparams), "model")
+            data: Any = getattr(self.trainer, "datamodule", None)
+            same = checkpoint.get("datamodule_hyper_parameters", {})
+            check_same_arguments(same, {} if data is None else dict(data.hparams), "data")
         if resumed and checkpoint.get("random_state") is not None:
-            torch.set_rng_state(checkpoint["random_state"].cpu())
+            set_random_state(checkpoint["random_state"])
+            loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
+            self._loader_states = list(loop.get("combined_loader", []))
+
+    def on_train_start(self) -> None:
+        """Let the data go on within an epoch: Lightning may have made their loader before it knew where it was."""
+        states, self._loader_states = self._loader_states, []
+        loader: Any = self.trainer.train_dataloader
+        if states and self.trainer.fit_loop.restarting and hasattr(loader, "load_state_dict"):
+            loader.load_state_dict(states[0])
 
     def on_fit_start(self) -> None:
-        """Settle the number of steps that the warm-up refers to."""
-        self._sums, self._sum_rows = {}, 0
+        """Settle the number of steps that the warm-up refers to, and what each step would ask again."""
+        self._sums, self._sum_rows, self._clipped = {}, 0, None
+        settle_accelerators()
         self._total_steps = self.trainer.estimated_stepping_batches
         self.objective.check_steps(self._total_steps)
 
     def configure_optimizers(self) -> Any:
         """Return Adam over weights (decayed), other parameters and baselines, with a cosine schedule."""
-        baselines = {id(p) for p in self._baseline_parameters()}
-        own = [p for p in self.parameters() if id(p) not in baselines]
-        decayed = {id(p) for p in self.networks.weight_matrices()}
-        groups = [
-            {"params": [p for p in own if id(p) in decayed], "weight_decay": self.weight_decay},
-            {"params": [p for p in own if id(p) not in decayed], "weight_decay": 0.0},
-        ]
-        if baselines:
-            groups.append({"params": self._baseline_parameters(), "weight_decay": 0.0})
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
+        optimizer = self._trained().adam(self.learning_rate, self.weight_decay)
         total = self.trainer.estimated_stepping_batches
         if not 0 < total < float("inf"):
             return optimizer
-        # a function of the step alone: a training that goes on with more epochs follows the longer curve
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine(optimizer, total), "interval": "step"}}
 
     def configure_gradient_clipping(
         self,
@@ -267,14 +281,17 @@ class VAE(Component, pl.LightningModule):
             return
         if gradient_clip_algorithm not in (None, "norm"):
             raise ConfigError(f"gradient_clip_algorithm is {gradient_clip_algorithm!r}; only 'norm' is supported")
-        baselines = self._baseline_parameters()
-        ids = {id(p) for p in baselines}
-        _clip([p for p in self.parameters() if id(p) not in ids], gradient_clip_val)
-        _clip(baselines, gradient_clip_val)
+        self._clipped = self._clipped or self._trained()
+        self.gradient_norm = self._clipped.clip(gradient_clip_val)
 
-    def _baseline_parameters(self) -> list[Tensor]:
-        """Return the parameters inside estimators: learned baselines."""
-        return list(itertools.chain.from_iterable(e.parameters() for e in self.estimators.values()))
+    def _trained(self) -> Trained:
+        """Return the parameters by what they are trained for."""
+        baselines: list[Tensor] = [p for estimator in self.estimators.values() for p in estimator.parameters()]
+        apart = {id(p) for p in baselines}
+        own: list[Tensor] = [p for p in self.parameters() if id(p) not in apart]
+        decayed = {id(p) for p in self.networks.weight_matrices()}
+        weights = [p for p in own if id(p) in decayed]
+        return Trained(weights, [p for p in own if id(p) not in decayed], baselines)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> VAE:  # type: ignore[override]
@@ -290,33 +307,37 @@ class VAE(Component, pl.LightningModule):
         return load(checkpoint_path, expected=cls, map_location=map_location)
 
 
-def _clip(parameters: list[Tensor], limit: float) -> None:
-    """Scale gradients down to a common norm of ``limit``, if theirs is larger."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if norm.device.type != "cpu" or norm > limit:  # on the CPU the answer is at hand: a multiplication by 1 is spared
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-
-
 def check_same_features(trained: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise a CheckpointError if data have other features, or batches, than those that a model was trained on."""
-    for key, what in (("feature_names", "features (genes)"), ("batch_categories", "batches")):
-        before, now = trained.get(key), found.get(key)
-        if before is not None and now is not None and list(before) != list(now):
-            first = next((f"{b!r} and {n!r}" for b, n in zip(before, now, strict=False) if b != n), "the rest")
+    """Raise a CheckpointError if data have other features or covariates than those that a model was trained on."""
+    kinds = {
+        "feature_names": "features (genes)",
+        "batch_categories": "batches",
+        "categorical_covariates": "categorical covariates",
+        "continuous_covariates": "continuous covariates",
+    }
+    parts = [(what, trained.get(key), found.get(key)) for key, what in kinds.items()]
+    levels, now = (state.get("categorical_covariates") or {} for state in (trained, found))
+    parts += [(f"levels of the covariate {name!r}", levels[name], now[name]) for name in levels if name in now]
+    for what, before, after in parts:
+        if before is not None and after is not None and list(before) != list(after):
+            first = next((f"{b!r} and {n!r}" for b, n in zip(before, after, strict=False) if b != n), "the rest")
             raise CheckpointError(
-                f"the model was trained on {len(before)} {what} and these data have {len(now)}, or in another order: "
+                f"the model was trained on {len(before)} {what} and these data have {len(after)}, or in another order: "
                 f"they differ first in {first}; give the data the same ones in the same order"
             )
 
 
-def check_same_arguments(trained: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise a CheckpointError if a training goes on with other arguments than it began with."""
-    different = [key for key in trained.keys() & found.keys() if trained[key] != found[key]]
+def check_same_arguments(trained: Mapping[str, Any], found: Mapping[str, Any], of: str) -> None:
+    """Raise a CheckpointError if a training goes on with other arguments than it began with.
+
+    Where the data lie may change: that they are the same is told by their fingerprint.
+    """
+    common = (trained.keys() & found.keys()) - {"path", "root", "adata"}
+    different = [key for key in common if trained[key] != found[key]]
     if different:
         values = "; ".join(f"{key} was {trained[key]!r}, is {found[key]!r}" for key in sorted(different))
         raise CheckpointError(
-            f"the checkpoint's training cannot go on with other arguments of the model: {values}. Leave them as they "
+            f"the checkpoint's training cannot go on with other arguments of the {of}: {values}. Leave them as they "
             "were, or start from the trained weights with vaekit.load and a new training"
         )
 

@@ -1,0 +1,135 @@
+"""What does not fit a trained model is refused by name, before anything is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from vaekit.analysis import (
+    differential_expression,
+    embed,
+    map_query,
+    normalized_expression,
+    posterior_predictive_check,
+    transfer_labels,
+)
+from vaekit.exceptions import DataError
+
+FUNCTIONS = {
+    "embed": embed,
+    "normalized_expression": normalized_expression,
+    "posterior_predictive_check": posterior_predictive_check,
+    "differential_expression": lambda cells, model: differential_expression(cells, model, "cluster", "cluster0"),
+    "transfer_labels": lambda cells, model: transfer_labels(cells, cells, model, "cluster"),
+}
+ALL = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+def lognormalised(cells: AnnData) -> AnnData:
+    made = cells.copy()
+    x = cells.X.toarray()
+    made.X = sp.csr_matrix(np.log1p(1e4 * x / np.maximum(x.sum(1, keepdims=True), 1)).astype(np.float32))
+    return made
+
+
+def state(cells: AnnData) -> list[list[str]]:
+    return [list(table) for table in (cells.obs, cells.obsm, cells.layers, cells.uns)]
+
+
+@ALL
+def test_unknown_batches_are_listed(simulated, function):
+    cells = simulated[0][:300].copy()
+    cells.obs["batch"] = np.array(["batch0", "d7", "batch1", "d8"])[np.arange(300) % 4]
+    before = state(cells)
+    with pytest.raises(DataError, match=r"'d7', 'd8'; it knows 'batch0', 'batch1'; .*map_query"):
+        function(cells, simulated[1])
+    assert state(cells) == before
+
+
+def test_many_unknown_batches_are_counted(simulated):
+    cells = simulated[0].copy()
+    cells.obs["batch"] = [f"d{i % 30:02d}" for i in range(cells.n_obs)]
+    with pytest.raises(DataError, match="'d18', 'd19' and 10 more; it knows"):
+        embed(cells, simulated[1])
+
+
+@ALL
+def test_a_missing_batch_column(simulated, function):
+    cells = simulated[0][:50].copy()
+    del cells.obs["batch"]
+    with pytest.raises(DataError, match=r"batch_key='batch'.*no such column in .obs; available: 'cluster'"):
+        function(cells, simulated[1])
+
+
+@ALL
+def test_log_normalised_data_are_recognised(simulated, function):
+    cells = lognormalised(simulated[0][:80])
+    with pytest.raises(DataError, match=r"not whole.*log1p of counts scaled to 1e\+04 a cell; neither"):
+        function(cells, simulated[1])
+    cells.layers["umi"] = simulated[0][:80].X.copy()
+    with pytest.raises(DataError, match=r"log-normalised.*counts are there: pass layer='umi'"):
+        function(cells, simulated[1])
+    assert list(cells.layers) == ["umi"]
+
+
+@ALL
+def test_fewer_than_half_of_the_genes(simulated, function):
+    few, half = simulated[0][:60, :74].copy(), simulated[0][:60, :75].copy()
+    with pytest.raises(DataError, match="74 of the checkpoint's 150 genes; at least half are needed"):
+        function(few, simulated[1])
+    with pytest.warns(UserWarning, match="lacks 75 of the checkpoint's 150 genes; they are taken as unobserved"):
+        function(half, simulated[1])
+
+
+def test_missing_genes_are_not_zero_counts(simulated):
+    """Genes that were not measured leave a cell near where all genes put it; genes set to 0 do not."""
+    cells, model = simulated[0].copy(), simulated[1]
+    lacking = cells[:, :100].copy()
+    zeros = cells.copy()
+    zeros.X = sp.csr_matrix(cells.X.toarray() * (np.arange(150) < 100))
+    for one in (cells, zeros):
+        embed(one, model)
+    with pytest.warns(UserWarning, match="lacks 50"):
+        embed(lacking, model)
+    distance = {
+        name: np.linalg.norm(one.obsm["X_vaekit"] - cells.obsm["X_vaekit"], axis=1).mean()
+        for name, one in (("unobserved", lacking), ("zeros", zeros))
+    }
+    assert distance["unobserved"] < 0.7 * distance["zeros"]
+
+
+def test_a_query_with_missing_genes_is_mapped(simulated):
+    query = simulated[0][:200, 30:].copy()
+    query.obs["batch"] = "new"
+    with pytest.warns(UserWarning, match="lacks 30 of the checkpoint's 150 genes"):
+        mapped = map_query(query, simulated[1], max_epochs=5)
+    shift = mapped.networks.likelihood.composition_shift[2]
+    assert shift.isfinite().all()
+    assert shift[:30].abs().max() < shift[30:].abs().max()
+    with pytest.raises(DataError, match="at least half"):
+        map_query(query[:, :60].copy(), simulated[1])
+
+
+@ALL
+def test_a_single_cell(simulated, function):
+    cells = simulated[0][:1].copy()
+    if function is FUNCTIONS["differential_expression"]:
+        cells.obs["cluster"] = "cluster0"
+        with pytest.raises(DataError, match="no cell is left"):
+            function(cells, simulated[1])
+    elif function is FUNCTIONS["transfer_labels"]:
+        with pytest.raises(DataError, match=r"k is 15.*1 cell"):
+            function(cells, simulated[1])
+    else:
+        function(cells, simulated[1])
+        assert cells.n_obs == 1
+
+
+def test_a_group_without_cells(simulated):
+    cells = simulated[0][simulated[0].obs["cluster"] != "cluster2"].copy()
+    cells.obs["cluster"] = cells.obs["cluster"].cat.set_categories(["cluster0", "cluster1", "cluster2"])
+    for groups in (("cluster2", "cluster0"), ("cluster0", "cluster2")):
+        with pytest.raises(DataError, match="'cluster2': no cell of AnnData in memory has this value in 'cluster'"):
+            differential_expression(cells, simulated[1], "cluster", *groups)

@@ -1,0 +1,134 @@
+"""A training whose loss is no number stops, says where, and leaves its last good checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from models.tiny import MODELS, adata, trainer
+
+from vaekit.callbacks import ClippedSteps, FiniteLoss, RunCheckpoint
+from vaekit.callbacks.finite_loss import Step, describe
+from vaekit.data import GeneExpressionData
+from vaekit.exceptions import TrainingError
+from vaekit.likelihoods import NegativeBinomial
+
+
+class Poison(pl.Callback):
+    """Puts a value into a batch, the gradients or the weights of one step."""
+
+    def __init__(self, step: int, what: str, value: float = float("nan")) -> None:
+        self.step, self.what, self.value = step, what, value
+        self.rows: list[int] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step == self.step:
+            self.rows = batch.index.tolist()
+            if self.what in ("x", "size_factor"):
+                getattr(batch, self.what)[[2, 5]] = self.value
+
+    def on_after_backward(self, trainer, pl_module) -> None:
+        if trainer.global_step == self.step and self.what == "gradient":
+            next(p for p in pl_module.parameters() if p.grad is not None).grad[0] = self.value
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
+        if trainer.global_step == self.step and self.what == "weights":
+            with torch.no_grad():
+                next(pl_module.parameters())[0] = self.value
+
+
+def fit(folder: Path, *callbacks: pl.Callback, **kwargs) -> pl.Trainer:
+    cells = GeneExpressionData(adata(), batch_size=16)  # three steps an epoch
+    model = MODELS["mixed"](NegativeBinomial(), features=cells.features, learning_rate=0.01)
+    used = trainer(folder, callbacks=list(callbacks), **{"max_epochs": 4, **kwargs})
+    used.fit(model, datamodule=cells)
+    return used
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("step", [0, 4, 8])
+def test_the_term_the_rows_and_the_step_are_named(tmp_path, step, value):
+    poison = Poison(step, "size_factor", value)
+    with pytest.raises(TrainingError) as caught:
+        fit(tmp_path, poison, FiniteLoss(), RunCheckpoint(every_n_steps=1))
+    message = str(caught.value)
+    assert f"in step {step + 1} (epoch {step // 3})" in message
+    assert f"the term 'reconstruction' is not finite in rows {poison.rows[2]}, {poison.rows[5]};" in message
+    assert f"the batch holds rows {', '.join(map(str, poison.rows))}" in message
+    assert "kl_" not in message
+    if step:
+        good = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        assert good["global_step"] == step
+        assert all(weights.isfinite().all() for weights in good["state_dict"].values())
+    else:
+        assert not list(tmp_path.iterdir())
+
+
+def test_every_broken_term_is_named(tmp_path):
+    with pytest.raises(TrainingError, match=r"'reconstruction' is not finite.*'kl_y' is not.*'kl_z' is not"):
+        fit(tmp_path, Poison(1, "x"), FiniteLoss())
+
+
+@pytest.mark.parametrize("clip", [None, 100.0])
+@pytest.mark.parametrize("what", ["gradient", "weights"])
+def test_nothing_that_is_not_finite_reaches_a_checkpoint(tmp_path, what, clip):
+    with pytest.raises(TrainingError, match=r"gradient's norm is nan in step 6 .*batch of rows|not finite after step 6"
+                                            r"|the loss is nan in step [67] "):  # fmt: skip
+        fit(tmp_path, Poison(5, what), FiniteLoss(), RunCheckpoint(every_n_steps=1), gradient_clip_val=clip)
+    good = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert good["global_step"] == 5
+    assert all(weights.isfinite().all() for weights in good["state_dict"].values())
+
+
+def test_steps_on_a_device_are_looked_at_together():
+    """What is kept for a device that must not be waited for names the first step that broke."""
+    watch, values = FiniteLoss(), [1.0, 2.0, float("inf"), float("nan")]
+    watch._waiting = [Step(i, 0, torch.tensor([i, 9]), torch.tensor(v), {"kl_z": torch.tensor([0.0, v])})
+                      for i, v in enumerate(values)]  # fmt: skip
+    with pytest.raises(TrainingError, match=r"loss is inf in step 3 \(epoch 0\): the term 'kl_z' is not finite in row 9"):
+        watch.check()
+    watch.check()  # and they are forgotten
+    watch._waiting = [Step(i, 0, None, torch.tensor(1.0), {}) for i in range(3)]
+    watch.check()
+
+
+@pytest.mark.parametrize(
+    ("terms", "words"),
+    [
+        ({}, "what the objective makes of them is not"),
+        ({"a": torch.tensor([[0.0, 1.0], [float("nan"), 1.0]])}, "'a' is not finite in row 30"),
+        ({"a": torch.tensor(float("nan"))}, "'a' is not finite; the batch"),
+        ({"a": torch.tensor([float("nan")])}, "'a' is not finite; the batch"),
+    ],
+)
+def test_terms_of_every_shape(terms, words):
+    assert words in describe(Step(0, 0, torch.tensor([30, 40]), torch.tensor(float("nan")), terms))
+
+
+@pytest.mark.parametrize(("limit", "low", "high"), [(1e6, 0.0, 0.0), (1e-6, 1.0, 1.0), (None, None, None)])
+def test_the_share_of_clipped_steps(tmp_path, limit, low, high):
+    used = fit(tmp_path, ClippedSteps(), gradient_clip_val=limit)
+    share = used.callback_metrics.get("train/clipped_steps")
+    assert (share is None) == (limit is None)
+    assert share is None or low <= share.item() <= high
+
+
+def test_the_share_is_that_of_the_norms(tmp_path):
+    class Norms(pl.Callback):
+        values: list[float] = []  # noqa: RUF012
+
+        def on_train_epoch_start(self, *args) -> None:
+            self.values.clear()
+
+        def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+            self.values.append(pl_module.gradient_norm.item())
+
+    norms = Norms()
+    fit(tmp_path, norms, gradient_clip_val=1.0, max_epochs=1)
+    limit = sorted(norms.values)[1]  # of three
+    torch.manual_seed(0)
+    used = fit(tmp_path, ClippedSteps(), norms, gradient_clip_val=limit, max_epochs=2)
+    expected = sum(value > limit for value in norms.values) / len(norms.values)
+    assert used.callback_metrics["train/clipped_steps"].item() == pytest.approx(expected)

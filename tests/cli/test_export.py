@@ -1,0 +1,54 @@
+"""``vaekit export`` and the commands that take what it wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+
+from vaekit.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the shipped mixed configuration, cut short, and its export in ``exported``."""
+    folder = tmp_path_factory.mktemp("run")
+    common = ["fit", "--config", str(ROOT / "configs/pbmc_mixed.yaml"), "--trainer.default_root_dir", str(folder)]
+    assert main([*common, "--trainer.logger", "false", "--trainer.max_steps", "4"]) == 0
+    assert main(["export", str(folder / "last.ckpt"), "-o", str(folder / "exported")]) == 0
+    return folder
+
+
+def test_embed_gives_the_same(trained: Path, tmp_path: Path) -> None:
+    found = []
+    for name in ("last.ckpt", "exported"):
+        assert main(["embed", str(trained / name), "-o", str(tmp_path / f"{name}.h5ad")]) == 0
+        found.append(anndata.read_h5ad(tmp_path / f"{name}.h5ad"))
+    for key in ("X_vaekit", "vaekit_y_probabilities"):
+        np.testing.assert_array_equal(found[0].obsm[key], found[1].obsm[key])
+    assert (found[0].obs["vaekit_y"] == found[1].obs["vaekit_y"]).all()
+
+
+def test_evaluate_gives_the_same(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = []
+    for name in ("last.ckpt", "exported"):
+        assert main(["evaluate", str(trained / name), "--num_samples", "5", "--json"]) == 0
+        records.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert records[0] == records[1]
+
+
+def test_training_goes_on_from_checkpoints_only(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ROOT / "configs/pbmc_mixed.yaml"
+    for command in (["fit", "--config", str(config)], ["validate"]):
+        assert main([*command, "--ckpt_path", str(trained / "exported")]) == 2
+        assert "vaekit export" in capsys.readouterr().err
+
+
+def test_nothing_is_written_over(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(trained / "last.ckpt"), "-o", str(trained)]) == 2
+    assert "exists" in capsys.readouterr().err

@@ -1,0 +1,169 @@
+"""What goes wrong in the middle: full disks, Ctrl-C, numbers that are none. Nothing that was there is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+import torch
+import yaml
+from broken_disks import full_disk, read_only
+from pytorch_lightning import Callback
+
+from vaekit.callbacks import FiniteLoss
+from vaekit.cli import lightning
+from vaekit.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if "sweep" not in path.stem)
+
+
+def fit(folder: Path, *arguments: str | Path, config: str = "digits_gaussian") -> int:
+    common = ["fit", "--config", str(ROOT / f"configs/{config}.yaml"), "--trainer.default_root_dir", str(folder)]
+    return main([*common, "--trainer.logger", "false", "--data.batch_size", "300", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the packaged cells, cut short."""
+    folder = tmp_path_factory.mktemp("run")
+    assert fit(folder, "--trainer.max_steps", "4", config="pbmc_mixed") == 0
+    return folder
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    from vaekit.data.sources import pbmc68k
+
+    source = pbmc68k()[:200]
+    made = anndata.AnnData(source.layers["counts"].copy(), var=source.var[[]].copy())
+    (tmp_path / "in").mkdir()
+    made.write_h5ad(tmp_path / "in" / "cells.h5ad")
+    return tmp_path / "in" / "cells.h5ad"
+
+
+class TestEmbed:
+    """The input file, the checkpoint, and what was there under the name of the output stay as they were."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_lost(self, trained: Path, cells: Path, tmp_path: Path):
+        self.out = tmp_path / "out" / "out.h5ad"
+        self.out.parent.mkdir()
+        self.out.write_bytes(b"precious")
+        self.command = ["embed", str(trained / "last.ckpt"), str(cells), "-o", str(self.out), "--overwrite"]
+        files = (cells, trained / "last.ckpt", self.out)
+        before = [path.read_bytes() for path in files]
+        yield
+        assert [path.read_bytes() for path in files] == before
+        assert list(self.out.parent.iterdir()) == [self.out]
+        assert list(cells.parent.iterdir()) == [cells]
+
+    @pytest.mark.parametrize("room", [0, 5000, 100_000])
+    def test_full_disk(self, capsys: pytest.CaptureFixture[str], room: int) -> None:
+        with full_disk(room):
+            assert main(self.command) == 2
+        assert f"{self.out} could not be written" in capsys.readouterr().err
+
+    def test_read_only_folder(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with read_only(self.out.parent):
+            assert main(self.command) == 2
+        assert str(self.out.parent) in capsys.readouterr().err
+
+    def test_ctrl_c_while_it_is_written(self, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+        write = anndata.AnnData.write_h5ad
+
+        def half(adata: anndata.AnnData, path: Path) -> None:
+            write(adata, path)
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(anndata.AnnData, "write_h5ad", half)
+        assert main(self.command) == 130
+        assert "stopped" in capsys.readouterr().err
+
+
+class TestFit:
+    def test_full_disk(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert fit(tmp_path, "--trainer.max_epochs", "1") == 0
+        before = (tmp_path / "last.ckpt").read_bytes()
+        with full_disk(20_000):
+            assert fit(tmp_path, "--trainer.max_epochs", "2", "--ckpt_path", "last") == 2
+        message = capsys.readouterr().err
+        assert f"{tmp_path}/best.ckpt could not be written" in message or f"{tmp_path}/last.ckpt could" in message
+        assert (tmp_path / "last.ckpt").read_bytes() == before
+        assert not list(tmp_path.glob(".*"))
+        assert fit(tmp_path, "--trainer.max_epochs", "2", "--ckpt_path", "last") == 0
+        assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 10
+
+    def test_read_only_folder(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "locked").mkdir()
+        with read_only(tmp_path / "locked"):
+            assert fit(tmp_path / "locked" / "run", "--trainer.max_epochs", "1") == 2
+        assert str(tmp_path / "locked" / "run") in capsys.readouterr().err
+
+    def test_ctrl_c(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+        class Impatient(Callback):
+            def on_train_batch_start(self, trainer, *args) -> None:
+                if trainer.global_step == 7:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(lightning, "Collapse", Impatient)  # a callback of every run
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            assert fit(tmp_path, "--trainer.max_epochs", "3") == 130
+        finally:
+            signal.signal(signal.SIGINT, handler)  # Lightning ignores a second Ctrl-C
+        assert f"{tmp_path}/last.ckpt is whole: go on with --ckpt_path last" in capsys.readouterr().err
+        assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
+
+    def test_a_loss_that_is_no_number(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        steps = ("--trainer.max_epochs", "4")
+        assert fit(tmp_path, *steps, "--model.learning_rate", "1e30", "--trainer.gradient_clip_val", "null") == 2
+        message = capsys.readouterr().err
+        assert "vaekit fit: error: the loss is " in message
+        assert "the batch holds rows" in message
+        assert "and 280 more" in message
+
+    def test_all_runs_are_watched(self) -> None:
+        assert lightning.FiniteLoss is FiniteLoss
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--model.learning_rate", "0.5"], "of the model: learning_rate was 0.002, is 0.5"),
+            (["--model.latent_dim", "3"], "of the model: latent_dim was 8, is 3"),
+            (["--model.estimator", "ScoreFunction"], "estimator was {'class_path': 'vaekit.estimators.Pathwise'"),
+            (["--data.batch_size", "99"], "of the data: batch_size was 300, is 99"),
+            (["--data.seed", "5", "--data.binarization", "fixed"], "binarization was 'dynamic', is 'fixed'; seed was 0"),
+            (["--config", str(ROOT / "configs/digits_discrete.yaml")], "_class_path was 'vaekit.GaussianVAE', is 'vaekit.DiscreteVAE'"),
+        ],
+    )
+    def test_going_on_with_other_arguments(self, tmp_path_factory, capsys, arguments: list[str], words: str) -> None:
+        folder = tmp_path_factory.getbasetemp() / "resumed"
+        if not (folder / "last.ckpt").exists():
+            assert fit(folder, "--trainer.max_steps", "2") == 0
+        before = (folder / "last.ckpt").read_bytes()
+        assert fit(folder, "--trainer.max_steps", "4", "--ckpt_path", "last", *arguments,
+                   "--trainer.default_root_dir", folder) == 2  # fmt: skip
+        message = capsys.readouterr().err
+        assert "cannot go on with other arguments" in message
+        assert words in message
+        assert (folder / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_gradients_are_clipped_in_every_shipped_configuration(path: Path) -> None:
+    assert yaml.safe_load(path.read_text())["trainer"]["gradient_clip_val"] > 0
+
+
+def test_the_share_of_clipped_steps_is_logged(tmp_path: Path) -> None:
+    arguments = ("--trainer.max_epochs", "2", "--trainer.gradient_clip_val", "1e-6", "--trainer.logger", "CSVLogger")
+    assert fit(tmp_path, *arguments) == 0
+    table = np.genfromtxt(next(tmp_path.glob("lightning_logs/*/metrics.csv")), delimiter=",", names=True,
+                          deletechars="")  # fmt: skip
+    shares = table["train/clipped_steps"]
+    assert shares[np.isfinite(shares)].tolist() == [1.0, 1.0]

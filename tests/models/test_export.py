@@ -1,0 +1,117 @@
+"""Models as safetensors and JSON: equal to what they were exported from; damaged and foreign ones are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import vaekit
+from vaekit.exceptions import CheckpointError, OutputError
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.models.checkpoint import read_checkpoint
+from vaekit.models.export import DESCRIPTION, TENSORS, export
+
+from .test_checkpoint import data, model_for
+from .tiny import MODELS, counts, fit, trainer
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "a.ckpt"
+    model = model_for("mixed", cells := data())
+    used = trainer(max_epochs=1)
+    used.fit(model, datamodule=cells)
+    used.save_checkpoint(path)
+    return path
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_an_exported_model_is_the_same(name, tmp_path):
+    fit(MODELS[name](NegativeBinomial()), counts(), 1).save_checkpoint(tmp_path / "a.ckpt")
+    first = vaekit.load(tmp_path / "a.ckpt")
+    again = vaekit.load(export(read_checkpoint(tmp_path / "a.ckpt"), tmp_path / "out"))
+    assert first.config == again.config
+    assert first.state_dict().keys() == again.state_dict().keys()
+    assert all(value.equal(again.state_dict()[key]) for key, value in first.state_dict().items())
+    with torch.no_grad():
+        for latent, q in first.posteriors(counts()).items():
+            assert q.mean.equal(again.posteriors(counts())[latent].mean)
+
+
+def test_what_is_known_of_the_data_comes_back(saved, tmp_path):
+    before = vaekit.load(saved).reference
+    after = vaekit.load(export(read_checkpoint(saved), tmp_path / "out")).reference
+    assert before is not None
+    assert after is not None
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        if key == "split_indices":
+            assert all(value[part].equal(after[key][part]) for part in value)
+        else:
+            assert after[key].equal(value) if isinstance(value, torch.Tensor) else after[key] == value
+    description = json.loads((tmp_path / "out" / DESCRIPTION).read_text())
+    assert description["hyper_parameters"]["_class_path"] == "vaekit.MixedVAE"
+    weights = torch.load(saved, weights_only=True)["state_dict"]
+    assert weights.keys() <= load_file(tmp_path / "out" / TENSORS).keys()
+
+
+def test_numbers_that_json_does_not_have(tmp_path):
+    content = {"hyper_parameters": {"_class_path": "x", "a": [float("inf"), -float("inf"), 1]}, "state_dict": {}}
+    export(content, tmp_path / "out")
+    assert read_checkpoint(tmp_path / "out")["hyper_parameters"]["a"] == [float("inf"), -float("inf"), 1]
+    with pytest.raises(CheckpointError, match="hyper_parameters.b is a set"):
+        export({"hyper_parameters": {"b": {1}}}, tmp_path / "other")
+
+
+def test_nothing_is_written_over(saved, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for name in ("full", "file"):
+        with pytest.raises(OutputError, match=f"{name} exists"):
+            export(read_checkpoint(saved), tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full", "precious"]
+
+
+def exported(saved: Path, folder: Path) -> Path:
+    return export(read_checkpoint(saved), folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", "{" * 9, "[" * 100_000, '{"format": 2}', '{"format": 1}', "\0",
+             '{"format": 1, "hyper_parameters": 3, "reference": null, "state_dict": {}}',
+             '{"format": 1, "hyper_parameters": {"_class_path": "os.system"}, "reference": null, "state_dict": {}}',
+             '{"format": 1, "hyper_parameters": {"_class_path": "vaekit.GaussianVAE", "features": {"tensor": "no"}},'
+             ' "reference": null, "state_dict": 5}'],
+    ids=range(12),
+)  # fmt: skip
+def test_foreign_descriptions(saved, tmp_path, text):
+    folder = exported(saved, tmp_path / "out")
+    (folder / DESCRIPTION).write_text(text)
+    with pytest.raises(CheckpointError, match="out"):
+        vaekit.load(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.9, 0.9999])
+def test_truncated_weights(saved, tmp_path, share):
+    folder = exported(saved, tmp_path / "out")
+    whole = (folder / TENSORS).read_bytes()
+    (folder / TENSORS).write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match="out cannot be read as a model that vaekit export wrote"):
+        vaekit.load(folder)
+
+
+def test_weights_of_another_model(saved, tmp_path):
+    folder = exported(saved, tmp_path / "out")
+    weights = load_file(folder / TENSORS)
+    name = next(name for name in weights if name.endswith("weight"))
+    save_file({**weights, name: weights[name][:1].clone()}, folder / TENSORS)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        vaekit.load(folder)
+    (folder / TENSORS).unlink()
+    with pytest.raises(CheckpointError, match="out"):
+        vaekit.load(folder)

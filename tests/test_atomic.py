@@ -1,0 +1,99 @@
+"""Files are there whole or not at all: full disks, folders that cannot be written to, and what is stopped half way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+import torch
+from broken_disks import full_disk, read_only
+from matplotlib.figure import Figure
+
+from vaekit.atomic import remove_parts, written
+from vaekit.callbacks.checkpoints import WholeCheckpoints
+from vaekit.cli.embed import write_atomically
+from vaekit.exceptions import OutputError
+
+
+def big_figure() -> Figure:
+    figure = Figure()
+    figure.add_subplot().imshow(np.random.default_rng(0).random((300, 300)))
+    return figure
+
+
+def cells() -> anndata.AnnData:
+    return anndata.AnnData(np.random.default_rng(0).random((300, 200), dtype=np.float32))
+
+
+def picture(path: Path) -> None:
+    with written(path) as temporary:
+        big_figure().savefig(temporary, format="png")
+
+
+def checkpoint(path: Path) -> None:
+    WholeCheckpoints().save_checkpoint({"state_dict": {"w": torch.zeros(100_000)}}, path)
+
+
+WRITERS = {
+    "h5ad": lambda path: write_atomically(cells(), path),
+    "checkpoint": checkpoint,
+    "picture": picture,
+}
+
+
+@pytest.mark.parametrize("old", [None, b"precious"])
+@pytest.mark.parametrize("room", [0, 2000, 30_000])
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_full_disk(tmp_path: Path, kind: str, room: int, old: bytes | None) -> None:
+    path = tmp_path / "out.file"
+    if old is not None:
+        path.write_bytes(old)
+    with full_disk(room), pytest.raises(OutputError, match=r"out\.file could not be written"):
+        WRITERS[kind](path)
+    assert [each.name for each in tmp_path.iterdir()] == ([] if old is None else ["out.file"])
+    assert old is None or path.read_bytes() == old
+    WRITERS[kind](path)  # and there is nothing in the way afterwards
+    assert path.stat().st_size > 30_000
+
+
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_read_only_folder(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "out.file"
+    path.write_bytes(b"precious")
+    with read_only(tmp_path), pytest.raises(OutputError, match=r"out\.file could not be written"):
+        WRITERS[kind](path)
+    assert path.read_bytes() == b"precious"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"none/out\.file could not be written"), written(tmp_path / "none/out.file"):
+        pass
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
+def test_what_is_stopped_half_way_leaves_nothing(tmp_path: Path, stopped: type[BaseException]) -> None:
+    path = tmp_path / "out.file"
+    path.write_bytes(b"precious")
+    with pytest.raises(stopped), written(path) as temporary:
+        temporary.write_bytes(b"half")
+        assert temporary.parent == path.parent
+        raise stopped
+    assert path.read_bytes() == b"precious"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    process = os.fork()
+    if not process:  # a process that dies while it writes
+        with written(tmp_path / "last.ckpt") as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), 9)
+    os.waitpid(process, 0)
+    (tmp_path / "other.txt").write_text("x")
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_parts(tmp_path, "*.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
