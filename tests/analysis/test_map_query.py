@@ -22,7 +22,7 @@ from vaekit.data import GeneExpressionData, simulate_counts
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.latents import Gaussian, LibrarySize
 from vaekit.likelihoods import Gaussian as GaussianLikelihood
-from vaekit.likelihoods import NegativeBinomial
+from vaekit.likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vaekit.models import VAE, load, save
 
 BATCHES = ["batch0", "batch1", "new"]
@@ -134,6 +134,24 @@ def test_a_likelihood_without_size_factors_has_no_shifts():
     made = map_query(query, model, max_epochs=1)
     assert set(made.state_dict()) == set(model.state_dict())
     embed(query, made)
+
+
+@pytest.mark.parametrize("likelihood", [Poisson, ZeroInflatedNegativeBinomial])
+@pytest.mark.parametrize(
+    "kind", ["mixed_sampled", "discrete_learned", "discrete_gumbel_soft", "dirichlet", "sequential_critic"]
+)
+def test_every_kind_of_model(kind, likelihood, tmp_path):
+    data = GeneExpressionData(tiny(), batch_key="batch")
+    model = MODELS[kind](likelihood(), features=data.features, covariates=data.covariates)
+    trainer(max_steps=2, limit_val_batches=0).fit(model, datamodule=data)
+    query = tiny(seed=1)
+    query.obs["batch"] = "new"
+    made = map_query(query, model, max_epochs=2)
+    assert made.config["class_path"] == model.config["class_path"]
+    assert made.networks.likelihood.composition_shift.any(1).tolist() == [False, False, True]
+    save(made, tmp_path / "mapped.ckpt")
+    embed(query, tmp_path / "mapped.ckpt")
+    assert np.isfinite(query.obsm["X_vaekit"]).all()
 
 
 def test_a_mapped_model_is_mapped_again(atlas, mapped):

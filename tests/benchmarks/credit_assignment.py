@@ -209,7 +209,13 @@ def sequences(options: argparse.Namespace) -> dict[str, Any]:
             error = line[f"{name}_se"]
             print(f"{line[name]:>{width}.2f}{'-' if error is None else f'{error:.2f}':>7}", end="")
         print("  " + ", ".join(f"{value:.2f}" for value in line["elbo_runs"]))
-    return {"lam": sequential_bounds.LAM, "epochs": options.epochs, "lines": lines}
+    epochs, replicates = (1, 10) if options.quick else (30, 200)
+    noise = sequential_bounds.variances(epochs, replicates)
+    print(f"\nvariance of the posteriors' gradient after {epochs} epochs on the digits, by lambda of the critics")
+    print(f"{'':<16}{'no critic':>11}" + "".join(f"{line['lam']:>9g}" for line in noise[1:4]))
+    for label, part in (("no baseline", noise[:4]), ("leave-one-out", noise[4:])):
+        print(f"{label:<16}{part[0]['variance']:>11.3f}" + "".join(f"{line['variance']:>9.3f}" for line in part[1:]))
+    return {"lam": sequential_bounds.LAM, "epochs": options.epochs, "lines": lines, "variances": noise}
 
 
 PARTS = {"a": lambdas, "b": carts, "c": mirror, "d": sequences}

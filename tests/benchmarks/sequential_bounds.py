@@ -54,8 +54,8 @@ class Bounds(NamedTuple):
     log_likelihood: float
 
 
-def bounds(data_name: str, estimator: Estimator, seed: int, epochs: int | None) -> Bounds:
-    """Train the model of a config with another estimator, and evaluate it on the test rows."""
+def trained(data_name: str, estimator: Estimator, seed: int, epochs: int | None) -> tuple[SequentialVAE, Any]:
+    """Train the model of a config with another estimator; return it, in evaluation mode, and the data."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     config = yaml.safe_load((CONFIGS / f"{data_name}_sequential.yaml").read_text())
@@ -77,9 +77,44 @@ def bounds(data_name: str, estimator: Estimator, seed: int, epochs: int | None) 
         gradient_clip_val=config["trainer"]["gradient_clip_val"], limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(model, datamodule=data)
+    return model.eval(), data
+
+
+def bounds(data_name: str, estimator: Estimator, seed: int, epochs: int | None) -> Bounds:
+    """Train a model and evaluate it on the test rows."""
+    model, data = trained(data_name, estimator, seed, epochs)
     torch.manual_seed(0)
-    found = importance_sampled_log_likelihood(model.eval(), data.dataloader("test"), SAMPLES)
+    found = importance_sampled_log_likelihood(model, data.dataloader("test"), SAMPLES)
     return Bounds(found.elbo.mean().item(), found.mean())
+
+
+def variances(epochs: int, replicates: int) -> list[dict[str, Any]]:
+    """Return a line for each way to charge a latent: the variance of the gradient by the posteriors' own parameters.
+
+    At one and the same model, and its critics, trained a while on the digits, on one batch; summed over components.
+    """
+    model, data = trained("digits", METHODS["critic, leave-one-out"](), 0, epochs)
+    batch = next(iter(data.dataloader("test")))
+    critics = {name: latent.estimator.critic for name, latent in model.latents.items()}
+    own = ("head", "joining")
+    parameters = [p for latent in model.latents.values() for n, p in latent.named_parameters() if n.startswith(own)]
+    torch.manual_seed(0)
+    lines = []
+    for compared in (False, True):
+        for lam in (None, 1.0, LAM, 0.5):
+            for name, latent in model.latents.items():
+                baseline = LeaveOneOut() if compared else None
+                critic = None if lam is None else critics[name]
+                latent.estimator = ScoreFunction(
+                    baseline=baseline, critic=critic, lam=1.0 if lam is None else lam
+                ).eval()
+            gradients = []
+            for _ in tqdm(range(replicates), desc=f"leave-one-out {compared}, lambda {lam}", leave=False):
+                found = torch.autograd.grad(model.bound(batch, training=True).total.mean(), parameters)
+                gradients.append(torch.cat([gradient.flatten() for gradient in found]))
+            variance = torch.stack(gradients).double().var(0).sum().item()
+            lines.append({"leave_one_out": compared, "lam": lam, "variance": variance})
+    return lines
 
 
 def table(seeds: int, epochs: int | None) -> list[dict[str, Any]]:

@@ -12,10 +12,10 @@ for undecided materials, shrink along the descent; many descents from random sta
 What they find is compared with an enumeration of all sequences of materials, each with the thicknesses that scipy's
 L-BFGS-B finds from its best random starts.
 
-A mirror is what this search finds. An antireflection coating it did not: with the reflectance as the cost, three layers
-and the same settings, 2 of 24 descents (score function) and 1 (measure-valued) chose the best sequence of materials, and
-none came near its 0.02 per cent: the best ended at 0.16 and 0.11. There the sequences differ by a tenth of a per cent,
-less than the spread of the thicknesses costs while the materials are being chosen.
+A mirror is what this search finds. An antireflection coating it did not find: with the reflectance as the cost, three
+layers and the same settings, 2 of 24 descents (score function) and 1 (measure-valued) chose the best sequence of
+materials, and none came near its 0.02 per cent: the best ended at 0.16 and 0.11. There the sequences differ by a tenth
+of a per cent, less than the spread of the thicknesses costs while the materials are being chosen.
 """
 
 from __future__ import annotations

@@ -58,9 +58,8 @@ def configurations(draw: st.DrawFn) -> Any:
             case "rename" if isinstance(place, dict):
                 place[draw(st.sampled_from([f"{key}s", str(key)[1:], "x", "", 7]))] = place.pop(key)
             case _ if isinstance(place, dict):
-                place[draw(st.sampled_from(["lr", "latents", "hidden", "estimator", "prior", "é"]))] = draw(
-                    st.sampled_from(VALUES)
-                )
+                name = draw(st.sampled_from(["lr", "latents", "hidden", "estimator", "prior", "é"]))
+                place[name] = copy.deepcopy(draw(st.sampled_from(VALUES)))
     return config
 
 

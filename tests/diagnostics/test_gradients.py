@@ -307,3 +307,20 @@ def test_a_models_report_with_joint_trajectories():
     assert set(report.evaluations) == {4}
     assert "importance-weighted bound" in left_out["GumbelSoftmax"]
     assert (report.z.abs() < 4).all()
+
+
+def test_a_sequences_report():
+    """Of a latent in the middle of a sequence, whose posterior depends on what is drawn before it."""
+    torch.manual_seed(0)
+    model = sharpen(MODELS["sequential_auto"](NegativeBinomial(), objective=ELBO(num_samples=4)))
+    assert type(model.estimators["z2"]).__name__ == "ScoreFunction"
+    several = {"plain": ScoreFunction(), "compared": ScoreFunction(baseline=LeaveOneOut()), "listed": Enumerate()}
+    report, left_out = model_gradient_report(
+        model, counts(), "z2", 200, estimators=several, reference_draws=800, timings=1, progress=False
+    )
+    report = report.set_index("estimator")
+    assert set(report.index) == {"plain", "compared"}
+    assert "cannot draw joint" in left_out["listed"]
+    assert (report.z < 4).all()
+    assert report.variance["compared"] < report.variance["plain"]
+    assert set(report.evaluations) == {4}

@@ -24,6 +24,7 @@ from vaekit.estimators import (
     Rebar,
     ScoreFunction,
     SelfCritic,
+    recorded,
 )
 from vaekit.exceptions import EstimatorError
 from vaekit.networks import MLP
@@ -306,7 +307,7 @@ def test_recorded_actions_have_the_gradient_of_a_policy() -> None:
     """Time is an axis of the batch; two recorded actions a step are two rows."""
     logits = torch.randn(4, 6, 3, requires_grad=True)  # [environments, time, actions]
     actions, cost = torch.randint(3, (2, 4, 6)), torch.randn(2, 4, 6)
-    draw = ScoreFunction.recorded(Categorical(logits=logits), actions)
+    draw = recorded(Categorical(logits=logits), actions)
     term = (draw.weight * ScoreFunction().correction(draw, cost)).sum(0)
     assert term.abs().max() == 0
     (found,) = torch.autograd.grad(term.sum(), logits)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaekit.estimators import Enumerate, Estimator, GumbelSoftmax, LeaveOneOut, MovingAverage, ScoreFunction
 from vaekit.models import VAE
-from vaekit.objectives import IWAE
+from vaekit.objectives import ELBO, IWAE
 
 from .paths import cells, critic, list_paths, sequential
 from .tiny import sharpen
@@ -171,3 +171,18 @@ def test_importance_weighted_gradient_is_that_of_all_pairs_of_paths():
             error = (along.std() / math.sqrt(REPLICATES)).clamp_min(1e-5 * norm)
             assert error < 0.2 * norm, name
             assert (along.mean() - own.flatten().double() @ direction).abs() < 4 * error, name
+
+
+@pytest.mark.parametrize("num_samples", [None, 4])
+@pytest.mark.parametrize("share", [0.5, 1.2])
+def test_floor_is_under_the_mean_divergence_of_each_latent(num_samples, share):
+    """However the rows of what it depends on come."""
+    model = sharpen(sequential(ScoreFunction(), num_samples))
+    batch = cells(5000)
+    means = {name: value.mean().item() for name, value in model.bound(batch, training=True).terms.items()}
+    floor = share * max(value for name, value in means.items() if name != "reconstruction")
+    model.objective = ELBO(free_bits=floor, num_samples=num_samples)
+    result = model.bound(batch, training=True)
+    means = {name: value.mean().item() for name, value in result.terms.items()}
+    wanted = means.pop("reconstruction") + sum(max(floor, value) for value in means.values())
+    assert result.total.mean().item() == pytest.approx(wanted, rel=1e-4)

@@ -38,6 +38,8 @@ def explain(command: str) -> Iterator[None]:
         raise
     except (argparse.ArgumentError, ValueError) as error:
         text = getattr(error, "message", None) or str(error)
+        if "numpy accepts from" in text:  # Lightning's words on a seed
+            raise ConfigError(f"seed_everything: {text}") from None
         if isinstance(error, ValueError) and "Does not validate against" not in text:
             raise
         raise ConfigError(shorten(text, command)) from None

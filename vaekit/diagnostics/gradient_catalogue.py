@@ -72,7 +72,7 @@ def catalogue(q: Distribution) -> tuple[dict[str, Estimator], dict[str, str]]:
     """
     found: dict[str, Estimator] = {}
     left_out: dict[str, str] = {}
-    classes = [getattr(exported, name) for name in exported.__all__]
+    classes = [part for name in exported.__all__ if inspect.isclass(part := getattr(exported, name))]
     baselines = [c for c in classes if issubclass(c, Baseline) and not inspect.isabstract(c)]
     for cls in classes:
         if not issubclass(cls, Estimator) or inspect.isabstract(cls) or not cls.fits(q):

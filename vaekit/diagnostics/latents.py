@@ -41,7 +41,11 @@ class LatentUse(NamedTuple):
 
 @torch.no_grad()
 def posterior_summaries(model: VAE, batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """Return each latent's posterior means, or probabilities of its states, ``[observations, size]``, on the CPU."""
+    """Return each latent's posterior means, or probabilities of its states, ``[observations, size]``, on the CPU.
+
+    Where a posterior depends on other latents, these have their most probable values, found one after another: of a
+    sequence of categories, the probabilities of each along the most probable path. Nothing is drawn.
+    """
     was_training = model.training
     model.eval()
     parts: dict[str, list[Tensor]] = {name: [] for name in model.latents}

@@ -14,6 +14,7 @@ from vaekit.estimators.muprop import MuProp
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.rao_blackwell import RaoBlackwell
 from vaekit.estimators.rebar import Rebar
+from vaekit.estimators.record import recorded
 from vaekit.estimators.reinmax import ReinMax
 from vaekit.estimators.relax import Relax
 from vaekit.estimators.score_function import ScoreFunction
@@ -47,4 +48,5 @@ __all__ = [
     "SelfCritic",
     "StraightThrough",
     "UnorderedSet",
+    "recorded",
 ]

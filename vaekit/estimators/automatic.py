@@ -69,6 +69,6 @@ def fitting(q: Distribution, without_path: bool = False) -> str:
     import vaekit.estimators as package  # what it exports is the catalogue; it imports this module's siblings
 
     exported = (getattr(package, name) for name in package.__all__)
-    catalogue = [c for c in exported if issubclass(c, Estimator) and c is not Estimator]
+    catalogue = [c for c in exported if isinstance(c, type) and issubclass(c, Estimator) and c is not Estimator]
     fit = [c.__name__ for c in catalogue if c.fits(q) and not (without_path and c.relies_on_path)]
     return f"for {describe(q)} these work: {', '.join(fit)}"

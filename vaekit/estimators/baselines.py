@@ -8,13 +8,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.component import Component
-from vaekit.estimators.base import Draw
+from vaekit.estimators.base import Draw, uniform_weight
 from vaekit.estimators.critic import Critic
-from vaekit.estimators.discrete import is_bernoulli, logits_of
+from vaekit.estimators.discrete import is_bernoulli, log_prob, logits_of
 from vaekit.estimators.running_mean import RunningMean
 from vaekit.exceptions import EstimatorError
 
@@ -35,9 +36,17 @@ class Baseline(Component, nn.Module, ABC):
     min_samples: ClassVar[int] = 1
     counterfactual_rows: ClassVar[int] = 0
 
-    def counterfactual(self, q: Distribution) -> Tensor | None:
-        """Return values ``[counterfactual_rows, *batch, *event]`` whose cost the baseline needs; here, none."""
-        return None
+    def extended(self, draw: Draw, joint: bool) -> Draw:
+        """Return the draw with the counterfactual rows whose cost the baseline needs; here, as it is.
+
+        Parameters
+        ----------
+        draw
+            Of the values alone.
+        joint
+            Whether it belongs to joint trajectories.
+        """
+        return draw
 
     def build(self, context_features: int) -> None:
         """Make the network's layers, once the width of the context is known; here, nothing."""
@@ -158,19 +167,37 @@ class SelfCritic(Baseline):
     def __init__(self) -> None:
         super().__init__()
 
-    def counterfactual(self, q: Distribution) -> Tensor:
-        """Return the mode of ``q``, ``[1, *batch, *event]``."""
-        if is_bernoulli(q):  # torch's mode is NaN at probability 1/2
-            logits = logits_of(q)
-            return (logits > 0).to(logits.dtype)[None].detach()
-        try:
-            mode = q.mode
-        except NotImplementedError as error:
+    def extended(self, draw: Draw, joint: bool) -> Draw:
+        """Return the draw with the mode of its distribution as a last row (see the base class).
+
+        Raises
+        ------
+        EstimatorError
+            If there is no mode, or the draw is one of joint trajectories.
+        """
+        if joint:
             raise EstimatorError(
-                f"SelfCritic needs the mode of {type(q).__name__}, which torch does not have"
-            ) from error
-        return mode[None].detach()
+                "SelfCritic adds a counterfactual row, which joint trajectories (num_samples=K of expectation) have no "
+                "place for; use LeaveOneOut() there"
+            )
+        real, value = len(draw.value), torch.cat([draw.value, _mode(draw.q)])
+        score = log_prob(draw.q, value)
+        weight = uniform_weight(value, draw.q, score.dtype) * (len(value) / real)
+        weight[real:] = 0
+        return Draw(value, weight, score, draw.q)
 
     def forward(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the cost of the counterfactual row, ``[1, *batch]``."""
         return cost[-1:]
+
+
+def _mode(q: Distribution) -> Tensor:
+    """Return the most probable value, ``[1, *batch, *event]``."""
+    if is_bernoulli(q):  # torch's mode is NaN at probability 1/2
+        logits = logits_of(q)
+        return (logits > 0).to(logits.dtype)[None].detach()
+    try:
+        mode = q.mode
+    except NotImplementedError as error:
+        raise EstimatorError(f"SelfCritic needs the mode of {type(q).__name__}, which torch does not have") from error
+    return mode[None].detach()

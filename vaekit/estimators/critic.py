@@ -28,8 +28,9 @@ class Critic(Component, nn.Module):
     network
         Module from ``[*rows, *batch, features]`` to ``[*rows, *batch, 1]`` or ``[*rows, *batch]``; the features are
         the context's, then those of the ancestors' values, flattened, in the order in which these are drawn. A
-        ``vaekit.networks.MLP`` gets its sizes from the model that it becomes part of. Where there are no features (a
-        node without parents, no context) the prediction is the running mean, and the network is not used.
+        ``vaekit.networks.MLP`` gets its sizes from the model that it becomes part of, where the context are the
+        encoder's features. Where there are no features (a node without parents, no context) the prediction is the
+        running mean, and the network is not used.
 
     Examples
     --------

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, uniform_weight
+from vaekit.estimators.base import Draw, Estimator
 from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.critic import Critic
-from vaekit.estimators.discrete import log_prob, sample
+from vaekit.estimators.discrete import sample
+from vaekit.estimators.record import recorded
 from vaekit.exceptions import EstimatorError
 
 
@@ -82,47 +83,8 @@ class ScoreFunction(Estimator):
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw without a gradient (see the base class)."""
         shape = self.shape(sample_shape)
-        value = sample(q, shape, shared)
-        counterfactual = None if self.baseline is None else self.baseline.counterfactual(q)
-        if counterfactual is None:
-            return self.recorded(q, value)
-        if not shape:
-            raise EstimatorError(
-                f"{type(self.baseline).__name__} adds a counterfactual row, which joint trajectories "
-                "(num_samples=K of expectation) have no place for; use LeaveOneOut() there"
-            )
-        real, value = value.shape[0], torch.cat([value, counterfactual])
-        score = log_prob(q, value)
-        weight = uniform_weight(value, q, score.dtype) * (value.shape[0] / real)
-        weight[real:] = 0
-        return Draw(value, weight, score, q)
-
-    @staticmethod
-    def recorded(q: Distribution, value: Tensor) -> Draw:
-        """Return the draw of values that are known already: the actions of a simulator's record, say.
-
-        Its :meth:`correction`, given costs, has the gradient of a policy, time being an axis of the batch.
-
-        Parameters
-        ----------
-        q
-            Distribution with batch shape ``[*batch]``, or ``[rows, *batch]``.
-        value
-            ``[rows, *batch, *event]``, drawn from it.
-
-        Examples
-        --------
-        >>> from torch.distributions import Categorical
-        >>> logits = torch.zeros(3, 2, requires_grad=True)  # of two actions at three steps
-        >>> draw = ScoreFunction.recorded(Categorical(logits=logits), torch.tensor([[0, 1, 1]]))
-        >>> ScoreFunction().correction(draw, cost=torch.tensor([[-1.0, 0.0, 2.0]])).sum().backward()
-        >>> logits.grad  # (one-hot action - probabilities) * cost
-        tensor([[-0.5000,  0.5000],
-                [ 0.0000,  0.0000],
-                [-1.0000,  1.0000]])
-        """
-        score = log_prob(q, value)
-        return Draw(value, uniform_weight(value, q, score.dtype), score, q, equal_weights=True)
+        draw = recorded(q, sample(q, shape, shared))
+        return draw if self.baseline is None else self.baseline.extended(draw, joint=not shape)
 
     def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
         """Make the layers of baseline and critic (see the base class)."""

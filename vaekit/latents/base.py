@@ -117,7 +117,7 @@ class Latent(Component, nn.Module, ABC):
                 f"{type(self.estimator).__name__} does not fit a {type(self).__name__} latent; {fitting(q)}"
             )
         own = self.estimator.rows(q)  # refuses a support over the budget
-        if isinstance(self.estimator, Enumerate):
+        if isinstance(self.estimator, Enumerate) and not joint:  # where it cannot serve, the objective says so
             self.estimator.check_budget(rows * own, "this latent together with those before it")
         self.estimator.build(in_features, self.size, ancestor_size)
         return own

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.batch import Batch, Moments
-from vaekit.exceptions import ConfigError, EstimatorError, nearest
+from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.latents import Latent, LibrarySize
 from vaekit.likelihoods import Likelihood
+from vaekit.models.ordering import parents_first, posterior_ancestors
 from vaekit.networks import Network
 from vaekit.signatures import Named, Node
 
@@ -90,7 +91,7 @@ class Generative(nn.Module):
         latents = {name: copy.deepcopy(latent) for name, latent in latents.items()}  # each with its own estimator
         width = encoder.build(features + covariates)
         self.order = parents_first(latents)
-        self._ancestors = _ancestors(self.order, latents)
+        self._ancestors = posterior_ancestors(self.order, latents)
         rows = 1
         for name in self.order:
             latent = latents[name]
@@ -247,40 +248,3 @@ def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
     """Concatenate ``[*rows, batch, size]`` along the last axis; an axis of rows may be absent or of size 1."""
     leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     return torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1)
-
-
-def parents_first(latents: Mapping[str, Latent]) -> tuple[str, ...]:
-    """Return the names of latents, parents before their children, else as declared.
-
-    Raises
-    ------
-    ConfigError
-        If a parent is unknown, not discrete, or depends on its own child.
-    """
-    for name, latent in latents.items():
-        for parent in latent.parents:
-            if parent not in latents:
-                raise ConfigError(
-                    f"latent {name!r} has the parent {parent!r}, which is no latent: {nearest(parent, latents)}"
-                )
-            if not latents[parent].discrete:
-                raise ConfigError(
-                    f"latent {name!r}: its parent {parent!r} is a {type(latents[parent]).__name__}; a parent must be "
-                    "discrete (Categorical, Bernoulli)"
-                )
-    order: list[str] = []
-    while len(order) < len(latents):
-        left = [name for name in latents if name not in order]
-        ready = next((name for name in left if set(latents[name].parents) <= set(order)), None)
-        if ready is None:
-            raise ConfigError(f"the latents {', '.join(map(repr, left))} depend on one another in a circle")
-        order.append(ready)
-    return tuple(order)
-
-
-def _ancestors(order: Sequence[str], latents: Mapping[str, Latent]) -> dict[str, frozenset[str]]:
-    """Return the latents that each posterior depends on, directly or by way of others, with the latent itself."""
-    found: dict[str, frozenset[str]] = {}
-    for name in order:
-        found[name] = frozenset({name}).union(*(found[parent] for parent in latents[name].posterior_parents))
-    return found

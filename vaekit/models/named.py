@@ -148,7 +148,8 @@ class SequentialVAE(VAE):
     Each factor is a network of one layer; the decoder sees all latents. The values on the way are a path in a tree, to
     which each latent adds a level. Training draws joint trajectories, as latents with an axis of rows each would cost
     as many rows as the product of these; with ``ScoreFunction(critic=Critic(...), lam=...)`` each latent is charged
-    with what it costs itself and what its successors are foreseen to cost.
+    with what it costs itself and what its successors are foreseen to cost. Codes and embeddings are those along the
+    most probable path.
 
     Parameters
     ----------
