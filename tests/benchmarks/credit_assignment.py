@@ -199,13 +199,16 @@ def sequences(options: argparse.Namespace) -> dict[str, Any]:
     """Measure and print (d)."""
     lines = sequential_bounds.table(options.seeds, options.epochs)
     print(
-        f"\n(d) sequential discrete VAE, test rows, nats: mean and standard error over seeds 0 to {options.seeds - 1}, "
+        f"\n(d) sequential discrete VAE, bounds in nats: mean and standard error over seeds 0 to {options.seeds - 1}, "
         f"lambda {sequential_bounds.LAM}"
     )
-    print(f"{'data':<8}{'trained by':<24}{'ELBO':>10}{'s.e.':>7}{'log p(x)':>11}{'s.e.':>7}  ELBO of each seed")
+    print(
+        f"{'data':<8}{'trained by':<24}{'ELBO':>10}{'s.e.':>7}{'log p(x)':>11}{'s.e.':>7}{'training ELBO':>15}"
+        f"{'s.e.':>7}  test ELBO of each seed"
+    )
     for line in lines:
         print(f"{line['data']:<8}{line['method']:<24}", end="")
-        for name, width in (("elbo", 10), ("log_likelihood", 11)):
+        for name, width in (("elbo", 10), ("log_likelihood", 11), ("train_elbo", 15)):
             error = line[f"{name}_se"]
             print(f"{line[name]:>{width}.2f}{'-' if error is None else f'{error:.2f}':>7}", end="")
         print("  " + ", ".join(f"{value:.2f}" for value in line["elbo_runs"]))
