@@ -294,7 +294,8 @@ def test_a_models_report():
     assert {"Pathwise", "MeasureValued", "ScoreFunction"} <= set(report.estimator)
     assert "draws of" in report.attrs["reference"]
     assert (report.z[report.unbiased] < 4).all()
-    assert report.attrs["best_unbiased"].startswith("Pathwise")
+    variance = report.set_index("estimator").variance
+    assert variance["Pathwise"] < variance["ScoreFunction"]  # by variance and time it may also be MeasureValued
     assert model.training
     assert all(p.equal(model.state_dict()[n]) for n, p in before.items())
 

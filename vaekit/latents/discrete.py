@@ -53,7 +53,7 @@ class Categorical(Latent):
     >>> kind = torch.eye(2)[:, None].expand(2, 5, 2)  # both, of five observations
     >>> latent.posterior(latent.join(torch.zeros(5, 8), kind)).batch_shape
     torch.Size([2, 5])
-    >>> latent.prior(kind, kind).mean[0, 0]
+    >>> latent.prior(kind, kind).mean[0, 0].detach()
     tensor([[0.3333, 0.3333, 0.3333]])
     """
 
