@@ -78,10 +78,15 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_what_is_stopped_half_way_leaves_nothing(tmp_path: Path, stopped: type[BaseException]) -> None:
     path = tmp_path / "out.file"
     path.write_bytes(b"precious")
-    with pytest.raises(stopped), written(path) as temporary:
-        temporary.write_bytes(b"half")
-        assert temporary.parent == path.parent
-        raise stopped
+
+    def stop_halfway() -> None:
+        with written(path) as temporary:
+            temporary.write_bytes(b"half")
+            assert temporary.parent == path.parent
+            raise stopped
+
+    with pytest.raises(stopped):
+        stop_halfway()
     assert path.read_bytes() == b"precious"
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -65,9 +65,22 @@ class Bench:
 
     def fit(self, *more: str) -> list[str]:
         """Return the command that trains for a few steps."""
-        return ["fit", "--config", str(CONFIGS / "pbmc_mixed.yaml"), "--data.path", str(self.cells),
-                "--trainer.default_root_dir", str(self.run), "--trainer.logger", "false", "--trainer.max_epochs", "1",
-                "--trainer.enable_progress_bar", "false", *more]  # fmt: skip
+        return [
+            "fit",
+            "--config",
+            str(CONFIGS / "pbmc_mixed.yaml"),
+            "--data.path",
+            str(self.cells),
+            "--trainer.default_root_dir",
+            str(self.run),
+            "--trainer.logger",
+            "false",
+            "--trainer.max_epochs",
+            "1",
+            "--trainer.enable_progress_bar",
+            "false",
+            *more,
+        ]
 
     def embed(self, output: Path, checkpoint: Path | None = None, cells: Path | None = None) -> list[str]:
         """Return the command that embeds the cells."""
@@ -86,7 +99,9 @@ class Bench:
         lines = [line for line in self.log.read_text().splitlines() if line.strip()]
         if any("Traceback" in line for line in lines):
             return status, "TRACEBACK: " + lines[-1]
-        return status, next((line for line in lines if "error:" in line or "stopped" in line), lines[-1] if lines else "")
+        return status, next(
+            (line for line in lines if "error:" in line or "stopped" in line), lines[-1] if lines else ""
+        )
 
     def try_out(self, fault: str, arguments: list[str], expected: tuple[int, ...] = (2,), **kwargs: Any) -> None:
         """Run a command that meets a fault, and note what happened and what was lost."""
@@ -111,8 +126,10 @@ def _digest(path: Path) -> str:
 def disks(bench: Bench) -> None:
     """Full disks and folders that cannot be written to."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for name, arguments in (("embed", bench.embed(bench.folder / "out.h5ad")), ("fit, going on", bench.fit(
-            "--ckpt_path", "last", "--trainer.max_epochs", "2"))):  # fmt: skip
+    for name, arguments in (
+        ("embed", bench.embed(bench.folder / "out.h5ad")),
+        ("fit, going on", bench.fit("--ckpt_path", "last", "--trainer.max_epochs", "2")),
+    ):
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # every write beyond fails, as on a full disk
         try:
             bench.try_out(f"full disk: {name}", arguments)
@@ -151,16 +168,22 @@ def interruptions(bench: Bench) -> None:
     seconds = time.perf_counter() - begun
     for share in (0.2, 0.5, 0.8, 0.95):
         output = bench.folder / f"interrupted_{share}.h5ad"
-        bench.try_out(f"Ctrl-C in embed, at {share:.0%} of its time", bench.embed(output), (130, 0), after=share * seconds)
+        bench.try_out(
+            f"Ctrl-C in embed, at {share:.0%} of its time", bench.embed(output), (130, 0), after=share * seconds
+        )
 
 
 def numbers(bench: Bench) -> None:
     """Numbers that are none, and trainings that go on as something else."""
     run = ("--trainer.default_root_dir", str(bench.folder / "other"))
-    bench.try_out("NaN loss (learning rate 1e30)", bench.fit("--model.learning_rate", "1e30",
-                  "--trainer.gradient_clip_val", "null", *run))  # fmt: skip
-    bench.try_out("going on with another learning rate", bench.fit("--ckpt_path", "last", "--model.learning_rate", "0.5",
-                  "--trainer.max_epochs", "2"))  # fmt: skip
+    bench.try_out(
+        "NaN loss (learning rate 1e30)",
+        bench.fit("--model.learning_rate", "1e30", "--trainer.gradient_clip_val", "null", *run),
+    )
+    bench.try_out(
+        "going on with another learning rate",
+        bench.fit("--ckpt_path", "last", "--model.learning_rate", "0.5", "--trainer.max_epochs", "2"),
+    )
 
 
 def checkpoints(bench: Bench) -> None:
@@ -173,8 +196,10 @@ def checkpoints(bench: Bench) -> None:
 
     (bench.folder / "bomb.ckpt").write_bytes(pickle.dumps({"hyper_parameters": Bomb(bench.trace)}))
     given("bomb.ckpt", "checkpoint: pickle bomb")
-    torch.save(whole | {"hyper_parameters": whole["hyper_parameters"] | {"_class_path": "evil.Thing"}},
-               bench.folder / "class.ckpt")  # fmt: skip
+    torch.save(
+        whole | {"hyper_parameters": whole["hyper_parameters"] | {"_class_path": "evil.Thing"}},
+        bench.folder / "class.ckpt",
+    )
     given("class.ckpt", "checkpoint: its class is of another package")
     part = whole["hyper_parameters"] | {"likelihood": {"class_path": "os.system", "init_args": {"command": "x"}}}
     torch.save(whole | {"hyper_parameters": part}, bench.folder / "part.ckpt")
@@ -197,11 +222,13 @@ def configurations(bench: Bench) -> None:
         hostile["model"]["init_args"][key] = value
         path = bench.folder / "hostile.yaml"
         path.write_text(yaml.safe_dump(hostile))
-        bench.try_out(f"configuration: {fault}", bench.fit()[:1] + ["--config", str(path)] + bench.fit()[3:])
+        bench.try_out(f"configuration: {fault}", [*bench.fit()[:1], "--config", str(path), *bench.fit()[3:]])
     images = ["fit", "--config", str(CONFIGS / "digits_gaussian.yaml"), "--data.name", "../../etc/passwd"]
     bench.try_out("configuration: '..' in the name of a source", images)
-    (bench.folder / "laughs.yaml").write_text("a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)))  # fmt: skip
+    (bench.folder / "laughs.yaml").write_text(
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    )
     bench.try_out("configuration: a billion values by aliases", ["fit", "--config", str(bench.folder / "laughs.yaml")])
 
 
@@ -233,8 +260,15 @@ def data(bench: Bench) -> None:
     objects = bench.folder / "objects.npz"
     np.savez(objects, images=np.array([Bomb(bench.trace)] * 3, dtype=object))
     for fault, path in (("zip bomb, 6.8 GB in 65 kB", bomb), ("pickled objects", objects)):
-        images = ["fit", "--config", str(CONFIGS / "digits_gaussian.yaml"), "--data.path", str(path),
-                  "--trainer.default_root_dir", str(bench.folder / "images")]  # fmt: skip
+        images = [
+            "fit",
+            "--config",
+            str(CONFIGS / "digits_gaussian.yaml"),
+            "--data.path",
+            str(path),
+            "--trainer.default_root_dir",
+            str(bench.folder / "images"),
+        ]
         bench.try_out(f"npz: {fault}", images)
 
 

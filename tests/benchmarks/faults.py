@@ -3,8 +3,8 @@
   python tests/benchmarks/faults.py            20 trainings killed, and all other faults (about 10 minutes)
   python tests/benchmarks/faults.py --quick    2 trainings killed, and all other faults
 
-A training is a process of its own, of `vaekit fit` with a shipped configuration cut short. It is killed by SIGKILL after
-a random time, goes on by `vaekit fit --ckpt_path last` (or, where it was killed before its first checkpoint, begins
+A training is a process of its own, of `vaekit fit` with a shipped configuration cut short. It is killed by SIGKILL
+after a random time, goes on by `vaekit fit --ckpt_path last` (or, where it was killed before its first checkpoint, begins
 again), and its weights at the end are compared, bit by bit, with those of a training that was left alone. A checkpoint
 is written every 5 steps here, so that some kills fall into its writing, and almost all into the middle of an epoch.
 Pictures are left out, to save time. The processes are forked from one that has imported everything already.
@@ -35,7 +35,7 @@ from fault_inputs import Result, run_all
 from tqdm.auto import tqdm
 
 import vaekit.callbacks
-import vaekit.cli.lightning  # noqa: F401
+import vaekit.cli.lightning
 from vaekit.cli.main import main as vaekit_main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -76,8 +76,13 @@ def configuration(name: str, epochs: int, folder: Path) -> Path:
     """Write a shipped configuration, cut short and with many checkpoints."""
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     checkpoints = {"class_path": "vaekit.callbacks.RunCheckpoint", "init_args": {"every_n_steps": EVERY}}
-    config["trainer"] |= {"max_epochs": epochs, "callbacks": [checkpoints], "logger": False, "accelerator": "cpu",
-                          "enable_progress_bar": False}  # fmt: skip
+    config["trainer"] |= {
+        "max_epochs": epochs,
+        "callbacks": [checkpoints],
+        "logger": False,
+        "accelerator": "cpu",
+        "enable_progress_bar": False,
+    }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
@@ -102,7 +107,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def kill_one(config: Path, folder: Path, seconds: float, after: float) -> dict[str, Any]:
-    """Kill a training after some seconds of those that it takes, let it go on, and return what was there to go on from."""
+    """Kill a training after some of the seconds it takes, let it go on, and return what was there to go on from."""
     while True:
         process = train(config, folder)
         if wait(process, after) is None:
@@ -146,12 +151,16 @@ def kills(count: int, quick: bool, folder: Path, seed: int) -> tuple[list[dict[s
 
 def kill_lines(records: list[dict[str, Any]]) -> list[str]:
     """Return the table of killed trainings."""
-    lines = [f"{'run':>3} {'model':<16} {'killed at':>9} {'last.ckpt':>15} {'writing':>7} {'max |difference|':>16}  lost"]
+    lines = [
+        f"{'run':>3} {'model':<16} {'killed at':>9} {'last.ckpt':>15} {'writing':>7} {'max |difference|':>16}  lost"
+    ]
     for number, record in enumerate(records, 1):
         where = f"step {record['checkpoint_step']}/{record['steps']}" if record["checkpoint_step"] else "none yet"
         lost = "nothing" if record["equal"] and not record["left"] else "THE WEIGHTS DIFFER"
-        lines.append(f"{number:>3} {record['model']:<16} {record['killed_after']:>9.0%} {where:>15} "
-                     f"{'yes' if record['while_writing'] else 'no':>7} {record['difference']:>16.3g}  {lost}")  # fmt: skip
+        lines.append(
+            f"{number:>3} {record['model']:<16} {record['killed_after']:>9.0%} {where:>15} "
+            f"{'yes' if record['while_writing'] else 'no':>7} {record['difference']:>16.3g}  {lost}"
+        )
     return lines
 
 
@@ -175,17 +184,29 @@ def main() -> None:
     torch.set_num_threads(1)
     vaekit.callbacks.Pictures.on_fit_end = lambda *_: None  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        records, different = kills(options.runs or (2 if options.quick else 20), options.quick, Path(folder), options.seed)
+        records, different = kills(
+            options.runs or (2 if options.quick else 20), options.quick, Path(folder), options.seed
+        )
         results = run_all(Path(folder), start, wait)
     print("\n".join(kill_lines(records)))
     middle = sum(0 < r["checkpoint_step"] < r["steps"] for r in records)
-    print(f"{len(records)} trainings killed, {middle} with a checkpoint to go on from, "
-          f"{sum(bool(r['while_writing']) for r in records)} while one was written; "
-          f"{len(records) - different} ended with the weights of one left alone, bit for bit\n")  # fmt: skip
+    print(
+        f"{len(records)} trainings killed, {middle} with a checkpoint to go on from, "
+        f"{sum(bool(r['while_writing']) for r in records)} while one was written; "
+        f"{len(records) - different} ended with the weights of one left alone, bit for bit\n"
+    )
     print("\n".join(input_lines(results)))
     lost = different + sum(result.lost != "nothing" for result in results)
-    print(json.dumps({"kills": records, "kills_with_other_weights": different, "lost": lost,
-                      "inputs": [result._asdict() for result in results]}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "kills": records,
+                "kills_with_other_weights": different,
+                "lost": lost,
+                "inputs": [result._asdict() for result in results],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

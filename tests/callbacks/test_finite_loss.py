@@ -87,7 +87,9 @@ def test_steps_on_a_device_are_looked_at_together():
     watch, values = FiniteLoss(), [1.0, 2.0, float("inf"), float("nan")]
     watch._waiting = [Step(i, 0, torch.tensor([i, 9]), torch.tensor(v), {"kl_z": torch.tensor([0.0, v])})
                       for i, v in enumerate(values)]  # fmt: skip
-    with pytest.raises(TrainingError, match=r"loss is inf in step 3 \(epoch 0\): the term 'kl_z' is not finite in row 9"):
+    with pytest.raises(
+        TrainingError, match=r"loss is inf in step 3 \(epoch 0\): the term 'kl_z' is not finite in row 9"
+    ):
         watch.check()
     watch.check()  # and they are forgotten
     watch._waiting = [Step(i, 0, None, torch.tensor(1.0), {}) for i in range(3)]

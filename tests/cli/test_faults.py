@@ -138,8 +138,14 @@ class TestFit:
             (["--model.latent_dim", "3"], "of the model: latent_dim was 8, is 3"),
             (["--model.estimator", "ScoreFunction"], "estimator was {'class_path': 'vaekit.estimators.Pathwise'"),
             (["--data.batch_size", "99"], "of the data: batch_size was 300, is 99"),
-            (["--data.seed", "5", "--data.binarization", "fixed"], "binarization was 'dynamic', is 'fixed'; seed was 0"),
-            (["--config", str(ROOT / "configs/digits_discrete.yaml")], "_class_path was 'vaekit.GaussianVAE', is 'vaekit.DiscreteVAE'"),
+            (
+                ["--data.seed", "5", "--data.binarization", "fixed"],
+                "binarization was 'dynamic', is 'fixed'; seed was 0",
+            ),
+            (
+                ["--config", str(ROOT / "configs/digits_discrete.yaml")],
+                "_class_path was 'vaekit.GaussianVAE', is 'vaekit.DiscreteVAE'",
+            ),
         ],
     )
     def test_going_on_with_other_arguments(self, tmp_path_factory, capsys, arguments: list[str], words: str) -> None:

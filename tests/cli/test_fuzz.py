@@ -17,17 +17,71 @@ from hypothesis import strategies as st
 from vaekit.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-BASES = [yaml.safe_load((ROOT / f"configs/digits_{name}.yaml").read_text()) for name in ("gaussian", "discrete", "mixed")]
+BASES = [
+    yaml.safe_load((ROOT / f"configs/digits_{name}.yaml").read_text()) for name in ("gaussian", "discrete", "mixed")
+]
 
 VALUES: list[Any] = [
-    None, True, False, -1, 0, 1, 2, 3, 0.5, -0.5, 1.5, 1e-3, 1e30, float("nan"), float("inf"), 2**40, "", " ", "auto",
-    "none", "many", "1", "-1", "细胞", "a.b", "..", "/", [], [0], [-3], [1, 2, 3], ["a"], [None], [[1]], {}, {"a": 1},
-    {"class_path": "MLP"}, {"class_path": "Gaussian"}, {"class_path": "Categorical"}, {"class_path": "ELBO"},
-    {"class_path": "Pathwise"}, {"class_path": "Enumerate"}, {"class_path": "NegativeBinomial"},
-    {"class_path": "vaekit.nowhere.Thing"}, {"class_path": ""}, {"class_path": None}, {"class_path": 3},
-    {"class_path": "VAE"}, {"class_path": "GaussianVAE", "init_args": 3}, {"init_args": {}}, {"init_args": None},
-    "Bernoulli", "Gaussian", "Rebar", "vaekit.VAE", "vaekit", "vaekit.models", "torch.nn.Linear", "x" * 300,
-]  # fmt: skip
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2,
+    3,
+    0.5,
+    -0.5,
+    1.5,
+    1e-3,
+    1e30,
+    float("nan"),
+    float("inf"),
+    2**40,
+    "",
+    " ",
+    "auto",
+    "none",
+    "many",
+    "1",
+    "-1",
+    "细胞",
+    "a.b",
+    "..",
+    "/",
+    [],
+    [0],
+    [-3],
+    [1, 2, 3],
+    ["a"],
+    [None],
+    [[1]],
+    {},
+    {"a": 1},
+    {"class_path": "MLP"},
+    {"class_path": "Gaussian"},
+    {"class_path": "Categorical"},
+    {"class_path": "ELBO"},
+    {"class_path": "Pathwise"},
+    {"class_path": "Enumerate"},
+    {"class_path": "NegativeBinomial"},
+    {"class_path": "vaekit.nowhere.Thing"},
+    {"class_path": ""},
+    {"class_path": None},
+    {"class_path": 3},
+    {"class_path": "VAE"},
+    {"class_path": "GaussianVAE", "init_args": 3},
+    {"init_args": {}},
+    {"init_args": None},
+    "Bernoulli",
+    "Gaussian",
+    "Rebar",
+    "vaekit.VAE",
+    "vaekit",
+    "vaekit.models",
+    "torch.nn.Linear",
+    "x" * 300,
+]
 
 
 def places(config: Any, before: tuple = ()) -> Iterator[tuple]:
@@ -69,9 +123,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, database=None,
-          suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
-                                 HealthCheck.function_scoped_fixture])  # fmt: skip
+@settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
 @given(config=configurations())
 def test_any_configuration_runs_or_says_why_not(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, config: Any
@@ -92,18 +150,44 @@ def test_any_configuration_runs_or_says_why_not(
         assert len(message) < 2500, message
 
 
-FLAGS = ["--trainer.max_epochs", "--model.latent_dim", "--model.hidden", "--model.estimator", "--data.split", "--config",
-         "--model", "--data", "--trainer.callbacks", "--ckpt_path", "--seed_everything", "--nonsense", "--model.objective",
-         "--trainer.accelerator", "--trainer", "--data.name", "positional", "--model.likelihood.x", "-x"]  # fmt: skip
+FLAGS = [
+    "--trainer.max_epochs",
+    "--model.latent_dim",
+    "--model.hidden",
+    "--model.estimator",
+    "--data.split",
+    "--config",
+    "--model",
+    "--data",
+    "--trainer.callbacks",
+    "--ckpt_path",
+    "--seed_everything",
+    "--nonsense",
+    "--model.objective",
+    "--trainer.accelerator",
+    "--trainer",
+    "--data.name",
+    "positional",
+    "--model.likelihood.x",
+    "-x",
+]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None,
-          suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])  # fmt: skip
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(
-    flags=st.lists(st.tuples(st.sampled_from(FLAGS), st.sampled_from([v for v in VALUES if not isinstance(v, dict)])),
-                   min_size=1, max_size=2),
+    flags=st.lists(
+        st.tuples(st.sampled_from(FLAGS), st.sampled_from([v for v in VALUES if not isinstance(v, dict)])),
+        min_size=1,
+        max_size=2,
+    ),
     command=st.sampled_from(["fit", "validate", "test", "predict", "compare", "gradients"]),
-)  # fmt: skip
+)
 def test_any_flags_run_or_say_why_not(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flags: list, command: str
 ) -> None:

@@ -60,8 +60,11 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("length", [{"max_epochs": 3}, {"max_steps": 8}, {"max_epochs": 3, "accumulate_grad_batches": 2}],
-                         ids=["epochs", "steps", "accumulating"])  # fmt: skip
+@pytest.mark.parametrize(
+    "length",
+    [{"max_epochs": 3}, {"max_steps": 8}, {"max_epochs": 3, "accumulate_grad_batches": 2}],
+    ids=["epochs", "steps", "accumulating"],
+)
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_wherever_it_stops(tmp_path: Path, kind: str, length: dict) -> None:
     make_data, make_model = KINDS[kind]
