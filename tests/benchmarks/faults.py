@@ -4,7 +4,7 @@
   python tests/benchmarks/faults.py --quick    2 trainings killed, and all other faults
 
 A training is a process of its own, of `vaekit fit` with a shipped configuration cut short. It is killed by SIGKILL
-after a random time, goes on by `vaekit fit --ckpt_path last` (or, where it was killed before its first checkpoint, begins
+after a random time, goes on by `vaekit fit --ckpt_path last` (or, where killed before its first checkpoint, begins
 again), and its weights at the end are compared, bit by bit, with those of a training that was left alone. A checkpoint
 is written every 5 steps here, so that some kills fall into its writing, and almost all into the middle of an epoch.
 Pictures are left out, to save time. The processes are forked from one that has imported everything already.
