@@ -44,14 +44,15 @@ def graph(offset: Tensor, link: Tensor) -> tuple[dict, dict]:
     def conditional(k: int) -> Named:
         parents = NAMES[max(0, k - 1) : k]
         return Named(
-            lambda **z: Bernoulli(logits=log_odds(k, [z.get(n) for n in NAMES[:k]], offset, link)), tuple(parents)
+            lambda **z: Bernoulli(logits=log_odds(k, [z.get(n) for n in NAMES[:k]], offset, link), validate_args=False),
+            tuple(parents),
         )
 
     def cost(k: int) -> Named:
         seen = NAMES[: k + 1] if k == STEPS - 1 else NAMES[max(0, k - 1) : k + 1]
         return Named(lambda **z: step_cost(k, [z.get(n) for n in NAMES[: k + 1]]), tuple(seen))
 
-    first = {NAMES[0]: Bernoulli(logits=offset[..., 0])}
+    first = {NAMES[0]: Bernoulli(logits=offset[..., 0], validate_args=False)}
     return {f"step{k}": cost(k) for k in range(STEPS)}, first | {NAMES[k]: conditional(k) for k in range(1, STEPS)}
 
 
