@@ -18,7 +18,7 @@ def test_default_is_pbmc68k_with_its_labels():
         assert (data.num_cells, data.features, data.covariates) == (700, 765, 0)
     assert data.kind == "counts"
     assert "CD56+ NK" in data.label_categories
-    assert data.description.endswith("700 cells x 765 genes, train/val/test 560/70/70")
+    assert data.description.endswith("700 cells x 765 genes, in memory, train/val/test 560/70/70")
     assert data.config["init_args"]["label_key"] == "bulk_labels"
 
 

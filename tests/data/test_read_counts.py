@@ -152,7 +152,7 @@ def test_duplicate_gene_names():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata's own
         given.var_names = ["a", "b", "a", "c", "b", "a"]
-    with pytest.raises(DataError, match=r"2 gene names in \.X occur more than once, such as a, b; .*make_unique"):
+    with pytest.raises(DataError, match=r"\.X: 2 gene names occur more than once, such as a, b; .*make_unique"):
         read_counts(given, None, "file")
 
 

@@ -3,7 +3,7 @@ import h5py
 import numpy as np
 import pytest
 
-from vaekit.data.sources import open_adata, pbmc68k, read_h5ad
+from vaekit.data.sources import open_adata, pbmc68k, read_file
 from vaekit.exceptions import DataError
 
 
@@ -39,14 +39,14 @@ def test_backed_adata_is_read_into_memory(tmp_path, make_adata):
 def test_missing_file_names_the_nearest(tmp_path, make_adata):
     make_adata().write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(DataError, match=r"cell.h5ad does not exist.*did you mean 'cells.h5ad'"):
-        read_h5ad(tmp_path / "cell.h5ad")
+        read_file(tmp_path / "cell.h5ad")
     with pytest.raises(DataError, match=r"there is no folder .*nowhere' either"):
-        read_h5ad(tmp_path / "nowhere" / "cell.h5ad")
+        read_file(tmp_path / "nowhere" / "cell.h5ad")
 
 
 def test_directory(tmp_path):
     with pytest.raises(DataError, match=r"is a directory: give the path of an .h5ad file"):
-        read_h5ad(tmp_path)
+        read_file(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -63,7 +63,7 @@ def test_file_that_is_no_h5ad(tmp_path, make_adata, kind):
         file.write_text("hello" if kind == "text" else "")
     before = file.read_bytes()
     with pytest.raises(DataError, match=r"bad.h5ad cannot be read as .h5ad; it is truncated or was not written by"):
-        read_h5ad(file)
+        read_file(file)
     assert file.read_bytes() == before
 
 

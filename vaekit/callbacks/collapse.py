@@ -67,7 +67,8 @@ class Collapse(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Log the numbers in use, and warn of what died (Lightning's hook)."""
-        for name, (count, total, squares) in self._sums.items():
+        for name, sums in self._sums.items():
+            count, total, squares = trainer.strategy.reduce(sums, reduce_op="sum")  # of all processes
             latent = pl_module.latents[name]
             mean = total / count
             level = mean if latent.discrete else squares / count - mean.square()

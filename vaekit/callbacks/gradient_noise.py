@@ -77,7 +77,7 @@ class GradientNoise(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Log (Lightning's hook)."""
         if self._seen > 1:
-            pl_module.log_dict(self.figures())
+            pl_module.log_dict(self.figures(), sync_dist=True)  # the gradient is that of all processes already
 
     def figures(self) -> dict[str, Tensor]:
         """Return what is logged; needs at least two gradients."""

@@ -110,7 +110,7 @@ class VaekitCLI(LightningCLI):
             if not self.trainer.interrupted:
                 raise
             last = self.folder / "last.ckpt"
-            if subcommand == "fit" and last.is_file():
+            if subcommand == "fit" and last.is_file() and self.trainer.is_global_zero:
                 print(f"training was interrupted; {last} is whole: go on with --ckpt_path last", file=sys.stderr)
             raise KeyboardInterrupt from None
 
@@ -119,6 +119,8 @@ class VaekitCLI(LightningCLI):
         if self.trainer.max_epochs == -1 and self.trainer.max_steps == -1:
             self.model.objective.check_steps(float("inf"))
         self.model.networks.likelihood.check(self.datamodule.example)
+        if not self.trainer.is_global_zero:
+            return
         if self.config.fit.get("ckpt_path") is None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             aside = prepare(self.folder)
             if aside is not None:
@@ -133,6 +135,8 @@ class VaekitCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say what was written."""
+        if not self.trainer.is_global_zero:
+            return
         for line in filter(None, map(closing_line, self.trainer.loggers)):
             print(line)
         written = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.folder / n).exists()]
@@ -140,13 +144,25 @@ class VaekitCLI(LightningCLI):
 
     def predict(self, model: VAE, **kwargs: Any) -> None:
         """Write each latent's posterior means or probabilities of all rows to ``predictions.pt``."""
-        batches = self.trainer.predict(model, **kwargs)
-        latents = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}  # type: ignore[index,union-attr]
+        batches = in_order(self.trainer.predict(model, **kwargs))
+        if not self.trainer.is_global_zero:
+            return
+        latents = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         make_folder(self.folder)
         path = self.folder / "predictions.pt"
         with written(path) as temporary:
             torch.save(latents, temporary)
         print(f"wrote {path}: " + ", ".join(f"{name} {list(value.shape)}" for name, value in latents.items()))
+
+
+def in_order(batches: Any) -> list[Any]:
+    """Return what all processes have predicted, in the order of the rows: batches were dealt out to them in turn."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return list(batches)
+    shares: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(shares, batches)
+    return [batch for turn in zip(*shares, strict=True) for batch in turn]
 
 
 def run(arguments: list[str]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 
 from vaekit.batch import Batch, Moments
 from vaekit.component import Component
@@ -63,12 +63,13 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
     """A datamodule whose rows fit in memory; they are loaded when first needed.
 
     Loaders slice whole batches without workers. Their order comes from torch's global generator alone, so
-    that ``seed_everything`` fixes it.
+    that ``seed_everything`` fixes it. Several processes share the rows of the loaders that Lightning asks for, each row
+    once (:mod:`vaekit.data.ranks`).
 
     Parameters
     ----------
     batch_size
-        Rows in a batch.
+        Rows in a batch; of each process, where there are several.
     split
         Fractions of train, val and test, or None where the data have a split of their own.
     seed
@@ -189,10 +190,11 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
         if split not in (*SPLITS, "all"):
             raise DataError(f"split={split!r}: {nearest(split, (*SPLITS, 'all'))}")
         dataset = self.resident.train_dataset if split == "train" else self.dataset
+        rows = torch.arange(len(dataset)) if split == "all" else self.split_indices[split]
+        order = dataset.random_order(rows) if shuffle else SequentialSampler(rows)
         if split != "all":
-            dataset = Rows(dataset, self.split_indices[split])
-        order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
-        batches = WholeBatches(order, batch_size or self.batch_size, drop_last=False)
+            dataset = Rows(dataset, rows)
+        batches = WholeBatches(order, batch_size or self.batch_size, even=shuffle, order=order)
         return ResumableLoader(dataset, batch_sampler=batches, collate_fn=as_is)
 
     def train_dataloader(self) -> DataLoader:

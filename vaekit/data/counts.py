@@ -51,22 +51,15 @@ def read_counts(
     """
     place, matrix, names = _select(adata, layer, source)
     if gene_names is not None:
-        names = _names(adata.raw.var if place == ".raw.X" else adata.var, gene_names, source)
+        names = gene_names_of(adata.raw.var if place == ".raw.X" else adata.var, gene_names, source)
     genes = [str(name) for name in names]
     if adata.n_obs == 0 or not genes:
         raise DataError(f"{source} has {adata.n_obs} cells and {len(genes)} genes in {place}: nothing to model")
-    if len(set(genes)) < len(genes):
-        twice = [name for name, times in Counter(genes).items() if times > 1]
-        column = "" if gene_names is None else f" (gene_names={gene_names!r})"
-        help_ = "adata.var_names_make_unique() makes them differ" if gene_names is None else "another column may differ"
-        raise DataError(
-            f"{source}: {len(twice)} gene names in {place}{column} occur more than once, such as "
-            f"{', '.join(twice[:5])}; {help_}"
-        )
+    check_gene_names(genes, f"{source}, {place}", gene_names)
     where = f"{source}, {place}"
     try:
         counts = _as_csr(matrix, where)
-        _check_values(counts, where, adata.obs_names, genes)
+        check_values(counts, where, adata.obs_names, genes)
     except DataError as error:
         raise DataError(f"{error}; {_count_layers(adata, layer)}") from None
     return counts.astype(np.float32), genes
@@ -96,8 +89,33 @@ def _select(adata: AnnData, layer: str | None, source: str) -> tuple[str, Any, I
     return f".layers[{layer!r}]", adata.layers[layer], adata.var_names
 
 
-def _names(var: pd.DataFrame, key: str, source: str) -> Iterable[str]:
-    """Return the genes' names from a column of the genes' table."""
+def check_gene_names(genes: list[str], where: str, gene_names: str | None) -> None:
+    """Check that no two genes have one name.
+
+    Raises
+    ------
+    DataError
+        If two have.
+    """
+    if len(set(genes)) < len(genes):
+        twice = [name for name, times in Counter(genes).items() if times > 1]
+        column = "" if gene_names is None else f" (gene_names={gene_names!r})"
+        help_ = "adata.var_names_make_unique() makes them differ" if gene_names is None else "another column may differ"
+        raise DataError(
+            f"{where}: {len(twice)} gene names{column} occur more than once, such as {', '.join(twice[:5])}; {help_}"
+        )
+
+
+def gene_names_of(var: pd.DataFrame, key: str | None, source: str) -> list[str]:
+    """Return the genes' names from a column of the genes' table, or from its index.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or names are missing.
+    """
+    if key is None:
+        return [str(name) for name in var.index]
     if key not in var.columns:
         raise DataError(
             f"gene_names={key!r}: {source} has no such column in .var; {nearest(key, map(str, var.columns))}; leave "
@@ -109,7 +127,7 @@ def _names(var: pd.DataFrame, key: str, source: str) -> Iterable[str]:
             f"gene_names={key!r}: {missing} of {len(var)} genes of {source} have no name (NaN), the first {first!r}; "
             "fill them in, or leave these genes out"
         )
-    return var[key]
+    return [str(name) for name in var[key]]
 
 
 def _as_csr(matrix: Any, where: str) -> sparse.csr_matrix:
@@ -128,8 +146,26 @@ def _as_csr(matrix: Any, where: str) -> sparse.csr_matrix:
     return counts
 
 
-def _check_values(counts: sparse.csr_matrix, where: str, cells: Any, genes: list[str]) -> None:
+def check_values(counts: sparse.csr_matrix, where: str, cells: Any, genes: list[str], first_row: int = 0) -> None:
+    """Check that stored values are counts: numbers, finite, not negative, whole, exact in float32.
+
+    Parameters
+    ----------
+    counts
+        CSR ``[cells, genes]``.
+    where, cells, genes
+        What to call the data, the cells and the genes in messages.
+    first_row
+        Number of the first cell.
+
+    Raises
+    ------
+    DataError
+        If not.
+    """
     data = counts.data
+    if data.dtype.kind not in "buif":
+        raise DataError(f"{where}: the values are of type {data.dtype}, not numbers")
     whole = data.dtype.kind in "ui"
     checks = (
         ("NaN", lambda: np.isnan(data), whole),
@@ -147,7 +183,7 @@ def _check_values(counts: sparse.csr_matrix, where: str, cells: Any, genes: list
         number = "one value is" if bad.sum() == 1 else f"{int(bad.sum())} values are"
         raise DataError(
             f"{where}: counts are needed, and {number} {problem}, the first {data[first]:.8g} in cell "
-            f"{str(cells[row])!r} (row {row}), gene {gene!r}{_resemblance(counts, problem)}"
+            f"{str(cells[row])!r} (row {first_row + row}), gene {gene!r}{_resemblance(counts, problem)}"
         )
 
 
@@ -191,7 +227,7 @@ def _holds_counts(adata: AnnData, layer: str | None) -> bool:
         return False
     try:
         _, matrix, names = _select(adata, layer, "")
-        _check_values(_as_csr(matrix, ""), "", adata.obs_names, [str(name) for name in names])
+        check_values(_as_csr(matrix, ""), "", adata.obs_names, [str(name) for name in names])
     except DataError:
         return False
     return True

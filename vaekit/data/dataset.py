@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, RandomSampler, Sampler
 
 from vaekit.batch import Batch
+from vaekit.data.ranks import batches_of_rank, common_order, num_batches
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -34,11 +35,39 @@ class WholeBatches(BatchSampler):
 
     It can go on within an epoch: its state is that of torch's generator when the order was drawn, the number of batches
     given since, and the generator's state now.
+
+    Where several processes work together, Lightning makes it anew with a ``DistributedSampler``: then it gives this
+    process's share of the rows, by :func:`vaekit.data.ranks.batches_of_rank`.
+
+    Parameters
+    ----------
+    sampler
+        Gives the order of the rows; a ``DistributedSampler`` only tells the process, and the epoch.
+    batch_size
+        Rows in a batch of one process.
+    drop_last
+        Whether to leave out a last batch that is smaller.
+    even
+        Whether processes share each batch, as training needs, or take whole ones in turn.
+    order
+        Gives the order where there are several processes; None for that of ``sampler``.
     """
 
     _order: Tensor | None = None
     _position = 0
     _resumed: Mapping[str, Any] | None = None
+
+    def __init__(
+        self, sampler: Any, batch_size: int, drop_last: bool = False, even: bool = False, order: Any = None
+    ) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self.even, self.order = even, sampler if order is None else order
+
+    def __len__(self) -> int:
+        if not isinstance(self.sampler, DistributedSampler):
+            return super().__len__()
+        rows = len(self.sampler.dataset)  # type: ignore[arg-type]
+        return num_batches(rows, self.batch_size, self.sampler.num_replicas, self.even)
 
     def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
         """Yield row numbers, int64 ``[batch]``."""
@@ -50,13 +79,21 @@ class WholeBatches(BatchSampler):
             if not begun:  # that epoch was over; the loader's iterator draws a number, for workers that we have not
                 torch.empty((), dtype=torch.int64).random_()
         self._order, self._position = torch.get_rng_state(), begun
-        batches = torch.as_tensor(list(self.sampler), dtype=torch.int64).split(self.batch_size)
+        batches = self._batches()
         if begun:
             torch.set_rng_state(resumed["now"].cpu())  # type: ignore[index]
         for rows in batches[begun:]:
-            if len(rows) == self.batch_size or not self.drop_last:
-                self._position += 1
-                yield rows
+            self._position += 1
+            yield rows
+
+    def _batches(self) -> Sequence[Tensor]:
+        """Return the row numbers of all batches of an epoch; draws their order."""
+        if isinstance(self.sampler, DistributedSampler):
+            sampler = self.sampler
+            order = common_order(self.order, sampler)
+            return batches_of_rank(order, self.batch_size, sampler.rank, sampler.num_replicas, self.even)
+        batches = torch.as_tensor(list(self.sampler), dtype=torch.int64).split(self.batch_size)
+        return batches[: len(self)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return where in the epoch it is."""
@@ -90,6 +127,10 @@ class ResidentDataset(Dataset, ABC):
 
     @abstractmethod
     def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch: ...
+
+    def random_order(self, rows: Tensor) -> Sampler[int]:
+        """Return a sampler of the positions of ``rows`` in random order, from torch's global generator."""
+        return RandomSampler(rows)
 
     def __getitem__(self, row: int) -> Batch:
         """Return one row as a batch of size one; negative numbers count from the end."""

@@ -11,16 +11,20 @@ import numpy as np
 import torch
 
 from vaekit.batch import Moments
-from vaekit.data.base import Resident, ResidentData, check_fingerprint, fingerprint, restored_split
+from vaekit.data.base import Resident, ResidentData, check_fingerprint, restored_split
 from vaekit.data.columns import read_column
 from vaekit.data.counts import read_counts, warn_empty
 from vaekit.data.covariates import REFERENCE_KEYS, Covariates, Keys, check_keys, read_covariates
-from vaekit.data.dataset import CountDataset
-from vaekit.data.genes import align_genes, highly_variable_genes
-from vaekit.data.size_factors import read_size_factors, total_counts, training_moments
-from vaekit.data.sources import open_adata, pbmc68k
+from vaekit.data.dataset import CountDataset, ResidentDataset
+from vaekit.data.genes import HVG_CELLS, align_genes, highly_variable_genes
+from vaekit.data.mode import MODES, Mode, choose
+from vaekit.data.passes import Counts, CountsInMemory, identify, measure
+from vaekit.data.size_factors import read_size_factors, training_moments
+from vaekit.data.sources import name_of, open_adata, pbmc68k
 from vaekit.data.splits import split_rows
-from vaekit.exceptions import DataError
+from vaekit.data.stored import StoredCounts
+from vaekit.data.streamed import StreamedDataset
+from vaekit.exceptions import DataError, nearest
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,9 +32,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResidentCells(Resident):
-    """Cells in memory: :class:`Resident` with names and the AnnData they come from."""
+    """:class:`Resident` with the names of cells and genes, and what is known of the cells."""
 
-    adata: AnnData
+    obs_names: list[str]
     feature_names: list[str]
     known: Covariates
     size_factor_scale: float | None
@@ -38,7 +42,7 @@ class ResidentCells(Resident):
 
 
 class GeneExpressionData(ResidentData):
-    """UMI counts of single cells, from memory or from an .h5ad file.
+    """UMI counts of single cells, from memory, .h5ad files or zarr stores.
 
     Without ``adata`` and ``path`` it is scanpy's packaged ``pbmc68k_reduced`` (700 blood cells, 765 genes)
     with its exact counts and the labels 'bulk_labels'. Data are read when first needed, checked, and never
@@ -49,7 +53,7 @@ class GeneExpressionData(ResidentData):
     adata
         An AnnData in memory.
     path
-        An .h5ad file instead.
+        An .h5ad file or a zarr store instead, or a list of them with the same genes.
     layer
         Layer that holds the counts; "raw" for ``.raw.X``, None for ``.X``.
     batch_key
@@ -58,7 +62,8 @@ class GeneExpressionData(ResidentData):
     label_key
         Column of ``.obs`` with cell types; it stratifies the split and is never used in training.
     n_top_genes
-        Model only this many genes: those most variable among the *training* cells, in the file's order.
+        Model only this many genes: those most variable among the *training* cells (20,000 of them, drawn at random,
+        where there are more), in the file's order.
     batch_size
         Cells in a batch.
     split
@@ -72,6 +77,11 @@ class GeneExpressionData(ResidentData):
         Column of ``.obs`` with size factors or library sizes, in any unit; None for the total counts.
     gene_names
         Column of ``.var`` with the names of the genes, such as their Ensembl ids; None for ``var_names``.
+    mode
+        'resident': the counts are read into memory. 'streamed': they stay in their files, in CSR form, and blocks of
+        cells are read as the training needs them (:mod:`vaekit.data.streamed`), some hundred MB at a time. 'auto':
+        streamed where reading them would take more than half of the free memory. Split, genes and names are the same in
+        both; the order of the training cells is not.
 
     Raises
     ------
@@ -94,7 +104,7 @@ class GeneExpressionData(ResidentData):
     def __init__(
         self,
         adata: Any = None,
-        path: str | None = None,
+        path: str | list[str] | None = None,
         layer: str | None = None,
         batch_key: str | None = None,
         label_key: str | None = None,
@@ -106,7 +116,12 @@ class GeneExpressionData(ResidentData):
         continuous_covariates: Sequence[str] | None = None,
         size_factor_key: str | None = None,
         gene_names: str | None = None,
+        mode: Mode = "auto",
     ) -> None:
+        if mode not in MODES:
+            raise DataError(f"mode={mode!r}: {nearest(mode, MODES)}")
+        if mode == "streamed" and path is None:
+            raise DataError("mode='streamed' needs path: an AnnData in memory, or the packaged data, is resident")
         self._keys = Keys(batch_key, categorical_covariates or (), continuous_covariates or ())
         check_keys(self._keys)
         if adata is not None and path is not None:
@@ -118,7 +133,12 @@ class GeneExpressionData(ResidentData):
                 raise DataError(f"layer={layer!r} needs path or adata; the packaged data set has its counts recovered")
             label_key = label_key or "bulk_labels"
         # A checkpoint holds plain data: the path from anywhere, and not the AnnData.
-        path = None if path is None else str(Path(path).expanduser().absolute())
+        if isinstance(path, str | Path):
+            path = str(Path(path).expanduser().absolute())
+        elif path is not None:
+            path = [str(Path(part).expanduser().absolute()) for part in path]
+            if not path:
+                raise DataError("path=[] names no file")
         self._arguments.update(adata=None, path=path, label_key=label_key)
         self._given = adata if path is None else path
         self._adata: AnnData | None = None
@@ -128,6 +148,7 @@ class GeneExpressionData(ResidentData):
         self.n_top_genes = n_top_genes
         self.size_factor_key = size_factor_key
         self.gene_names = gene_names
+        self.mode = mode
         super().__init__(batch_size, split, seed)
 
     def _open(self) -> tuple[AnnData, str, str | None]:
@@ -141,40 +162,57 @@ class GeneExpressionData(ResidentData):
         return self._adata, self._name, self.layer
 
     def _load(self, state: Mapping[str, Any] | None) -> ResidentCells:
-        adata, source, layer = self._open()
-        counts, genes = read_counts(adata, layer, source, self.gene_names)
-        cells = [str(name) for name in adata.obs_names]
-        identity = fingerprint([counts.data, counts.indices, counts.indptr], [genes, cells])
+        paths = [self._given] if isinstance(self._given, str) else self._given
+        counts: Counts
+        streamed = isinstance(paths, list) and choose(self.mode, paths, self.layer) == "streamed"
+        if streamed:
+            source = name_of(paths)
+            stored = StoredCounts(paths, self.layer, source, self.gene_names)
+            counts, genes, obs = stored, stored.genes, stored.table.obs
+        else:
+            adata, source, layer = self._open()
+            matrix, genes = read_counts(adata, layer, source, self.gene_names)
+            counts, obs = CountsInMemory(matrix), adata.obs
+        cells = [str(name) for name in obs.index]
+        label = None if self.label_key is None else read_column(obs, self.label_key, "label_key", source)
+        names, sample = genes, np.empty(0, dtype=np.int64)
+        if state is None:
+            split = split_rows(len(cells), self.split or (), self.seed, None if label is None else label.codes)
+            if self.n_top_genes is not None:
+                sample = _at_most(HVG_CELLS, split["train"].numpy(), self.seed)
+        identity, variable = identify(counts, genes, cells, sample)
         check_fingerprint(identity, source, state)
-        label = None if self.label_key is None else read_column(adata.obs, self.label_key, "label_key", source)
-
         if state is not None:
             split = restored_split(state)
             names = list(state["feature_names"])
             if label is not None and set(label.categories) <= set(state["label_categories"]):
                 label = label.recode(state["label_categories"])
-        else:
-            split = split_rows(len(cells), self.split or (), self.seed, None if label is None else label.codes)
-            names = genes
-            if self.n_top_genes is not None:
-                columns = highly_variable_genes(counts[split["train"].numpy()], self.n_top_genes, source)
-                names = [genes[column] for column in columns]
-        counts, _ = align_genes(counts, genes, names)
+        elif variable is not None and self.n_top_genes is not None:
+            names = [genes[column] for column in highly_variable_genes(variable, self.n_top_genes, source)]
 
         train = split["train"].numpy()
-        known = read_covariates(adata.obs, self._keys, source, train, state)
-        sizes, scale = total_counts(counts), None
+        known = read_covariates(obs, self._keys, source, train, state)
+        columns = None
+        if streamed and names != genes:
+            number = {name: column for column, name in enumerate(genes)}
+            columns = np.array([number[name] for name in names])
+        elif not streamed:
+            matrix, _ = align_genes(matrix, genes, names)
+            counts = CountsInMemory(matrix)
+        totals, mean, mean_log = measure(counts, columns, len(names), split["train"])
+        num_empty, sizes, scale = int((totals == 0).sum()), np.maximum(totals, 1), None
         if self.size_factor_key is not None:
-            sizes, scale = read_size_factors(adata.obs, self.size_factor_key, source, sizes, train)
-        dataset = CountDataset(
-            counts,
-            known.values,
-            None if label is None else torch.from_numpy(label.codes),
-            torch.from_numpy(sizes.astype(np.float32))[:, None],
-        )
+            sizes, scale = read_size_factors(obs, self.size_factor_key, source, sizes, train)
+        codes = None if label is None else torch.from_numpy(label.codes)
+        size_factor = torch.from_numpy(sizes.astype(np.float32))[:, None]
+        dataset: ResidentDataset
+        if streamed:
+            dataset = StreamedDataset(stored, columns, known.values, codes, size_factor)
+        else:
+            dataset = CountDataset(matrix, known.values, codes, size_factor)
         if self._resident is None:  # not again when a checkpoint's state comes after the data
-            warn_empty(dataset.num_empty, len(cells), source)
-        moments = training_moments(counts[train], sizes[train], known.batch(train))
+            warn_empty(num_empty, len(cells), source)
+        moments = training_moments(mean, mean_log, sizes[train], known.batch(train))
         return ResidentCells(
             dataset=dataset,
             train_dataset=dataset,
@@ -186,7 +224,7 @@ class GeneExpressionData(ResidentData):
             labels=np.full(len(cells), None, dtype=object) if label is None else label.names(),
             fingerprint=identity,
             source=source,
-            adata=adata,
+            obs_names=cells,
             feature_names=names,
             known=known,
             size_factor_scale=scale,
@@ -195,18 +233,18 @@ class GeneExpressionData(ResidentData):
 
     @property
     def adata(self) -> AnnData:
-        """The AnnData that the counts come from, with all its genes and tables."""
-        return self.resident.adata
+        """The AnnData that the counts come from, with all its genes and tables; in memory, streamed or not."""
+        return self._open()[0]
 
     @property
     def counts_layer(self) -> str | None:
         """Layer of ``adata`` that holds the counts; None for ``.X``."""
-        return self._open()[2]
+        return "counts" if self._given is None else self.layer
 
     @property
     def obs_names(self) -> list[str]:
         """Names of the cells."""
-        return [str(name) for name in self.adata.obs_names]
+        return self.resident.obs_names
 
     @property
     def feature_names(self) -> list[str]:
@@ -229,7 +267,8 @@ class GeneExpressionData(ResidentData):
         return len(self.dataset)
 
     def _size(self) -> str:
-        return f"{self.num_cells} cells x {self.features} genes"
+        where = "streamed from disk" if isinstance(self.dataset, StreamedDataset) else "in memory"
+        return f"{self.num_cells} cells x {self.features} genes, {where}"
 
     def state_dict(self) -> dict[str, Any]:
         """Return split, genes, covariates and fingerprint as plain data: a reference for ``query_dataset``."""
@@ -246,3 +285,10 @@ class GeneExpressionData(ResidentData):
 
     def _state_keys(self) -> tuple[str, ...]:
         return (*super()._state_keys(), *REFERENCE_KEYS)
+
+
+def _at_most(number: int, rows: np.ndarray, seed: int) -> np.ndarray:
+    """Return the sorted rows, or as many of them, drawn at random."""
+    if len(rows) <= number:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, number, replace=False))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from scipy import sparse
 
+HVG_CELLS = 20_000  # training cells to choose among, so that it does not depend on what fits into memory
+
 
 def highly_variable_genes(counts: sparse.csr_matrix, n_top_genes: int, source: str) -> np.ndarray:
     """Return the sorted columns of the most variable genes.

@@ -95,29 +95,25 @@ def query_size_factors(
     return total_counts(counts) / (1.0 if observed.all() else share)
 
 
-def training_moments(counts: sparse.csr_matrix, size_factor: np.ndarray, batch: Column | None) -> Moments:
+def training_moments(mean: np.ndarray, mean_log: np.ndarray, size_factor: np.ndarray, batch: Column | None) -> Moments:
     """Return the moments of the training cells.
 
     Parameters
     ----------
-    counts
-        Of the training cells alone, ``[cells, genes]``.
+    mean, mean_log
+        Means of their counts and of ``log1p(count)``, ``[genes]``.
     size_factor
         Theirs, ``[cells]``.
     batch
         Theirs, or None; a batch without training cells gets the moments of all.
     """
-    log_counts = type(counts)((np.log1p(counts.data), counts.indices, counts.indptr), shape=counts.shape)
-    mean, mean_log = (
-        torch.from_numpy(np.asarray(x.mean(axis=0, dtype=np.float64)).ravel().astype(np.float32))
-        for x in (counts, log_counts)
-    )
     log_size = np.log(size_factor)
     groups = [log_size]
     if batch is not None:
         groups = [log_size[batch.codes == code] for code in range(len(batch.categories))]
     rows = [_mean_and_scale(group if len(group) else log_size) for group in groups]
-    return Moments(mean, mean_log, torch.stack(rows), 0 if batch is None else len(batch.categories))
+    first, log = (torch.from_numpy(values.astype(np.float32)) for values in (mean, mean_log))
+    return Moments(first, log, torch.stack(rows), 0 if batch is None else len(batch.categories))
 
 
 def _mean_and_scale(values: np.ndarray) -> Tensor:

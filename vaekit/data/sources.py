@@ -1,8 +1,9 @@
-"""Where an AnnData comes from: memory, an .h5ad file, or the data set packaged with scanpy."""
+"""Where an AnnData comes from: memory, .h5ad files, zarr stores, or the data set packaged with scanpy."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def open_adata(source: Any) -> tuple[AnnData, str]:
-    """Return the AnnData behind ``source`` (an AnnData or a path) and what to call it in messages.
+    """Return the AnnData behind ``source`` (an AnnData, a path or several) and what to call it in messages.
 
-    A backed AnnData is read into memory; what the caller holds is never changed.
+    A backed AnnData is read into memory; what the caller holds is never changed. Several files are one after another;
+    of their tables the columns remain that all of them have.
 
     Raises
     ------
@@ -25,7 +27,9 @@ def open_adata(source: Any) -> tuple[AnnData, str]:
         If the file cannot be read, or ``source`` is neither.
     """
     if isinstance(source, str | Path):
-        return read_h5ad(source), str(source)
+        return read_file(source), str(source)
+    if isinstance(source, Sequence):
+        return read_files(source), name_of(source)
     from anndata import AnnData
 
     if not isinstance(source, AnnData):
@@ -35,30 +39,107 @@ def open_adata(source: Any) -> tuple[AnnData, str]:
     return source, "AnnData in memory"
 
 
-def read_h5ad(path: str | Path) -> AnnData:
-    """Read an .h5ad file into memory.
+def name_of(paths: Sequence[str | Path]) -> str:
+    """Return what to call several files in messages."""
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+
+def read_files(paths: Sequence[str | Path]) -> AnnData:
+    """Read files with the same genes into memory, as one AnnData.
 
     Raises
     ------
     DataError
-        If there is no such file, or it is a directory, truncated, or no AnnData.
+        If there is none, one cannot be read, or genes differ.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        raise DataError(f"{path} is a directory: give the path of an .h5ad file; {_beside(file, file.name)}")
-    if not file.exists():
-        raise DataError(f"{path} does not exist; {_beside(file.parent, file.name)}")
+    if not paths:
+        raise DataError("path=[] names no file")
+    parts = [read_file(path) for path in paths]
+    check_same_genes([list(map(str, part.var_names)) for part in parts], paths)
+    return parts[0] if len(parts) == 1 else join(parts)
+
+
+def join(parts: Sequence[AnnData]) -> AnnData:
+    """Return the cells of all parts, with the columns that all tables have and the first one's order of genes."""
+    import anndata
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Observation names are not unique")  # files number their cells
+        return anndata.concat(list(parts), join="inner", merge="same")
+
+
+def check_same_genes(genes: Sequence[Sequence[str]], paths: Sequence[str | Path]) -> None:
+    """Check that files have the same genes, in any order.
+
+    Raises
+    ------
+    DataError
+        If they have not.
+    """
+    first = set(genes[0])
+    for names, path in zip(genes, paths, strict=True):
+        if odd := first.symmetric_difference(names):
+            listed = ", ".join(sorted(odd)[:5])
+            raise DataError(
+                f"{paths[0]} and {path} have different genes: {len(odd)} are in one of them only, such as {listed}; "
+                "files that are read as one need the same genes"
+            )
+
+
+def open_store(path: str | Path) -> Any:
+    """Open an .h5ad file as an ``h5py.File`` or a zarr store as a ``zarr.Group``, for reading.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or it is neither.
+    """
+    file = _existing(path)
+    try:
+        if file.is_dir():
+            import zarr
+
+            return zarr.open_group(file, mode="r")
+        import h5py
+
+        return h5py.File(file, "r")
+    except Exception as error:  # h5py and zarr raise whatever the foreign content leads to
+        raise _unreadable(path, error) from error
+
+
+def read_file(path: str | Path) -> AnnData:
+    """Read an .h5ad file or a zarr store into memory.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or it is some other directory, truncated, or no AnnData.
+    """
+    file = _existing(path)
     import anndata
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Variable names are not unique")  # an error follows
         try:
-            return anndata.read_h5ad(file)
+            return anndata.io.read_zarr(file) if file.is_dir() else anndata.read_h5ad(file)
         except Exception as error:  # h5py and anndata raise whatever the foreign content leads to
-            raise DataError(
-                f"{path} cannot be read as .h5ad; it is truncated or was not written by AnnData.write_h5ad "
-                f"({type(error).__name__}: {error})"
-            ) from error
+            raise _unreadable(path, error) from error
+
+
+def _existing(path: str | Path) -> Path:
+    file = Path(path).expanduser()
+    if file.is_dir() and not any((file / name).exists() for name in ("zarr.json", ".zgroup")):
+        raise DataError(f"{path} is a directory: give the path of an .h5ad file; {_beside(file, file.name)}")
+    if not file.exists():
+        raise DataError(f"{path} does not exist; {_beside(file.parent, file.name)}")
+    return file
+
+
+def _unreadable(path: str | Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read as .h5ad; it is truncated or was not written by AnnData.write_h5ad "
+        f"({type(error).__name__}: {error})"
+    )
 
 
 def _beside(folder: Path, name: str) -> str:

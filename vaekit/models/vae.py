@@ -20,7 +20,14 @@ from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.models.generative import Generative
 from vaekit.models.optimization import Trained, cosine, settle_accelerators
-from vaekit.models.random_state import random_state, set_random_state
+from vaekit.models.processes import (
+    average_baselines,
+    noise_of_batch,
+    own_random_state,
+    random_states,
+    separate_noise,
+)
+from vaekit.models.random_state import set_random_state
 from vaekit.networks import Network
 from vaekit.objectives import ELBO, Divergence, Objective
 from vaekit.sampling import sample
@@ -180,16 +187,29 @@ class VAE(Component, pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the true bound and its terms."""
-        self._log("val", _means(self.bound(batch).terms), len(batch.x))
+        """Log the true bound and its terms, whose draws follow from the batch's number."""
+        self._log_held_out("val", batch, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the true bound and its terms."""
-        self._log("test", _means(self.bound(batch).terms), len(batch.x))
+        """Log the true bound and its terms, whose draws follow from the batch's number."""
+        self._log_held_out("test", batch, batch_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return each latent's posterior means, or its categories' probabilities, ``[batch, size]``."""
         return {name: self.latents[name].summary(q) for name, q in self.posteriors(batch).items()}
+
+    def _log_held_out(self, stage: str, batch: Batch, batch_idx: int) -> None:
+        processes, rank = (1, 0) if self._trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        with noise_of_batch(batch_idx * processes + rank, batch.x.device):  # batches are dealt out in turn
+            terms = self.bound(batch).terms if len(batch.x) else self._no_terms(batch)
+        self._log(stage, _means(terms), len(batch.x))
+
+    def _no_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms of a batch without rows: a process that has none left logs with the others, and for nothing.
+
+        torch's distributions do not take such a batch.
+        """
+        return {name: batch.x.new_zeros(0) for name in ("reconstruction", *(f"kl_{name}" for name in self.latents))}
 
     def _accumulate(self, terms: Mapping[str, Tensor], batch_idx: int, **extra: Any) -> None:
         """Add up what the training logs, and log it now and then: each call of ``log`` costs as much as a layer."""
@@ -207,13 +227,12 @@ class VAE(Component, pl.LightningModule):
             self._sums, self._sum_rows = {}, 0
 
     def _log(self, stage: str, values: Mapping[str, Tensor], rows: int) -> None:
-        # validation data need not be shuffled, but each rank has its own share of it
         self.log_dict(
             {f"{stage}/{name}": value for name, value in values.items()},
             on_step=False,
             on_epoch=True,
             batch_size=rows,
-            sync_dist=stage != "train",
+            sync_dist=True,  # each process has its own share of the rows
             prog_bar=False,
         )
 
@@ -229,11 +248,15 @@ class VAE(Component, pl.LightningModule):
                 check_same_features(self.reference, found)
                 self.train()  # vaekit.load returns a model in evaluation mode
             self.reference = found
+        if stage == "fit":
+            separate_noise(self.trainer.global_rank, self.trainer.world_size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the data's names and split, and the random state: a resumed run goes on as an uninterrupted one."""
         checkpoint["reference"] = self.reference
-        checkpoint["random_state"] = random_state()
+        checkpoint["random_state"], *others = random_states()
+        if others:
+            checkpoint["random_states_of_others"] = others
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set the random state of a training that goes on: before the optimizer's set-up draws the data's order."""
@@ -243,10 +266,15 @@ class VAE(Component, pl.LightningModule):
             data: Any = getattr(self.trainer, "datamodule", None)
             same = checkpoint.get("datamodule_hyper_parameters", {})
             check_same_arguments(same, {} if data is None else dict(data.hparams), "data")
-        if resumed and checkpoint.get("random_state") is not None:
-            set_random_state(checkpoint["random_state"])
+        if not resumed:
+            return
+        state = own_random_state(checkpoint, self.trainer.global_rank, self.trainer.world_size)
+        if state is not None:
+            set_random_state(state)
             loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
-            self._loader_states = list(loop.get("combined_loader", []))
+            # as the first process wrote them, but for the generator
+            found = loop.get("combined_loader", [])
+            self._loader_states = [{**each, "now": state["torch"]} if "now" in each else each for each in found]
 
     def on_train_start(self) -> None:
         """Let the data go on within an epoch: Lightning may have made their loader before it knew where it was."""
@@ -254,6 +282,11 @@ class VAE(Component, pl.LightningModule):
         loader: Any = self.trainer.train_dataloader
         if states and self.trainer.fit_loop.restarting and hasattr(loader, "load_state_dict"):
             loader.load_state_dict(states[0])
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Keep the moving averages of costs in step, where several processes train."""
+        if self.trainer.world_size > 1:
+            average_baselines(self, lambda value: self.trainer.strategy.reduce(value, reduce_op="mean"))
 
     def on_fit_start(self) -> None:
         """Settle the number of steps that the warm-up refers to, and what each step would ask again."""
@@ -344,7 +377,7 @@ def check_same_arguments(trained: Mapping[str, Any], found: Mapping[str, Any], o
 
 def _means(terms: Mapping[str, Tensor], extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the bound and its terms, averaged over the batch, and what else is to be logged."""
-    means = {name: value.mean() for name, value in terms.items()}
+    means = {name: value.sum() / max(1, value.numel()) for name, value in terms.items()}  # a batch may have no rows
     return {"elbo": -sum(means.values()), **means, **(extra or {})}
 
 

@@ -1,0 +1,207 @@
+"""Counts that stay in their files: the same as in memory, in an order that is nearly as random, with bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+import torch
+from scipy import sparse, stats
+
+from vaekit.data import GeneExpressionData
+from vaekit.data import mode as mode_module
+from vaekit.data.mode import choose
+from vaekit.data.stored import StoredCounts
+from vaekit.data.streamed import BlockShuffle, StreamedDataset
+from vaekit.exceptions import DataError
+
+CELLS, GENES = 9000, 12  # three chunks of reading
+
+
+def cells(seed: int = 0, number: int = CELLS) -> anndata.AnnData:
+    generator = np.random.default_rng(seed)
+    counts = sparse.csr_matrix(generator.poisson(0.5, (number, GENES)).astype(np.float32))
+    adata = anndata.AnnData(counts)
+    adata.var_names = [f"g{i}" for i in range(GENES)]
+    adata.obs_names = [f"{seed}_{i}" for i in range(number)]
+    adata.obs["donor"] = generator.choice(["a", "b", "c"], number)
+    adata.obs["depth"] = generator.gamma(5, 1, number)
+    adata.obs["type"] = np.sort(generator.choice(["x", "y"], number))
+    adata.layers["doubled"] = counts * 2
+    return adata
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cells")
+    adata = cells()
+    adata.write_h5ad(folder / "plain.h5ad")
+    adata.write_h5ad(folder / "gzip.h5ad", compression="gzip")
+    adata.write_zarr(folder / "store.zarr")
+    adata[:2000].write_h5ad(folder / "first.h5ad")
+    adata[2000:, ::-1].copy().write_h5ad(folder / "second.h5ad")  # genes in another order
+    return folder
+
+
+ARGUMENTS = [
+    {},
+    {"layer": "doubled", "batch_key": "donor", "label_key": "type", "size_factor_key": "depth"},
+    {"n_top_genes": 5, "categorical_covariates": ["donor"], "continuous_covariates": ["depth"]},
+]
+SOURCES = [["plain.h5ad"], ["gzip.h5ad"], ["store.zarr"], ["first.h5ad", "second.h5ad"]]
+
+
+def data_of(folder: Path, names: list[str], **arguments: object) -> GeneExpressionData:
+    paths = [str(folder / name) for name in names]
+    return GeneExpressionData(path=paths[0] if len(paths) == 1 else paths, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+@pytest.mark.parametrize("names", SOURCES)
+def test_streamed_and_resident_data_are_the_same(folder: Path, names: list[str], arguments: dict) -> None:
+    resident = data_of(folder, ["plain.h5ad"], mode="resident", **arguments)
+    streamed = data_of(folder, names, mode="streamed", **arguments)
+    assert isinstance(streamed.dataset, StreamedDataset)
+    assert not isinstance(resident.dataset, StreamedDataset)
+    same = (
+        "fingerprint",
+        "feature_names",
+        "obs_names",
+        "label_categories",
+        "batch_categories",
+        "features",
+        "covariates",
+    )
+    for name in same:
+        assert getattr(streamed, name) == getattr(resident, name), name
+    for split, rows in resident.split_indices.items():
+        assert torch.equal(rows, streamed.split_indices[split])
+    for ours, theirs in zip(streamed.moments[:3], resident.moments[:3], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+    rows = torch.randperm(CELLS)[:300]
+    for loaders in [(d.dataset.__getitems__(rows) for d in (resident, streamed))]:
+        expected, found = loaders
+        for name in ("x", "size_factor", "covariates", "label", "index", "nonzero"):
+            a, b = getattr(expected, name), getattr(found, name)
+            assert (a is None) == (b is None)
+            assert a is None or torch.equal(a, b), name
+
+
+def test_several_files_in_memory_are_one(folder: Path) -> None:
+    one, two = (data_of(folder, names, mode="resident") for names in (["plain.h5ad"], ["first.h5ad", "second.h5ad"]))
+    assert one.fingerprint == two.fingerprint
+
+
+def test_each_cell_once_an_epoch(folder: Path) -> None:
+    data = data_of(folder, ["plain.h5ad"], mode="streamed")
+    epochs = [torch.cat([batch.index for batch in data.train_dataloader()]) for _ in range(2)]
+    for epoch in epochs:
+        assert torch.equal(epoch.sort().values, data.split_indices["train"])
+    assert not torch.equal(*epochs)
+    assert torch.equal(torch.cat([batch.index for batch in data.val_dataloader()]), data.split_indices["val"])
+
+
+def test_memory_holds_a_pool(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = data_of(folder, ["plain.h5ad"], mode="streamed")
+    dataset = data.dataset
+    assert isinstance(dataset, StreamedDataset)
+    reads = []
+    read = dataset.stored.read
+    monkeypatch.setattr(dataset.stored, "read", lambda *span: reads.append(span) or read(*span))
+    dataset.block, dataset.pool = 16, 8
+    for _ in data.train_dataloader():
+        assert len(dataset._blocks) <= 8 + 256
+    assert len(reads) == len(set(reads)) == -(-CELLS // 16)  # each block once
+
+
+def test_order_is_uniform_within_a_pool() -> None:
+    """Chi-square of where each of 4 rows goes, over 6000 orders; false alarm 1e-4."""
+    torch.manual_seed(0)
+    sampler = BlockShuffle(torch.tensor([0, 3, 4, 9]), block=2, pool=5)
+    table = np.zeros((4, 4))
+    for _ in range(6000):
+        table[np.arange(4), list(sampler)] += 1
+    assert stats.chisquare(table.ravel(), ddof=6).pvalue > 1e-4
+
+
+def test_pools_take_blocks_whole() -> None:
+    torch.manual_seed(0)
+    order = torch.tensor(list(BlockShuffle(torch.arange(100), block=5, pool=4)))
+    assert torch.equal(order.sort().values, torch.arange(100))
+    for pool in order.split(20):
+        assert len(torch.unique(pool // 5)) == 4
+        assert not torch.equal(pool, pool.sort().values)
+
+
+def test_auto_goes_by_size_and_form(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = [str(folder / "plain.h5ad")]
+    assert choose("auto", path, None) == "resident"
+    monkeypatch.setattr(mode_module, "COPIES", 10**9)
+    assert choose("auto", path, None) == "streamed"
+    data = GeneExpressionData(path=path[0])
+    assert "streamed from disk" in data.description
+    dense = cells(number=50)
+    dense.X = dense.X.toarray()
+    dense.write_h5ad(tmp_path / "dense.h5ad")
+    assert choose("auto", [str(tmp_path / "dense.h5ad")], None) == "resident"
+
+
+def test_state_goes_from_one_mode_to_the_other(folder: Path) -> None:
+    resident = data_of(folder, ["plain.h5ad"], mode="resident", seed=3, n_top_genes=4, batch_key="donor")
+    streamed = data_of(folder, ["gzip.h5ad"], mode="streamed", seed=5, n_top_genes=7, batch_key="donor")
+    streamed.load_state_dict(resident.state_dict())
+    assert streamed.feature_names == resident.feature_names
+    assert torch.equal(streamed.split_indices["test"], resident.split_indices["test"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda adata: setattr(adata, "X", adata.X.toarray()), "holds its counts .* as array.*resident"),
+        (lambda adata: setattr(adata, "X", adata.X.tocsc()), "as csc_matrix"),
+        (lambda adata: setattr(adata, "X", -adata.X), "negative, the first"),
+        (lambda adata: setattr(adata, "X", adata.X * 0.5), r"not whole.* row 4"),
+        (lambda adata: setattr(adata, "var_names", ["g0"] * GENES), "1 gene names occur more than once"),
+    ],
+)
+def test_what_cannot_be_streamed_is_named(tmp_path: Path, change, message: str) -> None:
+    adata = cells(number=5000)
+    if "row 4" in message:  # the value that is wrong stands in the second chunk
+        values = adata.X.tolil()
+        values[4500, 3] = 0.5
+        adata.X = values.tocsr()
+        message = r"not whole, the first 0.5 in cell '0_4500' \(row 4500\), gene 'g3'"
+    else:
+        change(adata)
+    adata.write_h5ad(tmp_path / "odd.h5ad")
+    with pytest.raises(DataError, match=message):
+        GeneExpressionData(path=str(tmp_path / "odd.h5ad"), mode="streamed").setup()
+
+
+def test_arguments_that_do_not_fit(folder: Path) -> None:
+    with pytest.raises(DataError, match="mode='stream'"):
+        GeneExpressionData(mode="stream")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="needs path"):
+        GeneExpressionData(cells(), mode="streamed")
+    with pytest.raises(DataError, match="names no file"):
+        GeneExpressionData(path=[])
+    with pytest.raises(DataError, match="layer='nothing'"):
+        data_of(folder, ["plain.h5ad"], mode="streamed", layer="nothing").setup()
+    with pytest.raises(DataError, match="is a directory"):
+        GeneExpressionData(path=str(folder), mode="streamed").setup()
+
+
+def test_files_with_different_genes(folder: Path, tmp_path: Path) -> None:
+    cells()[:, :7].copy().write_h5ad(tmp_path / "fewer.h5ad")
+    paths = [str(folder / "plain.h5ad"), str(tmp_path / "fewer.h5ad")]
+    for mode in ("resident", "streamed"):
+        with pytest.raises(DataError, match=r"5 are in one of them only, such as g10, g11, g7, g8, g9"):
+            GeneExpressionData(path=paths, mode=mode).setup()  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "junk.h5ad").write_bytes(b"junk" * 1000)
+    with pytest.raises(DataError, match="cannot be read"):
+        StoredCounts([str(tmp_path / "junk.h5ad")], None, "junk")

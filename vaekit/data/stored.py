@@ -1,0 +1,170 @@
+"""Counts that stay in their file: .h5ad files and zarr stores, read a range of cells at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from vaekit.data.counts import check_gene_names, check_values, gene_names_of
+from vaekit.data.sources import check_same_genes, join, open_store
+from vaekit.exceptions import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy import sparse
+
+CHUNK_CELLS = 4096  # read at once where all cells are read in order
+
+
+class _Matrix(NamedTuple):
+    """One file's counts: HDF5 or zarr arrays, the row starts in memory, and where its genes stand in the first file."""
+
+    data: Any
+    indices: Any
+    starts: np.ndarray
+    columns: np.ndarray | None
+
+
+class StoredCounts:
+    """Counts in CSR form in one or several files, as one matrix; only the starts of the rows are in memory.
+
+    Parameters
+    ----------
+    paths
+        .h5ad files or zarr stores with the same genes, in any order; the first one's order counts.
+    layer
+        Name of a layer, "raw" for ``.raw.X``, None for ``.X``.
+    source
+        What to call the data in messages.
+    gene_names
+        Column of ``.var`` with the names of the genes; None for ``var_names``.
+
+    Attributes
+    ----------
+    table
+        AnnData of the cells' and genes' tables, without counts.
+    genes
+        Names of the columns.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read, has no such layer, or holds it in another form than CSR; if genes differ between the
+        files, or are missing or named twice.
+    """
+
+    def __init__(self, paths: Sequence[str], layer: str | None, source: str, gene_names: str | None = None) -> None:
+        tables, names, groups = [], [], []
+        for path in paths:
+            table, genes, group = _open(path, layer, gene_names)
+            tables.append(table)
+            names.append(genes)
+            groups.append(group)
+        check_same_genes(names, paths)
+        self.genes = names[0]
+        check_gene_names(self.genes, source, gene_names)
+        self.source = source
+        self._matrices = [_matrix(group, found, self.genes) for group, found in zip(groups, names, strict=True)]
+        self.table: AnnData = tables[0] if len(tables) == 1 else join(tables)
+        self._first_row = np.cumsum([0, *(len(part.starts) - 1 for part in self._matrices)])
+        if not len(self) or not self.genes:
+            raise DataError(f"{source} has {len(self)} cells and {len(self.genes)} genes: nothing to model")
+
+    def __len__(self) -> int:
+        return int(self._first_row[-1])
+
+    @property
+    def num_stored(self) -> int:
+        """Number of stored values."""
+        return sum(int(part.starts[-1]) for part in self._matrices)
+
+    @property
+    def values_at_once(self) -> int:
+        """The number of values that the files give at once, at the least: the length of a chunk, 1 without chunks."""
+        return max((part.data.chunks or (1,))[0] for part in self._matrices)
+
+    def read(self, start: int, stop: int) -> sparse.csr_matrix:
+        """Return the cells from ``start`` to ``stop`` as they are stored, sorted, without stored zeros."""
+        from scipy import sparse
+
+        parts = []
+        for matrix, first in zip(self._matrices, self._first_row, strict=False):
+            begin, end = max(start - first, 0), min(stop - first, len(matrix.starts) - 1)
+            if begin >= end:
+                continue
+            low, high = matrix.starts[begin], matrix.starts[end]
+            indices, values = matrix.indices[low:high], matrix.data[low:high]
+            if matrix.columns is not None:
+                indices = matrix.columns[indices]
+            shape = (end - begin, len(self.genes))
+            parts.append(sparse.csr_matrix((values, indices, matrix.starts[begin : end + 1] - low), shape=shape))
+        cells = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+        cells.sum_duplicates()
+        cells.eliminate_zeros()  # NaN stays
+        return cells
+
+    def chunks(self, title: str) -> Iterator[tuple[int, sparse.csr_matrix]]:
+        """Yield all cells in order, float32, checked, with the first one's number; with a progress bar.
+
+        Raises
+        ------
+        DataError
+            If values are not counts.
+        """
+        from tqdm import tqdm
+
+        with tqdm(total=len(self), desc=title, unit="cells", delay=1) as bar:
+            for start in range(0, len(self), CHUNK_CELLS):
+                stop = min(start + CHUNK_CELLS, len(self))
+                cells = self.read(start, stop)
+                check_values(cells, self.source, self.table.obs_names[start:stop], self.genes, start)
+                yield start, cells.astype(np.float32)
+                bar.update(stop - start)
+
+
+def is_csr(path: str, layer: str | None) -> bool:
+    """Return whether a file holds a layer's counts in CSR form, so that they can stay there."""
+    store = open_store(path)
+    place = _place(layer)
+    return place in store and store[place].attrs.get("encoding-type") == "csr_matrix"
+
+
+def stored_bytes(path: str, layer: str | None) -> int:
+    """Return the memory that the values and column numbers of a CSR layer take, in bytes."""
+    matrix = open_store(path)[_place(layer)]
+    return int(matrix["data"].shape[0]) * 8
+
+
+def _place(layer: str | None) -> str:
+    return {None: "X", "X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
+
+
+def _open(path: str, layer: str | None, gene_names: str | None) -> tuple[AnnData, list[str], Any]:
+    """Return the tables, the names of the genes, and the group of the counts."""
+    from anndata import AnnData
+    from anndata.io import read_elem
+
+    store, place = open_store(path), _place(layer)
+    if place not in store:
+        known = [*store.get("layers", ()), *(["raw"] if "raw" in store else []), "X"]
+        raise DataError(f"layer={layer!r}: {path} has no {place}; it has {', '.join(map(repr, known))}")
+    kind = store[place].attrs.get("encoding-type")
+    if kind != "csr_matrix":
+        raise DataError(
+            f"{path} holds its counts ({place}) as {kind}; to stay in the file they need rows of cells: "
+            "adata.X = scipy.sparse.csr_matrix(adata.X) before writing it, or mode='resident'"
+        )
+    table = AnnData(obs=read_elem(store["obs"]), var=read_elem(store["var"]))
+    var = table.var if place != "raw/X" else read_elem(store["raw/var"])
+    return table, gene_names_of(var, gene_names, path), store[place]
+
+
+def _matrix(group: Any, found: list[str], genes: list[str]) -> _Matrix:
+    columns = None
+    if found != genes:
+        number = {name: column for column, name in enumerate(genes)}
+        columns = np.array([number[name] for name in found], dtype=np.int32)
+    starts = np.asarray(group["indptr"][:], dtype=np.int64)
+    return _Matrix(group["data"], group["indices"], starts, columns)
