@@ -90,9 +90,11 @@ class Bench:
         """Run a command, interrupted by Ctrl-C after some seconds; return its status and last line."""
         self.log.write_text("")
         process = self.start(arguments, self.log)
-        if after is not None and self.wait(process, after) is None:
-            os.kill(process, signal.SIGINT)
-        status = self.wait(process, LIMIT)
+        status = None if after is None else self.wait(process, after)
+        if status is None:
+            if after is not None:
+                os.kill(process, signal.SIGINT)
+            status = self.wait(process, LIMIT)
         if status is None:
             os.kill(process, signal.SIGKILL)
             self.wait(process)

@@ -20,7 +20,7 @@ def test_each_row_once(even: bool) -> None:
             continue
         order = torch.randperm(rows)
         shares = [batches_of_rank(order, size, rank, processes, even) for rank in range(processes)]
-        assert sorted(torch.cat(sum(shares, [])).tolist()) == list(range(rows))
+        assert sorted(torch.cat([batch for share in shares for batch in share]).tolist()) == list(range(rows))
         assert {len(share) for share in shares} == {num_batches(rows, size, processes, even)}
 
 
@@ -28,7 +28,8 @@ def test_shares_of_a_training_step_differ_by_one_row_at_most() -> None:
     for rows, size, processes in SIZES:
         if rows < processes:
             continue
-        steps = zip(*(batches_of_rank(torch.arange(rows), size, r, processes, True) for r in range(processes)))
+        shares = (batches_of_rank(torch.arange(rows), size, rank, processes, True) for rank in range(processes))
+        steps = zip(*shares, strict=True)
         *whole, last = [[len(share) for share in step] for step in steps]
         assert all(step == [size] * processes for step in whole)
         assert max(last) - min(last) <= 1
@@ -65,5 +66,5 @@ def test_the_order_is_common_and_new_each_epoch() -> None:
             assert torch.get_rng_state().equal(before)
             assert len(batches) == len(shares[-1]) == 3
         found.append([torch.stack(step, 1).flatten().tolist() for step in zip(*shares, strict=True)])
-        assert sorted(sum(found[-1], [])) == list(rows)
+        assert sorted(row for step in found[-1] for row in step) == list(rows)
     assert found[0] != found[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import subprocess
@@ -15,7 +16,6 @@ import torch
 
 import vaekit
 from vaekit.callbacks import Collapse
-from vaekit.cli.main import main
 from vaekit.exceptions import CheckpointError
 
 from .test_checkpoint import data, model_for
@@ -85,7 +85,7 @@ def test_each_cell_once_an_epoch(runs: Runs) -> None:
     orders = []
     for epoch in range(EPOCHS):
         rows = [first[step] + second[step] for step in range(epoch * steps, (epoch + 1) * steps)]
-        assert sorted(sum(rows, [])) == data().split_indices["train"].tolist()
+        assert sorted(itertools.chain.from_iterable(rows)) == data().split_indices["train"].tolist()
         assert [len(each) for each in rows] == [32, 16]  # batch_size is 16, of each process; what remains is halved
         orders.append(rows)
     assert orders[0] != orders[1] != orders[2]
@@ -136,25 +136,30 @@ def test_more_processes_than_rows(runs: Runs) -> None:
     assert "there are 1 rows to train on and 2 processes" in runs.first["too_few"]
 
 
+def test_a_loss_that_breaks_in_one_process_stops_both(runs: Runs) -> None:
+    assert runs.first["broken"] == runs.second["broken"]
+    assert runs.first["broken"].startswith("process 1: the loss is nan in step 2 (epoch 0): the term")
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_predictions_are_in_the_order_of_the_rows(runs: Runs, name: str) -> None:
+    model = vaekit.load(runs.folder / name / "last.ckpt")
+    alone = trainer().predict(model, datamodule=data())
+    for together in (runs.first["whole"][name]["predicted"], runs.second["whole"][name]["predicted"]):
+        for found, wanted in zip(together, alone, strict=True):
+            for latent, value in wanted.items():
+                torch.testing.assert_close(found[latent], value, rtol=1e-6, atol=1e-6)
+
+
 def test_the_command(tmp_path: Path) -> None:
-    """``fit`` starts the other process itself; its files are those of one run, and ``predict`` puts rows in order."""
+    """``fit`` starts the other process itself, and what is said and written is that of one run."""
     folder = tmp_path / "run"
-    config = ROOT / "configs" / "cluster_ddp.yaml"
-    on_two = ["--config", config, "--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.logger", "false"]
+    command = [sys.executable, "-m", "vaekit.cli.main", "fit", "--config", str(ROOT / "configs" / "cluster_ddp.yaml")]
+    command += ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.logger", "false"]
+    command += ["--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def vaekit(*words: Any) -> str:
-        command = [sys.executable, "-m", "vaekit.cli.main", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr[-4000:]
-        return done.stdout + done.stderr
-
-    said = vaekit("fit", *on_two, "--trainer.default_root_dir", folder, "--trainer.max_epochs", 1)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    said = done.stdout + done.stderr
     assert said.count("train/val/test") == said.count(f"wrote {folder}") == 1
     assert {path.name for path in folder.iterdir()} == {"last.ckpt", "best.ckpt", "config.yaml", "figures"}
-    common = ["--ckpt_path", folder / "last.ckpt", "--trainer.default_root_dir"]
-    vaekit("predict", *on_two, *common, tmp_path / "two")
-    assert main(list(map(str, ["predict", *common, tmp_path / "one", "--trainer.accelerator", "cpu"]))) == 0
-    two, one = (torch.load(tmp_path / name / "predictions.pt", weights_only=True) for name in ("two", "one"))
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)

@@ -13,11 +13,12 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
 from vaekit import DiscreteVAE
-from vaekit.callbacks import Collapse, RunCheckpoint
+from vaekit.callbacks import Collapse, FiniteLoss, RunCheckpoint
+from vaekit.cli.lightning import in_order
 from vaekit.data import GeneExpressionData
 from vaekit.estimators import MuProp, Rebar, ReinMax, Relax
 from vaekit.estimators.running_mean import RunningMean
-from vaekit.exceptions import DataError
+from vaekit.exceptions import DataError, TrainingError
 from vaekit.likelihoods import Poisson
 from vaekit.models import VAE
 from vaekit.networks import MLP
@@ -74,6 +75,7 @@ def whole_runs(folder: Path) -> dict[str, Any]:
         metrics = {key: float(value) for key, value in used.callback_metrics.items()}
         found[name] = {"state": state(model), "rows": order.rows, "noise": start.noise, "metrics": metrics}
         found[name] |= {"alive": watch.alive, "val": used.validate(model, datamodule=cells, verbose=False)[0]}
+        found[name]["predicted"] = in_order(used.predict(model, datamodule=cells))
     return found
 
 
@@ -86,19 +88,18 @@ def moving_average() -> dict[str, Any]:
         seen.append(torch.stack([(weight * cost.double()).sum(0).mean(), (weight * cost.double() ** 2).sum(0).mean()]))
         update(self, cost, weight)
 
-    class After(pl.Callback):
-        kept: list[torch.Tensor] = []
+    kept: list[torch.Tensor] = []
 
+    class Before(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
             (running,) = (part for part in pl_module.modules() if isinstance(part, RunningMean))
-            self.kept.append(torch.stack([running.first, running.second, running.seen]))
+            kept.append(torch.stack([running.first, running.second, running.seen]))
 
     cells, model = begin("discrete_moving_average")
     RunningMean.update = noted  # type: ignore[method-assign]
-    after = After()
-    together(max_steps=4, limit_val_batches=0, callbacks=[after]).fit(model, datamodule=cells)
+    together(max_steps=4, limit_val_batches=0, callbacks=[Before()]).fit(model, datamodule=cells)
     RunningMean.update = update  # type: ignore[method-assign]
-    return {"costs": torch.stack(seen), "kept": torch.stack(after.kept)}
+    return {"costs": torch.stack(seen), "kept": torch.stack(kept)}
 
 
 def resumed_runs(folder: Path, whole: dict[str, Any]) -> dict[int, dict[str, bool]]:
@@ -141,12 +142,30 @@ def too_few() -> str:
     return ""
 
 
+class Poison(pl.Callback):
+    """Makes a batch of the second process NaN."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_rank == 1 and trainer.global_step == 1:
+            batch.x[:2] = torch.nan
+
+
+def broken() -> str:
+    """Train until a loss is NaN in one process."""
+    cells, model = begin("gaussian")
+    try:
+        together(max_steps=4, callbacks=[Poison(), FiniteLoss()]).fit(model, datamodule=cells)
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
 def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     rank = os.environ["LOCAL_RANK"]
     found: dict[str, Any] = {"every": every_model(), "whole": whole_runs(folder), "average": moving_average()}
     found["resumed"] = resumed_runs(folder, found["whole"]["mixed_sampled"])
-    found["early"], found["too_few"] = stopped_early(folder), too_few()
+    found["early"], found["too_few"], found["broken"] = stopped_early(folder), too_few(), broken()
     torch.save(found, folder / f"process_{rank}.pt")
 
 

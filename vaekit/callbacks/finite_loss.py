@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, distributed
 
 from vaekit.exceptions import TrainingError
 
@@ -34,7 +34,8 @@ class FiniteLoss(Callback):
 
     On the CPU each step is looked at before its gradient is worked out. On other devices, where to look at a number is
     to wait for it, losses and terms of the last 50 steps are kept there (some kilobytes each) and looked at together,
-    at the end of an epoch, and before a checkpoint is written.
+    at the end of an epoch, and before a checkpoint is written. Where several processes train, all of them
+    stop, and name what broke in the first of those in which something did.
     """
 
     def __init__(self) -> None:
@@ -92,14 +93,28 @@ class FiniteLoss(Callback):
             broken = [step for step, fine in zip(steps, finite, strict=True) if not fine]
         else:
             return
-        if broken:
-            raise TrainingError(describe(broken[0]))
+        message = _of_any_process(describe(broken[0]) if broken else None, steps[-1].loss.device)
+        if message:
+            raise TrainingError(message)
 
 
 _ADVICE = (
     "no checkpoint was written after it, the last one is as it was: look at these rows, or train with a smaller "
     "learning_rate or gradient_clip_val"
 )
+
+
+def _of_any_process(message: str | None, device: torch.device) -> str | None:
+    """Return the first process's message of those that have one: else the others would wait for its gradient."""
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return message
+    count = torch.tensor(message is not None, dtype=torch.int64, device=device)
+    distributed.all_reduce(count)
+    if not count.item():
+        return None
+    messages: list[str | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(messages, message)
+    return next(f"process {rank}: {each}" for rank, each in enumerate(messages) if each)
 
 
 def describe(step: Step) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vaekit.atomic import written
 from vaekit.cli.output import quiet
-from vaekit.exceptions import CheckpointError, DataError
+from vaekit.exceptions import CheckpointError, DataError, OutputError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,7 +81,16 @@ def write_atomically(adata: object, output: Path) -> None:
     Raises
     ------
     OutputError
-        If it cannot be written, on a full disk say.
+        If it cannot be written: on a full disk say, or as it holds what .h5ad files cannot.
     """
+    from anndata._io.specs.registry import IORegistryError  # anndata has no public name for it
+
     with written(output) as temporary:
-        adata.write_h5ad(temporary)  # type: ignore[attr-defined]
+        try:
+            adata.write_h5ad(temporary)  # type: ignore[attr-defined]
+        except IORegistryError as error:
+            notes = " ".join(getattr(error, "__notes__", ()))
+            raise OutputError(
+                f"{output} could not be written: the cells' AnnData holds something that .h5ad cannot: take it out "
+                f"({error} {notes})"
+            ) from error

@@ -39,16 +39,19 @@ class RunConfig(SaveConfigCallback):
     """Keeps the whole configuration in the run's folder, and gives it to the logger with the data's fingerprint."""
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write ``config.yaml`` (Lightning's hook, on the first rank only)."""
+        """Tell the loggers (Lightning's hook, on the first rank only)."""
         text = self.parser.dump(self.config, skip_none=False)
-        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            with written(Path(trainer.default_root_dir) / self.config_filename) as temporary:
-                temporary.write_text(text)
         data = trainer.datamodule  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             logger.log_hyperparams(
                 {"config": yaml.safe_load(text), "data": {"source": data.source, "fingerprint": data.fingerprint}}
             )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write ``config.yaml``: now, as a run that may not go on from its checkpoint keeps the file that it has."""
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            with written(Path(trainer.default_root_dir) / self.config_filename) as temporary:
+                temporary.write_text(self.parser.dump(self.config, skip_none=False))
 
 
 class VaekitCLI(LightningCLI):

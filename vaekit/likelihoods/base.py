@@ -13,8 +13,15 @@ from vaekit.batch import Batch, Moments
 from vaekit.component import Component
 
 
+def full_precision(parameter: Tensor) -> Tensor:
+    """Return what a head gives in float32 at least: in mixed precision only its matrix product is in half precision."""
+    return parameter.to(torch.promote_types(parameter.dtype, torch.float32))
+
+
 class Likelihood(Component, nn.Module, ABC):
     """The distribution p(x | latents) of an observation, from the features of the decoder's last layer.
+
+    Its parameters are float32 at least, also where training is in mixed precision (:func:`full_precision`).
 
     Attributes
     ----------
@@ -60,7 +67,8 @@ class Likelihood(Component, nn.Module, ABC):
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
         """Return log p(x | latents) of the mini-batch, ``[*rows, batch]``, in float32 at least.
 
-        Half-precision sums over thousands of variables would be rounded to whole nats. Features that were not
+        Half-precision sums over thousands of variables would be rounded to whole nats: no part of it is in half
+        precision but the matrix products of the heads. Features that were not
         observed are left out.
         """
         p = self(h, batch)

@@ -15,6 +15,7 @@ from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions import Distribution, Independent
 
 from vaekit.batch import Batch, Moments
+from vaekit.likelihoods.base import full_precision
 from vaekit.likelihoods.heads import head
 from vaekit.likelihoods.pixels import Pixels, check_unit_interval
 
@@ -86,7 +87,7 @@ class ContinuousBernoulli(Pixels):
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent grey pixels (see the base class)."""
-        logits = self.logits(h).clamp(-MAX_LOGIT, MAX_LOGIT)
+        logits = full_precision(self.logits(h)).clamp(-MAX_LOGIT, MAX_LOGIT)
         return Independent(ContinuousBernoulliDistribution(logits=logits, validate_args=False), 1)
 
     def check(self, batch: Batch) -> None:

@@ -14,7 +14,7 @@ from vaekit.distributions import NegativeBinomial as NegativeBinomialDistributio
 from vaekit.distributions import ZeroInflated
 from vaekit.exceptions import ConfigError, DataError, nearest
 from vaekit.likelihoods import sparse
-from vaekit.likelihoods.base import Likelihood
+from vaekit.likelihoods.base import Likelihood, full_precision
 
 Dispersion = Literal["gene", "gene-batch", "gene-cell"]
 
@@ -68,7 +68,7 @@ class _Counts(Likelihood):
 
         ``[*rows, batch, genes]``; additional zeros and the library size are no part of it.
         """
-        logits = self.composition(h)
+        logits = full_precision(self.composition(h))
         if not self.gene_shift:
             return logits
         if batch.covariates is None:
@@ -184,7 +184,7 @@ class NegativeBinomial(_Counts):
     def log_theta(self, h: Tensor, batch: Batch) -> Tensor:
         """Return the log inverse dispersions: ``[genes]``, ``[batch, genes]`` or ``[*rows, batch, genes]``."""
         if self.dispersion == "gene-cell":
-            return self.dispersion_head(h)
+            return full_precision(self.dispersion_head(h))
         if self.dispersion == "gene":
             return self.log_inverse_dispersion
         if batch.covariates is None:
@@ -224,11 +224,11 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent zero-inflated counts (see the base class)."""
         counts = NegativeBinomialDistribution(self.log_mean(h, batch), self.log_theta(h, batch))
-        return Independent(ZeroInflated(counts, self.gate(h)), 1)
+        return Independent(ZeroInflated(counts, full_precision(self.gate(h))), 1)
 
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
         """Return log p(x | latents), by way of the non-zero counts (see the base class)."""
         self.check(batch)
         if batch.observed is not None:
             return super().log_prob(h, batch)
-        return sparse.log_prob(self.logits(h, batch), batch, self.log_theta(h, batch), self.gate(h))
+        return sparse.log_prob(self.logits(h, batch), batch, self.log_theta(h, batch), full_precision(self.gate(h)))

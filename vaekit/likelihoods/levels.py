@@ -9,6 +9,7 @@ from torch.distributions import Distribution, Independent, constraints
 
 from vaekit.batch import Batch, Moments
 from vaekit.exceptions import ConfigError
+from vaekit.likelihoods.base import full_precision
 from vaekit.likelihoods.heads import head
 from vaekit.likelihoods.pixels import Pixels, check_unit_interval
 
@@ -83,7 +84,7 @@ class Categorical(Pixels):
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent levels (see the base class)."""
-        return Independent(Levels(self.logits(h).unflatten(-1, (-1, self.levels))), 1)
+        return Independent(Levels(full_precision(self.logits(h)).unflatten(-1, (-1, self.levels))), 1)
 
     def check(self, batch: Batch) -> None:
         """Raise an error if values lie outside 0..1 (see the base class)."""

@@ -9,7 +9,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from vaekit.batch import Batch, Moments
 from vaekit.exceptions import DataError
-from vaekit.likelihoods.base import Likelihood
+from vaekit.likelihoods.base import Likelihood, full_precision
 from vaekit.likelihoods.heads import head
 
 
@@ -51,7 +51,7 @@ class Bernoulli(Pixels):
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent binary pixels (see the base class)."""
-        return Independent(BernoulliDistribution(logits=self.logits(h), validate_args=False), 1)
+        return Independent(BernoulliDistribution(logits=full_precision(self.logits(h)), validate_args=False), 1)
 
     def check(self, batch: Batch) -> None:
         """Raise an error if values lie outside 0..1 (see the base class)."""
@@ -80,7 +80,7 @@ class Gaussian(Pixels):
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent normal values (see the base class)."""
         scale = self.log_scale.exp() + 1e-3  # a pixel that never varies would drive the scale to 0
-        return Independent(Normal(self.loc(h), scale, validate_args=False), 1)
+        return Independent(Normal(full_precision(self.loc(h)), scale, validate_args=False), 1)
 
     @torch.no_grad()
     def start_at(self, moments: Moments) -> None:
