@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse, stats
+from torch.utils.data import DistributedSampler
 
 from vaekit.data import GeneExpressionData
 from vaekit.data import mode as mode_module
+from vaekit.data.dataset import WholeBatches
 from vaekit.data.mode import choose
 from vaekit.data.stored import StoredCounts
 from vaekit.data.streamed import BlockShuffle, StreamedDataset
@@ -205,3 +207,21 @@ def test_a_file_that_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "junk.h5ad").write_bytes(b"junk" * 1000)
     with pytest.raises(DataError, match="cannot be read"):
         StoredCounts([str(tmp_path / "junk.h5ad")], None, "junk")
+
+
+def test_two_processes_have_each_cell_once(folder: Path) -> None:
+    """As Lightning does it: the batches' sampler is made again with torch's ``DistributedSampler``."""
+    data = data_of(folder, ["plain.h5ad"], mode="streamed", batch_size=100)
+    rows = data.split_indices["train"]
+    for epoch in range(2):
+        shares = []
+        for rank in range(2):
+            torch.manual_seed(rank)  # each process has a state of its own
+            loader = data.train_dataloader()
+            sampler = DistributedSampler(loader.dataset, num_replicas=2, rank=rank, shuffle=True, seed=3)
+            sampler.set_epoch(epoch)
+            made = loader.batch_sampler
+            batches = WholeBatches(sampler, made.batch_size, made.drop_last, even=made.even, order=made.order)
+            shares.append([loader.dataset.__getitems__(batch).index for batch in batches])
+        assert len(shares[0]) == len(shares[1])
+        assert torch.equal(torch.cat([part for share in shares for part in share]).sort().values, rows)
