@@ -14,6 +14,12 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def checks_of_parameters() -> Iterator[None]:
-    """The first torch.compile of a process turns them off for good, wherever it is called."""
+    """Turn torch's checks on again: the first torch.compile of a process turns them off for good, for all of it."""
     yield
     torch.distributions.Distribution.set_default_validate_args(True)
+
+
+@pytest.fixture
+def no_checks_of_parameters() -> None:
+    """Leave torch's checks out, as in every process that has compiled: they ask for values, which breaks a graph."""
+    torch.distributions.Distribution.set_default_validate_args(False)

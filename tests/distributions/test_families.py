@@ -106,6 +106,7 @@ def test_float32_draws_and_gradients_are_finite(family):
         assert all(g.isfinite().all() for g in torch.autograd.grad(output, parameters, retain_graph=True))
 
 
+@pytest.mark.usefixtures("no_checks_of_parameters")
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("family", [f for f in FAMILIES if "laplace" not in f.name], ids=lambda f: f.name)
 def test_gradients_under_vmap_and_compile(family):  # torch's own Laplace.sample fails under vmap
@@ -114,12 +115,8 @@ def test_gradients_under_vmap_and_compile(family):  # torch's own Laplace.sample
     def draw(row: torch.Tensor) -> torch.Tensor:
         return family.make(*row.unbind(-1)).rsample()
 
-    torch.distributions.Distribution.set_default_validate_args(False)  # validation asks for values, anywhere in torch
-    try:
-        torch.compiler.reset()
-        gradient = torch.vmap(torch.func.grad(draw), randomness="different")(parameters)
-        compiled = torch.compile(draw, fullgraph=True, backend="eager")(parameters.requires_grad_())
-    finally:
-        torch.distributions.Distribution.set_default_validate_args(True)
+    torch.compiler.reset()
+    gradient = torch.vmap(torch.func.grad(draw), randomness="different")(parameters)
+    compiled = torch.compile(draw, fullgraph=True, backend="eager")(parameters.requires_grad_())
     assert gradient.isfinite().all()
     assert torch.autograd.grad(compiled.sum(), parameters)[0].isfinite().all()

@@ -212,6 +212,7 @@ def test_works_without_gradients_and_in_eval_mode(row: Row) -> None:
     assert total.isfinite().all()
 
 
+@pytest.mark.usefixtures("no_checks_of_parameters")
 @by_row
 def test_step_compiles_in_one_graph(row: Row) -> None:
     """Costs are given as ``Named``: reading a signature is Python that torch.compile does not follow."""

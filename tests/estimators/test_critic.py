@@ -251,6 +251,7 @@ def test_eval_mode_and_the_running_mean() -> None:
     assert critic.running.mean() == pytest.approx(5.0)
 
 
+@pytest.mark.usefixtures("no_checks_of_parameters")
 def test_traces_in_one_graph() -> None:
     chosen = {name: ScoreFunction(critic=Critic(network(k)), lam=0.9) for k, name in enumerate(NAMES)}
 
