@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from vaekit.data.sources import check_same_genes, join, open_store
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from scipy import sparse
 
@@ -45,6 +47,8 @@ class StoredCounts:
     ----------
     table
         AnnData of the cells' and genes' tables, without counts.
+    var
+        Table of the layer's genes: that of ``table``, or of ``.raw``; the first file's.
     genes
         Names of the columns.
 
@@ -56,10 +60,11 @@ class StoredCounts:
     """
 
     def __init__(self, paths: Sequence[str], layer: str | None, source: str, gene_names: str | None = None) -> None:
-        tables, names, groups = [], [], []
+        tables, variables, names, groups = [], [], [], []
         for path in paths:
-            table, genes, group = _open(path, layer, gene_names)
+            table, var, genes, group = _open(path, layer, gene_names)
             tables.append(table)
+            variables.append(var)
             names.append(genes)
             groups.append(group)
         check_same_genes(names, paths)
@@ -68,6 +73,7 @@ class StoredCounts:
         self.source = source
         self._matrices = [_matrix(group, found, self.genes) for group, found in zip(groups, names, strict=True)]
         self.table: AnnData = tables[0] if len(tables) == 1 else join(tables)
+        self.var: pd.DataFrame = variables[0]
         self._first_row = np.cumsum([0, *(len(part.starts) - 1 for part in self._matrices)])
         if not len(self) or not self.genes:
             raise DataError(f"{source} has {len(self)} cells and {len(self.genes)} genes: nothing to model")
@@ -96,6 +102,8 @@ class StoredCounts:
                 continue
             low, high = matrix.starts[begin], matrix.starts[end]
             indices, values = matrix.indices[low:high], matrix.data[low:high]
+            if len(indices) and not 0 <= indices.min() <= indices.max() < len(self.genes):
+                raise DataError(f"{self.source}: the cells from row {start} on have counts of genes that do not exist")
             if matrix.columns is not None:
                 indices = matrix.columns[indices]
             shape = (end - begin, len(self.genes))
@@ -137,14 +145,42 @@ def stored_bytes(path: str, layer: str | None) -> int:
     return int(matrix["data"].shape[0]) * 8
 
 
+def gene_columns(path: str, layer: str | None) -> list[str]:
+    """Return the names of the columns of a layer's table of genes."""
+    table = open_store(path)["raw/var" if _place(layer) == "raw/X" else "var"]
+    return [str(name) for name in table.attrs.get("column-order", ())]
+
+
+def read_obs(path: str) -> pd.DataFrame:
+    """Return the table of the cells of a file, and nothing else of it.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    return _read(open_store(path), "obs", path)
+
+
+def _read(store: Any, place: str, path: str) -> pd.DataFrame:
+    from anndata.io import read_elem
+
+    try:
+        return read_elem(store[place])
+    except Exception as error:  # anndata raises whatever the foreign content leads to
+        raise DataError(
+            f"{path} cannot be read as .h5ad; its table {place} was not written by AnnData.write_h5ad "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
 def _place(layer: str | None) -> str:
     return {None: "X", "X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
 
 
-def _open(path: str, layer: str | None, gene_names: str | None) -> tuple[AnnData, list[str], Any]:
-    """Return the tables, the names of the genes, and the group of the counts."""
+def _open(path: str, layer: str | None, gene_names: str | None) -> tuple[AnnData, pd.DataFrame, list[str], Any]:
+    """Return the tables, that of the layer's genes, their names, and the group of the counts."""
     from anndata import AnnData
-    from anndata.io import read_elem
 
     store, place = open_store(path), _place(layer)
     if place not in store:
@@ -156,9 +192,24 @@ def _open(path: str, layer: str | None, gene_names: str | None) -> tuple[AnnData
             f"{path} holds its counts ({place}) as {kind}; to stay in the file they need rows of cells: "
             "adata.X = scipy.sparse.csr_matrix(adata.X) before writing it, or mode='resident'"
         )
-    table = AnnData(obs=read_elem(store["obs"]), var=read_elem(store["var"]))
-    var = table.var if place != "raw/X" else read_elem(store["raw/var"])
-    return table, gene_names_of(var, gene_names, path), store[place]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* names are not unique")  # of genes: an error follows
+        table = AnnData(obs=_read(store, "obs", path), var=_read(store, "var", path))
+    var = table.var if place != "raw/X" else _read(store, "raw/var", path)
+    _check_rows(store[place], len(table.obs), len(var), f"{path}, {place}")
+    return table, var, gene_names_of(var, gene_names, path), store[place]
+
+
+def _check_rows(group: Any, cells: int, genes: int, where: str) -> None:
+    """Check that a CSR matrix is as large as its tables, and that its rows follow one another."""
+    starts, shape = np.asarray(group["indptr"][:]), tuple(map(int, group.attrs["shape"]))
+    stored = {int(group[name].shape[0]) for name in ("data", "indices")}
+    whole = len(starts) == cells + 1 and shape == (cells, genes)
+    if not whole or starts[0] != 0 or stored != {int(starts[-1])} or (np.diff(starts) < 0).any():
+        raise DataError(
+            f"{where} is no whole CSR matrix of {cells} cells x {genes} genes: the file is damaged, or was not written "
+            "by AnnData.write_h5ad"
+        )
 
 
 def _matrix(group: Any, found: list[str], genes: list[str]) -> _Matrix:
