@@ -182,7 +182,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
         default="nb",
         help="scVI's likelihood; take that of the configurations (nb)",
     )
-    add("--no-tuned", action="store_true", help="compare with scVI's defaults alone, in a quarter of the time")
+    add("--no-tuned", action="store_true", help="compare with scVI's defaults alone")
     add("--scvi-only", action="store_true", help="leave vaekit's models out")
     add(
         "--check",
@@ -337,7 +337,7 @@ def differences(results: list[Result]) -> Iterator[dict[str, Any]]:
     models = list(dict.fromkeys(result.model for result in results))
     of = {(result.model, result.seed): result for result in results}
     seeds = sorted({result.seed for result in results})
-    references = [("scVI", False), ("scVI", True), ("scVI tuned", False), ("scVI tuned", True)]
+    references = [(name, refined) for name in models if name.startswith("scVI") for refined in (False, True)]
     for model in models:
         for name, refined in references:
             if model.startswith("scVI") or (refined and of[name, seeds[0]].refined is None):

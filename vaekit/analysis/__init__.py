@@ -1,18 +1,20 @@
 """Analysis of AnnData with a trained model, by scverse's conventions: results go into the AnnData."""
 
 from vaekit.analysis.differential_expression import differential_expression
-from vaekit.analysis.embed import embed, query_for, write_latents
+from vaekit.analysis.embed import embed, latent_fields
 from vaekit.analysis.map_query import map_query
 from vaekit.analysis.markers import markers
 from vaekit.analysis.normalized_expression import normalized_expression
 from vaekit.analysis.plots import plot_predictive_check, plot_volcano
 from vaekit.analysis.predictive_check import posterior_predictive_check
+from vaekit.analysis.query import query_for
 from vaekit.analysis.source import opened, reference_of, training_data
 from vaekit.analysis.transfer_labels import transfer_labels
 
 __all__ = [
     "differential_expression",
     "embed",
+    "latent_fields",
     "map_query",
     "markers",
     "normalized_expression",
@@ -24,5 +26,4 @@ __all__ = [
     "reference_of",
     "training_data",
     "transfer_labels",
-    "write_latents",
 ]

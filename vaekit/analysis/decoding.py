@@ -57,12 +57,23 @@ def draws(model: VAE, batch: Batch, num_samples: int) -> dict[str, Tensor]:
     return model.draw(batch, num_samples)
 
 
+def check_sizes(num_samples: int, batch_size: int) -> None:
+    """Check the numbers of draws and of cells at a time.
+
+    Raises
+    ------
+    DataError
+        If one is not positive.
+    """
+    if num_samples < 1 or batch_size < 1:
+        raise DataError(f"num_samples is {num_samples} and batch_size {batch_size}: at least 1 is needed")
+
+
 def chunks(
     model: VAE, dataset: ResidentDataset, rows: Tensor, num_samples: int, batch_size: int
 ) -> Iterator[tuple[Tensor, Batch]]:
     """Yield the numbers of some rows and their batch, on the model's device, few enough to decode at once."""
-    if num_samples < 1 or batch_size < 1:
-        raise DataError(f"num_samples is {num_samples} and batch_size {batch_size}: at least 1 is needed")
+    check_sizes(num_samples, batch_size)
     step = max(1, min(batch_size, DECODED // (num_samples * model.features)))
     for part in rows.split(step):
         yield part, dataset.__getitems__(part).to(model.device)

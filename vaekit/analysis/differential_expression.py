@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaekit.analysis.decoding import batch_numbers, evaluating
-from vaekit.analysis.embed import query_for
+from vaekit.analysis.decoding import batch_numbers, check_sizes, evaluating
+from vaekit.analysis.query import obs_of, query_for
 from vaekit.analysis.group_sums import PSEUDOCOUNT, GroupSums, log_ratio, sum_group
 from vaekit.analysis.groups import two_groups
 from vaekit.analysis.shrinkage import shrink
 from vaekit.analysis.source import opened, provenance, reference_of
-from vaekit.data.sources import open_adata
 from vaekit.exceptions import DataError
 from vaekit.models import VAE
 
@@ -27,7 +26,7 @@ FLOOR = 1e-8  # of probabilities in the Bayes factor
 
 
 def differential_expression(
-    adata: AnnData,
+    adata: AnnData | str | Path,
     model: VAE | str | Path,
     groupby: str,
     group1: str,
@@ -55,7 +54,8 @@ def differential_expression(
     Parameters
     ----------
     adata
-        Cells with counts; changed in ``.uns`` alone.
+        Cells with counts; changed in ``.uns`` alone. Or their .h5ad file or zarr store: counts that are stored as CSR
+        are read a chunk of cells at a time, and nothing is changed.
     model
         A trained model, or the path of its checkpoint.
     groupby
@@ -105,7 +105,7 @@ def differential_expression(
     Sets the following field:
 
     ``adata.uns[key_added]``
-        The table as ``"table"``, and where it comes from.
+        The table as ``"table"``, and where it comes from; not for a file.
 
     Warns
     -----
@@ -135,8 +135,9 @@ def differential_expression(
     from tqdm.auto import tqdm
 
     model, checkpoint = opened(model)
-    source = open_adata(adata)[1]
-    rows = two_groups(adata.obs, groupby, group1, group2, source)
+    check_sizes(num_samples, batch_size)
+    obs, source = obs_of(adata)
+    rows = two_groups(obs, groupby, group1, group2, source)
     query = query_for(model, adata, layer, batch_key)
     batches = len(batch_numbers(model, None))
     with (
@@ -160,7 +161,8 @@ def differential_expression(
     table[f"is_de_fdr_{fdr}"] = called(table["proba_de"].to_numpy(), fdr)
     other = "Rest" if group2 is None else str(group2)
     table["comparison"], table["group1"], table["group2"] = f"{group1} vs {other}", str(group1), other
-    adata.uns[key_added] = {"table": table, **provenance(model, query.missing_genes, checkpoint)}
+    if not isinstance(adata, str | Path):
+        adata.uns[key_added] = {"table": table, **provenance(model, query.missing_genes, checkpoint)}
     return table
 
 

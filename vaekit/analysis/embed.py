@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vaekit.analysis.source import opened, provenance, reference_of
-from vaekit.data.align import QueryData, query_dataset
+from vaekit.analysis.query import query_for
+from vaekit.analysis.source import opened, provenance
+from vaekit.data.align import QueryData
 from vaekit.data.dataset import as_is
 from vaekit.diagnostics import codes_of, posterior_summaries
-from vaekit.exceptions import CheckpointError
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -75,47 +77,43 @@ def embed(
     """
     model, checkpoint = opened(model)
     query = query_for(model, adata, layer, batch_key)
-    write_latents(query, model, key_added, batch_size, progress)
-    adata.uns[key_added.removeprefix("X_")]["checkpoint"] = checkpoint
+    fields = latent_fields(query, model, key_added, batch_size, progress, checkpoint)
+    for place, values in zip((adata.obs, adata.obsm, adata.uns), fields, strict=True):
+        for key, value in values.items():
+            place[key] = value
     return query.missing_genes
 
 
-def query_for(
-    model: VAE, source: AnnData | str | Path, layer: str | None, batch_key: str | None, label_key: str | None = None
-) -> QueryData:
-    """Read cells for a trained model; None stands for what the model was trained with.
+class LatentFields(NamedTuple):
+    """Latents of cells, as the fields of an AnnData: see :func:`embed`."""
 
-    Raises
-    ------
-    CheckpointError
-        If the model was not trained on gene expression.
-    DataError
-        If the cells do not fit the model.
-    """
-    reference = reference_of(model)
-    if "feature_names" not in reference:
-        raise CheckpointError("the model was trained on images; this is for gene expression")
-    trained = reference["config"]["init_args"]
-    return query_dataset(source, reference, layer or trained["layer"], batch_key or trained["batch_key"], label_key)
+    obs: dict[str, pd.Categorical]
+    obsm: dict[str, np.ndarray]
+    uns: dict[str, dict[str, Any]]
 
 
-def write_latents(
-    query: QueryData, model: VAE, key_added: str = "X_vaekit", batch_size: int = 1024, progress: bool = False
-) -> None:
-    """Write the latents of ``query`` into its AnnData (see :func:`embed`)."""
+def latent_fields(
+    query: QueryData,
+    model: VAE,
+    key_added: str = "X_vaekit",
+    batch_size: int = 1024,
+    progress: bool = False,
+    checkpoint: str = "",
+) -> LatentFields:
+    """Return what :func:`embed` writes of the cells of ``query``, whether they are in memory or in a file."""
     import pandas as pd
     from tqdm.auto import tqdm
 
-    adata = query.adata
     batches = DataLoader(query.dataset, batch_size=batch_size, collate_fn=as_is)
     summaries = posterior_summaries(model, tqdm(batches, desc="embedding", unit="batch", disable=not progress))
     prefix = key_added.removeprefix("X_")
-    adata.obsm[key_added] = coordinates(model, summaries).numpy()
+    fields = LatentFields({}, {key_added: coordinates(model, summaries).numpy()}, {})
     for name, latent in model.latents.items():
         if latent.discrete:
-            adata.obs[f"{prefix}_{name}"] = pd.Categorical(codes_of(latent, summaries[name]))
-            adata.obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
-    adata.uns[prefix] = provenance(model, query.missing_genes)
+            fields.obs[f"{prefix}_{name}"] = pd.Categorical(codes_of(latent, summaries[name]))
+            fields.obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
+    fields.uns[prefix] = provenance(model, query.missing_genes, checkpoint)
+    return fields
 
 
 def coordinates(model: VAE, summaries: dict[str, Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.decoding import batch_numbers, composition, evaluating, in_batch
-from vaekit.analysis.embed import query_for
+from vaekit.analysis.query import query_for
 from vaekit.analysis.source import opened, provenance, reference_of
 from vaekit.batch import Batch
 from vaekit.data.dataset import as_is

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaekit.analysis.decoding import batch_numbers, chunks, composition, draws, evaluating, in_batch
-from vaekit.analysis.embed import query_for
+from vaekit.analysis.query import query_for
 from vaekit.analysis.source import opened, provenance, reference_of
 from vaekit.batch import Batch
 from vaekit.exceptions import DataError, nearest

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaekit.analysis.decoding import chunks, draws, evaluating
-from vaekit.analysis.embed import query_for
+from vaekit.analysis.query import query_for
 from vaekit.analysis.source import opened, provenance, reference_of
 from vaekit.models import VAE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import vaekit
 from vaekit.component import from_config
 from vaekit.data.base import ResidentData
+from vaekit.data.stored import is_csr
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE, load
 
@@ -54,8 +56,15 @@ def reference_of(model: VAE) -> dict[str, Any]:
     return model.reference
 
 
-def training_data(model: VAE) -> ResidentData:
+def training_data(model: VAE, in_files: bool = False) -> ResidentData:
     """Return the datamodule that a model was trained on, with the same split.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    in_files
+        Whether counts stay in their files wherever they can, however small these are.
 
     Raises
     ------
@@ -68,9 +77,19 @@ def training_data(model: VAE) -> ResidentData:
             "the model was trained on an AnnData in memory, which is gone: give the file to use (data.path)"
         )
     try:
-        data = from_config(reference["config"])
+        config = reference["config"]
+        if in_files and "feature_names" in reference:
+            config = {**config, "init_args": {**config["init_args"], **_mode(config["init_args"])}}
+        data = from_config(config)
         data.load_state_dict(reference)
         data.setup()
     except DataError as error:
         raise CheckpointError(f"the data that the model was trained on are not there as they were: {error}") from error
     return data
+
+
+def _mode(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the mode that leaves counts in their files, if all of these can be left there."""
+    path = arguments["path"]
+    paths = [path] if isinstance(path, str) else path or []
+    return {"mode": "streamed"} if paths and all(is_csr(file, arguments["layer"]) for file in paths) else {}

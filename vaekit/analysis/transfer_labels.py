@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch.utils.data import DataLoader
 
-from vaekit.analysis.embed import coordinates, query_for
+from vaekit.analysis.embed import coordinates
+from vaekit.analysis.query import query_for
 from vaekit.analysis.source import opened, provenance
 from vaekit.data.align import QueryData
 from vaekit.data.dataset import as_is

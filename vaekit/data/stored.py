@@ -193,7 +193,7 @@ def _open(path: str, layer: str | None, gene_names: str | None) -> tuple[AnnData
             "adata.X = scipy.sparse.csr_matrix(adata.X) before writing it, or mode='resident'"
         )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* names are not unique")  # of genes: an error follows
+        warnings.filterwarnings("ignore", message="Variable names are not unique")  # an error follows
         table = AnnData(obs=_read(store, "obs", path), var=_read(store, "var", path))
     var = table.var if place != "raw/X" else _read(store, "raw/var", path)
     _check_rows(store[place], len(table.obs), len(var), f"{path}, {place}")

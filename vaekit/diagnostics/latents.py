@@ -22,9 +22,10 @@ class LatentUse(NamedTuple):
     Attributes
     ----------
     active_units
-        Units of continuous latents in use: the posterior mean varies over the data by more than 0.01.
+        Units of continuous latents in use: the posterior mean varies over the data by more than 0.01. A library size
+        is none: it varies whatever the model learns.
     units
-        Units of continuous latents.
+        Units of continuous latents, but for a library size.
     code_usage
         For each discrete latent, the mean posterior probability of each state: ``[variables, categories]``, or
         ``[bits, 2]``.
@@ -78,7 +79,7 @@ def latent_use(model: VAE, summaries: dict[str, Tensor]) -> LatentUse:
             usage[name] = summary.mean(0).unflatten(0, latent.shape)
         elif latent.discrete:
             usage[name] = torch.stack([1 - summary.mean(0), summary.mean(0)], -1)
-        else:
+        elif not latent.technical:
             active += int((summary.var(0, correction=0) > ACTIVE_VARIANCE).sum())
             units += latent.size
     return LatentUse(active, units, usage)
