@@ -14,7 +14,7 @@ from vaekit import MixedVAE
 from vaekit.diagnostics import agreement, codes_of, evaluate_model, latent_use, posterior_summaries
 from vaekit.diagnostics.evaluation import Evaluation
 from vaekit.diagnostics.importance import LikelihoodEstimate
-from vaekit.latents import Bernoulli, Categorical, Gaussian
+from vaekit.latents import Bernoulli, Categorical, Gaussian, LibrarySize
 from vaekit.likelihoods import NegativeBinomial
 
 
@@ -43,6 +43,13 @@ def test_units_and_codes_in_use():
     torch.testing.assert_close(use.code_usage["b"], torch.tensor([[0.1, 0.9], [0.5, 0.5]]))
     assert [use.used_codes(name) for name in ("y", "v", "b")] == [2, 3, 4]
     assert use.used_codes("y", threshold=0.6) == 0
+
+
+def test_a_library_size_is_no_unit():
+    made = MixedVAE(FEATURES, NegativeBinomial(), latents={"l": LibrarySize(), "z": Gaussian(2)})
+    spread = torch.linspace(-3, 3, 50)[:, None]
+    use = latent_use(made, {"l": spread, "z": torch.cat([spread, 0 * spread], 1)})
+    assert (use.active_units, use.units) == (1, 2)
 
 
 def test_codes_of():

@@ -4,7 +4,7 @@ from vaekit.analysis.differential_expression import differential_expression
 from vaekit.analysis.embed import embed, latent_fields
 from vaekit.analysis.map_query import map_query
 from vaekit.analysis.markers import markers
-from vaekit.analysis.normalized_expression import normalized_expression
+from vaekit.analysis.normalized_expression import Normalization, normalized_expression
 from vaekit.analysis.plots import plot_predictive_check, plot_volcano
 from vaekit.analysis.predictive_check import posterior_predictive_check
 from vaekit.analysis.query import query_for
@@ -12,6 +12,7 @@ from vaekit.analysis.source import opened, reference_of, training_data
 from vaekit.analysis.transfer_labels import transfer_labels
 
 __all__ = [
+    "Normalization",
     "differential_expression",
     "embed",
     "latent_fields",

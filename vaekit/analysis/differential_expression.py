@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaekit.analysis.decoding import batch_numbers, check_sizes, evaluating
-from vaekit.analysis.query import obs_of, query_for
 from vaekit.analysis.group_sums import PSEUDOCOUNT, GroupSums, log_ratio, sum_group
 from vaekit.analysis.groups import two_groups
+from vaekit.analysis.query import obs_of, query_for
 from vaekit.analysis.shrinkage import shrink
 from vaekit.analysis.source import opened, provenance, reference_of
 from vaekit.exceptions import DataError

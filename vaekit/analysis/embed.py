@@ -78,9 +78,10 @@ def embed(
     model, checkpoint = opened(model)
     query = query_for(model, adata, layer, batch_key)
     fields = latent_fields(query, model, key_added, batch_size, progress, checkpoint)
-    for place, values in zip((adata.obs, adata.obsm, adata.uns), fields, strict=True):
-        for key, value in values.items():
-            place[key] = value
+    for key, codes in fields.obs.items():
+        adata.obs[key] = codes
+    adata.obsm.update(fields.obsm)
+    adata.uns.update(fields.uns)
     return query.missing_genes
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.decoding import batch_numbers, chunks, composition, draws, evaluating, in_batch
-from vaekit.analysis.query import query_for
-from vaekit.analysis.source import opened, provenance, reference_of
+from vaekit.analysis.decoding import batch_numbers, check_sizes, chunks, composition, draws, evaluating, in_batch
+from vaekit.analysis.query import counts_reference, query_for
+from vaekit.analysis.source import opened, provenance
 from vaekit.batch import Batch
+from vaekit.data.align import QueryData
 from vaekit.exceptions import DataError, nearest
 from vaekit.models import VAE
 
@@ -90,55 +91,106 @@ def normalized_expression(
     DataError
         If the cells do not fit the model, the layer would not fit into memory, or a gene or batch is unknown.
     """
-    if library_size != "observed" and (isinstance(library_size, str) or not 0 < library_size < np.inf):
-        raise DataError(f"library_size is {library_size!r}; a positive number is needed, or 'observed'")
     model, checkpoint = opened(model)
-    names = list(reference_of(model).get("feature_names", []))
-    wanted = names if genes is None else [str(gene) for gene in ([genes] if isinstance(genes, str) else genes)]
-    if unknown := [gene for gene in wanted if gene not in set(names)]:
-        raise DataError(
-            f"genes: the model does not know {', '.join(map(repr, unknown[:5]))}; {nearest(unknown[0], names)}"
-        )
-    _check_memory(adata.n_obs, adata.n_vars if genes is None else len(wanted))
+    asked = Normalization(model, library_size, transform_batch, num_samples, batch_size, seed)
+    wanted = None if genes is None else asked.known([genes] if isinstance(genes, str) else genes)
+    shape = (adata.n_obs, adata.n_vars if wanted is None else len(wanted))
+    _check_memory(*shape)
     query = query_for(model, adata, layer, batch_key)
-    numbers = [] if transform_batch is None else batch_numbers(model, transform_batch)  # type: ignore[arg-type]
-    batches = len(reference_of(model)["batch_categories"])
-    place = {gene: number for number, gene in enumerate(names)}
-    columns = torch.tensor([place[gene] for gene in wanted], device=model.device)
-    target = np.arange(len(wanted)) if genes is not None else _columns(adata, reference_of(model)["gene_names"], names)
-    known = target >= 0
-    shape = (adata.n_obs, adata.n_vars if genes is None else len(wanted))
-    result = np.full(shape, np.nan, dtype=np.float32)
+    result = np.empty(shape, dtype=np.float32)
+    asked.fill(result, query, wanted, progress)
+    if wanted is not None:
+        import pandas as pd
 
-    import pandas as pd
-    from tqdm.auto import tqdm
-
-    with (
-        evaluating(model, seed),
-        tqdm(total=adata.n_obs, desc="normalizing", unit="cell", disable=not progress) as bar,
-    ):
-        for rows, batch in chunks(model, query.dataset, torch.arange(adata.n_obs), num_samples, batch_size):
-            rho = _composition(model, batch, numbers, batches, num_samples)[:, columns]
-            size = batch.size_factor if library_size == "observed" else library_size
-            assert size is not None  # a count likelihood has size factors
-            result[rows[:, None].numpy(), target[known]] = (rho * size).cpu().numpy()[:, known]
-            bar.update(len(rows))
-    if genes is not None:
         return pd.DataFrame(result, index=adata.obs_names, columns=wanted)
     adata.layers[key_added] = result
-    adata.uns[key_added] = {
-        **provenance(model, query.missing_genes, checkpoint),
-        "library_size": str(library_size),
-        "transform_batch": np.array([reference_of(model)["batch_categories"][number] for number in numbers], dtype=str),
-    }
+    adata.uns[key_added] = asked.provenance(query, checkpoint)
     return None
 
 
-def _composition(model: VAE, batch: Batch, numbers: list[int], batches: int, num_samples: int) -> Tensor:
-    """Return the posterior mean of the composition, averaged over batches if some are named, ``[batch, genes]``."""
-    values = draws(model, batch, num_samples)
-    places = [in_batch(batch, number, batches) for number in numbers] or [batch]
-    return torch.stack([composition(model, values, place).mean(0) for place in places]).mean(0)
+class Normalization:
+    """What :func:`normalized_expression` is asked for, checked: it can be written anywhere, a few cells at a time.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    library_size, transform_batch, num_samples, batch_size, seed
+        As there.
+
+    Raises
+    ------
+    CheckpointError, DataError
+        As there.
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        library_size: float | Literal["observed"] = 1e4,
+        transform_batch: str | Sequence[str] | None = None,
+        num_samples: int = 1,
+        batch_size: int = 1024,
+        seed: int = 0,
+    ) -> None:
+        if library_size != "observed" and (isinstance(library_size, str) or not 0 < library_size < np.inf):
+            raise DataError(f"library_size is {library_size!r}; a positive number is needed, or 'observed'")
+        check_sizes(num_samples, batch_size)
+        self.model = model
+        self.library_size = library_size
+        reference = counts_reference(model)
+        self.names, self.batches = list(reference["feature_names"]), list(reference["batch_categories"])
+        self.numbers = [] if transform_batch is None else batch_numbers(model, transform_batch)  # type: ignore[arg-type]
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+
+    def known(self, genes: Sequence[str]) -> list[str]:
+        """Return the genes, if the model knows all of them."""
+        wanted = [str(gene) for gene in genes]
+        if unknown := [gene for gene in wanted if gene not in set(self.names)]:
+            raise DataError(
+                f"genes: the model does not know {', '.join(map(repr, unknown[:5]))}; {nearest(unknown[0], self.names)}"
+            )
+        return wanted
+
+    def fill(self, into: Any, query: QueryData, genes: Sequence[str] | None = None, progress: bool = False) -> None:
+        """Write the expression of ``genes`` into an array or a data set on disk, float32 ``[cells, genes]``.
+
+        Without ``genes`` its columns are all genes of ``query.adata``, NaN for those that the model does not know.
+        """
+        from tqdm.auto import tqdm
+
+        model, cells = self.model, len(query.dataset)
+        place = {gene: number for number, gene in enumerate(self.names)}
+        columns = torch.tensor([place[gene] for gene in genes or self.names], device=model.device)
+        target = _columns(query.adata, counts_reference(model)["gene_names"], self.names)
+        target = target if genes is None else np.arange(len(genes))
+        known = target >= 0
+        with (
+            evaluating(model, self.seed),
+            tqdm(total=cells, desc="normalizing", unit="cell", disable=not progress) as bar,
+        ):
+            for rows, batch in chunks(model, query.dataset, torch.arange(cells), self.num_samples, self.batch_size):
+                rho = self._composition(batch)[:, columns]
+                size = batch.size_factor if self.library_size == "observed" else self.library_size
+                assert size is not None  # a count likelihood has size factors
+                part = np.full((len(rows), into.shape[1]), np.nan, dtype=np.float32)
+                part[:, target[known]] = (rho * size).cpu().numpy()[:, known]
+                into[int(rows[0]) : int(rows[-1]) + 1] = part
+                bar.update(len(rows))
+
+    def provenance(self, query: QueryData, checkpoint: str) -> dict[str, Any]:
+        """Return where the layer comes from, as plain data for ``adata.uns``."""
+        return {
+            **provenance(self.model, query.missing_genes, checkpoint),
+            "library_size": str(self.library_size),
+            "transform_batch": np.array([self.batches[number] for number in self.numbers], dtype=str),
+        }
+
+    def _composition(self, batch: Batch) -> Tensor:
+        """Return the posterior mean of the composition, averaged over batches if some are named, ``[batch, genes]``."""
+        values = draws(self.model, batch, self.num_samples)
+        places = [in_batch(batch, number, len(self.batches)) for number in self.numbers] or [batch]
+        return torch.stack([composition(self.model, values, place).mean(0) for place in places]).mean(0)
 
 
 def _columns(adata: AnnData, column: str | None, names: list[str]) -> np.ndarray:

@@ -57,9 +57,9 @@ def run(arguments: list[str]) -> None:
     from vaekit.models import load
 
     model = load(options.checkpoint)
-    adata, layer = cells_of(model, options.checkpoint, options.data, options.layer)
+    cells, layer = cells_of(model, options.checkpoint, options.data, options.layer)
     table = differential_expression(
-        adata,
+        cells,
         model,
         options.groupby,
         options.group1,

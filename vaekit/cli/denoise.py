@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vaekit.cli.cells import cells_of
-from vaekit.cli.embed import check_output, write_atomically
+from vaekit.cli.cells import add, cells_of, new_layer, written_copy
+from vaekit.cli.embed import check_output
 from vaekit.cli.output import quiet
 from vaekit.exceptions import DataError
+
+KEY = "vaekit_normalized"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,25 +49,20 @@ def run(arguments: list[str]) -> None:
     library_size = options.library_size if options.library_size == "observed" else _number(options.library_size)
     quiet()
 
-    from vaekit.analysis import normalized_expression
+    from vaekit.analysis import Normalization, query_for
     from vaekit.models import load
 
     model = load(options.checkpoint)
-    adata, layer = cells_of(model, options.checkpoint, options.data, options.layer)
-    normalized_expression(
-        adata,
-        model,
-        library_size=library_size,
-        transform_batch=options.transform_batch,
-        layer=layer,
-        batch_key=options.batch_key,
-        num_samples=options.num_samples,
-        progress=True,
-        seed=options.seed,
+    asked = Normalization(
+        model, library_size, options.transform_batch, num_samples=options.num_samples, seed=options.seed
     )
-    adata.uns["vaekit_normalized"]["checkpoint"] = str(options.checkpoint)
-    write_atomically(adata, output)
-    print(f'wrote {output}: {adata.n_obs} cells, layers["vaekit_normalized"] {list(adata.shape)}')
+    source, layer = cells_of(model, options.checkpoint, options.data, options.layer)
+    query = query_for(model, source, layer, options.batch_key)
+    shape = query.adata.shape
+    with written_copy(query, output, more=4 * shape[0] * shape[1]) as file:
+        asked.fill(new_layer(file, KEY, shape), query, progress=True)
+        add(file, "uns", {KEY: asked.provenance(query, str(options.checkpoint))})
+    print(f'wrote {output}: {shape[0]} cells, layers["{KEY}"] {list(shape)}')
 
 
 def _number(words: str) -> float:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vaekit.atomic import written
+from vaekit.cli.cells import add, cells_of, write_h5ad, written_copy
 from vaekit.cli.output import quiet
-from vaekit.exceptions import CheckpointError, DataError, OutputError
+from vaekit.exceptions import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,26 +40,19 @@ def run(arguments: list[str]) -> None:
     check_output(output, options.data, options.overwrite)
     quiet()
 
-    from vaekit.analysis import query_for, training_data, write_latents
+    from vaekit.analysis import latent_fields, query_for
     from vaekit.models import load
 
     model = load(options.checkpoint)
-    source, layer = options.data, options.layer
-    if source is None:
-        data = training_data(model)
-        if data.kind != "counts":
-            raise CheckpointError(f"{options.checkpoint} was trained on images; embed is for gene expression")
-        source, layer = data.adata, layer or data.counts_layer  # type: ignore[attr-defined]
+    source, layer = cells_of(model, options.checkpoint, options.data, options.layer)
     query = query_for(model, source, layer, options.batch_key)
-    write_latents(query, model, progress=True)
-    adata = query.adata
-    adata.uns["vaekit"]["checkpoint"] = str(options.checkpoint)
-    write_atomically(adata, output)
-    discrete = [name for name, latent in model.latents.items() if latent.discrete]
-    print(f'wrote {output}: {adata.n_obs} cells, obsm["X_vaekit"] {list(adata.obsm["X_vaekit"].shape)}', end="")
-    print(
-        "".join(f', obs["vaekit_{name}"] ({adata.obs[f"vaekit_{name}"].nunique()} codes in use)' for name in discrete)
-    )
+    fields = latent_fields(query, model, progress=True, checkpoint=str(options.checkpoint))
+    with written_copy(query, output) as file:
+        for place, values in fields._asdict().items():
+            add(file, place, values)
+    shape = list(fields.obsm["X_vaekit"].shape)
+    codes = "".join(f', obs["{key}"] ({codes.categories.size} codes in use)' for key, codes in fields.obs.items())
+    print(f'wrote {output}: {shape[0]} cells, obsm["X_vaekit"] {shape}{codes}')
 
 
 def check_output(output: Path, data: str | None, overwrite: bool) -> None:
@@ -75,7 +73,7 @@ def check_output(output: Path, data: str | None, overwrite: bool) -> None:
         raise DataError(f"the folder {output.parent} of the output cannot be written to")
 
 
-def write_atomically(adata: object, output: Path) -> None:
+def write_atomically(adata: AnnData, output: Path) -> None:
     """Write an .h5ad file under a temporary name and rename it, so that no half-written file is left.
 
     Raises
@@ -83,14 +81,5 @@ def write_atomically(adata: object, output: Path) -> None:
     OutputError
         If it cannot be written: on a full disk say, or as it holds what .h5ad files cannot.
     """
-    from anndata._io.specs.registry import IORegistryError  # anndata has no public name for it
-
     with written(output) as temporary:
-        try:
-            adata.write_h5ad(temporary)  # type: ignore[attr-defined]
-        except IORegistryError as error:
-            notes = " ".join(getattr(error, "__notes__", ()))
-            raise OutputError(
-                f"{output} could not be written: the cells' AnnData holds something that .h5ad cannot: take it out "
-                f"({error} {notes})"
-            ) from error
+        write_h5ad(adata, temporary, output)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerStatus
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from vaekit.batch import Batch, Moments
 from vaekit.component import Component
 from vaekit.data.dataset import ResidentDataset, ResumableLoader, Rows, WholeBatches, as_is
+from vaekit.data.on_device import on_device
 from vaekit.data.splits import SPLITS, check_fractions
 from vaekit.exceptions import DataError, nearest
+
+Place = Callable[[ResidentDataset], ResidentDataset]
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
         self.seed = seed
         self._resident: Any = None
         self._state: dict[str, Any] | None = None
+        self._on_device: dict[tuple[ResidentDataset, torch.device], ResidentDataset] = {}
         # Written to checkpoints by Lightning, but not to loggers: the keys would collide with the model's.
         self._set_hparams(self.config["init_args"])
         self._log_hyperparams = False
@@ -189,7 +194,10 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
         """
         if split not in (*SPLITS, "all"):
             raise DataError(f"split={split!r}: {nearest(split, (*SPLITS, 'all'))}")
-        dataset = self.resident.train_dataset if split == "train" else self.dataset
+        return self._loader(split, batch_size, shuffle, lambda dataset: dataset)
+
+    def _loader(self, split: str, batch_size: int | None, shuffle: bool, place: Place) -> DataLoader:
+        dataset = place(self.resident.train_dataset if split == "train" else self.dataset)
         rows = torch.arange(len(dataset)) if split == "all" else self.split_indices[split]
         order = dataset.random_order(rows) if shuffle else SequentialSampler(rows)
         if split != "all":
@@ -197,21 +205,35 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
         batches = WholeBatches(order, batch_size or self.batch_size, even=shuffle, order=order)
         return ResumableLoader(dataset, batch_sampler=batches, collate_fn=as_is)
 
+    def _placed(self, dataset: ResidentDataset) -> ResidentDataset:
+        """Return the data set on the GPU of a trainer at work, where there is one with room; else as it is."""
+        trainer = self.trainer
+        if trainer is None or trainer.state.status != TrainerStatus.RUNNING:
+            return dataset
+        key = (dataset, trainer.strategy.root_device)
+        if key not in self._on_device:
+            self._on_device[key] = on_device(*key)
+        return self._on_device[key]
+
+    def teardown(self, stage: str) -> None:
+        """Give the device's memory back (Lightning's hook)."""
+        self._on_device.clear()
+
     def train_dataloader(self) -> DataLoader:
-        """Training rows, each once an epoch, in random order."""
-        return self.dataloader("train", shuffle=True)
+        """Training rows, each once an epoch, in random order; on a trainer's GPU, as the next three, if it has room."""
+        return self._loader("train", None, True, self._placed)
 
     def val_dataloader(self) -> DataLoader:
         """Rows held out for choices made while training."""
-        return self.dataloader("val")
+        return self._loader("val", None, False, self._placed)
 
     def test_dataloader(self) -> DataLoader:
         """Rows held out for the final evaluation."""
-        return self.dataloader("test")
+        return self._loader("test", None, False, self._placed)
 
     def predict_dataloader(self) -> DataLoader:
         """All rows, in the order of the source."""
-        return self.dataloader("all")
+        return self._loader("all", None, False, self._placed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return split, names and fingerprint as plain data that loads with ``weights_only=True``."""

@@ -14,6 +14,8 @@ the gradient are then weighted by the second term's share in it.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from typing import Any, NamedTuple
 
 import torch
@@ -29,9 +31,10 @@ MAX_GATE = 60.0  # beyond, p(0) may underflow
 def log_prob(logits: Tensor, batch: Batch, log_theta: Tensor, gate: Tensor | None = None) -> Tensor:
     """Return the log-probability of the counts of each cell, ``[*rows, batch]``, in float32 at least.
 
-    The mean is ``size_factor * softmax(logits)``. The pass over non-zero counts is compiled for the CPU, in float32; on
-    a GPU, in a compiled function, in float64, and for values or parameters beyond its range the dense formula in
-    float64 takes its place.
+    The mean is ``size_factor * softmax(logits)``. The pass over non-zero counts is compiled for the CPU, in float32; in
+    a compiled function, in float64, and for values or parameters beyond its range the dense formula in float64 takes
+    its place. On a GPU a kernel goes over all counts (:mod:`vaekit.likelihoods.count_kernels`), in float32: there,
+    values that are no counts give NaN, and the dense formula remains for float64, and where Triton is not installed.
 
     Parameters
     ----------
@@ -49,6 +52,10 @@ def log_prob(logits: Tensor, batch: Batch, log_theta: Tensor, gate: Tensor | Non
     with torch.autocast(logits.device.type, enabled=False):
         logits, log_theta, gate = logits.to(dtype), log_theta.to(dtype), None if gate is None else gate.to(dtype)
         log_size = batch.size_factor.to(dtype).log()
+        if _takes_kernel(logits):
+            from vaekit.likelihoods import count_kernels  # needs Triton
+
+            return count_kernels.log_prob(logits, batch, log_size, log_theta, gate)
         counts = _find(batch) if _in_range(logits, log_theta, gate) else None
         if counts is None:
             return dense_log_prob(logits, log_size, log_theta, gate, batch.x).to(dtype)
@@ -63,6 +70,18 @@ def dense_log_prob(logits: Tensor, log_size: Tensor, log_theta: Tensor, gate: Te
     """Return the same by torch's distributions, in float64."""
     counts: Any = NegativeBinomial(logits.log_softmax(-1) + log_size, log_theta)
     return (counts if gate is None else ZeroInflated(counts, gate)).log_prob(x).sum(-1)
+
+
+def _takes_kernel(logits: Tensor) -> bool:
+    """Return whether the kernel for GPUs can be taken; nothing is asked of the device."""
+    if logits.device.type != "cuda" or logits.dtype != torch.float32 or torch.compiler.is_compiling():
+        return False
+    return _has_triton()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _in_range(logits: Tensor, log_theta: Tensor, gate: Tensor | None) -> bool:

@@ -1,0 +1,205 @@
+"""Cells that stay in their file give a model what the same cells in memory give it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+from vaekit import GaussianVAE
+from vaekit.analysis import differential_expression, latent_fields, query_for
+from vaekit.analysis.query import CHUNK_CELLS, StoredCells, obs_of
+from vaekit.data import GeneExpressionData
+from vaekit.exceptions import CheckpointError, DataError
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.models import VAE
+
+GENES, CELLS = 20, 2 * CHUNK_CELLS + 700  # three chunks
+
+
+def cells() -> AnnData:
+    generator = np.random.default_rng(0)
+    counts = generator.poisson(0.4, (CELLS, GENES)).astype(np.float32)
+    counts[5] = 0  # a cell without counts
+    adata = AnnData(sparse.csr_matrix(counts))
+    adata.var_names = [f"g{i}" for i in range(GENES)]
+    adata.obs["donor"] = generator.choice(["a", "b"], CELLS)
+    adata.obs["depth"] = generator.gamma(5, 1, CELLS)
+    adata.obs["kind"] = np.where(np.arange(CELLS) % 50 == 0, "rare", "common")
+    adata.layers["umi"] = adata.X * 2
+    adata.raw = adata[:, ::-1].copy()
+    return adata
+
+
+def trained(adata: AnnData, **arguments: object) -> VAE:
+    """A model that knows its data; its weights are of no concern."""
+    data = GeneExpressionData(adata, **arguments)  # type: ignore[arg-type]
+    model = GaussianVAE(data.features, NegativeBinomial(), data.covariates, latent_dim=2, hidden=(4,))
+    model.reference = data.state_dict()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def adata() -> AnnData:
+    with pytest.warns(UserWarning, match="1 of 8892 cells have no counts"):
+        trained(cells())
+    return cells()
+
+
+ARGUMENTS = {
+    "plain": {},
+    "columns": {"batch_key": "donor", "continuous_covariates": ["depth"], "label_key": "kind"},
+    "size factors": {"size_factor_key": "depth", "layer": "umi"},
+    "raw": {"layer": "raw"},
+}
+CHANGES = {
+    "as they are": lambda adata: adata,
+    "other order": lambda adata: adata[:, np.random.default_rng(1).permutation(GENES)].copy(),
+    "fewer genes": lambda adata: adata[:, 4:].copy(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*no counts:UserWarning", "ignore:.*lacks 4:UserWarning")
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_the_same_batches(adata: AnnData, tmp_path: Path, arguments: str, change: str) -> None:
+    model, changed = trained(adata, **ARGUMENTS[arguments]), CHANGES[change](adata)
+    changed.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
+    label_key = "kind" if arguments == "columns" else None
+    inside, outside = (query_for(model, where, None, None, label_key) for where in (changed, tmp_path / "cells.h5ad"))
+    assert isinstance(outside.dataset, StoredCells)
+    assert outside.adata.X is None
+    assert outside.obs_names == inside.obs_names
+    assert outside.missing_genes == inside.missing_genes
+    assert outside.labels.tolist() == inside.labels.tolist()
+    assert outside.source == str(tmp_path / "cells.h5ad")
+    generator = torch.Generator().manual_seed(2)
+    for rows in (
+        torch.arange(CHUNK_CELLS - 3, CHUNK_CELLS + 5),  # across a border
+        torch.arange(0, CELLS, 50),  # a few of every chunk
+        torch.randint(CELLS, (64,), generator=generator),  # any order, twice the same
+        torch.tensor([5]),
+    ):
+        first, second = inside.dataset.__getitems__(rows), outside.dataset.__getitems__(rows)
+        for name, one, other in zip(first._fields, first, second, strict=True):
+            assert (one is None) == (other is None), name
+            assert one is None or torch.equal(one, other), name
+
+
+@pytest.mark.filterwarnings("ignore:.*no counts:UserWarning")
+def test_the_same_results(adata: AnnData, tmp_path: Path) -> None:
+    adata.write_zarr(tmp_path / "cells.zarr")
+    model = trained(adata, batch_key="donor")
+    files = [adata.copy(), tmp_path / "cells.zarr"]
+    latents = [latent_fields(query_for(model, source, None, None), model).obsm["X_vaekit"] for source in files]
+    np.testing.assert_array_equal(*latents)
+    tables = [differential_expression(source, model, "kind", "rare") for source in files]
+    assert tables[0].equals(tables[1])
+    assert len(tables[0]) == GENES
+
+
+def test_only_a_chunk_is_in_memory(adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    model = trained(adata)
+    for reader in ("read_h5ad", "read_zarr"):
+        monkeypatch.setattr(anndata, reader, lambda *_: pytest.fail("the file is read whole"))
+    with pytest.warns(UserWarning, match="no counts"):
+        query = query_for(model, tmp_path / "cells.h5ad", None, None)
+    longest = 0
+    read = query.dataset.stored.read  # type: ignore[union-attr]
+
+    def watched(start: int, stop: int) -> sparse.csr_matrix:
+        nonlocal longest
+        longest = max(longest, stop - start)
+        return read(start, stop)
+
+    monkeypatch.setattr(query.dataset.stored, "read", watched)  # type: ignore[union-attr]
+    assert len(latent_fields(query, model).obsm["X_vaekit"]) == CELLS
+    assert longest == CHUNK_CELLS
+
+
+@pytest.mark.filterwarnings("ignore:.*no counts:UserWarning")
+class TestErrors:
+    def test_what_is_wrong_is_told_before_the_counts_are_read(
+        self, adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "cells.h5ad"
+        model, sized = trained(adata, batch_key="donor"), trained(adata, size_factor_key="depth")
+        other = adata.copy()
+        other.obs = other.obs.drop(columns=["donor", "depth"])
+        other.write_h5ad(file)
+        monkeypatch.setattr("vaekit.data.stored.StoredCounts.chunks", lambda *_: pytest.fail("counts are read"))
+        for asked, message in ((model, r"batch_key='donor': .*cells\.h5ad has no such column"), (sized, "'depth'")):
+            with pytest.raises(DataError, match=message):
+                query_for(asked, file, None, None)
+        with pytest.raises(DataError, match=r"group1='C': no cell of .*cells\.h5ad has this value in 'kind'"):
+            differential_expression(file, model, "kind", "C")
+        other.var_names = [f"x{name}" for name in other.var_names]
+        other.write_h5ad(file)
+        with pytest.raises(DataError, match=r"cells\.h5ad has 0 of the checkpoint's 20 genes"):
+            query_for(trained(adata), file, None, None)
+
+    def test_the_layer_with_the_counts_is_named(self, adata: AnnData, tmp_path: Path) -> None:
+        logs, file = adata.copy(), tmp_path / "cells.h5ad"
+        logs.X = logs.X.log1p()
+        logs.write_h5ad(file)
+        with pytest.raises(DataError, match=r"cells\.h5ad: .*not whole.*there: pass layer='umi' or pass layer='raw'"):
+            query_for(trained(adata), file, None, None)
+        del logs.raw, logs.layers["umi"]
+        logs.write_h5ad(file)
+        with pytest.raises(DataError, match="no other matrix"):
+            query_for(trained(adata), file, None, None)
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("indptr", lambda x: np.concatenate([x[:2], x[1:2] - 1, x[3:]])),
+            ("indptr", lambda x: x[:-1]),
+            ("indptr", lambda x: x + 1),
+            ("data", lambda x: x[:-7]),
+            ("indices", lambda x: np.concatenate([x[:-1], [GENES]])),
+            ("indices", lambda x: np.concatenate([[-1], x[1:]])),
+        ],
+    )
+    def test_damaged_matrices(self, adata: AnnData, tmp_path: Path, name: str, values: object) -> None:
+        adata.write_h5ad(tmp_path / "cells.h5ad")
+        with h5py.File(tmp_path / "cells.h5ad", "r+") as file:
+            found = file["X"][name][:]
+            del file["X"][name]
+            file["X"][name] = values(found)  # type: ignore[operator]
+        with pytest.raises(DataError, match=r"no whole CSR matrix|genes that do not exist"):
+            query_for(trained(adata), tmp_path / "cells.h5ad", None, None)
+
+    def test_damaged_tables(self, adata: AnnData, tmp_path: Path) -> None:
+        adata.write_h5ad(tmp_path / "cells.h5ad")
+        with h5py.File(tmp_path / "cells.h5ad", "r+") as file:
+            del file["obs"]["donor"]
+        for reading in (obs_of, lambda path: query_for(trained(adata), path, None, None)):
+            with pytest.raises(DataError, match=r"cells\.h5ad cannot be read.*obs"):
+                reading(str(tmp_path / "cells.h5ad"))
+
+    def test_a_model_of_images(self, tmp_path: Path) -> None:
+        model = GaussianVAE(4, NegativeBinomial(), latent_dim=2, hidden=(4,))
+        model.reference = {"fingerprint": "0"}
+        with pytest.raises(CheckpointError, match="trained on images"):
+            query_for(model, tmp_path / "none.h5ad", None, None)
+
+
+def test_a_layer_that_cannot_stay_is_read(adata: AnnData, tmp_path: Path) -> None:
+    dense = adata[:50].copy()
+    dense.X = dense.X.toarray()
+    dense.write_h5ad(tmp_path / "dense.h5ad")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        query = query_for(trained(adata), tmp_path / "dense.h5ad", None, None)
+    assert not isinstance(query.dataset, StoredCells)
+    assert query.source == str(tmp_path / "dense.h5ad")
+    assert any("no counts" in str(warning.message) for warning in caught)
+    assert torch.equal(query.dataset.__getitems__([3]).x, torch.from_numpy(dense.X[3:4]))

@@ -1,0 +1,201 @@
+"""The copy of the cells that a command writes: all that was there, and the new fields; what may be wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from models.tiny import MODELS, adata, trainer
+from scipy import sparse
+
+from vaekit.analysis import embed, normalized_expression
+from vaekit.cli.cells import cells_of
+from vaekit.cli.main import main
+from vaekit.data import GeneExpressionData
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.models import load
+
+
+def run(*arguments: str | Path) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def full() -> AnnData:
+    """Cells with something in every place of an AnnData."""
+    cells = adata(cells=90, genes=20)
+    cells.raw = cells[:, ::-1].copy()
+    cells.layers["dense"] = cells.X.toarray()
+    cells.layers["columns"] = sparse.csc_matrix(cells.X)
+    cells.obs["quality"] = np.linspace(0, 1, 90)
+    cells.obs["name"] = [f"zelle ä{i}" for i in range(90)]
+    cells.obs["good"] = np.arange(90) % 2 == 0
+    cells.obsm["X_pca"] = np.random.default_rng(0).normal(size=(90, 3))
+    cells.obsp["near"] = sparse.identity(90, format="csr")
+    cells.varm["loadings"] = np.ones((20, 2), dtype=np.float32)
+    cells.uns = {"title": "blood", "numbers": {"a": 1, "b": np.arange(3)}, "names": np.array(["x", "y"], dtype=object)}
+    return cells
+
+
+WRITE: dict[str, Callable[[AnnData, Path], None]] = {
+    "h5ad": lambda cells, path: cells.write_h5ad(path),
+    "gzip.h5ad": lambda cells, path: cells.write_h5ad(path, compression="gzip"),
+    "zarr": lambda cells, path: cells.write_zarr(path),
+    "dense.h5ad": lambda cells, path: _dense(cells).write_h5ad(path),
+}
+
+
+def _dense(cells: AnnData) -> AnnData:
+    cells.X = cells.X.toarray()
+    return cells
+
+
+def read(path: Path) -> AnnData:
+    return anndata.io.read_zarr(path) if path.is_dir() else anndata.read_h5ad(path)
+
+
+def same(one: AnnData, other: AnnData, but: tuple[str, ...] = ()) -> None:
+    """Compare all places of two AnnData; ``but`` names fields that only the first has."""
+    assert one.obs.drop(columns=[name for name in but if name in one.obs]).equals(other.obs)
+    assert one.var.equals(other.var)
+    assert one.raw.to_adata().var.equals(other.raw.to_adata().var)
+    assert set(one.uns) - set(but) == set(other.uns)
+    assert one.uns["title"] == "blood"
+    assert one.uns["numbers"]["b"].tolist() == [0, 1, 2]
+    assert list(one.uns["names"]) == ["x", "y"]
+    pairs = [(one.X, other.X), (one.raw.X, other.raw.X)]
+    for place in ("layers", "obsm", "obsp", "varm"):
+        mine, theirs = getattr(one, place), getattr(other, place)
+        assert set(mine) - set(but) == set(theirs)
+        pairs += [(mine[key], theirs[key]) for key in theirs]
+    for first, second in pairs:
+        assert type(first) is type(second)
+        assert first.dtype == second.dtype
+        assert (first != second).sum() == 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same cells in several forms, and the checkpoint of a model that was trained on some of them."""
+    made = tmp_path_factory.mktemp("cells")
+    for ending, write in WRITE.items():
+        write(full(), made / f"cells.{ending}")
+    full()[:40].copy().write_h5ad(made / "first.h5ad")
+    full()[40:].copy().write_h5ad(made / "second.h5ad")
+    paths = {"one": str(made / "cells.h5ad"), "two": [str(made / "first.h5ad"), str(made / "second.h5ad")]}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for name, path in paths.items():
+            data = GeneExpressionData(path=path, batch_key="batch")  # type: ignore[arg-type]
+            model = MODELS["mixed"](NegativeBinomial(), data.features, covariates=data.covariates)
+            (used := trainer(max_epochs=1, limit_val_batches=0)).fit(model, datamodule=data)
+            used.save_checkpoint(made / f"{name}.ckpt")
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> AnnData:
+    """What the functions write into an AnnData."""
+    cells = full()
+    embed(cells, folder / "one.ckpt")
+    normalized_expression(cells, folder / "one.ckpt", num_samples=2, transform_batch="b2", seed=3)
+    return cells
+
+
+@pytest.mark.parametrize("ending", WRITE)
+def test_embed(folder: Path, tmp_path: Path, expected: AnnData, ending: str, capsys: pytest.CaptureFixture) -> None:
+    before, out = read(folder / f"cells.{ending}"), tmp_path / "out.h5ad"
+    assert run("embed", folder / "one.ckpt", folder / f"cells.{ending}", "-o", out) == 0
+    shown = capsys.readouterr().out
+    found = anndata.read_h5ad(out)
+    keys = [key for key in expected.obsm if key.startswith(("X_vaekit", "vaekit"))]
+    codes = [key for key in expected.obs if key.startswith("vaekit")]
+    assert keys
+    assert codes
+    for key in keys:
+        np.testing.assert_array_equal(found.obsm[key], expected.obsm[key])
+    for key in codes:
+        assert found.obs[key].dtype == "category"
+        assert found.obs[key].tolist() == expected.obs[key].tolist()
+        assert f'obs["{key}"] ({found.obs[key].nunique()} codes in use)' in shown
+    assert found.uns["vaekit"]["checkpoint"] == str(folder / "one.ckpt")
+    same(found, before, (*keys, *codes, "vaekit"))
+    assert [file.name for file in tmp_path.iterdir()] == ["out.h5ad"]
+    again = tmp_path / "again.h5ad"  # the fields are replaced
+    assert run("embed", folder / "one.ckpt", out, "-o", again) == 0
+    assert anndata.read_h5ad(again).obs.equals(found.obs)
+
+
+@pytest.mark.parametrize("ending", WRITE)
+def test_denoise(folder: Path, tmp_path: Path, expected: AnnData, ending: str) -> None:
+    before = read(folder / f"cells.{ending}")
+    out, flags = tmp_path / "out.h5ad", ("--num_samples", "2", "--transform_batch", "b2", "--seed", "3")
+    assert run("denoise", folder / "one.ckpt", folder / f"cells.{ending}", *flags, "-o", out) == 0
+    found = anndata.read_h5ad(out)
+    assert found.layers["vaekit_normalized"].dtype == np.float32
+    np.testing.assert_array_equal(found.layers["vaekit_normalized"], expected.layers["vaekit_normalized"])
+    same(found, before, ("vaekit_normalized",))
+    again = tmp_path / "again.h5ad"
+    assert run("denoise", folder / "one.ckpt", out, "--library_size", "1", "-o", again) == 0
+    np.testing.assert_allclose(anndata.read_h5ad(again).layers["vaekit_normalized"].sum(1), 1, rtol=1e-4)
+
+
+def test_training_data_of_one_file_and_of_several(folder: Path, tmp_path: Path, expected: AnnData) -> None:
+    assert cells_of(load(folder / "one.ckpt"), "", None, None) == (str(folder / "cells.h5ad"), None)
+    cells, layer = cells_of(load(folder / "two.ckpt"), "", None, None)
+    assert isinstance(cells, AnnData)
+    assert (cells.n_obs, layer) == (90, None)
+    for name in ("one", "two"):
+        assert run("embed", folder / f"{name}.ckpt", "-o", tmp_path / f"{name}.h5ad") == 0
+        assert anndata.read_h5ad(tmp_path / f"{name}.h5ad").obsm["X_vaekit"].shape == (
+            90,
+            expected.obsm["X_vaekit"].shape[1],
+        )
+
+
+class TestErrors:
+    def test_a_disk_that_is_too_small(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        usage = __import__("shutil").disk_usage(tmp_path)
+        size = (folder / "cells.h5ad").stat().st_size
+        monkeypatch.setattr("vaekit.cli.cells.shutil.disk_usage", lambda _: usage._replace(free=size + 100))
+        out = tmp_path / "out.h5ad"
+        assert run("denoise", folder / "one.ckpt", folder / "cells.h5ad", "-o", out) == 2
+        assert f"{out} would take 0.0 GB" in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(("command", "place"), [("embed", "obsm"), ("embed", "uns"), ("denoise", "layers")])
+    def test_links_are_not_followed(
+        self, folder: Path, tmp_path: Path, command: str, place: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A file whose obsm lies in another file: that would be changed."""
+        victim, hostile, out = tmp_path / "victim.h5ad", tmp_path / "hostile.h5ad", tmp_path / "out.h5ad"
+        full().write_h5ad(victim)
+        full().write_h5ad(hostile)
+        with h5py.File(hostile, "r+") as file:
+            del file[place]
+            file[place] = h5py.ExternalLink(str(victim), f"/{place}")
+        before = victim.read_bytes()
+        assert run(command, folder / "one.ckpt", hostile, "-o", out) == 2
+        assert f"a link in the place of {place}" in capsys.readouterr().err
+        assert victim.read_bytes() == before
+        assert not out.exists()
+
+    @pytest.mark.parametrize("command", ["embed", "denoise", "de"])
+    def test_messages_name_the_file(
+        self, folder: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        cells = full()
+        cells.obs = cells.obs.drop(columns="batch")
+        cells.write_h5ad(tmp_path / "nameless.h5ad")
+        groups = ("--groupby", "cell_type", "--group1", "B") if command == "de" else ()
+        assert run(command, folder / "one.ckpt", tmp_path / "nameless.h5ad", *groups, "-o", tmp_path / "out.csv") == 2
+        message = capsys.readouterr().err
+        assert f"batch_key='batch': {tmp_path}/nameless.h5ad has no such column" in message
+        assert "in memory" not in message

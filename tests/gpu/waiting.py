@@ -1,0 +1,36 @@
+"""Finds operations that would wait for a GPU, on any device."""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+# Their result is a number for Python, or has a shape that depends on values.
+WAIT = (
+    aten._local_scalar_dense,
+    aten.equal,
+    aten.nonzero,
+    aten.masked_select,
+    aten._unique2,
+    aten.unique_dim,
+    aten.unique_consecutive,
+    aten.bincount,
+    aten.is_nonzero,
+    aten.allclose,
+)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses operations that wait for the device; ``repeat_interleave`` waits unless it is told the size."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        packet = func.overloadpacket
+        unsized = packet is aten.repeat_interleave and kwargs.get("output_size") is None
+        masked = packet in (aten.index, aten.index_put, aten.index_put_) and any(
+            each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1]
+        )
+        if packet in WAIT or unsized or masked:
+            raise AssertionError(f"{func} waits for the device")
+        return func(*args, **kwargs)

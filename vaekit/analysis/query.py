@@ -1,0 +1,225 @@
+"""Cells for a trained model: an AnnData as it is, a file a chunk of cells at a time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.analysis.source import reference_of
+from vaekit.batch import Batch
+from vaekit.data.align import QueryData, query_dataset
+from vaekit.data.columns import read_column
+from vaekit.data.counts import warn_empty
+from vaekit.data.covariates import Keys, check_keys, read_covariates
+from vaekit.data.dataset import CountDataset, ResidentDataset
+from vaekit.data.genes import align_genes, check_shared_genes
+from vaekit.data.size_factors import query_size_factors
+from vaekit.data.sources import open_adata, open_store
+from vaekit.data.stored import CHUNK_CELLS, StoredCounts, gene_columns, is_csr, read_obs
+from vaekit.exceptions import CheckpointError, DataError
+from vaekit.models import VAE
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from scipy import sparse
+
+
+class StoredCells(ResidentDataset):
+    """Cells of a file in the form of a checkpoint; only the chunk that was read last is in memory.
+
+    Made for batches of cells in the order of the file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    stored
+        Its counts.
+    genes
+        Those of the checkpoint.
+    covariates, label, size_factor, observed
+        As for :class:`~vaekit.data.dataset.CountDataset`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        stored: StoredCounts,
+        genes: list[str],
+        covariates: Tensor | None,
+        label: Tensor | None,
+        size_factor: Tensor,
+        observed: Tensor | None,
+    ) -> None:
+        self.path = path
+        self.stored = stored
+        self.genes = genes
+        self.covariates = covariates
+        self.label = label
+        self.size_factor = size_factor
+        self.observed = observed
+        self._chunk: tuple[int, sparse.csr_matrix] | None = None
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
+        from scipy import sparse
+
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        order = torch.argsort(index, stable=True)
+        numbers, places = np.divmod(index[order].numpy(), CHUNK_CELLS)
+        parts = [self._read(number)[places[numbers == number]] for number in np.unique(numbers).tolist()]
+        counts = sparse.vstack(parts, format="csr")[torch.argsort(order).numpy()]
+        cells = CountDataset(
+            counts,
+            None if self.covariates is None else self.covariates[index],
+            None if self.label is None else self.label[index],
+            self.size_factor[index],
+            self.observed,
+        )
+        return cells.__getitems__(torch.arange(len(index)))._replace(index=index)
+
+    def _read(self, number: int) -> sparse.csr_matrix:
+        """Return a chunk with the checkpoint's genes, from memory or from the file."""
+        if self._chunk is None or self._chunk[0] != number:
+            start = number * CHUNK_CELLS
+            self._chunk = None  # before the next is read
+            cells = self.stored.read(start, min(start + CHUNK_CELLS, len(self))).astype(np.float32)
+            self._chunk = number, align_genes(cells, self.stored.genes, self.genes)[0]
+        return self._chunk[1]
+
+
+def query_for(
+    model: VAE, source: AnnData | str | Path, layer: str | None, batch_key: str | None, label_key: str | None = None
+) -> QueryData:
+    """Read cells for a trained model; None stands for what the model was trained with.
+
+    The counts of a file stay there if they are stored as CSR, and its ``adata`` then holds the tables alone.
+
+    Raises
+    ------
+    CheckpointError
+        If the model was not trained on gene expression.
+    DataError
+        If the cells do not fit the model.
+    """
+    reference = counts_reference(model)
+    trained = reference["config"]["init_args"]
+    layer, batch_key = layer or trained["layer"], batch_key or trained["batch_key"]
+    if isinstance(source, str | Path) and is_csr(str(source), layer):
+        return stored_query(str(source), reference, layer, batch_key, label_key)
+    return query_dataset(source, reference, layer, batch_key, label_key)
+
+
+def counts_reference(model: VAE) -> dict[str, Any]:
+    """Return the names and the split of the cells that a model was trained on.
+
+    Raises
+    ------
+    CheckpointError
+        If it was never trained on a datamodule, or on images.
+    """
+    reference = reference_of(model)
+    if "feature_names" not in reference:
+        raise CheckpointError("the model was trained on images; this is for gene expression")
+    return reference
+
+
+def obs_of(source: AnnData | str | Path) -> tuple[pd.DataFrame, str]:
+    """Return the table of the cells, and what to call them in messages."""
+    if isinstance(source, str | Path):
+        return read_obs(str(source)), str(source)
+    adata, name = open_adata(source)
+    return adata.obs, name
+
+
+def stored_query(
+    path: str, reference: Mapping[str, Any], layer: str | None, batch_key: str | None, label_key: str | None
+) -> QueryData:
+    """Do for a file whose counts stay there what ``vaekit.data.query_dataset`` does in memory.
+
+    Everything but the counts is checked before these are read, once, for their values and their totals.
+    """
+    wanted = list(reference["feature_names"])
+    gene_names = reference["gene_names"] if reference["gene_names"] in gene_columns(path, layer) else None
+    stored = StoredCounts([path], layer, path if layer is None else f"{path}, layer {layer!r}", gene_names)
+    obs = stored.table.obs
+    check_shared_genes(stored.genes, wanted, path, stored.var)
+    keys = Keys(batch_key, None, None)
+    check_keys(keys)
+    known = read_covariates(obs, keys, path, reference=reference)
+    label = None if label_key is None else read_column(obs, label_key, "label_key", path)
+    have = set(stored.genes)
+    missing = [gene for gene in wanted if gene not in have]
+    observed = np.isin(wanted, missing, invert=True)
+    size_factor_key = reference["size_factor_key"]
+    totals = np.zeros(len(obs))
+    query_size_factors(obs, size_factor_key, path, _column(totals), observed, reference)  # what is wrong, before
+    if missing:
+        warnings.warn(
+            f"{path} lacks {len(missing)} of the checkpoint's {len(wanted)} genes; they are "
+            "taken as unobserved: " + ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else ""),
+            UserWarning,
+            stacklevel=3,
+        )
+    try:
+        for start, cells in stored.chunks("reading counts"):
+            aligned = align_genes(cells, stored.genes, wanted)[0]
+            totals[start : start + cells.shape[0]] = np.asarray(aligned.sum(axis=1, dtype=np.float64)).ravel()
+    except DataError as error:
+        raise DataError(f"{error}; {_count_layers(path, layer)}") from None
+    sizes = query_size_factors(obs, size_factor_key, path, _column(totals), observed, reference)
+    dataset = StoredCells(
+        path,
+        stored,
+        wanted,
+        known.values,
+        None if label is None else torch.from_numpy(label.codes),
+        torch.from_numpy(sizes.astype(np.float32))[:, None],
+        torch.from_numpy(observed) if missing else None,
+    )
+    warn_empty(int((totals == 0).sum()), len(dataset), path)
+    return QueryData(
+        dataset=dataset,  # type: ignore[arg-type]  # in a file or in memory, it gives batches
+        missing_genes=missing,
+        obs_names=[str(cell) for cell in obs.index],
+        labels=np.full(len(dataset), None, dtype=object) if label is None else label.names(),
+        label_categories=[] if label is None else label.categories,
+        adata=stored.table,
+        source=path,
+    )
+
+
+def _column(totals: np.ndarray) -> sparse.csr_matrix:
+    """Return counts of one gene: their sums are the totals."""
+    from scipy import sparse
+
+    return sparse.csr_matrix(totals[:, None])
+
+
+def _count_layers(path: str, asked: str | None) -> str:
+    """Say how to get at the layers of a file that do hold counts."""
+    store = open_store(path)
+    places = dict.fromkeys([None, *store.get("layers", ()), *(["raw"] if "raw" in store else [])])
+    found = [layer for layer in places if layer != asked and is_csr(path, layer) and _holds_counts(path, layer)]
+    if not found:
+        return "no other matrix of the file that is stored as CSR holds counts"
+    named = ["leave layer out (.X)" if layer is None else f"pass layer={layer!r}" for layer in found]
+    return "counts are there: " + " or ".join(named)
+
+
+def _holds_counts(path: str, layer: str | None) -> bool:
+    try:
+        for _ in StoredCounts([path], layer, path).chunks("looking for counts"):
+            pass
+    except DataError:
+        return False
+    return True
