@@ -105,13 +105,20 @@ class Bench:
             (line for line in lines if "error:" in line or "stopped" in line), lines[-1] if lines else ""
         )
 
-    def try_out(self, fault: str, arguments: list[str], expected: tuple[int, ...] = (2,), **kwargs: Any) -> None:
-        """Run a command that meets a fault, and note what happened and what was lost."""
+    def try_out(
+        self, fault: str, arguments: list[str], expected: tuple[int, ...] = (2,), rewrites: str = "", **kwargs: Any
+    ) -> None:
+        """Run a command that meets a fault, and note what happened and what was lost.
+
+        The configuration that it ``rewrites`` may have changed; it is lost if it is not whole.
+        """
         kept = [self.cells, *(path for path in sorted(self.run.rglob("*")) if path.is_file())]
         before = {path: _digest(path) for path in kept}
         files = set(self.folder.rglob("*"))
         status, message = self.command(arguments, **kwargs)
         lost = [path.name for path in kept if not path.is_file() or _digest(path) != before[path]]
+        if rewrites in lost and isinstance(yaml.safe_load((self.run / rewrites).read_text()), dict):
+            lost.remove(rewrites)
         new = [path.name for path in set(self.folder.rglob("*")) - files if path.name.endswith(".part")]
         if self.trace.exists():
             lost.append("ITS CODE RAN")
@@ -134,7 +141,7 @@ def disks(bench: Bench) -> None:
     ):
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # every write beyond fails, as on a full disk
         try:
-            bench.try_out(f"full disk: {name}", arguments)
+            bench.try_out(f"full disk: {name}", arguments, rewrites="config.yaml")  # of the training that went on
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     locked = bench.folder / "locked"

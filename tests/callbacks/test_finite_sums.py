@@ -10,7 +10,7 @@ import torch
 from models.tiny import MODELS, adata, counts, trainer
 from torch.utils.data import DataLoader
 
-from vaekit.callbacks import RunCheckpoint, SAGATraining, SVRGTraining
+from vaekit.callbacks import CapturedSteps, RunCheckpoint, SAGATraining, SVRGTraining
 from vaekit.data import GeneExpressionData
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.likelihoods import NegativeBinomial
@@ -191,3 +191,8 @@ def test_a_table_over_the_budget_is_refused_before_training():
 def test_errors(every, draws):
     with pytest.raises(ConfigError, match="SVRGTraining: every"):
         SVRGTraining(0.1, every=every, draws=draws)
+
+
+def test_steps_that_are_made_whole_are_refused():
+    with pytest.raises(ConfigError, match=r"CapturedSteps: the optimizer is \w+; .*AdamW only"):
+        run("gaussian", [SAGATraining(0.01, 0.9), CapturedSteps()], 1)

@@ -1,6 +1,7 @@
 """Lightning callbacks: checkpoints, progress, pictures, curves and watches of a training, SVRG and SAGA."""
 
 from vaekit.callbacks.bound_curve import BoundCurve
+from vaekit.callbacks.captured_steps import CapturedSteps
 from vaekit.callbacks.checkpoints import RunCheckpoint
 from vaekit.callbacks.clipped_steps import ClippedSteps
 from vaekit.callbacks.collapse import Collapse
@@ -12,6 +13,7 @@ from vaekit.callbacks.progress import TrainingProgress
 
 __all__ = [
     "BoundCurve",
+    "CapturedSteps",
     "ClippedSteps",
     "Collapse",
     "FiniteLoss",

@@ -42,6 +42,8 @@ class LogGamma(Distribution):
     has_rsample = True
 
     def __init__(self, concentration: Tensor, rate: Tensor | float = 1.0, validate_args: bool | None = None) -> None:
+        if not isinstance(rate, Tensor):
+            rate = concentration.new_full((), rate)  # broadcast_all would copy it from the host
         self.concentration, self.rate = broadcast_all(concentration, rate)
         super().__init__(self.concentration.shape, validate_args=validate_args)
 

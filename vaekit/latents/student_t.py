@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution, Gamma, Independent
 from torch.distributions import StudentT as StudentTDistribution
 
 from vaekit.estimators import Estimator
@@ -62,8 +63,24 @@ class StudentT(Latent):
         return self._distribution(like.new_zeros(self.size), like.new_ones(self.size))
 
     def _distribution(self, loc: Tensor, scale: Tensor) -> Distribution:
-        return Independent(StudentTDistribution(loc.new_full((), self.df), loc, scale, validate_args=False), 1)
+        return Independent(_StudentT(torch.full_like(loc, self.df), loc, scale), 1)
 
     def summary(self, q: Distribution) -> Tensor:
         """Return the posterior means, ``[batch, dim]``."""
         return q.mean
+
+
+class _StudentT(StudentTDistribution):
+    """Torch's, made without a look at its arguments: torch checks the chi-square part's whatever it is told.
+
+    Such a check, and a number that becomes a tensor, makes the host wait for a GPU.
+    """
+
+    def __init__(self, df: Tensor, loc: Tensor, scale: Tensor) -> None:
+        self.df, self.loc, self.scale = df, loc, scale
+        self._chi2 = Gamma(df / 2, torch.full_like(df, 0.5), validate_args=False)  # type: ignore[assignment]
+        Distribution.__init__(self, df.shape, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> StudentTDistribution:
+        """Return the distribution expanded to ``batch_shape``."""
+        return super().expand(batch_shape, self.__new__(type(self)) if _instance is None else _instance)

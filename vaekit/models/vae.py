@@ -14,10 +14,11 @@ from torch.distributions import Distribution
 from vaekit.batch import Batch
 from vaekit.component import Component
 from vaekit.estimators import Enumerate, Estimator, Pathwise, ScoreFunction
-from vaekit.exceptions import CheckpointError, ConfigError
+from vaekit.exceptions import ConfigError
 from vaekit.fold import Result, Term
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
+from vaekit.models.agreement import check_same_arguments, check_same_features
 from vaekit.models.generative import Generative
 from vaekit.models.optimization import Trained, cosine, settle_accelerators
 from vaekit.models.processes import (
@@ -98,6 +99,7 @@ class VAE(Component, pl.LightningModule):
         self.features, self.covariates = features, covariates
         self.reference: dict[str, Any] | None = None  # the state of the data it is trained on: names, split
         self._paths_checked = False
+        self.captured: Any = None  # makes whole steps, where they are recorded (vaekit.callbacks.CapturedSteps)
         self._loader_states: list[Any] = []
         self.step_terms: dict[str, Tensor] = {}  # of the last training step, [batch]
         self._clipped: Trained | None = None  # found once a training: a search takes as long as a small layer
@@ -172,19 +174,35 @@ class VAE(Component, pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the objective's loss, and log the true bound and its terms beside it."""
         kl_weight = self.objective.kl_weight(self.global_step, self._total_steps)
-        result = self.bound(batch, kl_weight, training=True)
-        loss = result.total.mean()
-        terms = result.terms
+        if self.captured is not None:  # the step is made here, the optimizer's part included
+            made = self.captured(batch, kl_weight)
+            loss, terms = made.loss.clone(), {name: value.clone() for name, value in made.terms.items()}
+            self.gradient_norm = None if made.norm is None else made.norm.clone()
+        else:
+            result = self.bound(batch, kl_weight, training=True)
+            loss, terms = result.total.mean(), result.terms
         self.step_terms = {
             name: value.detach() for name, value in terms.items()
         }  # what broke, if the loss is not finite
-        if not all(estimator.exact_value for estimator in self.estimators.values()):
+        if self.captured is None and not all(estimator.exact_value for estimator in self.estimators.values()):
             with torch.no_grad():  # a relaxed value makes no bound: the logged one draws discrete values
                 terms = self.bound(batch).terms
         tempered = {name: getattr(e, "temperature", None) for name, e in self.estimators.items()}
         warm = {f"temperature_{name}": value.detach() for name, value in tempered.items() if value is not None}
         self._accumulate(terms, batch_idx, objective=loss.detach(), kl_weight=kl_weight, **warm)
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Work out the gradients (Lightning's hook)."""
+        if self.captured is None:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Make a step (Lightning's hook)."""
+        if self.captured is None:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        else:
+            optimizer_closure()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the true bound and its terms, whose draws follow from the batch's number."""
@@ -261,13 +279,12 @@ class VAE(Component, pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set the random state of a training that goes on: before the optimizer's set-up draws the data's order."""
         resumed = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        if resumed:
-            check_same_arguments(checkpoint.get("hyper_parameters", {}), dict(self.hparams), "model")
-            data: Any = getattr(self.trainer, "datamodule", None)
-            same = checkpoint.get("datamodule_hyper_parameters", {})
-            check_same_arguments(same, {} if data is None else dict(data.hparams), "data")
         if not resumed:
             return
+        check_same_arguments(checkpoint.get("hyper_parameters", {}), dict(self.hparams), "model")
+        data: Any = getattr(self.trainer, "datamodule", None)
+        same = checkpoint.get("datamodule_hyper_parameters", {})
+        check_same_arguments(same, {} if data is None else dict(data.hparams), "data")
         state = own_random_state(checkpoint, self.trainer.global_rank, self.trainer.world_size)
         if state is not None:
             set_random_state(state)
@@ -338,41 +355,6 @@ class VAE(Component, pl.LightningModule):
         from vaekit.models.checkpoint import load  # it needs this class
 
         return load(checkpoint_path, expected=cls, map_location=map_location)
-
-
-def check_same_features(trained: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise a CheckpointError if data have other features or covariates than those that a model was trained on."""
-    kinds = {
-        "feature_names": "features (genes)",
-        "batch_categories": "batches",
-        "categorical_covariates": "categorical covariates",
-        "continuous_covariates": "continuous covariates",
-    }
-    parts = [(what, trained.get(key), found.get(key)) for key, what in kinds.items()]
-    levels, now = (state.get("categorical_covariates") or {} for state in (trained, found))
-    parts += [(f"levels of the covariate {name!r}", levels[name], now[name]) for name in levels if name in now]
-    for what, before, after in parts:
-        if before is not None and after is not None and list(before) != list(after):
-            first = next((f"{b!r} and {n!r}" for b, n in zip(before, after, strict=False) if b != n), "the rest")
-            raise CheckpointError(
-                f"the model was trained on {len(before)} {what} and these data have {len(after)}, or in another order: "
-                f"they differ first in {first}; give the data the same ones in the same order"
-            )
-
-
-def check_same_arguments(trained: Mapping[str, Any], found: Mapping[str, Any], of: str) -> None:
-    """Raise a CheckpointError if a training goes on with other arguments than it began with.
-
-    Where the data lie may change: that they are the same is told by their fingerprint.
-    """
-    common = (trained.keys() & found.keys()) - {"path", "root", "adata"}
-    different = [key for key in common if trained[key] != found[key]]
-    if different:
-        values = "; ".join(f"{key} was {trained[key]!r}, is {found[key]!r}" for key in sorted(different))
-        raise CheckpointError(
-            f"the checkpoint's training cannot go on with other arguments of the {of}: {values}. Leave them as they "
-            "were, or start from the trained weights with vaekit.load and a new training"
-        )
 
 
 def _means(terms: Mapping[str, Tensor], extra: Mapping[str, Any] | None = None) -> dict[str, Any]:

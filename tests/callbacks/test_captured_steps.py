@@ -1,0 +1,32 @@
+"""Steps that are made whole, by Lightning's Trainer; without a GPU nothing is recorded."""
+
+import pytest
+import torch
+from models.tiny import MODELS, counts, fit
+
+from vaekit.callbacks import CapturedSteps, ClippedSteps, FiniteLoss
+from vaekit.exceptions import ConfigError
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.objectives import ELBO
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["gaussian", "discrete_gumbel_soft", "discrete_moving_average", "mixed"])
+def test_training_is_the_same(name):
+    def train(callbacks):
+        torch.manual_seed(0)
+        model = MODELS[name](NegativeBinomial(), objective=ELBO(warmup=0.5))
+        used = fit(model, counts(), 7, callbacks=[FiniteLoss(), ClippedSteps(), *callbacks], gradient_clip_val=1.0)
+        assert model.captured is None
+        weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+        return weights, used.global_step, {key: value.item() for key, value in used.callback_metrics.items()}
+
+    (found, *rest), (wanted, *others) = train([CapturedSteps()]), train([])
+    assert found.equal(wanted)
+    assert rest == others
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_recorded_is_refused():
+    with pytest.raises(ConfigError, match=r"accumulate_grad_batches is 2; .*1 only"):
+        fit(MODELS["gaussian"](NegativeBinomial()), counts(), 4, callbacks=[CapturedSteps()], accumulate_grad_batches=2)
