@@ -45,7 +45,8 @@ class Trained(NamedTuple):
         Tensor
             The norm of the model's before.
         """
-        _clip(self.baselines, limit)
+        if self.baselines:
+            _clip(self.baselines, limit)
         return _clip([*self.weights, *self.others], limit)
 
 

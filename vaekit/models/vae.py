@@ -29,6 +29,7 @@ from vaekit.models.processes import (
     separate_noise,
 )
 from vaekit.models.random_state import set_random_state
+from vaekit.models.running_means import RunningMeans, mean_terms
 from vaekit.networks import Network
 from vaekit.objectives import ELBO, Divergence, Objective
 from vaekit.sampling import sample
@@ -104,8 +105,7 @@ class VAE(Component, pl.LightningModule):
         self.step_terms: dict[str, Tensor] = {}  # of the last training step, [batch]
         self._clipped: Trained | None = None  # found once a training: a search takes as long as a small layer
         self.gradient_norm: Tensor | None = None  # of the last training step, before clipping; None without it
-        self._sums: dict[str, Any] = {}
-        self._sum_rows = 0
+        self._means = RunningMeans()
         self._total_steps = float("inf")
         config = self.config  # the constructor's arguments as plain data: a checkpoint loads with weights_only=True
         self.save_hyperparameters({"_class_path": config["class_path"], **config["init_args"]})
@@ -188,8 +188,10 @@ class VAE(Component, pl.LightningModule):
             with torch.no_grad():  # a relaxed value makes no bound: the logged one draws discrete values
                 terms = self.bound(batch).terms
         tempered = {name: getattr(e, "temperature", None) for name, e in self.estimators.items()}
-        warm = {f"temperature_{name}": value.detach() for name, value in tempered.items() if value is not None}
-        self._accumulate(terms, batch_idx, objective=loss.detach(), kl_weight=kl_weight, **warm)
+        warm = {f"temperature_{name}": value for name, value in tempered.items() if value is not None}
+        if self._trainer is not None:
+            self._means.add(terms, {"objective": loss, "kl_weight": kl_weight, **warm})
+            self._log_training(batch_idx)
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -220,7 +222,7 @@ class VAE(Component, pl.LightningModule):
         processes, rank = (1, 0) if self._trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         with noise_of_batch(batch_idx * processes + rank, batch.x.device):  # batches are dealt out in turn
             terms = self.bound(batch).terms if len(batch.x) else self._no_terms(batch)
-        self._log(stage, _means(terms), len(batch.x))
+        self._log(stage, mean_terms(terms), len(batch.x))
 
     def _no_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of a batch without rows: a process that has none left logs with the others, and for nothing.
@@ -229,20 +231,12 @@ class VAE(Component, pl.LightningModule):
         """
         return {name: batch.x.new_zeros(0) for name in ("reconstruction", *(f"kl_{name}" for name in self.latents))}
 
-    def _accumulate(self, terms: Mapping[str, Tensor], batch_idx: int, **extra: Any) -> None:
-        """Add up what the training logs, and log it now and then: each call of ``log`` costs as much as a layer."""
-        values, rows = _means(terms, extra), len(next(iter(terms.values())))
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + rows * (
-                value.detach() if isinstance(value, Tensor) else value
-            )
-        self._sum_rows += rows
-        if self._trainer is None:
-            return
+    def _log_training(self, batch_idx: int) -> None:
+        """Log the means of the steps since the last time; now and then: a call of ``log`` costs as much as a layer."""
         ends = self.trainer.is_last_batch or self.global_step + 1 >= self.trainer.max_steps >= 0
         if ends or batch_idx % LOG_EVERY == 0:
-            self._log("train", {name: value / self._sum_rows for name, value in self._sums.items()}, self._sum_rows)
-            self._sums, self._sum_rows = {}, 0
+            rows = self._means.rows
+            self._log("train", self._means.take(), rows)
 
     def _log(self, stage: str, values: Mapping[str, Tensor], rows: int) -> None:
         self.log_dict(
@@ -307,7 +301,7 @@ class VAE(Component, pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Settle the number of steps that the warm-up refers to, and what each step would ask again."""
-        self._sums, self._sum_rows, self._clipped = {}, 0, None
+        self._means, self._clipped = RunningMeans(), None
         settle_accelerators()
         self._total_steps = self.trainer.estimated_stepping_batches
         self.objective.check_steps(self._total_steps)
@@ -355,12 +349,6 @@ class VAE(Component, pl.LightningModule):
         from vaekit.models.checkpoint import load  # it needs this class
 
         return load(checkpoint_path, expected=cls, map_location=map_location)
-
-
-def _means(terms: Mapping[str, Tensor], extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the bound and its terms, averaged over the batch, and what else is to be logged."""
-    means = {name: value.sum() / max(1, value.numel()) for name, value in terms.items()}  # a batch may have no rows
-    return {"elbo": -sum(means.values()), **means, **(extra or {})}
 
 
 def _drawing(estimator: Estimator) -> Estimator:
