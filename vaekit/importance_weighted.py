@@ -140,7 +140,10 @@ def prepare(drawn: Sample) -> Sample:
             raise EstimatorError(f"node {name!r}: LeaveOneOut compares trajectories: num_samples must be at least 2")
         if _held(name, drawn, parents) and not estimator.stick_the_landing:
             factor = _Factor()
-            draws[name] = draws[name]._replace(value=_LateScale.apply(draws[name].value, factor), noise=factor)
+            value, event = draws[name].value, draws[name].q.event_shape
+            # in full: where draws are shared over the batch, each of its entries has a factor of its own
+            value = value.expand(len(value), *drawn.batch, *event)
+            draws[name] = draws[name]._replace(value=_LateScale.apply(value, factor), noise=factor)
     return drawn._replace(draws=draws)
 
 

@@ -188,6 +188,17 @@ def average_outer(draw: Draw, value: Tensor) -> Tensor:
 def uniform_weight(value: Tensor, q: Distribution, dtype: torch.dtype | None = None) -> Tensor:
     """Return weights ``1 / rows``, ``[rows, 1, ..., 1]``, for values ``[rows, *batch, *event]``."""
     rows, rank = value.shape[0], value.dim() - len(q.event_shape)
+def average_batch(draw: Draw, value: Tensor) -> Tensor:
+    """Average ``[rows, *rows of earlier nodes, *batch]`` over the axes of the batch that all share this draw.
+
+    The draw has size 1 there. A control variate whose derivative is taken inside the step must be one for all these
+    entries: there is one derivative, and each entry of the estimate receives it.
+    """
+    first = 1 + len(draw.outer)
+    axes = [axis for axis in range(first, value.dim()) if value.shape[axis] > 1 and draw.value.shape[axis] == 1]
+    return value.mean(axes, keepdim=True) if axes else value
+
+
     dtype = dtype or (value.dtype if value.is_floating_point() else torch.get_default_dtype())
     return torch.full((rows, *[1] * (rank - 1)), 1.0 / rows, dtype=dtype, device=value.device)
 

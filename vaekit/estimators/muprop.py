@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, average_outer, uniform_weight
+from vaekit.estimators.base import Draw, Estimator, average_batch, average_outer, uniform_weight
 from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, sample
 from vaekit.exceptions import EstimatorError
@@ -80,7 +80,7 @@ class MuProp(Estimator):
         leaf, event = draw.noise, tuple(range(-len(draw.q.event_shape), 0))
         slope: Tensor | float = 0.0
         if cost.requires_grad:
-            at_mean = average_outer(draw, cost[-1:]).sum()
+            at_mean = average_batch(draw, average_outer(draw, cost[-1:])).sum()
             (slope,) = torch.autograd.grad(at_mean, leaf, retain_graph=True, materialize_grads=True)
         step = slope * (draw.value[:-1].detach() - leaf.detach())
         step = step.sum(event) if event else step
