@@ -109,7 +109,8 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
                     learning.append((critic, cost, weight))
                 cost = credit.lambda_return(node.name) - prediction.detach()
                 credit.foresee(node.name, prediction, estimator.lam)
-            cost = fit(weight, cost + (total - total.detach()))
+            shown = sample.row_weight(node.name, True) if estimator.uses_counterfactuals else weight
+            cost = fit(shown, cost + (total - total.detach()))
             total = total + estimator.correction(draw, cost)
             if estimator.keeps_state:
                 learning.append((estimator, cost.detach(), weight))

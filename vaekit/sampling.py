@@ -52,10 +52,14 @@ class Sample(NamedTuple):
         """The value drawn at each node, ``[*rows, *batch, *event]``."""
         return {name: draw.value for name, draw in self.draws.items()}
 
-    def row_weight(self, name: str) -> Tensor:
-        """Return the weight of a row at a node: the product over it and the nodes before it, detached."""
+    def row_weight(self, name: str, counterfactuals: bool = False) -> Tensor:
+        """Return the weight of a row at a node: the product over it and the nodes before it, detached.
+
+        With ``counterfactuals`` the node's own rows weigh 1 each: 0 are those alone that nodes before it rule out.
+        """
         draw = self.draws[name]
-        return functools.reduce(torch.mul, draw.outer, draw.weight.detach())
+        own = torch.ones_like(draw.weight) if counterfactuals else draw.weight.detach()
+        return functools.reduce(torch.mul, draw.outer, own)
 
     def share(self, names: Collection[str]) -> Tensor:
         """Return the share of each row in a mean over some nodes, which depend on others: it sums to 1; detached."""

@@ -76,6 +76,8 @@ class Estimator(Component, nn.Module, ABC):
         Whether its gradient is unbiased for every cost that it accepts.
     compares_rows
         Whether its gradient is a difference between rows: deeper nodes then share their noise between these.
+    uses_counterfactuals
+        Whether its gradient uses the costs of its rows of weight 0: one that is not finite then shows in the gradient.
     stick_the_landing
         Whether it takes the score out of a cost that holds log q at the value (see ``Pathwise``).
     """
@@ -85,6 +87,7 @@ class Estimator(Component, nn.Module, ABC):
     joint: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True
     compares_rows: ClassVar[bool] = False
+    uses_counterfactuals: ClassVar[bool] = False
     stick_the_landing: bool = False
 
     def __init__(self, num_samples: int = 1) -> None:
@@ -185,9 +188,6 @@ def average_outer(draw: Draw, value: Tensor) -> Tensor:
     return value
 
 
-def uniform_weight(value: Tensor, q: Distribution, dtype: torch.dtype | None = None) -> Tensor:
-    """Return weights ``1 / rows``, ``[rows, 1, ..., 1]``, for values ``[rows, *batch, *event]``."""
-    rows, rank = value.shape[0], value.dim() - len(q.event_shape)
 def average_batch(draw: Draw, value: Tensor) -> Tensor:
     """Average ``[rows, *rows of earlier nodes, *batch]`` over the axes of the batch that all share this draw.
 
@@ -199,6 +199,9 @@ def average_batch(draw: Draw, value: Tensor) -> Tensor:
     return value.mean(axes, keepdim=True) if axes else value
 
 
+def uniform_weight(value: Tensor, q: Distribution, dtype: torch.dtype | None = None) -> Tensor:
+    """Return weights ``1 / rows``, ``[rows, 1, ..., 1]``, for values ``[rows, *batch, *event]``."""
+    rows, rank = value.shape[0], value.dim() - len(q.event_shape)
     dtype = dtype or (value.dtype if value.is_floating_point() else torch.get_default_dtype())
     return torch.full((rows, *[1] * (rank - 1)), 1.0 / rows, dtype=dtype, device=value.device)
 

@@ -53,6 +53,7 @@ class ConditionalEstimator(Estimator):
 
     joint = False
     compares_rows = True
+    uses_counterfactuals = True
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:

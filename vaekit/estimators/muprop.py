@@ -41,6 +41,7 @@ class MuProp(Estimator):
     relies_on_path = True
     joint = False
     compares_rows = True
+    uses_counterfactuals = True
 
     def __init__(self, num_samples: int | None = None, baseline: Baseline | None = None) -> None:
         needed = 1 if baseline is None else baseline.min_samples
