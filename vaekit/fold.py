@@ -120,8 +120,9 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
     mean = credit.mean
     if sample.joint:  # all nodes share the axis of trajectories, whose weights are equal
         total, mean = total.mean(0), {name: value.mean(0) for name, value in mean.items()}
-    for learner, cost, weight in learning:  # now: an estimator may serve several nodes
-        learner.update(cost, weight)
+    if torch.is_grad_enabled():  # without gradients this is an evaluation, which must change nothing
+        for learner, cost, weight in learning:  # now: an estimator may serve several nodes
+            learner.update(cost, weight)
     means = {name: value.expand(sample.batch) for name, value in mean.items()}
     return Result(total.expand(sample.batch), means, sample.draws)
 
