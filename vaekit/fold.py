@@ -163,20 +163,37 @@ def _broadcast(weight: Tensor, value: Tensor) -> Tensor:
 def require_paths(sample: Sample, terms: Mapping[str, Term]) -> None:
     """Raise if a node relies on a gradient path that is not there: silence would be a wrong gradient.
 
-    Each cost term that names the node must have one; where none does, some child must.
+    Each cost term that names the node must have one, save those that may as well not depend on it; and some term, or
+    some child, must. Without gradients, and while torch compiles, nothing is looked for.
+
+    Parameters
+    ----------
+    sample
+        The drawn graph.
+    terms
+        The cost, in terms that are summed.
+    remedy
+        What would work, for the message; None: the estimators that fit the node.
+
+    Raises
+    ------
+    SilentNodeError
+        It names the node.
     """
     draws = sample.draws
     for node in sample.nodes:
         name, draw, estimator = node.name, draws[node.name], sample.estimators[node.name]
         if not (estimator.relies_on_path and draw.value.requires_grad):
             continue
-        direct = [term.value for term in terms.values() if name in term.names]
+        direct = [term for term in terms.values() if name in term.names]
         children = [draws[child.name] for child in sample.nodes if name in child.parents]
         inherited = [t for child in children for t in (child.value, child.log_prob, child.weight) if t is not None]
-        if direct:
-            connected = all(has_gradient_path(value, draw.value) for value in direct)
+        required = [term.value for term in direct if name not in term.optional]
+        if required:
+            connected = all(has_gradient_path(value, draw.value) for value in required)
         else:  # a node that nothing depends on has no gradient, rightly
-            connected = not inherited or any(has_gradient_path(value, draw.value) for value in inherited)
+            possible = [term.value for term in direct] + inherited
+            connected = not possible or any(has_gradient_path(value, draw.value) for value in possible)
         if not connected:
             raise SilentNodeError(
                 name,
