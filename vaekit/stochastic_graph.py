@@ -40,7 +40,9 @@ def expectation(
         nodes that it names and their ancestors. It may return a NumPy array where no node relies on a path.
     q
         A distribution with batch shape ``[*batch]``; or a dictionary of them, in which a function stands for a
-        conditional distribution, the nodes that its parameters name being its parents.
+        conditional distribution, the nodes that its parameters name being its parents. All nodes have the same
+        number of batch dimensions: a node that is drawn once for a whole batch has size 1 there, ``[1]`` beside
+        ``[B]``. Were its batch shape ``[]``, the batch of its children would be taken for its rows.
     estimator
         An estimator, ``"auto"``, or a dictionary of them by node. ``"auto"`` sums exactly over small supports,
         else goes pathwise where the distribution and the cost allow it, else takes the score function with
