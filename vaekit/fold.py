@@ -88,7 +88,7 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
         If a term has a wrong shape, or no gradient path to a node that relies on one.
     """
     terms = align(sample, terms)
-    if check_paths and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if check_paths:
         require_paths(sample, terms)
     total = functools.reduce(torch.add, (term.value for term in terms.values()))
     credit = Credit(sample.nodes, {t: term.value for t, term in terms.items()}, {t: x.names for t, x in terms.items()})
@@ -160,7 +160,7 @@ def _broadcast(weight: Tensor, value: Tensor) -> Tensor:
     return torch.broadcast_tensors(value, weight)[0]
 
 
-def require_paths(sample: Sample, terms: Mapping[str, Term]) -> None:
+def require_paths(sample: Sample, terms: Mapping[str, Term], remedy: str | None = None) -> None:
     """Raise if a node relies on a gradient path that is not there: silence would be a wrong gradient.
 
     Each cost term that names the node must have one, save those that may as well not depend on it; and some term, or
@@ -180,6 +180,8 @@ def require_paths(sample: Sample, terms: Mapping[str, Term]) -> None:
     SilentNodeError
         It names the node.
     """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return
     draws = sample.draws
     for node in sample.nodes:
         name, draw, estimator = node.name, draws[node.name], sample.estimators[node.name]
@@ -199,5 +201,5 @@ def require_paths(sample: Sample, terms: Mapping[str, Term]) -> None:
                 name,
                 f"node {name!r}: {type(estimator).__name__} differentiates the cost through the node's value, but the "
                 "cost has no gradient path to it (or only an identically zero one, such as sign, floor or argmax); "
-                + fitting(draw.q, without_path=True),
+                + (remedy or fitting(draw.q, without_path=True)),
             )

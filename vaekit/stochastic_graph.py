@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from vaekit.estimators.automatic import log_choice
 from vaekit.estimators.base import Draw, Estimator, describe
 from vaekit.fold import Result, SilentNodeError, Term, fold
 from vaekit.sampling import Sample, sample
-from vaekit.signatures import Named, assign, parse
+from vaekit.signatures import Named, Node, assign, parse
+
+_T = TypeVar("_T")
 
 __all__ = ["Draw", "Named", "Result", "evaluate", "expectation"]
 
@@ -96,15 +98,32 @@ def evaluate(
     """
     nodes, functions = parse(cost, q)
     chosen = assign(estimator, [node.name for node in nodes])
+
+    def folded(drawn: Sample) -> Result:
+        terms = {name: evaluate_term(function, drawn) for name, function in functions.items()}
+        return fold(drawn, terms, check_paths=check_paths)
+
+    return attempt(nodes, chosen, folded, num_samples=num_samples, context=context)
+
+
+def attempt(
+    nodes: list[Node],
+    chosen: Mapping[str, Estimator | str],
+    work: Callable[[Sample], _T],
+    *,
+    num_samples: int | None = None,
+    context: Tensor | None = None,
+) -> _T:
+    """Draw the nodes, and return what ``work`` makes of them.
+
+    Where it misses a gradient path to a node whose estimator ``"auto"`` chose, another is chosen, and all are drawn
+    again; what was chosen in the end is logged.
+    """
     undifferentiable: set[str] = set()
     while True:
         drawn = sample(nodes, chosen, num_samples=num_samples, context=context, undifferentiable=undifferentiable)
-        terms = {
-            name: Term(_value(function, drawn), function.names, function.optional)
-            for name, function in functions.items()
-        }
         try:
-            result = fold(drawn, terms, check_paths=check_paths)
+            result = work(drawn)
         except SilentNodeError as silent:
             if chosen[silent.node] != "auto":
                 raise
@@ -117,11 +136,13 @@ def evaluate(
         return result
 
 
-def _value(function: Named, drawn: Sample) -> Tensor:
+def evaluate_term(function: Named, drawn: Sample) -> Term:
     """Evaluate a cost term; what is no floating-point tensor (NumPy, a comparison) becomes one."""
     values = drawn.values
     value: Any = function.function(**{node: values[node] for node in function.names})
     like = drawn.draws[drawn.nodes[0].name].weight
     if not isinstance(value, Tensor):
-        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    return value if value.is_floating_point() else value.to(like.dtype)
+        value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    elif not value.is_floating_point():
+        value = value.to(like.dtype)
+    return Term(value, function.names, function.optional)
