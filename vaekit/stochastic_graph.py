@@ -47,8 +47,8 @@ def expectation(
         ``[B]``. Were its batch shape ``[]``, the batch of its children would be taken for its rows.
     estimator
         An estimator, ``"auto"``, or a dictionary of them by node. ``"auto"`` sums exactly over small supports,
-        else goes pathwise where the distribution and the cost allow it, else takes the score function with
-        leave-one-out; it logs its choice.
+        else goes pathwise where the distribution and the cost allow it, else takes ``DisARM`` for binary variables
+        (not in joint trajectories) and the score function with leave-one-out for others; it logs its choice.
     num_samples
         None: each node has its own axis of ``estimator.num_samples`` rows. K: K joint trajectories on one axis,
         a single draw a node, so that a chain of nodes costs K evaluations.

@@ -119,8 +119,17 @@ class Bernoulli(Latent):
     dim
         Number of bits.
     estimator
-        Gradient estimator; ``"auto"`` sums exactly up to 6 bits, else takes the score function with
-        leave-one-out.
+        Gradient estimator; ``"auto"`` sums exactly up to 6 bits, else takes ``DisARM()``, or in joint trajectories the
+        score function with leave-one-out.
+
+    Raises
+    ------
+    ConfigError
+        If ``dim`` is below 1, or ``estimator`` is none.
+
+    Notes
+    -----
+    Mnih and Gregor (2014), Neural Variational Inference and Learning in Belief Networks.
     """
 
     discrete = True
