@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,22 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
 
 from vaekit import expectation
-from vaekit.estimators import Draw, Enumerate, LeaveOneOut, MovingAverage, Pathwise, ScoreFunction, SelfCritic
+from vaekit.estimators import (
+    Critic,
+    Draw,
+    Enumerate,
+    Estimator,
+    Learned,
+    LeaveOneOut,
+    MeasureValued,
+    MovingAverage,
+    MuProp,
+    Pathwise,
+    Rebar,
+    Relax,
+    ScoreFunction,
+    SelfCritic,
+)
 from vaekit.exceptions import EstimatorError
 from vaekit.stochastic_graph import evaluate
 
@@ -19,6 +35,18 @@ SCORE = {
     "leave_one_out": lambda: ScoreFunction(num_samples=3, baseline=LeaveOneOut()),
     "self_critic": lambda: ScoreFunction(baseline=SelfCritic()),
 }
+
+
+class Sum(torch.nn.Module):
+    """A control variate: the bounded sum of its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return ``[...]`` from ``[..., size]``."""
+        return self.weight * torch.tanh(inputs).sum(-1)
 
 
 @pytest.fixture(autouse=True)
@@ -190,3 +218,118 @@ class TestShapeOfTheCost:
         q = {"z": Normal(torch.zeros((), requires_grad=True), 1.0)}
         with pytest.raises(EstimatorError, match="1000 draws"):
             expectation(lambda z: z.square().sum(), q, Pathwise(num_samples=1000))
+
+
+class TestCostsThatAreNotFinite:
+    """An estimator that uses the cost of a row of weight 0 must show that it is not finite, not take it for 0."""
+
+    @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+    @pytest.mark.parametrize("estimator", [Rebar, MuProp, lambda: Relax(Sum())], ids=["rebar", "muprop", "relax"])
+    def test_at_a_value_between_the_discrete_ones(self, estimator: Callable[[], Estimator], bad: float) -> None:
+        logits = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+
+        def cost(z: Tensor) -> Tensor:
+            return torch.where((z == 0) | (z == 1), z, bad * (1 + z))
+
+        total = expectation(cost, Bernoulli(logits=logits), estimator())
+        assert not torch.autograd.grad(total.sum(), logits)[0].isfinite().any()
+
+    @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+    def test_at_a_perturbed_value(self, bad: float) -> None:
+        logits = torch.tensor([0.3], dtype=torch.float64).expand(50, 1).clone().requires_grad_()
+        q = Bernoulli(logits=logits[:, 0])
+        total = expectation(lambda z: torch.where(z == 1, bad, z), q, MeasureValued())
+        assert not torch.autograd.grad(total.sum(), logits)[0].isfinite().any()
+
+    @pytest.mark.parametrize("logit", [-200.0, -torch.inf])
+    @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+    def test_at_a_perturbed_value_that_cannot_be(self, logit: float, bad: float) -> None:
+        logits = torch.tensor([0.0, 0.5, logit]).expand(50, 3).clone().requires_grad_()
+        found = []
+        for estimator in (MeasureValued(), Enumerate()):
+            q = OneHotCategorical(logits=logits, validate_args=False)
+            total = expectation(lambda z: torch.where(z[..., 2] > 0, bad, z[..., 0]), q, estimator)
+            found.append(torch.autograd.grad(total.sum(), logits, retain_graph=True)[0])
+        torch.testing.assert_close(*found)  # of one variable the local expectation is exact
+
+    @pytest.mark.parametrize(
+        "estimator",
+        [Rebar, MuProp, MeasureValued, lambda: Relax(Sum())],
+        ids=["rebar", "muprop", "measure_valued", "relax"],
+    )
+    def test_in_a_row_that_an_earlier_node_rules_out(self, estimator: Callable[[], Estimator]) -> None:
+        """The earlier node's impossible state is no counterfactual of this one."""
+        logits = torch.tensor([[0.0, 0.5, -200.0]], dtype=torch.float32)
+        leaf = torch.zeros(1, requires_grad=True)
+        q = {"y": OneHotCategorical(logits=logits), "z": lambda y: Bernoulli(logits=leaf + y[..., 0])}
+        cost = lambda y, z: torch.where(y[..., 2] > 0, torch.inf, z.square() + z * y[..., 0])  # noqa: E731
+        total = expectation(cost, q, {"y": Enumerate(), "z": estimator()})
+        assert total.isfinite().all()
+        assert torch.autograd.grad(total.sum(), leaf)[0].isfinite().all()
+
+    def test_self_critic_goes_without_its_baseline(self) -> None:
+        logits = torch.tensor([0.3], dtype=torch.float64).expand(50, 1).clone().requires_grad_()
+        q = Bernoulli(logits=logits[:, 0])
+        total = expectation(lambda z: torch.where(z == 1, torch.inf, z + 2), q, ScoreFunction(baseline=SelfCritic()))
+        gradient = torch.autograd.grad(total.sum(), logits)[0][:, 0]
+        zeros = total.detach().isfinite()  # the draws of 0
+        torch.testing.assert_close(gradient[zeros], -2 * torch.sigmoid(logits.detach()[zeros, 0]))
+
+
+class TestWithoutGradients:
+    """An evaluation changes nothing that training learns."""
+
+    @staticmethod
+    def make(name: str) -> Estimator:
+        linear = torch.nn.Linear(2, 1, dtype=torch.float64)
+        return {
+            "moving": lambda: ScoreFunction(baseline=MovingAverage()),
+            "learned": lambda: ScoreFunction(baseline=Learned(linear)),
+            "critic": lambda: ScoreFunction(critic=Critic(linear)),
+            "muprop": lambda: MuProp(baseline=MovingAverage()),
+        }[name]()
+
+    @pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+    @pytest.mark.parametrize("name", ["moving", "learned", "critic", "muprop"])
+    def test_averages_move_in_training_alone(self, name: str, without: Callable[[], Any]) -> None:
+        estimator, q = self.make(name), Bernoulli(logits=torch.zeros(5, dtype=torch.float64, requires_grad=True))
+        context = torch.ones(5, 2, dtype=torch.float64)
+        before = {key: value.clone() for key, value in estimator.state_dict().items()}
+        with without():
+            expectation(lambda z: 7 + z, q, estimator, context=context)
+        torch.testing.assert_close(dict(estimator.state_dict()), before, rtol=0, atol=0)
+        expectation(lambda z: 7 + z.square(), q, estimator, context=context)
+        moved = [key for key, value in estimator.state_dict().items() if not torch.equal(value, before[key])]
+        assert any("seen" in key for key in moved)
+
+
+class TestPaths:
+    """Which terms must have a gradient path to a node that relies on one."""
+
+    Y = Bernoulli(logits=torch.zeros(3))
+
+    @staticmethod
+    def z() -> Normal:
+        return Normal(torch.full((3,), 0.5, requires_grad=True), 1.0)
+
+    def test_term_that_takes_all_values_need_not_use_each(self) -> None:
+        location = torch.full((100_000,), 0.5, dtype=torch.float64, requires_grad=True)
+        q = {"y": Bernoulli(logits=torch.zeros_like(location)), "z": Normal(location, 1.0)}
+        terms = {"a": lambda **v: 2 * v["y"], "b": lambda z: z**2}
+        gradient = torch.autograd.grad(expectation(terms, q, {"y": Enumerate(), "z": Pathwise()}).sum(), location)[0]
+        assert (gradient.mean() - 1).abs() < 4 * gradient.std() / len(gradient) ** 0.5
+
+    def test_term_that_names_the_node_must(self) -> None:
+        terms = {"a": lambda y, z: 2 * y * z.sign(), "b": lambda **v: v["z"] ** 2}
+        with pytest.raises(EstimatorError, match=r"node 'z'.*no gradient path"):
+            expectation(terms, {"y": self.Y, "z": self.z()}, {"y": Enumerate(), "z": Pathwise()})
+
+    def test_some_term_must(self) -> None:
+        terms = {"a": lambda **v: 2 * v["y"] * v["z"].round(), "b": lambda y: y}
+        with pytest.raises(EstimatorError, match=r"node 'z'.*no gradient path"):
+            expectation(terms, {"y": self.Y, "z": self.z()}, {"y": Enumerate(), "z": Pathwise()})
+
+    def test_child_of_the_node_may_have_it_instead(self) -> None:
+        q = {"z": self.z(), "w": lambda z: Bernoulli(logits=z)}
+        total = expectation({"a": lambda **v: v["w"]}, q, {"z": Pathwise(), "w": Enumerate()})
+        assert total.requires_grad

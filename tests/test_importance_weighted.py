@@ -14,7 +14,7 @@ import pytest
 import torch
 from estimators.zscore import THRESHOLD
 from torch import Tensor
-from torch.distributions import Bernoulli, Normal, OneHotCategorical
+from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
 
 from vaekit import importance_weighted_bound
 from vaekit.estimators import Enumerate, GumbelSoftmax, LeaveOneOut, MovingAverage, Pathwise, ScoreFunction
@@ -160,6 +160,89 @@ def test_bound_rises_with_the_number_of_trajectories_towards_log_p() -> None:
     ]
     assert means == sorted(means)
     assert means[-1] == pytest.approx(evidence, abs=0.02)
+
+
+X, SHARES = torch.tensor([-0.8, 0.3, 1.5]).double(), torch.tensor([1.0, 0.3, 0.6]).double()
+
+
+def joint_of_three(p: Tensor, z: Tensor) -> Tensor:
+    """Return log p(x, z) of three observations."""
+    return Normal(0.0, 1.0).log_prob(z) + Normal(z, 0.7).log_prob(X + p)
+
+
+def exact_of_three(start: Tensor) -> Tensor:
+    """Return value and gradient of the three bounds with weights: all pairs of quadrature points."""
+    x, w = np.polynomial.hermite_e.hermegauss(60)
+    x, w = torch.from_numpy(x)[:, None], torch.from_numpy(w / w.sum())
+    p = start.clone().requires_grad_()
+    q = Normal(p[0], p[1].exp())
+    z = q.loc + q.scale * x
+    log_weight = joint_of_three(p[2], z) - q.log_prob(z)
+    pairs = torch.logaddexp(log_weight[:, None], log_weight[None]) - math.log(2)
+    bound = (w[:, None, None] * w[None, :, None] * pairs).sum((0, 1)) @ SHARES
+    return torch.cat([bound.detach()[None], torch.autograd.grad(bound, p)[0]])
+
+
+@pytest.mark.parametrize(
+    "estimator", [Pathwise(), ScoreFunction(), ScoreFunction(baseline=LeaveOneOut())], ids=["dreg", "score", "vimco"]
+)
+def test_node_that_a_batch_shares(estimator) -> None:
+    """A node of batch ``[..., 1]`` beside one of ``[..., 3]``: each entry has weights of its own."""
+    start = torch.tensor([0.4, -0.2, 0.1]).double()
+    p = start.expand(BATCH, 3).clone().requires_grad_()
+    q = {"z": Normal(p[:, :1], p[:, 1:2].exp()), "w": Normal(torch.zeros(BATCH, 3).double(), 1.0)}
+    bound = importance_weighted_bound(
+        lambda z, w: joint_of_three(p[:, 2:], z) + Normal(0.0, 1.0).log_prob(w),
+        q,
+        {"z": estimator, "w": Pathwise()},
+        num_samples=2,
+    )
+    total = bound @ SHARES
+    found = torch.cat([total.detach()[:, None], torch.autograd.grad(total.sum(), p)[0]], 1)
+    assert (((found.mean(0) - exact_of_three(start)) / (found.std(0) / BATCH**0.5)).abs() < THRESHOLD).all()
+
+
+FLAT = {"round": torch.round, "detach": torch.Tensor.detach, "sign": torch.sign}
+
+
+@pytest.mark.parametrize("flat", FLAT.values(), ids=FLAT)
+def test_density_without_a_gradient_path_is_refused(flat) -> None:
+    posterior = Normal(torch.zeros(4, requires_grad=True), 1.0)
+    with pytest.raises(EstimatorError, match=r"Pathwise.*no gradient path.*these work: ScoreFunction.*VIMCO"):
+        importance_weighted_bound(lambda z: Normal(0.0, 1.0).log_prob(flat(z)), posterior, Pathwise(), num_samples=3)
+
+
+def test_auto_takes_the_score_function_where_there_is_no_path() -> None:
+    """E[L_2] for log p(x, z) = -round(z)^2 / 2, by sums over a fine grid and finite differences."""
+
+    def value(loc: float) -> float:
+        grid = torch.linspace(-9, 9, 3601).double() + 1e-3
+        q = Normal(torch.tensor(loc).double(), 1.0)
+        log_weight = -0.5 * grid.round().square() - q.log_prob(grid)
+        mass = q.log_prob(grid).softmax(0)
+        pairs = torch.logaddexp(log_weight[:, None], log_weight[None]) - math.log(2)
+        return float(mass @ pairs @ mass)
+
+    wanted = (value(0.45) - value(0.35)) / 0.1
+    loc = torch.full((BATCH,), 0.4, dtype=torch.float64, requires_grad=True)
+    bound = importance_weighted_bound(lambda z: -0.5 * z.round().square(), Normal(loc, 1.0), num_samples=2)
+    found = torch.autograd.grad(bound.sum(), loc)[0]
+    error = found.std() / BATCH**0.5
+    assert abs(bound.mean().item() - value(0.4)) < 4 * bound.std().item() / BATCH**0.5 + 1e-3
+    assert abs(found.mean() - wanted) < 4 * error + 1e-3
+
+
+def test_density_of_a_wrong_shape_is_refused() -> None:
+    posterior = Independent(Normal(torch.zeros(4, 4), 1.0), 1)
+    with pytest.raises(EstimatorError, match=r"'log_joint' has shape \[3, 4, 4\], expected \[3, 4\]"):
+        importance_weighted_bound(lambda z: Normal(0.0, 1.0).log_prob(z), posterior, num_samples=3)
+
+
+def test_terms_are_refused() -> None:
+    with pytest.raises(EstimatorError, match=r"log_joint is a dictionary of \['prior', 'likelihood'\].*their sum"):
+        importance_weighted_bound(
+            {"prior": lambda z: -z, "likelihood": lambda z: z}, {"z": Normal(torch.zeros(4), 1.0)}, num_samples=3
+        )
 
 
 @pytest.mark.parametrize(

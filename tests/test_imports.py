@@ -30,7 +30,7 @@ ALLOWED = {
     "fold": DRAWN | {"sampling", "credit", "gradient_path"},
     "stochastic_graph": DRAWN | {"sampling", "fold"},
     "returns": BASE,
-    "importance_weighted": DRAWN | {"sampling"},
+    "importance_weighted": DRAWN | {"sampling", "fold", "stochastic_graph"},
     "distributions": BASE,
     "networks": BASE,
     "latents": GRAPH,

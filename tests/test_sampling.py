@@ -130,6 +130,19 @@ class TestBatch:
         with pytest.raises(EstimatorError, match=r"node 'b'.*batch shape"):
             expectation(lambda a, b: a + b, q)
 
+    @pytest.mark.parametrize("num_samples", [None, 2])
+    def test_node_without_a_batch_whose_child_has_one(self, num_samples: int | None) -> None:
+        """Broadcasting takes the child's batch for rows of its parent: refused where their number tells."""
+        q = {"a": Normal(torch.zeros(()), 1.0), "b": lambda a: Normal(a.mean() + torch.zeros(5), 1.0)}
+        with pytest.raises(EstimatorError, match=r"node 'b'.*batch shape \[5\].*share.*batch has size 1"):
+            expectation(lambda a, b: a + b, q, num_samples=num_samples)
+
+    def test_node_shared_by_a_batch_has_size_1_there(self) -> None:
+        q = {"a": Normal(torch.zeros(1), 1.0), "b": lambda a: Normal(a + torch.zeros(5), 1.0)}
+        draws = evaluate(lambda a, b: a + b, q, Pathwise(num_samples=2)).draws
+        assert draws["a"].value.shape == (2, 1)
+        assert draws["b"].value.shape == (2, 2, 5)
+
     def test_context_reaches_the_draws(self) -> None:
         context = torch.randn(3, 2)
         q = {"y": Bernoulli(logits=torch.zeros(3)), "z": lambda y: Normal(y, 1.0)}

@@ -88,7 +88,7 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
         If a term has a wrong shape, or no gradient path to a node that relies on one.
     """
     terms = align(sample, terms)
-    if check_paths and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if check_paths:
         require_paths(sample, terms)
     total = functools.reduce(torch.add, (term.value for term in terms.values()))
     credit = Credit(sample.nodes, {t: term.value for t, term in terms.items()}, {t: x.names for t, x in terms.items()})
@@ -109,7 +109,8 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
                     learning.append((critic, cost, weight))
                 cost = credit.lambda_return(node.name) - prediction.detach()
                 credit.foresee(node.name, prediction, estimator.lam)
-            cost = fit(weight, cost + (total - total.detach()))
+            shown = sample.row_weight(node.name, True) if estimator.uses_counterfactuals else weight
+            cost = fit(shown, cost + (total - total.detach()))
             total = total + estimator.correction(draw, cost)
             if estimator.keeps_state:
                 learning.append((estimator, cost.detach(), weight))
@@ -119,8 +120,9 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
     mean = credit.mean
     if sample.joint:  # all nodes share the axis of trajectories, whose weights are equal
         total, mean = total.mean(0), {name: value.mean(0) for name, value in mean.items()}
-    for learner, cost, weight in learning:  # now: an estimator may serve several nodes
-        learner.update(cost, weight)
+    if torch.is_grad_enabled():  # without gradients this is an evaluation, which must change nothing
+        for learner, cost, weight in learning:  # now: an estimator may serve several nodes
+            learner.update(cost, weight)
     means = {name: value.expand(sample.batch) for name, value in mean.items()}
     return Result(total.expand(sample.batch), means, sample.draws)
 
@@ -158,27 +160,46 @@ def _broadcast(weight: Tensor, value: Tensor) -> Tensor:
     return torch.broadcast_tensors(value, weight)[0]
 
 
-def require_paths(sample: Sample, terms: Mapping[str, Term]) -> None:
+def require_paths(sample: Sample, terms: Mapping[str, Term], remedy: str | None = None) -> None:
     """Raise if a node relies on a gradient path that is not there: silence would be a wrong gradient.
 
-    Each cost term that names the node must have one; where none does, some child must.
+    Each cost term that names the node must have one, save those that may as well not depend on it; and some term, or
+    some child, must. Without gradients, and while torch compiles, nothing is looked for.
+
+    Parameters
+    ----------
+    sample
+        The drawn graph.
+    terms
+        The cost, in terms that are summed.
+    remedy
+        What would work, for the message; None: the estimators that fit the node.
+
+    Raises
+    ------
+    SilentNodeError
+        It names the node.
     """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return
     draws = sample.draws
     for node in sample.nodes:
         name, draw, estimator = node.name, draws[node.name], sample.estimators[node.name]
         if not (estimator.relies_on_path and draw.value.requires_grad):
             continue
-        direct = [term.value for term in terms.values() if name in term.names]
+        direct = [term for term in terms.values() if name in term.names]
         children = [draws[child.name] for child in sample.nodes if name in child.parents]
         inherited = [t for child in children for t in (child.value, child.log_prob, child.weight) if t is not None]
-        if direct:
-            connected = all(has_gradient_path(value, draw.value) for value in direct)
+        required = [term.value for term in direct if name not in term.optional]
+        if required:
+            connected = all(has_gradient_path(value, draw.value) for value in required)
         else:  # a node that nothing depends on has no gradient, rightly
-            connected = not inherited or any(has_gradient_path(value, draw.value) for value in inherited)
+            possible = [term.value for term in direct] + inherited
+            connected = not possible or any(has_gradient_path(value, draw.value) for value in possible)
         if not connected:
             raise SilentNodeError(
                 name,
                 f"node {name!r}: {type(estimator).__name__} differentiates the cost through the node's value, but the "
                 "cost has no gradient path to it (or only an identically zero one, such as sign, floor or argmax); "
-                + fitting(draw.q, without_path=True),
+                + (remedy or fitting(draw.q, without_path=True)),
             )

@@ -30,8 +30,10 @@ from vaekit.estimators.baselines import LeaveOneOut
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
-from vaekit.sampling import Sample, sample
+from vaekit.fold import Term, align, require_paths
+from vaekit.sampling import Sample
 from vaekit.signatures import Named, assign, parse
+from vaekit.stochastic_graph import attempt, evaluate_term
 
 
 class _Factor:
@@ -82,7 +84,8 @@ def importance_weighted_bound(
     Raises
     ------
     EstimatorError
-        If an estimator cannot serve the bound.
+        If an estimator cannot serve the bound, ``log_joint`` is a dictionary, has a wrong shape, or no gradient path to
+        a node that relies on one (``"auto"`` then takes the score function).
 
     Notes
     -----
@@ -100,11 +103,43 @@ def importance_weighted_bound(
     >>> torch.allclose(bound, Normal(0.0, (2 + 4 / 3) ** 0.5).log_prob(torch.tensor(1.0)))  # exact: q is the posterior
     True
     """
+    if isinstance(log_joint, Mapping):
+        raise EstimatorError(
+            f"importance_weighted_bound: log_joint is a dictionary of {list(log_joint)}, but the bound is the "
+            "logarithm of a mean and has no terms of its own: give one function that returns their sum"
+        )
     nodes, functions = parse(log_joint, q)
-    chosen = assign(estimator, [node.name for node in nodes])
-    drawn = prepare(sample(nodes, chosen, num_samples=num_samples))
     (function,) = functions.values()
-    return combine(drawn, function.function(**{name: drawn.values[name] for name in function.names}))
+
+    def bound(drawn: Sample) -> Tensor:
+        drawn = prepare(drawn)
+        terms = checked(drawn, {"log_joint": evaluate_term(function, drawn)})
+        return combine(drawn, terms["log_joint"].value)
+
+    return attempt(nodes, assign(estimator, [node.name for node in nodes]), bound, num_samples=num_samples)
+
+
+def checked(drawn: Sample, terms: Mapping[str, Term], check_paths: bool = True) -> dict[str, Term]:
+    """Return the terms of log p(x, z) as ``[K or 1, *batch]``.
+
+    Parameters
+    ----------
+    drawn
+        From :func:`prepare`; the terms were worked out at its values.
+    terms
+        Of log p(x, z).
+    check_paths
+        Whether to look for the gradient paths that estimators rely on.
+
+    Raises
+    ------
+    EstimatorError
+        If a term has a wrong shape, or no gradient path to a node that relies on one.
+    """
+    aligned = align(drawn, terms)
+    if check_paths:
+        require_paths(drawn, aligned, "these work: ScoreFunction(baseline=LeaveOneOut()) (VIMCO), ScoreFunction()")
+    return aligned
 
 
 def check(name: str, estimator: Estimator) -> None:
@@ -140,7 +175,10 @@ def prepare(drawn: Sample) -> Sample:
             raise EstimatorError(f"node {name!r}: LeaveOneOut compares trajectories: num_samples must be at least 2")
         if _held(name, drawn, parents) and not estimator.stick_the_landing:
             factor = _Factor()
-            draws[name] = draws[name]._replace(value=_LateScale.apply(draws[name].value, factor), noise=factor)
+            value, event = draws[name].value, draws[name].q.event_shape
+            # in full: where draws are shared over the batch, each of its entries has a factor of its own
+            value = value.expand(len(value), *drawn.batch, *event)
+            draws[name] = draws[name]._replace(value=_LateScale.apply(value, factor), noise=factor)
     return drawn._replace(draws=draws)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -275,14 +276,16 @@ class IWAE(Objective):
         check_paths: bool,
     ) -> Result:
         """Return minus the importance-weighted bound; the terms are those of the ELBO on the same draws."""
-        log_joint = -reconstruction.value
+        log_joint = {"reconstruction": reconstruction._replace(value=-reconstruction.value)}
         terms = {"reconstruction": reconstruction.value.detach().mean(0)}
-        for name, (prior, _) in divergences.items():
+        for name, (prior, parents) in divergences.items():
             draw = drawn.draws[name]
-            log_joint = log_joint + kl_weight * prior.log_prob(draw.value)
+            log_joint[f"prior of {name}"] = Term(kl_weight * prior.log_prob(draw.value), (*parents, name))
             with torch.no_grad():
                 terms[f"kl_{name}"] = divergence_of(draw.q, prior, draw.value).mean(0)
-        total = -importance_weighted.combine(drawn, log_joint, kl_weight)
+        parts = importance_weighted.checked(drawn, log_joint, check_paths).values()
+        summed = functools.reduce(torch.add, (part.value for part in parts))
+        total = -importance_weighted.combine(drawn, summed, kl_weight)
         return Result(total, terms, drawn.draws)
 
 

@@ -52,10 +52,14 @@ class Sample(NamedTuple):
         """The value drawn at each node, ``[*rows, *batch, *event]``."""
         return {name: draw.value for name, draw in self.draws.items()}
 
-    def row_weight(self, name: str) -> Tensor:
-        """Return the weight of a row at a node: the product over it and the nodes before it, detached."""
+    def row_weight(self, name: str, counterfactuals: bool = False) -> Tensor:
+        """Return the weight of a row at a node: the product over it and the nodes before it, detached.
+
+        With ``counterfactuals`` the node's own rows weigh 1 each: 0 are those alone that nodes before it rule out.
+        """
         draw = self.draws[name]
-        return functools.reduce(torch.mul, draw.outer, draw.weight.detach())
+        own = torch.ones_like(draw.weight) if counterfactuals else draw.weight.detach()
+        return functools.reduce(torch.mul, draw.outer, own)
 
     def share(self, names: Collection[str]) -> Tensor:
         """Return the share of each row in a mean over some nodes, which depend on others: it sums to 1; detached."""
@@ -132,6 +136,7 @@ def sample(
                 f"{list(batch)}: all nodes share one number of batch dimensions (after the axes of rows)"
             )
         inner = own[len(own) - len(batch) :]
+        _check_rows(node, q, own[: len(own) - len(batch)], draws, num_samples)
         batch = batch if inner == batch else torch.broadcast_shapes(batch, inner)
         later = [resolved[n.name] for n in nodes[depth + 1 :]]
         budgeted = rows * math.prod([e.num_samples for e in later if isinstance(e, Estimator)])
@@ -164,6 +169,19 @@ def _distribution(node: Node, draws: Mapping[str, Draw]) -> Distribution:
     if not isinstance(q, Distribution):
         raise EstimatorError(f"q[{node.name!r}] returned a {type(q).__name__}, not a distribution")
     return q
+
+
+def _check_rows(node: Node, q: Distribution, leading: torch.Size, draws: Mapping[str, Draw], joint: int | None) -> None:
+    """Raise an error if the axes in front of a node's batch are not those of the rows of the nodes before it."""
+    rows = [joint] if joint is not None else [len(draw.weight) for draw in reversed(list(draws.values()))]
+    rows = rows[len(rows) - len(leading) :]
+    if any(size not in (1, count) for size, count in zip(leading, rows, strict=True)):
+        rank = len(q.batch_shape) - len(leading)
+        raise EstimatorError(
+            f"node {node.name!r} ({describe(q)}) has batch shape {list(q.batch_shape)}, but the nodes before it have "
+            f"{rank} batch dimensions and {rows} rows on the axes in front: where nodes share their draws over a "
+            "batch, their own batch has size 1 there, such as logits[None] for logits without a batch"
+        )
 
 
 def _resolve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from vaekit.estimators.automatic import log_choice
 from vaekit.estimators.base import Draw, Estimator, describe
 from vaekit.fold import Result, SilentNodeError, Term, fold
 from vaekit.sampling import Sample, sample
-from vaekit.signatures import Named, assign, parse
+from vaekit.signatures import Named, Node, assign, parse
+
+_T = TypeVar("_T")
 
 __all__ = ["Draw", "Named", "Result", "evaluate", "expectation"]
 
@@ -40,11 +42,13 @@ def expectation(
         nodes that it names and their ancestors. It may return a NumPy array where no node relies on a path.
     q
         A distribution with batch shape ``[*batch]``; or a dictionary of them, in which a function stands for a
-        conditional distribution, the nodes that its parameters name being its parents.
+        conditional distribution, the nodes that its parameters name being its parents. All nodes have the same
+        number of batch dimensions: a node that is drawn once for a whole batch has size 1 there, ``[1]`` beside
+        ``[B]``. Were its batch shape ``[]``, the batch of its children would be taken for its rows.
     estimator
         An estimator, ``"auto"``, or a dictionary of them by node. ``"auto"`` sums exactly over small supports,
-        else goes pathwise where the distribution and the cost allow it, else takes the score function with
-        leave-one-out; it logs its choice.
+        else goes pathwise where the distribution and the cost allow it, else takes ``DisARM`` for binary variables
+        (not in joint trajectories) and the score function with leave-one-out for others; it logs its choice.
     num_samples
         None: each node has its own axis of ``estimator.num_samples`` rows. K: K joint trajectories on one axis,
         a single draw a node, so that a chain of nodes costs K evaluations.
@@ -94,15 +98,32 @@ def evaluate(
     """
     nodes, functions = parse(cost, q)
     chosen = assign(estimator, [node.name for node in nodes])
+
+    def folded(drawn: Sample) -> Result:
+        terms = {name: evaluate_term(function, drawn) for name, function in functions.items()}
+        return fold(drawn, terms, check_paths=check_paths)
+
+    return attempt(nodes, chosen, folded, num_samples=num_samples, context=context)
+
+
+def attempt(
+    nodes: list[Node],
+    chosen: Mapping[str, Estimator | str],
+    work: Callable[[Sample], _T],
+    *,
+    num_samples: int | None = None,
+    context: Tensor | None = None,
+) -> _T:
+    """Draw the nodes, and return what ``work`` makes of them.
+
+    Where it misses a gradient path to a node whose estimator ``"auto"`` chose, another is chosen, and all are drawn
+    again; what was chosen in the end is logged.
+    """
     undifferentiable: set[str] = set()
     while True:
         drawn = sample(nodes, chosen, num_samples=num_samples, context=context, undifferentiable=undifferentiable)
-        terms = {
-            name: Term(_value(function, drawn), function.names, function.optional)
-            for name, function in functions.items()
-        }
         try:
-            result = fold(drawn, terms, check_paths=check_paths)
+            result = work(drawn)
         except SilentNodeError as silent:
             if chosen[silent.node] != "auto":
                 raise
@@ -115,11 +136,13 @@ def evaluate(
         return result
 
 
-def _value(function: Named, drawn: Sample) -> Tensor:
+def evaluate_term(function: Named, drawn: Sample) -> Term:
     """Evaluate a cost term; what is no floating-point tensor (NumPy, a comparison) becomes one."""
     values = drawn.values
     value: Any = function.function(**{node: values[node] for node in function.names})
     like = drawn.draws[drawn.nodes[0].name].weight
     if not isinstance(value, Tensor):
-        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    return value if value.is_floating_point() else value.to(like.dtype)
+        value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    elif not value.is_floating_point():
+        value = value.to(like.dtype)
+    return Term(value, function.names, function.optional)

@@ -9,6 +9,7 @@ is one estimator in one position, the worst of its cases; "mixture" has a differ
   above       of such a node
   in threes   cat->bern->gauss, gauss->bern->cat, and a vector with two children
   in chain    cat->bern->gauss->cat
+  shared      drawn once for a batch of the node beside it, or below it
   joint       three joint trajectories, in the graphs of the last four positions
   numbers     components of gradients and values that were compared
   |z|         the largest over them, |estimate - exact| / standard error
@@ -44,7 +45,7 @@ from estimators.conformance import TABLE
 from estimators.zscore import THRESHOLD
 from tqdm.auto import tqdm
 
-POSITIONS = ("alone", "beside", "below", "above", "in threes", "in chain", "joint")
+POSITIONS = ("alone", "beside", "below", "above", "in threes", "in chain", "shared", "joint")
 MIXTURE = "mixture"
 LIMIT = 200_000_000
 

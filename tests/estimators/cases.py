@@ -11,11 +11,12 @@ import torch
 
 from .conformance import KINDS, TABLE, UNBIASED, Row
 from .graphs import CHAIN, THREE, Graph, above, below, independent, single
-from .oracle import exact
+from .oracle import exact, exact_over_a_batch
 from .zscore import LIMIT, blocks, measure, warm_up
 
 BY_NAME = {row.name: row for row in TABLE}
 oracle = functools.cache(exact)
+oracle_over_a_batch = functools.cache(exact_over_a_batch)
 
 
 class Case(NamedTuple):
@@ -33,6 +34,8 @@ class Case(NamedTuple):
         Name of the row that the case is about.
     position
         Where that row's estimator stands.
+    shared
+        The node whose draws all entries of a batch share, or None.
     """
 
     graph: Graph
@@ -40,11 +43,13 @@ class Case(NamedTuple):
     num_samples: int | None = None
     row: str = "mixture"
     position: str = "in threes"
+    shared: str | None = None
 
     @property
     def id(self) -> str:
         names = ",".join(dict.fromkeys(row.name for row in self.rows.values()))
-        return f"{names}-{self.graph.name}-{'nested' if self.num_samples is None else 'joint'}"
+        mode = "nested" if self.num_samples is None else "joint"
+        return f"{names}-{self.graph.name}-{mode}" + ("-shared" if self.shared else "")
 
 
 def uniform(row: Row, graph: Graph, position: str, num_samples: int | None = None) -> Case:
@@ -55,7 +60,7 @@ def uniform(row: Row, graph: Graph, position: str, num_samples: int | None = Non
 
 
 def cases() -> list[Case]:
-    """Each row alone; beside, below and above another node; in threes, in a chain; nested, joint. Then mixtures."""
+    """Each row alone; beside, below and above another node; in threes, in a chain; shared; joint. Then mixtures."""
     found = []
     for row in UNBIASED:
         partner = "categorical" if row.name.startswith("pathwise") else "normal"
@@ -64,6 +69,9 @@ def cases() -> list[Case]:
             found += [uniform(row, single(kind), "alone"), uniform(row, independent(kind, partner), "beside")]
             graphs += [(below(kind, partner), "below"), (above(kind, partner), "above")]
         found += [uniform(row, graph, position) for graph, position in graphs]
+        for kind in row.kinds:  # one draw of the node for a batch of the others
+            for graph in (independent(kind, partner), above(kind, partner)):
+                found.append(uniform(row, graph, "shared")._replace(shared="x"))
         if row.joint and row.name != "score_loo_4":  # in joint trajectories it is score_loo_2
             found += [uniform(row, graph, position, 3) for graph, position in graphs]
     for y, b, z in itertools.product(
@@ -99,13 +107,13 @@ def judge(case: Case, precision: float, attempt: int = 0, limit: int = LIMIT) ->
     Takes at most ``limit`` replicates (or one chunk of them more).
     """
     torch.manual_seed(zlib.crc32(f"{case.id}{attempt or ''}".encode()))
-    value, by_name = oracle(case.graph)
+    value, by_name = oracle(case.graph) if case.shared is None else oracle_over_a_batch(case.graph)
     gradient = torch.cat([g.flatten() for g in by_name.values()])
     norms = blocks(case.graph, by_name)
     estimators = {name: row.make() for name, row in case.rows.items()}
     if any(row.stateful for row in case.rows.values()):
         warm_up(case.graph, estimators, case.num_samples)
-    found = measure(case.graph, estimators, precision * norms, case.num_samples, limit)
+    found = measure(case.graph, estimators, precision * norms, case.num_samples, limit, case.shared)
     floor = 1e-7 * norms  # quadrature's own error, where an estimator has no variance
     of_gradient = ((found.gradient - gradient).abs() / (found.error + floor)).max()
     of_value = (found.value - value).abs() / (found.value_error + 1e-7)

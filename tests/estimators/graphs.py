@@ -28,6 +28,10 @@ SUMMARY = {
 }
 PATTERN = {kind: torch.cos(2.0 * torch.arange(c.numel(), dtype=_F64)).reshape(c.shape) for kind, c in SUMMARY.items()}
 
+# Of the three entries of a batch that share a node: what each adds to the cost's offset, and its weight in the loss.
+SHIFTS = torch.tensor([-0.7, 0.2, 1.0], dtype=_F64)
+ENTRIES = torch.tensor([1.0, 0.3, 0.6], dtype=_F64)
+
 
 class Node(NamedTuple):
     """A node: its name, its kind (a key of ``SUMMARY``), its parents."""
@@ -113,6 +117,21 @@ def as_expectation(graph: Graph, parameters: dict[str, Tensor]) -> tuple[Named, 
         else:
             q[node.name] = distribution(graph, node, parameters, {})
     return Named(lambda **values: cost(graph, parameters, values), tuple(n.name for n in graph.nodes)), q
+
+
+def shared_over(graph: Graph, shared: str, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return parameters ``[..., *shape]`` for a batch ``[..., 3]``, all over which one node shares its draws.
+
+    The parameters of that node are ``[..., 1, *shape]``; the entries of the batch differ in the cost's offset.
+    """
+    result = {}
+    for name, own in graph.parameters().items():
+        rank = parameters[name].dim() - own.dim()
+        value = parameters[name].unsqueeze(rank)
+        alone = name.split(".")[0] == shared
+        result[name] = value if alone else value.expand(*value.shape[:rank], len(SHIFTS), *own.shape)
+    result["cost.offset"] = result["cost.offset"] + SHIFTS
+    return result
 
 
 def single(kind: str) -> Graph:

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .graphs import SUMMARY, Graph, Node, cost, location
+from .graphs import ENTRIES, SHIFTS, SUMMARY, Graph, Node, cost, location
 
 POINTS = 24
 
 
-def exact(graph: Graph, points: int = POINTS) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return E[cost] and its gradient with respect to each parameter."""
+def exact(graph: Graph, points: int = POINTS, shift: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return E[cost] and its gradient with respect to each parameter, at the cost's offset plus ``shift``."""
     parameters = {name: value.requires_grad_() for name, value in graph.parameters().items()}
     values: dict[str, Tensor] = {}
     weight = torch.ones(1, dtype=torch.float64)
@@ -29,8 +29,17 @@ def exact(graph: Graph, points: int = POINTS) -> tuple[Tensor, dict[str, Tensor]
         values = {name: value.repeat(len(share), *[1] * (value.dim() - 1)) for name, value in values.items()}
         values[node.name] = new.flatten(0, 1)
         weight = (share * weight).flatten()
-    value = (weight * cost(graph, parameters, values)).sum()
+    shifted = {**parameters, "cost.offset": parameters["cost.offset"] + shift}
+    value = (weight * cost(graph, shifted, values)).sum()
     return value.detach(), dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
+
+
+def exact_over_a_batch(graph: Graph) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what the loss of a batch in which a node is shared has for its mean: the expectation is linear."""
+    entries = [exact(graph, shift=shift) for shift in SHIFTS.tolist()]
+    value = sum(weight * value for weight, (value, _) in zip(ENTRIES, entries, strict=True))
+    names = entries[0][1]
+    return value, {n: sum(w * gradient[n] for w, (_, gradient) in zip(ENTRIES, entries, strict=True)) for n in names}
 
 
 def _grid(

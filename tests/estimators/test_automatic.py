@@ -7,7 +7,15 @@ import logging
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical, Poisson
+from torch.distributions import (
+    Bernoulli,
+    Distribution,
+    Independent,
+    Normal,
+    OneHotCategorical,
+    OneHotCategoricalStraightThrough,
+    Poisson,
+)
 
 from vaekit.estimators.automatic import ENUMERATION_BUDGET, choose
 from vaekit.exceptions import EstimatorError
@@ -22,9 +30,11 @@ from vaekit.stochastic_graph import evaluate, expectation
         (OneHotCategorical(logits=torch.zeros(ENUMERATION_BUDGET)), True, 1, "Enumerate"),
         (OneHotCategorical(logits=torch.zeros(ENUMERATION_BUDGET + 1)), True, 1, "ScoreFunction"),
         (Independent(Bernoulli(logits=torch.zeros(2, 6)), 1), True, 1, "Enumerate"),
-        (Independent(Bernoulli(logits=torch.zeros(2, 7)), 1), True, 1, "ScoreFunction"),
+        (Independent(Bernoulli(logits=torch.zeros(2, 7)), 1), True, 1, "DisARM"),
+        (Independent(Bernoulli(logits=torch.zeros(2, 7)), 1), False, 1, "DisARM"),
         (Bernoulli(logits=torch.zeros(2)), True, ENUMERATION_BUDGET // 2, "Enumerate"),
-        (Bernoulli(logits=torch.zeros(2)), True, ENUMERATION_BUDGET // 2 + 1, "ScoreFunction"),
+        (Bernoulli(logits=torch.zeros(2)), True, ENUMERATION_BUDGET // 2 + 1, "DisARM"),
+        (OneHotCategoricalStraightThrough(logits=torch.zeros(2, 100)), True, 1, "ScoreFunction"),
         (Normal(0.0, 1.0), True, 1, "Pathwise"),
         (Normal(0.0, 1.0), False, 1, "ScoreFunction"),
         (Poisson(torch.ones(2)), True, 1, "ScoreFunction"),
@@ -103,6 +113,7 @@ def test_never_chooses_what_its_own_budget_then_refuses() -> None:
 JOINT = {
     "small support": OneHotCategorical(logits=torch.zeros(5, 10)),
     "large support": OneHotCategorical(logits=torch.zeros(5, 100)),
+    "large support of bits": Independent(Bernoulli(logits=torch.zeros(5, 20)), 1),
     "no finite support": Independent(Poisson(torch.ones(5, 2)), 1),
 }
 
@@ -111,8 +122,12 @@ JOINT = {
 def test_joint_trajectories_are_compared_with_each_other(q: Distribution) -> None:
     """With a constant cost, leave-one-out has gradient zero and a bare score function has not."""
     shift = torch.zeros(5, 1, requires_grad=True)
-    at = OneHotCategorical(logits=q.logits + shift * torch.eye(1, q.event_shape[0])) if hasattr(q, "logits") else None
-    at = at or Independent(Poisson(torch.ones(5, 2) * shift.exp()), 1)
+    if isinstance(q, OneHotCategorical):
+        at = OneHotCategorical(logits=q.logits + shift * torch.eye(1, q.event_shape[0]))
+    elif isinstance(q.base_dist, Bernoulli):
+        at = Independent(Bernoulli(logits=q.base_dist.logits + shift), 1)
+    else:
+        at = Independent(Poisson(torch.ones(5, 2) * shift.exp()), 1)
     total = expectation(lambda z: 5 + 0 * z.sum(-1), at, num_samples=4)
     (gradient,) = torch.autograd.grad(total.sum(), shift)
     torch.testing.assert_close(gradient, torch.zeros(5, 1), rtol=0, atol=1e-5)
@@ -129,3 +144,24 @@ def test_an_explicit_choice_does_not_fall_back() -> None:
     location: Tensor = torch.zeros(5, requires_grad=True)
     with pytest.raises(EstimatorError, match="no gradient path"):
         expectation(lambda z: z.sign(), {"z": Normal(location, 1.0)}, {"z": Pathwise()})
+
+
+def test_large_straight_through_variable_gets_the_score_function() -> None:
+    """It has ``rsample``, but a biased one that ``Pathwise`` refuses."""
+    logits = torch.zeros(2, 100, requires_grad=True)
+    q = OneHotCategoricalStraightThrough(logits=logits)
+    expectation(lambda z: (z * torch.arange(100.0)).sum(-1), q).sum().backward()
+    assert logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("num_samples", [None, 3])
+def test_long_vector_of_bits_is_unbiased(num_samples: int | None) -> None:
+    """E[(sum of D fair bits)^2] has the derivative (2 m + 1 - 2 p) p (1 - p) with the others' mean m = (D - 1) / 2."""
+    logits = torch.zeros(20_000, 8, dtype=torch.float64, requires_grad=True)
+    q = Independent(Bernoulli(logits=logits), 1)
+    result = evaluate(lambda z: z.sum(-1).square(), q, num_samples=num_samples)
+    assert result.draws["value"].value.shape[0] == (2 if num_samples is None else 3)
+    gradient = torch.autograd.grad(result.total.sum(), logits)[0].mean(1)
+    error = gradient.std() / len(gradient) ** 0.5
+    assert error < 0.01 * 2.0
+    assert (gradient.mean() - (2 * 3.5 + 1) / 4).abs() < 4 * error

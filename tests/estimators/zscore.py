@@ -14,7 +14,7 @@ from vaekit.signatures import parse
 from vaekit.stochastic_graph import evaluate
 
 from .conformance import CONTEXT_FEATURES
-from .graphs import Graph, as_expectation
+from .graphs import ENTRIES, Graph, as_expectation, shared_over
 
 PILOT, CHUNK, LIMIT = 10_000, 40_000, 4_000_000
 EVALUATIONS = 64 * CHUNK  # of the cost, at most at a time
@@ -37,13 +37,22 @@ def _leaves(graph: Graph, batch: int) -> dict[str, Tensor]:
 
 
 def replicate(
-    graph: Graph, estimators: dict[str, Estimator], batch: int, num_samples: int | None = None
+    graph: Graph,
+    estimators: dict[str, Estimator],
+    batch: int,
+    num_samples: int | None = None,
+    shared: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return values ``[batch]`` and gradients ``[batch, components]``, each entry with leaves of its own."""
+    """Return values ``[batch]`` and gradients ``[batch, components]``, each entry with leaves of its own.
+
+    With ``shared``, an entry is itself a batch, all over which the node of that name shares its draws.
+    """
     leaves = _leaves(graph, batch)
-    cost, q = as_expectation(graph, leaves)
-    context = torch.randn(batch, CONTEXT_FEATURES, dtype=torch.float64)
+    cost, q = as_expectation(graph, leaves if shared is None else shared_over(graph, shared, leaves))
+    inner = () if shared is None else (len(ENTRIES),)
+    context = torch.randn(batch, *inner, CONTEXT_FEATURES, dtype=torch.float64)
     total = evaluate(cost, q, estimators, num_samples=num_samples, context=context).total
+    total = total if shared is None else total @ ENTRIES
     gradients = torch.autograd.grad(total.sum(), list(leaves.values()))
     return total.detach(), torch.cat([g.reshape(batch, -1) for g in gradients], 1)
 
@@ -77,19 +86,21 @@ def measure(
     wanted: Tensor,
     num_samples: int | None = None,
     limit: int = LIMIT,
+    shared: str | None = None,
 ) -> Moments:
     """Draw as many replicates as a pilot says are needed for the ``wanted`` standard errors; drop the pilot.
 
     A rule that looked at the replicates it keeps would stop early where a skewed one happens to be small.
     """
-    size = min(CHUNK, EVALUATIONS // num_rows(graph, estimators, num_samples))
+    entries = 1 if shared is None else len(ENTRIES)
+    size = min(CHUNK, EVALUATIONS // entries // num_rows(graph, estimators, num_samples))
     pieces = [min(size, PILOT - start) for start in range(0, PILOT, size)]
-    pilot = torch.cat([replicate(graph, estimators, piece, num_samples)[1] for piece in pieces])
+    pilot = torch.cat([replicate(graph, estimators, piece, num_samples, shared)[1] for piece in pieces])
     needed = int(1.3 * (pilot.var(0) / wanted.square()).max())
     chunks = max(1, math.ceil(min(max(needed, PILOT), limit) / size))
     sums, squares = torch.zeros(()), torch.zeros(())
     for _ in range(chunks):
-        value, gradient = replicate(graph, estimators, size, num_samples)
+        value, gradient = replicate(graph, estimators, size, num_samples, shared)
         difference = torch.cat([value[:, None], gradient], 1)
         difference[:, 1:] -= pilot.mean(0)  # for precision only
         sums, squares = sums + difference.sum(0), squares + difference.square().sum(0)

@@ -163,7 +163,7 @@ def test_extreme_heads_are_finite(large):
         (Categorical(2, variables=7), "ScoreFunction"),
         (Categorical(10, variables=20), "ScoreFunction"),
         (Bernoulli(6), "Enumerate"),
-        (Bernoulli(7), "ScoreFunction"),
+        (Bernoulli(7), "DisARM"),
         (Gaussian(3), "Pathwise"),
         (Gamma(3), "Pathwise"),
         (Dirichlet(3), "Pathwise"),
@@ -174,6 +174,12 @@ def test_extreme_heads_are_finite(large):
 def test_auto(latent, estimator):
     latent.build(WIDTH, None)
     assert type(latent.estimator).__name__ == estimator
+
+
+def test_auto_draws_no_pairs_on_the_axis_of_joint_trajectories():
+    latent = Bernoulli(7)
+    latent.build(WIDTH, None, joint=True)
+    assert type(latent.estimator).__name__ == "ScoreFunction"
 
 
 def mixed(**latents) -> MixedVAE:

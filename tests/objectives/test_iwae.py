@@ -94,3 +94,33 @@ def test_trains_and_loads_again(name, tmp_path) -> None:
 def test_one_sample_is_refused() -> None:
     with pytest.raises(ConfigError, match="num_samples is 1"):
         IWAE(num_samples=1)
+
+
+@pytest.mark.parametrize("flat", ["likelihood", "prior"])
+def test_decoder_or_prior_without_a_gradient_path_is_refused(flat, monkeypatch) -> None:
+    model = MODELS["gaussian"](NegativeBinomial(), objective=IWAE(num_samples=3))
+    networks = type(model.networks)
+    whole, prior = networks.log_likelihood, networks.prior
+    if flat == "likelihood":
+        stepped = lambda self, values, batch: whole(self, {n: v.round() for n, v in values.items()}, batch)  # noqa: E731
+        monkeypatch.setattr(networks, "log_likelihood", stepped)
+    else:
+        monkeypatch.setattr(networks, "prior", lambda self, *given: Stepped(prior(self, *given)))
+    with pytest.raises(EstimatorError, match=r"node 'z'.*Pathwise.*no gradient path.*VIMCO"):
+        model.bound(counts(), training=True)
+    assert model.eval().bound(counts()).total.isfinite().all()
+
+
+class Stepped:
+    """A distribution whose density is a step function of the value."""
+
+    def __init__(self, inner: torch.distributions.Distribution) -> None:
+        self.inner, self.batch_shape = inner, inner.batch_shape
+
+    def expand(self, shape: torch.Size) -> torch.distributions.Distribution:
+        """Return what it was made from, expanded."""
+        return self.inner.expand(shape)
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the log-density at the next whole numbers."""
+        return self.inner.log_prob(value.round())

@@ -36,6 +36,11 @@ class LogDirichlet(Distribution):
     concentration
         alpha, positive, ``[*batch, K]``.
 
+    Raises
+    ------
+    ValueError
+        If ``concentration`` is a scalar, or, where arguments are validated, not positive.
+
     Examples
     --------
     >>> q = LogDirichlet(torch.tensor([1.0, 1.0]))

@@ -9,7 +9,8 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.base import Estimator, describe
 from vaekit.estimators.baselines import LeaveOneOut
-from vaekit.estimators.discrete import num_states
+from vaekit.estimators.disarm import DisARM
+from vaekit.estimators.discrete import is_bernoulli, num_states
 from vaekit.estimators.enumerate import Enumerate
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.score_function import ScoreFunction
@@ -18,7 +19,10 @@ ENUMERATION_BUDGET = 64  # rows over all nodes that `auto` spends on exact sums
 
 
 def choose(q: Distribution, differentiable: bool = True, rows: int = 1, joint: bool = False) -> Estimator:
-    """Choose an estimator: exact sum within the budget, else pathwise, else score function with leave-one-out.
+    """Choose an estimator: exact sum within the budget, else pathwise, DisARM (binary variables), or score function.
+
+    The score function is that with leave-one-out. Joint trajectories have it for binary variables too: DisARM draws
+    pairs, for which there is no place on their axis.
 
     Parameters
     ----------
@@ -29,14 +33,16 @@ def choose(q: Distribution, differentiable: bool = True, rows: int = 1, joint: b
     rows
         Product of the rows of the nodes before it, which counts towards the budget.
     joint
-        Whether the node shares an axis of joint trajectories, which rules out an exact sum.
+        Whether the node shares an axis of joint trajectories, which rules out exact sums and antithetic pairs.
 
     Examples
     --------
     >>> import torch
-    >>> from torch.distributions import Normal, OneHotCategorical
+    >>> from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
     >>> type(choose(OneHotCategorical(logits=torch.zeros(10)))).__name__
     'Enumerate'
+    >>> type(choose(Independent(Bernoulli(logits=torch.zeros(10)), 1))).__name__
+    'DisARM'
     >>> type(choose(Normal(0.0, 1.0))).__name__
     'Pathwise'
     >>> type(choose(Normal(0.0, 1.0), differentiable=False)).__name__
@@ -45,8 +51,10 @@ def choose(q: Distribution, differentiable: bool = True, rows: int = 1, joint: b
     count = num_states(q)
     if not joint and count is not None and count * rows <= ENUMERATION_BUDGET:
         return Enumerate()
-    if q.has_rsample and differentiable:
+    if differentiable and Pathwise.fits(q):
         return Pathwise()
+    if not joint and is_bernoulli(q):
+        return DisARM()
     return ScoreFunction(baseline=LeaveOneOut())
 
 

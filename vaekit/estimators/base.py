@@ -76,6 +76,8 @@ class Estimator(Component, nn.Module, ABC):
         Whether its gradient is unbiased for every cost that it accepts.
     compares_rows
         Whether its gradient is a difference between rows: deeper nodes then share their noise between these.
+    uses_counterfactuals
+        Whether its gradient uses the costs of its rows of weight 0: one that is not finite then shows in the gradient.
     stick_the_landing
         Whether it takes the score out of a cost that holds log q at the value (see ``Pathwise``).
     """
@@ -85,6 +87,7 @@ class Estimator(Component, nn.Module, ABC):
     joint: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True
     compares_rows: ClassVar[bool] = False
+    uses_counterfactuals: ClassVar[bool] = False
     stick_the_landing: bool = False
 
     def __init__(self, num_samples: int = 1) -> None:
@@ -183,6 +186,17 @@ def average_outer(draw: Draw, value: Tensor) -> Tensor:
         if value.shape[axis] > 1 and draw.value.shape[axis] == 1:
             value = (weight * torch.where(weight != 0, value, 0)).sum(axis, keepdim=True)
     return value
+
+
+def average_batch(draw: Draw, value: Tensor) -> Tensor:
+    """Average ``[rows, *rows of earlier nodes, *batch]`` over the axes of the batch that all share this draw.
+
+    The draw has size 1 there. A control variate whose derivative is taken inside the step must be one for all these
+    entries: there is one derivative, and each entry of the estimate receives it.
+    """
+    first = 1 + len(draw.outer)
+    axes = [axis for axis in range(first, value.dim()) if value.shape[axis] > 1 and draw.value.shape[axis] == 1]
+    return value.mean(axes, keepdim=True) if axes else value
 
 
 def uniform_weight(value: Tensor, q: Distribution, dtype: torch.dtype | None = None) -> Tensor:

@@ -66,7 +66,14 @@ class Baseline(Component, nn.Module, ABC):
 
 
 class MovingAverage(Baseline):
-    """The moving average of earlier costs of the node; the current cost enters after it was used.
+    r"""The moving average of earlier costs of the node; the current cost enters after it was used.
+
+    .. math:: b_t = \frac{m_t}{1 - \lambda^t}, \quad m_{t+1} = \lambda m_t + (1 - \lambda) \bar f_t, \quad m_0 = 0
+
+    with the decay :math:`\lambda` and the weighted mean cost :math:`\bar f_t` of step t (:math:`b_0 = 0`).
+
+    Williams (1992), Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning; Kingma
+    and Ba (2015), Adam: A Method for Stochastic Optimization (the correction of the bias towards 0).
 
     Parameters
     ----------
@@ -115,7 +122,11 @@ class LeaveOneOut(Baseline):
 
 
 class Learned(Baseline):
-    """A network's prediction of the cost from the context, trained by regression on the costs seen.
+    r"""A network's prediction of the cost from the context, trained by regression on the costs seen.
+
+    .. math:: b(x) = m + s\, h_\psi(x), \qquad \text{loss } \Big(\frac{f(z) - b(x)}{s}\Big)^2
+
+    for the network :math:`h_\psi`, with the running mean m and deviation s of earlier costs.
 
     It is a :class:`Critic` that sees the context alone. Its loss is a term of value 0 in the expectation: calling
     ``backward`` on the expectation trains it, with no second loss.
@@ -157,7 +168,11 @@ class Learned(Baseline):
 
 
 class SelfCritic(Baseline):
-    """The cost of the most probable value, evaluated beside the draws in a row of weight 0.
+    r"""The cost of the most probable value, evaluated beside the draws in a row of weight 0.
+
+    .. math:: b = f(z^*), \qquad z^* = \arg\max_z q_\theta(z)
+
+    Where that cost is not finite the baseline is 0.
 
     Rennie, Marcheret, Mroueh, Ross and Goel (2017), Self-Critical Sequence Training for Image Captioning.
     """

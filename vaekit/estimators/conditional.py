@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, average_outer
+from vaekit.estimators.base import Draw, Estimator, average_batch, average_outer
 from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, logits_of
 from vaekit.estimators.noise import (
     conditional_gumbel,
@@ -53,6 +53,7 @@ class ConditionalEstimator(Estimator):
 
     joint = False
     compares_rows = True
+    uses_counterfactuals = True
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
@@ -93,14 +94,15 @@ class ConditionalEstimator(Estimator):
             return cost.new_zeros(())
         learned = [p for p in self.parameters() if p.requires_grad and self.training]
         samples = len(noise.logits)
-        free, given = self.control_variate(draw, cost[samples:])
-        difference = average_outer(draw, free - given).sum()
+        pair = self.control_variate(draw, cost[samples:])
+        free, given = (average_batch(draw, average_outer(draw, value)) for value in pair)
+        difference = (free - given).sum()
         path: Tensor | float = 0.0
         if difference.requires_grad:
             (path,) = torch.autograd.grad(
                 difference, noise.logits, create_graph=bool(learned), retain_graph=True, materialize_grads=True
             )
-        residual = average_outer(draw, cost[:samples].detach() - given)
+        residual = average_outer(draw, cost[:samples].detach()) - given
         score = draw.value[:samples].detach() - base_of(draw.q)[0].mean.detach()
         estimate = residual[(...,) + (None,) * len(event)] * score + path
         correction = estimate.detach() * zero_with_gradient(logits)

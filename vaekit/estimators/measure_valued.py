@@ -44,6 +44,7 @@ class MeasureValued(Estimator):
 
     joint = False
     compares_rows = True
+    uses_counterfactuals = True
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
@@ -82,8 +83,17 @@ class MeasureValued(Estimator):
         slope, real, other = draw.noise, cost.detach()[: self.num_samples], cost.detach()[self.num_samples :]
         count, variables = slope.shape[:2]
         other = other.reshape(changes(base_of(draw.q)[0]), variables, *real.shape)
-        positive, negative = other[:count], other[count:]
+        positive, negative = self._possible(draw, other)[:count], other[count:]
         # the draws are the negative part of those parameters whose own does not follow
         negative = torch.cat([negative, real.expand(count - len(negative), variables, *real.shape)])
         change = (slope * (positive - negative)).sum((0, 1))
         return torch.cat([change, change.new_zeros(len(cost) - len(change), *change.shape[1:])])
+
+    def _possible(self, draw: Draw, other: Tensor) -> Tensor:
+        """Return the costs of perturbed values; of a state of probability 0, whose slope is 0, it may be anything."""
+        if not base_of(draw.q)[0].has_enumerate_support:
+            return other
+        assert draw.log_prob is not None  # draw() above always fills it
+        real, changed = draw.log_prob.detach()[: self.num_samples], draw.log_prob.detach()[self.num_samples :]
+        ratio = (changed.reshape(*other.shape[:2], *real.shape) - real).exp()
+        return torch.where((ratio > 0) | other.isfinite(), other, 0)

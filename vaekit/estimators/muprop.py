@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, average_outer, uniform_weight
+from vaekit.estimators.base import Draw, Estimator, average_batch, average_outer, uniform_weight
 from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, sample
 from vaekit.exceptions import EstimatorError
@@ -41,6 +41,7 @@ class MuProp(Estimator):
     relies_on_path = True
     joint = False
     compares_rows = True
+    uses_counterfactuals = True
 
     def __init__(self, num_samples: int | None = None, baseline: Baseline | None = None) -> None:
         needed = 1 if baseline is None else baseline.min_samples
@@ -80,7 +81,7 @@ class MuProp(Estimator):
         leaf, event = draw.noise, tuple(range(-len(draw.q.event_shape), 0))
         slope: Tensor | float = 0.0
         if cost.requires_grad:
-            at_mean = average_outer(draw, cost[-1:]).sum()
+            at_mean = average_batch(draw, average_outer(draw, cost[-1:])).sum()
             (slope,) = torch.autograd.grad(at_mean, leaf, retain_graph=True, materialize_grads=True)
         step = slope * (draw.value[:-1].detach() - leaf.detach())
         step = step.sum(event) if event else step

@@ -98,7 +98,8 @@ class Relax(ConditionalEstimator):
         inputs = perturbed.flatten(-event) if event else perturbed[..., None]
         if draw.context is not None:
             context = draw.context.detach()
-            inputs = torch.cat([inputs, context.expand(*inputs.shape[:-1], context.shape[-1])], -1)
+            leading = torch.broadcast_shapes(inputs.shape[:-1], context.shape[:-1])
+            inputs = torch.cat([part.expand(*leading, part.shape[-1]) for part in (inputs, context)], -1)
         value = self.head(self.control_variate_network(inputs))
         value = value.squeeze(-1) if value.dim() == inputs.dim() else value
         if self._relaxes:

@@ -34,7 +34,7 @@ class Latent(Component, nn.Module, ABC):
         Number of values that the decoder sees.
     estimator
         Gradient estimator of this node, or ``"auto"``: an exact sum where the support is small, pathwise where
-        the distribution allows it, else the score function with leave-one-out.
+        the distribution allows it, else ``DisARM`` for bits, else the score function with leave-one-out.
     parents
         Names of the latents that it depends on.
 

@@ -31,6 +31,11 @@ class Dirichlet(Latent):
     estimator
         Gradient estimator; ``"auto"`` is ``Pathwise()``, by implicit reparameterization in log space.
 
+    Raises
+    ------
+    ConfigError
+        If there are fewer than 2 topics, ``concentration`` is not positive, or ``estimator`` is none.
+
     Notes
     -----
     Blei, Ng and Jordan (2003), Latent Dirichlet Allocation; Srivastava and Sutton (2017), Autoencoding Variational

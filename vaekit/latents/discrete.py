@@ -43,6 +43,12 @@ class Categorical(Latent):
     parents
         Names of the discrete latents that it depends on.
 
+    Raises
+    ------
+    ConfigError
+        If there are fewer than 2 categories or 1 variable, ``estimator`` is none, or ``parents`` are not different
+        names.
+
     Examples
     --------
     Three kinds within each of two kinds:
@@ -112,15 +118,29 @@ class Categorical(Latent):
 
 
 class Bernoulli(Latent):
-    """A vector of bits, with a uniform prior.
+    r"""A vector of bits, independent given the data, with a uniform prior.
+
+    .. math:: q(z | x) = \prod_d \pi_d^{z_d} (1 - \pi_d)^{1 - z_d}, \quad p(z) = 2^{-D}, \quad \pi = \sigma(W h(x) + c)
+
+    for encoder features h. The KL divergence :math:`D \log 2 - \sum_d H(\pi_d)`, with the entropies of the bits, is
+    analytic.
 
     Parameters
     ----------
     dim
         Number of bits.
     estimator
-        Gradient estimator; ``"auto"`` sums exactly up to 6 bits, else takes the score function with
-        leave-one-out.
+        Gradient estimator; ``"auto"`` sums exactly up to 6 bits, else takes ``DisARM()``, or in joint trajectories the
+        score function with leave-one-out.
+
+    Raises
+    ------
+    ConfigError
+        If ``dim`` is below 1, or ``estimator`` is none.
+
+    Notes
+    -----
+    Mnih and Gregor (2014), Neural Variational Inference and Learning in Belief Networks.
     """
 
     discrete = True

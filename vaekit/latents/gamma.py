@@ -32,6 +32,11 @@ class Gamma(Latent):
     estimator
         Gradient estimator; ``"auto"`` is ``Pathwise()``.
 
+    Raises
+    ------
+    ConfigError
+        If ``dim`` is below 1, ``concentration`` or ``rate`` is not positive, or ``estimator`` is none.
+
     Notes
     -----
     Figurnov, Mohamed and Mnih (2018), Implicit Reparameterization Gradients.

@@ -24,10 +24,16 @@ def diagonal_normal(parameters: Tensor) -> Distribution:
 
 
 class Gaussian(Latent):
-    """A vector with a diagonal normal posterior.
+    r"""A vector with a diagonal normal posterior.
 
-    Its prior is standard normal; with a ``parent``, normal with a location and scale for each of the parent's
+    Its prior is standard normal; with a ``parent`` y, normal with a location and scale for each of the parent's
     categories: a mixture, whose components are clusters that can be read.
+
+    .. math:: q(z | x) = \mathcal{N}(z; \mu(x), \mathrm{diag}\, \sigma(x)^2), \qquad
+              p(z) = \sum_k p(y = k)\, \mathcal{N}(z; m_k, \mathrm{diag}\, s_k^2)
+
+    The components' :math:`m_k, s_k` are learned. The KL divergence is analytic: with a parent, from the component at
+    the parent's value, :math:`\mathrm{KL}(q(z | x) \,\|\, p(z | y))`.
 
     Parameters
     ----------
@@ -38,6 +44,16 @@ class Gaussian(Latent):
         and not the parent.
     estimator
         Gradient estimator; ``"auto"`` is ``Pathwise()``.
+
+    Raises
+    ------
+    ConfigError
+        If ``dim`` is below 1, or ``estimator`` is none.
+
+    Notes
+    -----
+    Kingma and Welling (2014), Auto-Encoding Variational Bayes; Jiang, Zheng, Tan, Tang and Zhou (2017), Variational
+    Deep Embedding: An Unsupervised and Generative Approach to Clustering.
     """
 
     discrete = False

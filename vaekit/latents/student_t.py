@@ -31,6 +31,11 @@ class StudentT(Latent):
     estimator
         Gradient estimator; ``"auto"`` is ``Pathwise()``.
 
+    Raises
+    ------
+    ConfigError
+        If ``dim`` is below 1, ``df`` is not above 1, or ``estimator`` is none.
+
     Examples
     --------
     >>> import torch
