@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import load, save
 
 
-def run(*arguments: str | Path) -> int:
+def run(*arguments: str | Path | int) -> int:
     return main([str(argument) for argument in arguments])
 
 
@@ -158,6 +159,23 @@ def test_training_data_of_one_file_and_of_several(folder: Path, tmp_path: Path, 
             90,
             expected.obsm["X_vaekit"].shape[1],
         )
+
+
+def test_evaluate_leaves_counts_in_their_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for ending in ("dense.h5ad", "h5ad"):  # the former cannot stay in its file
+        if ending == "h5ad":
+            monkeypatch.setattr("vaekit.data.sources.read_file", lambda path: pytest.fail(f"{path} was read whole"))
+        label = ("--data.label_key", "cell_type")
+        path = folder / f"cells.{ending}"
+        assert run("evaluate", folder / "one.ckpt", "--data.path", path, *label, "--num_samples", 5, "--json") == 0
+        found.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert found[0].pop("used_codes") == found[1].pop("used_codes")
+    assert found[0] == pytest.approx(found[1])
+    assert found[0]["observations"] == 90
+    assert found[0]["ari"] is not None
 
 
 class TestInputsAreNeverWrittenOver:
