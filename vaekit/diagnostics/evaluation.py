@@ -59,7 +59,8 @@ def evaluate_model(model: VAE, batches: Iterable[Batch], num_samples: int = 1000
     model
         The trained model.
     batches
-        Observations; gone through once, one batch in memory at a time. Their labels, where they have any, serve for the agreement only.
+        Observations; gone through once, and none of them kept. Their labels, where they have any, serve for the
+        agreement only.
     num_samples
         Importance samples an observation.
     """
