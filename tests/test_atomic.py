@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from vaekit.atomic import remove_parts, written
 from vaekit.callbacks.checkpoints import WholeCheckpoints
-from vaekit.cli.embed import write_atomically
+from vaekit.cli.cells import write_h5ad
 from vaekit.exceptions import OutputError
 
 
@@ -37,8 +37,13 @@ def checkpoint(path: Path) -> None:
     WholeCheckpoints().save_checkpoint({"state_dict": {"w": torch.zeros(100_000)}}, path)
 
 
+def h5ad(path: Path) -> None:
+    with written(path) as temporary:
+        write_h5ad(cells(), temporary, path)
+
+
 WRITERS = {
-    "h5ad": lambda path: write_atomically(cells(), path),
+    "h5ad": h5ad,
     "checkpoint": checkpoint,
     "picture": picture,
 }

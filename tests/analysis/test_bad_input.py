@@ -11,11 +11,13 @@ from vaekit.analysis import (
     differential_expression,
     embed,
     map_query,
+    markers,
     normalized_expression,
     posterior_predictive_check,
     transfer_labels,
 )
 from vaekit.exceptions import DataError
+from vaekit.models import VAE
 
 FUNCTIONS = {
     "embed": embed,
@@ -25,6 +27,32 @@ FUNCTIONS = {
     "transfer_labels": lambda cells, model: transfer_labels(cells, cells, model, "cluster"),
 }
 ALL = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("embed", "`vaekit embed CKPT {} -o"),
+        ("normalized_expression", "`vaekit denoise CKPT {} -o"),
+        ("posterior_predictive_check", "read_h5ad"),
+        ("markers", "read_h5ad"),
+        ("transfer_labels", "query_adata='{}' is a path.*read_h5ad"),
+    ],
+)
+def test_a_path_is_refused_at_once(simulated, name, command, tmp_path, monkeypatch):
+    """Not after all the work, which had no AnnData to go into."""
+    path = tmp_path / "cells.h5ad"
+    simulated[0][:50].write_h5ad(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(VAE, "posteriors", lambda *_: pytest.fail("there was work"))
+    monkeypatch.setattr(VAE, "draw", lambda *_: pytest.fail("there was work"))
+    function = {"markers": markers, **FUNCTIONS}[name]
+    for given in (path, str(path)):
+        with pytest.raises(DataError, match=command.format(path)):
+            function(given, simulated[1])
+    with pytest.raises(DataError, match="adata is a NoneType: the results go into an AnnData"):
+        function(None, simulated[1])
+    assert path.read_bytes() == before
 
 
 def lognormalised(cells: AnnData) -> AnnData:

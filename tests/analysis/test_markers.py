@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from models.tiny import MODELS, adata, sharpen, trainer
+from models.tiny import MODELS, adata, counts, sharpen, trainer
 
-from vaekit import DiscreteVAE, MixedVAE
+from vaekit import DiscreteVAE, MixedVAE, SequentialVAE
 from vaekit.analysis import markers
+from vaekit.analysis.decoding import composition
+from vaekit.analysis.prior_given import Code, draw_given
 from vaekit.data import GeneExpressionData
 from vaekit.exceptions import DataError
 from vaekit.latents import Bernoulli, Categorical, Gaussian
 from vaekit.likelihoods import NegativeBinomial
+from vaekit.models import VAE
 
 
 def fitted(make, **kwargs):
@@ -61,6 +64,66 @@ def test_a_code_that_chooses_a_component_is_averaged_over_it():
             error = rho.std(0)[genes] * np.sqrt(1 / 4000 + 1 / 20_000)
             # 24 z-values: one beyond 4.5 by chance in 1 of 6,000 seeds
             assert np.abs((part["scale"].to_numpy() - rho.mean(0)[genes].numpy()) / error.numpy()).max() < 4.5
+
+
+def sequence(n_latents: int = 3) -> VAE:
+    model = fitted(lambda p, n, c: SequentialVAE(n, p, c, categories=[3, 2, 2][:n_latents], hidden=(8,)))
+    with torch.no_grad():  # priors that are far from independent
+        for latent in model.latents.values():
+            for layer in (module for name, module in latent.named_modules() if name.startswith("prior_network")):
+                if isinstance(layer, torch.nn.Linear):
+                    layer.weight.normal_(0, 2)
+    return model
+
+
+@pytest.mark.parametrize("every", [True, False])  # state of the ancestors, or draws of them
+@pytest.mark.parametrize("latent", ["z1", "z2", "z3"])
+def test_latents_with_parents_against_exact_enumeration(
+    latent: str, every: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = sequence()
+    names = list(model.latents)
+    assert names == ["z1", "z2", "z3"]
+    count = 20_000
+    if not every:
+        monkeypatch.setattr("vaekit.analysis.prior_given.PROPOSALS", count)
+        monkeypatch.setattr("vaekit.analysis.prior_given.num_states", lambda prior: 10**9)
+    table = markers(adata(), model, latent, num_samples=count, n_genes=12)
+    codes = torch.cartesian_prod(*(torch.arange(latent.shape[1]) for latent in model.latents.values()))
+    values = {}
+    log_p = torch.zeros(len(codes))
+    with torch.no_grad():
+        for name, code in zip(names, codes.T, strict=True):
+            values[name] = torch.eye(model.latents[name].shape[1])[code][:, None]
+            log_p += model.networks.prior(name, values, torch.zeros(1)).log_prob(values[name])
+        rho = composition(model, values, counts(len(codes), 12)).double()
+    torch.testing.assert_close(log_p.logsumexp(0), torch.tensor(0.0), atol=1e-5, rtol=0)
+    for state in table["code"].unique():
+        joint = torch.where(codes[:, names.index(latent)] == int(state), log_p, -torch.inf).double().exp()
+        given = joint / joint.sum()
+        exact = given @ rho
+        effective = count if every else count * joint.sum() / 2  # at least, of the proposals
+        error = ((given @ (rho - exact).square()) / effective).sqrt() + 1e-6
+        part = table[table["code"] == state]
+        genes = [int(name.removeprefix("gene")) for name in part["gene"]]
+        assert np.abs((part["scale"].to_numpy() - exact[genes].numpy()) / error[genes].numpy()).max() < 4.5
+
+
+def test_a_copy_of_its_parent_has_it():
+    """z2 = z1 in the prior: given z2 = 0, z1 was 1 in half of the draws."""
+    model = fitted(lambda p, n, c: SequentialVAE(n, p, c, categories=[2, 2], hidden=(8,)))
+    with torch.no_grad():
+        network, last = model.latents["z2"].prior_network
+        first = network.layers[0]
+        for layer in (first, last):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        first.weight[:2, :2] = 10 * torch.eye(2)
+        last.weight[:2, :2] = 10 * torch.eye(2)
+    for state in (0, 1):
+        drawn = draw_given(model, Code("z2", 0, state), torch.full((1, 2), 0.5), torch.zeros(50, 12))
+        assert drawn["z2"][:, 0].mean(0).tolist() == [1 - state, state]
+        assert drawn["z1"][:, 0].mean(0).tolist() == [1 - state, state]
 
 
 def test_batches_take_turns_and_bits_and_vectors_are_named():

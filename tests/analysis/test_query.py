@@ -15,7 +15,8 @@ from scipy import sparse
 
 from vaekit import GaussianVAE
 from vaekit.analysis import differential_expression, latent_fields, query_for
-from vaekit.analysis.query import CHUNK_CELLS, StoredCells, obs_of
+from vaekit.analysis.query import obs_of
+from vaekit.analysis.stored_cells import CHUNK_CELLS, StoredCells
 from vaekit.data import GeneExpressionData
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.likelihoods import NegativeBinomial

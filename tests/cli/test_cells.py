@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +22,10 @@ from vaekit.cli.cells import cells_of
 from vaekit.cli.main import main
 from vaekit.data import GeneExpressionData
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.models import load
+from vaekit.models import load, save
 
 
-def run(*arguments: str | Path) -> int:
+def run(*arguments: str | Path | int) -> int:
     return main([str(argument) for argument in arguments])
 
 
@@ -156,6 +159,96 @@ def test_training_data_of_one_file_and_of_several(folder: Path, tmp_path: Path, 
             90,
             expected.obsm["X_vaekit"].shape[1],
         )
+
+
+def test_evaluate_leaves_counts_in_their_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for ending in ("dense.h5ad", "h5ad"):  # the former cannot stay in its file
+        if ending == "h5ad":
+            monkeypatch.setattr("vaekit.data.sources.read_file", lambda path: pytest.fail(f"{path} was read whole"))
+        label = ("--data.label_key", "cell_type")
+        path = folder / f"cells.{ending}"
+        assert run("evaluate", folder / "one.ckpt", "--data.path", path, *label, "--num_samples", 5, "--json") == 0
+        found.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert found[0].pop("used_codes") == found[1].pop("used_codes")
+    assert found[0] == pytest.approx(found[1])
+    assert found[0]["observations"] == 90
+    assert found[0]["ari"] is not None
+
+
+class TestInputsAreNeverWrittenOver:
+    """With ``--overwrite``, which is for outputs of before: by any name, whether DATA are given or not."""
+
+    COMMANDS = ("embed", "denoise", "de")
+
+    @pytest.fixture
+    def inputs(self, folder: Path, tmp_path: Path) -> Path:
+        """Copies of the data, as two files, as one and as a zarr store, and models that were trained on these."""
+        for name in ("first.h5ad", "second.h5ad", "cells.h5ad"):
+            shutil.copy(folder / name, tmp_path)
+        shutil.copytree(folder / "cells.zarr", tmp_path / "cells.zarr")
+        sources = {"two": ["first.h5ad", "second.h5ad"], "one": "cells.h5ad", "zarr": "cells.zarr"}
+        for name, source in sources.items():
+            model = load(folder / ("two.ckpt" if name == "two" else "one.ckpt"))
+            assert model.reference is not None
+            within = str(tmp_path / source) if isinstance(source, str) else [str(tmp_path / part) for part in source]
+            model.reference["config"]["init_args"]["path"] = within
+            save(model, tmp_path / f"{name}.ckpt")
+        (tmp_path / "link.h5ad").symlink_to("first.h5ad")
+        os.link(tmp_path / "cells.h5ad", tmp_path / "hard.h5ad")
+        return tmp_path
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    @pytest.mark.parametrize(
+        ("model", "data", "output"),
+        [
+            ("two", None, "first.h5ad"),
+            ("two", None, "second.h5ad"),
+            ("two", "cells.h5ad", "first.h5ad"),
+            ("two", None, "link.h5ad"),
+            ("two", None, "no/../first.h5ad"),
+            ("one", None, "cells.h5ad"),
+            ("one", None, "hard.h5ad"),
+            ("one", "cells.h5ad", "cells.h5ad"),
+            ("zarr", None, "cells.zarr"),
+            ("zarr", None, "cells.zarr/zarr.json"),
+            ("zarr", None, "cells.zarr/new.h5ad"),
+            ("one", "cells.zarr", "cells.zarr/zarr.json"),
+            ("two", None, "two.ckpt"),
+            ("one", "cells.h5ad", "one.ckpt"),
+        ],
+    )
+    def test_refused(
+        self,
+        inputs: Path,
+        capsys: pytest.CaptureFixture[str],
+        command: str,
+        model: str,
+        data: str | None,
+        output: str,
+    ) -> None:
+        (inputs / "no").mkdir()
+        before = {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()}
+        groups = ("--groupby", "cell_type", "--group1", "B") if command == "de" else ()
+        given = () if data is None else (inputs / data,)
+        assert run(command, inputs / f"{model}.ckpt", *given, *groups, "-o", inputs / output, "--overwrite") == 2
+        assert "what is read is never changed" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()} == before
+
+    def test_the_plot_beside_a_table_neither(self, inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shutil.move(inputs / "one.ckpt", inputs / "table.png")
+        groups = ("--groupby", "cell_type", "--group1", "B")
+        assert run("de", inputs / "table.png", *groups, "-o", inputs / "table.csv", "--overwrite") == 2
+        assert "table.png is the input" in capsys.readouterr().err
+        load(inputs / "table.png")
+
+    def test_an_earlier_output_is_replaced(self, inputs: Path) -> None:
+        out = inputs / "out.h5ad"
+        shutil.copy(inputs / "cells.h5ad", out)
+        assert run("embed", inputs / "two.ckpt", "-o", out, "--overwrite") == 0
+        assert "X_vaekit" in anndata.read_h5ad(out).obsm
 
 
 class TestErrors:

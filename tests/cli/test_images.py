@@ -14,6 +14,7 @@ from scipy import stats
 from vaekit.cli.estimator_names import estimator_config
 from vaekit.cli.main import main
 from vaekit.exceptions import ConfigError
+from vaekit.models import load, save
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SILENT = ("--trainer.logger", "false", "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false")
@@ -81,6 +82,21 @@ class TestSample:
         assert path.read_text() == "precious"
         assert run("sample", trained, "-o", path, "--overwrite") == 0
         picture(path)
+
+
+@pytest.mark.parametrize("command", ["sample", "traverse"])
+def test_pictures_trained_on_are_never_written_over(
+    trained: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load(trained)
+    assert model.reference is not None
+    model.reference["config"]["init_args"]["path"] = str(tmp_path / "own")
+    save(model, tmp_path / "own.ckpt")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/0001.png").write_text("precious")
+    assert run(command, tmp_path / "own.ckpt", "-o", tmp_path / "own/0001.png", "--overwrite") == 2
+    assert f"lies in the input {tmp_path / 'own'}" in capsys.readouterr().err
+    assert (tmp_path / "own/0001.png").read_text() == "precious"
 
 
 class TestTraverse:

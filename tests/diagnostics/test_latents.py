@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -123,3 +124,24 @@ def test_record_of_what_is_undefined():
     infinite = LikelihoodEstimate(torch.tensor([-math.inf, 0.0]), torch.zeros(2), torch.tensor([math.nan, 1.0]), 1)
     assert Evaluation(infinite, latent_use(model(), SUMMARIES), None).record()["ess"] is None
     json.dumps(record, allow_nan=False)
+
+
+def test_an_evaluation_keeps_no_batch():
+    """Nor what is as large: cells in a file are more than fit into memory."""
+    seen: list[weakref.ref] = []
+
+    def batches():
+        for number in range(6):
+            batch = counts(4, seed=number)
+            seen.append(weakref.ref(batch.x))
+            yield batch
+            del batch
+            assert sum(x() is not None for x in seen) <= 1  # the caller's
+
+    whole = evaluate_model(made := MODELS["mixed"](NegativeBinomial()), batches(), num_samples=3)
+    assert len(seen) == 6
+    assert len(whole.likelihood.elbo) == 24
+    together = posterior_summaries(made, [counts(4, seed=number) for number in range(6)])
+    torch.testing.assert_close(whole.use.code_usage, latent_use(made, together).code_usage)
+    labels = torch.cat([counts(4, seed=number).label for number in range(6)]).numpy()
+    assert whole.agreement == agreement(made, together, labels)

@@ -95,6 +95,15 @@ def test_load_from_checkpoint_of_the_class_or_its_base(saved):
         MixedVAE.load_from_checkpoint(saved)
 
 
+def test_load_from_checkpoint_swallows_no_arguments(saved):
+    plain = GaussianVAE.load_from_checkpoint(saved)
+    same = GaussianVAE.load_from_checkpoint(saved, "cpu", hparams_file=None, strict=True, weights_only=True)
+    assert all(torch.equal(value, same.state_dict()[name]) for name, value in plain.state_dict().items())
+    for name, value in (("learning_rate", 123.0), ("nonsense", 5), ("strict", False), ("weights_only", False)):
+        with pytest.raises(ConfigError, match=rf"{name}={value}.*load_state_dict"):
+            GaussianVAE.load_from_checkpoint(saved, **{name: value})
+
+
 class Bomb:
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -11,6 +11,7 @@ from torch import Tensor
 from vaekit.analysis.source import reference_of
 from vaekit.batch import Batch
 from vaekit.data.dataset import ResidentDataset
+from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.exceptions import CheckpointError, DataError, nearest
 from vaekit.models import VAE
 
@@ -31,15 +32,9 @@ def evaluating(model: VAE, seed: int = 0) -> Iterator[None]:
             f"the model's likelihood is {type(model.networks.likelihood).__name__}, which has no composition over "
             "genes; NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson have one"
         )
-    was_training = model.training
-    devices = [model.device] if model.device.type == "cuda" else []
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def composition(model: VAE, values: Mapping[str, Tensor], batch: Batch) -> Tensor:

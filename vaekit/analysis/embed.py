@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.query import query_for
-from vaekit.analysis.source import opened, provenance
+from vaekit.analysis.source import check_in_memory, opened, provenance
 from vaekit.data.align import QueryData
 from vaekit.data.dataset import as_is
 from vaekit.diagnostics import codes_of, posterior_summaries
@@ -75,6 +75,7 @@ def embed(
     DataError
         If the counts, genes or batches do not fit the model (see ``vaekit.data.query_dataset``).
     """
+    check_in_memory(adata, "embed")
     model, checkpoint = opened(model)
     query = query_for(model, adata, layer, batch_key)
     fields = latent_fields(query, model, key_added, batch_size, progress, checkpoint)

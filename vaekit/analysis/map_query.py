@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vaekit.analysis.source import opened, reference_of
+from vaekit.batch import Batch
 from vaekit.component import from_config
 from vaekit.data.align import query_dataset
 from vaekit.data.columns import read_column
@@ -19,6 +20,7 @@ from vaekit.data.sources import open_adata
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.latents import LibrarySize
 from vaekit.models import VAE
+from vaekit.objectives import ELBO
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -193,7 +195,7 @@ def _train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for part in tqdm(_shuffled(rows, max_epochs, batch_size), "mapping", steps, unit="step", disable=not progress):
         optimizer.zero_grad()
-        loss = model.bound(dataset.__getitems__(part).to(model.device)).total.mean()
+        loss = _bound(model, dataset.__getitems__(part).to(model.device)).mean()
         if shift is not None:
             loss = loss + (shift * new[SHIFT]).square().sum() / (2 * len(rows))
         loss.backward()
@@ -203,6 +205,12 @@ def _train(
         optimizer.step()
         schedule.step()
     model.requires_grad_(True)
+
+
+def _bound(model: VAE, batch: Batch) -> Tensor:
+    """Return the negative bound, ``[batch]``, with gradients by the model's own estimators, whatever its objective."""
+    joint = model.objective.num_samples  # their rows, and their baselines', are made for as many trajectories
+    return model.bound(batch, training=True, objective=ELBO(num_samples=joint)).total
 
 
 def _shuffled(rows: Tensor, epochs: int, batch_size: int) -> Iterator[Tensor]:

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.decoding import batch_numbers, composition, evaluating, in_batch
+from vaekit.analysis.prior_given import Code, draw_given
 from vaekit.analysis.query import query_for
-from vaekit.analysis.source import opened, provenance, reference_of
+from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
 from vaekit.batch import Batch
 from vaekit.data.dataset import as_is
 from vaekit.diagnostics import latent_use, posterior_summaries
 from vaekit.exceptions import DataError, nearest
-from vaekit.latents import Latent
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ def markers(
         \rho_g(c) = E_{p(\mathrm{others} | c)}[\rho_g]
 
     with the use u of the codes, their mean posterior probability over the cells. The other latents are drawn from
-    their priors given the code (where the code chooses the component of a mixture, from that component), other
-    variables of the same latent from their use; batches by turns, other covariates from the cells.
+    their joint prior given the code: where the code chooses the component of a mixture, from that component; where it
+    depends on other latents, these as they are where the model has this code. Other variables of the same latent are
+    drawn from their use; batches by turns, other covariates from the cells.
 
     Parameters
     ----------
@@ -96,6 +97,7 @@ def markers(
     import pandas as pd
     from tqdm.auto import tqdm
 
+    check_in_memory(adata)
     model, checkpoint = opened(model)
     _check(model, latent, n_genes, num_samples)
     query = query_for(model, adata, layer, batch_key)
@@ -111,7 +113,7 @@ def markers(
         tables = []
         for variable, use in enumerate(usage[latent]):
             used = [state for state in range(len(use)) if use[state] > USED]
-            scale = np.array([_scale(model, latent, variable, state, usage, cells) for state in used])
+            scale = np.array([_scale(model, Code(latent, variable, state), usage, cells) for state in used])
             for number, state in enumerate(used if len(used) > 1 else []):
                 weight = use[used].double().numpy()
                 weight[number] = 0
@@ -120,7 +122,7 @@ def markers(
                 top = np.argsort(-ratio, kind="stable")[:n_genes]
                 code = (
                     str(state)
-                    if len(usage[latent]) == 1 and not _bits(model.latents[latent])
+                    if len(usage[latent]) == 1 and model.latents[latent].event_dims > 1  # bits are numbered
                     else f"{variable}:{state}"
                 )
                 tables.append(
@@ -151,24 +153,7 @@ def _check(model: VAE, latent: str, n_genes: int, num_samples: int) -> None:
         raise DataError(f"n_genes is {n_genes} and num_samples {num_samples}: at least 1 is needed")
 
 
-def _bits(latent: Latent) -> bool:
-    return latent.event_dims == 1
-
-
-def _scale(model: VAE, latent: str, variable: int, state: int, usage: dict[str, Tensor], cells: Batch) -> np.ndarray:
-    """Return the mean composition at a state of one variable, float64 ``[genes]``."""
-    networks, count = model.networks, len(cells.x)
-    values: dict[str, Tensor] = {}
-    for name in networks.order:
-        if model.latents[name].technical:
-            continue
-        if name != latent:
-            prior = networks.prior(name, values, cells.x)
-            values[name] = prior.expand(torch.Size([count])).sample()
-            continue
-        probabilities = usage[name].to(cells.x)  # [variables, states]
-        drawn = torch.distributions.Categorical(probs=probabilities, validate_args=False).sample(torch.Size([count]))
-        drawn[:, variable] = state
-        one_hot = torch.nn.functional.one_hot(drawn, probabilities.shape[-1]).to(cells.x)
-        values[name] = one_hot[..., 1] if _bits(model.latents[name]) else one_hot
+def _scale(model: VAE, code: Code, usage: dict[str, Tensor], cells: Batch) -> np.ndarray:
+    """Return the mean composition at a code, float64 ``[genes]``."""
+    values = draw_given(model, code, usage[code.latent], cells.x)
     return composition(model, values, cells).double().mean(0).cpu().numpy()

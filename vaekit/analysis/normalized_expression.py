@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaekit.analysis.decoding import batch_numbers, check_sizes, chunks, composition, draws, evaluating, in_batch
 from vaekit.analysis.query import counts_reference, query_for
-from vaekit.analysis.source import opened, provenance
+from vaekit.analysis.source import check_in_memory, opened, provenance
 from vaekit.batch import Batch
 from vaekit.data.align import QueryData
 from vaekit.exceptions import DataError, nearest
@@ -91,6 +91,7 @@ def normalized_expression(
     DataError
         If the cells do not fit the model, the layer would not fit into memory, or a gene or batch is unknown.
     """
+    check_in_memory(adata, "denoise")
     model, checkpoint = opened(model)
     asked = Normalization(model, library_size, transform_batch, num_samples, batch_size, seed)
     wanted = None if genes is None else asked.known([genes] if isinstance(genes, str) else genes)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaekit.analysis.decoding import chunks, draws, evaluating
 from vaekit.analysis.query import query_for
-from vaekit.analysis.source import opened, provenance, reference_of
+from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def posterior_predictive_check(
     import pandas as pd
     from tqdm.auto import tqdm
 
+    check_in_memory(adata)
     model, checkpoint = opened(model)
     query = query_for(model, adata, layer, batch_key)
     genes = np.array(reference_of(model)["feature_names"])

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vaekit.analysis.source import reference_of
-from vaekit.batch import Batch
+from vaekit.analysis.stored_cells import StoredCells
 from vaekit.data.align import QueryData, query_dataset
 from vaekit.data.columns import read_column
 from vaekit.data.counts import warn_empty
 from vaekit.data.covariates import Keys, check_keys, read_covariates
-from vaekit.data.dataset import CountDataset, ResidentDataset
 from vaekit.data.genes import align_genes, check_shared_genes
 from vaekit.data.size_factors import query_size_factors
 from vaekit.data.sources import open_adata, open_store
-from vaekit.data.stored import CHUNK_CELLS, StoredCounts, gene_columns, is_csr, read_obs
+from vaekit.data.stored import StoredCounts, gene_columns, is_csr, read_obs
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE
 
@@ -29,72 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from scipy import sparse
-
-
-class StoredCells(ResidentDataset):
-    """Cells of a file in the form of a checkpoint; only the chunk that was read last is in memory.
-
-    Made for batches of cells in the order of the file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    stored
-        Its counts.
-    genes
-        Those of the checkpoint.
-    covariates, label, size_factor, observed
-        As for :class:`~vaekit.data.dataset.CountDataset`.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        stored: StoredCounts,
-        genes: list[str],
-        covariates: Tensor | None,
-        label: Tensor | None,
-        size_factor: Tensor,
-        observed: Tensor | None,
-    ) -> None:
-        self.path = path
-        self.stored = stored
-        self.genes = genes
-        self.covariates = covariates
-        self.label = label
-        self.size_factor = size_factor
-        self.observed = observed
-        self._chunk: tuple[int, sparse.csr_matrix] | None = None
-
-    def __len__(self) -> int:
-        return len(self.stored)
-
-    def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
-        from scipy import sparse
-
-        index = torch.as_tensor(rows, dtype=torch.int64)
-        order = torch.argsort(index, stable=True)
-        numbers, places = np.divmod(index[order].numpy(), CHUNK_CELLS)
-        parts = [self._read(number)[places[numbers == number]] for number in np.unique(numbers).tolist()]
-        counts = sparse.vstack(parts, format="csr")[torch.argsort(order).numpy()]
-        cells = CountDataset(
-            counts,
-            None if self.covariates is None else self.covariates[index],
-            None if self.label is None else self.label[index],
-            self.size_factor[index],
-            self.observed,
-        )
-        return cells.__getitems__(torch.arange(len(index)))._replace(index=index)
-
-    def _read(self, number: int) -> sparse.csr_matrix:
-        """Return a chunk with the checkpoint's genes, from memory or from the file."""
-        if self._chunk is None or self._chunk[0] != number:
-            start = number * CHUNK_CELLS
-            self._chunk = None  # before the next is read
-            cells = self.stored.read(start, min(start + CHUNK_CELLS, len(self))).astype(np.float32)
-            self._chunk = number, align_genes(cells, self.stored.genes, self.genes)[0]
-        return self._chunk[1]
 
 
 def query_for(

@@ -27,6 +27,36 @@ def opened(model: VAE | str | Path) -> tuple[VAE, str]:
     return (load(model), str(model)) if isinstance(model, str | Path) else (model, "")
 
 
+def check_in_memory(adata: Any, command: str | None = None, argument: str = "adata") -> None:
+    """Check that what a function writes its results into is an AnnData; before any work.
+
+    Parameters
+    ----------
+    adata
+        The argument.
+    command
+        Command that does the same to a file, if there is one.
+    argument
+        Name of the argument.
+
+    Raises
+    ------
+    DataError
+        If it is a path, or something else.
+    """
+    from anndata import AnnData
+
+    if isinstance(adata, AnnData):
+        return
+    if not isinstance(adata, str | Path):
+        raise DataError(f"{argument} is a {type(adata).__name__}: the results go into an AnnData, pass one")
+    other = "" if command is None else f", or use `vaekit {command} CKPT {adata} -o OUT.h5ad`, which writes a copy"
+    raise DataError(
+        f"{argument}={str(adata)!r} is a path: the results go into an AnnData: pass anndata.read_h5ad(...) (of a zarr "
+        f"store, anndata.io.read_zarr(...)){other}"
+    )
+
+
 def provenance(model: VAE, missing_genes: list[str], checkpoint: str = "") -> dict[str, Any]:
     """Return where results come from, as plain data for ``adata.uns``."""
     reference = reference_of(model)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from vaekit.analysis.embed import coordinates
 from vaekit.analysis.query import query_for
-from vaekit.analysis.source import opened, provenance
+from vaekit.analysis.source import check_in_memory, opened, provenance
 from vaekit.data.align import QueryData
 from vaekit.data.dataset import as_is
 from vaekit.diagnostics import posterior_summaries
@@ -84,6 +84,7 @@ def transfer_labels(
     import pandas as pd
     from sklearn.neighbors import NearestNeighbors
 
+    check_in_memory(query_adata, argument="query_adata")
     model, checkpoint = opened(model)
     reference = query_for(model, reference_adata, layer, batch_key, label_key)
     known = np.flatnonzero(reference.dataset.label.numpy() >= 0)  # type: ignore[union-attr]  # (label_key was given)

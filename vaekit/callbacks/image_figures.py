@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vaekit.diagnostics import category_means, plots, prior_means, traversal
+from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.generation import gaussian_latents, single_categories
 
 if TYPE_CHECKING:
@@ -47,15 +48,12 @@ def pictures(flat: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     return flat.reshape(*flat.shape[:-1], *shape).cpu().numpy()
 
 
-@torch.no_grad()
 def reconstructions(model: Any, data: Any) -> Figure:
     """Draw test images above their reconstructions, from one draw of the latents."""
     batch = next(iter(data.dataloader("test", batch_size=COLUMNS))).to(model.device)
-    was_training = model.training
-    model.eval()
-    values = {name: value.squeeze(0) for name, value in model.draw(batch, 1).items()}
-    means = model.networks.observation(values, batch).mean
-    model.train(was_training)
+    with evaluation_mode(model):
+        values = {name: value.squeeze(0) for name, value in model.draw(batch, 1).items()}
+        means = model.networks.observation(values, batch).mean
     shape = tuple(data.image_shape)
     return plots.reconstructions(pictures(batch.x, shape), pictures(means, shape))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaekit.atomic import written
-from vaekit.cli.estimator_names import estimator_config, with_defaults
+from vaekit.cli.estimator_names import estimator_config
 from vaekit.cli.image_output import picture_path
 from vaekit.cli.output import quiet
 from vaekit.cli.run_folder import make_folder
@@ -69,9 +69,9 @@ def run(arguments: list[str]) -> None:
     first = _built(common)
     key = estimator_key(first, options.latent)
     folder = Path(options.output or first.folder)
-    make_folder(folder)
+    make_folder(folder, "-o" if options.output else "trainer.default_root_dir")
     picture = picture_path(None, False, folder, "compare")
-    choices = {text: [f"--{key}", json.dumps(with_defaults(config))] for text, config in estimators.items()}
+    choices = {text: [f"--{key}", json.dumps(config)] for text, config in estimators.items()}
     for choice in choices.values():  # what does not fit is told before anything is trained
         _built([*common, *choice])
     print(first.datamodule.description, file=sys.stderr)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vaekit.atomic import written
 from vaekit.cli.cells import cells_of
-from vaekit.cli.embed import check_output
 from vaekit.cli.output import quiet
+from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
 from vaekit.exceptions import DataError
 
 SHOWN = 10  # genes printed
@@ -50,13 +50,15 @@ def run(arguments: list[str]) -> None:
         raise DataError(f"the output {table_file} is a table: name it with the ending .csv; the plot lies beside it")
     plot_file = table_file.with_suffix(".png")
     for file in (table_file, plot_file):
-        check_output(file, options.data, options.overwrite)
+        check_output(file, (options.checkpoint, options.data), options.overwrite)
     quiet()
 
     from vaekit.analysis import differential_expression, plot_volcano
     from vaekit.models import load
 
     model = load(options.checkpoint)
+    for file in (table_file, plot_file):
+        refuse_inputs(file, training_files(model))
     cells, layer = cells_of(model, options.checkpoint, options.data, options.layer)
     table = differential_expression(
         cells,

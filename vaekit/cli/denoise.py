@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from vaekit.cli.cells import add, cells_of, new_layer, written_copy
-from vaekit.cli.embed import check_output
 from vaekit.cli.output import quiet
+from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
 from vaekit.exceptions import DataError
 
 KEY = "vaekit_normalized"
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> None:
     """Run the command."""
     options = parser().parse_args(arguments[1:])
     output = Path(options.output)
-    check_output(output, options.data, options.overwrite)
+    check_output(output, (options.checkpoint, options.data), options.overwrite)
     library_size = options.library_size if options.library_size == "observed" else _number(options.library_size)
     quiet()
 
@@ -53,6 +53,7 @@ def run(arguments: list[str]) -> None:
     from vaekit.models import load
 
     model = load(options.checkpoint)
+    refuse_inputs(output, training_files(model))
     asked = Normalization(
         model, library_size, options.transform_batch, num_samples=options.num_samples, seed=options.seed
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 from typing import Any
 
 from vaekit.exceptions import ConfigError
@@ -34,29 +33,6 @@ def estimator_config(text: str) -> dict[str, Any]:
             '"ScoreFunction(num_samples=2, baseline=LeaveOneOut())"'
         )
     return found
-
-
-def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration with all arguments of the estimator, so that none is taken over from another one.
-
-    Where a configuration names an estimator already, the parser keeps those of its arguments that the new one has too.
-
-    Examples
-    --------
-    >>> with_defaults({"class_path": "ReinMax", "init_args": {"num_samples": 2}})["init_args"]
-    {'temperature': 1.0, 'num_samples': 2}
-    """
-    import vaekit.estimators
-
-    cls = getattr(vaekit.estimators, config["class_path"], None)
-    if not isinstance(cls, type):  # the parser tells what there is
-        return config
-    arguments = {
-        name: parameter.default
-        for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.default is not parameter.empty
-    }
-    return {**config, "init_args": {**arguments, **config.get("init_args", {})}}
 
 
 def _value(node: ast.expr) -> Any:

@@ -72,8 +72,8 @@ def held_out(model: VAE, options: argparse.Namespace) -> tuple[DataLoader, str]:
     from torch.utils.data import DataLoader
 
     from vaekit.analysis import query_for, reference_of, training_data
+    from vaekit.analysis.query import obs_of
     from vaekit.data.dataset import as_is
-    from vaekit.data.sources import open_adata
 
     if options.path is None:
         for name in ("layer", "batch_key", "label_key"):
@@ -84,9 +84,9 @@ def held_out(model: VAE, options: argparse.Namespace) -> tuple[DataLoader, str]:
         data = training_data(model)
         split = options.split or "test"
         return data.dataloader(split, options.batch_size), f"{data.source}, {split} split"
-    adata, source = open_adata(options.path)
     label_key = options.label_key or reference_of(model)["config"]["init_args"].get("label_key")
-    if options.label_key is None and label_key not in adata.obs:
+    obs, source = obs_of(options.path)
+    if options.label_key is None and label_key not in obs:
         label_key = None
     query = query_for(model, options.path, options.layer, options.batch_key, label_key)
     if options.split is not None:

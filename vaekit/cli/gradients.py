@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import textwrap
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaekit.atomic import written
 from vaekit.cli.output import quiet
+from vaekit.cli.run_folder import make_folder
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> None:
     if unknown := [name for name in names if name not in model.latents]:
         raise DataError(f"the model has no latent {unknown[0]!r}; it has {', '.join(map(repr, model.latents))}")
     folder = Path(options.output or (Path(options.ckpt).parent if options.ckpt else cli.folder))
-    prepare_folder(folder)
+    make_folder(folder, "-o" if options.output or options.ckpt else "trainer.default_root_dir")
     torch.manual_seed(options.seed)
     batch = next(iter(data.dataloader("train", options.batch_size, shuffle=True)))
     print(data.description, file=sys.stderr)
@@ -95,22 +95,6 @@ def run(arguments: list[str]) -> None:
     print(f"\nwrote {folder}: {stem}.csv, {', '.join(f'{stem}_{name}.png' for name in names)}")
     for line in filter(None, map(closing_line, cli.trainer.loggers)):
         print(line)
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make a folder to write to.
-
-    Raises
-    ------
-    DataError
-        If that cannot be.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"the folder {folder} cannot be made: {error}") from error
-    if not os.access(folder, os.W_OK):
-        raise DataError(f"the folder {folder} cannot be written to")
 
 
 def free_stem(folder: Path, names: list[str]) -> str:

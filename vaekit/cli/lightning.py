@@ -22,6 +22,7 @@ import vaekit.networks
 import vaekit.objectives  # noqa: F401  (imported, classes can be named without their package)
 from vaekit.atomic import written
 from vaekit.callbacks import ClippedSteps, Collapse, FiniteLoss, Pictures, RunCheckpoint, TrainingProgress
+from vaekit.cli.class_flags import complete_classes
 from vaekit.cli.config_errors import explain
 from vaekit.cli.logger import closing_line, wandb_logger
 from vaekit.cli.output import quiet
@@ -214,7 +215,7 @@ def command_line(arguments: list[str], kind: type[VaekitCLI] = VaekitCLI) -> Vae
             load_from_checkpoint_support=False,
             auto_configure_optimizers=False,
             parser_kwargs={"exit_on_error": False},
-            args=arguments,
+            args=complete_classes(arguments),
         )
 
 

@@ -10,8 +10,15 @@ from vaekit.exceptions import ConfigError
 OWN = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs")
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of a run.
+def make_folder(folder: Path, setting: str = "trainer.default_root_dir") -> None:
+    """Make a folder to write to.
+
+    Parameters
+    ----------
+    folder
+        The folder; that of a run, if nothing else is said.
+    setting
+        What says where it is.
 
     Raises
     ------
@@ -21,9 +28,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"the run's folder {folder} (trainer.default_root_dir) cannot be made: {error}") from error
+        raise ConfigError(f"the folder {folder} ({setting}) cannot be made: {error}") from error
     if not os.access(folder, os.W_OK):
-        raise ConfigError(f"the run's folder {folder} (trainer.default_root_dir) cannot be written to")
+        raise ConfigError(f"the folder {folder} ({setting}) cannot be written to")
 
 
 def prepare(folder: Path) -> Path | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from vaekit.atomic import written
 from vaekit.cli.image_output import image_shape, picture_path
 from vaekit.cli.output import quiet
+from vaekit.cli.overwriting import refuse_inputs, training_files
 from vaekit.exceptions import CheckpointError, DataError
 
 
@@ -42,6 +43,7 @@ def run(arguments: list[str]) -> None:
     from vaekit.models import load
 
     model = load(options.checkpoint)
+    refuse_inputs(path, training_files(model))
     shape, names = image_shape(model, options.checkpoint), gaussian_latents(model)
     if not names:
         raise CheckpointError(f"{options.checkpoint} has no Gaussian latent; it has {', '.join(model.latents)}")

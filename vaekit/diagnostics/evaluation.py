@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from vaekit.batch import Batch
 from vaekit.diagnostics.agreement import Agreement, agreement
@@ -58,19 +59,22 @@ def evaluate_model(model: VAE, batches: Iterable[Batch], num_samples: int = 1000
     model
         The trained model.
     batches
-        Observations; gone through once. Their labels, where they have any, serve for the agreement only.
+        Observations; gone through once, and none of them kept. Their labels, where they have any, serve for the
+        agreement only.
     num_samples
         Importance samples an observation.
     """
-    kept: list[Batch] = []
+    summaries: list[dict[str, Tensor]] = []
+    labels: list[Tensor] = []
 
-    def passing() -> Iterable[Batch]:
-        for batch in batches:
-            kept.append(batch)
+    def passing() -> Iterator[Batch]:
+        for batch in batches:  # of each only what is a few numbers an observation is kept
+            summaries.append(posterior_summaries(model, [batch]))
+            if batch.label is not None:
+                labels.append(batch.label.cpu())
             yield batch
 
     likelihood = importance_sampled_log_likelihood(model, passing(), num_samples)
-    summaries = posterior_summaries(model, kept)
-    labels = [batch.label for batch in kept if batch.label is not None]
-    found = agreement(model, summaries, torch.cat(labels).cpu().numpy()) if labels else None
-    return Evaluation(likelihood, latent_use(model, summaries), found)
+    whole = {name: torch.cat([part[name] for part in summaries]) for name in model.latents}
+    found = agreement(model, whole, torch.cat(labels).numpy()) if labels else None
+    return Evaluation(likelihood, latent_use(model, whole), found)

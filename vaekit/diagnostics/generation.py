@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
+from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.exceptions import VaekitError
 from vaekit.latents import Categorical, Gaussian
 from vaekit.models import VAE
-
-
-@contextmanager
-def _evaluation(model: VAE) -> Iterator[None]:
-    """Put a model into evaluation mode, without gradients, for a while."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def sample_prior(model: VAE, count: int, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -44,7 +32,7 @@ def sample_prior(model: VAE, count: int, given: Mapping[str, Tensor] | None = No
         Values ``[count, *event]`` by name.
     """
     values, like = dict(given or {}), torch.zeros(count, model.features, device=model.device)
-    with _evaluation(model):
+    with evaluation_mode(model):
         for name in model.networks.order:
             if name not in values:
                 prior = model.networks.prior(name, values, like)
@@ -55,7 +43,7 @@ def sample_prior(model: VAE, count: int, given: Mapping[str, Tensor] | None = No
 def decoded_mean(model: VAE, values: Mapping[str, Tensor]) -> Tensor:
     """Return the mean of p(x | z) at values ``[count, *event]`` of the latents, ``[count, features]``."""
     count = len(next(iter(values.values())))
-    with _evaluation(model):
+    with evaluation_mode(model):
         batch = Batch(torch.zeros(count, model.features, device=model.device))
         return model.networks.observation(values, batch).mean.expand(count, model.features)
 
@@ -136,7 +124,7 @@ def traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span: float 
         raise VaekitError(f"a traversal starts from one observation, and there are {len(batch.x)}")
     batch = batch.to(model.device)
     positions = torch.linspace(-span, span, steps, device=model.device)
-    with _evaluation(model):
+    with evaluation_mode(model):
         values = {}
         for other, q in model.posteriors(batch).items():
             values[other] = model.latents[other].most_probable(q)

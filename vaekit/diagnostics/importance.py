@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
+from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.estimators.discrete import num_states, states
 from vaekit.exceptions import VaekitError
 from vaekit.models import VAE
@@ -53,7 +54,6 @@ class LikelihoodEstimate(NamedTuple):
         return (variance.sum().sqrt() / len(variance)).item()
 
 
-@torch.no_grad()
 def importance_sampled_log_likelihood(
     model: VAE, batches: Iterable[Batch], num_samples: int = 1000
 ) -> LikelihoodEstimate:
@@ -84,12 +84,8 @@ def importance_sampled_log_likelihood(
     """
     if num_samples < 1:
         raise VaekitError(f"num_samples is {num_samples}, it must be at least 1")
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         results = [_estimate(model, batch, num_samples) for batch in batches]
-    finally:
-        model.train(was_training)
     if not results:
         raise VaekitError("there are no observations to evaluate")
     log_likelihood, elbo, ess = (torch.cat(column).cpu() for column in zip(*results, strict=True))

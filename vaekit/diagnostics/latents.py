@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
+from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.latents import Categorical, Latent
 from vaekit.models import VAE
 
@@ -40,20 +41,17 @@ class LatentUse(NamedTuple):
         return int((self.code_usage[name] > threshold).sum())
 
 
-@torch.no_grad()
 def posterior_summaries(model: VAE, batches: Iterable[Batch]) -> dict[str, Tensor]:
     """Return each latent's posterior means, or probabilities of its states, ``[observations, size]``, on the CPU.
 
     Where a posterior depends on other latents, these have their most probable values, found one after another: of a
     sequence of categories, the probabilities of each along the most probable path. Nothing is drawn.
     """
-    was_training = model.training
-    model.eval()
     parts: dict[str, list[Tensor]] = {name: [] for name in model.latents}
-    for batch in batches:
-        for name, q in model.posteriors(batch.to(model.device)).items():
-            parts[name].append(model.latents[name].summary(q).cpu())
-    model.train(was_training)
+    with evaluation_mode(model):
+        for batch in batches:
+            for name, q in model.posteriors(batch.to(model.device)).items():
+                parts[name].append(model.latents[name].summary(q).cpu())
     return {name: torch.cat(part) for name, part in parts.items()}
 
 

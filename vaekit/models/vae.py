@@ -132,7 +132,9 @@ class VAE(Component, pl.LightningModule):
         """Draw all latents from the posterior, each ``[num_samples, batch, *event]``."""
         return self.networks.draw(self.networks.encode(batch), num_samples)
 
-    def bound(self, batch: Batch, kl_weight: float = 1.0, training: bool = False) -> Result:
+    def bound(
+        self, batch: Batch, kl_weight: float = 1.0, training: bool = False, objective: Objective | None = None
+    ) -> Result:
         """Estimate the bound and its terms on a batch.
 
         Parameters
@@ -144,6 +146,9 @@ class VAE(Component, pl.LightningModule):
         training
             Whether gradients, the estimators' relaxations and free bits are wanted; otherwise the draws are
             discrete where the latent is, and the total is the negative bound itself (at weight 1).
+        objective
+            Of a training for something else than the model's own, which is the default: it must draw as many joint
+            trajectories, or none.
 
         Returns
         -------
@@ -152,7 +157,7 @@ class VAE(Component, pl.LightningModule):
             unweighted ``kl_<name>`` of each latent.
         """
         networks = self.networks
-        objective = self.objective if training else TRUE_BOUND
+        objective = (objective or self.objective) if training else TRUE_BOUND
         estimators = self.estimators if training else {name: _drawing(e) for name, e in self.estimators.items()}
         h = networks.encode(batch)
         drawn = objective.prepare(sample(networks.nodes(h), estimators, num_samples=objective.num_samples, context=h))
@@ -339,15 +344,26 @@ class VAE(Component, pl.LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> VAE:  # type: ignore[override]
-        """Load a model of this class (see :func:`vaekit.load`).
+        """Load a model of this class (see :func:`vaekit.load`), with the arguments that it was made with.
+
+        Of Lightning's further arguments only what holds anyway can be given: ``strict=True``, ``weights_only=True``.
 
         Raises
         ------
         CheckpointError
             If the file is no vaekit checkpoint, or holds another class.
+        ConfigError
+            If other arguments are given.
         """
         from vaekit.models.checkpoint import load  # it needs this class
 
+        holds = {"hparams_file": (None,), "strict": (None, True), "weights_only": (None, True)}
+        if wrong := {name: value for name, value in kwargs.items() if value not in holds.get(name, ())}:
+            raise ConfigError(
+                f"load_from_checkpoint: {', '.join(f'{name}={value!r}' for name, value in wrong.items())} cannot be "
+                "given: a model is loaded with the arguments and weights of its checkpoint; for others make the model "
+                "anew, and give it the weights by model.load_state_dict(vaekit.load(path).state_dict())"
+            )
         return load(checkpoint_path, expected=cls, map_location=map_location)
 
 

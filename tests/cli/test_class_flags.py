@@ -1,0 +1,104 @@
+"""A flag that names a class starts from its defaults, in every command; by the real parser and by the words of each."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaekit.cli.built import built
+from vaekit.cli.class_flags import PACKAGES, complete_classes, with_defaults
+from vaekit.cli.estimator_names import estimator_config
+from vaekit.component import Component
+from vaekit.exceptions import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DISCRETE, MIXED = CONFIGS / "digits_discrete.yaml", CONFIGS / "pbmc_mixed.yaml"
+
+
+def model(config: Path, folder: Path, *flags: str) -> Any:
+    where = ["--trainer.default_root_dir", str(folder), "--trainer.logger", "false"]
+    return built(["--config", str(config), *where, *flags]).model
+
+
+@pytest.mark.parametrize("name", ["GumbelSoftmax", "GumbelRao", "ScoreFunction"])
+def test_fit_and_compare_make_the_same_estimator(name: str, tmp_path: Path) -> None:
+    """The configuration has ``GumbelSoftmax(hard=True)``, of which a flag took ``hard`` over."""
+    plain = getattr(import_module("vaekit.estimators"), name)().config
+    key = "--model.estimator"
+    for flags in ([key, name], [f"{key}={name}"], [key, f"vaekit.estimators.{name}"], [key, json.dumps(plain)],
+                  [key, json.dumps(estimator_config(name))]):  # fmt: skip
+        assert model(DISCRETE, tmp_path, *flags).estimators["y"].config == plain
+    assert model(DISCRETE, tmp_path).estimators["y"].hard  # without a flag
+
+
+def test_arguments_are_for_the_class_named_before_them(tmp_path: Path) -> None:
+    hot = ("--model.estimator.temperature", "0.9")
+    found = model(DISCRETE, tmp_path, "--model.estimator", "GumbelSoftmax", *hot).estimators["y"]
+    assert (found.hard, found.config["init_args"]["temperature"]) == (False, 0.9)
+    assert model(DISCRETE, tmp_path, *hot).estimators["y"].hard  # an argument alone changes nothing else
+    for undone in (hot, ("--model.init_args.estimator.init_args.temperature=0.9",)):
+        with pytest.raises(ConfigError, match=r"--model\.estimator names a class.*temperature before it"):
+            model(DISCRETE, tmp_path, *undone, "--model.estimator", "GumbelSoftmax")
+
+
+def test_other_components(tmp_path: Path) -> None:
+    flags = ("--model.latents.l", "LibrarySize", "--model.objective", "ELBO", "--model.likelihood", "Poisson")
+    made = model(MIXED, tmp_path, *flags)
+    assert list(made.latents) == ["y", "z", "l"]
+    assert (made.objective.beta, made.objective.warmup) == (1.0, 0.0)
+    assert type(made.networks.likelihood).__name__ == "Poisson"
+    other = model(MIXED, tmp_path, "--model.latents.y", "Categorical")  # what has no default is kept
+    assert other.latents["y"].shape == model(MIXED, tmp_path).latents["y"].shape
+    nested = {"class_path": "ScoreFunction", "init_args": {"baseline": {"class_path": "MovingAverage"}}}
+    filled = with_defaults(nested, "model.estimator")["init_args"]
+    assert filled["baseline"] == {"class_path": "MovingAverage", "init_args": {"decay": 0.9}}
+    assert filled["num_samples"] is None
+
+
+def test_names_that_two_packages_have() -> None:
+    for key, package in (("model.likelihood", "likelihoods"), ("model.latents.z", "latents")):
+        (_, text) = complete_classes([f"--{key}", "Gaussian"])
+        cls = import_module(f"vaekit.{package}").Gaussian
+        known = inspect.signature(cls).parameters
+        assert set(json.loads(text)["init_args"]) == {k for k, p in known.items() if p.default is not p.empty}
+
+
+@pytest.mark.parametrize("package", sorted(set(PACKAGES.values())))
+def test_all_defaults_are_plain(package: str) -> None:
+    key = next(key for key, name in PACKAGES.items() if name == package)
+    module = import_module(f"vaekit.{package}")
+    names = getattr(module, "__all__", ["ELBO", "IWAE"])
+    for name in names:
+        if (
+            isinstance(cls := getattr(module, name), type)
+            and issubclass(cls, Component)
+            and not inspect.isabstract(cls)
+        ):
+            path = f"{'model.latents.x' if package == 'latents' else key}"
+            json.dumps(with_defaults({"class_path": name}, path))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model.estimator", "evil.Thing"],
+        ["--model.estimator", "vaekit.cli.main.main"],
+        ["--model.estimator", "auto"],
+        ["--model.estimator", "annotations"],
+        ["--model.estimator", '{"class_path": 3}'],
+        ["--model.estimator", '{"class_path": "ReinMax", "init_args": 3}'],
+        ["--model.estimator", "{" * 10_000],
+        ["--model.estimator", '{"a":' * 10_000],
+        ["--model.estimator"],
+        ["--model.hidden", "[3]"],
+        ["--model", "GaussianVAE"],
+        ["--trainer.logger", "CSVLogger"],
+    ],
+)
+def test_what_stays_as_it_is(arguments: list[str]) -> None:
+    assert complete_classes(arguments) == arguments

@@ -1,0 +1,70 @@
+"""Whatever evaluates a model leaves each part of it in its own mode, also where it fails half way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from models.tiny import FEATURES, MODELS, counts, pixels
+
+from vaekit.analysis.decoding import evaluating
+from vaekit.batch import Batch
+from vaekit.callbacks.image_figures import reconstructions
+from vaekit.diagnostics import (
+    decoded_mean,
+    importance_sampled_log_likelihood,
+    posterior_summaries,
+    sample_prior,
+    traversal,
+)
+from vaekit.likelihoods import Bernoulli, NegativeBinomial
+from vaekit.models import VAE
+
+
+def decoded(model: VAE, batch: Batch) -> None:
+    with evaluating(model):
+        model.posteriors(batch)
+
+
+def reconstructed(model: VAE, batch: Batch) -> None:
+    reconstructions(model, SimpleNamespace(dataloader=lambda *_, **__: [batch], image_shape=(1, 1, FEATURES)))
+
+
+CALLS: dict[str, Callable[[VAE, Batch], Any]] = {
+    "decoding": decoded,
+    "importance": lambda model, batch: importance_sampled_log_likelihood(model, [batch], 2),
+    "latents": lambda model, batch: posterior_summaries(model, [batch]),
+    "traversal": lambda model, batch: traversal(model, "z", Batch(batch.x[:1])),
+    "prior": lambda model, batch: decoded_mean(model, sample_prior(model, 2)),
+    "reconstructions": reconstructed,
+}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("call", CALLS)
+def test_modes_come_back(call: str, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    likelihood, batch = (NegativeBinomial(), counts(4)) if call == "decoding" else (Bernoulli(), pixels(4))
+    model = MODELS["gaussian"](likelihood, dropout=0.5).train()
+    model.networks.encoder.eval()  # frozen, in the middle of a training
+    before = [module.training for module in model.modules()]
+    assert len(set(before)) == 2
+    during = []
+
+    def look(*_: Any, **__: Any) -> None:
+        during.append((any(module.training for module in model.modules()), torch.is_grad_enabled()))
+        if fails:
+            raise KeyboardInterrupt
+
+    for part in (model.networks.encoder, model.networks.decoder):
+        part.register_forward_pre_hook(look)
+    if fails:
+        with pytest.raises(KeyboardInterrupt):
+            CALLS[call](model, batch)
+    else:
+        CALLS[call](model, batch)
+    assert set(during) == {(False, False)}
+    assert [module.training for module in model.modules()] == before
+    assert torch.is_grad_enabled()
