@@ -6,9 +6,11 @@ import copy
 import ctypes
 import hashlib
 import io
+import json
 import os
 import pickle
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -22,6 +24,7 @@ import h5py
 import numpy as np
 import torch
 import yaml
+from scipy import sparse
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LIMIT = 120.0  # seconds after which a process counts as hanging
@@ -189,10 +192,14 @@ def numbers(bench: Bench) -> None:
         "NaN loss (learning rate 1e30)",
         bench.fit("--model.learning_rate", "1e30", "--trainer.gradient_clip_val", "null", *run),
     )
-    bench.try_out(
-        "going on with another learning rate",
-        bench.fit("--ckpt_path", "last", "--model.learning_rate", "0.5", "--trainer.max_epochs", "2"),
-    )
+    for what, argument in (
+        ("learning rate", ("--model.learning_rate", "0.5")),
+        ("clipping", ("--trainer.gradient_clip_val", "0.5")),
+        ("seed", ("--seed_everything", "5")),
+    ):
+        bench.try_out(
+            f"going on with another {what}", bench.fit("--ckpt_path", "last", *argument, "--trainer.max_epochs", "2")
+        )
 
 
 def checkpoints(bench: Bench) -> None:
@@ -255,6 +262,7 @@ def data(bench: Bench) -> None:
         happy = (0, 2) if place != "X" else (2,)
         out = bench.folder / f"out_{place.replace('/', '_')}.h5ad"
         bench.try_out(f"h5ad: a pickled object in {place}", bench.embed(out, cells=path), happy)
+    _matrices(bench)
     short = bench.folder / "short.h5ad"
     short.write_bytes(bench.cells.read_bytes()[:20_000])
     bench.try_out("h5ad: truncated", bench.embed(output, cells=short))
@@ -279,6 +287,31 @@ def data(bench: Bench) -> None:
             str(bench.folder / "images"),
         ]
         bench.try_out(f"npz: {fault}", images)
+
+
+def _matrices(bench: Bench) -> None:
+    """Sparse matrices that point to what is not there, and a zarr store that asks to be unpickled."""
+    whole = anndata.read_h5ad(bench.cells)
+    for form in ("csr", "csc"):
+        whole.X = getattr(sparse, f"{form}_matrix")(whole.X)
+        for name, value in (("indptr", 10**8), ("indptr", 0), ("indices", 2 * 10**9), ("indices", -1)):
+            path = bench.folder / "damaged.h5ad"
+            whole.write_h5ad(path)
+            with h5py.File(path, "r+") as file:
+                file["X"][name][5] = value
+            for command in (bench.embed(bench.folder / "never.h5ad", cells=path), bench.fit("--data.path", str(path))):
+                bench.try_out(f"h5ad: {form} {name}[5] is {value}, {command[0]}", command)
+    store = bench.folder / "pickled.zarr"
+    whole.write_zarr(store)
+    for file in store.rglob(".zmetadata"):
+        file.unlink()
+    array = {"zarr_format": 2, "shape": [1500], "chunks": [1500], "dtype": "|O", "fill_value": "", "order": "C",
+             "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}], "compressor": None}  # fmt: skip
+    shutil.rmtree(store / "obs" / "kind")
+    (store / "obs" / "kind").mkdir()
+    (store / "obs" / "kind" / ".zarray").write_text(json.dumps(array))
+    (store / "obs" / "kind" / "0").write_bytes(pickle.dumps(Bomb(bench.trace)))
+    bench.try_out("zarr: a pickle codec", bench.embed(bench.folder / "never.h5ad", cells=store))
 
 
 def run_all(folder: Path, start: Callable[..., int], wait: Callable[..., int | None]) -> list[Result]:

@@ -19,6 +19,7 @@ import vaekit
 from vaekit.callbacks import Pictures, RunCheckpoint, TrainingProgress
 from vaekit.data import GeneExpressionData, ImageData
 from vaekit.diagnostics import plots
+from vaekit.exceptions import CheckpointError
 from vaekit.likelihoods import Bernoulli, NegativeBinomial
 
 
@@ -258,3 +259,31 @@ def test_validation_alone_shows_no_bar(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", shown)
     trainer(tmp_path, callbacks=[TrainingProgress()]).validate(model, datamodule=cells, verbose=False)
     assert "training" not in shown.getvalue()
+
+
+@pytest.mark.parametrize("clip", [None, 5.0])
+def test_a_training_goes_on_as_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: float | None) -> None:
+    """With its clipping and its seed; its length, its callbacks and its logger may be others."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+    run(tmp_path, RunCheckpoint(), max_epochs=1, gradient_clip_val=clip)
+    last = tmp_path / "last.ckpt"
+    assert torch.load(last, weights_only=True)["training"] == {"gradient_clip_val": clip, "seed_everything": 3}
+    message = rf"of the training: gradient_clip_val was {clip}, is 0\.1"
+    with pytest.raises(CheckpointError, match=message):
+        run(tmp_path, RunCheckpoint(), max_epochs=2, ckpt_path=last, gradient_clip_val=0.1)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "4")
+    with pytest.raises(CheckpointError, match="of the training: seed_everything was 3, is 4"):
+        run(tmp_path, RunCheckpoint(), max_epochs=2, ckpt_path=last, gradient_clip_val=clip)
+    monkeypatch.delenv("PL_GLOBAL_SEED")  # never set: nothing is known of it
+    changed = {"max_epochs": 2, "log_every_n_steps": 7, "gradient_clip_val": clip or 0}  # 0 is no clipping either
+    again = run(tmp_path, RunCheckpoint(), TrainingProgress(), ckpt_path=last, **changed)
+    assert again.global_step == 6
+
+
+def test_a_checkpoint_of_before_says_nothing_of_its_training(tmp_path: Path) -> None:
+    run(tmp_path, RunCheckpoint(), max_epochs=1)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    del checkpoint["training"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    used = run(tmp_path, RunCheckpoint(), max_epochs=2, ckpt_path=tmp_path / "old.ckpt", gradient_clip_val=0.1)
+    assert used.global_step == 6

@@ -103,6 +103,14 @@ def test_steps_on_a_device_are_looked_at_together():
         ({"a": torch.tensor([[0.0, 1.0], [float("nan"), 1.0]])}, "'a' is not finite in row 30"),
         ({"a": torch.tensor(float("nan"))}, "'a' is not finite; the batch"),
         ({"a": torch.tensor([float("nan")])}, "'a' is not finite; the batch"),
+        (
+            {"a": torch.full((2,), float("nan"))},
+            "'a' is not finite in all rows of the batch; the batch holds rows 30, 40",
+        ),
+        (
+            {name: torch.tensor([0.0, value]) for name, value in (("a", float("nan")), ("b", float("inf")))},
+            "'a' is not finite in row 40; the term 'b' is not finite in the same; the batch",
+        ),
     ],
 )
 def test_terms_of_every_shape(terms, words):

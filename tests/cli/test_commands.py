@@ -142,6 +142,11 @@ class TestFit:
             (["--data.path", "nowhere.h5ad"], "nowhere.h5ad does not exist"),
             (["--model.latents.y.estimator", "Pathwise"], "latent 'y': Pathwise does not fit a Categorical latent"),
             (["--model.latents.y.estimator", "Enumerat"], "did you mean 'Enumerate'?"),
+            (
+                ["--model.estimator", "ReinMax"],
+                "MixedVAE takes --model.latents.NAME.estimator, such as --model.latents.y.",
+            ),
+            (["--model.estimator.temperature", "2"], "MixedVAE takes --model.latents.NAME.estimator"),
             (["--model.objective.warmup", "1.5"], "never reach"),
             (["--trainer.max_epochs", "-1"], "never reach its end"),
             (["--trainer.accelerator", "abacus"], "abacus"),
@@ -156,6 +161,27 @@ class TestFit:
         assert main([*common, *arguments]) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "last.ckpt").exists()
+
+    @pytest.mark.parametrize(
+        ("config", "arguments", "message"),
+        [
+            ("digits_discrete", ["--model.latents.y.estimator", "ReinMax"], "DiscreteVAE takes --model.estimator"),
+            (
+                "digits_discrete",
+                ["--model.latents.y.estimator.temperature", "2"],
+                "DiscreteVAE takes --model.estimator",
+            ),
+            ("digits_discrete", ["--model.latents.y.categories", "4"], "DiscreteVAE takes --model.categories"),
+            ("digits_gaussian", ["--model.latents.z.estimator=Pathwise"], "GaussianVAE takes --model.estimator"),
+            ("digits_gaussian", ["--model.hiden.width", "3"], "no option 'hiden': did you mean 'hidden'?"),
+        ],
+    )
+    def test_arguments_of_latents_are_where_the_model_has_them(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: str, arguments: list[str], message: str
+    ) -> None:
+        common = ["fit", "--config", str(ROOT / f"configs/{config}.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+        assert main([*common, *arguments]) == 2
+        assert message in capsys.readouterr().err
 
     def test_unknown_keys_of_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         text = (ROOT / "configs/pbmc_mixed.yaml").read_text()

@@ -138,6 +138,9 @@ class TestFit:
             (["--model.latent_dim", "3"], "of the model: latent_dim was 8, is 3"),
             (["--model.estimator", "ScoreFunction"], "estimator was {'class_path': 'vaekit.estimators.Pathwise'"),
             (["--data.batch_size", "99"], "of the data: batch_size was 300, is 99"),
+            (["--trainer.gradient_clip_val", "0.5"], "of the training: gradient_clip_val was 100.0, is 0.5"),
+            (["--trainer.gradient_clip_val", "null"], "of the training: gradient_clip_val was 100.0, is None"),
+            (["--seed_everything", "7"], "of the training: seed_everything was 0, is 7"),
             (
                 ["--data.seed", "5", "--data.binarization", "fixed"],
                 "binarization was 'dynamic', is 'fixed'; seed was 0",

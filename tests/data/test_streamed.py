@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import anndata
@@ -139,15 +140,21 @@ def test_pools_take_blocks_whole() -> None:
 
 def test_auto_goes_by_size_and_form(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = [str(folder / "plain.h5ad")]
-    assert choose("auto", path, None) == "resident"
+    found = choose("auto", path, None)
+    assert found.mode == "resident"
+    assert re.search(r"takes [\d.]+ MiB, and [\d.]+ GiB of memory are free", found.why)
+    assert found.why in GeneExpressionData(path=path[0]).description
+    assert choose("resident", path, None) == ("resident", "")
     monkeypatch.setattr(mode_module, "COPIES", 10**9)
-    assert choose("auto", path, None) == "streamed"
+    assert choose("auto", path, None).mode == "streamed"
     data = GeneExpressionData(path=path[0])
-    assert "streamed from disk" in data.description
+    assert re.search(r"streamed from disk \(mode auto: .*takes [\d.e+]+ GiB, and", data.description)
     dense = cells(number=50)
     dense.X = dense.X.toarray()
     dense.write_h5ad(tmp_path / "dense.h5ad")
-    assert choose("auto", [str(tmp_path / "dense.h5ad")], None) == "resident"
+    assert choose("auto", [str(tmp_path / "dense.h5ad")], None) == (
+        "resident", "mode auto: counts that are not stored as CSR cannot stay in their files"
+    )  # fmt: skip
 
 
 def test_state_goes_from_one_mode_to_the_other(folder: Path) -> None:

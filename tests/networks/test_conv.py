@@ -81,7 +81,11 @@ def test_the_decoders_maps_lie_side_by_side():
         (lambda: ConvDecoder([1, 8, 8], [0]), r"channels is \[0\]"),
         (lambda: ConvDecoder([1, 8, 8], hidden=0), "hidden is 0"),
         (lambda: ConvDecoder([1, 8, 8], maps=0), "maps is 0"),
-        (lambda: ConvEncoder([1, 8, 8]).build(65), r"shape \[1, 8, 8\] has 64 values, and the data .* have 65"),
+        (
+            lambda: ConvEncoder([1, 8, 8]).build(65),
+            r"shape \[1, 8, 8\] has 64 values, and the data .* have 65.*"
+            r"--model\.encoder\.shape and --model\.decoder\.shape",
+        ),
     ],
 )
 def test_wrong_sizes(make, message):

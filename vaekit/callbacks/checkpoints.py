@@ -9,9 +9,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.trainer.states import TrainerFn
 
 from vaekit.atomic import remove_parts, written
 from vaekit.exceptions import ConfigError
+from vaekit.models.agreement import check_same_arguments, training_arguments
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -40,7 +42,8 @@ class RunCheckpoint(ModelCheckpoint):
 
     Both are there whole or not at all, whenever the process is killed (:class:`WholeCheckpoints`). The last one is
     written with each best one, at the end of training, and when ``every_n_steps`` steps have gone by without: at the
-    end of an epoch or within it. A training that goes on from it ends with the weights of one that was never stopped.
+    end of an epoch or within it. A training that goes on from it ends with the weights of one that was never stopped,
+    and is refused with another seed or another clipping of gradients.
 
     Parameters
     ----------
@@ -73,6 +76,19 @@ class RunCheckpoint(ModelCheckpoint):
             trainer.strategy.checkpoint_io = WholeCheckpoints()
         if stage == "fit" and trainer.is_global_zero:
             remove_parts(self.dirpath, "*.ckpt")
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the trainer's arguments and the seed (Lightning's hook)."""
+        checkpoint["training"] = training_arguments(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuse to go on as another training (Lightning's hook)."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            check_same_arguments(checkpoint.get("training", {}), training_arguments(trainer), "training")
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Write the last state within an epoch, if it is time (Lightning's hook)."""

@@ -120,12 +120,22 @@ def _of_any_process(message: str | None, device: torch.device) -> str | None:
 def describe(step: Step) -> str:
     """Return what broke in a step."""
     broken = {name: ~value.isfinite() for name, value in step.terms.items() if not value.isfinite().all()}
-    parts = []
+    parts: list[str] = []
+    named: list[Tensor] = []  # the same rows are listed once
     for name, bad in broken.items():
         while bad.dim() > 1:  # axes of samples lead
             bad = bad.any(0)
-        # a value that all rows share says nothing of rows
-        where = f" in {_listed(step.rows[bad])}" if step.rows is not None and bad.shape == step.rows.shape else ""
+        where = ""
+        if step.rows is not None and bad.shape == step.rows.shape:  # a value that all rows share says nothing of rows
+            same = any(bad.equal(other) for other in named)
+            where = (
+                " in all rows of the batch"
+                if bad.all()
+                else " in the same"
+                if same
+                else f" in {_listed(step.rows[bad])}"
+            )
+            named.append(bad)
         parts.append(f"the term {name!r} is not finite{where}")
     if not parts:
         parts.append("all terms of the bound are finite, and what the objective makes of them is not")

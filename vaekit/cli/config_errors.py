@@ -89,6 +89,9 @@ def _tell(line: str, key: str, owner: str | None, given: str) -> str:
         hint = "; pass --config FILE.yaml" if "model" in missing and owner is None else ""
         return f"{where}{owner or 'the configuration'} lacks {missing}{hint}"
     if match := re.search(r"unrecognized arguments: (\S+)", line):
+        option = match[1].lstrip("-").partition("=")[0]
+        if owner is not None and (_other_place(option, owner) or option.split(".")[0] not in _options(owner)):
+            return _unknown_key(option, where, owner)
         return f"there is no argument {match[1]!r}; keys are set by --model.KEY, --data.KEY, --trainer.KEY"
     return where + line
 
@@ -106,11 +109,25 @@ def _denied(path: str, key: str) -> str:
 def _unknown_key(option: str, where: str, owner: str | None) -> str:
     if owner is not None:
         name = option.split(".")[0]
+        if other := _other_place(option, owner):
+            return f"{where}{owner} has no option {name!r}: {other}"
         return f"{where}{owner} has no option {name!r}: {nearest(name, _options(owner))}"
     head, _, rest = option.partition(".")
     if head == "trainer" and rest:
         return f"there is no key {option!r}: {nearest(rest.split('.')[0], inspect.signature(pl.Trainer).parameters)}"
     return f"there is no key {head!r}: {nearest(head, TOP_LEVEL)}"
+
+
+def _other_place(option: str, owner: str) -> str:
+    """Say where a model has an argument of its latents: in itself, or in each latent where they are named."""
+    options, parts = _options(owner), option.split(".")
+    name = owner.split(".")[-1]
+    argument = next((part for part in parts[1:] if part in options), None)
+    if parts[0] == "latents" and "latents" not in options and argument is not None:
+        return f"{name} takes --model.{argument}"
+    if parts[0] == "estimator" and "latents" in options:
+        return f"{name} takes --model.latents.NAME.estimator, such as --model.latents.y.estimator"
+    return ""
 
 
 def _components(cls: type = Component) -> Iterator[type]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit.data.structure import REMEDY, check_structure
 from vaekit.exceptions import DataError, nearest
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def read_counts(
     ------
     DataError
         If there is no such layer, there are no cells or no genes, gene names are missing or occur twice, or the
-        values are not counts: not numeric, NaN, infinite, negative, not whole, or beyond what float32 holds exactly.
+        values are not counts: not numeric, NaN, infinite, negative, not whole, or beyond what float32 holds exactly;
+        or if a sparse matrix points to values or genes that it has not.
     """
     place, matrix, names = _select(adata, layer, source)
     if gene_names is not None:
@@ -58,7 +60,7 @@ def read_counts(
     check_gene_names(genes, f"{source}, {place}", gene_names)
     where = f"{source}, {place}"
     try:
-        counts = _as_csr(matrix, where)
+        counts = _as_csr(matrix, where, (adata.n_obs, len(genes)))
         check_values(counts, where, adata.obs_names, genes)
     except DataError as error:
         raise DataError(f"{error}; {_count_layers(adata, layer)}") from None
@@ -77,6 +79,10 @@ def warn_empty(num_empty: int, num_cells: int, source: str) -> None:
 
 
 def _select(adata: AnnData, layer: str | None, source: str) -> tuple[str, Any, Iterable[str]]:
+    if adata.is_view and (layer != "raw" or adata.raw is None):
+        # To look at a view is to choose rows and columns of the whole, in loops that trust it.
+        place, whole, _ = _select(adata._adata_ref, layer, source)
+        _check_sparse(whole, f"{source}, {place}")
     if layer in (None, "X"):
         if adata.X is None:
             raise DataError(f"{source} has no .X; {_count_layers(adata, None)}")
@@ -130,16 +136,31 @@ def gene_names_of(var: pd.DataFrame, key: str | None, source: str) -> list[str]:
     return [str(name) for name in var[key]]
 
 
-def _as_csr(matrix: Any, where: str) -> sparse.csr_matrix:
-    """Return a CSR copy with the values' own precision."""
+def _check_sparse(matrix: Any, where: str) -> None:
+    from scipy import sparse
+
+    if sparse.issparse(matrix):
+        check_structure(matrix, where)
+
+
+def _as_csr(matrix: Any, where: str, shape: tuple[int, int]) -> sparse.csr_matrix:
+    """Return a CSR copy with the values' own precision, of a matrix that may be damaged."""
     from scipy import sparse
 
     if not sparse.issparse(matrix):
         matrix = np.asarray(matrix)
     if matrix.dtype.kind not in "buif":
         raise DataError(f"{where}: the values are of type {matrix.dtype}, not numbers")
+    if matrix.shape != shape:
+        raise DataError(
+            f"{where} is of shape {matrix.shape}, and there are {shape[0]} cells, {shape[1]} genes; {REMEDY}"
+        )
+    _check_sparse(matrix, where)
     if matrix.dtype in (np.bool_, np.float16):
         matrix = matrix.astype(np.float32)  # scipy has no sparse float16, and numpy no negative bool
+    if sparse.issparse(matrix) and matrix.format in ("csr", "csc"):  # made anew: what it says of itself may be wrong
+        made = sparse.csr_matrix if matrix.format == "csr" else sparse.csc_matrix
+        matrix = made((matrix.data, matrix.indices, matrix.indptr), shape)
     counts = sparse.csr_matrix(matrix, copy=True)
     counts.sum_duplicates()
     counts.eliminate_zeros()  # NaN stays
@@ -223,11 +244,13 @@ def _count_layers(adata: AnnData, asked: str | None) -> str:
 
 
 def _holds_counts(adata: AnnData, layer: str | None) -> bool:
-    if (layer is None and adata.X is None) or (layer == "raw" and adata.raw is None and "raw" not in adata.layers):
+    whole = adata._adata_ref if adata.is_view else adata  # to look at a view is to cut it out
+    if (layer is None and whole.X is None) or (layer == "raw" and adata.raw is None and "raw" not in adata.layers):
         return False
     try:
         _, matrix, names = _select(adata, layer, "")
-        check_values(_as_csr(matrix, ""), "", adata.obs_names, [str(name) for name in names])
+        genes = [str(name) for name in names]
+        check_values(_as_csr(matrix, "", (adata.n_obs, len(genes))), "", adata.obs_names, genes)
     except DataError:
         return False
     return True

@@ -39,6 +39,7 @@ class ResidentCells(Resident):
     known: Covariates
     size_factor_scale: float | None
     moments: Moments
+    why: str  # the counts are in memory, or in their files
 
 
 class GeneExpressionData(ResidentData):
@@ -80,8 +81,8 @@ class GeneExpressionData(ResidentData):
     mode
         'resident': the counts are read into memory. 'streamed': they stay in their files, in CSR form, and blocks of
         cells are read as the training needs them (:mod:`vaekit.data.streamed`), some hundred MB at a time. 'auto':
-        streamed where reading them would take more than half of the free memory. Split, genes and names are the same in
-        both; the order of the training cells is not.
+        streamed where reading them would take more than half of the free memory (``description`` says both). Split,
+        genes and names are the same in both; the order of the training cells is not.
 
     Raises
     ------
@@ -164,7 +165,8 @@ class GeneExpressionData(ResidentData):
     def _load(self, state: Mapping[str, Any] | None) -> ResidentCells:
         paths = [self._given] if isinstance(self._given, str) else self._given
         counts: Counts
-        streamed = isinstance(paths, list) and choose(self.mode, paths, self.layer) == "streamed"
+        chosen, why = choose(self.mode, paths, self.layer) if isinstance(paths, list) else ("resident", "")
+        streamed = chosen == "streamed"
         if streamed:
             source = name_of(paths)
             stored = StoredCounts(paths, self.layer, source, self.gene_names)
@@ -229,6 +231,7 @@ class GeneExpressionData(ResidentData):
             known=known,
             size_factor_scale=scale,
             moments=moments,
+            why=why,
         )
 
     @property
@@ -268,7 +271,8 @@ class GeneExpressionData(ResidentData):
 
     def _size(self) -> str:
         where = "streamed from disk" if isinstance(self.dataset, StreamedDataset) else "in memory"
-        return f"{self.num_cells} cells x {self.features} genes, {where}"
+        why = f" ({self.resident.why})" if self.resident.why else ""
+        return f"{self.num_cells} cells x {self.features} genes, {where}{why}"
 
     def state_dict(self) -> dict[str, Any]:
         """Return split, genes, covariates and fingerprint as plain data: a reference for ``query_dataset``."""

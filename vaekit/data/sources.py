@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaekit.exceptions import DataError, nearest
+from vaekit.data.codecs import check_codecs
+from vaekit.data.structure import check_all
+from vaekit.exceptions import DataError, VaekitError, nearest
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,7 +38,8 @@ def open_adata(source: Any) -> tuple[AnnData, str]:
     if not isinstance(source, AnnData):
         raise DataError(f"adata is a {type(source).__name__}: pass an AnnData, or the path of an .h5ad file as path=")
     if source.isbacked:
-        return source.to_memory(), f"AnnData of {source.filename}"
+        with reading(source.filename):
+            return source.to_memory(), f"AnnData of {source.filename}"
     return source, "AnnData in memory"
 
 
@@ -56,6 +60,9 @@ def read_files(paths: Sequence[str | Path]) -> AnnData:
         raise DataError("path=[] names no file")
     parts = [read_file(path) for path in paths]
     check_same_genes([list(map(str, part.var_names)) for part in parts], paths)
+    if len(parts) > 1:
+        for part, path in zip(parts, paths, strict=True):
+            check_all(part, str(path))  # what joins them trusts them
     return parts[0] if len(parts) == 1 else join(parts)
 
 
@@ -95,16 +102,15 @@ def open_store(path: str | Path) -> Any:
         If there is no such file, or it is neither.
     """
     file = _existing(path)
-    try:
+    with reading(path):
         if file.is_dir():
             import zarr
 
+            check_codecs(file)
             return zarr.open_group(file, mode="r")
         import h5py
 
         return h5py.File(file, "r")
-    except Exception as error:  # h5py and zarr raise whatever the foreign content leads to
-        raise _unreadable(path, error) from error
 
 
 def read_file(path: str | Path) -> AnnData:
@@ -118,12 +124,46 @@ def read_file(path: str | Path) -> AnnData:
     file = _existing(path)
     import anndata
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), reading(path):
         warnings.filterwarnings("ignore", message="Variable names are not unique")  # an error follows
-        try:
-            return anndata.io.read_zarr(file) if file.is_dir() else anndata.read_h5ad(file)
-        except Exception as error:  # h5py and anndata raise whatever the foreign content leads to
-            raise _unreadable(path, error) from error
+        _check_room(open_store(path), path)
+        return anndata.io.read_zarr(file) if file.is_dir() else anndata.io.read_h5ad(file)
+
+
+def _check_room(store: Any, path: str | Path) -> None:
+    """Check that memory has room for the matrices: some systems give more, and end the process later."""
+    import psutil
+
+    needed = sum(_bytes(store[place]) for place in ("X", "layers", "raw") if place in store)
+    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    if needed > free:
+        raise DataError(
+            f"{path} claims matrices of {needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB of memory are free: if it "
+            "is not damaged, store its counts as CSR, which can stay in the file (mode='streamed'), or leave layers out"
+        )
+
+
+def _bytes(part: Any) -> int:
+    """Return the size of all arrays of a group."""
+    return part.nbytes if hasattr(part, "shape") else sum(_bytes(part[name]) for name in part)
+
+
+@contextlib.contextmanager
+def reading(path: str | Path | None) -> Iterator[None]:
+    """Tell of whatever goes wrong in a file as a DataError that names it.
+
+    h5py, zarr and anndata raise what foreign content leads to: any error, want of memory for what it claims included.
+    """
+    try:
+        yield
+    except VaekitError:
+        raise
+    except Exception as error:
+        kind = "a zarr store" if Path(path or "").is_dir() else ".h5ad"
+        raise DataError(
+            f"{path} cannot be read as {kind}; it is truncated or was not written by AnnData "
+            f"({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
 
 
 def _existing(path: str | Path) -> Path:
@@ -133,13 +173,6 @@ def _existing(path: str | Path) -> Path:
     if not file.exists():
         raise DataError(f"{path} does not exist; {_beside(file.parent, file.name)}")
     return file
-
-
-def _unreadable(path: str | Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path} cannot be read as .h5ad; it is truncated or was not written by AnnData.write_h5ad "
-        f"({type(error).__name__}: {error})"
-    )
 
 
 def _beside(folder: Path, name: str) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vaekit.data.counts import check_gene_names, check_values, gene_names_of
-from vaekit.data.sources import check_same_genes, join, open_store
+from vaekit.data.sources import check_same_genes, join, open_store, reading
+from vaekit.data.structure import REMEDY, check_numbers, check_starts
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ CHUNK_CELLS = 4096  # read at once where all cells are read in order
 class _Matrix(NamedTuple):
     """One file's counts: HDF5 or zarr arrays, the row starts in memory, and where its genes stand in the first file."""
 
+    path: str
+    place: str
     data: Any
     indices: Any
     starts: np.ndarray
@@ -62,7 +65,8 @@ class StoredCounts:
     def __init__(self, paths: Sequence[str], layer: str | None, source: str, gene_names: str | None = None) -> None:
         tables, variables, names, groups = [], [], [], []
         for path in paths:
-            table, var, genes, group = _open(path, layer, gene_names)
+            with reading(path):
+                table, var, genes, group = _open(path, layer, gene_names)
             tables.append(table)
             variables.append(var)
             names.append(genes)
@@ -71,7 +75,10 @@ class StoredCounts:
         self.genes = names[0]
         check_gene_names(self.genes, source, gene_names)
         self.source = source
-        self._matrices = [_matrix(group, found, self.genes) for group, found in zip(groups, names, strict=True)]
+        self._matrices = [
+            _matrix(path, layer, group, found, self.genes)
+            for path, group, found in zip(paths, groups, names, strict=True)
+        ]
         self.table: AnnData = tables[0] if len(tables) == 1 else join(tables)
         self.var: pd.DataFrame = variables[0]
         self._first_row = np.cumsum([0, *(len(part.starts) - 1 for part in self._matrices)])
@@ -100,18 +107,27 @@ class StoredCounts:
             begin, end = max(start - first, 0), min(stop - first, len(matrix.starts) - 1)
             if begin >= end:
                 continue
-            low, high = matrix.starts[begin], matrix.starts[end]
-            indices, values = matrix.indices[low:high], matrix.data[low:high]
-            if len(indices) and not 0 <= indices.min() <= indices.max() < len(self.genes):
-                raise DataError(f"{self.source}: the cells from row {start} on have counts of genes that do not exist")
+            indices, values = self._read_part(matrix, int(matrix.starts[begin]), int(matrix.starts[end]))
             if matrix.columns is not None:
                 indices = matrix.columns[indices]
             shape = (end - begin, len(self.genes))
-            parts.append(sparse.csr_matrix((values, indices, matrix.starts[begin : end + 1] - low), shape=shape))
+            starts = matrix.starts[begin : end + 1] - matrix.starts[begin]
+            parts.append(sparse.csr_matrix((values, indices, starts), shape=shape))
         cells = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
         cells.sum_duplicates()
         cells.eliminate_zeros()  # NaN stays
         return cells
+
+    def _read_part(self, matrix: _Matrix, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the column numbers and the values of some rows."""
+        where = f"{matrix.path}, {matrix.place}"
+        _check_room((high - low) * (matrix.indices.dtype.itemsize + matrix.data.dtype.itemsize), where)
+        with reading(matrix.path):
+            indices, values = np.asarray(matrix.indices[low:high]), np.asarray(matrix.data[low:high])
+        check_numbers(indices, len(self.genes), "genes", where, "indices", first=low)
+        # scipy has no sparse float16, numpy no negative bool, and loops no foreign order of bytes
+        kind = np.float32 if values.dtype in (np.bool_, np.float16) else values.dtype.newbyteorder("=")
+        return indices, values.astype(kind, copy=False)
 
     def chunks(self, title: str) -> Iterator[tuple[int, sparse.csr_matrix]]:
         """Yield all cells in order, float32, checked, with the first one's number; with a progress bar.
@@ -136,19 +152,21 @@ def is_csr(path: str, layer: str | None) -> bool:
     """Return whether a file holds a layer's counts in CSR form, so that they can stay there."""
     store = open_store(path)
     place = _place(layer)
-    return place in store and store[place].attrs.get("encoding-type") == "csr_matrix"
+    with reading(path):
+        return place in store and store[place].attrs.get("encoding-type") == "csr_matrix"
 
 
 def stored_bytes(path: str, layer: str | None) -> int:
     """Return the memory that the values and column numbers of a CSR layer take, in bytes."""
-    matrix = open_store(path)[_place(layer)]
-    return int(matrix["data"].shape[0]) * 8
+    with reading(path):
+        return int(open_store(path)[_place(layer)]["data"].shape[0]) * 8
 
 
 def gene_columns(path: str, layer: str | None) -> list[str]:
     """Return the names of the columns of a layer's table of genes."""
-    table = open_store(path)["raw/var" if _place(layer) == "raw/X" else "var"]
-    return [str(name) for name in table.attrs.get("column-order", ())]
+    with reading(path):
+        table = open_store(path)["raw/var" if _place(layer) == "raw/X" else "var"]
+        return [str(name) for name in table.attrs.get("column-order", ())]
 
 
 def read_obs(path: str) -> pd.DataFrame:
@@ -202,20 +220,42 @@ def _open(path: str, layer: str | None, gene_names: str | None) -> tuple[AnnData
 
 def _check_rows(group: Any, cells: int, genes: int, where: str) -> None:
     """Check that a CSR matrix is as large as its tables, and that its rows follow one another."""
-    starts, shape = np.asarray(group["indptr"][:]), tuple(map(int, group.attrs["shape"]))
-    stored = {int(group[name].shape[0]) for name in ("data", "indices")}
-    whole = len(starts) == cells + 1 and shape == (cells, genes)
-    if not whole or starts[0] != 0 or stored != {int(starts[-1])} or (np.diff(starts) < 0).any():
+    shape = tuple(map(int, group.attrs["shape"]))
+    lengths = {name: tuple(map(int, group[name].shape)) for name in ("data", "indices", "indptr")}
+    damage = ""
+    if shape != (cells, genes):
+        damage = f"its shape is {list(shape)}"
+    elif any(len(length) != 1 for length in lengths.values()) or lengths["data"] != lengths["indices"]:
+        damage = "; ".join(f"{name} is of shape {list(length)}" for name, length in lengths.items())
+    if damage:
+        raise DataError(f"{where} is no whole CSR matrix of {cells} cells x {genes} genes: {damage}; {REMEDY}")
+    if group["data"].dtype.kind not in "buif":
+        raise DataError(f"{where}: the values are of type {group['data'].dtype}, not numbers")
+    _check_room(lengths["indptr"][0] * group["indptr"].dtype.itemsize, where)
+    starts, values = np.asarray(group["indptr"][:]), lengths["data"][0]
+    check_starts(starts, cells, "cells", values, where)
+    if starts[-1] != values:
         raise DataError(
-            f"{where} is no whole CSR matrix of {cells} cells x {genes} genes: the file is damaged, or was not written "
-            "by AnnData.write_h5ad"
+            f"{where} is no whole CSR matrix: its {cells} cells have {starts[-1]} values, and {values} are stored; "
+            f"{REMEDY}"
         )
 
 
-def _matrix(group: Any, found: list[str], genes: list[str]) -> _Matrix:
+def _check_room(needed: int, where: str) -> None:
+    """Check that memory has room for what a file claims to hold: some systems give more, and end the process later."""
+    import psutil
+
+    if needed > (free := psutil.virtual_memory().available):
+        raise DataError(
+            f"{where} claims {needed / 2**30:.3g} GiB in {CHUNK_CELLS} cells or less, and {free / 2**30:.3g} GiB of "
+            f"memory are free; {REMEDY}"
+        )
+
+
+def _matrix(path: str, layer: str | None, group: Any, found: list[str], genes: list[str]) -> _Matrix:
     columns = None
     if found != genes:
         number = {name: column for column, name in enumerate(genes)}
         columns = np.array([number[name] for name in found], dtype=np.int32)
     starts = np.asarray(group["indptr"][:], dtype=np.int64)
-    return _Matrix(group["data"], group["indices"], starts, columns)
+    return _Matrix(path, _place(layer), group["data"], group["indices"], starts, columns)

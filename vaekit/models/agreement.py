@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
+
+import pytorch_lightning as pl
 
 from vaekit.exceptions import CheckpointError
 
@@ -41,3 +44,15 @@ def check_same_arguments(trained: Mapping[str, Any], found: Mapping[str, Any], o
             f"the checkpoint's training cannot go on with other arguments of the {of}: {values}. Leave them as they "
             "were, or start from the trained weights with vaekit.load and a new training"
         )
+
+
+def training_arguments(trainer: pl.Trainer) -> dict[str, Any]:
+    """Return what, besides model and data, a training cannot change when it goes on, as plain data.
+
+    Its length, devices, loggers and callbacks may change. The seed is that of Lightning's ``seed_everything``, and left
+    out where this was never called.
+    """
+    found: dict[str, Any] = {"gradient_clip_val": trainer.gradient_clip_val or None}  # 0 is no clipping either
+    if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
+        found["seed_everything"] = int(seed)
+    return found

@@ -95,7 +95,8 @@ class ConvEncoder(_Conv):
         if in_features != math.prod(self.shape):
             raise ConfigError(
                 f"ConvEncoder: shape {list(self.shape)} has {math.prod(self.shape)} values, and the data (with their "
-                f"covariates, which a convolution cannot see) have {in_features}; give it data.image_shape"
+                f"covariates, which a convolution cannot see) have {in_features}; give encoder and decoder the data's "
+                "image_shape: --model.encoder.shape and --model.decoder.shape"
             )
         self.layers.append(nn.Unflatten(-1, self.shape))
         before = self.shape[0]

@@ -1,0 +1,78 @@
+"""Damaged sparse matrices end in an error that names the place and the value, and not in a crash or in wrong counts."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from vaekit.data.counts import read_counts
+from vaekit.data.structure import check_structure
+from vaekit.exceptions import DataError
+
+from .damage import CELLS, DAMAGES, GENES, cells
+
+
+def tried(what: str, folder: Path) -> dict[str, str]:
+    """Run a part of damage.py as a process; return what each trial ended in."""
+    command = [sys.executable, str(Path(__file__).with_name("damage.py")), what, str(folder)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, (process.returncode, process.stdout[-500:], process.stderr[-3000:])
+    assert "Traceback" not in process.stderr
+    found: dict[str, str] = json.loads(process.stdout.splitlines()[-1])
+    return found
+
+
+def test_each_damage_in_each_place(tmp_path: Path) -> None:
+    found = tried("cases", tmp_path)
+    assert len(found) == len(DAMAGES) * 31
+    for trial, message in found.items():
+        assert re.search(DAMAGES[trial.split(",")[0]][2], message), (trial, message)
+        assert "in memory" in message or "cells.h5ad" in message, (trial, message)
+
+
+def test_any_damage(tmp_path: Path) -> None:
+    found = tried("fuzz", tmp_path)
+    assert len(found) >= 100
+    assert all("\n" not in message and (message == "READ" or len(message) > 20) for message in found.values())
+
+
+def test_files_that_claim_more_than_there_is(tmp_path: Path) -> None:
+    for trial, message in tried("claims", tmp_path).items():
+        assert re.search(r"claims .*GiB of memory are free|as csc_matrix|as array", message), (trial, message)
+
+
+def test_commands(tmp_path: Path) -> None:
+    found = tried("commands", tmp_path)
+    assert len(found) == 2 * 3 * 5
+    assert set(found.values()) == {"2"}
+
+
+def test_coordinates() -> None:
+    matrix = sparse.coo_matrix(np.eye(3, dtype=np.float32))
+    check_structure(matrix, "file")
+    matrix.coords[0][1] = 7
+    with pytest.raises(DataError, match=r"file: row\[1\] is 7, and there are 3 cells"):
+        check_structure(matrix, "file")
+
+
+def test_what_is_no_fault() -> None:
+    """Rows that are not sorted, values given twice, and values behind the last row's."""
+    adata = cells("csr")
+    wanted = adata.X.toarray()
+    adata.X.indices[:] = np.concatenate([part[::-1] for part in np.split(adata.X.indices, adata.X.indptr[1:-1])])
+    adata.X.data[:] = np.concatenate([part[::-1] for part in np.split(adata.X.data, adata.X.indptr[1:-1])])
+    adata.X.has_sorted_indices = True  # which is wrong, and not believed
+    found, _ = read_counts(adata, None, "file")
+    np.testing.assert_array_equal(found.toarray(), wanted)
+    assert found.has_canonical_format
+    adata.X = sparse.csr_matrix((np.ones(4), [2, 2, 0, 5], [0, 2, *[3] * (CELLS - 1)]), (CELLS, GENES))
+    found, _ = read_counts(adata, None, "file")
+    assert found[0, 2] == 2
+    assert found.sum() == 3
