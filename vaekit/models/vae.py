@@ -31,6 +31,7 @@ from vaekit.models.processes import (
 from vaekit.models.random_state import set_random_state
 from vaekit.networks import Network
 from vaekit.objectives import ELBO, Divergence, Objective
+from vaekit.regularizers import Regularizer
 from vaekit.sampling import sample
 
 TRUE_BOUND = ELBO()
@@ -65,6 +66,8 @@ class VAE(Component, pl.LightningModule):
         Of Adam; it falls to 0 along a cosine over all steps, where their number is known.
     weight_decay
         Decoupled, on weight matrices only.
+    regularizer
+        What training adds to the objective; by default nothing.
 
     Raises
     ------
@@ -85,6 +88,7 @@ class VAE(Component, pl.LightningModule):
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
+        regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__()
         if learning_rate <= 0 or weight_decay < 0:
@@ -95,6 +99,9 @@ class VAE(Component, pl.LightningModule):
         joint = self.objective.num_samples is not None
         self.networks = Generative(features, covariates, encoder, latents, decoder, likelihood, joint)
         self.objective.check_estimators(self.estimators)
+        self.regularizer = regularizer
+        if regularizer is not None:
+            regularizer.check(self.latents)
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.features, self.covariates = features, covariates
         self.reference: dict[str, Any] | None = None  # the state of the data it is trained on: names, split
@@ -142,8 +149,8 @@ class VAE(Component, pl.LightningModule):
         kl_weight
             Weight of the KL divergences in the total.
         training
-            Whether gradients, the estimators' relaxations and free bits are wanted; otherwise the draws are
-            discrete where the latent is, and the total is the negative bound itself (at weight 1).
+            Whether gradients, the estimators' relaxations, free bits and the regularizer are wanted; otherwise the
+            draws are discrete where the latent is, and the total is the negative bound itself (at weight 1).
 
         Returns
         -------
@@ -164,6 +171,10 @@ class VAE(Component, pl.LightningModule):
         check = training and not self._paths_checked
         result = objective.combine(drawn, reconstruction, divergences, kl_weight, check)
         self._paths_checked = self._paths_checked or check
+        if training and self.regularizer is not None:
+            x = networks.likelihood.encoder_input(batch)
+            penalty = self.regularizer(self.latents, h, x, lambda x: networks.features(x, batch.covariates))
+            result = result._replace(total=result.total + penalty)  # the mean over the batch has it once
         return result
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
