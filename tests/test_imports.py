@@ -14,7 +14,7 @@ BASE = {"exceptions", "component", "class_paths", "atomic"}
 DRAWN = BASE | {"estimators", "signatures"}
 EXPECTATION = DRAWN | {"sampling", "credit", "fold", "stochastic_graph", "importance_weighted", "gradient_path"}
 GRAPH = EXPECTATION | {"batch", "distributions", "networks"}
-MODELS = GRAPH | {"latents", "likelihoods", "objectives", "models"}
+MODELS = GRAPH | {"latents", "likelihoods", "objectives", "regularizers", "models"}
 ALLOWED = {
     "exceptions": set(),
     "atomic": {"exceptions"},
@@ -36,6 +36,7 @@ ALLOWED = {
     "latents": GRAPH,
     "likelihoods": GRAPH | {"compiled"},
     "objectives": GRAPH,
+    "regularizers": GRAPH | {"latents"},
     "models": MODELS,
     "optim": {"exceptions"},
     "diagnostics": MODELS,

@@ -144,8 +144,11 @@ class Generative(nn.Module):
 
     def encode(self, batch: Batch) -> Tensor:
         """Return encoder features, ``[batch, width]``."""
-        x = self.likelihood.encoder_input(batch)
-        return self.encoder(x if batch.covariates is None else torch.cat([x, batch.covariates], -1))
+        return self.features(self.likelihood.encoder_input(batch), batch.covariates)
+
+    def features(self, x: Tensor, covariates: Tensor | None) -> Tensor:
+        """Return encoder features ``[batch, width]`` of the encoder's input ``[batch, features]``."""
+        return self.encoder(x if covariates is None else torch.cat([x, covariates], -1))
 
     def posterior(self, name: str, h: Tensor, values: Mapping[str, Tensor]) -> Distribution:
         """Return q(z | x, parents) of a latent, batch shape ``[*rows, batch]``; the parents may not count."""

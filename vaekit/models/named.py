@@ -11,6 +11,7 @@ from vaekit.likelihoods import Likelihood
 from vaekit.models.vae import VAE
 from vaekit.networks import MLP
 from vaekit.objectives import ELBO, Objective
+from vaekit.regularizers import Regularizer
 
 
 @final
@@ -115,7 +116,7 @@ class MixedVAE(VAE):
         Widths of the encoder's layers; the decoder mirrors them.
     dropout
         In encoder and decoder.
-    objective, learning_rate, weight_decay
+    objective, learning_rate, weight_decay, regularizer
         As in :class:`VAE`.
     """
 
@@ -130,12 +131,22 @@ class MixedVAE(VAE):
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
+        regularizer: Regularizer | None = None,
     ) -> None:
         if latents is None:
             latents = {"y": Categorical(16, learned_prior=True), "z": Gaussian(10, parent="y")}
         encoder, decoder = MLP(list(hidden), dropout), MLP(list(reversed(hidden)), dropout)
         super().__init__(
-            features, encoder, latents, decoder, likelihood, covariates, objective, learning_rate, weight_decay
+            features,
+            encoder,
+            latents,
+            decoder,
+            likelihood,
+            covariates,
+            objective,
+            learning_rate,
+            weight_decay,
+            regularizer,
         )
 
 

@@ -32,6 +32,7 @@ from vaekit.models.random_state import set_random_state
 from vaekit.models.running_means import RunningMeans, mean_terms
 from vaekit.networks import Network
 from vaekit.objectives import ELBO, Divergence, Objective
+from vaekit.regularizers import Regularizer
 from vaekit.sampling import sample
 
 TRUE_BOUND = ELBO()
@@ -66,6 +67,8 @@ class VAE(Component, pl.LightningModule):
         Of Adam; it falls to 0 along a cosine over all steps, where their number is known.
     weight_decay
         Decoupled, on weight matrices only.
+    regularizer
+        What training adds to the objective; by default nothing.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class VAE(Component, pl.LightningModule):
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
+        regularizer: Regularizer | None = None,
     ) -> None:
         super().__init__()
         if learning_rate <= 0 or weight_decay < 0:
@@ -96,6 +100,9 @@ class VAE(Component, pl.LightningModule):
         joint = self.objective.num_samples is not None
         self.networks = Generative(features, covariates, encoder, latents, decoder, likelihood, joint)
         self.objective.check_estimators(self.estimators)
+        self.regularizer = regularizer
+        if regularizer is not None:
+            regularizer.check(self.latents)
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.features, self.covariates = features, covariates
         self.reference: dict[str, Any] | None = None  # the state of the data it is trained on: names, split
@@ -144,11 +151,11 @@ class VAE(Component, pl.LightningModule):
         kl_weight
             Weight of the KL divergences in the total.
         training
-            Whether gradients, the estimators' relaxations and free bits are wanted; otherwise the draws are
-            discrete where the latent is, and the total is the negative bound itself (at weight 1).
+            Whether gradients, the estimators' relaxations, free bits and the regularizer are wanted; otherwise the
+            draws are discrete where the latent is, and the total is the negative bound itself (at weight 1).
         objective
-            Of a training for something else than the model's own, which is the default: it must draw as many joint
-            trajectories, or none.
+            Of a training for something else than the model's own, which is the default, and without the regularizer:
+            it must draw as many joint trajectories, or none.
 
         Returns
         -------
@@ -157,6 +164,7 @@ class VAE(Component, pl.LightningModule):
             unweighted ``kl_<name>`` of each latent.
         """
         networks = self.networks
+        regularizer = self.regularizer if training and objective is None else None
         objective = (objective or self.objective) if training else TRUE_BOUND
         estimators = self.estimators if training else {name: _drawing(e) for name, e in self.estimators.items()}
         h = networks.encode(batch)
@@ -169,7 +177,11 @@ class VAE(Component, pl.LightningModule):
         check = training and not self._paths_checked
         result = objective.combine(drawn, reconstruction, divergences, kl_weight, check)
         self._paths_checked = self._paths_checked or check
-        return result
+        if regularizer is None:
+            return result
+        x = networks.likelihood.encoder_input(batch)
+        penalty = regularizer(self.latents, h, x, lambda x: networks.features(x, batch.covariates))
+        return result._replace(total=result.total + penalty)  # the mean over the batch has it once
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let the estimators' schedules follow the training."""
