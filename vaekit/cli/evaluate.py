@@ -120,6 +120,8 @@ def report(evaluation: Any, source: str) -> str:
         rows.append((f"code {name}", f"{use.used_codes(name)} of {usage.numel()} states used, "
                                      f"perplexity {math.exp(entropy):.1f}"))  # fmt: skip
     if found is not None:
-        rows.append((f"{found.clusters} and labels", f"ARI {found.ari:.3f}, NMI {found.nmi:.3f}"))
+        rows.append(
+            (f"{found.clusters} and labels", f"ARI {found.ari:.3f}, NMI {found.nmi:.3f}, accuracy {found.accuracy:.3f}")
+        )
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

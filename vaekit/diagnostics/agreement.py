@@ -13,7 +13,7 @@ from vaekit.models import VAE
 
 
 class Agreement(NamedTuple):
-    """How well clusters match labels; both are 1 for a perfect match.
+    """How well clusters match labels; all are 1 for a perfect match.
 
     Attributes
     ----------
@@ -21,12 +21,16 @@ class Agreement(NamedTuple):
         Adjusted Rand index; 0 is chance.
     nmi
         Normalized mutual information.
+    accuracy
+        Share of the observations whose cluster is the one matched with their label, by the one-to-one matching of
+        clusters and labels that makes it largest (unsupervised accuracy; Kuhn 1955, The Hungarian Method).
     clusters
         What was compared with the labels.
     """
 
     ari: float
     nmi: float
+    accuracy: float
     clusters: str
 
 
@@ -51,7 +55,9 @@ def agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> A
     Agreement or None
         None where fewer than two labels are known.
     """
+    from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
 
     labels = np.asarray(labels)
     known = labels >= 0
@@ -69,4 +75,6 @@ def agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> A
         clusters, what = KMeans(count, n_init=10, random_state=0).fit_predict(points), f"k-means with {count} clusters"
     ari = adjusted_rand_score(labels[known], clusters[known])
     nmi = normalized_mutual_info_score(labels[known], clusters[known])
-    return Agreement(float(ari), float(nmi), what)
+    table = contingency_matrix(labels[known], clusters[known])
+    matched = table[linear_sum_assignment(table, maximize=True)].sum() / table.sum()
+    return Agreement(float(ari), float(nmi), float(matched), what)

@@ -44,6 +44,7 @@ class Evaluation(NamedTuple):
             "active_units": self.use.active_units,
             "ari": None if found is None else found.ari,
             "nmi": None if found is None else found.nmi,
+            "accuracy": None if found is None else found.accuracy,
             "observations": len(likelihood.elbo),
             "num_samples": likelihood.num_samples,
             "used_codes": {name: self.use.used_codes(name) for name in self.use.code_usage},
