@@ -110,6 +110,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--samples", type=int, default=5000, help="its importance samples (5000)")
     add("--images", type=int, help="its test images, the first ones; all by default")
     add("--estimators", nargs="+", metavar="NAME", help="only these, by the names in the tables")
+    add("--first-layer", choices=LINEAR, metavar="NAME", help="estimator of the first of linear-2's layers; the same")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds (0 1 2)")
     add("--threads", type=int, default=1, help="threads of torch (1)")
     options = parser.parse_args(arguments)
@@ -133,18 +134,21 @@ def table(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     data, lines = binary_images(options.data), []
     mean = data.train.mean(0)
     for estimator in wanted(makers, options):
+        row, chosen = estimator, dict.fromkeys(nodes, estimator)
+        if options.first_layer and len(nodes) > 1:
+            row, chosen[nodes[0]] = f"{options.first_layer} + {estimator}", options.first_layer
 
-        def fresh(estimator: str = estimator) -> dict[str, Any]:
-            return {node: makers[estimator](len(mean)) for node in nodes}
+        def fresh(chosen: dict[str, str] = chosen) -> dict[str, Any]:
+            return {node: makers[own](len(mean)) for node, own in chosen.items()}
 
-        make, label = partial(model, mean), f"{title}, {estimator}"
+        make, label = partial(model, mean), f"{title}, {row}"
         rate = chosen_rate(make, fresh, data, options.search, batch, options.rates, label)
         runs = []
         for seed in options.seeds:
             torch.manual_seed(seed)
             runs.append(run(make, fresh(), data, options.steps, batch, rate, f"{label}, seed {seed}"))
         report(f"{label}, rate {rate:g}", runs)
-        lines.append(line(estimator, options.steps, runs, published.get(estimator), which, rate))
+        lines.append(line(row, options.steps, runs, published.get(row), which, rate))
     return lines
 
 
