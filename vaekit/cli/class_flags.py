@@ -76,7 +76,7 @@ def with_defaults(config: Any, key: str) -> Any:
     """
     if not isinstance(config, Mapping):
         return config
-    cls, given = _class(config.get("class_path"), key), config.get("init_args") or {}
+    cls, given = component_class(config.get("class_path"), key), config.get("init_args") or {}
     if cls is None or not isinstance(given, Mapping):
         return config
     arguments = {
@@ -88,7 +88,7 @@ def with_defaults(config: Any, key: str) -> Any:
     return {**config, "init_args": {**arguments, **given}}
 
 
-def _class(path: Any, key: str) -> type | None:
+def component_class(path: Any, key: str) -> type | None:
     """Return the class of vaekit that is meant; nothing else is imported."""
     *keys, name = key.split(".")
     package = "latents" if keys[-1:] == ["latents"] else PACKAGES.get(name)

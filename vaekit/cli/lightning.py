@@ -24,6 +24,7 @@ from vaekit.atomic import written
 from vaekit.callbacks import ClippedSteps, Collapse, FiniteLoss, Pictures, RunCheckpoint, TrainingProgress
 from vaekit.cli.class_flags import complete_classes
 from vaekit.cli.config_errors import explain
+from vaekit.cli.estimator_flag import name_latent
 from vaekit.cli.logger import closing_line, wandb_logger
 from vaekit.cli.output import quiet
 from vaekit.cli.raw_config import check_arguments, check_parsed
@@ -215,7 +216,7 @@ def command_line(arguments: list[str], kind: type[VaekitCLI] = VaekitCLI) -> Vae
             load_from_checkpoint_support=False,
             auto_configure_optimizers=False,
             parser_kwargs={"exit_on_error": False},
-            args=complete_classes(arguments),
+            args=complete_classes(name_latent(arguments)),
         )
 
 

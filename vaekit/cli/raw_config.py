@@ -33,7 +33,7 @@ def check_arguments(arguments: list[str]) -> None:
     allowed = [*ALLOWED, "lightning_fabric", *trusted()]
     jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=allowed)
     before: list[tuple[str, Any]] = []
-    for text in _configs(arguments):
+    for text in configs(arguments):
         name, config = read(text)
         check_all(config, name)
         for earlier, old in before:
@@ -42,7 +42,7 @@ def check_arguments(arguments: list[str]) -> None:
         before.append((name, config))
 
 
-def _configs(arguments: list[str]) -> Iterator[str]:
+def configs(arguments: list[str]) -> Iterator[str]:
     """Yield the values of ``--config``."""
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")

@@ -1,0 +1,43 @@
+"""``--model.estimator`` is that of the one discrete latent, whatever its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vaekit.cli.built import built
+from vaekit.cli.estimator_flag import name_latent
+from vaekit.exceptions import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("name", ["digits_mixed", "pbmc_mixed", "digits_discrete"])
+def test_one_discrete_latent(name: str, tmp_path: Path) -> None:
+    where = ["--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false"]
+    config = ["--config", str(CONFIGS / f"{name}.yaml"), *where]
+    made = built([*config, "--model.estimator", "GumbelSoftmax", "--model.estimator.temperature=0.7"]).model
+    assert made.estimators["y"].config["init_args"]["temperature"] == 0.7
+    assert type(made.estimators["y"]).__name__ == "GumbelSoftmax"
+
+
+def test_bits_and_full_class_paths() -> None:
+    arguments = ["fit", f"--config={CONFIGS / 'mnist_bernoulli.yaml'}", "--model.estimator=ReinMax"]
+    assert name_latent(arguments)[2] == "--model.latents.b.estimator=ReinMax"
+    arguments = ["fit", "--config", str(CONFIGS / "mnist_bernoulli.yaml"), "--model.estimator", "ReinMax"]
+    assert name_latent(arguments)[3] == "--model.latents.b.estimator"
+
+
+@pytest.mark.parametrize("name", ["digits_gaussian", "digits_sequential", "pbmc_topics"])
+def test_none_or_several_stay_as_they_are(name: str, tmp_path: Path) -> None:
+    arguments = ["--config", str(CONFIGS / f"{name}.yaml"), "--model.estimator", "ReinMax"]
+    assert name_latent(arguments) == arguments
+
+
+def test_several_are_told_apart(tmp_path: Path) -> None:
+    two = '{"latents": {"a": {"class_path": "Categorical"}, "b": {"class_path": "vaekit.latents.Bernoulli"}}}'
+    config = f'{{"model": {{"class_path": "vaekit.MixedVAE", "init_args": {two}}}}}'
+    assert name_latent(["fit", "--config", config, "--model.estimator=ARM"])[3] == "--model.estimator=ARM"
+    with pytest.raises(ConfigError, match=r"--model\.latents\.NAME\.estimator"):
+        built(["--config", str(CONFIGS / "digits_mixed.yaml"), "--config", config, "--model.estimator=ARM"])
