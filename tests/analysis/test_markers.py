@@ -8,14 +8,16 @@ import torch
 from models.tiny import MODELS, adata, counts, sharpen, trainer
 
 from vaekit import DiscreteVAE, MixedVAE, SequentialVAE
-from vaekit.analysis import markers
+from vaekit.analysis import embed, markers
 from vaekit.analysis.decoding import composition
 from vaekit.analysis.prior_given import Code, draw_given
-from vaekit.data import GeneExpressionData
+from vaekit.data import GeneExpressionData, simulate_counts
+from vaekit.estimators import Enumerate, Pathwise
 from vaekit.exceptions import DataError
-from vaekit.latents import Bernoulli, Categorical, Gaussian
+from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gaussian
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
+from vaekit.networks import MLP, Identity
 
 
 def fitted(make, **kwargs):
@@ -25,14 +27,16 @@ def fitted(make, **kwargs):
     return sharpen(model).eval()
 
 
-def test_one_variable_is_exact():
+@pytest.mark.parametrize("pseudo_share", [0, 1e-4, 0.05])
+def test_one_variable_is_exact(pseudo_share):
     model = fitted(lambda p, n, c: DiscreteVAE(n, p, c, variables=1, categories=4, hidden=(8,)))
     cells = adata()
-    table = markers(cells, model, n_genes=12)
+    table = markers(cells, model, n_genes=12, pseudo_share=pseudo_share)
     x = torch.from_numpy(cells.X.toarray())
     with torch.no_grad():
         h = model.networks.encoder(x.log1p())
-        use = model.latents["y"].posterior(h).mean[:, 0].mean(0).double().numpy()
+        probabilities = model.latents["y"].posterior(h).mean[:, 0]
+        use, codes = probabilities.mean(0).double().numpy(), probabilities.argmax(-1).tolist()
         decoded = model.networks.decoder(torch.eye(4))
         rho = model.networks.likelihood.composition(decoded).softmax(-1).double().numpy()
     used = [code for code in range(4) if use[code] > 0.01]
@@ -42,10 +46,12 @@ def test_one_variable_is_exact():
         others = [other for other in used if other != code]
         rest = use[others] @ rho[others] / use[others].sum()
         part = table[table["code"] == str(code)].set_index("gene")
-        ratio = np.log2(rho[code] / rest)
+        ratio = np.log2((rho[code] + pseudo_share) / (rest + pseudo_share))
         assert list(part.index) == [f"gene{g}" for g in np.argsort(-ratio, kind="stable")]
         np.testing.assert_allclose(part["log2_ratio"], np.sort(ratio)[::-1], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(part["use"], use[code], rtol=1e-4)
+        assert set(part["n_cells"]) == {codes.count(code)}
+    assert cells.uns["vaekit_markers"]["pseudo_share"] == pseudo_share
     assert cells.uns["vaekit_markers"]["latent"] == "y"
 
 
@@ -64,6 +70,78 @@ def test_a_code_that_chooses_a_component_is_averaged_over_it():
             error = rho.std(0)[genes] * np.sqrt(1 / 4000 + 1 / 20_000)
             # 24 z-values: one beyond 4.5 by chance in 1 of 6,000 seeds
             assert np.abs((part["scale"].to_numpy() - rho.mean(0)[genes].numpy()) / error.numpy()).max() < 4.5
+
+
+@pytest.fixture(scope="module")
+def programmes():
+    """Cells of four kinds, each with genes of its own, and a model whose codes find them."""
+    cells = simulate_counts(800, 300, clusters=4, programmes=0, de_fraction=0.15, lfc_scale=2.0, seed=3)
+    data = GeneExpressionData(cells, batch_size=64)
+    torch.manual_seed(0)
+    model = DiscreteVAE(
+        data.features, NegativeBinomial(), variables=1, categories=4, hidden=(32,), estimator=Enumerate(),
+        learning_rate=0.01,
+    )  # fmt: skip
+    trainer(max_epochs=40, limit_val_batches=0).fit(model, datamodule=data)
+    return cells, model.eval()
+
+
+def test_known_programmes_lead_and_unexpressed_genes_do_not(programmes):
+    cells, model = programmes
+    table = markers(cells, model, n_genes=10)
+    truth = cells.varm["composition"].to_numpy()
+    code = dict(zip(cells.obs_names, codes_of_cells(cells, model), strict=True))
+    for state, part in table.groupby("code"):
+        members = [name for name, own in code.items() if own == state]
+        assert set(part["n_cells"]) == {len(members)}
+        kind = int(str(cells.obs.loc[members, "cluster"].mode()[0]).removeprefix("cluster"))
+        ratio = np.log2((truth + 1e-4) / (np.delete(truth, kind, 1).mean(1) + 1e-4)[:, None])[:, kind]
+        place = [cells.var_names.get_loc(gene) for gene in part["gene"]]
+        assert (ratio[place] > 1).mean() >= 0.9
+        assert (part["scale"] > 1e-4).all()
+    plain = markers(cells, model, n_genes=300, pseudo_share=0)
+    full = markers(cells, model, n_genes=300)
+    rare = plain["scale"].lt(2e-5) & plain["scale_others"].lt(2e-5)
+    assert plain[rare]["log2_ratio"].max() > 0.3  # such genes are there
+    rare = full["scale"].lt(2e-5) & full["scale_others"].lt(2e-5)
+    assert full[rare]["log2_ratio"].abs().max() < 0.3
+
+
+def codes_of_cells(cells, model):
+    cells = cells.copy()
+    embed(cells, model)
+    return cells.obs["vaekit_y"].astype(str)
+
+
+def test_topics_are_exact():
+    """With the network Identity, a topic's composition is the softmax of the bias and its own weights."""
+    latents = {"topics": Dirichlet(3, estimator=Pathwise()), "z": Gaussian(2)}
+    for names in (["topics"], ["topics", "z"]):
+        model = fitted(
+            lambda p, n, c, names=names: VAE(
+                n, MLP([8]), {name: latents[name] for name in names}, Identity(), p, covariates=c
+            )
+        )
+        with torch.no_grad():
+            model.networks.likelihood.composition.weight.normal_()
+            if "z" in names:
+                model.networks.likelihood.composition.weight[:, 3:] = 0
+            layer = model.networks.likelihood.composition
+            rho = (layer.bias[:, None] + layer.weight[:, :3]).softmax(0).double().numpy()
+        table = markers(adata(), model, "topics", n_genes=12, num_samples=5)
+        parts = {code: part.set_index("gene") for code, part in table.groupby("code")}
+        assert set(parts) == {"0", "1", "2"}
+        use = np.array([parts[str(k)]["use"].iloc[0] for k in range(3)])
+        np.testing.assert_allclose(use.sum(), 1, rtol=1e-5)
+        assert sum(part["n_cells"].iloc[0] for part in parts.values()) == adata().n_obs
+        for k, (_, part) in enumerate(sorted(parts.items())):
+            others = use * (np.arange(3) != k)
+            rest = rho @ others / others.sum()
+            genes = [int(name.removeprefix("gene")) for name in part.index]
+            np.testing.assert_allclose(part["scale"], rho[genes, k], rtol=1e-4)
+            np.testing.assert_allclose(
+                part["log2_ratio"], np.log2((rho[:, k] + 1e-4) / (rest + 1e-4))[genes], atol=1e-3
+            )
 
 
 def sequence(n_latents: int = 3) -> VAE:
@@ -146,6 +224,9 @@ def test_errors():
             markers(adata(), model, wrong)
     with pytest.raises(DataError, match="n_genes is 0"):
         markers(adata(), model, n_genes=0)
+    for wrong in (-1e-4, 1, np.nan):
+        with pytest.raises(DataError, match=f"pseudo_share is {wrong}: a share from 0"):
+            markers(adata(), model, pseudo_share=wrong)
     with torch.no_grad():
         model.latents["y"].head.weight.zero_()
         model.latents["y"].head.bias.zero_()

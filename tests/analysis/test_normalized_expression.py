@@ -102,7 +102,8 @@ def test_a_layer_beyond_memory_is_refused(simulated, monkeypatch):
     ("arguments", "message"),
     [
         ({"transform_batch": "batch2"}, "no such batch; did you mean"),
-        ({"transform_batch": []}, "transform_batch"),
+        ({"transform_batch": " Batch1"}, "transform_batch=' Batch1': .*no such batch; did you mean 'batch1'"),
+        ({"transform_batch": []}, r"transform_batch=\[\] names no batch; available: 'batch0', 'batch1'"),
         ({"genes": ["gen7"]}, "did you mean 'gene7'"),
         ({"library_size": 0}, "library_size is 0"),
         ({"library_size": "total"}, "'observed'"),
@@ -119,5 +120,5 @@ def test_batches_that_the_model_does_not_have():
     data = GeneExpressionData(cells)
     model = MODELS["gaussian"](ZeroInflatedNegativeBinomial(), features=data.features)
     trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=data)
-    with pytest.raises(DataError, match="transform_batch='b1'"):
+    with pytest.raises(DataError, match="transform_batch='b1': the model was trained without batches; leave"):
         normalized_expression(cells, model, transform_batch="b1")

@@ -1,12 +1,14 @@
 """Peak memory of the commands and functions that work on a trained model, by the number of cells.
 
 A file of simulated counts (vaekit.data.simulate_counts, about 12 % non-zero, two batches) is written for each number of
-cells, a Gaussian VAE is trained on the smallest for one epoch by `vaekit fit` with configs/pbmc_gaussian.yaml, and each
-task has a process of its own:
+cells, a Gaussian VAE is trained on the smallest for one epoch by `vaekit fit` with configs/pbmc_gaussian.yaml (for
+markers, one with codes: configs/pbmc_mixed.yaml), and each task has a process of its own:
 
   embed, denoise, de               the commands, from the file to a file
   differential_expression, ...     the functions of vaekit.analysis, on the AnnData of the file, read into memory; the
-                                   row "AnnData" is a process that reads the file and the model, and does nothing else
+                                   row "AnnData" is a process that reads the file and the model, and does nothing else;
+                                   transfer_labels takes the cells as reference and as query, map_query takes all as of
+                                   one new batch, for one epoch: more epochs take no more memory
 
 "peak MB" is the peak resident memory of the whole process, imports included, as the kernel tells it (ru_maxrss).
 
@@ -37,7 +39,12 @@ FUNCTIONS = {
     "differential_expression": f"a.differential_expression(cells, model, *{GROUPS}, batch_key='batch')",
     "posterior_predictive_check": "a.posterior_predictive_check(cells, model, batch_key='batch')",
     "normalized_expression": "a.normalized_expression(cells, model, batch_key='batch')",
+    "markers": "a.markers(cells, model, batch_key='batch')",
+    "transfer_labels": "a.transfer_labels(cells, cells, model, 'cluster', batch_key='batch')",
+    "map_query": "cells.obs['batch'] = 'new'; a.map_query(cells, model, batch_key='batch', max_epochs=1)",
 }
+CONFIGS = {"markers": "pbmc_mixed"}  # of the models of tasks; of all others:
+CONFIG = "pbmc_gaussian"
 TASKS = (*COMMANDS, *FUNCTIONS)
 
 
@@ -48,9 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         files = {cells: write(folder / f"{cells}.h5ad", cells, options) for cells in sorted(options.cells)}
-        checkpoint = train(next(iter(files.values())), folder / "run")
+        wanted = sorted({CONFIGS.get(task, CONFIG) for task in options.tasks})
+        checkpoints = {config: train(config, next(iter(files.values())), folder / config) for config in wanted}
         print(f"{'':<28}{'cells':>9}{'file MB':>9}{'peak MB':>9}{'seconds':>9}")
         for task in options.tasks:
+            checkpoint = checkpoints[CONFIGS.get(task, CONFIG)]
             for cells, file in files.items():
                 peak, seconds = measure(command_of(task, checkpoint, file, folder))
                 size = os.path.getsize(file) / 2**20
@@ -71,9 +80,9 @@ def write(path: Path, cells: int, options: argparse.Namespace) -> Path:
     return path
 
 
-def train(file: Path, folder: Path) -> Path:
+def train(config: str, file: Path, folder: Path) -> Path:
     """Train a model for one epoch; return its checkpoint."""
-    arguments = ["fit", "--config", ROOT / "configs/pbmc_gaussian.yaml", "--data.path", file, "--data.batch_key"]
+    arguments = ["fit", "--config", ROOT / f"configs/{config}.yaml", "--data.path", file, "--data.batch_key"]
     arguments += ["batch", "--trainer.max_epochs", "1", "--trainer.default_root_dir", folder, "--trainer.logger"]
     subprocess.run(vaekit(*arguments, "false"), check=True, stdout=sys.stderr)
     return folder / "last.ckpt"

@@ -25,6 +25,7 @@ import numpy as np
 from integration_metrics import CONSERVATION, CORRECTION, integration
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 TOTALS = ("conservation", "correction", "overall")
 
 
@@ -78,7 +79,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--configs",
         nargs="+",
         type=Path,
-        default=[Path("configs/pbmc_gaussian.yaml"), Path("configs/pbmc_mixed.yaml")],
+        default=[CONFIGS / "pbmc_gaussian.yaml", CONFIGS / "pbmc_mixed.yaml"],
         metavar="YAML",
         help="configurations of vaekit fit (pbmc_gaussian and pbmc_mixed)",
     )

@@ -44,6 +44,7 @@ from vaekit.diagnostics import importance_sampled_log_likelihood
 if TYPE_CHECKING:
     import scvi_reference as reference  # otherwise imported where scVI is needed: --help is not one of the places
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 PACKAGED = "pbmc68k"
 LABELS = "cell_type"
 SPLIT = (0.8, 0.1, 0.1)
@@ -165,7 +166,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--configs",
         nargs="+",
         type=Path,
-        default=[Path("configs/pbmc_gaussian.yaml"), Path("configs/pbmc_mixed.yaml")],
+        default=[CONFIGS / "pbmc_gaussian.yaml", CONFIGS / "pbmc_mixed.yaml"],
         metavar="YAML",
         help="configurations of vaekit fit (pbmc_gaussian and pbmc_mixed)",
     )

@@ -172,6 +172,11 @@ class TestFit:
                 "DiscreteVAE takes --model.estimator",
             ),
             ("digits_discrete", ["--model.latents.y.categories", "4"], "DiscreteVAE takes --model.categories"),
+            (
+                "pbmc_gaussian",
+                ["--model.latents.l", "LibrarySize"],
+                "model.latents.l: GaussianVAE has no `latents`, its own arguments make what it has; MixedVAE and VAE",
+            ),
             ("digits_gaussian", ["--model.latents.z.estimator=Pathwise"], "GaussianVAE takes --model.estimator"),
             ("digits_gaussian", ["--model.hiden.width", "3"], "no option 'hiden': did you mean 'hidden'?"),
         ],

@@ -70,6 +70,11 @@ def test_reference_with_one_batch_needs_no_key():
     ("key", "reference", "message"),
     [
         ("batch", ["x", "w"], r"does not know: 'y'; it knows 'x', 'w'"),
+        (
+            "batch",
+            ["x", " Y"],
+            r"does not know: 'y'; it knows .*; 'y' and ' Y' differ only by surrounding blanks or case: re",
+        ),
         ("batch", [], r"trained without batches; leave batch_key out"),
         (None, ["x", "w"], r"batch_key is needed for file.*'x', 'w'"),
     ],
@@ -77,6 +82,12 @@ def test_reference_with_one_batch_needs_no_key():
 def test_batches_that_do_not_fit_the_reference(key, reference, message):
     with pytest.raises(DataError, match=message):
         read_batches(obs(batch=["x", "y", "x", "y"]), key, "file", reference)
+
+
+def test_batches_that_differ_by_blanks_or_case_alone():
+    with pytest.warns(UserWarning, match="'x ' and 'X' differ only by surrounding blanks or case; they are taken for"):
+        column = read_batches(obs(batch=["x ", "X", "y"] * 2), "batch", "file")
+    assert column.categories == ["X", "x ", "y"]
 
 
 @pytest.mark.parametrize(

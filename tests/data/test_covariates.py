@@ -224,7 +224,7 @@ def test_genes_are_named_by_a_column(cells):
 
 def test_genes_without_or_with_the_same_name(cells):
     cells.var["symbol"] = ["A", "A", *"BCDEFGHIJKLMNOPQRS"]
-    with pytest.raises(DataError, match=r"1 gene names \(gene_names='symbol'\) occur more than once, such as A"):
+    with pytest.raises(DataError, match=r"1 gene name \(gene_names='symbol'\) occurs more than once, such as A"):
         GeneExpressionData(cells, gene_names="symbol").setup()
     cells.var["symbol"] = [None, *"ABCDEFGHIJKLMNOPQRS"]
     with pytest.raises(

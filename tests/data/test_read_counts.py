@@ -123,6 +123,13 @@ def test_says_where_the_counts_are(place):
     ("change", "message"),
     [
         (lambda x: np.log1p(x) / 3, "look log-normalised"),
+        (
+            lambda x: np.log2(1 + x),
+            r"look log2-transformed: log2\(1 \+ counts\), of which numpy.exp2\(x\) - 1, rounded",
+        ),
+        (lambda x: np.log2(1 + 40 * x).astype(np.float32), "look log2-transformed"),
+        (np.log1p, r"look log-transformed: log\(1 \+ counts\), of which numpy.expm1\(x\), rounded"),
+        (lambda x: np.where(x == 1, 1.3, x), "values are whole: are these estimated counts"),
         (lambda x: 100 * x / 3.01, "look normalised"),
         (lambda x: x - 2.5, "look scaled or batch-corrected"),
     ],

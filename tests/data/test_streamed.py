@@ -172,7 +172,7 @@ def test_state_goes_from_one_mode_to_the_other(folder: Path) -> None:
         (lambda adata: setattr(adata, "X", adata.X.tocsc()), "as csc_matrix"),
         (lambda adata: setattr(adata, "X", -adata.X), "negative, the first"),
         (lambda adata: setattr(adata, "X", adata.X * 0.5), r"not whole.* row 4"),
-        (lambda adata: setattr(adata, "var_names", ["g0"] * GENES), "1 gene names occur more than once"),
+        (lambda adata: setattr(adata, "var_names", ["g0"] * GENES), "1 gene name occurs more than once"),
     ],
 )
 def test_what_cannot_be_streamed_is_named(tmp_path: Path, change, message: str) -> None:

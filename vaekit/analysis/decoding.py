@@ -86,11 +86,17 @@ def batch_numbers(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) 
     if wanted is None:
         return list(range(len(known)))
     names = [wanted] if isinstance(wanted, str) else list(wanted)
-    if not names or not known:
-        raise DataError(f"transform_batch={wanted!r}: the model was trained with the batches {known}")
+    if not known:
+        raise DataError(
+            f"transform_batch={wanted!r}: the model was trained without batches; leave transform_batch out, or train "
+            "with a batch_key"
+        )
+    if not names:
+        raise DataError(f"transform_batch={wanted!r} names no batch; {nearest('', known)}")
     for name in names:
         if name not in known:
-            raise DataError(f"transform_batch={name!r}: the model knows no such batch; {nearest(str(name), known)}")
+            hint = nearest(str(name).strip(), known)
+            raise DataError(f"transform_batch={name!r}: the model knows no such batch; {hint}")
     return [known.index(name) for name in names]
 
 

@@ -1,4 +1,4 @@
-"""What a discrete code stands for, from the model itself."""
+"""What a discrete code or a topic stands for, from the model itself."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from vaekit.analysis.query import query_for
 from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
 from vaekit.batch import Batch
 from vaekit.data.dataset import as_is
-from vaekit.diagnostics import latent_use, posterior_summaries
+from vaekit.diagnostics import posterior_summaries
 from vaekit.exceptions import DataError, nearest
+from vaekit.latents import Categorical, Dirichlet
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-USED = 0.01  # mean posterior probability of a code in use
+USED = 0.01  # mean posterior probability of a code in use, mean proportion of a topic
+PSEUDO_SHARE = 1e-4  # one count in 10,000, as in Seurat's fold changes
 
 
 def markers(
@@ -33,6 +35,7 @@ def markers(
     latent: str = "y",
     *,
     n_genes: int = 20,
+    pseudo_share: float = PSEUDO_SHARE,
     layer: str | None = None,
     batch_key: str | None = None,
     key_added: str = "vaekit_markers",
@@ -41,16 +44,21 @@ def markers(
     progress: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    r"""List the genes that set each code of a discrete latent apart, by the model's own composition.
+    r"""List the genes that set each code of a discrete latent, or each topic, apart, by the model's own composition.
 
     .. math::
-        \log_2 \rho_g(c) - \log_2 \frac{\sum_{c' \ne c} u_{c'}\, \rho_g(c')}{\sum_{c' \ne c} u_{c'}}, \qquad
+        \log_2 \frac{\rho_g(c) + \epsilon}{\bar\rho_g(c) + \epsilon}, \qquad
+        \bar\rho_g(c) = \frac{\sum_{c' \ne c} u_{c'}\, \rho_g(c')}{\sum_{c' \ne c} u_{c'}}, \qquad
         \rho_g(c) = E_{p(\mathrm{others} | c)}[\rho_g]
 
-    with the use u of the codes, their mean posterior probability over the cells. The other latents are drawn from
-    their joint prior given the code: where the code chooses the component of a mixture, from that component; where it
-    depends on other latents, these as they are where the model has this code. Other variables of the same latent are
-    drawn from their use; batches by turns, other covariates from the cells.
+    with the use u of the codes, their mean posterior probability over the cells. The pseudo-share epsilon keeps genes
+    that are hardly expressed anywhere, of which ratios are large by chance, from the top. The other latents are drawn
+    from their joint prior given the code: where the code chooses the component of a mixture, from that component;
+    where it depends on other latents, these as they are where the model has this code. Other variables of the same
+    latent are drawn from their use; batches by turns, other covariates from the cells.
+
+    Of a Dirichlet latent, a code is a topic, its use the mean proportion, and its composition that of a cell of this
+    topic alone.
 
     Parameters
     ----------
@@ -59,9 +67,11 @@ def markers(
     model
         A trained model, or the path of its checkpoint.
     latent
-        Name of a discrete latent.
+        Name of a discrete or Dirichlet latent.
     n_genes
         Genes a code: those of the highest log ratio.
+    pseudo_share
+        What is added to both shares of the ratio; 0: nothing. The default is one count in 10,000.
     layer, batch_key
         As in :func:`vaekit.analysis.embed`.
     key_added
@@ -80,7 +90,8 @@ def markers(
     pandas.DataFrame
         ``n_genes`` rows for each code in use (a mean probability above 0.01), the most used code first:
         ``code`` (``"3"``; ``"1:3"`` for state 3 of variable 1 where there are several variables, or bits), ``use``,
-        ``gene``, ``log2_ratio``, ``scale`` and ``scale_others`` (the two compositions).
+        ``n_cells`` (cells of which it is the most probable code, or the largest topic), ``gene``, ``log2_ratio``,
+        ``scale`` and ``scale_others`` (the two compositions, without the pseudo-share).
 
     Sets the following field:
 
@@ -92,44 +103,45 @@ def markers(
     CheckpointError
         If the model was not trained on gene expression, or its likelihood has no composition.
     DataError
-        If there is no such latent, it is not discrete, its cells use one code only, or the cells do not fit the model.
+        If there is no such latent, it is neither discrete nor Dirichlet, its cells use one code only, a number is
+        impossible, or the cells do not fit the model.
     """
     import pandas as pd
     from tqdm.auto import tqdm
 
     check_in_memory(adata)
     model, checkpoint = opened(model)
-    _check(model, latent, n_genes, num_samples)
+    _check(model, latent, n_genes, num_samples, pseudo_share)
     query = query_for(model, adata, layer, batch_key)
     loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=as_is)
     genes = np.array(reference_of(model)["feature_names"])
     with evaluating(model, seed):
         summaries = posterior_summaries(model, tqdm(loader, desc="embedding", unit="batch", disable=not progress))
-        usage = latent_use(model, summaries).code_usage
+        probabilities = _probabilities(model, latent, summaries[latent])
+        usage = probabilities.mean(0)
+        n_cells = torch.nn.functional.one_hot(probabilities.argmax(-1), usage.shape[-1]).sum(0)
         rows = torch.linspace(0, len(query.dataset) - 1, num_samples).long()
         cells = query.dataset.__getitems__(rows).to(model.device)
         if batches := len(batch_numbers(model, None)):
             cells = in_batch(cells, torch.arange(num_samples, device=model.device) % batches, batches)
         tables = []
-        for variable, use in enumerate(usage[latent]):
+        for variable, use in enumerate(usage):
             used = [state for state in range(len(use)) if use[state] > USED]
             scale = np.array([_scale(model, Code(latent, variable, state), usage, cells) for state in used])
             for number, state in enumerate(used if len(used) > 1 else []):
                 weight = use[used].double().numpy()
                 weight[number] = 0
                 others = weight @ scale / weight.sum()
-                ratio = np.log2(scale[number]) - np.log2(others)
+                with np.errstate(divide="ignore", invalid="ignore"):  # shares of 0 without a pseudo-share
+                    ratio = np.log2(scale[number] + pseudo_share) - np.log2(others + pseudo_share)
                 top = np.argsort(-ratio, kind="stable")[:n_genes]
-                code = (
-                    str(state)
-                    if len(usage[latent]) == 1 and model.latents[latent].event_dims > 1  # bits are numbered
-                    else f"{variable}:{state}"
-                )
+                single = len(usage) == 1 and isinstance(model.latents[latent], Categorical | Dirichlet)
                 tables.append(
                     pd.DataFrame(
                         {
-                            "code": code,
+                            "code": str(state) if single else f"{variable}:{state}",  # bits are numbered
                             "use": float(use[state]),
+                            "n_cells": int(n_cells[variable, state]),
                             "gene": genes[top],
                             "log2_ratio": ratio[top],
                             "scale": scale[number][top],
@@ -140,20 +152,55 @@ def markers(
     if not tables:
         raise DataError(f"latent={latent!r}: these cells use one code only: there is nothing to compare it with")
     table = pd.concat(sorted(tables, key=lambda part: -part["use"].iloc[0]), ignore_index=True)
-    adata.uns[key_added] = {"table": table, "latent": latent, **provenance(model, query.missing_genes, checkpoint)}
+    adata.uns[key_added] = {
+        "table": table,
+        "latent": latent,
+        "pseudo_share": pseudo_share,
+        **provenance(model, query.missing_genes, checkpoint),
+    }
     return table
 
 
-def _check(model: VAE, latent: str, n_genes: int, num_samples: int) -> None:
-    discrete = [name for name, one in model.latents.items() if one.discrete]
-    if latent not in discrete:
-        what = "is not discrete" if latent in model.latents else "does not exist"
-        raise DataError(f"latent={latent!r} {what} in this model; {nearest(latent, discrete)}")
+def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_share: float) -> None:
+    possible = [name for name, one in model.latents.items() if one.discrete or isinstance(one, Dirichlet)]
+    if latent not in possible:
+        what = "is not discrete, nor proportions of topics," if latent in model.latents else "does not exist"
+        raise DataError(f"latent={latent!r} {what} in this model; {nearest(latent, possible)}")
     if n_genes < 1 or num_samples < 1:
         raise DataError(f"n_genes is {n_genes} and num_samples {num_samples}: at least 1 is needed")
+    if not 0 <= pseudo_share < 1:
+        raise DataError(
+            f"pseudo_share is {pseudo_share}: a share from 0 to below 1 is needed, such as {PSEUDO_SHARE:g}, one count "
+            "in 10,000"
+        )
 
 
-def _scale(model: VAE, code: Code, usage: dict[str, Tensor], cells: Batch) -> np.ndarray:
+def _probabilities(model: VAE, name: str, summary: Tensor) -> Tensor:
+    """Return the probabilities of the states, or the proportions of the topics, ``[cells, variables, states]``."""
+    latent = model.latents[name]
+    if isinstance(latent, Categorical):
+        return summary.unflatten(-1, latent.shape)
+    if isinstance(latent, Dirichlet):
+        return summary[:, None]
+    return torch.stack([1 - summary, summary], -1)  # bits
+
+
+def _scale(model: VAE, code: Code, use: Tensor, cells: Batch) -> np.ndarray:
     """Return the mean composition at a code, float64 ``[genes]``."""
-    values = draw_given(model, code, usage[code.latent], cells.x)
+    topics = isinstance(model.latents[code.latent], Dirichlet)
+    values = _draw_at(model, code, cells.x) if topics else draw_given(model, code, use, cells.x)
     return composition(model, values, cells).double().mean(0).cpu().numpy()
+
+
+def _draw_at(model: VAE, topic: Code, like: Tensor) -> dict[str, Tensor]:
+    """Draw all latents with a topic's proportion at 1, each ``[draws, *event]``; a library size is left out."""
+    values: dict[str, Tensor] = {}
+    for name in model.networks.order:
+        latent = model.latents[name]
+        if name == topic.latent:
+            share = like.new_zeros(len(like), latent.size)
+            share[:, topic.state] = 1
+            values[name] = share.log()
+        elif not latent.technical:
+            values[name] = model.networks.prior(name, values, like).expand(torch.Size([len(like)])).sample()
+    return values

@@ -111,6 +111,11 @@ def _unknown_key(option: str, where: str, owner: str | None) -> str:
         name = option.split(".")[0]
         if other := _other_place(option, owner):
             return f"{where}{owner} has no option {name!r}: {other}"
+        if name == "latents" and where == "model: ":
+            return (
+                f"model.{option}: {owner.split('.')[-1]} has no `latents`, its own arguments make what it has; "
+                "MixedVAE and VAE name theirs, as in pbmc_mixed.yaml and pbmc_topics.yaml"
+            )
         return f"{where}{owner} has no option {name!r}: {nearest(name, _options(owner))}"
     head, _, rest = option.partition(".")
     if head == "trainer" and rest:

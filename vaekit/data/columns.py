@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -103,16 +104,40 @@ def read_groups(
                 f"{argument}={key!r}: {source} has {len(column.categories)} different values in {len(obs)} cells; "
                 f"a {what} is shared by a group of cells, such as those of a donor or of a sequencing run"
             )
+        if alike := _alike(column.categories, column.categories):
+            warnings.warn(
+                f"{argument}={key!r}: {source}: {alike}; they are taken for different ones", UserWarning, stacklevel=2
+            )
         return column
     if unknown := [name for name in column.categories if name not in reference]:
         plural = "batches" if what == "batch" else f"{what}s"
         more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-        help_ = "; vaekit.analysis.map_query extends a model by new batches" if what == "batch" else ""
+        if alike := _alike(unknown, reference):
+            help_ = f"; {alike}: rename them if they are the same"
+        else:
+            help_ = "; vaekit.analysis.map_query extends a model by new batches" if what == "batch" else ""
         raise DataError(
             f"{argument}={key!r}: {source} has {plural} that the checkpoint does not know: "
             f"{', '.join(map(repr, unknown[:LISTED]))}{more}; it knows {', '.join(map(repr, reference))}{help_}"
         )
     return column.recode(reference)
+
+
+def _alike(names: Iterable[str], others: Iterable[str]) -> str:
+    """Say which of two lists of names differ only by blanks around them or by case; "" if none do.
+
+    Examples
+    --------
+    >>> _alike(["Donor1 ", "donor3"], ["donor1", "donor2"])
+    "'Donor1 ' and 'donor1' differ only by surrounding blanks or case"
+    """
+    first: dict[str, str] = {}
+    for name in others:
+        first.setdefault(name.strip().casefold(), name)
+    pairs = [(name, first.get(name.strip().casefold(), name)) for name in names]
+    found = [f"{name!r} and {other!r}" for name, other in pairs if name != other]
+    more = f" and {len(found) - LISTED} more pairs" if len(found) > LISTED else ""
+    return f"{', '.join(found[:LISTED])}{more} differ only by surrounding blanks or case" if found else ""
 
 
 def read_batches(obs: pd.DataFrame, key: str | None, source: str, reference: list[str] | None = None) -> Column | None:

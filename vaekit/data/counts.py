@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Whole numbers up to here are exact in float32, beyond it only some are.
 FLOAT32_EXACT = 2**24
+LARGEST_LOG = 30  # exp(30) reads in a cell: no logarithm
 
 
 def read_counts(
@@ -107,9 +108,8 @@ def check_gene_names(genes: list[str], where: str, gene_names: str | None) -> No
         twice = [name for name, times in Counter(genes).items() if times > 1]
         column = "" if gene_names is None else f" (gene_names={gene_names!r})"
         help_ = "adata.var_names_make_unique() makes them differ" if gene_names is None else "another column may differ"
-        raise DataError(
-            f"{where}: {len(twice)} gene names{column} occur more than once, such as {', '.join(twice[:5])}; {help_}"
-        )
+        number = f"1 gene name{column} occurs" if len(twice) == 1 else f"{len(twice)} gene names{column} occur"
+        raise DataError(f"{where}: {number} more than once, such as {', '.join(twice[:5])}; {help_}")
 
 
 def gene_names_of(var: pd.DataFrame, key: str | None, source: str) -> list[str]:
@@ -222,15 +222,27 @@ def _resemblance(counts: sparse.csr_matrix, problem: str) -> str:
         return "" if counts.dtype.kind == "i" else "; they look scaled or batch-corrected"
     if problem != "not whole":
         return ""
+    if _whole(counts.data, np.exp2):
+        return "; they look log2-transformed: log2(1 + counts), of which numpy.exp2(x) - 1, rounded, gives the counts"
+    if _whole(counts.data, np.exp):
+        return "; they look log-transformed: log(1 + counts), of which numpy.expm1(x), rounded, gives the counts"
     if (num_whole := int((counts.data == np.rint(counts.data)).sum())) > 0.1 * counts.nnz:
         return f"; {num_whole} other values are whole: are these estimated counts, to be rounded?"
-    if counts.data.max() > 30:  # exp(30) reads in a cell: no logarithm
+    if counts.data.max() > LARGEST_LOG:
         return "; they look normalised, or averaged"
     totals = np.asarray(counts.astype(np.float64).expm1().sum(axis=1))
     totals = totals[totals > 0]
     if np.ptp(totals) < 0.01 * totals.mean():
         return f"; they look log-normalised: log1p of counts scaled to {totals.mean():.4g} a cell"
     return f"; they look log-normalised (largest value {counts.data.max():.3g})"
+
+
+def _whole(data: np.ndarray, power: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Return whether all values are logarithms of 1 + a whole number, as far as float32 can tell."""
+    if data.max() > LARGEST_LOG:
+        return False
+    values = power(data.astype(np.float64))
+    return bool(np.allclose(values, np.rint(values), rtol=1e-6, atol=1e-5))
 
 
 def _count_layers(adata: AnnData, asked: str | None) -> str:
