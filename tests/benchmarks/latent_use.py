@@ -11,7 +11,7 @@ Each configuration that needs no download (pbmc_*, digits_*) is trained by `vaek
 
   python tests/benchmarks/latent_use.py                                  all, as shipped
   python tests/benchmarks/latent_use.py --configs pbmc_mixed --seeds 0 1 2
-  python tests/benchmarks/latent_use.py --epochs 30                      of each training; shorter, so less is used
+  python tests/benchmarks/latent_use.py --epochs 30                      of each training, in place of its own
   python tests/benchmarks/latent_use.py --quick                          a smoke test, its figures mean nothing
 
 Progress goes to stderr, the table to stdout, and the last line of stdout is one JSON object with the same figures.
