@@ -142,11 +142,8 @@ class TestFit:
             (["--data.path", "nowhere.h5ad"], "nowhere.h5ad does not exist"),
             (["--model.latents.y.estimator", "Pathwise"], "latent 'y': Pathwise does not fit a Categorical latent"),
             (["--model.latents.y.estimator", "Enumerat"], "did you mean 'Enumerate'?"),
-            (
-                ["--model.estimator", "ReinMax"],
-                "MixedVAE takes --model.latents.NAME.estimator, such as --model.latents.y.",
-            ),
-            (["--model.estimator.temperature", "2"], "MixedVAE takes --model.latents.NAME.estimator"),
+            (["--model.estimator", "Enumerat"], "did you mean 'Enumerate'?"),
+            (["--model.estimator", "Pathwise"], "latent 'y': Pathwise does not fit a Categorical latent"),
             (["--model.objective.warmup", "1.5"], "never reach"),
             (["--trainer.max_epochs", "-1"], "never reach its end"),
             (["--trainer.accelerator", "abacus"], "abacus"),
