@@ -46,7 +46,7 @@ def test_columns_are_batch_then_categories_then_numbers(cells):
     assert state["categorical_covariates"] == {"donor": ["d1", "d2", "d3"], "lane": ["1", "2"]}
     assert list(state["continuous_covariates"]) == ["age", "mito"]
     assert state["continuous_covariates"]["age"] == pytest.approx(
-        [obs["age"][train].mean(), obs["age"][train].std(ddof=0)]
+        [obs["age"].iloc[train].mean(), obs["age"].iloc[train].std(ddof=0)]
     )
 
 
@@ -152,7 +152,7 @@ def test_columns_that_tell_nothing_are_warned_of(cells):
     assert texts[1].startswith("continuous_covariates='dose': all training cells of AnnData in memory have the value 1")
     assert data.dataset[0].covariates.tolist() == [[1, 0]]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         query_dataset(cells[:4].copy(), data.state_dict())
 
 
