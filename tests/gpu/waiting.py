@@ -31,8 +31,8 @@ class NoWaiting(TorchDispatchMode):
         masked = packet in (aten.index, aten.index_put, aten.index_put_) and any(
             each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1]
         )
-        if masked and packet is not aten.index and args[2].dim() == 0:
-            masked = False  # of one number torch makes a masked_fill, which does not wait
+        if masked and packet is not aten.index and args[2].dim() == 0 and not any(args[3:]) and not kwargs:
+            masked = False  # of one number of Python's torch makes a masked_fill, which does not wait
         if packet in WAIT or unsized or masked:
             raise AssertionError(f"{func} waits for the device")
         return func(*args, **kwargs)

@@ -17,15 +17,14 @@ from vaekit.diagnostics.gradient_replicas import flatten, pull_back, replicate
 from vaekit.diagnostics.gradient_target import Target, bounded
 from vaekit.estimators import Enumerate, Estimator, LocalExpectation, Pathwise
 from vaekit.exceptions import EstimatorError, VaekitError
-from vaekit.fold import Result, Term
-from vaekit.objectives import Divergence
-from vaekit.sampling import sample
+from vaekit.fold import Result
 from vaekit.signatures import Node
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from vaekit.models import VAE
+from vaekit.models.bound import bound_of
 
 MAX_ROWS = 1024  # an estimator that needs more evaluations is left out
 
@@ -116,13 +115,7 @@ class ModelTarget(Target):
         """Return the objective at given posteriors, as ``VAE.bound`` does."""
         networks, objective = self.model.networks, self.model.objective
         objective.check_estimators(estimators)
-        drawn = objective.prepare(sample(nodes, estimators, num_samples=objective.num_samples, context=h))
-        values = drawn.values
-        reconstruction = Term(-networks.log_likelihood(values, self.batch), networks.seen_by_decoder)
-        divergences = {
-            n: Divergence(networks.prior(n, values, h), latent.parents) for n, latent in self.model.latents.items()
-        }
-        return objective.combine(drawn, reconstruction, divergences, self.kl_weight, True)
+        return bound_of(networks, self.batch, nodes, h, estimators, objective, self.kl_weight, True)
 
 
 def model_gradient_report(

@@ -15,7 +15,7 @@ import torch
 from vaekit.atomic import written
 from vaekit.class_paths import trust as trust_packages
 from vaekit.component import from_config
-from vaekit.exceptions import CheckpointError, VaekitError
+from vaekit.exceptions import CheckpointError, ConfigError, VaekitError
 from vaekit.models.export import is_exported, read_exported
 from vaekit.models.vae import VAE
 
@@ -50,6 +50,23 @@ def read_checkpoint(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
     if not isinstance(arguments, Mapping) or not isinstance(arguments.get("_class_path"), str):
         raise CheckpointError(f"{path} is no checkpoint of vaekit: it names no model class")
     return checkpoint
+
+
+def check_load_arguments(given: Mapping[str, Any]) -> None:
+    """Check Lightning's further arguments of ``load_from_checkpoint``: only what holds anyway can be given.
+
+    Raises
+    ------
+    ConfigError
+        If another is: it would have been ignored.
+    """
+    holds = {"hparams_file": (None,), "strict": (None, True), "weights_only": (None, True)}
+    if wrong := {name: value for name, value in given.items() if value not in holds.get(name, ())}:
+        raise ConfigError(
+            f"load_from_checkpoint: {', '.join(f'{name}={value!r}' for name, value in wrong.items())} cannot be given: "
+            "a model is loaded with the arguments and weights of its checkpoint; for others make the model anew, and "
+            "give it the weights by model.load_state_dict(vaekit.load(path).state_dict())"
+        )
 
 
 def save(model: VAE, path: Any) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
+
+from vaekit.estimators import Estimator
+from vaekit.models.generative import Generative
 
 
 class Trained(NamedTuple):
@@ -27,6 +31,16 @@ class Trained(NamedTuple):
     weights: list[Tensor]
     others: list[Tensor]
     baselines: list[Tensor]
+
+    @classmethod
+    def of(cls, networks: Generative, estimators: Mapping[str, Estimator], parameters: Iterable[Tensor]) -> Trained:
+        """Sort a model's parameters."""
+        baselines: list[Tensor] = [p for estimator in estimators.values() for p in estimator.parameters()]
+        apart = {id(p) for p in baselines}
+        own = [p for p in parameters if id(p) not in apart]
+        decayed = {id(p) for p in networks.weight_matrices()}
+        weights = [p for p in own if id(p) in decayed]
+        return cls(weights, [p for p in own if id(p) not in decayed], baselines)
 
     def adam(self, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
         """Return Adam with a decoupled decay of the weight matrices."""

@@ -13,12 +13,13 @@ from torch.distributions import Distribution
 
 from vaekit.batch import Batch
 from vaekit.component import Component
-from vaekit.estimators import Enumerate, Estimator, Pathwise, ScoreFunction
+from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.fold import Result, Term
+from vaekit.fold import Result
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.models.agreement import check_same_arguments, check_same_features
+from vaekit.models.bound import bound_of, drawing
 from vaekit.models.generative import Generative
 from vaekit.models.optimization import Trained, cosine, settle_accelerators
 from vaekit.models.processes import (
@@ -31,9 +32,8 @@ from vaekit.models.processes import (
 from vaekit.models.random_state import set_random_state
 from vaekit.models.running_means import RunningMeans, mean_terms
 from vaekit.networks import Network
-from vaekit.objectives import ELBO, Divergence, Objective
+from vaekit.objectives import ELBO, Objective
 from vaekit.regularizers import Regularizer
-from vaekit.sampling import sample
 
 TRUE_BOUND = ELBO()
 LOG_EVERY = 50  # training steps
@@ -166,20 +166,14 @@ class VAE(Component, pl.LightningModule):
         networks = self.networks
         regularizer = self.regularizer if training and objective is None else None
         objective = (objective or self.objective) if training else TRUE_BOUND
-        estimators = self.estimators if training else {name: _drawing(e) for name, e in self.estimators.items()}
-        h = networks.encode(batch)
-        drawn = objective.prepare(sample(networks.nodes(h), estimators, num_samples=objective.num_samples, context=h))
-        values = drawn.values
-        reconstruction = Term(-networks.log_likelihood(values, batch), networks.seen_by_decoder)
-        divergences = {
-            name: Divergence(networks.prior(name, values, h), latent.parents) for name, latent in self.latents.items()
-        }
+        estimators = self.estimators if training else {name: drawing(e) for name, e in self.estimators.items()}
         check = training and not self._paths_checked
-        result = objective.combine(drawn, reconstruction, divergences, kl_weight, check)
+        x = networks.likelihood.encoder_input(batch)
+        h = networks.features(x, batch.covariates)
+        result = bound_of(networks, batch, networks.nodes(h), h, estimators, objective, kl_weight, check)
         self._paths_checked = self._paths_checked or check
         if regularizer is None:
             return result
-        x = networks.likelihood.encoder_input(batch)
         penalty = regularizer(self.latents, h, x, lambda x: networks.features(x, batch.covariates))
         return result._replace(total=result.total + penalty)  # the mean over the batch has it once
 
@@ -347,12 +341,7 @@ class VAE(Component, pl.LightningModule):
 
     def _trained(self) -> Trained:
         """Return the parameters by what they are trained for."""
-        baselines: list[Tensor] = [p for estimator in self.estimators.values() for p in estimator.parameters()]
-        apart = {id(p) for p in baselines}
-        own: list[Tensor] = [p for p in self.parameters() if id(p) not in apart]
-        decayed = {id(p) for p in self.networks.weight_matrices()}
-        weights = [p for p in own if id(p) in decayed]
-        return Trained(weights, [p for p in own if id(p) not in decayed], baselines)
+        return Trained.of(self.networks, self.estimators, self.parameters())
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> VAE:  # type: ignore[override]
@@ -367,19 +356,7 @@ class VAE(Component, pl.LightningModule):
         ConfigError
             If other arguments are given.
         """
-        from vaekit.models.checkpoint import load  # it needs this class
+        from vaekit.models.checkpoint import check_load_arguments, load  # they need this class
 
-        holds = {"hparams_file": (None,), "strict": (None, True), "weights_only": (None, True)}
-        if wrong := {name: value for name, value in kwargs.items() if value not in holds.get(name, ())}:
-            raise ConfigError(
-                f"load_from_checkpoint: {', '.join(f'{name}={value!r}' for name, value in wrong.items())} cannot be "
-                "given: a model is loaded with the arguments and weights of its checkpoint; for others make the model "
-                "anew, and give it the weights by model.load_state_dict(vaekit.load(path).state_dict())"
-            )
+        check_load_arguments(kwargs)
         return load(checkpoint_path, expected=cls, map_location=map_location)
-
-
-def _drawing(estimator: Estimator) -> Estimator:
-    """Return what evaluates a node whose gradient is not wanted: discrete draws, no relaxation, nothing learned."""
-    kept = isinstance(estimator, Enumerate) or (isinstance(estimator, Pathwise) and not estimator.stick_the_landing)
-    return estimator if kept else ScoreFunction()
