@@ -8,6 +8,27 @@ import torch
 from torch import Tensor
 
 
+class Nonzero(NamedTuple):
+    """The non-zero entries of a matrix, row after row.
+
+    Attributes
+    ----------
+    dense
+        The very matrix that they are of, ``[rows, columns]``: a batch whose ``x`` was replaced has others.
+    starts
+        Those of row i are from ``starts[i]`` to ``starts[i + 1]``, int64 ``[rows + 1]``.
+    column
+        Their columns, ascending in each row, int64 ``[count]``.
+    value
+        Float32 ``[count]``.
+    """
+
+    dense: Tensor
+    starts: Tensor
+    column: Tensor
+    value: Tensor
+
+
 class Batch(NamedTuple):
     """A mini-batch; fields that a data set does not have are None.
 
@@ -28,8 +49,7 @@ class Batch(NamedTuple):
     index
         Row number in the data set, int64 ``[batch]``.
     nonzero
-        Row and column of each non-zero entry of ``x`` in ascending order, int64 ``[2, count]``, where the data set
-        knows them: it spares a search.
+        The non-zero entries of ``x``, where the data set knows them: it spares a search. They stay on the CPU.
     observed
         Whether each feature was measured at all, bool ``[batch, features]``; None where all were. ``x`` is 0 where
         one was not.
@@ -40,12 +60,21 @@ class Batch(NamedTuple):
     covariates: Tensor | None = None
     label: Tensor | None = None
     index: Tensor | None = None  # type: ignore[assignment]  # (a tuple's method of that name is not needed)
-    nonzero: Tensor | None = None
+    nonzero: Nonzero | None = None
     observed: Tensor | None = None
+
+    @property
+    def entries(self) -> Nonzero | None:
+        """The non-zero entries, if they are known, and ``x`` is still what they are of."""
+        known = self.nonzero
+        if known is None or known.dense is not self.x or (not self.x.is_inference() and self.x._version):
+            return None
+        return known
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on ``device``."""
-        return Batch(*(None if field is None else field.to(device) for field in self))  # type: ignore[arg-type]
+        nonzero = self.nonzero if torch.device(device).type == "cpu" else None
+        return Batch(*(f.to(device) if isinstance(f, Tensor) else None for f in self))._replace(nonzero=nonzero)  # type: ignore[arg-type]
 
 
 class Moments(NamedTuple):

@@ -217,9 +217,9 @@ class ELBO(Objective):
             else:
                 kl = analytic
             kl = kl.to(like.dtype)
-            share = drawn.share(names)
-            unweighted[f"kl_{name}"] = (share * kl.detach()).flatten(0, -2).sum(0) if kl.dim() > 1 else kl.detach()
-            value = kl_weight * self.penalty(kl, share)
+            rows = kl.dim() > 1
+            unweighted[f"kl_{name}"] = (drawn.share(names) * kl.detach()).flatten(0, -2).sum(0) if rows else kl.detach()
+            value = kl_weight * (self.penalty(kl, drawn.share(names)) if self.free_bits else kl)
             if drawn.estimators[name].stick_the_landing and kl_weight != 1:
                 # the estimator takes away the whole score, of which this term has the share kl_weight
                 assert draw.log_prob is not None

@@ -64,7 +64,7 @@ def test_a_state_gives_the_same_columns(cells, tmp_path):
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     again = GeneExpressionData(**arguments)
     again.load_state_dict(state)
-    for field, other in zip(data.dataset[3], again.dataset[3], strict=True):
+    for field, other in zip(data.dataset[3][:5], again.dataset[3][:5], strict=True):
         assert field is other is None or field.equal(other)
     for key in ("mean", "continuous_covariates", "categorical_covariates", "size_factor_scale"):
         assert str(again.state_dict()[key]) == str(state[key])

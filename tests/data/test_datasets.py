@@ -34,6 +34,27 @@ def test_empty_cell_has_size_factor_one(counts):
     assert (dataset.size_factor >= 1).all()
 
 
+@pytest.mark.parametrize("rows", [[5, 4, 5, 22], [4], [], list(range(23))])
+def test_non_zero_entries(counts, rows):
+    batch = CountDataset(sparse.csr_matrix(counts)).__getitems__(rows)
+    assert batch.entries is batch.nonzero
+    _, starts, column, value = batch.nonzero
+    found = sparse.csr_matrix((value, column, starts), shape=(len(rows), 7))
+    np.testing.assert_array_equal(found.toarray(), counts[rows])
+
+
+def test_non_zero_entries_are_of_the_counts_as_they_were(counts):
+    dataset = CountDataset(sparse.csr_matrix(counts))
+    batch = dataset.__getitems__([1, 2])
+    assert batch.to("cpu").entries is batch.nonzero
+    assert batch._replace(x=batch.x.clone()).entries is None
+    assert batch.to("meta").nonzero is None
+    with torch.inference_mode():
+        assert dataset.__getitems__([1, 2]).entries is not None
+    batch.x.mul_(2)
+    assert batch.entries is None
+
+
 def test_absent_fields_are_none(counts):
     batch = CountDataset(sparse.csr_matrix(counts)).__getitems__([0])
     assert batch.covariates is None

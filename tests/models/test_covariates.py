@@ -74,7 +74,7 @@ def test_saved_loaded_evaluated_and_embedded(tmp_path, dispersion):
     for name, value in model.state_dict().items():
         assert loaded.state_dict()[name].equal(value), name
     again = training_data(loaded)
-    for field, other in zip(data.dataset[5], again.dataset[5], strict=True):
+    for field, other in zip(data.dataset[5][:5], again.dataset[5][:5], strict=True):
         assert field is other is None or field.equal(other)
     figures = evaluate_model(loaded, again.dataloader("test"), 50).record()
     assert figures["elbo"] <= figures["log_likelihood"] + 1

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
+from vaekit.models.optimization import gradient_norm
 from vaekit.objectives import ELBO
 
 from .tiny import LIKELIHOODS, MODELS, batch_for, counts, fit, sharpen, trainer
@@ -128,6 +129,16 @@ def test_clipping_leaves_the_baseline_its_own_norm():
 
     trainer(max_epochs=1, callbacks=[Norms()]).fit(model, DataLoader([counts()], batch_size=None))
     assert norms == {"own": pytest.approx(0.5, rel=1e-3), "baseline": pytest.approx(0.5, rel=1e-3)}
+
+
+def test_norm_of_gradients_of_any_shape_and_size():
+    found = [torch.randn(3, 4).T, torch.randn(7), torch.randn(()), torch.randn(2, 3, 4)[:, 1]]
+    exact = torch.cat([g.double().flatten() for g in found]).norm()
+    assert gradient_norm(found).item() == pytest.approx(exact.item(), rel=1e-6)
+    assert gradient_norm([1e12 * g for g in found]).item() == pytest.approx(1e12 * exact.item(), rel=1e-6)
+    assert gradient_norm([]).item() == 0
+    assert gradient_norm([*found, torch.tensor([torch.nan])]).isnan()
+    assert gradient_norm([g.double() for g in found]).item() == pytest.approx(exact.item(), rel=1e-12)
 
 
 def test_weight_decay_is_for_matrices_only():

@@ -199,20 +199,17 @@ class CountDataset(ResidentDataset):
         own = torch.from_numpy(np.maximum(totals, 1).astype(np.float32))
         self.size_factor = own if size_factor is None else size_factor
         self.observed = observed
-        self._starts = torch.from_numpy(counts.indptr.astype(np.int64))
-        self._genes, self._values = torch.from_numpy(counts.indices), torch.from_numpy(counts.data)
+        self._starts = counts.indptr.astype(np.int64)
 
     def __len__(self) -> int:
         return self.counts.shape[0]
 
     def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
-        from vaekit.data.gather import gather  # slow to import
+        from vaekit.data.gather import dense_rows  # slow to import
 
         index = torch.as_tensor(rows, dtype=torch.int64)
-        count = int((self._starts[index + 1] - self._starts[index]).sum())
-        x, nonzero = torch.zeros(len(index), self.counts.shape[1]), torch.empty(2, count, dtype=torch.int64)
-        arrays = (self._starts, self._genes, self._values, index, x, *nonzero)
-        gather(*(part.numpy() for part in arrays))
+        counts = self.counts
+        x, nonzero = dense_rows(self._starts, counts.indices, counts.data, index.numpy(), counts.shape[1])
         return Batch(
             x=x,
             size_factor=self.size_factor[index],

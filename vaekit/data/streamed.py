@@ -108,7 +108,7 @@ class StreamedDataset(ResidentDataset):
         return BlockShuffle(rows, self.block, self.pool)
 
     def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
-        from vaekit.data.gather import gather  # slow to import
+        from vaekit.data.gather import dense_rows  # slow to import
 
         index = torch.as_tensor(rows, dtype=torch.int64)
         numbers, places = np.divmod(index.numpy(), self.block)
@@ -122,8 +122,7 @@ class StreamedDataset(ResidentDataset):
         genes = np.concatenate([_NO_GENES, *(block.genes[start:stop] for block, start, stop in spans)])
         values = np.concatenate([_NO_VALUES, *(block.values[start:stop] for block, start, stop in spans)])
         width = len(self.stored.genes) if self.columns is None else len(self.columns)
-        x, nonzero = torch.zeros(len(index), width), torch.empty(2, len(genes), dtype=torch.int64)
-        gather(starts, genes, values, np.arange(len(index)), x.numpy(), *nonzero.numpy())
+        x, nonzero = dense_rows(starts, genes, values, np.arange(len(index)), width)
         return Batch(
             x=x,
             size_factor=self.size_factor[index],

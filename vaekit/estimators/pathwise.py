@@ -70,6 +70,11 @@ class Pathwise(Estimator):
         log_prob = self._log_prob(q, value.detach()) if self.stick_the_landing else None
         return Draw(value, uniform_weight(value, q), log_prob, q)
 
+    @property
+    def corrects(self) -> bool:
+        """Whether the landing is stuck."""
+        return self.stick_the_landing
+
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return ``log_prob.detach() - log_prob`` to stick the landing, else nothing."""
         if draw.log_prob is None:

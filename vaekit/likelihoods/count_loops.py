@@ -225,21 +225,10 @@ def _digamma_series(y):
     return -0.5 / y - square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
 
 
-@compiled()
-def collect(x, cell, gene, starts, count):
-    """Write the counts at these places, ascending, and where those of each cell start; return whether all are counts.
-
-    That is, whole and 1 at least.
-    """
-    here, fine = 0, True
-    starts[0] = 0
-    for k in range(len(cell)):
-        while here < cell[k]:
-            here += 1
-            starts[here] = k
-        value = x[cell[k], gene[k]]
-        count[k] = value
-        fine &= value >= 1 and value == np.floor(value)
-    for c in range(here + 1, len(starts)):
-        starts[c] = len(cell)
-    return fine
+@compiled(fastmath=EXACT)
+def all_counts(values):
+    """Return whether all values are whole and 1 at least."""
+    strange = 0
+    for k in range(len(values)):
+        strange += not (values[k] >= 1 and values[k] == np.floor(values[k]))
+    return strange == 0

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vaekit.batch import Batch
+from vaekit.batch import Batch, Nonzero
 from vaekit.distributions import NegativeBinomial, ZeroInflated
 
 MAX_LOG_THETA = 40.0  # beyond, float32 overflows
@@ -100,35 +100,20 @@ def _in_range(logits: Tensor, log_theta: Tensor, gate: Tensor | None) -> bool:
         return -MAX_GATE < float(low) <= float(high) < MAX_GATE
 
 
-class Counts(NamedTuple):
-    """The non-zero counts of a batch.
-
-    Attributes
-    ----------
-    starts
-        Those of cell c are from ``starts[c]`` to ``starts[c + 1]``, int64 ``[cells + 1]``.
-    gene
-        Their genes, int64 ``[count]``.
-    value
-        Float32 ``[count]``.
-    """
-
-    starts: Tensor
-    gene: Tensor
-    value: Tensor
-
-
-def _find(batch: Batch) -> Counts | None:
+def _find(batch: Batch) -> Nonzero | None:
     """Return the non-zero counts; None if some values are no counts (not whole, negative, not finite)."""
-    from vaekit.likelihoods.count_loops import collect  # slow to import
+    from vaekit.likelihoods.count_loops import all_counts  # slow to import
 
-    x = batch.x.detach().float().contiguous()
-    cell, gene = (part.contiguous() for part in (x.nonzero().T if batch.nonzero is None else batch.nonzero))
-    counts = Counts(torch.empty(len(x) + 1, dtype=torch.int64), gene, torch.empty(len(gene)))
-    fine = collect(x.numpy(), cell.numpy(), *(part.numpy() for part in (gene, counts.starts, counts.value)))
-    if batch.nonzero is not None and bool(counts.value.sum() != x.sum()):
-        return _find(batch._replace(nonzero=None))  # x was replaced, or its sum is beyond what floats hold exactly
-    return counts if fine else None
+    found = batch.entries or _search(batch.x.detach().float())
+    return found if all_counts(found.value.numpy()) else None
+
+
+def _search(x: Tensor) -> Nonzero:
+    """Return the non-zero entries of a matrix."""
+    row, column = x.nonzero().T
+    starts = torch.zeros(len(x) + 1, dtype=torch.int64)
+    torch.cumsum(row.bincount(minlength=len(x)), 0, out=starts[1:])
+    return Nonzero(x, starts, column.contiguous(), x[row, column])
 
 
 class _SparseLogProb(torch.autograd.Function):
@@ -142,7 +127,7 @@ class _SparseLogProb(torch.autograd.Function):
         log_theta: Tensor,
         gate: Tensor | None,
         x: Tensor,
-        counts: Counts,
+        counts: Nonzero,
         wanted: bool,
     ) -> Tensor:
         """Work out the values and, if wanted, their gradients."""
@@ -161,7 +146,7 @@ class _SparseLogProb(torch.autograd.Function):
             flat.new_empty(rows, genes),
             flat.new_empty(rows if len(gates) else 0, genes),
         )
-        arrays = (flat, flat.amax(-1), size, theta, gates, *counts, value, *gradients)
+        arrays = (flat, flat.amax(-1), size, theta, gates, *counts[1:], value, *gradients)
         evaluate(*(part.contiguous().numpy() for part in arrays), 0, len(flat))
         if wanted:
             ctx.save_for_backward(logits, log_size, log_theta, gate, x)

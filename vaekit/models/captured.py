@@ -78,10 +78,11 @@ class CapturedStep:
         """Make a step on a batch, which lies on the model's device."""
         if self.device.type != "cuda":
             return self._step(batch, kl_weight)
+        batch = batch._replace(nonzero=None)  # of use to the CPU alone
         self._kl_weight.fill_(kl_weight)
         weight = kl_weight if self._sticks else self._kl_weight
         key = (
-            *(None if part is None else (part.shape, part.dtype) for part in batch),
+            *(None if part is None else (part.shape, part.dtype) for part in _tensors(batch)),
             kl_weight if self._sticks else 0,
         )
         if self._recorded is not None and key == self._recorded[0]:
@@ -101,7 +102,7 @@ class CapturedStep:
         return result
 
     def _record(self, key: Any, batch: Batch, weight: float | Tensor) -> Stepped:
-        held = Batch(*(None if part is None else part.clone() for part in batch))  # type: ignore[arg-type]
+        held = Batch(*(None if part is None else part.clone() for part in _tensors(batch)))  # type: ignore[arg-type]
         self.optimizer.zero_grad()  # the graph has gradients of its own
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -124,7 +125,13 @@ class CapturedStep:
         return Stepped(loss.detach(), {name: value.detach() for name, value in terms.items()}, norm)
 
 
+def _tensors(batch: Batch) -> tuple[Tensor | None, ...]:
+    """Return the fields of a batch on a GPU, where non-zero entries are not told apart."""
+    assert batch.nonzero is None
+    return tuple(batch)  # type: ignore[arg-type]
+
+
 def _copy(held: Batch, batch: Batch) -> None:
-    for old, new in zip(held, batch, strict=True):
+    for old, new in zip(_tensors(held), _tensors(batch), strict=True):
         if old is not None and new is not None:
             old.copy_(new, non_blocking=True)

