@@ -48,6 +48,7 @@ def evaluate(
         np.empty((SMALL + 1, genes if shared else 0), f32),
         np.empty((SMALL + 1, genes if shared else 0), f32),
     )
+    begun = np.zeros((genes if shared else 0, 5))  # of genes whose large counts were met
     if shared:
         _reciprocals(theta[0], inverse)
         _tables(theta[0], inverse, logs, slopes)
@@ -71,10 +72,14 @@ def evaluate(
         for k in range(starts[cell], starts[cell + 1]):
             j, x = gene[k], count[k]
             log_mean, log1p = np.float64(logits[i, j]) + level, -np.float64(zero[j] * inverse[j])
-            if x <= SMALL and shared:
+            if not shared:
+                log_sum, slope_sum = sums(np.float64(x), np.float64(own_theta[j]))
+            elif x <= SMALL:
                 log_sum, slope_sum = np.float64(logs[int(x), j]), np.float64(slopes[int(x), j])
             else:
-                log_sum, slope_sum = sums(np.float64(x), np.float64(own_theta[j]))
+                if begun[j, 0] == 0:
+                    begun[j] = _begin(np.float64(own_theta[j]))
+                log_sum, slope_sum = _go_on(np.float64(x), np.float64(own_theta[j]), begun[j])
             if x > SMALL:  # float32 would be wrong by x times its rounding
                 log1p = np.float64(math.log1p(math.exp(log_mean) * np.float64(inverse[j])))
             total += x * (log_mean - log1p) + log_sum
@@ -197,18 +202,39 @@ def sums(x, theta):
 
     .. math:: \sum_{k < x} \frac{\theta}{\theta + k} = \theta (\psi(x + \theta) - \psi(\theta))
     """
+    if x > SMALL:
+        return _go_on(x, theta, _begin(theta))
+    product, slope = _first(int(x), theta)
+    return math.log(product) - LOG_FACTORIALS[int(x)], slope
+
+
+@compiled()
+def _first(count, theta):
+    """Return the product and the sum over k < count."""
     product, slope = 1.0, 0.0
-    for k in range(min(int(x), SMALL)):
+    for k in range(count):
         product *= 1 + k / theta
         slope += theta / (theta + k)
-    log_factorial = LOG_FACTORIALS[int(x)] if x < len(LOG_FACTORIALS) else math.lgamma(x + 1)
-    if x <= SMALL:
-        return math.log(product) - log_factorial, slope
-    start, more = theta + SMALL, x - SMALL  # Stirling's series goes on from there
+    return product, slope
+
+
+@compiled()
+def _begin(theta):
+    """Return what the sums up to any count beyond SMALL have in common; the first is never 0."""
+    product, slope = _first(SMALL, theta)
+    start = theta + SMALL
+    return math.log1p(SMALL / theta), math.log(product), slope, _log_gamma_series(start), _digamma_series(start)
+
+
+@compiled()
+def _go_on(x, theta, begun):
+    """Return the sums up to a count beyond SMALL, by Stirling's series from there on."""
+    start, more = theta + SMALL, x - SMALL
     stop, growth = start + more, math.log1p(more / start)
-    log_sum = math.log(product) + more * math.log1p(SMALL / theta) - log_factorial
-    log_sum += (stop - 0.5) * growth - more + _log_gamma_series(stop) - _log_gamma_series(start)
-    return log_sum, slope + theta * (growth + _digamma_series(stop) - _digamma_series(start))
+    log_factorial = LOG_FACTORIALS[int(x)] if x < len(LOG_FACTORIALS) else math.lgamma(x + 1)
+    log_sum = begun[1] + more * begun[0] - log_factorial
+    log_sum += (stop - 0.5) * growth - more + _log_gamma_series(stop) - begun[3]
+    return log_sum, begun[2] + theta * (growth + _digamma_series(stop) - begun[4])
 
 
 @compiled()
