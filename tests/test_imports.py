@@ -32,7 +32,7 @@ ALLOWED = {
     "returns": BASE,
     "importance_weighted": DRAWN | {"sampling", "fold", "stochastic_graph"},
     "distributions": BASE,
-    "networks": BASE,
+    "networks": BASE | {"compiled"},
     "latents": GRAPH,
     "likelihoods": GRAPH | {"compiled"},
     "objectives": GRAPH,
