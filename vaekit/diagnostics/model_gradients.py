@@ -18,13 +18,13 @@ from vaekit.diagnostics.gradient_target import Target, bounded
 from vaekit.estimators import Enumerate, Estimator, LocalExpectation, Pathwise
 from vaekit.exceptions import EstimatorError, VaekitError
 from vaekit.fold import Result
+from vaekit.models.bound import bound_of
 from vaekit.signatures import Node
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from vaekit.models import VAE
-from vaekit.models.bound import bound_of
 
 MAX_ROWS = 1024  # an estimator that needs more evaluations is left out
 
