@@ -4,8 +4,8 @@ First table: metrics of batch integration (see integration_metrics.py) of each e
 the batch as a covariate where the method takes one. Second table: agreement with the cell types of leiden clusters
 (scanpy) on each embedding, and of the codes of a model with a discrete latent. How many clusters leiden makes follows
 from its resolution, whose scale is another one for each embedding: they are shown at the resolution given, and at that
-of .1, .2, .. 2 which agrees best (by NMI), as scIB has it (Luecken et al. 2022, Benchmarking atlas-level data integration
-in single-cell genomics). But for that choice labels are never used, and nothing is trained on them.
+of .1, .2, .. 2 which agrees best (by NMI), as scIB has it (Luecken et al. 2022, Benchmarking atlas-level data
+integration in single-cell genomics). But for that choice labels are never used, and nothing is trained on them.
 
 scVI is trained by its own .train() at its defaults, on all cells; vaekit by its command line, on four fifths of them
 (a tenth is for validation, a tenth for the test). Needs the extra "benchmark" (scvi-tools, flax). Progress goes to
