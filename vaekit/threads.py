@@ -60,6 +60,7 @@ def in_parts(work: Callable[[int, int], Any], count: int, smallest: int = 1) -> 
 
 @functools.cache
 def _openmp() -> ctypes.CDLL | None:
-    """Return the OpenMP library that torch itself runs on, if it is GNU's."""
-    path = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
-    return ctypes.CDLL(str(path)) if path.is_file() else None
+    """Return the OpenMP library that torch brings along and runs on, if it is GNU's."""
+    installed = Path(torch.__file__).parent
+    found = [path for folder in (installed / "lib", Path(f"{installed}.libs")) for path in folder.glob("libgomp*.so*")]
+    return ctypes.CDLL(str(found[0])) if len(found) == 1 else None
