@@ -137,6 +137,35 @@ def test_leave_one_out_lowers_the_variance() -> None:
     assert (estimate(below, VIMCO)[2][1:4] < 0.5 * plain[1:4]).all()
 
 
+def test_trajectories_of_probability_zero() -> None:
+    """Against enumeration: one of three states has no density, and most draws of four have it among them."""
+    logits = torch.tensor([0.2, -0.3, 0.4], dtype=torch.float64)
+    log_joint = torch.tensor([-1.0, 0.5, -torch.inf], dtype=torch.float64)
+    graph = logits.clone().requires_grad_()
+    log_q = graph.log_softmax(0)
+    exact = torch.zeros((), dtype=torch.float64)
+    for states in itertools.product(range(3), repeat=4):
+        if states != (2,) * 4:
+            chosen = log_q[list(states)]
+            bound = (log_joint[list(states)] - chosen).logsumexp(0) - math.log(4)
+            exact = exact + chosen.sum().exp() * bound
+    (wanted,) = torch.autograd.grad(exact, graph)
+    rows = logits.expand(200_000, 3).clone().requires_grad_()
+    bound = importance_weighted_bound(
+        lambda y: torch.where(y == 1, log_joint, 0.0).sum(-1),
+        OneHotCategorical(logits=rows),
+        ScoreFunction(baseline=LeaveOneOut()),
+        num_samples=4,
+    )
+    possible = bound.isfinite()
+    assert (~possible).double().mean() < 0.05
+    bound[possible].sum().backward()
+    found = torch.where(possible[:, None], rows.grad, 0.0)
+    error = found.std(0) / len(found) ** 0.5
+    assert found.isfinite().all()
+    assert ((found.mean(0) - wanted) / error).abs().max() < 4.5  # one false alarm in 50,000
+
+
 def test_variance_is_zero_where_the_posterior_is_exact() -> None:
     loc = torch.zeros(50, requires_grad=True)
     bound = importance_weighted_bound(lambda z: Normal(0.0, 1.0).log_prob(z) + 3, Normal(loc, 1.0), num_samples=4)

@@ -231,10 +231,14 @@ def combine(drawn: Sample, log_joint: Tensor, posterior_weight: float = 1.0) -> 
 
 
 def _without(log_weight: Tensor) -> Tensor:
-    """Return ``L_{-k}``: the bound with each log-weight in turn replaced by the mean of the others, ``[K, *batch]``."""
+    """Return ``L_{-k}``: the bound with each log-weight in turn replaced by the mean of the others, ``[K, *batch]``.
+
+    Log-weights may be minus infinity. Where all others are, nothing is known, and the baseline is 0.
+    """
     count = log_weight.shape[0]
-    others = (log_weight.sum(0, keepdim=True) - log_weight) / (count - 1)
     table = log_weight[None].expand(count, *log_weight.shape)  # [which is replaced, K, *batch]
     own = torch.eye(count, dtype=torch.bool, device=log_weight.device)
     own = own.reshape(count, count, *[1] * (log_weight.dim() - 1))
-    return torch.where(own, others[:, None], table).logsumexp(1) - math.log(count)
+    others = table.masked_fill(own, 0).sum(1, keepdim=True) / (count - 1)
+    bound = torch.where(own, others, table).logsumexp(1) - math.log(count)
+    return bound.masked_fill(bound.isneginf(), 0)

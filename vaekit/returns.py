@@ -153,10 +153,13 @@ def _after(
 
 
 def _backwards(slope: Tensor, offset: Tensor) -> Tensor:
-    """Return x with ``x[t] = offset[t] + slope[t] * x[t + 1]`` along the last axis, and x = 0 beyond its end."""
+    """Return x with ``x[t] = offset[t] + slope[t] * x[t + 1]`` along the last axis, and x = 0 beyond its end.
+
+    What a slope of 0 cuts off may be anything, NaN included.
+    """
     ahead = 1
     while ahead < offset.shape[-1]:  # offset, slope: the map from x[t + ahead] to x[t]
-        offset = offset + slope * pad(offset[..., ahead:], (0, ahead))
+        offset = offset + slope * pad(offset[..., ahead:], (0, ahead)).masked_fill(slope == 0, 0)
         slope = slope * pad(slope[..., ahead:], (0, ahead))
         ahead *= 2
     return offset

@@ -18,6 +18,7 @@ from vaekit.estimators import (
     ScoreFunction,
     SelfCritic,
 )
+from vaekit.estimators.running_mean import RunningMean
 from vaekit.exceptions import EstimatorError
 
 
@@ -257,3 +258,14 @@ class TestLearned:
 def test_decay_outside_its_range_is_refused(decay: float) -> None:
     with pytest.raises(EstimatorError, match=r"decay is .*\[0, 1\)"):
         MovingAverage(decay=decay)
+
+
+@pytest.mark.parametrize("cost", [5.3, 0.1, -13.7, -200.0])
+def test_the_scale_of_equal_costs_is_one(cost: float) -> None:
+    """Rounding leaves a hundred-millionth of them, by which a learned baseline would divide."""
+    running = RunningMean(0.9)
+    for _ in range(60):
+        running.update(torch.full((8,), cost), torch.full((8,), 1 / 8))
+    assert running.scale() == 1
+    running.update(cost + torch.arange(8.0), torch.full((8,), 1 / 8))
+    assert 0.5 < running.scale() < 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -9,9 +10,9 @@ from scipy import integrate, stats
 from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 
 from vaekit.batch import Batch, Moments
+from vaekit.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from vaekit.exceptions import ConfigError, DataError
 from vaekit.likelihoods import Bernoulli, Categorical, ContinuousBernoulli, Gaussian
-from vaekit.likelihoods.continuous_bernoulli import ContinuousBernoulliDistribution
 from vaekit.likelihoods.heads import Local
 from vaekit.likelihoods.levels import Levels
 
@@ -147,14 +148,44 @@ class TestContinuousBernoulli:
         assert errors[0] > 1e-3
         assert errors[1] < 1e-6
 
-    def test_draws_have_the_density(self):
-        p = ContinuousBernoulliDistribution(logits=torch.tensor(2.5))
+    @pytest.mark.parametrize("logit", [0.0, 0.1, 2.5, -40.0, 300.0])
+    def test_draws_have_the_density(self, logit):
+        p = ContinuousBernoulliDistribution(logits=torch.tensor(logit))
         drawn = p.sample((20_000,)).double().numpy()
 
         def cdf(x):
-            return np.expm1(2.5 * x) / np.expm1(2.5)
+            return np.expm1(logit * x) / np.expm1(logit) if logit else x
 
         assert stats.kstest(drawn, cdf).pvalue > 1e-4  # one false alarm in 10,000
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("logit", LOGITS)
+    def test_moments_and_quantiles_against_mpmath(self, logit, dtype):
+        logits = torch.tensor(logit, dtype=dtype, requires_grad=True)
+        p = ContinuousBernoulliDistribution(logits=logits, validate_args=False)
+        near = {"rel": 1e-6, "abs": 1e-6} if dtype == torch.float32 else {"rel": 1e-9, "abs": 1e-9}
+        with mpmath.workdps(60):
+            exact = mpmath.mpf(logits.item())
+            half = exact / 2
+            variance = (1 / half**2 - 1 / mpmath.sinh(half) ** 2) / 4 if exact else mpmath.mpf(1) / 12
+            mean = (1 + mpmath.coth(half) - 1 / half) / 2 if exact else mpmath.mpf(1) / 2
+            entropy = mpmath.log(mpmath.expm1(exact) / exact) - exact * mean if exact else 0
+            assert p.variance.item() == pytest.approx(float(variance), rel=near["rel"])
+            assert p.entropy().item() == pytest.approx(float(entropy), **near)
+            for share in (1e-6, 0.3, 0.77, 0.999):
+                u = torch.tensor(share, dtype=dtype)
+
+                def quantile(at, u):
+                    return mpmath.log1p(u * mpmath.expm1(at)) / at if at else u
+
+                x = p.icdf(u)
+                (slope,) = torch.autograd.grad(x, logits)
+                wanted = (
+                    mpmath.diff(lambda at, u=u.item(): quantile(at, u), exact) if exact else share * (1 - share) / 2
+                )
+                assert x.item() == pytest.approx(float(quantile(exact, u.item())), **near)
+                assert slope.item() == pytest.approx(float(wanted), abs=3e-6 if dtype == torch.float32 else 3e-8)
+                assert p.cdf(x).item() == pytest.approx(share, abs=3e-3 if dtype == torch.float32 else 1e-6)
 
 
 class TestLevels:

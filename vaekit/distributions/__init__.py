@@ -1,5 +1,6 @@
 """Distributions that ``torch.distributions`` lacks, or has without pathwise gradients."""
 
+from vaekit.distributions.continuous_bernoulli import ContinuousBernoulli
 from vaekit.distributions.counts import NegativeBinomial, ZeroInflated
 from vaekit.distributions.log_dirichlet import LogDirichlet
 from vaekit.distributions.log_gamma import LogGamma
@@ -9,6 +10,7 @@ from vaekit.distributions.truncated_normal import TruncatedNormal
 from vaekit.distributions.von_mises import VonMises
 
 __all__ = [
+    "ContinuousBernoulli",
     "LogDirichlet",
     "LogGamma",
     "MixtureSameFamily",

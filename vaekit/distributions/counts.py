@@ -40,8 +40,32 @@ class NegativeBinomial(torch.distributions.NegativeBinomial):
         return NegativeBinomial(self.log_mean.expand(batch_shape), self.log_inverse_dispersion.expand(batch_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability of counts, in float64."""
-        return super().log_prob(value.double())
+        r"""Return the log-probability of counts, in float64.
+
+        .. math:: \log p(x) = -\theta L + x (\log\mu - L) + \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, \theta^x}
+            - \log x!, \qquad L = \log(1 + \mu / \theta).
+
+        For a large theta the quotient is worked out by Stirling's series, in which nothing of theta's size cancels:
+        the limit is Poisson's. For a small one its power of theta goes to the term before.
+        """
+        x, log_mean, log_theta = torch.broadcast_tensors(value.double(), self.log_mean, self.log_inverse_dispersion)
+        ratio, theta = log_mean - log_theta, log_theta.exp()
+        log1p = F.softplus(ratio)
+        large = theta >= SERIES
+        start, small = torch.where(large, theta, SERIES), torch.where(large, 1.0, theta)
+        stop = start + x
+        series = x * (log_mean - log1p) + (stop - 0.5) * torch.log1p(x / start) - x + _stirling(stop) - _stirling(start)
+        direct = x * F.logsigmoid(ratio) + torch.lgamma(x + small) - torch.lgamma(small)
+        return torch.where(large, series, direct) - theta * log1p - torch.lgamma(x + 1)
+
+
+SERIES = 64.0  # from here on Stirling's series is exact in float64
+
+
+def _stirling(y: Tensor) -> Tensor:
+    """Return ``log Gamma(y) - (y - 1/2) log y + y - log(2 pi) / 2`` for y of ``SERIES`` or more."""
+    square = 1 / y.square()
+    return (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))) / y
 
 
 class ZeroInflated(Distribution):

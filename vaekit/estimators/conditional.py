@@ -48,7 +48,9 @@ class ConditionalEstimator(Estimator):
               b = H(z), \quad z \sim p_\phi(z), \quad \tilde z \sim p_\phi(z | b)
 
     A subclass says what c is. Its own parameters follow the gradient of the estimate's mean square, which is that of
-    the variance as the estimate is unbiased; they get no other gradient, and the model gets none from this one.
+    the variance as the estimate is unbiased; they get no other gradient, and the model gets none from this one. Where
+    nodes below this one are not pathwise, their corrections are right to first order alone, and the gradient of the
+    mean square, which takes the second, is an approximation; the estimate is unbiased all the same.
     """
 
     joint = False
@@ -117,6 +119,11 @@ class ConditionalEstimator(Estimator):
 
 
 def relax(perturbed: Tensor, temperature: Tensor, binary: bool) -> Tensor:
-    """Return relaxed values from perturbed logits: a sigmoid, or a softmax over the last axis."""
-    scaled = perturbed / temperature.to(perturbed.dtype)
+    """Return relaxed values from perturbed logits: a sigmoid, or a softmax over the last axis.
+
+    A value that is impossible, or certain, is so at any temperature: its derivative by that is 0, not NaN.
+    """
+    settled = perturbed.isinf()
+    scaled = perturbed.masked_fill(settled, 0) / temperature.to(perturbed.dtype)
+    scaled = torch.where(settled, perturbed, scaled)
     return scaled.sigmoid() if binary else scaled.softmax(-1)

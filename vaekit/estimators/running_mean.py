@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from vaekit.exceptions import EstimatorError
 
+ROUNDING = 1e-6  # below this share of the mean a deviation is what rounding leaves of the difference of squares
+
 
 class RunningMean(nn.Module):
     """Bias-corrected exponential moving averages of the cost and of its square, held as buffers."""
@@ -27,10 +29,10 @@ class RunningMean(nn.Module):
         return self.first / self.seen.clamp_min(torch.finfo(torch.float64).tiny)
 
     def scale(self) -> Tensor:
-        """Return the standard deviation of the costs before this one; 1 before the first."""
-        square = self.second / self.seen.clamp_min(torch.finfo(torch.float64).tiny)
-        deviation = (square - self.mean().square()).clamp_min(0).sqrt()
-        return torch.where(deviation > 0, deviation, 1.0)
+        """Return the standard deviation of the costs before this one; 1 before the first, and of equal costs."""
+        square, mean = self.second / self.seen.clamp_min(torch.finfo(torch.float64).tiny), self.mean()
+        deviation = (square - mean.square()).clamp_min(0).sqrt()
+        return torch.where(deviation > ROUNDING * mean.abs(), deviation, 1.0)
 
     @torch.no_grad()
     def update(self, cost: Tensor, weight: Tensor) -> None:

@@ -143,7 +143,8 @@ class Latent(Component, nn.Module, ABC):
     def posterior(self, h: Tensor) -> Distribution:
         """Return q(z | x), batch shape ``[*rows, batch]``, from features ``[*rows, batch, in_features]``.
 
-        They are the encoder's, or what :meth:`join` makes of them.
+        They are the encoder's, or what :meth:`join` makes of them. The distribution's parameters are float32 at least,
+        also where training is in mixed precision (:func:`vaekit.networks.precision.full_precision`).
         """
 
     @abstractmethod

@@ -14,6 +14,7 @@ from vaekit.exceptions import ConfigError
 from vaekit.latents.base import Latent
 from vaekit.latents.gamma import MIN_PARAMETER
 from vaekit.latents.gaussian import UNIT
+from vaekit.networks.precision import full_precision
 
 
 class Dirichlet(Latent):
@@ -71,7 +72,7 @@ class Dirichlet(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return the distribution of log x (see the base class)."""
-        return LogDirichlet(F.softplus(self.head(h) + UNIT) + MIN_PARAMETER, validate_args=False)
+        return LogDirichlet(F.softplus(full_precision(self.head(h)) + UNIT) + MIN_PARAMETER, validate_args=False)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return the symmetric prior of log x (see the base class)."""

@@ -16,6 +16,7 @@ from vaekit.estimators.discrete import logits_of
 from vaekit.exceptions import ConfigError
 from vaekit.latents.base import Latent
 from vaekit.networks import MLP
+from vaekit.networks.precision import full_precision
 
 
 class Categorical(Latent):
@@ -97,13 +98,13 @@ class Categorical(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return one-hot posteriors, event shape ``[variables, categories]`` (see the base class)."""
-        logits = self.head(h).unflatten(-1, self.shape)
+        logits = full_precision(self.head(h)).unflatten(-1, self.shape)
         return Independent(OneHotCategorical(logits), 1)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return the prior of the categories (see the base class)."""
         if parent is not None:
-            logits = self.prior_network(parent.to(like.dtype)).unflatten(-1, self.shape)
+            logits = full_precision(self.prior_network(parent.to(like.dtype))).unflatten(-1, self.shape)
             return Independent(OneHotCategorical(logits), 1)
         logits = self.prior_logits if self.learned_prior else like.new_zeros(self.shape)
         return Independent(OneHotCategorical(logits), 1)
@@ -157,7 +158,7 @@ class Bernoulli(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return independent bits (see the base class)."""
-        return Independent(BernoulliDistribution(logits=self.head(h), validate_args=False), 1)
+        return Independent(BernoulliDistribution(logits=full_precision(self.head(h)), validate_args=False), 1)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return fair bits (see the base class)."""

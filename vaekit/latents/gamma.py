@@ -13,6 +13,7 @@ from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.base import Latent
 from vaekit.latents.gaussian import UNIT
+from vaekit.networks.precision import full_precision
 
 MIN_PARAMETER = 1e-3
 
@@ -71,7 +72,7 @@ class Gamma(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return the distribution of log x (see the base class)."""
-        concentration, rate = (F.softplus(self.head(h) + UNIT) + MIN_PARAMETER).chunk(2, -1)
+        concentration, rate = (F.softplus(full_precision(self.head(h)) + UNIT) + MIN_PARAMETER).chunk(2, -1)
         return Independent(LogGamma(concentration, rate, validate_args=False), 1)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:

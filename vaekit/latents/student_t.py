@@ -14,6 +14,7 @@ from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.base import Latent
 from vaekit.latents.gaussian import MIN_SCALE, UNIT
+from vaekit.networks.precision import full_precision
 
 
 class StudentT(Latent):
@@ -60,7 +61,7 @@ class StudentT(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return independent Student-t variables (see the base class)."""
-        loc, raw = self.head(h).chunk(2, -1)
+        loc, raw = full_precision(self.head(h)).chunk(2, -1)
         return self._distribution(loc, F.softplus(raw + UNIT) + MIN_SCALE)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:

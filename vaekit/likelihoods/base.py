@@ -13,15 +13,11 @@ from vaekit.batch import Batch, Moments
 from vaekit.component import Component
 
 
-def full_precision(parameter: Tensor) -> Tensor:
-    """Return what a head gives in float32 at least: in mixed precision only its matrix product is in half precision."""
-    return parameter.to(torch.promote_types(parameter.dtype, torch.float32))
-
-
 class Likelihood(Component, nn.Module, ABC):
     """The distribution p(x | latents) of an observation, from the features of the decoder's last layer.
 
-    Its parameters are float32 at least, also where training is in mixed precision (:func:`full_precision`).
+    Its parameters are float32 at least, also where training is in mixed precision
+    (:func:`vaekit.networks.precision.full_precision`).
 
     Attributes
     ----------

@@ -1,73 +1,18 @@
-r"""The continuous Bernoulli likelihood of grey pixels.
-
-.. math:: p(x) = \frac{\lambda e^{\lambda x}}{e^\lambda - 1}, \quad 0 \le x \le 1
-
-with the logit λ. ``torch.distributions.ContinuousBernoulli`` works with the probability instead, whose distance from a
-half is what counts and what float32 rounds away: near it the derivatives of its log-normalizer are wrong in the second
-digit, and beyond a logit of 16 its value by tenths of a nat.
-"""
+"""The continuous Bernoulli likelihood of grey pixels."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions import Distribution, Independent
 
 from vaekit.batch import Batch, Moments
-from vaekit.likelihoods.base import full_precision
+from vaekit.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from vaekit.likelihoods.heads import head
 from vaekit.likelihoods.pixels import Pixels, check_unit_interval
+from vaekit.networks.precision import full_precision
 
 MAX_LOGIT = 1e4
-
-
-class ContinuousBernoulliDistribution(TorchContinuousBernoulli):
-    """torch's continuous Bernoulli with log-density and mean from the logits, right in float32.
-
-    Examples
-    --------
-    >>> p = ContinuousBernoulliDistribution(logits=torch.tensor([0.0, 1e-3, 30.0]))
-    >>> p.log_prob(torch.tensor(1.0)), p.mean
-    (tensor([0.0000e+00, 4.9996e-04, 3.4012e+00]), tensor([0.5000, 0.5001, 0.9667]))
-    """
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density, in nats."""
-        logits, value = torch.broadcast_tensors(self.logits, value)
-        small, near, far = _split(logits)
-        # near 0: lambda (x - 1/2) - log(sinh(u) / u) with u = lambda / 2
-        series = near * (value - 0.5) - near.square() * _polynomial(near.square() / 4, LOG_SINHC) / 4
-        # elsewhere without the part of both terms that is large and cancels
-        edge = (far > 0).to(far.dtype)
-        return torch.where(small, series, far * (value - edge) + far.abs().log() - torch.log1p(-(-far.abs()).exp()))
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean: 1/2 + (coth(u) - 1/u) / 2 at u = lambda / 2."""
-        small, near, far = _split(self.logits)
-        series = near / 4 * _polynomial(near.square() / 4, LANGEVIN)
-        return 0.5 + torch.where(small, series, (1 / (far / 2).tanh() - 2 / far) / 2)
-
-
-# Taylor coefficients in u^2 of log(sinh(u) / u) / u^2 and of (coth(u) - 1/u) / u: good to 1e-12 where they are used
-LOG_SINHC = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250)
-LANGEVIN = tuple(2 * (n + 1) * c for n, c in enumerate(LOG_SINHC))
-SERIES = 1.0  # below this logit
-
-
-def _split(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which logits are small, and the logits for either formula: no infinity reaches the other's gradient."""
-    small = logits.abs() < SERIES
-    return small, torch.where(small, logits, 0.0), torch.where(small, 1.0, logits)
-
-
-def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """Return the polynomial by Horner's rule, the constant coefficient first."""
-    value = torch.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        value = value * x + coefficient
-    return value
 
 
 class ContinuousBernoulli(Pixels):
@@ -100,9 +45,7 @@ class ContinuousBernoulli(Pixels):
         wanted = moments.mean.double().clamp(0.01, 0.99)
         logits = torch.zeros_like(wanted)
         for _ in range(60):
-            found = ContinuousBernoulliDistribution(logits=logits, validate_args=False).mean
-            # the slope is the variance, at most 1/12; the step is bounded, as it is flat far out
-            u = (logits / 2).abs().clamp_min(1e-3)
-            variance = torch.where(u < 1e-2, 1 / 12, (1 / u.square() - 1 / u.sinh().square()) / 4)
-            logits = logits + ((wanted - found) / variance).clamp(-2, 2)
+            found = ContinuousBernoulliDistribution(logits=logits, validate_args=False)
+            # the slope is the variance; the step is bounded, as it is flat far out
+            logits = logits + ((wanted - found.mean) / found.variance).clamp(-2, 2)
         self.logits.bias.copy_(logits)

@@ -14,7 +14,8 @@ from vaekit.distributions import NegativeBinomial as NegativeBinomialDistributio
 from vaekit.distributions import ZeroInflated
 from vaekit.exceptions import ConfigError, DataError, nearest
 from vaekit.likelihoods import sparse
-from vaekit.likelihoods.base import Likelihood, full_precision
+from vaekit.likelihoods.base import Likelihood
+from vaekit.networks.precision import full_precision
 
 Dispersion = Literal["gene", "gene-batch", "gene-cell"]
 

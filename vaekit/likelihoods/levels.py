@@ -9,9 +9,9 @@ from torch.distributions import Distribution, Independent, constraints
 
 from vaekit.batch import Batch, Moments
 from vaekit.exceptions import ConfigError
-from vaekit.likelihoods.base import full_precision
 from vaekit.likelihoods.heads import head
 from vaekit.likelihoods.pixels import Pixels, check_unit_interval
+from vaekit.networks.precision import full_precision
 
 
 class Levels(Distribution):

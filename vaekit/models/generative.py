@@ -20,6 +20,7 @@ from vaekit.latents import Latent, LibrarySize
 from vaekit.likelihoods import Likelihood
 from vaekit.models.ordering import parents_first, posterior_ancestors
 from vaekit.networks import Network
+from vaekit.networks.precision import full_precision
 from vaekit.signatures import Named, Node
 
 RESERVED = ("weight",)  # kl_weight is logged beside kl_<name>
@@ -197,7 +198,8 @@ class Generative(nn.Module):
     def prior(self, name: str, values: Mapping[str, Tensor], like: Tensor) -> Distribution:
         """Return the prior of a latent, given the values of its parents in ``values``."""
         latent = self.latents[name]
-        return latent.prior(self._side_by_side(latent.parents, values) if latent.parents else None, like)
+        parents = self._side_by_side(latent.parents, values) if latent.parents else None
+        return latent.prior(parents, full_precision(like))
 
     def _side_by_side(self, names: Sequence[str], values: Mapping[str, Tensor]) -> Tensor:
         """Return flattened values of latents, ``[*rows, batch, sizes together]``."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from vaekit.estimators import Estimator
+from vaekit.exceptions import ConfigError
 from vaekit.models.generative import Generative
 
 
@@ -70,6 +71,21 @@ def cosine(optimizer: torch.optim.Optimizer, steps: float) -> LambdaLR:
     It is a function of the step alone: a training that goes on with more epochs follows the longer curve.
     """
     return LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+
+def check_precision(precision: str) -> None:
+    """Refuse weights in half precision.
+
+    Raises
+    ------
+    ConfigError
+        If the trainer's precision makes them so.
+    """
+    if precision in ("bf16-true", "16-true"):
+        raise ConfigError(
+            f"trainer.precision is {precision!r}: weights in half precision lose counts and small steps; "
+            "'bf16-mixed' and '16-mixed' have matrix products in it alone"
+        )
 
 
 def settle_accelerators() -> None:

@@ -21,7 +21,7 @@ from vaekit.likelihoods import Likelihood
 from vaekit.models.agreement import check_same_arguments, check_same_features
 from vaekit.models.bound import bound_of, drawing
 from vaekit.models.generative import Generative
-from vaekit.models.optimization import Trained, cosine, settle_accelerators
+from vaekit.models.optimization import Trained, check_precision, cosine, settle_accelerators
 from vaekit.models.processes import (
     average_baselines,
     noise_of_batch,
@@ -267,6 +267,7 @@ class VAE(Component, pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Start the decoder at the data's mean, before a checkpoint is restored over it."""
+        check_precision(self.trainer.precision)
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None:
             self.networks.likelihood.check(data.example)
