@@ -7,7 +7,8 @@ import pytest
 from scipy import integrate, stats
 
 from vaekit.analysis.differential_expression import called
-from vaekit.analysis.shrinkage import Effects, shrink
+from vaekit.analysis.effects import Effects
+from vaekit.analysis.shrinkage import shrink
 
 
 def effects(genes: int, seed: int, null: float = 0.7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,7 +45,7 @@ def test_a_point_at_zero_is_no_change():
 
 def test_posterior_is_bayes_rule_for_the_estimated_weights():
     _, estimate, error = effects(300, 0)
-    posterior = shrink(estimate, error)
+    ((_, posterior), _) = shrink(estimate, error).parts
     # each component: normal prior times normal likelihood, here by quadrature of one gene's widest component
     gene, k = 5, posterior.loc.shape[1] - 1
     kept = posterior.scale[gene, k] ** 2 / error[gene] ** 2  # sigma^2 / (sigma^2 + s^2)

@@ -85,7 +85,7 @@ def batch_numbers(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) 
     known = list(reference_of(model)["batch_categories"])
     if wanted is None:
         return list(range(len(known)))
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    names = [str(name) for name in (wanted if isinstance(wanted, list | tuple) else [wanted])]
     if not known:
         raise DataError(
             f"transform_batch={wanted!r}: the model was trained without batches; leave transform_batch out, or train "

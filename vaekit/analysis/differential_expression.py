@@ -49,7 +49,8 @@ def differential_expression(
     (:func:`vaekit.analysis.group_sums.log_ratio`); the distribution of all genes' fold changes, estimated from them,
     is the prior of each (:func:`vaekit.analysis.shrinkage.shrink`). Genes are called in the order of
     their probability for as long as the expected share of false ones, the mean of ``proba_not_de`` over those called,
-    is at most ``fdr``.
+    is at most ``fdr``, and they are more probably different than not. A gene without a count in either group is not
+    called: what its row says is what is known of the other genes.
 
     Parameters
     ----------
@@ -158,16 +159,20 @@ def differential_expression(
     measured = ~np.isin(genes, query.missing_genes)
     table = pd.DataFrame(_columns(first, second, measured, delta), index=pd.Index(genes[measured], name="gene"))
     table = table.sort_values("proba_de", ascending=False, kind="stable")
-    table[f"is_de_fdr_{fdr}"] = called(table["proba_de"].to_numpy(), fdr)
+    seen = (table["raw_mean1"] + table["raw_mean2"] > 0).to_numpy()
+    table[f"is_de_fdr_{fdr}"] = False
+    table.loc[seen, f"is_de_fdr_{fdr}"] = called(table["proba_de"].to_numpy()[seen], fdr)
     other = "Rest" if group2 is None else str(group2)
     table["comparison"], table["group1"], table["group2"] = f"{group1} vs {other}", str(group1), other
     if not isinstance(adata, str | Path):
-        adata.uns[key_added] = {"table": table, **provenance(model, query.missing_genes, checkpoint)}
+        adata.uns[key_added] = {"table": table.copy(), **provenance(model, query.missing_genes, checkpoint)}
     return table
 
 
 def called(proba_de: np.ndarray, fdr: float) -> np.ndarray:
     """Return which genes are called: the most probable ones, while the mean of 1 - proba_de is at most ``fdr``.
+
+    None is called that is more probably not different, however sure the others are.
 
     Notes
     -----
@@ -182,14 +187,15 @@ def called(proba_de: np.ndarray, fdr: float) -> np.ndarray:
     expected = (1 - proba_de[order]).cumsum() / np.arange(1, len(order) + 1)
     result = np.zeros(len(order), dtype=bool)
     result[order[: int((expected <= fdr).sum())]] = True
+    result &= proba_de > 0.5
     return result
 
 
 def _columns(first: GroupSums, second: GroupSums, measured: np.ndarray, delta: float) -> dict[str, np.ndarray | float]:
     """Return the table's columns, for the genes ``measured``."""
-    estimate, error = (values[measured] / math.log(2) for values in log_ratio(first, second))
-    posterior = shrink(estimate, error)
-    proba = posterior.beyond(delta)
+    ratio, log2 = log_ratio(first, second), math.log(2)
+    posterior = shrink(ratio.estimate[measured], ratio.error[measured], ratio.shapes[:, measured])
+    proba = posterior.beyond(delta * log2)
     columns: dict[str, np.ndarray | float] = {
         "proba_de": proba,
         "proba_not_de": 1 - proba,
@@ -198,11 +204,11 @@ def _columns(first: GroupSums, second: GroupSums, measured: np.ndarray, delta: f
         "scale2": second.composition[measured],
         "pseudocounts": PSEUDOCOUNT,
         "delta": delta,
-        "lfc_mean": posterior.mean,
-        "lfc_median": posterior.quantile(0.5),
-        "lfc_std": posterior.std,
-        "lfc_min": posterior.quantile(0.001),
-        "lfc_max": posterior.quantile(0.999),
+        "lfc_mean": posterior.mean / log2,
+        "lfc_median": posterior.quantile(0.5) / log2,
+        "lfc_std": posterior.std / log2,
+        "lfc_min": posterior.quantile(0.001) / log2,
+        "lfc_max": posterior.quantile(0.999) / log2,
     }
     for name, of in (
         ("raw_mean", lambda group: group.counts.sum(0)),

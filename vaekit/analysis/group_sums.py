@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from vaekit.batch import Batch
 from vaekit.data.dataset import ResidentDataset
 from vaekit.models import VAE
 
+TURNS = 50  # draws of a group's cells in each batch, beyond which their number in each is as good as the same
 PSEUDOCOUNT = 0.5  # that an unseen gene is taken to have: the model's prediction is worth so much
 
 
@@ -71,7 +73,8 @@ def sum_group(
         parts = {"counts": x, "expected": mean, "squares": (x - mean).square(), "variance": variance}
         for key, part in parts.items():
             by_batch[key].index_add_(0, stratum, part)
-        whole["composition"] += _everywhere(model, values, batch, batches, num_samples, done)
+        turn = done * num_samples if len(rows) * num_samples >= TURNS * batches else None
+        whole["composition"] += _everywhere(model, values, batch, batches, num_samples, turn)
         whole["nonzero"] += (x > 0).sum(0)
         whole["normalized"] += (x * (1e4 / x.sum(1, keepdim=True).clamp_min(1))).sum(0)
         done += len(x)
@@ -88,20 +91,40 @@ def sum_group(
 
 
 def _everywhere(
-    model: VAE, values: dict[str, Tensor], batch: Batch, batches: int, num_samples: int, done: int
+    model: VAE, values: dict[str, Tensor], batch: Batch, batches: int, num_samples: int, turn: int | None
 ) -> Tensor:
     """Return the sum over cells of the composition averaged over batches, ``[genes]``.
 
-    Each draw of each cell is decoded in one batch, by turns: as good as all of them in the mean over a group, and
-    independent of their number in time.
+    Each draw of each cell is decoded in one batch, by turns, the first in that of number ``turn``: as good as all of
+    them in the mean over a large group, and independent of their number in time. With ``turn`` None, in all.
     """
-    if batches:
-        turn = done * num_samples + torch.arange(len(batch.x) * num_samples, device=batch.x.device)
-        batch = in_batch(batch, (turn % batches).view(len(batch.x), num_samples).T, batches)
+    if not batches:
+        return composition(model, values, batch).double().mean(0).sum(0)
+    if turn is None:
+        each = (composition(model, values, in_batch(batch, number, batches)) for number in range(batches))
+        return sum(part.double().mean(0).sum(0) for part in each) / batches  # type: ignore[return-value]
+    turns = turn + torch.arange(len(batch.x) * num_samples, device=batch.x.device)
+    batch = in_batch(batch, (turns % batches).view(len(batch.x), num_samples).T, batches)
     return composition(model, values, batch).double().mean(0).sum(0)
 
 
-def log_ratio(first: GroupSums, second: GroupSums) -> tuple[np.ndarray, np.ndarray]:
+class LogRatio(NamedTuple):
+    """Log ratio of two groups' mean compositions.
+
+    Attributes
+    ----------
+    estimate, error
+        Natural logarithm and its standard error, ``[genes]``.
+    shapes
+        Effective counts of the two groups, with half a count of the model's prediction, ``[2, genes]``.
+    """
+
+    estimate: np.ndarray
+    error: np.ndarray
+    shapes: np.ndarray
+
+
+def log_ratio(first: GroupSums, second: GroupSums) -> LogRatio:
     r"""Estimate the log ratio of the mean compositions of two groups, and its standard error.
 
     The model's own ratio is corrected by what it misses of the counts, batch by batch, so that an error of the
@@ -117,13 +140,8 @@ def log_ratio(first: GroupSums, second: GroupSums) -> tuple[np.ndarray, np.ndarr
     the weights are M, and nothing corrects the model's effect of the batches.
 
     Each r has the effective number of counts n = (its expectation)^2 / variance, gets half a count of the model's
-    prediction, and the variance of the logarithm of a gamma variable, :math:`\psi_1(r n + 1/2)`, which stays right
-    for a handful of counts.
-
-    Returns
-    -------
-    estimate, error
-        Natural logarithm, ``[genes]``.
+    prediction, and the variance of the logarithm of a gamma variable of shape :math:`r n + 1/2`,
+    :math:`\psi_1(r n + 1/2)`. For a handful of counts such a logarithm is far from normal: use the shapes.
 
     Notes
     -----
@@ -137,7 +155,7 @@ def log_ratio(first: GroupSums, second: GroupSums) -> tuple[np.ndarray, np.ndarr
     common = np.divide(first.expected * second.expected, total, out=np.zeros_like(total), where=total > 0)
     common = common * shared[:, None]
     estimate = np.log(first.composition) - np.log(second.composition)
-    variance = np.zeros_like(estimate)
+    shapes = np.empty((2, len(estimate)))
     for sign, group in ((1, first), (-1, second)):
         weight = common if shared.any() else group.expected
         per_count = np.divide(weight, group.expected, out=np.zeros_like(weight), where=group.expected > 0)
@@ -147,5 +165,5 @@ def log_ratio(first: GroupSums, second: GroupSums) -> tuple[np.ndarray, np.ndarr
         ratio = np.divide((per_count * group.counts).sum(0), expected, out=np.ones_like(noise), where=expected > 0)
         shape = ratio * effective + PSEUDOCOUNT
         estimate = estimate + sign * np.log(shape / (effective + PSEUDOCOUNT))
-        variance = variance + polygamma(1, shape)
-    return estimate, np.sqrt(variance)
+        shapes[0 if sign == 1 else 1] = shape
+    return LogRatio(estimate, np.sqrt(polygamma(1, shapes).sum(0)), shapes)

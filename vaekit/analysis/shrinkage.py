@@ -2,67 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
+
+from vaekit.analysis.effects import Effects, Posterior, Tabulated
 
 STEPS = 2000  # of expectation maximisation; it stops where the weights do
 TOLERANCE = 1e-6
 NULL_WEIGHT = 10.0  # prior counts of the spike at 0: where effects and errors cannot be told apart, there are none
+FEW = 100.0  # counts from which on the logarithm of their mean is as good as normal
+STEP = 0.04  # between points of a table, relative to their size
+AT_ONCE = 2_000_000  # table entries
 
 
-class Effects(NamedTuple):
-    r"""Posterior of each gene's effect: a mixture of normals.
-
-    Attributes
-    ----------
-    weight, loc, scale
-        Of the components, float64 ``[genes, components]``; a scale may be 0.
-    """
-
-    weight: np.ndarray
-    loc: np.ndarray
-    scale: np.ndarray
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Posterior means, ``[genes]``."""
-        return (self.weight * self.loc).sum(1)
-
-    @property
-    def std(self) -> np.ndarray:
-        """Posterior standard deviations, ``[genes]``."""
-        second = (self.weight * (self.scale**2 + self.loc**2)).sum(1)
-        return np.sqrt(np.maximum(second - self.mean**2, 0))
-
-    def cdf(self, value: np.ndarray | float) -> np.ndarray:
-        """Return the probability of an effect of at most ``value`` (one, or one a gene), ``[genes]``."""
-        from scipy.special import ndtr
-
-        distance = np.broadcast_to(np.asarray(value, dtype=float), (len(self.loc),))[:, None] - self.loc
-        point = self.scale == 0
-        below = np.where(point, distance >= 0, ndtr(distance / np.where(point, 1, self.scale)))
-        return (self.weight * below).sum(1)
-
-    def beyond(self, delta: float) -> np.ndarray:
-        """Return the probability of an effect larger than ``delta`` in size, ``[genes]``."""
-        above = Effects(self.weight, -self.loc, self.scale).cdf(
-            np.nextafter(-delta, -np.inf)
-        )  # precise where it is small
-        return np.clip(self.cdf(np.nextafter(-delta, -np.inf)) + above, 0, 1)
-
-    def quantile(self, probability: float) -> np.ndarray:
-        """Return quantiles by bisection, ``[genes]``."""
-        low = (self.loc - 40 * self.scale).min(1)
-        high = (self.loc + 40 * self.scale).max(1)
-        for _ in range(100):
-            middle = (low + high) / 2
-            enough = self.cdf(middle) >= probability
-            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        return high
-
-
-def shrink(estimate: np.ndarray, error: np.ndarray) -> Effects:
+def shrink(estimate: np.ndarray, error: np.ndarray, shapes: np.ndarray | None = None) -> Posterior:
     r"""Return the posterior of effects, with their distribution over the genes as the prior (empirical Bayes).
 
     .. math::
@@ -72,22 +24,54 @@ def shrink(estimate: np.ndarray, error: np.ndarray) -> Effects:
     on a grid of sigma; the weights pi are those of the highest likelihood over all genes, by expectation
     maximisation.
 
+    An effect that is the log ratio of two means of few counts, a and b, has another likelihood, that of the
+    a + b counts of which a are in the first group,
+
+    .. math:: L(\beta) \propto p^a (1 - p)^b, \qquad \log\frac{p}{1 - p} = \log\frac{a}{b} + \beta - \hat\beta,
+
+    which is skewed: no count where many are expected leaves open how small the mean is, but not that it is as large
+    as expected.
+
     Parameters
     ----------
     estimate, error
         Estimates and their standard errors, float64 ``[genes]``, finite; errors positive.
+    shapes
+        Counts a and b behind them, positive ``[2, genes]``, for natural logarithms; None: normal errors.
 
     Notes
     -----
-    Stephens (2017), False discovery rates: a new deal.
+    Stephens (2017), False discovery rates: a new deal; Przyborowski and Wilenski (1940), Homogeneity of results in
+    testing samples from Poisson series.
     """
     grid = _grid(estimate, error)
-    variance = error[:, None] ** 2 + grid**2
-    log_density = -0.5 * (estimate[:, None] ** 2 / variance + np.log(variance))
-    density = np.exp(log_density - log_density.max(1, keepdims=True))
-    pseudo = np.zeros(len(grid))
+    few = np.zeros(len(estimate), dtype=bool) if shapes is None else shapes.min(0) < FEW
+    density = np.empty((len(estimate), len(grid)))
+    variance = error[~few, None] ** 2 + grid**2
+    log_density = -0.5 * (estimate[~few, None] ** 2 / variance + np.log(variance))
+    density[~few] = np.exp(log_density - log_density.max(1, keepdims=True))
+    value, prior = _table(grid, estimate[few])
+    likelihood = np.empty((0, len(value)))
+    if few.any():
+        assert shapes is not None
+        likelihood = _likelihood(value, estimate[few], shapes[:, few])
+        density[few] = likelihood @ prior
+        density[few] /= density[few].max(1, keepdims=True)
+    weight = _weights(density)
+    share = density[~few] * weight
+    share /= share.sum(1, keepdims=True)
+    kept = grid**2 / variance
+    many = Effects(share, kept * estimate[~few, None], np.sqrt(kept) * error[~few, None])
+    likelihood *= prior @ weight
+    likelihood /= likelihood.sum(1, keepdims=True)
+    return Posterior(((~few, many), (few, Tabulated(value, likelihood))))
+
+
+def _weights(density: np.ndarray) -> np.ndarray:
+    """Return the weights of the components, from the genes' densities under each, ``[genes, components]``."""
+    pseudo = np.zeros(density.shape[1])
     pseudo[0] = NULL_WEIGHT - 1
-    weight = np.full(len(grid), 1 / len(grid))
+    weight = np.full(len(pseudo), 1 / len(pseudo))
     for _ in range(STEPS):
         new = weight * (density.T @ (1 / (density @ weight))) + pseudo
         new /= new.sum()
@@ -95,10 +79,34 @@ def shrink(estimate: np.ndarray, error: np.ndarray) -> Effects:
         weight = new
         if done:
             break
-    share = density * weight
-    share /= share.sum(1, keepdims=True)
-    kept = grid**2 / variance
-    return Effects(share, kept * estimate[:, None], np.sqrt(kept) * error[:, None])
+    return weight
+
+
+def _likelihood(value: np.ndarray, estimate: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """Return each gene's likelihood at the values of a table, up to a factor, ``[genes, points]``."""
+    found = np.empty((len(estimate), len(value)))
+    step = max(1, AT_ONCE // len(value))
+    for first in range(0, len(estimate), step):
+        part = slice(first, first + step)
+        a, b = shapes[:, part, None]
+        logit = np.log(a) - np.log(b) + value - estimate[part, None]
+        log = -a * np.logaddexp(0, -logit) - b * np.logaddexp(0, logit)
+        found[part] = np.exp(log - log.max(1, keepdims=True))
+    return found
+
+
+def _table(grid: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return values around 0, dense near it, and the components' probabilities there, ``[points, components]``."""
+    smallest = grid[1] / 2
+    largest = max(3 * grid[-1], 2 * np.abs(estimate).max(initial=0.0))
+    steps = np.arange(1, int(np.ceil(np.arcsinh(largest / smallest) / STEP)) + 1)
+    beside = smallest * np.sinh(STEP * steps)
+    value = np.concatenate([-beside[::-1], [0.0], beside])
+    width = np.gradient(value)
+    scale = np.where(grid > 0, grid, 1)
+    prior = np.exp(-0.5 * (value[:, None] / scale) ** 2) * width[:, None]
+    prior[:, grid == 0] = (value == 0)[:, None]
+    return value, prior / prior.sum(0)
 
 
 def _grid(estimate: np.ndarray, error: np.ndarray) -> np.ndarray:
