@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -52,6 +53,9 @@ def test_a_path_is_refused_at_once(simulated, name, command, tmp_path, monkeypat
             function(given, simulated[1])
     with pytest.raises(DataError, match="adata is a NoneType: the results go into an AnnData"):
         function(None, simulated[1])
+    part = anndata.read_h5ad(path, backed="r")[:20]
+    with pytest.raises(DataError, match=r"adata is a part of a backed AnnData, .*adata.to_memory\(\)"):
+        function(part, simulated[1])
     assert path.read_bytes() == before
 
 

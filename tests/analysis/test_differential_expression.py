@@ -238,3 +238,25 @@ def test_names_in_a_volcano_do_not_overlap(table):
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) > 5
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
+def test_genes_that_a_group_lacks(simulated):
+    """One that a group alone lacks is found, one that both lack is not; what is returned is not what is stored."""
+    cells, model = simulated[0].copy(), simulated[1]
+    first, second = (np.flatnonzero(cells.obs["cluster"] == name) for name in ("cluster0", "cluster1"))
+    x = cells.X.tolil()
+    often = np.asarray(cells.X[first].sum(0)).ravel().argsort()[::-1][:4]
+    x[np.ix_(second, often[:3])] = 0
+    x[np.ix_(np.concatenate([first, second]), often[3:])] = 0
+    cells.X = x.tocsr()
+    found = differential_expression(cells, model, "cluster", "cluster0", "cluster1", fdr=0.4)
+    lacking, none = found.loc[cells.var_names[often[:3]]], found.loc[cells.var_names[often[3]]]
+    assert (lacking["raw_mean2"] == 0).all()
+    assert (lacking["proba_de"] > 0.999).all()
+    assert (lacking["lfc_min"] > 1).all()
+    assert lacking["is_de_fdr_0.4"].all()
+    assert none["raw_mean1"] == none["raw_mean2"] == 0
+    assert not none["is_de_fdr_0.4"]
+    assert (found["proba_de"][found["is_de_fdr_0.4"]] > 0.5).all()
+    found["mine"] = 1
+    assert "mine" not in cells.uns["vaekit_de"]["table"]

@@ -49,6 +49,8 @@ def test_batches_are_transformed_to_and_averaged_over(simulated):
         normalized_expression(cells, model, transform_batch=wanted, genes=genes, library_size=1, num_samples=2)
         for wanted in ("batch0", "batch1", ["batch0", "batch1"])
     )
+    with pytest.raises(DataError, match="transform_batch='7': the model knows no such batch"):
+        normalized_expression(cells, model, transform_batch=7)  # as a column of numbers has them
     np.testing.assert_allclose(one, expected(cells, model, 0, 2), rtol=1e-4)
     np.testing.assert_allclose(two, expected(cells, model, 1, 2), rtol=1e-4)
     np.testing.assert_allclose(both, (one + two) / 2, rtol=1e-4)
@@ -122,3 +124,18 @@ def test_batches_that_the_model_does_not_have():
     trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=data)
     with pytest.raises(DataError, match="transform_batch='b1': the model was trained without batches; leave"):
         normalized_expression(cells, model, transform_batch="b1")
+
+
+def test_a_layer_without_any_of_the_genes_is_refused():
+    """The model's genes are named in .raw.var alone: no column of a layer would be any of them."""
+    cells = adata()
+    cells.var["id"] = [f"ENSG{number}" for number in range(cells.n_vars)]
+    cells.raw = cells.copy()
+    data = GeneExpressionData(cells, layer="raw", gene_names="id")
+    model = MODELS["mixed"](ZeroInflatedNegativeBinomial(), features=data.features)
+    trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
+    del cells.var["id"]
+    with pytest.raises(DataError, match=r"none of the model's genes \('ENSG0', ...\) is in adata.var\['id'\]"):
+        normalized_expression(cells, model)
+    assert list(cells.layers) == ["counts"]
+    assert normalized_expression(cells, model, genes=["ENSG3", "ENSG1"]).columns.tolist() == ["ENSG3", "ENSG1"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import integrate, stats
+from scipy.special import polygamma
 
+from vaekit.analysis import shrinkage
 from vaekit.analysis.differential_expression import called
-from vaekit.analysis.effects import Effects
+from vaekit.analysis.effects import Effects, Tabulated
+from vaekit.analysis.group_sums import LogRatio
 from vaekit.analysis.shrinkage import shrink
 
 
@@ -91,3 +94,100 @@ def test_extremes_stay_finite(scale):
     for values in (posterior.mean, posterior.std, posterior.beyond(0.25), posterior.quantile(0.5)):
         assert np.isfinite(values).all()
     assert posterior.mean[1] == pytest.approx(50 * scale, rel=1e-3)
+
+
+def ratios(genes: int, seed: int, mean: float) -> tuple[np.ndarray, LogRatio]:
+    """Log ratios of Poisson counts whose logarithms differ by nothing in 7 of 10 genes."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(0, 1.5, genes) * (rng.random(genes) > 0.7)
+    level = mean * np.exp(rng.normal(0, 1, genes))
+    shapes = rng.poisson(level * np.exp(np.stack([truth, -truth]) / 2)) + 0.5
+    return truth, LogRatio(np.log(shapes[0] / shapes[1]), np.sqrt(polygamma(1, shapes).sum(0)), shapes)
+
+
+def test_posteriors_of_few_counts_are_bayes_rule():
+    """Against quadrature of the conditional binomial likelihood, with the weights that others have found."""
+    _, (estimate, error, shapes) = ratios(400, 0, 4.0)
+    posterior = shrink(estimate, error, shapes)
+    (_, (few, table)) = posterior.parts
+    assert few.all()
+    assert isinstance(table, Tabulated)
+    # components and weights from the table itself: what it says of a gene that nothing is known of
+    flat = np.full((2, 1), 1e-9)
+    _, with_one_more = shrink(
+        np.append(estimate, 0.0), np.append(error, error[0]), np.concatenate([shapes, flat], 1)
+    ).parts[1]
+    prior, at = with_one_more.weight[-1], with_one_more.value
+    for gene in range(0, 400, 37):
+        a, b = shapes[:, gene]
+        share = 1 / (1 + (b / a) * np.exp(estimate[gene] - at))
+        weight = stats.beta.pdf(share, a + 1, b + 1) * prior  # share^a (1 - share)^b
+        weight /= weight.sum()
+        assert posterior.mean[gene] == pytest.approx((at * weight).sum(), abs=2e-3)
+        assert posterior.beyond(0.17)[gene] == pytest.approx(weight[np.abs(at) > 0.17].sum(), abs=2e-3)
+
+
+def test_both_forms_agree_where_one_takes_over_from_the_other(monkeypatch):
+    _, (estimate, error, shapes) = ratios(2000, 1, 300.0)
+    near = (shapes.min(0) > shrinkage.FEW) & (shapes.min(0) < 2 * shrinkage.FEW)
+    assert near.sum() > 200
+    normal = shrink(estimate, error, shapes)
+    monkeypatch.setattr(shrinkage, "FEW", 2 * shrinkage.FEW)
+    table = shrink(estimate, error, shapes)
+    assert (normal.parts[0][0][near]).all()
+    assert not (table.parts[0][0][near]).any()
+    np.testing.assert_allclose(table.mean[near], normal.mean[near], rtol=0.01, atol=0.01)
+    np.testing.assert_allclose(table.std[near], normal.std[near], rtol=0.1, atol=0.005)
+    np.testing.assert_allclose(table.beyond(0.17)[near], normal.beyond(0.17)[near], atol=0.05)
+    for probability in (0.001, 0.5, 0.999):
+        np.testing.assert_allclose(table.quantile(probability)[near], normal.quantile(probability)[near], atol=0.1)
+
+
+def test_a_gene_that_one_group_lacks_is_found():
+    """And surely: each count in the group that lacks it speaks against a difference."""
+    truth, (estimate, error, shapes) = ratios(2000, 2, 5.0)
+    assert (truth == 0).any()
+    counts = np.stack([np.full(6, 300.0), [0, 1, 2, 5, 20, 300]]) + 0.5
+    found = shrink(
+        np.append(estimate, np.log(counts[0] / counts[1])),
+        np.append(error, np.sqrt(polygamma(1, counts).sum(0))),
+        np.concatenate([shapes, counts], 1),
+    )
+    proba = found.beyond(0.17)[-6:]
+    assert (proba[:5] > 0.9999).all()
+    assert proba[5] < 0.2
+    assert (np.diff(found.mean[-6:]) < 0).all()
+    assert found.quantile(0.001)[-6] > 2  # e^2 times as many at least
+
+
+def test_few_counts_are_calibrated():
+    levels, inside = (0.05, 0.1, 0.2), []
+    shares = np.zeros((20, 3))
+    for seed in range(20):
+        truth, ratio = ratios(1000, seed, 5.0)
+        posterior = shrink(*ratio)
+        proba = posterior.beyond(0.17)
+        low, high = posterior.quantile(0.05), posterior.quantile(0.95)
+        inside.append(((low <= truth) & (truth <= high)).mean())
+        for number, fdr in enumerate(levels):
+            calls = called(proba, fdr)
+            assert calls.sum() > 20
+            shares[seed, number] = (np.abs(truth[calls]) <= 0.17).mean()
+    standard_error = shares.std(0, ddof=1) / np.sqrt(20)
+    assert (shares.mean(0) < levels + 3.5 * standard_error).all()
+    assert (shares.mean(0) > np.array(levels) / 3).all()
+    assert np.mean(inside) > 0.88  # of nine tenths; more, as the spike at 0 fills some intervals
+
+
+def test_a_table_tells_what_its_points_say():
+    value = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    table = Tabulated(value, np.array([[0.1, 0.1, 0.6, 0.1, 0.1], [0.0, 0.0, 0.0, 0.5, 0.5]]))
+    np.testing.assert_allclose(table.mean, [0, 1.5])
+    np.testing.assert_allclose(table.std, [1, 0.5])
+    np.testing.assert_allclose(table.beyond(0.25), [0.4, 1])
+    np.testing.assert_allclose(table.quantile(0.5), [0, 1.5])
+    np.testing.assert_allclose(table.quantile(0.95), [1.75, 1.95])
+
+
+def test_none_is_called_that_is_more_probably_the_same():
+    assert called(np.array([1.0, 1.0, 0.6, 0.3]), 0.3).tolist() == [True, True, True, False]

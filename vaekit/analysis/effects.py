@@ -88,14 +88,15 @@ class Tabulated(NamedTuple):
         return np.clip(self.weight[:, np.abs(self.value) > delta].sum(1), 0, 1)
 
     def quantile(self, probability: float) -> np.ndarray:
-        """Return quantiles, ``[genes]``: between two points, by a straight line; at the point 0, which may weigh, 0."""
+        """Return quantiles, ``[genes]``: each point's probability lies evenly around it, that of 0 at 0."""
         upper = self.weight.cumsum(1)
         last = np.minimum((upper < probability * upper[:, -1:]).sum(1), len(self.value) - 1)
         genes = np.arange(len(upper))
         share = 1 - (upper[genes, last] - probability) / np.maximum(self.weight[genes, last], np.finfo(float).tiny)
-        before = self.value[np.maximum(last - 1, 0)]
-        between = before + np.clip(share, 0, 1) * (self.value[last] - before)
-        return np.where(self.value[last] == 0, 0.0, between)
+        middle = (self.value[1:] + self.value[:-1]) / 2
+        edge = np.concatenate([self.value[:1], middle, self.value[-1:]])
+        within = edge[last] + np.clip(share, 0, 1) * (edge[last + 1] - edge[last])
+        return np.where(self.value[last] == 0, 0.0, within)
 
 
 class Posterior(NamedTuple):

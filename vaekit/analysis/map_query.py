@@ -49,8 +49,8 @@ def map_query(
 
     .. math:: \sum_i \mathrm{ELBO}(x_i) + \sum_{b, g} \log N(\delta_{bg}; 0, 1)
 
-    with the shifts delta (natural logarithm). All other weights stay as they are, to the last bit, and so does what the
-    model says of the cells that it knows.
+    with the shifts delta (natural logarithm). All other weights stay as they are, to the last bit, and but for
+    rounding so does what the model says of the cells that it knows.
 
     Parameters
     ----------

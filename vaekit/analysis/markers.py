@@ -153,7 +153,7 @@ def markers(
         raise DataError(f"latent={latent!r}: these cells use one code only: there is nothing to compare it with")
     table = pd.concat(sorted(tables, key=lambda part: -part["use"].iloc[0]), ignore_index=True)
     adata.uns[key_added] = {
-        "table": table,
+        "table": table.copy(),
         "latent": latent,
         "pseudo_share": pseudo_share,
         **provenance(model, query.missing_genes, checkpoint),

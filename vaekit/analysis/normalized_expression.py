@@ -163,8 +163,8 @@ class Normalization:
         model, cells = self.model, len(query.dataset)
         place = {gene: number for number, gene in enumerate(self.names)}
         columns = torch.tensor([place[gene] for gene in genes or self.names], device=model.device)
-        target = _columns(query.adata, counts_reference(model)["gene_names"], self.names)
-        target = target if genes is None else np.arange(len(genes))
+        gene_names = counts_reference(model)["gene_names"]
+        target = np.arange(len(genes)) if genes else _columns(query.adata, gene_names, self.names)
         known = target >= 0
         with (
             evaluating(model, self.seed),
@@ -198,7 +198,14 @@ def _columns(adata: AnnData, column: str | None, names: list[str]) -> np.ndarray
     """Return the column of ``adata`` of each of the model's genes, -1 for those that it lacks."""
     found = adata.var[column] if column in adata.var.columns else adata.var_names
     place = {str(gene): number for number, gene in enumerate(found)}
-    return np.array([place.get(gene, -1) for gene in names])
+    columns = np.array([place.get(gene, -1) for gene in names])
+    if (columns < 0).all():
+        where = "adata.var_names" if column is None else f"adata.var[{column!r}]"
+        raise DataError(
+            f"none of the model's genes ({names[0]!r}, ...) is in {where}, where a layer has its columns "
+            "(.raw has others): give adata.var such names, or name genes=[...], which returns a table"
+        )
+    return columns
 
 
 def _check_memory(cells: int, genes: int) -> None:

@@ -47,6 +47,11 @@ def check_in_memory(adata: Any, command: str | None = None, argument: str = "ada
     from anndata import AnnData
 
     if isinstance(adata, AnnData):
+        if adata.isbacked and adata.is_view:
+            raise DataError(
+                f"{argument} is a part of a backed AnnData, into which nothing can be written: pass "
+                f"{argument}.to_memory()"
+            )
         return
     if not isinstance(adata, str | Path):
         raise DataError(f"{argument} is a {type(adata).__name__}: the results go into an AnnData, pass one")
