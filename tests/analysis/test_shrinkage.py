@@ -187,7 +187,3 @@ def test_a_table_tells_what_its_points_say():
     np.testing.assert_allclose(table.beyond(0.25), [0.4, 1])
     np.testing.assert_allclose(table.quantile(0.5), [0, 1.5])
     np.testing.assert_allclose(table.quantile(0.95), [1.75, 1.95])
-
-
-def test_none_is_called_that_is_more_probably_the_same():
-    assert called(np.array([1.0, 1.0, 0.6, 0.3]), 0.3).tolist() == [True, True, True, False]

@@ -49,8 +49,8 @@ def differential_expression(
     (:func:`vaekit.analysis.group_sums.log_ratio`); the distribution of all genes' fold changes, estimated from them,
     is the prior of each (:func:`vaekit.analysis.shrinkage.shrink`). Genes are called in the order of
     their probability for as long as the expected share of false ones, the mean of ``proba_not_de`` over those called,
-    is at most ``fdr``, and they are more probably different than not. A gene without a count in either group is not
-    called: what its row says is what is known of the other genes.
+    is at most ``fdr``: where most genes are sure to differ, a lenient ``fdr`` takes in some that probably do not. A
+    gene without a count in either group is not called: its row tells what is known of the other genes.
 
     Parameters
     ----------
@@ -172,8 +172,6 @@ def differential_expression(
 def called(proba_de: np.ndarray, fdr: float) -> np.ndarray:
     """Return which genes are called: the most probable ones, while the mean of 1 - proba_de is at most ``fdr``.
 
-    None is called that is more probably not different, however sure the others are.
-
     Notes
     -----
     Mueller, Parmigiani, Robert and Rousseau (2004), Optimal sample size for multiple testing.
@@ -187,7 +185,6 @@ def called(proba_de: np.ndarray, fdr: float) -> np.ndarray:
     expected = (1 - proba_de[order]).cumsum() / np.arange(1, len(order) + 1)
     result = np.zeros(len(order), dtype=bool)
     result[order[: int((expected <= fdr).sum())]] = True
-    result &= proba_de > 0.5
     return result
 
 
