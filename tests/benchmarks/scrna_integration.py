@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
         metavar="YAML",
         help="configurations of vaekit fit (pbmc_gaussian and pbmc_mixed)",
     )
+    add("--fit", default="", metavar="FLAGS", help="further flags of vaekit fit, in one string: '--model.dropout 0.1'")
     options = parser.parse_args(arguments)
     options.epochs = None
     if options.quick:
@@ -131,6 +133,7 @@ def ours(config: Path, seed: int, options: argparse.Namespace) -> Embedding:
         fit = ["fit", "--config", str(config), "--data.path", options.data, "--data.batch_key", options.batch_key]
         fit += ["--data.label_key", options.label_key, "--data.seed", str(seed), "--seed_everything", str(seed)]
         fit += ["--trainer.default_root_dir", folder, "--trainer.logger", "CSVLogger"]
+        fit += shlex.split(options.fit)
         if options.epochs is not None:
             fit += ["--trainer.max_epochs", str(options.epochs)]
         out = f"{folder}/embedded.h5ad"
