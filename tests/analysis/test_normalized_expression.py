@@ -47,7 +47,7 @@ def test_batches_are_transformed_to_and_averaged_over(simulated):
     genes = list(cells.var_names)
     one, two, both = (
         normalized_expression(cells, model, transform_batch=wanted, genes=genes, library_size=1, num_samples=2)
-        for wanted in ("batch0", "batch1", ["batch0", "batch1"])
+        for wanted in ("batch0", "batch1", np.array(["batch0", "batch1"]))
     )
     with pytest.raises(DataError, match="transform_batch='7': the model knows no such batch"):
         normalized_expression(cells, model, transform_batch=7)  # as a column of numbers has them
@@ -107,6 +107,7 @@ def test_a_layer_beyond_memory_is_refused(simulated, monkeypatch):
         ({"transform_batch": " Batch1"}, "transform_batch=' Batch1': .*no such batch; did you mean 'batch1'"),
         ({"transform_batch": []}, r"transform_batch=\[\] names no batch; available: 'batch0', 'batch1'"),
         ({"genes": ["gen7"]}, "did you mean 'gene7'"),
+        ({"genes": []}, "genes names no gene; available: "),
         ({"library_size": 0}, "library_size is 0"),
         ({"library_size": "total"}, "'observed'"),
         ({"num_samples": 0}, "num_samples is 0"),

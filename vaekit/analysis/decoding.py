@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,7 +86,7 @@ def batch_numbers(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) 
     known = list(reference_of(model)["batch_categories"])
     if wanted is None:
         return list(range(len(known)))
-    names = [str(name) for name in (wanted if isinstance(wanted, list | tuple) else [wanted])]
+    names = [str(name) for name in ([wanted] if np.isscalar(wanted) else wanted)]
     if not known:
         raise DataError(
             f"transform_batch={wanted!r}: the model was trained without batches; leave transform_batch out, or train "

@@ -156,7 +156,7 @@ def log_ratio(first: GroupSums, second: GroupSums) -> LogRatio:
     common = common * shared[:, None]
     estimate = np.log(first.composition) - np.log(second.composition)
     shapes = np.empty((2, len(estimate)))
-    for sign, group in ((1, first), (-1, second)):
+    for number, (sign, group) in enumerate(((1, first), (-1, second))):
         weight = common if shared.any() else group.expected
         per_count = np.divide(weight, group.expected, out=np.zeros_like(weight), where=group.expected > 0)
         expected = weight.sum(0)
@@ -165,5 +165,5 @@ def log_ratio(first: GroupSums, second: GroupSums) -> LogRatio:
         ratio = np.divide((per_count * group.counts).sum(0), expected, out=np.ones_like(noise), where=expected > 0)
         shape = ratio * effective + PSEUDOCOUNT
         estimate = estimate + sign * np.log(shape / (effective + PSEUDOCOUNT))
-        shapes[0 if sign == 1 else 1] = shape
+        shapes[number] = shape
     return LogRatio(estimate, np.sqrt(polygamma(1, shapes).sum(0)), shapes)

@@ -147,6 +147,8 @@ class Normalization:
     def known(self, genes: Sequence[str]) -> list[str]:
         """Return the genes, if the model knows all of them."""
         wanted = [str(gene) for gene in genes]
+        if not wanted:
+            raise DataError(f"genes names no gene; {nearest('', self.names)}")
         if unknown := [gene for gene in wanted if gene not in set(self.names)]:
             raise DataError(
                 f"genes: the model does not know {', '.join(map(repr, unknown[:5]))}; {nearest(unknown[0], self.names)}"
@@ -164,7 +166,7 @@ class Normalization:
         place = {gene: number for number, gene in enumerate(self.names)}
         columns = torch.tensor([place[gene] for gene in genes or self.names], device=model.device)
         gene_names = counts_reference(model)["gene_names"]
-        target = np.arange(len(genes)) if genes else _columns(query.adata, gene_names, self.names)
+        target = np.arange(len(genes)) if genes is not None else _columns(query.adata, gene_names, self.names)
         known = target >= 0
         with (
             evaluating(model, self.seed),
