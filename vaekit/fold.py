@@ -128,20 +128,32 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
 
 
 def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:
-    """Bring each term to ``[S_n, ..., S_1, *batch]``, with size 1 where an axis is absent; refuse other shapes."""
+    """Bring each term to ``[S_n, ..., S_1, *batch]``, with size 1 where an axis is absent; refuse other shapes.
+
+    On an axis of the batch a term may have size 1 only if all nodes that it names have: the whole batch
+    shares their samples. Otherwise it is a sum over the batch, and repeating it would multiply the cost.
+    """
     shapes = [draw.weight.shape for draw in sample.draws.values()]
     rank, batch = max(map(len, shapes)), sample.batch
     padded_shapes = [[1] * (rank - len(shape)) + list(shape) for shape in (*shapes, batch)]
     full = [next((size for size in axis if size != 1), 1) for axis in zip(*padded_shapes, strict=True)]
     aligned = {}
     for name, term in terms.items():
-        label = "the cost" if name == "cost" else f"cost term {name!r}"
+        label = describe_cost(name)
         own = list(term.value.shape)
         padded = [1] * (rank - len(own)) + own
         if not (len(batch) <= len(own) <= rank and all(s in (1, f) for s, f in zip(padded, full, strict=True))):
             raise EstimatorError(
                 f"{label} has shape {own}, expected {list(full)} (axes of rows, 1 if unused, "
                 f"then the batch {list(batch)}): sum over event dimensions, keep the batch"
+            )
+        summed = [axis - rank for axis in range(rank - len(batch), rank) if padded[axis] == 1 < full[axis]]
+        sizes = [sample.draws[node].q.batch_shape[axis] for axis in summed for node in term.names]
+        if summed and (not sizes or max(sizes) > 1):
+            raise EstimatorError(
+                f"{label} has shape {own}, one value for all entries of the batch {list(batch)}: it seems to be summed "
+                "or averaged over the batch. Return one value per entry; for a term of shared nodes or of none, name "
+                "only those among its parameters, or return a Python number."
             )
         aligned[name] = term._replace(value=term.value.reshape(padded))
         for node in term.names:
@@ -153,6 +165,11 @@ def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:
                     "keep the axes of rows, they are averaged here (or drop the parameter, if it is not used)"
                 )
     return aligned
+
+
+def describe_cost(name: str) -> str:
+    """Name a cost term for an error message."""
+    return "the cost" if name == "cost" else f"cost term {name!r}"
 
 
 def _broadcast(weight: Tensor, value: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def importance_weighted_bound(
 
     def bound(drawn: Sample) -> Tensor:
         drawn = prepare(drawn)
-        terms = checked(drawn, {"log_joint": evaluate_term(function, drawn)})
+        terms = checked(drawn, {"log_joint": evaluate_term(function, drawn, "log_joint")})
         return combine(drawn, terms["log_joint"].value)
 
     return attempt(nodes, assign(estimator, [node.name for node in nodes]), bound, num_samples=num_samples)

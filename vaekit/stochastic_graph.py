@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.automatic import log_choice
 from vaekit.estimators.base import Draw, Estimator, describe
-from vaekit.fold import Result, SilentNodeError, Term, fold
+from vaekit.exceptions import EstimatorError
+from vaekit.fold import Result, SilentNodeError, Term, describe_cost, fold
 from vaekit.sampling import Sample, sample
 from vaekit.signatures import Named, Node, assign, parse
 
@@ -39,7 +41,8 @@ def expectation(
     cost
         Function of the nodes that its parameters name, returning ``[*rows, *batch]`` (axes of rows lead; sum
         over event dimensions). A dictionary of such functions is their sum, each term credited only to the
-        nodes that it names and their ancestors. It may return a NumPy array where no node relies on a path.
+        nodes that it names and their ancestors. It may return a NumPy array where no node relies on a path, which
+        keeps its precision. A cost has one value per entry of the batch: a sum over the batch is an error.
     q
         A distribution with batch shape ``[*batch]``; or a dictionary of them, in which a function stands for a
         conditional distribution, the nodes that its parameters name being its parents. All nodes have the same
@@ -100,7 +103,7 @@ def evaluate(
     chosen = assign(estimator, [node.name for node in nodes])
 
     def folded(drawn: Sample) -> Result:
-        terms = {name: evaluate_term(function, drawn) for name, function in functions.items()}
+        terms = {name: evaluate_term(function, drawn, name) for name, function in functions.items()}
         return fold(drawn, terms, check_paths=check_paths)
 
     return attempt(nodes, chosen, folded, num_samples=num_samples, context=context)
@@ -136,13 +139,61 @@ def attempt(
         return result
 
 
-def evaluate_term(function: Named, drawn: Sample) -> Term:
-    """Evaluate a cost term; what is no floating-point tensor (NumPy, a comparison) becomes one."""
+def evaluate_term(function: Named, drawn: Sample, name: str = "cost") -> Term:
+    """Evaluate a cost term; a NumPy array, a number or a tensor of another type becomes a floating-point tensor."""
     values = drawn.values
     value: Any = function.function(**{node: values[node] for node in function.names})
     like = drawn.draws[drawn.nodes[0].name].weight
+    tensor = as_floating_point(value, like, name)
+    if isinstance(value, int | float) and not function.names:
+        # a number of no node is the same for every entry of the batch; of a node, it may be their sum (see fold.align)
+        tensor = tensor.expand(drawn.batch)
+    return Term(tensor, function.names, function.optional)
+
+
+def as_floating_point(value: Any, like: Tensor, name: str) -> Tensor:
+    """Return a cost as a floating-point tensor on the device of ``like``, in at least float32 and without rounding.
+
+    Parameters
+    ----------
+    value
+        Result of a cost function: a tensor, a NumPy array, a number, a list of numbers.
+    like
+        Tensor on the device of the result.
+    name
+        Name of the cost term, for messages.
+
+    Raises
+    ------
+    EstimatorError
+        If the cost is not real, or of an unsigned type: its differences would wrap around below 0.
+    """
     if not isinstance(value, Tensor):
-        value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    elif not value.is_floating_point():
-        value = value.to(like.dtype)
-    return Term(value, function.names, function.optional)
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise EstimatorError(
+                f"{describe_cost(name)} is a {type(value).__name__} (dtype {array.dtype}), not real numbers. "
+                "Return a tensor, an array or a number per sample."
+            )
+        _reject_unsigned(array.dtype.kind == "u", name, array.dtype)
+        # lossless, for integers too, and in the native byte order, which torch requires
+        dtype = np.promote_types(array.dtype, np.float32)
+        return torch.tensor(np.asarray(array, dtype=min(dtype, np.dtype(np.float64))), device=like.device)
+    if value.is_complex():
+        raise EstimatorError(f"{describe_cost(name)} is complex (dtype={value.dtype}). Return a real cost.")
+    if value.is_floating_point():
+        return value.float() if value.dtype.itemsize < 4 else value
+    _reject_unsigned(value.dtype in UNSIGNED, name, value.dtype)
+    return value.to(torch.float64 if value.dtype in (torch.int32, torch.int64) else like.dtype)
+
+
+UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+
+def _reject_unsigned(unsigned: bool, name: str, dtype: Any) -> None:
+    """Raise an error for a cost of unsigned integers."""
+    if unsigned:
+        raise EstimatorError(
+            f"{describe_cost(name)} has the unsigned type {dtype}: differences of it wrap around below 0. "
+            "Convert to a floating-point type before the arithmetic."
+        )
