@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from vaekit.data import ImageData
+from vaekit.data.image_files import read_npz
 from vaekit.exceptions import DataError
 
 
@@ -81,6 +82,7 @@ def test_npz_with_a_split_of_its_own(tmp_path, names):
     np.savez(tmp_path / "own.npz", **dict(zip(names, values, strict=True)))
     data = ImageData(path=str(tmp_path / "own.npz"))
     assert [len(rows) for rows in data.split_indices.values()] == [33, 3, 9]
+    assert data.label_categories == ["0", "1", "2"]
     assert data.split_indices["test"].tolist() == list(range(36, 45))
 
 
@@ -90,6 +92,63 @@ def test_npz_of_zeros_and_ones(tmp_path, kind):
     np.savez(tmp_path / "own.npz", images=array)
     found = everything(ImageData(path=str(tmp_path / "own.npz"), binarization="none"))
     assert found.equal(torch.from_numpy(array.astype(np.float32)).flatten(1))
+
+
+@pytest.mark.parametrize("forms", [("{}_images", "{}_labels"), ("x_{}", "y_{}"), ("{}", "{}_labels")])
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 3)])
+def test_npz_with_validation_images(tmp_path, forms, shape):
+    """MedMNIST's form, with labels [images, 1], and others."""
+    parts = {name: pictures(shape, count, seed=count) for name, count in (("train", 30), ("val", 6), ("test", 9))}
+    arrays = {forms[0].format(name): part for name, part in reversed(parts.items())}
+    arrays |= {forms[1].format(name): (np.arange(len(part)) % 12)[:, None] for name, part in parts.items()}
+    np.savez(tmp_path / "own.npz", **arrays)
+    data = ImageData(path=str(tmp_path / "own.npz"), binarization="none")
+    assert [len(rows) for rows in data.split_indices.values()] == [30, 6, 9]
+    assert data.label_categories == [str(i) for i in range(12)]
+    for name, part in parts.items():
+        found = torch.cat([batch.x for batch in data.dataloader(name)])
+        first = torch.from_numpy(part.reshape(*part.shape[:3], -1)).movedim(-1, 1).flatten(1)
+        assert sorted(found.mul(255).round().tolist()) == sorted(first.float().tolist())
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.uint16])
+def test_one_scale_for_all_arrays_of_an_npz(tmp_path, kind):
+    train, dim = pictures((4, 4), 30).astype(kind), (pictures((4, 4), 9, seed=1) > 99).astype(kind)
+    np.savez(tmp_path / "own.npz", x_train=train, x_test=dim)
+    assert read_npz(tmp_path / "own.npz")[0][30:].max() == 1
+    np.savez(tmp_path / "own.npz", x_train=dim, x_test=dim)
+    assert read_npz(tmp_path / "own.npz")[0].max() == 255
+
+
+def test_labels_of_some_parts_of_an_npz(tmp_path):
+    np.savez(tmp_path / "own.npz", x_train=pictures((4, 4)), x_test=pictures((4, 4), 5), y_train=np.arange(20) % 2)
+    _, label, categories, _ = read_npz(tmp_path / "own.npz")
+    assert (label[:4].tolist(), label[20:].tolist(), categories) == ([0, 1, 0, 1], [-1] * 5, ["0", "1"])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x_train": pictures((4, 4)), "x_test": np.ones((9, 4, 4))}, "x_train are uint8 and x_test float64"),
+        ({"images": np.full((9, 4, 4), 40_000, np.uint16)}, "go from 40000 to 40000"),
+        ({"images": np.full((9, 4, 4), -1)}, "go from -1 to -1"),
+        ({"images": np.ones((9, 4, 4), complex)}, "images are complex128"),
+        ({"images": np.ones((9, 3, 8, 3))}, "may have their channels before or after"),
+        ({"images": np.ones((9, 4, 4, 4))}, r"have the shape \[9, 4, 4, 4\]"),
+        ({"images": pictures((4, 4)), "x_test": pictures((4, 4))}, "several names"),
+        ({"train": pictures((4, 4)), "val": pictures((4, 4)), "valid": pictures((4, 4))}, "val and valid, two of one"),
+        ({"val_images": pictures((4, 4))}, "holds val_images; images are looked for"),
+        ({"images": pictures((4, 4)), "labels": np.eye(20)}, r"the shape \[20, 20\]; one label per image"),
+        (
+            {"x_train": pictures((4, 4)), "y_train": np.arange(19), "x_test": pictures((4, 4))},
+            r"20 images and 19 labels",
+        ),
+    ],
+)
+def test_npz_without_one_meaning(tmp_path, arrays, message):
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        read_npz(tmp_path / "own.npz")
 
 
 def test_path_takes_the_place_of_a_name(tmp_path):

@@ -1,114 +1,47 @@
-"""A user's own images: a folder of pictures, or an .npz file."""
+"""Images in an .npz file."""
 
 from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vaekit.exceptions import DataError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-# names under which an .npz file has its training and its test images, with the names of their labels
-ARRAYS = ((("images", "labels"),), (("x_train", "y_train"), ("x_test", "y_test")), (("train", "train_labels"),
-          ("test", "test_labels")))  # fmt: skip
+# names of the arrays of a split and of their labels; MedMNIST has the last form
+FORMS = (("x_{}", "y_{}"), ("{}", "{}_labels"), ("{}_images", "{}_labels"))
+SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 MAX_BYTES = 2**32  # of all arrays of an .npz file together: some kilobytes of it can be inflated to terabytes
 
 
-def read_pictures(folder: Path, size: int | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Read all pictures of a folder; where they lie in folders of their own, these are their classes.
+def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str], tuple[int, int, int] | None]:
+    """Load the images of an .npz file, and their labels if it has any.
 
-    Parameters
-    ----------
-    folder
-        With pictures (.png, .jpg, .bmp, .gif, .tif, .webp) in it, or in one folder for each class.
-    size
-        Side to which they are scaled and cropped about the middle; None: as they are, all of one size.
-
-    Returns
-    -------
-    pixels
-        uint8 ``[pictures, channels, height, width]``; one channel if all are grey, else three.
-    label
-        int64 ``[pictures]``, -1 without classes.
-    categories
-        Names of the classes.
-
-    Raises
-    ------
-    DataError
-        If there are no pictures, some lie in folders and some do not, one cannot be read, or their sizes differ.
-    """
-    from PIL import Image, ImageOps
-    from tqdm.auto import tqdm
-
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DataError(f"{folder} has no pictures ({', '.join(SUFFIXES)}), not in folders below it either")
-    parents = [path.relative_to(folder).parts[0] if path.parent != folder else None for path in files]
-    named = [parent for parent in parents if parent is not None]
-    if named and len(named) < len(files):
-        loose = files[parents.index(None)].name
-        raise DataError(
-            f"{folder}: {len(named)} pictures lie in folders (classes) and {len(files) - len(named)} do not, such as "
-            f"{loose}; put all into folders, or none"
-        )
-    categories = sorted(set(named))
-    pictures: list[Image.Image] = []
-    for path in tqdm(files, desc="reading pictures", unit="picture", disable=len(files) < 2000, mininterval=1):
-        try:
-            with Image.open(path) as opened:
-                picture = opened.convert("L" if opened.mode in ("1", "L", "LA") else "RGB")
-        except Exception as error:  # Pillow raises whatever the foreign content leads to; too many pixels are one case
-            raise DataError(f"{path} cannot be read as a picture ({type(error).__name__}: {error})") from error
-        pictures.append(picture if size is None else ImageOps.fit(picture, (size, size)))
-    _check_sizes(pictures, files)
-    mode = "L" if all(picture.mode == "L" for picture in pictures) else "RGB"
-    pixels = np.stack([np.asarray(picture.convert(mode)) for picture in pictures])
-    codes = {name: code for code, name in enumerate(categories)}
-    label = np.array([-1 if parent is None else codes[parent] for parent in parents], dtype=np.int64)
-    return channels_first(pixels, folder), label, categories
-
-
-def _check_sizes(pictures: list[Image], files: list[Path]) -> None:
-    first = pictures[0].size
-    for picture, path in zip(pictures, files, strict=True):
-        if picture.size != first:
-            raise DataError(
-                f"{path} has {picture.size[0]} x {picture.size[1]} pixels and {files[0]} has {first[0]} x {first[1]}; "
-                "give a size (data.size, such as 32) to which all are scaled"
-            )
-
-
-def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str], int | None]:
-    """Read images and, where there are any, labels of an .npz file.
-
-    The images are ``images``, or ``x_train`` and ``x_test``, or ``train`` and ``test``: ``[images, height, width]`` or
-    with channels before or after these, bytes, booleans, or numbers in 0..1, which are rounded to 255ths. Their labels
-    are ``labels``, ``y_train`` and ``y_test``, or ``train_labels`` and ``test_labels``.
+    The images are ``images``, or those of a split: ``x_train``, ``x_val`` and ``x_test``, or ``train``, ``val`` and
+    ``test``, or ``train_images``, ``val_images`` and ``test_images`` (MedMNIST). They are ``[images, height, width]``
+    or with channels before or after these: bytes, booleans, or numbers in 0..1, which are rounded to 255ths. All arrays
+    have the same scale: integers that are nowhere above 1 are zeros and ones. The labels are ``labels``, or
+    ``y_train``, ..., or ``train_labels``, ...: one per image.
 
     Returns
     -------
     pixels
-        uint8 ``[images, channels, height, width]``, from 0 to 255.
+        uint8 ``[images, channels, height, width]``, from 0 to 255: training, validation, then test images.
     label
         int64 ``[images]``, -1 without labels.
     categories
         Names of the classes.
-    num_train
-        Number of the first images that are for training, the others for the test; None for one array.
+    official
+        Number of training, validation and test images; None for one array.
 
     Raises
     ------
     DataError
-        If the file cannot be read, is larger than 4 GiB once inflated, holds objects, has other names, or its arrays
-        have other shapes or values.
+        If the file cannot be read, is larger than 4 GiB once inflated, holds objects, has other names or several of
+        these forms, or its arrays have other shapes or values.
     """
     try:
         _check_archive(path)
@@ -118,25 +51,59 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str], int | None]
         raise
     except Exception as error:  # zipfile, zlib and numpy raise whatever the foreign content leads to
         raise DataError(f"{path} cannot be read as an .npz file ({type(error).__name__}: {error})") from error
-    names = next((group for group in ARRAYS if all(image in arrays for image, _ in group)), None)
-    if names is None:
-        raise DataError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}; images are looked for as 'images', as 'x_train' and "
-            "'x_test', or as 'train' and 'test'"
-        )
-    parts = [_bytes(channels_first(arrays[image], path), f"{path}, {image}") for image, _ in names]
+    names = _image_arrays(arrays, path)
+    parts = [channels_first(arrays[image], Path(f"{path}, {image}")) for image, _ in names.values()]
     if len({part.shape[1:] for part in parts}) > 1:
-        raise DataError(f"{path}: {' and '.join(image for image, _ in names)} hold images of different shapes")
-    given = [arrays[label] for _, label in names if label in arrays]
-    pixels = np.concatenate(parts)
-    num_train = len(parts[0]) if len(parts) > 1 else None
-    if len(given) < len(names):
-        return pixels, np.full(len(pixels), -1), [], num_train
-    labels = np.concatenate([np.asarray(array).reshape(-1) for array in given])
-    if len(labels) != len(pixels):
-        raise DataError(f"{path}: {len(pixels)} images and {len(labels)} labels do not match")
-    found, codes = np.unique(labels, return_inverse=True)
-    return pixels, codes.astype(np.int64), [str(name) for name in found], num_train
+        listed = " and ".join(f"{name} {list(arrays[name].shape[1:])}" for name, _ in names.values())
+        raise DataError(f"{path}: {listed} hold images of different shapes")
+    pixels = np.concatenate(
+        _as_bytes({name: part for (name, _), part in zip(names.values(), parts, strict=True)}, path)
+    )
+    sizes = dict(zip(names, map(len, parts), strict=True))
+    official = None if "all" in names else (sizes["train"], sizes.get("val", 0), sizes.get("test", 0))
+    given = [_labels(arrays.get(label), image, len(arrays[image]), path) for image, label in names.values()]
+    known = np.repeat([labels is not None for labels in given], list(sizes.values()))
+    label = np.full(len(pixels), -1)
+    if not known.any():
+        return pixels, label, [], official
+    found, label[known] = np.unique(np.concatenate([part for part in given if part is not None]), return_inverse=True)
+    return pixels, label, [str(name) for name in found], official
+
+
+def _image_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, tuple[str, str]]:
+    """Return the names of the images and of their labels by split, in order; the split of one array is 'all'."""
+    candidates = [{"all": ("images", "labels")}] if "images" in arrays else []
+    for images, labels in FORMS:
+        found = [
+            (split, (images.format(name), labels.format(name)))
+            for split, names in SPLIT_NAMES.items()
+            for name in names
+            if images.format(name) in arrays
+        ]
+        if len(dict(found)) < len(found):
+            raise DataError(f"{path} holds {' and '.join(image for _, (image, _) in found)}, two of one split")
+        if found:
+            candidates.append(dict(found))
+    if len(candidates) == 1 and not {"all", "train"}.isdisjoint(candidates[0]):
+        return candidates[0]
+    several = "; these are images under several names, and one form of names is needed" if len(candidates) > 1 else ""
+    raise DataError(
+        f"{path} holds {', '.join(arrays) or 'nothing'}{several}; images are looked for as 'images', or by split as "
+        "'x_train' and 'x_test', 'train' and 'test', or 'train_images', 'val_images' and 'test_images'"
+    )
+
+
+def _labels(labels: np.ndarray | None, image: str, count: int, path: Path) -> np.ndarray | None:
+    """Return one label per image, or None without labels."""
+    if labels is None:
+        return None
+    if labels.ndim != 1 and labels.shape != (count, 1):
+        raise DataError(
+            f"{path}: the labels of {image} have the shape {list(labels.shape)}; one label per image is needed, or none"
+        )
+    if len(labels) != count:
+        raise DataError(f"{path}: {count} images and {len(labels)} labels do not match ({image})")
+    return labels.reshape(-1)
 
 
 def _check_archive(path: Path) -> None:
@@ -150,6 +117,9 @@ def _check_archive(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+        names = [member.filename for member in members]
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}: holds {max(names, key=names.count)} more than once")
         total = sum(member.file_size for member in members)
         if total > MAX_BYTES:
             raise DataError(
@@ -180,9 +150,15 @@ def channels_first(pixels: np.ndarray, path: Path) -> np.ndarray:
     """
     if pixels.ndim == 3:
         return pixels[:, None]
-    if pixels.ndim == 4 and pixels.shape[-1] in (1, 3):
+    before, after = (pixels.ndim == 4 and pixels.shape[axis] in (1, 3) for axis in (1, -1))
+    if before and after:
+        raise DataError(
+            f"{path}: images of the shape {list(pixels.shape)} may have their channels before or after height and "
+            "width; [images, height, width] without channels is clear"
+        )
+    if after:
         return np.ascontiguousarray(np.moveaxis(pixels, -1, 1))
-    if pixels.ndim == 4 and pixels.shape[1] in (1, 3):
+    if before:
         return pixels
     raise DataError(
         f"{path}: images have the shape {list(pixels.shape)}; [images, height, width] is needed, with 1 or 3 channels "
@@ -190,13 +166,22 @@ def channels_first(pixels: np.ndarray, path: Path) -> np.ndarray:
     )
 
 
-def _bytes(pixels: np.ndarray, where: str) -> np.ndarray:
-    """Return grey levels from 0 to 255 as uint8."""
-    if pixels.dtype == np.uint8:
-        return pixels * np.uint8(255) if pixels.size and pixels.max() <= 1 else pixels
-    if pixels.dtype.kind not in "bfiu":
-        raise DataError(f"{where}: images are {pixels.dtype}, bytes or numbers in 0..1 are needed")
-    low, high = (float(pixels.min()), float(pixels.max())) if pixels.size else (0.0, 0.0)
-    if not 0 <= low <= high <= 255 or (high > 1 and pixels.dtype.kind == "f"):
-        raise DataError(f"{where}: values go from {low:g} to {high:g}; bytes or numbers in 0..1 are needed")
-    return (pixels * 255.0 if high <= 1 else pixels).round().astype(np.uint8)
+def _as_bytes(parts: Mapping[str, np.ndarray], path: Path) -> list[np.ndarray]:
+    """Return levels from 0 to 255 as uint8, on one scale for all arrays."""
+    first = next(iter(parts))
+    for name, part in parts.items():
+        kind, kinds = part.dtype.kind, {part.dtype.kind, parts[first].dtype.kind}
+        if kind not in "bfiu":
+            raise DataError(f"{path}, {name}: images are {part.dtype}, bytes or numbers in 0..1 are needed")
+        if len(kinds) > 1 and kinds != {"i", "u"}:
+            raise DataError(
+                f"{path}: {first} are {parts[first].dtype} and {name} {part.dtype}; one type and scale is needed"
+            )
+        if part.size and not 0 <= part.min() <= part.max() <= (1 if kind == "f" else 255):
+            raise DataError(
+                f"{path}, {name}: values go from {part.min():g} to {part.max():g}; bytes or numbers in 0..1 are "
+                "needed: divide them by the level of white"
+            )
+    if max(part.max(initial=0) for part in parts.values()) > 1:
+        return [part.astype(np.uint8) for part in parts.values()]
+    return [(part * 255.0).round().astype(np.uint8) for part in parts.values()]

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vaekit.data.image_files import read_npz, read_pictures
+from vaekit.data.image_directory import read_pictures
+from vaekit.data.image_files import read_npz
 from vaekit.exceptions import DataError, nearest
 
 IDX_FILES = (
@@ -36,9 +37,9 @@ class Images(NamedTuple):
         Class of each image, int64 ``[images]``; -1 where unknown.
     categories
         Names of the classes; empty where there are none.
-    num_train
-        The first so many images are the official training set, the others the test set; None where there is
-        none.
+    official
+        Numbers of training, validation and test images of the official split, in which order they are; None without
+        one.
     source
         What the images are, in words.
     """
@@ -47,7 +48,7 @@ class Images(NamedTuple):
     white: int
     label: Tensor
     categories: list[str]
-    num_train: int | None
+    official: tuple[int, int, int] | None
     source: str
 
 
@@ -82,16 +83,15 @@ def load_own(path: Path, size: int | None) -> Images:
         If there is no such file or folder, or its images cannot be used.
     """
     if path.is_dir():
-        pixels, label, categories = read_pictures(path, size)
-        num_train = None
-    elif path.suffix == ".npz" and path.is_file():
+        pixels, label, categories, official = read_pictures(path, size)
+    elif path.suffix.lower() == ".npz" and path.is_file():
         if size is not None:
             raise DataError(f"size={size} is for folders of pictures; the images of {path} are taken as they are")
-        pixels, label, categories, num_train = read_npz(path)
+        pixels, label, categories, official = read_npz(path)
     else:
         what = "is neither a folder of pictures nor an .npz file" if path.exists() else "does not exist"
         raise DataError(f"path {path} {what}; a folder of pictures or an .npz file is needed")
-    return Images(torch.from_numpy(pixels), 255, torch.from_numpy(label), categories, num_train, str(path))
+    return Images(torch.from_numpy(pixels), 255, torch.from_numpy(label), categories, official, str(path))
 
 
 def _digits() -> Images:
@@ -103,7 +103,7 @@ def _digits() -> Images:
         white=16,
         label=torch.from_numpy(digits.target).long(),
         categories=[str(name) for name in digits.target_names],
-        num_train=None,
+        official=None,
         source="digits (scikit-learn)",
     )
 
@@ -124,7 +124,7 @@ def _torchvision(name: str, root: Path) -> Images:
         white=255,
         label=torch.cat([part.targets for part in parts]).long(),
         categories=list(cls.classes) if name == "fashion_mnist" else [str(digit) for digit in range(10)],
-        num_train=len(parts[0].data),
+        official=(len(parts[0].data), 0, len(parts[1].data)),
         source=f"{cls.__name__} in {root}",
     )
 

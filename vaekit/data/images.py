@@ -45,15 +45,16 @@ class ImageData(ResidentData):
     batch_size
         Images in a batch.
     split
-        Fractions of training, validation and test images, stratified by class. None: the official test set
-        where there is one, with a twelfth of the training images for validation (55,000/5,000); else (0.8,
+        Fractions of training, validation and test images, stratified by class. None: the official split
+        where there is one, with a twelfth of the training images for a part that it lacks (55,000/5,000); else (0.8,
         0.1, 0.1).
     seed
         Seed of the split and of the pixels that are drawn once.
     path
-        Images of one's own, which ``name`` and ``root`` then have no part in: a folder of pictures, where folders
-        in it are classes, or an .npz file with ``images`` and ``labels``, or ``x_train``, ``y_train``, ``x_test``
-        and ``y_test``.
+        Images of one's own, which ``name`` and ``root`` then have no part in: a directory of images, where directories
+        named train, val and test are the official split and others classes, or an .npz file with ``images`` and
+        ``labels``, or by split ``x_train``, ``y_train``, ``x_test``, ... or ``train_images``, ``train_labels``, ...
+        (MedMNIST).
     size
         Side to which the pictures of a folder are scaled and cropped; None: they are all of one size.
     deskew
@@ -129,14 +130,18 @@ class ImageData(ResidentData):
 
     def _split(self, images: Images) -> dict[str, Tensor]:
         num_images, codes = len(images.pixels), images.label.numpy() if images.categories else None
-        if self.split is not None or images.num_train is None:
+        if self.split is not None or images.official is None:
             return split_rows(num_images, self.split or (0.8, 0.1, 0.1), self.seed, codes)
-        num_val = max(1, round(images.num_train / 12))
-        if images.num_train <= num_val:
-            raise DataError(f"{images.source}: {images.num_train} training images are too few to split")
-        rows = np.arange(num_images)
-        train, val = hold_out(rows[: images.num_train], num_val, self.seed, codes)
-        return as_splits(train, val, rows[images.num_train :])
+        num_train, num_val, _ = images.official
+        train, val, test = np.split(np.arange(num_images), [num_train, num_train + num_val])
+        held_out = max(1, round(num_train / 12))
+        if num_train <= held_out * (not len(val)) + held_out * (not len(test)):
+            raise DataError(f"{images.source}: {num_train} training images are too few to split")
+        if not len(val):
+            train, val = hold_out(train, held_out, self.seed, codes)
+        if not len(test):
+            train, test = hold_out(train, held_out, self.seed, codes)
+        return as_splits(train, val, test)
 
     def _binarized(self, grey: ImageDataset) -> ImageDataset:
         """Return the images with pixels that stay the same in every epoch."""

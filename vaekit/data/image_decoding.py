@@ -1,0 +1,80 @@
+"""One image file as gray or RGB levels of 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaekit.exceptions import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# others are not tried: Pillow would hand a PostScript file with the suffix .png to Ghostscript
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
+WHITE_IS_ZERO = 0
+DEEP = ("I", "F")  # modes of Pillow with more than 8 bits: I, I;16, I;16B, F
+
+
+def decode_image(path: Path) -> Image:
+    """Return an image file as an upright image of mode "L" or "RGB".
+
+    The levels are those that the file means: black is 0 and white 255. Levels of 12 and 16 bits and float levels in
+    0..1 are rounded to 255ths, palettes looked up, other color spaces converted, EXIF orientation applied. Gamma and
+    color profiles are not.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, holds several frames or transparent pixels, or its levels have no known white:
+        integers that are signed or of 32 bits, and floats outside 0..1.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        # by its path, Pillow maps a TIFF file into memory, and mixes up the sides of one that is on its side
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as opened:
+            problem = _problem(opened)
+            if problem is None:
+                opened.load()  # first: a TIFF file is upright after this, and its orientation is forgotten
+                upright = ImageOps.exif_transpose(opened)
+                if not upright.mode.startswith(DEEP):
+                    return upright.convert("L" if upright.mode in ("1", "L", "LA") else "RGB")
+                levels = np.asarray(upright) / _white(opened)
+                if 0 <= levels.min() <= levels.max() <= 1:
+                    return Image.fromarray((levels * 255).round().astype(np.uint8))
+                problem = (
+                    f"has levels from {levels.min():g} to {levels.max():g} times white. Scale them to 0 (black) to 1"
+                )
+    except Exception as error:  # Pillow raises whatever the foreign content leads to; too many pixels are one case
+        raise DataError(f"{path} cannot be read as a picture ({type(error).__name__}: {error})") from error
+    raise DataError(f"{path} {problem}.")
+
+
+def _problem(opened: Image) -> str | None:
+    """Return why the levels of an opened file have no certain meaning, with the remedy."""
+    if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # MPO: a photograph, then previews of it
+        return f"holds {getattr(opened, 'n_frames', 1)} frames. Save each one as a separate file"
+    deep = opened.mode.startswith(DEEP)
+    if opened.has_transparency_data and (deep or opened.convert("RGBA").getchannel("A").getextrema()[0] != 255):
+        return "has transparent pixels, which depend on their background. Save it without transparency"
+    if opened.mode == "CMYK" and opened.format == "JPEG" and "adobe" not in opened.info:
+        return "is in CMYK, and does not say whether 0 is ink or paper. Save it in RGB"
+    if deep and _tags(opened).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        return "has deep levels with 0 as white. Save it with 0 as black"
+    if opened.mode == "I" and opened.format != "PNG":
+        return "has signed or 32-bit levels, whose white is not known. Save it with 8 or 16 bits"
+    return None
+
+
+def _white(opened: Image) -> float:
+    """Return the level of white of a file with more than 8 bits."""
+    return 1.0 if opened.mode == "F" else 2.0 ** _tags(opened).get(BITS_PER_SAMPLE, (16,))[0] - 1
+
+
+def _tags(opened: Image) -> Mapping[int, Any]:
+    return getattr(opened, "tag_v2", {})
