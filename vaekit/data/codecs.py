@@ -1,16 +1,15 @@
-"""What a zarr store asks to be decoded by: its metadata name codecs, and one of them unpickles."""
+"""Allowed codecs of zarr stores: their metadata name codecs, and one of these unpickles."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vaekit.data.containment import check_zarr
 from vaekit.exceptions import DataError
 
-METADATA = (".zarray", ".zmetadata", "zarr.json")
 # Those of zarr and numcodecs that only decode numbers and text; "pickle" runs what it finds, and others may be added
 # by any installed package.
 ALLOWED = {
@@ -23,14 +22,17 @@ _FIELDS = ("filters", "compressor", "codecs", "index_codecs", "storage_transform
 
 
 def check_codecs(store: Path) -> None:
-    """Check that a zarr store names only codecs that are known to run nothing; no array is opened for it.
+    """Check that a zarr store holds all its data itself and names only codecs that are known to run nothing.
+
+    No array is opened for it.
 
     Raises
     ------
     DataError
-        If it names another, or its metadata cannot be read.
+        If a link leads out of it (:func:`vaekit.data.containment.check_zarr`), it names another codec, or its metadata
+        cannot be read.
     """
-    for file in _metadata(store):
+    for file in check_zarr(store):
         try:
             found = sorted(set(_codecs(json.loads(file.read_bytes()))))
         except (OSError, ValueError, RecursionError) as error:
@@ -42,17 +44,6 @@ def check_codecs(store: Path) -> None:
                     f"{file} asks for the codec {codec!r}, which may run code of the store: it is not read. Write the "
                     "store again with AnnData.write_zarr, or trust it and read it with anndata yourself"
                 )
-
-
-def _metadata(store: Path) -> Iterator[Path]:
-    """Yield the files of metadata in all folders: zarr finds an array by its path, whatever lies above it."""
-    for folder, folders, files in os.walk(store):
-        for name in folders:
-            if (link := Path(folder, name)).is_symlink() and not link.resolve().is_relative_to(store.resolve()):
-                raise DataError(
-                    f"{link} leads out of the store, to {link.resolve()}: put what it leads to in its place"
-                )
-        yield from (Path(folder, name) for name in files if name in METADATA)
 
 
 def _codecs(value: Any, is_codec: bool = False) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaekit.data.codecs import check_codecs
+from vaekit.data.containment import check_hdf5, check_regular
 from vaekit.data.structure import check_all
 from vaekit.exceptions import DataError, VaekitError, nearest
 
@@ -38,7 +39,10 @@ def open_adata(source: Any) -> tuple[AnnData, str]:
     if not isinstance(source, AnnData):
         raise DataError(f"adata is a {type(source).__name__}: pass an AnnData, or the path of an .h5ad file as path=")
     if source.isbacked:
+        import h5py
+
         with reading(source.filename):
+            check_hdf5(source.file._file if source.file.is_open else h5py.File(source.filename, "r"), source.filename)
             return source.to_memory(), f"AnnData of {source.filename}"
     return source, "AnnData in memory"
 
@@ -96,10 +100,12 @@ def check_same_genes(genes: Sequence[Sequence[str]], paths: Sequence[str | Path]
 def open_store(path: str | Path) -> Any:
     """Open an .h5ad file as an ``h5py.File`` or a zarr store as a ``zarr.Group``, for reading.
 
+    Every file is opened here, so that each is checked to hold all its data itself.
+
     Raises
     ------
     DataError
-        If there is no such file, or it is neither.
+        If there is no such file, it is neither, or an object of it has data outside it.
     """
     file = _existing(path)
     with reading(path):
@@ -107,10 +113,13 @@ def open_store(path: str | Path) -> Any:
             import zarr
 
             check_codecs(file)
-            return zarr.open_group(file, mode="r")
+            # The consolidated copy of the metadata may differ from the files that were checked.
+            return zarr.open_group(file, mode="r", use_consolidated=False)
         import h5py
 
-        return h5py.File(file, "r")
+        opened = h5py.File(file, "r")
+        check_hdf5(opened, path)
+        return opened
 
 
 def read_file(path: str | Path) -> AnnData:
@@ -126,8 +135,9 @@ def read_file(path: str | Path) -> AnnData:
 
     with warnings.catch_warnings(), reading(path):
         warnings.filterwarnings("ignore", message="Variable names are not unique")  # an error follows
-        _check_room(open_store(path), path)
-        return anndata.io.read_zarr(file) if file.is_dir() else anndata.io.read_h5ad(file)
+        store = open_store(path)
+        _check_room(store, path)
+        return anndata.io.read_zarr(store) if file.is_dir() else anndata.io.read_h5ad(file)
 
 
 def _check_room(store: Any, path: str | Path) -> None:
@@ -172,6 +182,7 @@ def _existing(path: str | Path) -> Path:
         raise DataError(f"{path} is a directory: give the path of an .h5ad file; {_beside(file, file.name)}")
     if not file.exists():
         raise DataError(f"{path} does not exist; {_beside(file.parent, file.name)}")
+    check_regular(file, path)
     return file
 
 
