@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vaekit.data.columns import one_hot, read_batches, read_column, read_numbers
+from vaekit.data.columns import one_hot, read_batches, read_column, read_groups, read_numbers
 from vaekit.exceptions import DataError
 
 
@@ -118,3 +118,28 @@ def test_numbers(values):
 def test_negative_numbers_and_bools_are_numbers():
     assert read_numbers(obs(x=[-1.5, 0.0]), "x", "key", "file").tolist() == [-1.5, 0]
     assert read_numbers(obs(x=[True, False]), "x", "key", "file").tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "trained", [[1, 2, 1, 2], [1.0, 2.0, 1.0, 2.0], ["1", "2", "1", "2"], ["1.0", "2.0", "1.0", "2.0"]]
+)
+@pytest.mark.parametrize(
+    "given",
+    [
+        [2, 1, 2, 2],
+        np.array([2, 1, 2, 2], np.float32),
+        ["2", "1", "2", "2"],
+        ["2.0", "1.0", "2.0", "2"],
+        pd.Categorical([2, 1, 2, 2]),
+        pd.array([2, 1, 2, 2], dtype="Int64"),
+        [b"2", b"1", b"2", b"2"],
+    ],
+)
+def test_whole_numbers_are_the_same_batch_in_any_type(trained, given):
+    known = read_column(obs(key=trained), "key", "batch_key", "file").categories
+    assert read_groups(obs(key=given), "key", "batch_key", "file", known).codes.tolist() == [1, 0, 1, 1]
+
+
+def test_other_names_are_not():
+    with pytest.raises(DataError, match=r"does not know: .01., .b1\.0."):
+        read_groups(obs(key=["01", "b1.0", "01", "1"]), "key", "batch_key", "file", ["1", "b1"])

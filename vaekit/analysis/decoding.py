@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaekit.analysis.source import reference_of
 from vaekit.batch import Batch
+from vaekit.data.columns import match_category
 from vaekit.data.dataset import ResidentDataset
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.exceptions import CheckpointError, DataError, nearest
@@ -86,7 +87,7 @@ def batch_numbers(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) 
     known = list(reference_of(model)["batch_categories"])
     if wanted is None:
         return list(range(len(known)))
-    names = [str(name) for name in ([wanted] if np.isscalar(wanted) else wanted)]
+    names = [match_category(name, known) for name in ([wanted] if np.isscalar(wanted) else wanted)]
     if not known:
         raise DataError(
             f"transform_batch={wanted!r}: the model was trained without batches; leave transform_batch out, or train "

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.columns import read_column
+from vaekit.data.columns import match_category, read_column
 from vaekit.exceptions import DataError, nearest
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def two_groups(obs: pd.DataFrame, groupby: str, group1: str, group2: str | None,
         label.
     """
     column = read_column(obs, groupby, "groupby", source)
-    wanted = {"group1": str(group1), **({} if group2 is None else {"group2": str(group2)})}
+    given = {"group1": group1, **({} if group2 is None else {"group2": group2})}
+    wanted = {argument: match_category(name, column.categories) for argument, name in given.items()}
     for argument, name in wanted.items():
         if name not in column.categories:
             raise DataError(

@@ -14,7 +14,7 @@ from vaekit.analysis.source import opened, reference_of
 from vaekit.batch import Batch
 from vaekit.component import from_config
 from vaekit.data.align import query_dataset
-from vaekit.data.columns import read_column
+from vaekit.data.columns import match_category, read_column
 from vaekit.data.dataset import CountDataset
 from vaekit.data.sources import open_adata
 from vaekit.exceptions import CheckpointError, DataError
@@ -110,7 +110,7 @@ def map_query(
     layer, batch_key = layer or trained["layer"], batch_key or trained["batch_key"]
     adata, source = open_adata(adata)
     column = read_column(adata.obs, str(batch_key), "batch_key", source)
-    added = [name for name in column.categories if name not in known]
+    added = [name for name in column.categories if match_category(name, known) not in known]
     if not added:
         raise DataError(
             f"batch_key={batch_key!r}: the model knows all batches of {source}: {', '.join(map(repr, known))}; there "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,10 +65,35 @@ def read_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> Colu
         If there is no such column.
     """
     values = _only_column(obs, key, argument, source)
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iuf":  # pandas sorts the machine's own types alone
+        values = values.astype(np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("="))
     column = values.astype("category").cat.remove_unused_categories()
-    names = list(dict.fromkeys(str(category) for category in column.cat.categories))  # 1 and "1" are one category
-    lookup = np.array([*(names.index(str(category)) for category in column.cat.categories), -1], dtype=np.int64)
-    return Column(lookup[column.cat.codes.to_numpy()], names)
+    number: dict[str, int] = {}
+    lookup = [
+        number.setdefault(category_name(category), len(number)) for category in column.cat.categories
+    ]  # 1 and "1"
+    return Column(np.array([*lookup, -1], dtype=np.int64)[column.cat.codes.to_numpy()], list(number))
+
+
+def category_name(category: Any) -> str:
+    """Return the name of a category: text for bytes, else what ``str`` gives."""
+    return category.decode(errors="replace") if isinstance(category, bytes) else str(category)
+
+
+def match_category(name: Any, categories: Iterable[str]) -> str:
+    """Return the category that a name means: itself, or the one that is the same whole number.
+
+    Without such a category the name is returned.
+
+    Examples
+    --------
+    >>> match_category("1.0", ["1", "2"]), match_category(2, ["1.0", "2.0"]), match_category("a", ["1", "2"])
+    ('1', '2.0', 'a')
+    """
+    known, name = set(categories), category_name(name)
+    if name in known or not (whole := re.fullmatch(r"(-?\d+)(\.0*)?", name)):
+        return name
+    return next((form for form in (whole[1], f"{whole[1]}.0") if form in known), name)
 
 
 def _only_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> pd.Series:
@@ -109,6 +135,7 @@ def read_groups(
                 f"{argument}={key!r}: {source}: {alike}; they are taken for different ones", UserWarning, stacklevel=2
             )
         return column
+    column = Column(column.codes, [match_category(name, reference) for name in column.categories])
     if unknown := [name for name in column.categories if name not in reference]:
         plural = "batches" if what == "batch" else f"{what}s"
         more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
@@ -182,7 +209,7 @@ def read_numbers(obs: pd.DataFrame, key: str, argument: str, source: str, positi
     if not is_numeric_dtype(values.dtype) or values.dtype.kind == "c":
         raise DataError(
             f"{argument}={key!r}: the values of {source} are of type {values.dtype}, such as {str(values.iloc[0])!r}, "
-            f"and numbers are needed; if they are digits, adata.obs[{key!r}].astype(float) makes numbers of them"
+            f"and numbers are needed; {_to_numbers(values, key)}"
         )
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     for problem, bad in (("NaN", np.isnan(numbers)), ("infinite", np.isinf(numbers)), ("not positive", numbers <= 0)):
@@ -193,6 +220,16 @@ def read_numbers(obs: pd.DataFrame, key: str, argument: str, source: str, positi
                 f"the first {numbers[first]:g} in cell {str(obs.index[first])!r}"
             )
     return numbers
+
+
+def _to_numbers(values: pd.Series, key: str) -> str:
+    """Return how to make numbers of a column."""
+    column = f"adata.obs[{key!r}]"
+    if values.dtype.kind == "M":
+        return f"({column} - {column}.min()).dt.total_seconds() gives the time in seconds"
+    if values.dtype.kind == "m":
+        return f"{column}.dt.total_seconds() gives the time in seconds"
+    return f"if they are digits, {column}.astype(float) makes numbers of them"
 
 
 def one_hot(column: Column | None) -> Tensor | None:

@@ -51,7 +51,7 @@ class Covariates(NamedTuple):
     categorical
         Levels of each categorical covariate.
     continuous
-        Mean and scale of each continuous covariate among the training cells.
+        Mean and standard deviation of each continuous covariate among the training cells; inf if it is constant.
     """
 
     values: Tensor | None
@@ -131,8 +131,8 @@ def read_covariates(
     Raises
     ------
     DataError
-        If a column is missing, does not hold what it should (see ``vaekit.data.columns``), or does not fit the
-        reference.
+        If a column is missing, does not hold what it should (see ``vaekit.data.columns``), does not fit the
+        reference, or is not finite after standardization.
     """
     known = {} if reference is None else dict(reference["categorical_covariates"])
     moments = {} if reference is None else dict(reference["continuous_covariates"])
@@ -153,18 +153,51 @@ def read_covariates(
     for name, key in continuous.items():
         values = read_numbers(obs, key, "continuous_covariates", source)
         if reference is None:
-            trained = values if train is None else values[train]
-            mean, scale = float(trained.mean()), float(trained.std())
-            if scale <= 1e-6 * max(1.0, abs(mean)):
-                _warn(f"continuous_covariates={key!r}: all training cells of {source} have the value {mean:g}")
-                scale = 1.0
-            moments[name] = [mean, scale]
-        mean, scale = moments[name]
-        parts.append(torch.from_numpy(((values - mean) / scale).astype(np.float32))[:, None])
+            moments[name] = _mean_and_scale(values if train is None else values[train])
+            if np.isinf(moments[name][1]):
+                _warn(
+                    f"continuous_covariates={key!r}: all training cells of {source} have the value {moments[name][0]:g}"
+                )
+        parts.append(_standardized(values, moments[name], f"continuous_covariates={key!r}", source, obs))
     given = [part for part in parts if part is not None]
     return Covariates(
         torch.cat(given, 1) if given else None, [] if batch is None else batch.categories, levels, moments
     )
+
+
+def _mean_and_scale(values: np.ndarray) -> list[float]:
+    """Return mean and standard deviation of float64 values in any unit; a scale of inf if they are constant.
+
+    They are constant if they differ by no more than rounding. Dividing by inf makes the column 0 for every cell.
+    """
+    low = values.min()
+    with np.errstate(over="ignore"):
+        width = values.max() - low
+    if width <= 4 * np.finfo(np.float64).eps * np.abs(values).max():
+        return [float(low), np.inf]
+    relative = (values - low) / width  # whose squares neither overflow nor vanish
+    return [float(low + width * relative.mean()), float(width * relative.std())]
+
+
+def _standardized(values: np.ndarray, moments: Sequence[float], what: str, source: str, obs: pd.DataFrame) -> Tensor:
+    """Return a float32 column ``[cells, 1]``: centered and divided in float64.
+
+    Raises
+    ------
+    DataError
+        If a value is not finite in float32.
+    """
+    mean, scale = moments
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = ((values - mean) / scale).astype(np.float32)
+    if (bad := ~np.isfinite(found)).any():
+        first = int(np.argmax(bad))
+        raise DataError(
+            f"{what}: {int(bad.sum())} of {len(obs)} cells of {source} are too far from the mean of the training cells "
+            f"({mean:g}, standard deviation {scale:g}) for float32, the first {values[first]:g} in cell "
+            f"{str(obs.index[first])!r}. Transform the column, for example by a logarithm."
+        )
+    return torch.from_numpy(found)[:, None]
 
 
 def _matched(

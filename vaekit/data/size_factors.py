@@ -54,8 +54,31 @@ def read_size_factors(
         If there is no such column, or a value is no number, not finite or not positive.
     """
     values = read_numbers(obs, key, "size_factor_key", source, positive=True)
-    scale = float(totals[train].sum() / values[train].sum())
-    return values * scale, scale
+    largest = values[train].max()  # the sum of huge values is not finite
+    with np.errstate(over="ignore"):
+        scale = float(totals[train].sum() / (values[train] / largest).sum() / largest)
+    return _scaled(values, scale, obs, key, source), scale
+
+
+def _scaled(values: np.ndarray, scale: float, obs: pd.DataFrame, key: str, source: str) -> np.ndarray:
+    """Return size factors times ``scale``.
+
+    Raises
+    ------
+    DataError
+        If one is 0 or infinite in float32.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        sizes = values * scale
+        stored = sizes.astype(np.float32)
+    if (bad := ~np.isfinite(stored) | (stored <= 0)).any():
+        first = int(np.argmax(bad))
+        raise DataError(
+            f"size_factor_key={key!r}: {int(bad.sum())} of {len(obs)} cells of {source} have a size factor that is "
+            f"too far from those of the training cells for float32, the first {values[first]:g} in cell "
+            f"{str(obs.index[first])!r}. Correct the column, or remove these cells."
+        )
+    return sizes
 
 
 def query_size_factors(
@@ -83,7 +106,8 @@ def query_size_factors(
             "size_factor_key out"
         )
     if key is not None:
-        return read_numbers(obs, key, "size_factor_key", source, positive=True) * scale
+        values = read_numbers(obs, key, "size_factor_key", source, positive=True)
+        return _scaled(values, scale, obs, key, source)
     if scale is not None:
         raise DataError(
             f"size_factor_key is needed for {source}: the checkpoint was trained with the size factors of a column"
