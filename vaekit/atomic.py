@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from vaekit.exceptions import OutputError
+
+TRIAL = bytes(2**16)  # more than the rest of a block that a full disk may have left
 
 
 @contextlib.contextmanager
@@ -37,7 +40,8 @@ def written(path: str | Path) -> Iterator[Path]:
     'whole'
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path)
+    remove_parts(path.parent, glob.escape(path.name))
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -50,8 +54,38 @@ def written(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_parts(folder: str | Path, pattern: str) -> None:
-    """Remove the temporary files that a killed process has left beside files of a pattern, such as ``*.ckpt``."""
-    for part in Path(folder).glob(f".{pattern}.*.part"):
+def try_writing(path: Path) -> None:
+    """Write a temporary file beside ``path`` and remove it.
+
+    Raises
+    ------
+    OutputError
+        If that fails: on a full or read-only disk, in a directory without permission, for a name that is too long.
+    """
+    temporary = _temporary(path)
+    try:
+        temporary.write_bytes(TRIAL)
+    except OSError as error:
+        raise OutputError(f"{path} could not be written: {error}. Choose another place, or free some space.") from error
+    finally:
         with contextlib.suppress(OSError):
-            part.unlink()
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def remove_parts(folder: str | Path, pattern: str = "*") -> None:
+    """Remove the temporary files that killed processes have left beside files of a pattern, such as ``*.ckpt``.
+
+    Those of processes that still run are kept. A pattern may name directories, too: ``figures/**/*``.
+    """
+    import psutil
+
+    *parents, name = pattern.split("/")
+    for part in Path(folder).glob("/".join([*parents, f".{name}.*.part"])):
+        process = part.name.split(".")[-2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            with contextlib.suppress(OSError):
+                part.unlink()

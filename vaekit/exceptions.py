@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -53,3 +54,16 @@ def nearest(name: str, valid: Iterable[str], listed: int = 12) -> str:
         return "none is available"
     more = f" and {len(names) - listed} more" if len(names) > listed else ""
     return "available: " + ", ".join(repr(candidate) for candidate in names[:listed]) + more
+
+
+def in_words(count: float) -> str:
+    """Return a number of bytes in words.
+
+    Examples
+    --------
+    >>> in_words(17), in_words(8_042_000)
+    ('17 B', '8.0 MB')
+    """
+    units = ["B", "kB", "MB", "GB", "TB"]
+    power = min(len(units) - 1, int(math.log10(max(count, 1)) // 3))
+    return f"{count / 1000**power:.{min(power, 1)}f} {units[power]}"

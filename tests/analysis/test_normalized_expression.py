@@ -127,7 +127,7 @@ def test_batches_that_the_model_does_not_have():
         normalized_expression(cells, model, transform_batch="b1")
 
 
-def test_a_layer_without_any_of_the_genes_is_refused():
+def test_genes_without_a_column_in_var():
     """The model's genes are named in .raw.var alone: no column of a layer would be any of them."""
     cells = adata()
     cells.var["id"] = [f"ENSG{number}" for number in range(cells.n_vars)]
@@ -136,7 +136,9 @@ def test_a_layer_without_any_of_the_genes_is_refused():
     model = MODELS["mixed"](ZeroInflatedNegativeBinomial(), features=data.features)
     trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
     del cells.var["id"]
-    with pytest.raises(DataError, match=r"none of the model's genes \('ENSG0', ...\) is in adata.var\['id'\]"):
+    with pytest.warns(UserWarning, match=r"12 of the model's 12 genes, such as 'ENSG0', have no column in .var"):
         normalized_expression(cells, model)
     assert list(cells.layers) == ["counts"]
+    assert cells.uns["vaekit_normalized"]["genes"].tolist() == [f"ENSG{number}" for number in range(12)]
+    np.testing.assert_allclose(cells.obsm["vaekit_normalized"].sum(1), 1e4, rtol=1e-4)
     assert normalized_expression(cells, model, genes=["ENSG3", "ENSG1"]).columns.tolist() == ["ENSG3", "ENSG1"]

@@ -21,6 +21,7 @@ from vaekit.analysis import embed, normalized_expression
 from vaekit.cli.cells import cells_of
 from vaekit.cli.main import main
 from vaekit.data import GeneExpressionData
+from vaekit.exceptions import in_words
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import load, save
 
@@ -260,7 +261,9 @@ class TestErrors:
         monkeypatch.setattr("vaekit.cli.cells.shutil.disk_usage", lambda _: usage._replace(free=size + 100))
         out = tmp_path / "out.h5ad"
         assert run("denoise", folder / "one.ckpt", folder / "cells.h5ad", "-o", out) == 2
-        assert f"{out} would take 0.0 GB" in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert f"{out} needs {in_words(size + 4 * 90 * 20)}, but its disk has {in_words(size + 100)} free" in message
+        assert "GB" not in message
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize(("command", "place"), [("embed", "obsm"), ("embed", "uns"), ("denoise", "layers")])

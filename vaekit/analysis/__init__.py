@@ -1,7 +1,7 @@
 """Analysis of AnnData with a trained model, by scverse's conventions: results go into the AnnData."""
 
 from vaekit.analysis.differential_expression import differential_expression
-from vaekit.analysis.embed import embed, latent_fields
+from vaekit.analysis.embed import check_latent_fields, embed, latent_fields
 from vaekit.analysis.map_query import map_query
 from vaekit.analysis.markers import markers
 from vaekit.analysis.normalized_expression import Normalization, normalized_expression
@@ -13,6 +13,7 @@ from vaekit.analysis.transfer_labels import transfer_labels
 
 __all__ = [
     "Normalization",
+    "check_latent_fields",
     "differential_expression",
     "embed",
     "latent_fields",

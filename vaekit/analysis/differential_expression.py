@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaekit.analysis.decoding import batch_numbers, check_sizes, evaluating
+from vaekit.analysis.fields import check_free
 from vaekit.analysis.group_sums import PSEUDOCOUNT, GroupSums, log_ratio, sum_group
 from vaekit.analysis.groups import two_groups
 from vaekit.analysis.query import obs_of, query_for
@@ -119,7 +120,7 @@ def differential_expression(
     CheckpointError
         If the model was not trained on gene expression, or its likelihood has no composition.
     DataError
-        If the cells do not fit the model, or the groups are impossible.
+        If the cells do not fit the model, the groups are impossible, or ``key_added`` is taken.
 
     Notes
     -----
@@ -138,6 +139,8 @@ def differential_expression(
     model, checkpoint = opened(model)
     check_sizes(num_samples, batch_size)
     obs, source = obs_of(adata)
+    if not isinstance(adata, str | Path):
+        check_free(adata, key_added, {}, key_added)
     rows = two_groups(obs, groupby, group1, group2, source)
     query = query_for(model, adata, layer, batch_key)
     batches = len(batch_numbers(model, None))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vaekit.analysis.fields import check_free
 from vaekit.analysis.query import query_for
 from vaekit.analysis.source import check_in_memory, opened, provenance
 from vaekit.data.align import QueryData
@@ -62,7 +63,8 @@ def embed(
         Posterior means of the continuous latents side by side, ``[cells, units]``, but for a library size; for a
         model without any, the probabilities of its codes.
     ``adata.obs["vaekit_<name>"]``
-        For each discrete latent, the most probable code; the categories of several variables are joined by "-".
+        For each discrete latent, the most probable code, a categorical in the order of their numbers; those of several
+        variables are joined by "-".
     ``adata.obsm["vaekit_<name>_probabilities"]``
         Its posterior probabilities.
     ``adata.uns["vaekit"]``
@@ -77,6 +79,7 @@ def embed(
     """
     check_in_memory(adata, "embed")
     model, checkpoint = opened(model)
+    check_latent_fields(adata, model, key_added)
     query = query_for(model, adata, layer, batch_key)
     fields = latent_fields(query, model, key_added, batch_size, progress, checkpoint)
     for key, codes in fields.obs.items():
@@ -84,6 +87,23 @@ def embed(
     adata.obsm.update(fields.obsm)
     adata.uns.update(fields.uns)
     return query.missing_genes
+
+
+def check_latent_fields(places: Any, model: VAE, key_added: str) -> None:
+    """Check that the fields of :func:`embed` are free in an AnnData, or in the open file of one.
+
+    Raises
+    ------
+    DataError
+        If ``key_added`` is not a name, or one of them holds what vaekit did not write.
+    """
+    prefix = str(key_added).removeprefix("X_")
+    discrete = [name for name, latent in model.latents.items() if latent.discrete]
+    names = {
+        "obs": [f"{prefix}_{name}" for name in discrete],
+        "obsm": [key_added, *(f"{prefix}_{name}_probabilities" for name in discrete)],
+    }
+    check_free(places, key_added, names, prefix)
 
 
 class LatentFields(NamedTuple):
@@ -103,7 +123,6 @@ def latent_fields(
     checkpoint: str = "",
 ) -> LatentFields:
     """Return what :func:`embed` writes of the cells of ``query``, whether they are in memory or in a file."""
-    import pandas as pd
     from tqdm.auto import tqdm
 
     batches = DataLoader(query.dataset, batch_size=batch_size, collate_fn=as_is)
@@ -112,7 +131,7 @@ def latent_fields(
     fields = LatentFields({}, {key_added: coordinates(model, summaries).numpy()}, {})
     for name, latent in model.latents.items():
         if latent.discrete:
-            fields.obs[f"{prefix}_{name}"] = pd.Categorical(codes_of(latent, summaries[name]))
+            fields.obs[f"{prefix}_{name}"] = codes_of(latent, summaries[name])
             fields.obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
     fields.uns[prefix] = provenance(model, query.missing_genes, checkpoint)
     return fields

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def two_groups(obs: pd.DataFrame, groupby: str, group1: str, group2: str | None,
     """
     column = read_column(obs, groupby, "groupby", source)
     given = {"group1": group1, **({} if group2 is None else {"group2": group2})}
-    wanted = {argument: match_category(name, column.categories) for argument, name in given.items()}
+    wanted = {argument: _category(name, column.categories, obs[groupby]) for argument, name in given.items()}
     for argument, name in wanted.items():
         if name not in column.categories:
             raise DataError(
@@ -61,3 +62,26 @@ def two_groups(obs: pd.DataFrame, groupby: str, group1: str, group2: str | None,
                 stacklevel=3,
             )
     return torch.from_numpy(np.flatnonzero(first)), torch.from_numpy(np.flatnonzero(second))
+
+
+def _category(name: Any, categories: list[str], values: pd.Series) -> str:
+    """Return the category that a name stands for: of numbers and booleans, the one of the same value.
+
+    So ``"0.50"`` names the group 0.5, and ``"true"`` the group True.
+    """
+    from pandas.api.types import is_numeric_dtype  # (booleans are, too)
+
+    name = match_category(name, categories)
+    kind = values.cat.categories.dtype if hasattr(values, "cat") else values.dtype
+    if name in categories or not is_numeric_dtype(kind):
+        return name
+    number = np.float32 if kind == np.float32 else float  # 0.1 in a float32 column has the name 0.10000000149011612
+    return next((each for each in categories if _value(each, number) == _value(name, number)), name)
+
+
+def _value(name: str, number: Callable[[str], Any]) -> Any:
+    """Return the number that a name is, or the name in lower case."""
+    try:
+        return number(name)
+    except ValueError:
+        return name.strip().lower()

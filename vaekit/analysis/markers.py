@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.decoding import batch_numbers, composition, evaluating, in_batch
+from vaekit.analysis.fields import check_free
 from vaekit.analysis.prior_given import Code, draw_given
 from vaekit.analysis.query import query_for
 from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
@@ -104,7 +105,7 @@ def markers(
         If the model was not trained on gene expression, or its likelihood has no composition.
     DataError
         If there is no such latent, it is neither discrete nor Dirichlet, its cells use one code only, a number is
-        impossible, or the cells do not fit the model.
+        impossible, the cells do not fit the model, or ``key_added`` is taken.
     """
     import pandas as pd
     from tqdm.auto import tqdm
@@ -112,6 +113,7 @@ def markers(
     check_in_memory(adata)
     model, checkpoint = opened(model)
     _check(model, latent, n_genes, num_samples, pseudo_share)
+    check_free(adata, key_added, {}, key_added)
     query = query_for(model, adata, layer, batch_key)
     loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=as_is)
     genes = np.array(reference_of(model)["feature_names"])

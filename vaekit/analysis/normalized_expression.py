@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor
 
 from vaekit.analysis.decoding import batch_numbers, check_sizes, chunks, composition, draws, evaluating, in_batch
+from vaekit.analysis.fields import check_free
 from vaekit.analysis.query import counts_reference, query_for
 from vaekit.analysis.source import check_in_memory, opened, provenance
 from vaekit.batch import Batch
 from vaekit.data.align import QueryData
-from vaekit.exceptions import DataError, nearest
+from vaekit.exceptions import DataError, in_words, nearest
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -81,30 +83,46 @@ def normalized_expression(
 
     ``adata.layers[key_added]``
         Float32 ``[cells, genes]``; NaN for genes that the model does not know.
+    ``adata.obsm[key_added]``
+        Float32 ``[cells, genes of the model]``, only if ``adata.var`` lacks some of the genes, such as those that
+        ``.raw`` alone has.
     ``adata.uns[key_added]``
-        Where it comes from.
+        Where it comes from; ``"genes"`` are the names of the columns in ``.obsm``.
+
+    Warns
+    -----
+    UserWarning
+        If ``adata.var`` lacks genes of the model that the counts have.
 
     Raises
     ------
     CheckpointError
         If the model was not trained on gene expression, or its likelihood has no composition.
     DataError
-        If the cells do not fit the model, the layer would not fit into memory, or a gene or batch is unknown.
+        If the cells do not fit the model, the layer would not fit into memory, a gene or batch is unknown, or
+        ``key_added`` is taken.
     """
     check_in_memory(adata, "denoise")
     model, checkpoint = opened(model)
     asked = Normalization(model, library_size, transform_batch, num_samples, batch_size, seed)
     wanted = None if genes is None else asked.known([genes] if isinstance(genes, str) else genes)
-    shape = (adata.n_obs, adata.n_vars if wanted is None else len(wanted))
-    _check_memory(*shape)
+    if wanted is None:
+        check_free(adata, key_added, {"layers": [key_added], "obsm": [key_added]}, key_added)
+    _check_memory(adata.n_obs, adata.n_vars if wanted is None else len(wanted))
     query = query_for(model, adata, layer, batch_key)
-    result = np.empty(shape, dtype=np.float32)
-    asked.fill(result, query, wanted, progress)
     if wanted is not None:
         import pandas as pd
 
+        result = np.empty((adata.n_obs, len(wanted)), dtype=np.float32)
+        asked.fill(result, query, wanted, progress)
         return pd.DataFrame(result, index=adata.obs_names, columns=wanted)
-    adata.layers[key_added] = result
+    shapes = asked.shapes(query, key_added)
+    _check_memory(adata.n_obs, sum(shape[1] for shape in shapes.values()))
+    arrays = {place: np.empty(shape, dtype=np.float32) for place, shape in shapes.items()}
+    asked.write(arrays, query, progress)
+    for place in ("layers", "obsm"):
+        getattr(adata, place).pop(key_added, None)
+        getattr(adata, place).update({key_added: arrays[place]} if place in arrays else {})
     adata.uns[key_added] = asked.provenance(query, checkpoint)
     return None
 
@@ -155,19 +173,46 @@ class Normalization:
             )
         return wanted
 
-    def fill(self, into: Any, query: QueryData, genes: Sequence[str] | None = None, progress: bool = False) -> None:
-        """Write the expression of ``genes`` into an array or a data set on disk, float32 ``[cells, genes]``.
+    def shapes(self, query: QueryData, key: str) -> dict[str, tuple[int, int]]:
+        """Return the shapes of the arrays that hold all genes, by their place in an AnnData.
 
-        Without ``genes`` its columns are all genes of ``query.adata``, NaN for those that the model does not know.
+        ``layers`` has the columns of ``.var``. Where this table lacks genes of the model that the counts have, as
+        ``.raw`` has more, ``obsm`` has all genes of the model.
         """
+        found = {self.names[number] for number in np.flatnonzero(self._columns(query) >= 0)}
+        left_out = [name for name in self.names if name not in found | set(query.missing_genes)]
+        cells, shapes = len(query.dataset), {}
+        if found or not left_out:
+            shapes["layers"] = (cells, query.adata.n_vars)
+        if left_out:
+            shapes["obsm"] = (cells, len(self.names))
+            warnings.warn(
+                f"{len(left_out)} of the model's {len(self.names)} genes, such as {left_out[0]!r}, have no column in "
+                f".var of {query.source}, and so no column in a layer. All genes are written to obsm[{key!r}]; their "
+                f"names are in uns[{key!r}]['genes'].",
+                UserWarning,
+                stacklevel=3,
+            )
+        return shapes
+
+    def write(self, arrays: Mapping[str, Any], query: QueryData, progress: bool = False) -> None:
+        """Write the expression of all genes into arrays or data sets on disk of the :meth:`shapes`."""
+        columns = {"layers": self._columns(query), "obsm": np.arange(len(self.names))}
+        self._fill([(array, columns[place]) for place, array in arrays.items()], query, self.names, progress)
+
+    def fill(self, into: Any, query: QueryData, genes: Sequence[str], progress: bool = False) -> None:
+        """Write the expression of ``genes`` into an array or a data set on disk, float32 ``[cells, genes]``."""
+        self._fill([(into, np.arange(len(genes)))], query, genes, progress)
+
+    def _fill(
+        self, targets: Sequence[tuple[Any, np.ndarray]], query: QueryData, genes: Sequence[str], progress: bool
+    ) -> None:
+        """Write ``genes`` into the given columns of each array, and NaN into its other columns; -1 is no column."""
         from tqdm.auto import tqdm
 
         model, cells = self.model, len(query.dataset)
         place = {gene: number for number, gene in enumerate(self.names)}
-        columns = torch.tensor([place[gene] for gene in genes or self.names], device=model.device)
-        gene_names = counts_reference(model)["gene_names"]
-        target = np.arange(len(genes)) if genes is not None else _columns(query.adata, gene_names, self.names)
-        known = target >= 0
+        columns = torch.tensor([place[gene] for gene in genes], device=model.device)
         with (
             evaluating(model, self.seed),
             tqdm(total=cells, desc="normalizing", unit="cell", disable=not progress) as bar,
@@ -176,18 +221,31 @@ class Normalization:
                 rho = self._composition(batch)[:, columns]
                 size = batch.size_factor if self.library_size == "observed" else self.library_size
                 assert size is not None  # a count likelihood has size factors
-                part = np.full((len(rows), into.shape[1]), np.nan, dtype=np.float32)
-                part[:, target[known]] = (rho * size).cpu().numpy()[:, known]
-                into[int(rows[0]) : int(rows[-1]) + 1] = part
+                values = (rho * size).cpu().numpy()
+                for array, target in targets:
+                    part = np.full((len(rows), array.shape[1]), np.nan, dtype=np.float32)
+                    part[:, target[target >= 0]] = values[:, target >= 0]
+                    array[int(rows[0]) : int(rows[-1]) + 1] = part
                 bar.update(len(rows))
 
     def provenance(self, query: QueryData, checkpoint: str) -> dict[str, Any]:
         """Return where the layer comes from, as plain data for ``adata.uns``."""
         return {
             **provenance(self.model, query.missing_genes, checkpoint),
+            "genes": np.array(self.names, dtype=str),
             "library_size": str(self.library_size),
             "transform_batch": np.array([self.batches[number] for number in self.numbers], dtype=str),
         }
+
+    def _columns(self, query: QueryData) -> np.ndarray:
+        """Return the column of ``query.adata`` of each of the model's genes, -1 for those that it lacks or repeats."""
+        import pandas as pd
+
+        table, key = query.adata.var, counts_reference(self.model)["gene_names"]
+        found = pd.Index((table[key] if key in table.columns else table.index).astype(str))
+        once = np.flatnonzero(~found.duplicated(keep=False))
+        columns = pd.Series(once, index=found[once]).reindex(self.names, fill_value=-1)
+        return columns.to_numpy(dtype=np.int64)
 
     def _composition(self, batch: Batch) -> Tensor:
         """Return the posterior mean of the composition, averaged over batches if some are named, ``[batch, genes]``."""
@@ -196,25 +254,11 @@ class Normalization:
         return torch.stack([composition(self.model, values, place).mean(0) for place in places]).mean(0)
 
 
-def _columns(adata: AnnData, column: str | None, names: list[str]) -> np.ndarray:
-    """Return the column of ``adata`` of each of the model's genes, -1 for those that it lacks."""
-    found = adata.var[column] if column in adata.var.columns else adata.var_names
-    place = {str(gene): number for number, gene in enumerate(found)}
-    columns = np.array([place.get(gene, -1) for gene in names])
-    if (columns < 0).all():
-        where = "adata.var_names" if column is None else f"adata.var[{column!r}]"
-        raise DataError(
-            f"none of the model's genes ({names[0]!r}, ...) is in {where}, where a layer has its columns "
-            "(.raw has others): give adata.var such names, or name genes=[...], which returns a table"
-        )
-    return columns
-
-
 def _check_memory(cells: int, genes: int) -> None:
     """Raise an error if a table would take more than half of the machine's memory."""
     needed, total = 4 * cells * genes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > MEMORY_SHARE * total:
         raise DataError(
-            f"{cells} cells x {genes} genes take {needed / 1e9:.1f} GB and this machine has {total / 1e9:.1f} GB: name "
+            f"{cells} cells x {genes} genes take {in_words(needed)} and this machine has {in_words(total)}: name "
             "fewer genes (genes=[...]), or pass fewer cells"
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaekit.analysis.decoding import chunks, draws, evaluating
+from vaekit.analysis.fields import check_free
 from vaekit.analysis.query import query_for
 from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
 from vaekit.models import VAE
@@ -17,6 +18,8 @@ from vaekit.models import VAE
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
+CELL_COLUMNS = ("total_replicated", "zero_fraction", "zero_fraction_replicated")
 
 
 def posterior_predictive_check(
@@ -76,13 +79,14 @@ def posterior_predictive_check(
     CheckpointError
         If the model was not trained on gene expression.
     DataError
-        If the cells do not fit the model.
+        If the cells do not fit the model, or ``key_added`` is taken.
     """
     import pandas as pd
     from tqdm.auto import tqdm
 
     check_in_memory(adata)
     model, checkpoint = opened(model)
+    check_free(adata, key_added, {"obs": [f"{key_added}_{name}" for name in CELL_COLUMNS]}, key_added)
     query = query_for(model, adata, layer, batch_key)
     genes = np.array(reference_of(model)["feature_names"])
     measured = torch.from_numpy(~np.isin(genes, query.missing_genes))
@@ -114,7 +118,7 @@ def posterior_predictive_check(
     summary["zero_fraction_error"] = float(
         np.abs(columns["zero_fraction"] - columns["zero_fraction_replicated"]).mean()
     )
-    for name, column in zip(("total_replicated", "zero_fraction", "zero_fraction_replicated"), cells, strict=True):
+    for name, column in zip(CELL_COLUMNS, cells, strict=True):
         adata.obs[f"{key_added}_{name}"] = column
     adata.uns[key_added] = {**summary, "num_samples": num_samples, **provenance(model, query.missing_genes, checkpoint)}
     return pd.DataFrame(columns, index=pd.Index(genes[measured.numpy()], name="gene"))

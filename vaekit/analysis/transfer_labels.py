@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.embed import coordinates
+from vaekit.analysis.fields import check_free
 from vaekit.analysis.query import query_for
 from vaekit.analysis.source import check_in_memory, opened, provenance
 from vaekit.data.align import QueryData
@@ -18,6 +19,7 @@ from vaekit.exceptions import DataError
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -64,7 +66,8 @@ def transfer_labels(
     Sets the following fields:
 
     ``query_adata.obs[key_added]``
-        The label, a categorical.
+        The label, a categorical: with the categories of the reference's column, in their order, or with its values, of
+        their own type, where that is not a categorical.
     ``query_adata.obs["<key_added>_uncertainty"]``
         1 minus its share: 0 where all neighbours agree.
     ``query_adata.uns[key_added]``
@@ -75,7 +78,8 @@ def transfer_labels(
     CheckpointError
         If the model was not trained on gene expression.
     DataError
-        If cells do not fit the model, there is no such column, or it has fewer than ``k`` labels.
+        If cells do not fit the model, there is no such column, it has fewer than ``k`` labels, or ``key_added`` is
+        taken.
 
     Notes
     -----
@@ -85,6 +89,8 @@ def transfer_labels(
     from sklearn.neighbors import NearestNeighbors
 
     check_in_memory(query_adata, argument="query_adata")
+    key_added = key_added or f"{label_key}_transferred"
+    check_free(query_adata, key_added, {"obs": [key_added, f"{key_added}_uncertainty"]}, key_added)
     model, checkpoint = opened(model)
     reference = query_for(model, reference_adata, layer, batch_key, label_key)
     known = np.flatnonzero(reference.dataset.label.numpy() >= 0)  # type: ignore[union-attr]  # (label_key was given)
@@ -101,10 +107,26 @@ def transfer_labels(
         weight = np.exp(-((distance / width) ** 2) / 2)
         rows = np.arange(start, start + len(near))[:, None]
         np.add.at(shares, (np.broadcast_to(rows, near.shape), codes[near]), weight / weight.sum(1, keepdims=True))
-    key_added = key_added or f"{label_key}_transferred"
-    query_adata.obs[key_added] = pd.Categorical.from_codes(shares.argmax(1), reference.label_categories)
+    labels = _labels(reference, label_key)
+    query_adata.obs[key_added] = pd.Categorical.from_codes(labels.codes[shares.argmax(1)], dtype=labels.dtype)
     query_adata.obs[f"{key_added}_uncertainty"] = np.clip(1 - shares.max(1), 0, 1)
     query_adata.uns[key_added] = {"k": k, **provenance(model, query.missing_genes, checkpoint)}
+
+
+def _labels(reference: QueryData, label_key: str) -> pd.Categorical:
+    """Return the value of each of ``reference.label_categories``, of the type of the column."""
+    import pandas as pd
+
+    codes, values = reference.dataset.label.numpy(), reference.adata.obs[label_key]  # type: ignore[union-attr]
+    first = [int(np.argmax(codes == number)) for number in range(len(reference.label_categories))]
+    labels = values.iloc[first]
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return pd.Categorical(labels)
+    if pd.api.types.is_string_dtype(labels):  # plain strings, which every .h5ad file can hold
+        return pd.Categorical(labels.astype(object))
+    if isinstance(labels.dtype, np.dtype) and labels.dtype.kind in "iuf":  # pandas sorts the machine's own types alone
+        labels = labels.astype(np.float32 if labels.dtype == np.float16 else labels.dtype.newbyteorder("="))
+    return pd.Categorical(labels)
 
 
 def _embedded(model: VAE, cells: QueryData, batch_size: int, progress: bool) -> np.ndarray:

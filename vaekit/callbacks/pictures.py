@@ -21,6 +21,7 @@ from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -123,18 +124,20 @@ def _chosen_rows(count: int) -> np.ndarray:
 
 
 def _umap(model: Any, data: Any, summaries: dict[str, torch.Tensor], rows: np.ndarray) -> Figure:
+    import pandas as pd
+
     continuous = [summaries[name] for name, latent in model.latents.items() if not latent.discrete]
     points = torch.cat(continuous or list(summaries.values()), -1).numpy()[rows]
-    colours: dict[str, Any] = {}
+    colours: dict[str, pd.Categorical] = {}
     if data.label_categories:
-        colours["label"] = data.labels[rows]
+        colours["label"] = pd.Categorical(data.labels, data.label_categories)[rows]
     for name, latent in model.latents.items():
         if latent.discrete and latent.size <= 64:
             colours[f"code {name}"] = codes_of(latent, summaries[name])[rows]
     split = np.full(len(data.dataset), None, dtype=object)
     for name, indices in data.split_indices.items():
         split[indices.numpy()] = name
-    colours["split"] = split[rows]
+    colours["split"] = pd.Categorical(split, list(data.split_indices))[rows]
     total = len(data.dataset)
     shown = f"all {total} rows" if len(rows) == total else f"{len(rows)} of {total} rows"
     return plots.scatter(plots.umap_coordinates(points), colours, f"UMAP of the latents, {shown}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaekit.atomic import written
-from vaekit.exceptions import CheckpointError, DataError, OutputError
+from vaekit.exceptions import CheckpointError, DataError, OutputError, VaekitError, in_words
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vaekit.models import VAE
 
 COPIED_BYTES = 64 * 2**20  # at a time
+DATAFRAME = "0.2.0"  # version of the encoding of tables to which columns can be added
 
 
 def cells_of(model: VAE, checkpoint: str, data: str | None, layer: str | None) -> tuple[AnnData | str, str | None]:
@@ -43,13 +45,16 @@ def cells_of(model: VAE, checkpoint: str, data: str | None, layer: str | None) -
 
 
 @contextmanager
-def written_copy(cells: QueryData, output: Path, more: int = 0) -> Iterator[Any]:
+def written_copy(source: AnnData | str, cells: QueryData, output: Path, more: int = 0) -> Iterator[Any]:
     """Give a copy of the cells to add to, an ``h5py.File``; a block that ends well makes it the output.
 
-    Cells that are in a file are copied from there, those in memory are written.
+    A file is copied as it is, whatever it holds; a zarr store, files of before anndata 0.7 and cells in memory are
+    written anew. So whatever cannot be written is found before the work of the block.
 
     Parameters
     ----------
+    source
+        From :func:`cells_of`.
     cells
         From :func:`vaekit.analysis.query_for`.
     output
@@ -65,19 +70,33 @@ def written_copy(cells: QueryData, output: Path, more: int = 0) -> Iterator[Any]
     """
     import h5py
 
-    path = getattr(cells.dataset, "path", None)  # of cells in a file
-    needed = more + (0 if path is None else _size(Path(path)))
-    if needed > (free := shutil.disk_usage(output.parent).free):
-        raise OutputError(f"{output} would take {needed / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} GB left")
-    with written(output) as temporary:
-        if path is None:
-            write_h5ad(cells.adata, temporary, output)
-        elif Path(path).is_dir():
-            _convert(Path(path), temporary)
+    path = Path(source).expanduser() if isinstance(source, str) else None
+    check_room(output, more + (0 if path is None else _size(path)))
+    with written(output) as temporary, _nullable_strings():
+        if path is not None and path.is_dir():
+            _convert(path, temporary, output)
+        elif path is not None and _can_be_added_to(path):
+            _copy(path, temporary)
         else:
-            _copy(Path(path), temporary)
+            write_h5ad(cells.adata, temporary, output)
         with h5py.File(temporary, "r+") as file:
             yield file
+
+
+def check_room(output: Path, needed: int) -> None:
+    """Raise an error if the disk of ``output`` does not have room for that many bytes.
+
+    Raises
+    ------
+    OutputError
+        If it does not.
+    """
+    free = shutil.disk_usage(output.parent).free
+    if needed > free:
+        raise OutputError(
+            f"{output} needs {in_words(needed)}, but its disk has {in_words(free)} free. Free some space, or choose a "
+            "place on another disk."
+        )
 
 
 def add(file: Any, place: str, values: Mapping[str, Any]) -> None:
@@ -100,12 +119,12 @@ def add(file: Any, place: str, values: Mapping[str, Any]) -> None:
         group.attrs["column-order"] = np.array(list(columns), dtype=h5py.string_dtype())
 
 
-def new_layer(file: Any, name: str, shape: tuple[int, int]) -> Any:
-    """Return a new layer of an open .h5ad file to be filled, an ``h5py.Dataset``, float32 ``[cells, genes]``."""
-    layers = _group(file, "layers")
-    if name in layers:
-        del layers[name]
-    made = layers.create_dataset(name, shape, dtype="float32")
+def new_array(file: Any, place: str, name: str, shape: tuple[int, int]) -> Any:
+    """Return a new array in an open .h5ad file to be filled, an ``h5py.Dataset``, float32 ``[cells, genes]``."""
+    group = _group(file, place)
+    if name in group:
+        del group[name]
+    made = group.create_dataset(name, shape, dtype="float32")
     made.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})  # as AnnData marks it
     return made
 
@@ -113,10 +132,14 @@ def new_layer(file: Any, name: str, shape: tuple[int, int]) -> Any:
 def _group(file: Any, place: str) -> Any:
     """Return a group of an open .h5ad file, made if need be; a link could lead to another file, to be written over."""
     import h5py
-    from anndata.io import write_elem
+    from anndata.io import read_elem, write_elem
 
     if place not in file:
         write_elem(file, place, {})
+    elif place == "obs" and file[place].attrs.get("encoding-version") != DATAFRAME:  # of anndata 0.7
+        table = read_elem(file[place])
+        del file[place]
+        write_elem(file, place, table)
     if not isinstance(file.get(place, getlink=True), h5py.HardLink):
         raise DataError(f"the file of the cells has a link in the place of {place}: copy into it what it leads to")
     return file[place]
@@ -124,16 +147,43 @@ def _group(file: Any, place: str) -> Any:
 
 def write_h5ad(adata: AnnData, temporary: Path, output: Path) -> None:
     """Write an AnnData; say of the file ``output`` what cannot be written."""
-    from anndata._io.specs.registry import IORegistryError  # anndata has no public name for it
-
     try:
-        adata.write_h5ad(temporary)
-    except IORegistryError as error:
-        notes = " ".join(getattr(error, "__notes__", ()))
-        raise OutputError(
-            f"{output} could not be written: the cells' AnnData holds something that .h5ad cannot: take it out "
-            f"({error} {notes})"
-        ) from error
+        with _nullable_strings():
+            adata.write_h5ad(temporary)
+    except OSError:
+        raise
+    except Exception as error:  # anndata and h5py raise whatever a foreign value leads to
+        raise _unwritable(output, error) from error
+
+
+def _unwritable(output: Path, error: Exception) -> OutputError:
+    """Return the error for a field that .h5ad files cannot hold; anndata names it in a note."""
+    note = re.search(r"key '(.+?)' of .* to (\S+)", " ".join(getattr(error, "__notes__", ())))
+    field = "a field" if note is None else note[1] if note[2] == "/" else f"{note[2].strip('/')}[{note[1]!r}]"
+    return OutputError(
+        f"{output} could not be written: {field} of the cells is a value that .h5ad files cannot hold ({error}). "
+        "Remove it, or convert it to strings, numbers or categories."
+    )
+
+
+@contextmanager
+def _nullable_strings() -> Iterator[None]:
+    """Let anndata write nullable strings, which it reads; by itself, it leaves older versions readers for them."""
+    from anndata import settings
+
+    option = "allow_write_nullable_strings"
+    with settings.override(**({option: True} if hasattr(settings, option) else {})):
+        yield
+
+
+def _can_be_added_to(path: Path) -> bool:
+    """Return whether a .h5ad file holds its tables in groups, as anndata 0.7 and later write them."""
+    import h5py
+
+    from vaekit.data.sources import open_store
+
+    file = open_store(path)
+    return isinstance(file["obs"], h5py.Group) and "raw.X" not in file
 
 
 def _size(path: Path) -> int:
@@ -155,7 +205,7 @@ def _copy(source: Path, target: Path) -> None:
             bar.update(len(part))
 
 
-def _convert(source: Path, target: Path) -> None:
+def _convert(source: Path, target: Path, output: Path) -> None:
     """Write a zarr store as an .h5ad file; its matrices go through memory in parts."""
     import h5py
 
@@ -165,7 +215,12 @@ def _convert(source: Path, target: Path) -> None:
         store = open_store(source)
         file.attrs.update(store.attrs)
         for key in store:
-            _convert_element(store[key], file, key)
+            try:
+                _convert_element(store[key], file, key)
+            except (OSError, VaekitError):
+                raise
+            except Exception as error:  # anndata and h5py raise whatever a foreign value leads to
+                raise _unwritable(output, error) from error
 
 
 def _convert_element(source: Any, parent: Any, key: str) -> None:

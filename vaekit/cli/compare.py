@@ -18,6 +18,7 @@ from vaekit.cli.estimator_names import estimator_config
 from vaekit.cli.image_output import picture_path
 from vaekit.cli.output import quiet
 from vaekit.cli.run_folder import make_folder
+from vaekit.cli.seed import seed
 from vaekit.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--config", "-c", action="append", default=[], metavar="X.yaml", help="configuration, as for fit")
     made.add_argument("--estimators", nargs="+", required=True, metavar="A", help="estimators of the latent")
-    made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds of a run (0 1 2)")
+    made.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2], metavar="N", help="seeds of a run (0 1 2)")
     made.add_argument("--latent", metavar="NAME", help="the latent; needed where several are discrete")
     made.add_argument("-o", "--output", metavar="FOLDER", help="where to write; default: the run's folder")
     made.add_argument("--json", action="store_true", help="end with the figures as one line of JSON")

@@ -6,12 +6,14 @@ import argparse
 from pathlib import Path
 
 from vaekit.atomic import written
-from vaekit.cli.cells import cells_of
+from vaekit.cli.cells import cells_of, check_room
 from vaekit.cli.output import quiet
 from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
+from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
 
 SHOWN = 10  # genes printed
+GENE_BYTES, PLOT_BYTES = 500, 300_000  # that the files take, about
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--fdr", type=float, default=0.05, help="expected share of false discoveries (0.05)")
     made.add_argument("--num_samples", type=int, default=2, metavar="N", help="draws of the latents a cell (2)")
-    made.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (0)")
+    made.add_argument("--seed", type=seed, default=0, metavar="N", help="of the draws (0)")
     made.add_argument(
         "--layer", metavar="NAME", help="layer with the counts ('raw' for .raw, 'X' for .X); default: as in training"
     )
@@ -48,7 +50,7 @@ def run(arguments: list[str]) -> None:
     table_file = Path(options.output)
     if table_file.suffix == ".png":
         raise DataError(f"the output {table_file} is a table: name it with the ending .csv; the plot lies beside it")
-    plot_file = table_file.with_suffix(".png")
+    plot_file = table_file.parent / f"{table_file.stem}.png"
     for file in (table_file, plot_file):
         check_output(file, (options.checkpoint, options.data), options.overwrite)
     quiet()
@@ -59,6 +61,7 @@ def run(arguments: list[str]) -> None:
     model = load(options.checkpoint)
     for file in (table_file, plot_file):
         refuse_inputs(file, training_files(model))
+    check_room(table_file, PLOT_BYTES + GENE_BYTES * model.features)
     cells, layer = cells_of(model, options.checkpoint, options.data, options.layer)
     table = differential_expression(
         cells,

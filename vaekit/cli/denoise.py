@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vaekit.cli.cells import add, cells_of, new_layer, written_copy
+from vaekit.cli.cells import add, cells_of, new_array, written_copy
 from vaekit.cli.output import quiet
 from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
+from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
-
-KEY = "vaekit_normalized"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +18,8 @@ def parser() -> argparse.ArgumentParser:
         "vaekit denoise",
         description="Write what a model expects of each gene in each cell into a copy of the cells' .h5ad file: "
         'layers["vaekit_normalized"], which sums to the library size over the genes of the model, NaN for other genes; '
-        'where it comes from in uns["vaekit_normalized"].',
+        'if .raw alone has some of the genes, all of them in obsm["vaekit_normalized"]; where they come from, and the '
+        'names of the genes, in uns["vaekit_normalized"].',
     )
     made.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a trained model, such as RUN/last.ckpt")
     made.add_argument("data", metavar="DATA.h5ad", nargs="?", help="cells; without it, those the model was trained on")
@@ -32,9 +32,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--library_size", metavar="N", default="10000", help="sum over genes, or 'observed' (10000)")
     made.add_argument("--num_samples", type=int, default=1, metavar="N", help="draws of the latents a cell (1)")
-    made.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (0)")
+    made.add_argument("--seed", type=seed, default=0, metavar="N", help="of the draws (0)")
     made.add_argument(
         "--layer", metavar="NAME", help="layer with the counts ('raw' for .raw, 'X' for .X); default: as in training"
+    )
+    made.add_argument(
+        "--key_added", metavar="NAME", default="vaekit_normalized", help="name of the layer (vaekit_normalized)"
     )
     made.add_argument("--batch_key", metavar="COL", help="column of obs with the batch; default: as in training")
     made.add_argument("--overwrite", action="store_true", help="replace OUT.h5ad if it exists")
@@ -50,6 +53,7 @@ def run(arguments: list[str]) -> None:
     quiet()
 
     from vaekit.analysis import Normalization, query_for
+    from vaekit.analysis.fields import check_free
     from vaekit.models import load
 
     model = load(options.checkpoint)
@@ -59,11 +63,16 @@ def run(arguments: list[str]) -> None:
     )
     source, layer = cells_of(model, options.checkpoint, options.data, options.layer)
     query = query_for(model, source, layer, options.batch_key)
-    shape = query.adata.shape
-    with written_copy(query, output, more=4 * shape[0] * shape[1]) as file:
-        asked.fill(new_layer(file, KEY, shape), query, progress=True)
-        add(file, "uns", {KEY: asked.provenance(query, str(options.checkpoint))})
-    print(f'wrote {output}: {shape[0]} cells, layers["{KEY}"] {list(shape)}')
+    key = options.key_added
+    shapes = asked.shapes(query, key)
+    with written_copy(source, query, output, more=sum(4 * cells * genes for cells, genes in shapes.values())) as file:
+        check_free(file, key, {"layers": [key], "obsm": [key]}, key)
+        for place in {"layers", "obsm"}.difference(shapes):  # of an earlier result
+            file.get(place, {}).pop(key, None)
+        asked.write({place: new_array(file, place, key, shape) for place, shape in shapes.items()}, query, True)
+        add(file, "uns", {key: asked.provenance(query, str(options.checkpoint))})
+    places = ", ".join(f'{place}["{key}"] {list(shape)}' for place, shape in shapes.items())
+    print(f"wrote {output}: {len(query.dataset)} cells, {places}")
 
 
 def _number(words: str) -> float:

@@ -21,6 +21,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a trained model, such as RUN/last.ckpt")
     made.add_argument("data", metavar="DATA.h5ad", nargs="?", help="cells; without it, those the model was trained on")
     made.add_argument("-o", "--output", metavar="OUT.h5ad", required=True, help="file to write")
+    made.add_argument(
+        "--key_added", metavar="NAME", default="X_vaekit", help="name in obsm, and beginning of the others (X_vaekit)"
+    )
     made.add_argument("--layer", help="layer with the counts ('raw' for .raw, 'X' for .X); default: as in training")
     made.add_argument("--batch_key", help="column of obs with the batch; default: as in training")
     made.add_argument("--overwrite", action="store_true", help="replace OUT.h5ad if it exists")
@@ -34,17 +37,19 @@ def run(arguments: list[str]) -> None:
     check_output(output, (options.checkpoint, options.data), options.overwrite)
     quiet()
 
-    from vaekit.analysis import latent_fields, query_for
+    from vaekit.analysis import check_latent_fields, latent_fields, query_for
     from vaekit.models import load
 
     model = load(options.checkpoint)
     refuse_inputs(output, training_files(model))
     source, layer = cells_of(model, options.checkpoint, options.data, options.layer)
     query = query_for(model, source, layer, options.batch_key)
-    fields = latent_fields(query, model, progress=True, checkpoint=str(options.checkpoint))
-    with written_copy(query, output) as file:
+    more = 8 * len(query.dataset) * sum(latent.size for latent in model.latents.values())
+    with written_copy(source, query, output, more) as file:
+        check_latent_fields(file, model, options.key_added)
+        fields = latent_fields(query, model, options.key_added, progress=True, checkpoint=str(options.checkpoint))
         for place, values in fields._asdict().items():
             add(file, place, values)
-    shape = list(fields.obsm["X_vaekit"].shape)
+    shape = list(fields.obsm[options.key_added].shape)
     codes = "".join(f', obs["{key}"] ({codes.categories.size} codes in use)' for key, codes in fields.obs.items())
-    print(f'wrote {output}: {shape[0]} cells, obsm["X_vaekit"] {shape}{codes}')
+    print(f'wrote {output}: {shape[0]} cells, obsm["{options.key_added}"] {shape}{codes}')

@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from vaekit.cli.output import quiet
+from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--data.batch_size", dest="batch_size", type=int, default=128, help="observations at a time")
     made.add_argument("--num_samples", type=int, default=1000, help="importance samples an observation (1000)")
-    made.add_argument("--seed", type=int, default=0, help="seed of the samples (0)")
+    made.add_argument("--seed", type=seed, default=0, help="seed of the samples (0)")
     made.add_argument("--json", action="store_true", help="end with the figures as one line of JSON")
     return made
 

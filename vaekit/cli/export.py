@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from vaekit.cli.output import quiet
+from vaekit.cli.overwriting import refuse_inputs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     options = parser().parse_args(arguments[1:])
+    refuse_inputs(Path(options.output), (options.checkpoint,), directory=True)
     quiet()
 
     from vaekit.models import load

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vaekit.atomic import written
 from vaekit.cli.output import quiet
 from vaekit.cli.run_folder import make_folder
+from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         "--max-seconds", type=float, default=20.0, help="fewer draws (64 at least) where an estimator takes longer (20)"
     )
     made.add_argument("--latent", action="append", metavar="NAME", help="measure this latent only; may be repeated")
-    made.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
+    made.add_argument("--seed", type=seed, default=0, help="seed of the draws (0)")
     made.add_argument(
         "-o", "--output", metavar="FOLDER", help="where to write; default: the checkpoint's folder, else the run's"
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vaekit.cli.overwriting import check_output
 from vaekit.exceptions import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -43,8 +43,5 @@ def picture_path(asked: str | None, overwrite: bool, folder: Path, stem: str) ->
         path = Path(asked)
         if path.suffix.lower() != ".png":
             raise DataError(f"the output {path} must end in .png")
-        if path.exists() and not overwrite:
-            raise DataError(f"{path} exists: choose another name, or pass --overwrite")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise DataError(f"the folder {path.parent} of the output does not exist, or cannot be written to")
+    check_output(path, (), overwrite)
     return path

@@ -30,7 +30,7 @@ from vaekit.cli.output import quiet
 from vaekit.cli.raw_config import check_arguments, check_parsed
 from vaekit.cli.run_folder import make_folder, prepare
 from vaekit.data.base import ResidentData
-from vaekit.exceptions import CheckpointError, ConfigError
+from vaekit.exceptions import CheckpointError, ConfigError, OutputError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
 
@@ -108,9 +108,23 @@ class VaekitCLI(LightningCLI):
             raise ConfigError(f"the trainer cannot be set up so: {error}") from error
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run it, and say after Ctrl-C what is there to go on from."""
+        """Run it, and say after Ctrl-C what is there to go on from.
+
+        Raises
+        ------
+        OutputError
+            If the system's error, such as a full disk under a logger, does not say where.
+        """
         try:
             super()._run_subcommand(subcommand)
+        except OSError as error:
+            if error.filename is not None or isinstance(error, BrokenPipeError):
+                raise
+            places = dict.fromkeys([str(self.folder), *(str(x.save_dir) for x in self.trainer.loggers if x.save_dir)])
+            raise OutputError(
+                f"{' or '.join(places)} could not be written: {error}. Free some space, or set "
+                "trainer.default_root_dir to another place."
+            ) from error
         except SystemExit:  # what Lightning makes of it
             if not self.trainer.interrupted:
                 raise

@@ -79,16 +79,28 @@ def main(arguments: list[str] | None = None) -> int:
         arguments, packages = split_trust(arguments)
         trust(packages)
         import_module(COMMANDS[command]).run(arguments)
+        sys.stdout.flush()
     except VaekitError as error:
         print(f"vaekit {command}: error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # such as a logger's full disk
-        print(f"vaekit {command}: error: {error}", file=sys.stderr)
+    except OSError as error:
+        place = "" if _can_print() else "the standard output: "
+        print(f"vaekit {command}: error: {place}{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"vaekit {command}: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _can_print() -> bool:
+    """Return whether the standard output takes what was printed; if not, Python shall not fail on it at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def split_trust(arguments: list[str]) -> tuple[list[str], list[str]]:

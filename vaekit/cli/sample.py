@@ -9,6 +9,7 @@ from vaekit.atomic import written
 from vaekit.cli.image_output import image_shape, picture_path
 from vaekit.cli.output import quiet
 from vaekit.cli.overwriting import refuse_inputs, training_files
+from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
 
 
@@ -23,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--output", metavar="OUT.png", help="picture to write; default: samples.png beside CKPT")
     made.add_argument("--count", type=int, help="pictures in all (96), or of each category (12)")
     made.add_argument("--category", metavar="NAME", help="a latent that is one categorical variable: a row for each")
-    made.add_argument("--seed", type=int, default=0, help="seed of the draws (0)")
+    made.add_argument("--seed", type=seed, default=0, help="seed of the draws (0)")
     made.add_argument("--overwrite", action="store_true", help="replace OUT.png if it exists")
     return made
 

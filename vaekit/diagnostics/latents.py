@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from vaekit.batch import Batch
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.latents import Categorical, Latent
 from vaekit.models import VAE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): the threshold between units in use and collapsed ones
 
@@ -83,10 +86,16 @@ def latent_use(model: VAE, summaries: dict[str, Tensor]) -> LatentUse:
     return LatentUse(active, units, usage)
 
 
-def codes_of(latent: Latent, summary: Tensor) -> np.ndarray:
-    """Return the most probable code of each cell as a string, such as ``"3"`` or, of several variables, ``"3-0-1"``."""
+def codes_of(latent: Latent, summary: Tensor) -> pd.Categorical:
+    """Return the most probable code of each cell, such as ``"3"`` or, of several variables, ``"3-0-1"``.
+
+    The categories are the codes in use, in the order of their numbers: ``"2"`` before ``"10"``.
+    """
+    import pandas as pd
+
     if isinstance(latent, Categorical):
         digits = summary.unflatten(-1, latent.shape).argmax(-1)
     else:
         digits = (summary > 0.5).long()
-    return np.array(["-".join(map(str, row)) for row in digits.tolist()])
+    codes, number = np.unique(digits.numpy(), axis=0, return_inverse=True)
+    return pd.Categorical.from_codes(number.reshape(-1), ["-".join(map(str, code)) for code in codes])

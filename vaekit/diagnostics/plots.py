@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 UMAP_ROWS = 20_000  # beyond that a picture shows no more, and takes minutes
@@ -35,7 +36,7 @@ def umap_coordinates(points: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.asarray(cells.obsm["X_umap"])
 
 
-def scatter(coordinates: np.ndarray, colours: Mapping[str, Sequence[Any]], title: str = "") -> Figure:
+def scatter(coordinates: np.ndarray, colours: Mapping[str, pd.Categorical], title: str = "") -> Figure:
     """Draw the same points once for each colouring.
 
     Parameters
@@ -43,7 +44,7 @@ def scatter(coordinates: np.ndarray, colours: Mapping[str, Sequence[Any]], title
     coordinates
         ``[rows, 2]``.
     colours
-        Categories of the rows, by the panel's title; None is drawn in grey.
+        Categories of the rows, by the panel's title; their order is that of colors and legend. Missing ones are gray.
     title
         Of the figure.
     """
@@ -52,15 +53,11 @@ def scatter(coordinates: np.ndarray, colours: Mapping[str, Sequence[Any]], title
     figure, axes = _figure(1, len(colours), width=5.6)
     size = float(np.clip(12_000 / max(1, len(coordinates)), 0.5, 14))
     for axis, (name, values) in zip(axes[0], colours.items(), strict=True):
-        names = np.array(["unknown" if value is None else str(value) for value in values])
-        categories = sorted(
-            set(names), key=lambda v: (v == "unknown", not v.isdigit(), v.zfill(6) if v.isdigit() else v)
-        )
-        colour_map = mpl.colormaps["tab10" if len(categories) <= 10 else "tab20"]
-        for i, category in enumerate(categories):
-            colour = "lightgrey" if category == "unknown" else colour_map(i % colour_map.N)
-            rows = names == category
-            axis.scatter(*coordinates[rows].T, s=size, color=colour, label=category, linewidths=0)
+        codes, categories = np.asarray(values.codes), [*map(str, values.categories), "unknown"]
+        colour_map = mpl.colormaps["tab10" if len(categories) <= 11 else "tab20"]
+        for code in sorted(set(codes.tolist()), key=lambda code: (code < 0, code)):
+            rows, colour = codes == code, "lightgrey" if code < 0 else colour_map(code % colour_map.N)
+            axis.scatter(*coordinates[rows].T, s=size, color=colour, label=categories[code], linewidths=0)
         axis.set(title=name, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
         if len(categories) <= 24:
             axis.legend(fontsize=7, markerscale=2, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

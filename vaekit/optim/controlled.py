@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -113,13 +112,6 @@ def distance(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) ->
             for i, g in enumerate(pair):
                 norms[i] += 0.0 if g is None else g.detach().double().square().sum().item()
     return difference**0.5, max(norms) ** 0.5
-
-
-def in_words(count: float) -> str:
-    """Return a number of bytes in words: ``8.0 MB``."""
-    units = ["B", "kB", "MB", "GB"]
-    power = min(len(units) - 1, int(math.log10(max(count, 1)) // 3))
-    return f"{count / 1000**power:.{min(power, 1)}f} {units[power]}"
 
 
 def rows_of(batch: Any) -> int:

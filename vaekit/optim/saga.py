@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaekit.exceptions import ConfigError, EstimatorError
-from vaekit.optim.controlled import ControlledSGD, extent, in_words
+from vaekit.exceptions import ConfigError, EstimatorError, in_words
+from vaekit.optim.controlled import ControlledSGD, extent
 from vaekit.optim.linear import check_linear, check_rows, check_shapes, derivatives, pull_back
 from vaekit.optim.random_state import RandomState
 

@@ -1,0 +1,49 @@
+"""Names of the fields of an AnnData that results go into: nothing of the user's is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vaekit.exceptions import DataError
+
+MARK = "training_fingerprint"  # every entry of .uns that vaekit writes says what its model was trained on
+
+
+def check_free(places: Any, key_added: str, wanted: Mapping[str, Iterable[str]], owner: str) -> None:
+    """Raise an error if a result would replace what vaekit did not write; before any work.
+
+    Parameters
+    ----------
+    places
+        AnnData, or the open file of one.
+    key_added
+        Argument that the names come from.
+    wanted
+        Names that the result takes, by their place, such as ``obs``.
+    owner
+        Entry of ``.uns`` that the result takes. If vaekit wrote the present one, the other names are of the same
+        earlier result, and are replaced.
+
+    Raises
+    ------
+    DataError
+        If ``key_added`` is not a name that files can hold, or a name is taken.
+    """
+    if not isinstance(key_added, str) or not key_added.strip() or "/" in key_added or "\0" in key_added:
+        raise DataError(f"key_added={key_added!r} is not a name without a slash. Choose another one.")
+    earlier = _place(places, "uns")
+    if owner in earlier and hasattr(earlier[owner], "keys") and MARK in earlier[owner]:
+        return
+    for place, names in {"uns": [owner], **wanted}.items():
+        for name in names:
+            if name in _place(places, place):
+                raise DataError(
+                    f"key_added={key_added!r}: {place}[{name!r}] exists and was not written by vaekit. Choose another "
+                    f"key_added, or remove {place}[{name!r}]."
+                )
+
+
+def _place(places: Any, place: str) -> Any:
+    """Return a mapping of an AnnData, or the group of an open file."""
+    return places.get(place, {}) if hasattr(places, "get") else getattr(places, place)
