@@ -4,9 +4,10 @@ Each configuration that needs no download (pbmc_*, digits_*) is trained by `vaek
 
   active units   of a continuous latent, those whose posterior mean varies by more than 0.01 over all rows of the data
                  (Burda et al. 2016); a Dirichlet latent's are its topics of a mean proportion above 0.01
-  used codes     of a discrete latent, the states of a mean posterior probability above 0.01 over all rows, summed over
-                 its variables; "perplexity" is the exponential of the mean entropy of that use: of equal states in use,
-                 their number
+  used codes     of a discrete latent, the states of a mean posterior probability above 0.01 over all rows, of which the
+                 data explain more than 1 % of the variance, summed over its variables (a variable that always takes the
+                 same state has none); "perplexity" is the exponential of the mean entropy of that use: of equal states
+                 in use, their number
   ELBO           evidence lower bound of the test rows, nats a row
 
   python tests/benchmarks/latent_use.py                                  all, as shipped
@@ -35,13 +36,12 @@ from torch import Tensor
 import vaekit
 from vaekit.analysis import training_data
 from vaekit.diagnostics import importance_sampled_log_likelihood, posterior_summaries
-from vaekit.diagnostics.latents import ACTIVE_VARIANCE
-from vaekit.latents import Categorical, Dirichlet, Latent
+from vaekit.diagnostics.latents import ACTIVE_PROBABILITY, ACTIVE_VARIANCE, activity, moments, state_probabilities
+from vaekit.latents import Dirichlet, Latent
 from vaekit.models import VAE
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(path.stem for kind in ("pbmc", "digits") for path in CONFIGS.glob(f"{kind}_*.yaml"))
-USED = 0.01
 SAMPLES = 100  # draws a row, of which the bound is the mean
 
 
@@ -108,17 +108,13 @@ def measure(model: VAE) -> Iterator[dict[str, Any]]:
 
 def use(latent: Latent, summary: Tensor) -> dict[str, Any]:
     """Return how many units or codes of a latent are in use, of how many, and the perplexity of the codes."""
+    level = activity(latent, moments(latent, summary))
     if not latent.discrete and not isinstance(latent, Dirichlet):
-        active = summary.var(0, correction=0) > ACTIVE_VARIANCE
-        return {"used": int(active.sum()), "of": latent.size, "perplexity": None}
-    if isinstance(latent, Categorical):
-        share = summary.mean(0).unflatten(0, latent.shape)
-    elif latent.discrete:  # bits
-        share = torch.stack([1 - summary.mean(0), summary.mean(0)], -1)
-    else:
-        share = summary.mean(0)[None]
+        return {"used": int((level > ACTIVE_VARIANCE).sum()), "of": latent.size, "perplexity": None}
+    share = state_probabilities(latent, summary).mean(0) if latent.discrete else summary.mean(0)[None]
     entropy = torch.special.entr(share).sum(-1).mean().item()
-    return {"used": int((share > USED).sum()), "of": share.numel(), "perplexity": math.exp(entropy)}
+    used = (level if latent.discrete else share) > ACTIVE_PROBABILITY
+    return {"used": int(used.sum()), "of": share.numel(), "perplexity": math.exp(entropy)}
 
 
 if __name__ == "__main__":

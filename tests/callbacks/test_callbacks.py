@@ -16,10 +16,12 @@ from matplotlib.image import imread
 from models.tiny import MODELS, adata, trainer
 
 import vaekit
+from vaekit import MixedVAE
 from vaekit.callbacks import Pictures, RunCheckpoint, TrainingProgress
 from vaekit.data import GeneExpressionData, ImageData
-from vaekit.diagnostics import plots
+from vaekit.diagnostics import plots, posterior_summaries
 from vaekit.exceptions import CheckpointError
+from vaekit.latents import Gaussian, LibrarySize
 from vaekit.likelihoods import Bernoulli, NegativeBinomial
 
 
@@ -130,6 +132,17 @@ def test_pictures_of_every_kind_of_latent(tmp_path, name):
     for path in (tmp_path / "own" / "figures").iterdir():
         if path.stem not in ("loss_curves", "schedules"):  # one epoch has no line
             seen(path)
+
+
+def test_the_umap_shows_no_library_size(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "umap_coordinates", lambda points: shown.append(points) or points[:, :2])
+    cells = data()
+    latents = {"l": LibrarySize(), "z": Gaussian(3)}
+    model = MixedVAE(cells.features, NegativeBinomial(), latents=latents, hidden=[4])
+    Pictures().figures(model, cells)
+    z = posterior_summaries(model, cells.dataloader("all"))["z"]
+    np.testing.assert_allclose(shown[0], z.numpy(), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("quick_umap")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from models.tiny import MODELS, counts, trainer
+from models.tiny import FEATURES, MODELS, counts, trainer
 from torch.utils.data import DataLoader
 
+from vaekit import MixedVAE
 from vaekit.callbacks import Collapse
+from vaekit.callbacks.collapse import describe
 from vaekit.diagnostics import latent_use, posterior_summaries
 from vaekit.exceptions import ConfigError
+from vaekit.latents import Bernoulli, Categorical, Gaussian, LibrarySize
 from vaekit.likelihoods import NegativeBinomial
+from vaekit.objectives import ELBO
 
 
 def fit(model, epochs, callbacks):
@@ -34,13 +39,17 @@ def test_counts_what_the_evaluation_counts():
 class Kill(pl.Callback):
     """Sets heads to zero, biases to a preference for one code, after some epochs."""
 
+    def __init__(self, names=("y", "z")):
+        self.names = names
+
     def on_train_epoch_end(self, trainer, pl_module):
         if trainer.current_epoch == 1:
             with torch.no_grad():
-                for name in ("y", "z"):
+                for name in self.names:
                     for p in pl_module.latents[name].head.parameters():
                         p.zero_()
-                pl_module.latents["y"].head.bias[0] = 30.0
+                if "y" in self.names:
+                    pl_module.latents["y"].head.bias[0] = 30.0
                 for group in trainer.optimizers[0].param_groups:
                     group["lr"] = 0.0
 
@@ -49,13 +58,83 @@ def test_warns_once_of_what_dies():
     torch.manual_seed(0)
     model, watch = MODELS["mixed"](NegativeBinomial()), Collapse(every=1)
     with torch.no_grad():
-        model.latents["z"].head.weight.mul_(30)  # in use from the start
+        for name in ("y", "z"):
+            model.latents[name].head.weight.mul_(30)  # in use from the start
     with pytest.warns(UserWarning, match="died by epoch") as caught:
         fit(model, 6, [watch, Kill()])
     died = [str(w.message) for w in caught if " died by epoch" in str(w.message)]
-    assert len([m for m in died if "latent 'y': codes" in m]) == 1
-    assert len([m for m in died if "latent 'z': units" in m]) == 1
-    assert watch.alive == {"y": [0], "z": []}
+    assert len(died) == 1
+    assert re.match(r"codes [\d, ]+ of y, units [\d, ]+ of z died by epoch 2; in use: y 0 of 16, z 0 of 10\.", died[0])
+    assert watch.alive == {"y": [], "z": []}  # code 0 is taken always, and carries nothing
+
+
+def test_the_warm_up_is_waited_for():
+    """What comes and goes while the KL weight rises is said once, when it has risen."""
+
+    class Blink(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            with torch.no_grad():
+                pl_module.latents["z"].head.weight.mul_(30 if trainer.current_epoch % 2 else 1 / 3000)
+
+    torch.manual_seed(0)
+    model = MODELS["gaussian"](NegativeBinomial(), objective=ELBO(warmup=1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*died by epoch.*")
+        fit(model, 7, [Collapse(every=2), Blink()])  # after 2, 4, 6 of 7 steps
+    model = MODELS["gaussian"](NegativeBinomial(), objective=ELBO(warmup=0.5))
+    with torch.no_grad():
+        model.latents["z"].head.weight.mul_(30)
+    with pytest.warns(UserWarning, match="died by epoch") as caught:
+        fit(model, 6, [Collapse(every=1), Kill(("z",))])
+    died = [str(w.message) for w in caught if "died by epoch" in str(w.message)]
+    assert len(died) == 1
+    assert "died by epoch 2" in died[0]  # of 0..5: steps 3 of 6 end the warm-up
+
+
+def test_what_never_lived_is_named_at_the_end():
+    torch.manual_seed(0)
+    model, watch = MODELS["mixed"](NegativeBinomial()), Collapse(every=1)
+    with torch.no_grad():
+        model.latents["y"].head.weight.mul_(30)
+        model.latents["y"].head.weight[2] = 0
+        model.latents["y"].head.bias[2] = -60.0
+    with pytest.warns(UserWarning, match="never in use") as caught:
+        fit(model, 2, [watch])
+    lines = [str(w.message) for w in caught if "never in use" in str(w.message)]
+    assert len(lines) == 1
+    unused = watch.never["y"]
+    assert f"never in use: codes {', '.join(map(str, unused[:12]))}" in lines[0]
+    assert set(unused).isdisjoint(watch.alive["y"])
+    assert 2 in watch.state_dict()["never"]["y"]
+
+
+@pytest.mark.parametrize(
+    ("latent", "indices", "name"),
+    [
+        (Gaussian(4), [3], "unit 3 of x"),
+        (Gaussian(4), [1, 3], "units 1, 3 of x"),
+        (Categorical(4), [3], "code 3 of x"),
+        (Categorical(4, variables=3), [9], "code 2:1 of x"),
+        (Categorical(20), range(20), "codes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 8 more of x"),
+        (Bernoulli(4), [3], "bit 3 of x"),
+    ],
+)
+def test_names(latent, indices, name):
+    assert describe(latent, "x", indices) == name
+
+
+def test_bits_that_are_always_on_are_not_in_use():
+    model = MixedVAE(FEATURES, NegativeBinomial(), latents={"b": Bernoulli(3), "l": LibrarySize()}, hidden=[8])
+    with torch.no_grad():
+        model.latents["b"].head.weight.mul_(1000)
+        for row, bias in ((0, 60.0), (1, -60.0)):
+            model.latents["b"].head.weight[row] = 0
+            model.latents["b"].head.bias[row] = bias
+    watch = Collapse(every=1)
+    metrics = fit(model, 1, [watch]).callback_metrics
+    assert metrics["use/b"] == 1
+    assert watch.alive == {"b": [2]}
+    assert latent_use(model, posterior_summaries(model, [counts()])).used_codes("b") == 2  # its two states
 
 
 def test_a_resumed_run_remembers():

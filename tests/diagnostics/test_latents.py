@@ -15,6 +15,7 @@ from vaekit import MixedVAE
 from vaekit.diagnostics import agreement, codes_of, evaluate_model, latent_use, posterior_summaries
 from vaekit.diagnostics.evaluation import Evaluation
 from vaekit.diagnostics.importance import LikelihoodEstimate
+from vaekit.diagnostics.latents import coordinates
 from vaekit.latents import Bernoulli, Categorical, Gaussian, LibrarySize
 from vaekit.likelihoods import NegativeBinomial
 
@@ -42,8 +43,36 @@ def test_units_and_codes_in_use():
     torch.testing.assert_close(use.code_usage["y"], torch.tensor([[0.5, 0, 0.5]]))
     torch.testing.assert_close(use.code_usage["v"], torch.tensor([[0.25, 0.75], [1, 0]]))
     torch.testing.assert_close(use.code_usage["b"], torch.tensor([[0.1, 0.9], [0.5, 0.5]]))
-    assert [use.used_codes(name) for name in ("y", "v", "b")] == [2, 3, 4]
+    assert [use.used_codes(name) for name in ("y", "v", "b")] == [2, 2, 2]  # the others are the same for all rows
     assert use.used_codes("y", threshold=0.6) == 0
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "used"),
+    [
+        ([[0, 1]] * 50, 0),  # always the same bit
+        ([[1, 0]] * 50, 0),
+        ([[0.3, 0.7]] * 50, 0),  # not known better of one row than of another
+        ([[0.5, 0.5]] * 49 + [[0.4, 0.6]], 0),
+        ([[0, 1]] * 200 + [[1, 0]], 0),  # one row in 200
+        ([[0, 1]] * 49 + [[1, 0]], 2),
+        ([[0.4, 0.6], [0.6, 0.4]] * 25, 2),
+    ],
+)
+def test_a_variable_that_does_not_vary_has_no_state_in_use(probabilities, used):
+    table = torch.tensor(probabilities, dtype=torch.float32)
+    made = MixedVAE(FEATURES, NegativeBinomial(), latents={"y": Categorical(2), "b": Bernoulli(1), "z": Gaussian(1)})
+    use = latent_use(made, {"y": table, "b": table[:, 1:], "z": table[:, :1]})
+    assert [use.used_codes("y"), use.used_codes("b")] == [used, used]
+
+
+def test_a_library_size_is_no_coordinate():
+    latents = {"l": LibrarySize(), "z": Gaussian(2), "y": Categorical(3)}
+    size, z, y = torch.randn(9, 1), torch.randn(9, 2), torch.rand(9, 3)
+    for names, expected in (("lzy", z), ("zl", z), ("yl", y)):
+        made = MixedVAE(FEATURES, NegativeBinomial(), latents={name: latents[name] for name in names})
+        summaries = {name: {"l": size, "z": z, "y": y}[name] for name in names}
+        torch.testing.assert_close(coordinates(made, summaries), expected)
 
 
 def test_a_library_size_is_no_unit():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.fields import check_free
@@ -15,6 +13,7 @@ from vaekit.analysis.source import check_in_memory, opened, provenance
 from vaekit.data.align import QueryData
 from vaekit.data.dataset import as_is
 from vaekit.diagnostics import codes_of, posterior_summaries
+from vaekit.diagnostics.latents import coordinates
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -135,13 +134,3 @@ def latent_fields(
             fields.obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
     fields.uns[prefix] = provenance(model, query.missing_genes, checkpoint)
     return fields
-
-
-def coordinates(model: VAE, summaries: dict[str, Tensor]) -> Tensor:
-    """Return where cells lie, ``[cells, units]``: the continuous latents side by side, else the codes' probabilities.
-
-    A library size is no coordinate.
-    """
-    seen = {name: latent for name, latent in model.latents.items() if not latent.technical}
-    continuous = [summaries[name] for name, latent in seen.items() if not latent.discrete]
-    return torch.cat(continuous or [summaries[name] for name in seen], -1)

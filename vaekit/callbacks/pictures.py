@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from vaekit.atomic import written
 from vaekit.callbacks.image_figures import image_figures
 from vaekit.diagnostics import codes_of, latent_use, plots, posterior_summaries
-from vaekit.diagnostics.latents import ACTIVE_VARIANCE
+from vaekit.diagnostics.latents import ACTIVE_VARIANCE, coordinates
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical
 
@@ -126,8 +126,7 @@ def _chosen_rows(count: int) -> np.ndarray:
 def _umap(model: Any, data: Any, summaries: dict[str, torch.Tensor], rows: np.ndarray) -> Figure:
     import pandas as pd
 
-    continuous = [summaries[name] for name, latent in model.latents.items() if not latent.discrete]
-    points = torch.cat(continuous or list(summaries.values()), -1).numpy()[rows]
+    points = coordinates(model, summaries).numpy()[rows]
     colours: dict[str, pd.Categorical] = {}
     if data.label_categories:
         colours["label"] = pd.Categorical(data.labels, data.label_categories)[rows]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): the threshold between units in use and collapsed ones
+ACTIVE_PROBABILITY = 0.01  # of codes: of their mean probability, and of the fraction of its variance that x explains
 
 
 class LatentUse(NamedTuple):
@@ -33,15 +34,18 @@ class LatentUse(NamedTuple):
     code_usage
         For each discrete latent, the mean posterior probability of each state: ``[variables, categories]``, or
         ``[bits, 2]``.
+    code_activity
+        For each discrete latent, the :func:`activity` of each state, of the same shape.
     """
 
     active_units: int
     units: int
     code_usage: dict[str, Tensor]
+    code_activity: dict[str, Tensor]
 
-    def used_codes(self, name: str, threshold: float = 0.01) -> int:
-        """Return how many states of a discrete latent have a mean probability above ``threshold``."""
-        return int((self.code_usage[name] > threshold).sum())
+    def used_codes(self, name: str, threshold: float = ACTIVE_PROBABILITY) -> int:
+        """Return how many states of a discrete latent are in use: their :func:`activity` is above ``threshold``."""
+        return int((self.code_activity[name] > threshold).sum())
 
 
 def posterior_summaries(model: VAE, batches: Iterable[Batch]) -> dict[str, Tensor]:
@@ -73,17 +77,70 @@ def latent_use(model: VAE, summaries: dict[str, Tensor]) -> LatentUse:
     Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
     """
     active = units = 0
-    usage = {}
+    usage, activities = {}, {}
     for name, latent in model.latents.items():
-        summary = summaries[name]
-        if isinstance(latent, Categorical):
-            usage[name] = summary.mean(0).unflatten(0, latent.shape)
-        elif latent.discrete:
-            usage[name] = torch.stack([1 - summary.mean(0), summary.mean(0)], -1)
+        if latent.discrete:
+            states = state_probabilities(latent, summaries[name])
+            usage[name] = states.mean(0)
+            activities[name] = activity(latent, moments(latent, summaries[name]))
         elif not latent.technical:
-            active += int((summary.var(0, correction=0) > ACTIVE_VARIANCE).sum())
+            active += int((activity(latent, moments(latent, summaries[name])) > ACTIVE_VARIANCE).sum())
             units += latent.size
-    return LatentUse(active, units, usage)
+    return LatentUse(active, units, usage, activities)
+
+
+def state_probabilities(latent: Latent, summary: Tensor) -> Tensor:
+    """Return the probabilities ``[observations, variables, states]`` of a discrete latent's states."""
+    if isinstance(latent, Categorical):
+        return summary.unflatten(-1, latent.shape)
+    return torch.stack([1 - summary, summary], -1)
+
+
+def moments(latent: Latent, summary: Tensor) -> Tensor:
+    """Return the number of observations, the sums of each dimension or state, and of its squares, in float64."""
+    values = (state_probabilities(latent, summary) if latent.discrete else summary).double()
+    return torch.stack([torch.ones_like(values), values, values.square()]).sum(1)
+
+
+def activity(latent: Latent, sums: Tensor) -> Tensor:
+    """Return a number for each dimension or state of a latent that is above 0.01 if it is in use.
+
+    For a dimension of a continuous latent it is the variance over the data of the posterior mean. For a state of a
+    discrete latent it is the mean probability m, or the fraction of its variance m (1 - m) that the data explain if
+    this is less, and at most that of the second state of its variable: a variable that always takes the same state, or
+    whose probabilities are the same for all data, carries nothing.
+
+    Parameters
+    ----------
+    latent
+        The latent.
+    sums
+        Result of :func:`moments`, or a sum of such results.
+
+    Returns
+    -------
+    Tensor
+        ``[size]``; for a discrete latent ``[variables, states]``.
+    """
+    count, total, squares = sums
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_min(0)
+    if not latent.discrete:
+        return variance
+    explained = variance / (mean * (1 - mean)).clamp_min(torch.finfo(mean.dtype).tiny)
+    states = torch.minimum(mean, explained)
+    return states.minimum(states.topk(min(2, states.shape[-1])).values[..., -1:])
+
+
+def coordinates(model: VAE, summaries: dict[str, Tensor]) -> Tensor:
+    """Return the position of each observation in latent space, ``[observations, units]``.
+
+    These are all continuous latents, or all probabilities of the codes if there are none. A library size is not a
+    coordinate.
+    """
+    seen = {name: latent for name, latent in model.latents.items() if not latent.technical}
+    continuous = [summaries[name] for name, latent in seen.items() if not latent.discrete]
+    return torch.cat(continuous or [summaries[name] for name in seen], -1)
 
 
 def codes_of(latent: Latent, summary: Tensor) -> pd.Categorical:
