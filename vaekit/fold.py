@@ -19,6 +19,7 @@ from vaekit.credit import Credit, average, masked
 from vaekit.estimators.automatic import fitting
 from vaekit.estimators.base import Draw, Estimator
 from vaekit.estimators.critic import Critic
+from vaekit.estimators.derivatives import FirstOrder, learning_term
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
 from vaekit.gradient_path import has_gradient_path
@@ -93,6 +94,7 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
     total = functools.reduce(torch.add, (term.value for term in terms.values()))
     credit = Credit(sample.nodes, {t: term.value for t, term in terms.items()}, {t: x.names for t, x in terms.items()})
     learning: list[tuple[Estimator | Critic, Tensor, Tensor]] = []
+    marks = FirstOrder()
     all_equal = all(draw.equal_weights for draw in sample.draws.values())
     for node in reversed(sample.nodes):
         draw, estimator = sample.draws[node.name], sample.estimators[node.name]
@@ -103,28 +105,44 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
             if isinstance(estimator, ScoreFunction) and estimator.critic is not None:
                 critic, cost = estimator.critic, fit(weight, cost)
                 prediction = critic(sample.seen_before(node.name))
-                loss = critic.loss(cost, prediction)
-                total = total + (loss - loss.detach())
                 if critic.training:
+                    total = total + learning_term(critic.loss(cost, prediction), estimator.follows_scale)
                     learning.append((critic, cost, weight))
                 cost = credit.lambda_return(node.name) - prediction.detach()
                 credit.foresee(node.name, prediction, estimator.lam)
             shown = sample.row_weight(node.name, True) if estimator.uses_counterfactuals else weight
             cost = fit(shown, cost + (total - total.detach()))
-            total = total + estimator.correction(draw, cost)
+            correction = estimator.correction(draw, cost)
+            if not estimator.higher_order:
+                message = _second_order(node.name, estimator)
+                total = marks.mark(total, message, correction)
+                correction = marks.mark(correction, message, correction, cost)
+            total = total + correction
             if estimator.keeps_state:
                 learning.append((estimator, cost.detach(), weight))
+        elif not estimator.higher_order:
+            total = marks.mark(total, _second_order(node.name, estimator), draw.value)
         if not sample.joint:
             total = average(draw, draw.weight, total)
             credit.average(draw)
     mean = credit.mean
     if sample.joint:  # all nodes share the axis of trajectories, whose weights are equal
         total, mean = total.mean(0), {name: value.mean(0) for name, value in mean.items()}
+    marks.close()
     if torch.is_grad_enabled():  # without gradients this is an evaluation, which must change nothing
         for learner, cost, weight in learning:  # now: an estimator may serve several nodes
             learner.update(cost, weight)
     means = {name: value.expand(sample.batch) for name, value in mean.items()}
     return Result(total.expand(sample.batch), means, sample.draws)
+
+
+def _second_order(node: str, estimator: Estimator) -> str:
+    """Return what to say of a second derivative that an estimator does not have."""
+    return (
+        f"node {node!r}: {type(estimator).__name__} estimates first derivatives only, and a second derivative was "
+        "taken through the expectation. Use Enumerate(), ScoreFunction() or, for a smooth cost of continuous values, "
+        "Pathwise()."
+    )
 
 
 def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:

@@ -27,6 +27,7 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.base import Estimator
 from vaekit.estimators.baselines import LeaveOneOut
+from vaekit.estimators.derivatives import FirstOrder
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
@@ -217,17 +218,29 @@ def combine(drawn: Sample, log_joint: Tensor, posterior_weight: float = 1.0) -> 
     log_weight = log_joint - posterior_weight * log_posterior(drawn)
     bound = log_weight.logsumexp(0) - math.log(log_weight.shape[0])
     fixed = log_weight.detach()
+    first_order = False
     for name, draw in drawn.draws.items():
         estimator = drawn.estimators[name]
         if isinstance(draw.noise, _Factor):
             draw.noise.value = 1 - posterior_weight * (1 - fixed.softmax(0))
+            first_order = True
         if isinstance(estimator, ScoreFunction):
             assert draw.log_prob is not None  # a score function's draw has it
             signal = fixed.logsumexp(0, keepdim=True) - math.log(len(fixed))
             if estimator.baseline is not None:
                 signal = signal - _without(fixed)
             bound = bound + (signal * (draw.log_prob - draw.log_prob.detach())).sum(0)
-    return bound
+            first_order = True
+    if not first_order:
+        return bound
+    marks = FirstOrder()
+    marks.close()
+    message = (
+        "importance_weighted_bound: DReG and VIMCO estimate first derivatives only, and a second derivative was taken "
+        "through the bound. Use expectation() for second derivatives."
+    )
+    sources = [t for draw in drawn.draws.values() for t in (draw.value, draw.log_prob) if t is not None]
+    return marks.mark(bound, message, log_weight, *sources)
 
 
 def _without(log_weight: Tensor) -> Tensor:

@@ -20,6 +20,12 @@ POINTS = 24
 def exact(graph: Graph, points: int = POINTS, shift: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
     """Return E[cost] and its gradient with respect to each parameter, at the cost's offset plus ``shift``."""
     parameters = {name: value.requires_grad_() for name, value in graph.parameters().items()}
+    value = expected_cost(graph, parameters, points, shift)
+    return value.detach(), dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
+
+
+def expected_cost(graph: Graph, parameters: dict[str, Tensor], points: int = POINTS, shift: float = 0.0) -> Tensor:
+    """Return E[cost] as a differentiable function of the parameters."""
     values: dict[str, Tensor] = {}
     weight = torch.ones(1, dtype=torch.float64)
     for node in graph.sorted:
@@ -30,8 +36,7 @@ def exact(graph: Graph, points: int = POINTS, shift: float = 0.0) -> tuple[Tenso
         values[node.name] = new.flatten(0, 1)
         weight = (share * weight).flatten()
     shifted = {**parameters, "cost.offset": parameters["cost.offset"] + shift}
-    value = (weight * cost(graph, shifted, values)).sum()
-    return value.detach(), dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
+    return (weight * cost(graph, shifted, values)).sum()
 
 
 def exact_over_a_batch(graph: Graph) -> tuple[Tensor, dict[str, Tensor]]:

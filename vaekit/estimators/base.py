@@ -80,6 +80,11 @@ class Estimator(Component, nn.Module, ABC):
         Whether its gradient uses the costs of its rows of weight 0: one that is not finite then shows in the gradient.
     stick_the_landing
         Whether it takes the score out of a cost that holds log q at the value (see ``Pathwise``).
+    higher_order
+        Whether derivatives of its gradient are right too; where they are not, they are rejected.
+    follows_scale
+        Whether the gradient of learned parts follows the size of the loss that the result becomes part of: for a
+        trainer that scales gradients back. If not, nothing that the caller multiplies the result with reaches them.
     """
 
     relies_on_path: ClassVar[bool] = False
@@ -89,6 +94,8 @@ class Estimator(Component, nn.Module, ABC):
     compares_rows: ClassVar[bool] = False
     uses_counterfactuals: ClassVar[bool] = False
     stick_the_landing: bool = False
+    higher_order: bool = False
+    follows_scale: bool = False
 
     def __init__(self, num_samples: int = 1) -> None:
         super().__init__()

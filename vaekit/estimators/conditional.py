@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, average_batch, average_outer
+from vaekit.estimators.derivatives import learning_term
 from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, logits_of
 from vaekit.estimators.noise import (
     conditional_gumbel,
@@ -70,6 +71,11 @@ class ConditionalEstimator(Estimator):
     def control_variate(self, draw: Draw, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
         """Return c(z) and c(z~), broadcastable to ``[num_samples, *batch]``; ``relaxed_cost``: of the relaxed rows."""
 
+    def relax(self, noise: Noise, temperature: Tensor) -> Tensor:
+        """Return relaxed values of both noises; the temperature learns in training alone."""
+        perturbed = torch.cat([noise.free, noise.given])
+        return relax(perturbed, temperature if self.training else temperature.detach(), noise.binary)
+
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw discrete values and the noise behind them (see the base class)."""
         binary, shape = is_bernoulli(q), self.shape(sample_shape)
@@ -112,8 +118,8 @@ class ConditionalEstimator(Estimator):
         if learned:
             variance = estimate.square().sum() / correction.numel()
             gradients = torch.autograd.grad(variance, learned, retain_graph=True, materialize_grads=True)
-            for parameter, gradient in zip(learned, gradients, strict=True):
-                correction = correction + ((parameter - parameter.detach()) * gradient).sum()
+            linear = sum(((p * g).sum() for p, g in zip(learned, gradients, strict=True)), start=estimate.new_zeros(()))
+            correction = correction + learning_term(linear.expand_as(correction), self.follows_scale)
         zeros = correction.new_zeros(len(draw.value) - samples, *correction.shape[1:])
         return torch.cat([correction, zeros])
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, describe
+from vaekit.estimators.derivatives import likelihood_ratio
 from vaekit.estimators.discrete import num_states, states
 from vaekit.exceptions import EstimatorError
 
@@ -35,6 +36,7 @@ class Enumerate(Estimator):
     """
 
     joint = False
+    higher_order = True
 
     def __init__(self, max_states: int = 4096) -> None:
         super().__init__()
@@ -75,7 +77,7 @@ class Enumerate(Estimator):
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the centred cost times the score; a state of probability 0 has none (see the base class)."""
         assert draw.log_prob is not None  # draw() above fills it
-        cost, possible = cost.detach(), draw.weight > 0
+        possible = draw.weight > 0
         cost = torch.where(possible, cost, 0)
-        score = torch.where(possible, draw.log_prob, 0)
-        return (cost - (draw.weight * cost).sum(0)) * (score - score.detach())
+        centred = cost - (draw.weight * cost).sum(0).detach()
+        return centred * likelihood_ratio(torch.where(possible, draw.log_prob, 0))

@@ -50,6 +50,11 @@ class GumbelSoftmax(TemperedEstimator):
         """Whether values are true discrete ones, so that the forward value is exact."""
         return self.hard
 
+    @property
+    def higher_order(self) -> bool:  # type: ignore[override]
+        """Whether values are relaxed: the expectation of a relaxation is differentiated exactly."""
+        return not self.hard
+
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw relaxed values (see the base class)."""
         logits = logits_of(q)

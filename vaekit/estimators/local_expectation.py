@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator
+from vaekit.estimators.derivatives import likelihood_ratio
 from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, logits_of
 from vaekit.exceptions import EstimatorError
 
@@ -34,6 +35,7 @@ class LocalExpectation(Estimator):
     """
 
     joint = False
+    higher_order = True
     compares_rows = True
 
     @classmethod
@@ -49,7 +51,7 @@ class LocalExpectation(Estimator):
         return self.num_samples * (1 + variables * others)
 
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
-        """Draw vectors and list their neighbours; the noise is the probabilities that tell these apart."""
+        """Draw vectors and list their neighbours; the noise is the probabilities of these and of variables before."""
         if sample_shape is not None:
             raise EstimatorError("LocalExpectation lists values and cannot draw single ones for joint trajectories")
         logits, rank = logits_of(q), len(q.batch_shape)
@@ -71,11 +73,15 @@ class LocalExpectation(Estimator):
         value = torch.cat([drawn[None], neighbours]).flatten(0, 1).reshape(-1, *q.batch_shape, *q.event_shape)
         other = other.movedim(-1, 0).flatten(0, 1)  # [D (K - 1), samples, *batch]
         weight = torch.cat([own.sum(-1)[None], other]).detach().flatten(0, 1) / (variables * self.num_samples)
-        return Draw(value, weight, q.log_prob(value), q, other)
+        score = own.log()
+        before = (score.cumsum(-1) - score).movedim(-1, 0)[:, None].expand(variables, len(changed), *own.shape[:-1])
+        return Draw(value, weight, q.log_prob(value), q, (other, before.flatten(0, 1)))
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the sum over variables and values in each row of a draw (see the base class)."""
-        cost = cost.detach().unflatten(0, (-1, self.num_samples))
-        # probabilities sum to 1: their gradients weigh the difference from the draw's own cost
-        total = ((draw.noise - draw.noise.detach()) * (cost[1:] - cost[:1])).sum(0)
+        cost, (other, before) = cost.unflatten(0, (-1, self.num_samples)), draw.noise
+        # probabilities sum to 1: their gradients weigh the difference from the draw's own cost. The product over all
+        # variables telescopes: (q_d - q_d.detach()) has q in front of it, and q.detach() after it
+        change = (other - other.detach()) * (1 + likelihood_ratio(before))
+        total = (change * (cost[1:] - cost[:1])).sum(0)
         return total.expand(cost.shape).flatten(0, 1)

@@ -8,6 +8,7 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, average_batch, average_outer, uniform_weight
 from vaekit.estimators.baselines import Baseline
+from vaekit.estimators.derivatives import learning_term
 from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, sample
 from vaekit.exceptions import EstimatorError
 
@@ -89,13 +90,14 @@ class MuProp(Estimator):
         centred, learning = residual, None
         if self.baseline is not None:
             baseline = self.baseline(draw, residual)
-            centred, learning = residual - baseline.detach(), self.baseline.loss(residual, baseline)
+            centred = residual - baseline.detach()
+            learning = self.baseline.loss(residual, baseline) if self.baseline.training else None
         score = draw.q.log_prob(draw.value[:-1].detach())
         linear = slope * (mean - mean.detach())
         linear = linear.sum(event) if event else linear
         correction = centred * (score - score.detach()) + linear
         if learning is not None:
-            correction = correction + (learning - learning.detach())
+            correction = correction + learning_term(learning, self.follows_scale)
         return torch.cat([correction, correction.new_zeros(1, *correction.shape[1:])])
 
     def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
@@ -106,7 +108,7 @@ class MuProp(Estimator):
     @property
     def keeps_state(self) -> bool:
         """Whether the baseline learns from the costs, in training."""
-        return self.baseline is not None and self.baseline.keeps_state and self.training
+        return self.baseline is not None and self.baseline.keeps_state and self.baseline.training
 
     def update(self, cost: Tensor, weight: Tensor) -> None:
         """Let the baseline see the costs less that at the mean; the linear term has the mean 0 (see the base class)."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from vaekit.estimators.base import Draw, Estimator, describe, uniform_weight
+from vaekit.estimators.derivatives import likelihood_ratio
 from vaekit.estimators.discrete import base_of, is_one_hot
 from vaekit.estimators.noise import open_shape
 from vaekit.exceptions import EstimatorError
@@ -47,6 +48,7 @@ class Pathwise(Estimator):
     """
 
     relies_on_path = True
+    higher_order = True
 
     def __init__(self, num_samples: int = 1, stick_the_landing: bool = False) -> None:
         super().__init__(num_samples)
@@ -76,10 +78,10 @@ class Pathwise(Estimator):
         return self.stick_the_landing
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
-        """Return ``log_prob.detach() - log_prob`` to stick the landing, else nothing."""
+        """Return minus the score to stick the landing, else nothing; its derivatives have the mean 0 as well."""
         if draw.log_prob is None:
             return super().correction(draw, cost)
-        return draw.log_prob.detach() - draw.log_prob
+        return -likelihood_ratio(draw.log_prob)
 
     @staticmethod
     def _log_prob(q: Distribution, value: Tensor) -> Tensor:

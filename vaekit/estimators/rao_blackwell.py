@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator
+from vaekit.estimators.derivatives import likelihood_ratio
 from vaekit.estimators.discrete import num_states
 from vaekit.estimators.listing import count_states, list_states, perturb, pick
 from vaekit.exceptions import EstimatorError
@@ -45,6 +46,7 @@ class RaoBlackwell(Estimator):
     """
 
     joint = False
+    higher_order = True
 
     def __init__(self, num_exact: int = 1, num_samples: int = 1) -> None:
         super().__init__(num_samples)
@@ -81,14 +83,15 @@ class RaoBlackwell(Estimator):
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the costs, less baselines, times the scores: whole ones, or within the remainder."""
         assert draw.log_prob is not None  # draw() above always fills it
-        cost, score = cost.detach(), draw.log_prob - draw.log_prob.detach()
+        ratio = likelihood_ratio(draw.log_prob)
         if draw.noise is None:  # all states are there, and the sum of q grad log q is 0
-            return (cost - (draw.weight * cost).sum(0)) * score
+            return (cost - (draw.weight * cost).sum(0).detach()) * ratio
         exact, sampled = cost[: self.num_exact], cost[self.num_exact :]
         if self.num_samples > 1:
             baseline = (sampled.sum(0) - sampled) / (self.num_samples - 1)
         else:
-            baseline = (draw.log_prob[: self.num_exact].detach().softmax(0) * exact).sum(0)
-        within = score[self.num_exact :] - (draw.noise - draw.noise.detach())
-        # sum_C q grad log q = -grad r: to subtract the sampled mean here is to add f(z) grad r
-        return torch.cat([(exact - sampled.mean(0)) * score[: self.num_exact], (sampled - baseline) * within])
+            baseline = (draw.log_prob[: self.num_exact].softmax(0) * exact).sum(0)
+        within = ratio[self.num_exact :] - likelihood_ratio(draw.noise)
+        # the ratios less 1, weighted by q, sum to -(r - r.detach()): to subtract the sampled mean here is to add f(z) r
+        own, rest = (exact - sampled.mean(0)) * ratio[: self.num_exact], (sampled - baseline.detach()) * within
+        return torch.cat([own, rest])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw
-from vaekit.estimators.conditional import ConditionalEstimator, Noise, relax
+from vaekit.estimators.conditional import ConditionalEstimator, Noise
 from vaekit.exceptions import EstimatorError
 
 
@@ -69,7 +69,7 @@ class Rebar(ConditionalEstimator):
 
     def relaxed_rows(self, noise: Noise) -> Tensor:
         """Return the relaxed values, of the free noise and of that given the value (see the base class)."""
-        return relax(torch.cat([noise.free, noise.given]), self.temperature, noise.binary)
+        return self.relax(noise, self.temperature)
 
     def control_variate(self, draw: Draw, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cost of the relaxed values, scaled (see the base class)."""

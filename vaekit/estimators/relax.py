@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw
-from vaekit.estimators.conditional import ConditionalEstimator, Noise, relax
+from vaekit.estimators.conditional import ConditionalEstimator, Noise
 from vaekit.exceptions import EstimatorError
 
 BOUND = 20.0  # of perturbed logits as the network sees them: an impossible category has -inf
@@ -89,7 +89,7 @@ class Relax(ConditionalEstimator):
         """Return the relaxed values, of the free noise and of that given the value (see the base class)."""
         if not self._relaxes:
             return None
-        return relax(torch.cat([noise.free, noise.given]), self.log_temperature.exp(), noise.binary)
+        return self.relax(noise, self.log_temperature.exp())
 
     def control_variate(self, draw: Draw, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's value, and the scaled cost of the relaxed values (see the base class)."""

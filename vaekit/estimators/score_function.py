@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 from vaekit.estimators.base import Draw, Estimator
 from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.critic import Critic
+from vaekit.estimators.derivatives import learning_term, likelihood_ratio
 from vaekit.estimators.discrete import sample
 from vaekit.estimators.record import recorded
 from vaekit.exceptions import EstimatorError
@@ -44,6 +45,8 @@ class ScoreFunction(Estimator):
     EstimatorError
         If ``num_samples`` is fewer than the baseline needs, or ``lam`` is not in 0..1 or has no critic.
     """
+
+    higher_order = True
 
     def __init__(
         self,
@@ -94,21 +97,21 @@ class ScoreFunction(Estimator):
             self.critic.build(context_features + ancestor_features)
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
-        """Return ``(cost - baseline) * (log_prob - log_prob.detach())``, and the learned baseline's own loss."""
+        """Return the cost less the baseline, times the likelihood ratio, and the learned baseline's own loss."""
         assert draw.log_prob is not None  # draw() above always fills it
-        cost = cost.detach()
-        score = draw.log_prob - draw.log_prob.detach()
+        ratio = likelihood_ratio(draw.log_prob)
         if self.baseline is None:
-            return cost * score
-        baseline = self.baseline(draw, cost)
-        correction = (cost - baseline.detach()) * score
-        loss = self.baseline.loss(cost, baseline)
-        return correction if loss is None else correction + (loss - loss.detach())
+            return cost * ratio
+        seen = cost.detach()
+        baseline = self.baseline(draw, seen)
+        correction = (cost - baseline.detach()) * ratio
+        loss = self.baseline.loss(seen, baseline) if self.baseline.training else None
+        return correction if loss is None else correction + learning_term(loss, self.follows_scale)
 
     @property
     def keeps_state(self) -> bool:
         """Whether the baseline learns from the costs, in training."""
-        return self.baseline is not None and self.baseline.keeps_state and self.training
+        return self.baseline is not None and self.baseline.keeps_state and self.baseline.training
 
     def update(self, cost: Tensor, weight: Tensor) -> None:
         """Let the baseline see the costs (see the base class)."""

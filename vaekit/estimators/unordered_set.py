@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator
+from vaekit.estimators.derivatives import likelihood_ratio, with_gradient_of
 from vaekit.estimators.discrete import num_states
 from vaekit.estimators.listing import count_states, list_states, perturb, pick
 from vaekit.exceptions import EstimatorError
@@ -45,6 +46,7 @@ class UnorderedSet(Estimator):
     """
 
     joint = False
+    higher_order = True
 
     def __init__(self, num_samples: int = 2) -> None:
         super().__init__(num_samples)
@@ -83,10 +85,11 @@ class UnorderedSet(Estimator):
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the cost of each state, less what the others tell of the expected cost, times its score."""
         assert draw.log_prob is not None  # draw() above always fills it
-        cost, log_prob = cost.detach(), draw.log_prob.detach()
-        others = (draw.noise * cost[None]).sum(1)
+        seen = cost.detach()
+        others = (draw.noise * seen[None]).sum(1)
         # the baseline is q(s) f(s) + (1 - q(s)) others
-        return -log_prob.expm1() * (cost - others) * (draw.log_prob - log_prob)
+        centred = -draw.log_prob.detach().expm1() * (seen - others)
+        return with_gradient_of(centred, cost) * likelihood_ratio(draw.log_prob)
 
 
 def completions(chosen: Tensor, outside: Tensor) -> Tensor:

@@ -100,6 +100,8 @@ class VAE(Component, pl.LightningModule):
         joint = self.objective.num_samples is not None
         self.networks = Generative(features, covariates, encoder, latents, decoder, likelihood, joint)
         self.objective.check_estimators(self.estimators)
+        for estimator in self.estimators.values():
+            estimator.follows_scale = True  # a gradient scaler, and accumulation, scale the gradients back
         self.regularizer = regularizer
         if regularizer is not None:
             regularizer.check(self.latents)

@@ -1,0 +1,49 @@
+"""Which derivatives are being taken: by autograd, by the transforms of ``torch.func``, in forward mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+_functorch: Any = torch._C._functorch
+
+
+def forward_mode() -> bool:
+    """Return whether derivatives are taken in forward mode (``torch.func.jvp``, ``jacfwd``, ``hessian``)."""
+    return not torch.compiler.is_compiling() and getattr(forward_ad, "_current_level", -1) >= 0
+
+
+def in_transform() -> bool:
+    """Return whether a transform of ``torch.func`` or forward mode is active."""
+    return not torch.compiler.is_compiling() and (_functorch.maybe_current_level() is not None or forward_mode())
+
+
+def refuses_randomness() -> bool:
+    """Return whether a ``vmap`` is active that rejects random numbers, as it does by default."""
+    if torch.compiler.is_compiling() or _functorch.maybe_current_level() is None:
+        return False
+    stack = _functorch.get_interpreter_stack() or []
+    levels = [each for each in stack if each.key() == _functorch.TransformType.Vmap]
+    return any(_functorch.CVmapInterpreterPtr(each).randomness() == _functorch.RandomnessType.Error for each in levels)
+
+
+def without_vmap(value: Tensor) -> Tensor:
+    """Return the tensor under the batches of ``vmap``: its autograd graph is out of sight from within them."""
+    if torch.compiler.is_compiling():
+        return value
+    while _functorch.is_batchedtensor(value):
+        value = _functorch.get_unwrapped(value)
+    return value
+
+
+def is_differentiated(value: Tensor) -> bool:
+    """Return whether a derivative by a tensor, or by what it was made from, may be taken.
+
+    In forward mode the tangents of a tensor are out of sight from within ``vmap``: the answer is then yes.
+    """
+    if without_vmap(value).requires_grad:
+        return True
+    return forward_mode() and value.is_floating_point()
