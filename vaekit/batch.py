@@ -76,6 +76,11 @@ class Batch(NamedTuple):
         nonzero = self.nonzero if torch.device(device).type == "cpu" else None
         return Batch(*(f.to(device) if isinstance(f, Tensor) else None for f in self))._replace(nonzero=nonzero)  # type: ignore[arg-type]
 
+    def rows(self, part: slice) -> Batch:
+        """Return a range of the observations."""
+        fields = self._replace(nonzero=None)
+        return Batch(*(field[part] if isinstance(field, Tensor) else None for field in fields))
+
 
 class Moments(NamedTuple):
     """What a model takes over from its training rows before the first step; None where a data set has no such thing.

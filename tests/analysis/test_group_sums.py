@@ -10,8 +10,9 @@ import torch
 from scipy.special import polygamma
 
 from vaekit.analysis import query_for
-from vaekit.analysis.decoding import evaluating
+from vaekit.analysis.decoding import draws, evaluating
 from vaekit.analysis.group_sums import GroupSums, log_ratio, sum_group
+from vaekit.diagnostics.keyed_noise import number_repeats, observation_keys
 
 
 class Bar:
@@ -91,21 +92,25 @@ def test_groups_without_a_common_batch_and_unseen_genes_stay_finite():
     assert error[1] == pytest.approx(np.sqrt(2 * polygamma(1, 0.5)))
 
 
-@pytest.mark.parametrize("cells", [10, 60])  # a small group is decoded in all batches, a large one in turns
-def test_sums_are_those_of_the_parts_of_the_model(simulated, cells):
+@pytest.mark.parametrize("parts", [1, 2])  # of the batches that a draw is decoded in: a half, and all
+def test_sums_are_those_of_the_parts_of_the_model(simulated, parts, monkeypatch):
     adata, model = simulated
+    monkeypatch.setattr("vaekit.analysis.group_sums.DECODED_BATCHES", parts)
     dataset = query_for(model, adata, None, "batch").dataset
+    cells = 60
     rows = torch.arange(0, cells)
-    with evaluating(model, 3):
-        found = sum_group(model, dataset, rows, 2, 2, 100, bar := Bar())
+    with evaluating(model):
+        found = sum_group(model, dataset, rows, 2, 2, 25, bar := Bar(), seed=3)
     assert bar.total == cells
     batch = dataset.__getitems__(rows)
-    with evaluating(model, 3):
-        values = {name: q.sample((2,)) for name, q in model.posteriors(batch).items()}
+    keys = number_repeats(observation_keys(batch, 3), {})
+    with evaluating(model):
+        values = draws(model, batch, 2, keys)
         seen = model.networks.observation(values, batch)
         turned = []
         for draw in range(2):
-            for number in (0, 1) if cells == 10 else ((2 * torch.arange(cells) + draw) % 2,):
+            first = torch.tensor([(key + draw) % 2 for key in keys.tolist()])
+            for number in (0, 1) if parts == 2 else (first,):
                 covariates = torch.eye(2)[number].expand(cells, 2)
                 h = model.networks.decode({"z": values["z"][draw]}, batch._replace(covariates=covariates))
                 turned.append(model.networks.likelihood.composition(h).softmax(-1).double())

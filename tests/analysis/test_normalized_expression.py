@@ -10,6 +10,7 @@ from models.tiny import MODELS, adata, trainer
 from vaekit.analysis import normalized_expression, query_for
 from vaekit.analysis import normalized_expression as function
 from vaekit.data import GeneExpressionData
+from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, observation_keys
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import ZeroInflatedNegativeBinomial
 
@@ -17,9 +18,10 @@ from vaekit.likelihoods import ZeroInflatedNegativeBinomial
 def expected(adata, model, batch: int | None, draws: int, seed: int = 0) -> np.ndarray:
     """The mean composition over draws, all cells at once."""
     cells = query_for(model, adata, None, "batch").dataset.__getitems__(range(adata.n_obs))
+    keys = observation_keys(cells, seed, hash_names(adata.obs_names))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        values = {name: q.sample((draws,)) for name, q in model.posteriors(cells).items()}
+        q = model.posteriors(cells)["z"]
+        values = {"z": draw_by_key(lambda part: q.sample((draws,)), keys, draws)}
         if batch is not None:
             cells = cells._replace(covariates=torch.eye(2)[batch].expand(adata.n_obs, 2))
         return model.networks.likelihood.composition(model.networks.decode(values, cells)).softmax(-1).mean(0).numpy()

@@ -177,7 +177,7 @@ def from_draws(
 ) -> dict[str, np.ndarray]:
     """Return the probability of a change by pairs of cells, and by group means, from the decoder alone."""
     from vaekit.analysis import query_for
-    from vaekit.analysis.decoding import composition, draws, evaluating, in_batch
+    from vaekit.analysis.decoding import composition, evaluating, in_batch
 
     query = query_for(model, adata, None, "batch")
     batches = len(model.reference["batch_categories"])
@@ -188,12 +188,12 @@ def from_draws(
             rows = np.flatnonzero(adata.obs["cluster"] == name)
             batch = query.dataset.__getitems__(torch.from_numpy(rng.choice(rows, DRAWS)))
             cells.append(
-                composition(model, draws(model, batch, 1), in_batch(batch, torch.arange(DRAWS) % batches, batches))[0]
+                composition(model, model.draw(batch, 1), in_batch(batch, torch.arange(DRAWS) % batches, batches))[0]
             )
             group = query.dataset.__getitems__(torch.from_numpy(rows))
             turns = in_batch(group, torch.arange(len(rows)) % batches, batches)
             means.append(
-                torch.stack([composition(model, draws(model, group, 1), turns)[0].mean(0) for _ in range(GROUP_DRAWS)])
+                torch.stack([composition(model, model.draw(group, 1), turns)[0].mean(0) for _ in range(GROUP_DRAWS)])
             )
     change = [(first.log2() - second.log2()).abs() > delta for first, second in (cells, means)]
     return {name: share.double().mean(0).numpy() for name, share in zip(("pairs", "means"), change, strict=True)}

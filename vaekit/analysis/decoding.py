@@ -14,6 +14,7 @@ from vaekit.batch import Batch
 from vaekit.data.columns import match_category
 from vaekit.data.dataset import ResidentDataset
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
+from vaekit.diagnostics.keyed_noise import draw_by_key
 from vaekit.exceptions import CheckpointError, DataError, nearest
 from vaekit.models import VAE
 
@@ -49,9 +50,18 @@ def composition(model: VAE, values: Mapping[str, Tensor], batch: Batch) -> Tenso
     return logits.softmax(-1)
 
 
-def draws(model: VAE, batch: Batch, num_samples: int) -> dict[str, Tensor]:
-    """Draw the latents from their posteriors, each ``[num_samples, batch, *event]``."""
-    return model.draw(batch, num_samples)
+def measured(share: Tensor, batch: Batch) -> Tensor:
+    """Return compositions ``[*rows, batch, genes]`` over the genes that were measured: 0 elsewhere, with the sum 1."""
+    if batch.observed is None:
+        return share
+    share = torch.where(batch.observed, share, 0)
+    return share / share.sum(-1, keepdim=True)
+
+
+def draws(model: VAE, batch: Batch, num_samples: int, keys: np.ndarray) -> dict[str, Tensor]:
+    """Draw the latents from their posteriors, each ``[num_samples, batch, *event]``, by the keys of the cells."""
+    h = model.networks.encode(batch)
+    return draw_by_key(lambda part: model.networks.draw(h[part], num_samples), keys, num_samples)
 
 
 def check_sizes(num_samples: int, batch_size: int) -> None:

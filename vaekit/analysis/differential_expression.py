@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 FLOOR = 1e-8  # of probabilities in the Bayes factor
+DIGITS = 12  # of a probability: those beyond are rounding errors, which must not order genes
 
 
 def differential_expression(
@@ -84,12 +85,13 @@ def differential_expression(
     Returns
     -------
     pandas.DataFrame
-        A row for each gene of the model that ``adata`` has, sorted by ``proba_de``:
+        A row for each gene of the model that ``adata`` has, sorted by ``proba_de``; of equal ones, the larger
+        ``lfc_mean`` in size first, then the larger mean count. All columns refer to these genes:
 
         ``proba_de``, ``proba_not_de``, ``bayes_factor``
             Probability that the fold change exceeds ``delta``, its complement, and the log of their ratio.
         ``scale1``, ``scale2``
-            Mean composition of the group by the model, averaged over the batches that it knows.
+            Mean composition of the group over these genes by the model, averaged over the batches that it knows.
         ``pseudocounts``, ``delta``
             Counts of the model's prediction that are added to a group's (0.5), and ``delta``.
         ``lfc_mean``, ``lfc_median``, ``lfc_std``, ``lfc_min``, ``lfc_max``
@@ -98,7 +100,7 @@ def differential_expression(
         ``raw_mean1``, ``raw_mean2``, ``non_zeros_proportion1``, ``non_zeros_proportion2``
             Mean count, and share of cells with a count.
         ``raw_normalized_mean1``, ``raw_normalized_mean2``
-            Mean of the counts scaled to 10,000 a cell over the model's genes.
+            Mean of the counts scaled to 10,000 a cell.
         ``is_de_fdr_<fdr>``
             Whether the gene is called.
         ``comparison``, ``group1``, ``group2``
@@ -149,7 +151,7 @@ def differential_expression(
         tqdm(total=sum(map(len, rows)), desc="comparing", unit="cell", disable=not progress) as bar,
     ):
         first, second = (
-            sum_group(model, query.dataset, group, batches, num_samples, batch_size, bar) for group in rows
+            sum_group(model, query.dataset, group, batches, num_samples, batch_size, bar, seed) for group in rows
         )
     if not ((first.cells > 0) & (second.cells > 0)).any():
         warnings.warn(
@@ -161,7 +163,7 @@ def differential_expression(
     genes = np.array(reference_of(model)["feature_names"])
     measured = ~np.isin(genes, query.missing_genes)
     table = pd.DataFrame(_columns(first, second, measured, delta), index=pd.Index(genes[measured], name="gene"))
-    table = table.sort_values("proba_de", ascending=False, kind="stable")
+    table = table.iloc[_order(table)]
     seen = (table["raw_mean1"] + table["raw_mean2"] > 0).to_numpy()
     table[f"is_de_fdr_{fdr}"] = False
     table.loc[seen, f"is_de_fdr_{fdr}"] = called(table["proba_de"].to_numpy()[seen], fdr)
@@ -191,11 +193,20 @@ def called(proba_de: np.ndarray, fdr: float) -> np.ndarray:
     return result
 
 
+def _order(table: pd.DataFrame) -> np.ndarray:
+    """Return the order of the rows by probability, effect, and mean count; at last that of the model's genes.
+
+    Effects are compared at six digits: genes of the same counts differ by rounding.
+    """
+    mean = table["raw_mean1"] + table["raw_mean2"]
+    return np.lexsort((-mean, -table["lfc_mean"].abs().round(6), -table["proba_de"]))
+
+
 def _columns(first: GroupSums, second: GroupSums, measured: np.ndarray, delta: float) -> dict[str, np.ndarray | float]:
     """Return the table's columns, for the genes ``measured``."""
     ratio, log2 = log_ratio(first, second), math.log(2)
     posterior = shrink(ratio.estimate[measured], ratio.error[measured], ratio.shapes[:, measured])
-    proba = posterior.beyond(delta * log2)
+    proba = posterior.beyond(delta * log2).round(DIGITS)
     columns: dict[str, np.ndarray | float] = {
         "proba_de": proba,
         "proba_not_de": 1 - proba,

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.decoding import chunks, composition, draws, in_batch
+from vaekit.analysis.decoding import chunks, composition, draws, in_batch, measured
+from vaekit.analysis.source import reference_of
 from vaekit.batch import Batch
 from vaekit.data.dataset import ResidentDataset
+from vaekit.diagnostics.keyed_noise import number_repeats, observation_keys
 from vaekit.models import VAE
 
-TURNS = 50  # draws of a group's cells in each batch, beyond which their number in each is as good as the same
+TURNS = 50  # draws of a group's cells in each batch, beyond which a part of the batches serves for each draw
+DECODED_BATCHES = 4  # in which a draw is decoded then
 PSEUDOCOUNT = 0.5  # that an unseen gene is taken to have: the model's prediction is worth so much
 
 
@@ -32,7 +35,8 @@ class GroupSums:
         Of the observed sum around the expected one, ``[batches, genes]``: what the likelihood says, or the squares of
         the residuals, whichever is larger.
     composition
-        Mean over the cells of the composition, averaged over all batches that the model knows, ``[genes]``.
+        Mean over the cells of the composition of the observed genes, averaged over all batches that the model knows,
+        ``[genes]``.
     nonzero, normalized
         Cells with a count, and the sum of counts scaled to 10,000 a cell, ``[genes]``.
     """
@@ -47,9 +51,19 @@ class GroupSums:
 
 
 def sum_group(
-    model: VAE, dataset: ResidentDataset, rows: Tensor, batches: int, num_samples: int, batch_size: int, bar: object
+    model: VAE,
+    dataset: ResidentDataset,
+    rows: Tensor,
+    batches: int,
+    num_samples: int,
+    batch_size: int,
+    bar: object,
+    seed: int = 0,
 ) -> GroupSums:
-    """Sum over the cells ``rows``, with ``num_samples`` draws of the latents a cell; ``bar`` counts cells."""
+    """Sum over the cells ``rows``, with ``num_samples`` draws of the latents a cell; ``bar`` counts cells.
+
+    The draws follow from the cells' content, not from their order: groups of the same cells have the same sums.
+    """
     strata, genes = max(1, batches), model.features
     device = model.device
     by_batch = {
@@ -60,11 +74,13 @@ def sum_group(
         key: torch.zeros(genes, dtype=torch.float64, device=device) for key in ("composition", "nonzero", "normalized")
     }
     cells = torch.zeros(strata, dtype=torch.float64, device=device)
-    done = 0
+    everywhere = len(rows) * num_samples * DECODED_BATCHES < TURNS * batches
+    seen_before: dict[int, int] = {}
     for _, batch in chunks(model, dataset, rows, num_samples, batch_size):
         x = batch.x.double()
-        values = draws(model, batch, num_samples)
-        seen = model.networks.observation(values, batch)
+        keys = number_repeats(observation_keys(batch, seed), seen_before)
+        values = draws(model, batch, num_samples, keys)
+        seen = model.networks.observation(values, _with_measured_total(model, values, batch))
         mean, variance = seen.mean.double().mean(0), seen.variance.double().mean(0)
         if batch.observed is not None:
             mean, variance = mean * batch.observed, variance * batch.observed
@@ -73,39 +89,51 @@ def sum_group(
         parts = {"counts": x, "expected": mean, "squares": (x - mean).square(), "variance": variance}
         for key, part in parts.items():
             by_batch[key].index_add_(0, stratum, part)
-        turn = done * num_samples if len(rows) * num_samples >= TURNS * batches else None
-        whole["composition"] += _everywhere(model, values, batch, batches, num_samples, turn)
+        count = batches if everywhere else min(batches, DECODED_BATCHES)
+        whole["composition"] += _over_batches(model, values, batch, batches, count, keys)
         whole["nonzero"] += (x > 0).sum(0)
         whole["normalized"] += (x * (1e4 / x.sum(1, keepdim=True).clamp_min(1))).sum(0)
-        done += len(x)
         bar.update(len(x))  # type: ignore[attr-defined]
     return GroupSums(
         cells=cells.cpu().numpy(),
         counts=by_batch["counts"].cpu().numpy(),
         expected=by_batch["expected"].cpu().numpy(),
         variance=torch.maximum(by_batch["variance"], by_batch["squares"]).cpu().numpy(),
-        composition=(whole["composition"] / done).cpu().numpy(),
+        # genes that were not measured have none, and a finite logarithm
+        composition=(whole["composition"] / len(rows)).clamp_min(torch.finfo(torch.float64).tiny).cpu().numpy(),
         nonzero=whole["nonzero"].cpu().numpy(),
         normalized=whole["normalized"].cpu().numpy(),
     )
 
 
-def _everywhere(
-    model: VAE, values: dict[str, Tensor], batch: Batch, batches: int, num_samples: int, turn: int | None
+def _over_batches(
+    model: VAE, values: dict[str, Tensor], batch: Batch, batches: int, count: int, keys: np.ndarray
 ) -> Tensor:
     """Return the sum over cells of the composition averaged over batches, ``[genes]``.
 
-    Each draw of each cell is decoded in one batch, by turns, the first in that of number ``turn``: as good as all of
-    them in the mean over a large group, and independent of their number in time. With ``turn`` None, in all.
+    Each draw of each cell is decoded in ``count`` batches at equal distances, from one that follows from the key of the
+    cell on: all of them, or in the mean over a large group as good as all.
     """
-    if not batches:
-        return composition(model, values, batch).double().mean(0).sum(0)
-    if turn is None:
-        each = (composition(model, values, in_batch(batch, number, batches)) for number in range(batches))
-        return sum(part.double().mean(0).sum(0) for part in each) / batches  # type: ignore[return-value]
-    turns = turn + torch.arange(len(batch.x) * num_samples, device=batch.x.device)
-    batch = in_batch(batch, (turns % batches).view(len(batch.x), num_samples).T, batches)
-    return composition(model, values, batch).double().mean(0).sum(0)
+    places = [batch]
+    if batches:
+        num_samples = len(next(iter(values.values())))
+        first = torch.from_numpy((keys % np.uint64(batches)).astype(np.int64)).to(batch.x.device)
+        first = first + torch.arange(num_samples, device=batch.x.device)[:, None]
+        places = [in_batch(batch, (first + step * batches // count) % batches, batches) for step in range(count)]
+    parts = (measured(composition(model, values, place), batch).double().mean(0).sum(0) for place in places)
+    return sum(parts) / len(places)  # type: ignore[return-value]
+
+
+def _with_measured_total(model: VAE, values: dict[str, Tensor], batch: Batch) -> Batch:
+    """Return cells that lack genes with the size factor at which the genes that they have sum to their total count.
+
+    A size factor from the data is the total divided by the fraction of the training counts that these genes had, for
+    cells of every type. If a user gave it, or it is a latent, it stays.
+    """
+    if batch.observed is None or model.networks.library is not None or reference_of(model)["size_factor_key"]:
+        return batch
+    fraction = torch.where(batch.observed, composition(model, values, batch), 0).sum(-1, keepdim=True)
+    return batch._replace(size_factor=batch.x.sum(-1, keepdim=True).clamp_min(1) / fraction)
 
 
 class LogRatio(NamedTuple):

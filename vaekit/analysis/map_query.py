@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ from vaekit.analysis.source import opened, reference_of
 from vaekit.batch import Batch
 from vaekit.component import from_config
 from vaekit.data.align import query_dataset
-from vaekit.data.columns import match_category, read_column
+from vaekit.data.columns import Column, match_category, read_column
 from vaekit.data.dataset import CountDataset
 from vaekit.data.sources import open_adata
 from vaekit.exceptions import CheckpointError, DataError
@@ -25,6 +27,7 @@ from vaekit.objectives import ELBO
 if TYPE_CHECKING:
     from anndata import AnnData
 
+FEW_CELLS = 100  # of a new batch
 SHIFT = "networks.likelihood.composition_shift"
 
 
@@ -34,8 +37,9 @@ def map_query(
     *,
     layer: str | None = None,
     batch_key: str | None = None,
-    max_epochs: int = 50,
-    learning_rate: float = 1e-2,
+    max_steps: int = 500,
+    max_epochs: int | None = None,
+    learning_rate: float = 2e-2,
     batch_size: int = 128,
     progress: bool = False,
     seed: int = 0,
@@ -60,8 +64,10 @@ def map_query(
         A trained model, or the path of its checkpoint; not changed.
     layer, batch_key
         As in :func:`vaekit.analysis.embed`.
+    max_steps
+        Number of training steps. How many it takes does not depend on the number of cells.
     max_epochs
-        Passes over the cells of new batches.
+        Number of passes over the cells of new batches in place of ``max_steps``; None for those.
     learning_rate
         Of Adam; it falls to 0 along a cosine.
     batch_size
@@ -77,6 +83,11 @@ def map_query(
         A new model, in evaluation mode, which knows the old and the new batches: for all functions of
         ``vaekit.analysis``, and for :func:`vaekit.save`.
 
+    Warns
+    -----
+    UserWarning
+        If a new batch has fewer than 100 cells: its effect is then uncertain.
+
     Raises
     ------
     CheckpointError
@@ -91,10 +102,10 @@ def map_query(
 
     Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning.
     """
-    if max_epochs < 1 or batch_size < 1 or not learning_rate > 0:
+    if min(max_steps, 1 if max_epochs is None else max_epochs, batch_size) < 1 or not learning_rate > 0:
         raise DataError(
-            f"max_epochs is {max_epochs} and batch_size {batch_size} (1 at least), learning_rate {learning_rate} "
-            "(positive)"
+            f"max_steps is {max_steps}, max_epochs is {max_epochs} and batch_size {batch_size} (1 at least), "
+            f"learning_rate {learning_rate} (positive)"
         )
     model, _ = opened(model)
     reference = reference_of(model)
@@ -119,11 +130,13 @@ def map_query(
     extended = {**reference, "batch_categories": [*known, *added]}
     dataset = query_dataset(adata, extended, layer, batch_key).dataset
     rows = torch.from_numpy(np.flatnonzero(np.isin(column.names(), added)))
+    _warn_few(column, added, source)
+    steps = max_steps if max_epochs is None else max_epochs * -(-len(rows) // batch_size)
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
         made, new = _widened(model, len(known), len(added))
         _start_library_sizes(made, dataset, rows, len(known) + len(added))
-        _train(made, new, dataset, rows, max_epochs, learning_rate, batch_size, progress)
+        _train(made, new, dataset, rows, steps, learning_rate, batch_size, progress)
     made.reference = extended
     return made.eval()
 
@@ -176,7 +189,7 @@ def _train(
     new: dict[str, Tensor],
     dataset: CountDataset,
     rows: Tensor,
-    max_epochs: int,
+    steps: int,
     learning_rate: float,
     batch_size: int,
     progress: bool,
@@ -191,9 +204,9 @@ def _train(
     for parameter in trained.values():
         parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(trained.values(), lr=learning_rate)
-    steps = max_epochs * -(-len(rows) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for part in tqdm(_shuffled(rows, max_epochs, batch_size), "mapping", steps, unit="step", disable=not progress):
+    parts = itertools.islice(_shuffled(rows, batch_size), steps)
+    for part in tqdm(parts, "mapping", steps, unit="step", disable=not progress):
         optimizer.zero_grad()
         loss = _bound(model, dataset.__getitems__(part).to(model.device)).mean()
         if shift is not None:
@@ -213,7 +226,19 @@ def _bound(model: VAE, batch: Batch) -> Tensor:
     return model.bound(batch, training=True, objective=ELBO(num_samples=joint)).total
 
 
-def _shuffled(rows: Tensor, epochs: int, batch_size: int) -> Iterator[Tensor]:
-    """Yield the rows in a new order each epoch, some at a time."""
-    for _ in range(epochs):
+def _warn_few(column: Column, added: list[str], source: str) -> None:
+    """Warn of new batches of few cells."""
+    sizes = {name: int((column.codes == column.categories.index(name)).sum()) for name in added}
+    if few := [f"{name!r} ({size} cells)" for name, size in sizes.items() if size < FEW_CELLS]:
+        warnings.warn(
+            f"{source}: new batches of fewer than {FEW_CELLS} cells: {', '.join(few)}. Their effects on rarely "
+            "expressed genes are uncertain, and shrink towards those of the known batches.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _shuffled(rows: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Yield the rows without end, in a new order each epoch, some at a time."""
+    while True:
         yield from rows[torch.randperm(len(rows))].split(batch_size)

@@ -16,8 +16,9 @@ from vaekit.analysis.prior_given import Code, draw_given
 from vaekit.analysis.query import query_for
 from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
 from vaekit.batch import Batch
-from vaekit.data.dataset import as_is
+from vaekit.data.dataset import CountDataset, as_is
 from vaekit.diagnostics import posterior_summaries
+from vaekit.diagnostics.keyed_noise import observation_keys
 from vaekit.exceptions import DataError, nearest
 from vaekit.latents import Categorical, Dirichlet
 from vaekit.models import VAE
@@ -122,7 +123,7 @@ def markers(
         probabilities = _probabilities(model, latent, summaries[latent])
         usage = probabilities.mean(0)
         n_cells = torch.nn.functional.one_hot(probabilities.argmax(-1), usage.shape[-1]).sum(0)
-        rows = torch.linspace(0, len(query.dataset) - 1, num_samples).long()
+        rows = _spread(query.dataset, num_samples, batch_size, seed)
         cells = query.dataset.__getitems__(rows).to(model.device)
         if batches := len(batch_numbers(model, None)):
             cells = in_batch(cells, torch.arange(num_samples, device=model.device) % batches, batches)
@@ -161,6 +162,16 @@ def markers(
         **provenance(model, query.missing_genes, checkpoint),
     }
     return table
+
+
+def _spread(dataset: CountDataset, count: int, batch_size: int, seed: int) -> Tensor:
+    """Return ``count`` rows at equal distances in an order of the cells that follows from their content."""
+    rows = torch.arange(len(dataset))
+    if dataset.covariates is None:  # then the cells only tell how many there are
+        return rows[torch.linspace(0, len(rows) - 1, count).long()]
+    keys = [observation_keys(dataset.__getitems__(part), seed) for part in rows.split(batch_size)]
+    order = torch.from_numpy(np.concatenate(keys).argsort(kind="stable"))
+    return order[torch.linspace(0, len(rows) - 1, count).long()]
 
 
 def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_share: float) -> None:

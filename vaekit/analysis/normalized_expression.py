@@ -18,6 +18,7 @@ from vaekit.analysis.query import counts_reference, query_for
 from vaekit.analysis.source import check_in_memory, opened, provenance
 from vaekit.batch import Batch
 from vaekit.data.align import QueryData
+from vaekit.diagnostics.keyed_noise import hash_names, observation_keys
 from vaekit.exceptions import DataError, in_words, nearest
 from vaekit.models import VAE
 
@@ -213,12 +214,14 @@ class Normalization:
         model, cells = self.model, len(query.dataset)
         place = {gene: number for number, gene in enumerate(self.names)}
         columns = torch.tensor([place[gene] for gene in genes], device=model.device)
+        names = hash_names(query.obs_names)
         with (
             evaluating(model, self.seed),
             tqdm(total=cells, desc="normalizing", unit="cell", disable=not progress) as bar,
         ):
             for rows, batch in chunks(model, query.dataset, torch.arange(cells), self.num_samples, self.batch_size):
-                rho = self._composition(batch)[:, columns]
+                keys = observation_keys(batch, self.seed, names[rows.numpy()])
+                rho = self._composition(batch, keys)[:, columns]
                 size = batch.size_factor if self.library_size == "observed" else self.library_size
                 assert size is not None  # a count likelihood has size factors
                 values = (rho * size).cpu().numpy()
@@ -247,9 +250,9 @@ class Normalization:
         columns = pd.Series(once, index=found[once]).reindex(self.names, fill_value=-1)
         return columns.to_numpy(dtype=np.int64)
 
-    def _composition(self, batch: Batch) -> Tensor:
+    def _composition(self, batch: Batch, keys: np.ndarray) -> Tensor:
         """Return the posterior mean of the composition, averaged over batches if some are named, ``[batch, genes]``."""
-        values = draws(self.model, batch, self.num_samples)
+        values = draws(self.model, batch, self.num_samples, keys)
         places = [in_batch(batch, number, len(self.batches)) for number in self.numbers] or [batch]
         return torch.stack([composition(self.model, values, place).mean(0) for place in places]).mean(0)
 

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.decoding import chunks, draws, evaluating
+from vaekit.analysis.decoding import chunks, evaluating
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.query import query_for
 from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
+from vaekit.batch import Batch
+from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, observation_keys
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -92,13 +94,14 @@ def posterior_predictive_check(
     measured = torch.from_numpy(~np.isin(genes, query.missing_genes))
     size = int(measured.sum())
     observed, replicated = torch.zeros(3, 1, size).double(), torch.zeros(3, num_samples, size).double()
-    cells = np.zeros((3, adata.n_obs))
+    cells, names = np.zeros((3, adata.n_obs)), hash_names(query.obs_names)
     with (
         evaluating(model, seed),
         tqdm(total=adata.n_obs, desc="replicating", unit="cell", disable=not progress) as bar,
     ):
         for rows, batch in chunks(model, query.dataset, torch.arange(adata.n_obs), num_samples, batch_size):
-            drawn = model.networks.observation(draws(model, batch, num_samples), batch).sample().cpu()[..., measured]
+            keys = observation_keys(batch, seed, names[rows.numpy()])
+            drawn = _replicate(model, batch, num_samples, keys).cpu()[..., measured]
             x = batch.x.cpu()[:, measured]
             observed += _sums(x[None])
             replicated += _sums(drawn)
@@ -122,6 +125,16 @@ def posterior_predictive_check(
         adata.obs[f"{key_added}_{name}"] = column
     adata.uns[key_added] = {**summary, "num_samples": num_samples, **provenance(model, query.missing_genes, checkpoint)}
     return pd.DataFrame(columns, index=pd.Index(genes[measured.numpy()], name="gene"))
+
+
+def _replicate(model: VAE, batch: Batch, num_samples: int, keys: np.ndarray) -> Tensor:
+    """Draw counts from the posterior predictive distribution of cells, ``[num_samples, batch, genes]``."""
+    h = model.networks.encode(batch)
+
+    def draw(part: slice) -> Tensor:
+        return model.networks.observation(model.networks.draw(h[part], num_samples), batch.rows(part)).sample()
+
+    return draw_by_key(draw, keys, num_samples)
 
 
 def _sums(x: Tensor) -> Tensor:

@@ -21,6 +21,10 @@ from vaekit.models import VAE
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from sklearn.neighbors import NearestNeighbors
+
+SAME = 1e-5  # distances that differ by less are equal: coordinates have rounding errors
+DIGITS = 9  # of a label's share: labels of equal shares must not be told apart by rounding errors
 
 
 def transfer_labels(
@@ -40,7 +44,9 @@ def transfer_labels(
 
     The share of a label is the sum of :math:`\exp(-d^2 / 2 \sigma^2)` over the neighbours that have it, over the sum of
     all k, with the distances d in the space of posterior means and the query cell's mean distance as sigma.
-    Every cell gets the label of the largest share; which uncertainty is too much is for the user to say.
+    Every cell gets the label of the largest share, of equal ones the first in the order of the categories; which
+    uncertainty is too much is for the user to say. Reference cells at the same distance as the last neighbor share its
+    place.
 
     Parameters
     ----------
@@ -102,11 +108,18 @@ def transfer_labels(
     points = _embedded(model, query, batch_size, progress)
     codes = reference.dataset.label.numpy()[known]  # type: ignore[union-attr]
     for start in range(0, len(points), batch_size):
-        distance, near = neighbours.kneighbors(points[start : start + batch_size])
+        part = points[start : start + batch_size]
+        distance, near = neighbours.kneighbors(part, min(k + 1, len(known)))
+        distance[distance < SAME] = 0
+        tied = np.flatnonzero(_same(distance[:, -1], distance[:, k - 1])) if k < len(known) else []
+        distance, near = distance[:, :k], near[:, :k]
         width = np.maximum(distance.mean(1, keepdims=True), np.finfo(float).tiny)
         weight = np.exp(-((distance / width) ** 2) / 2)
         rows = np.arange(start, start + len(near))[:, None]
         np.add.at(shares, (np.broadcast_to(rows, near.shape), codes[near]), weight / weight.sum(1, keepdims=True))
+        for row in tied:
+            shares[start + row] = _tied_shares(neighbours, part[row], distance[row], codes, shares.shape[1])
+    shares = shares.round(DIGITS)
     labels = _labels(reference, label_key)
     query_adata.obs[key_added] = pd.Categorical.from_codes(labels.codes[shares.argmax(1)], dtype=labels.dtype)
     query_adata.obs[f"{key_added}_uncertainty"] = np.clip(1 - shares.max(1), 0, 1)
@@ -129,10 +142,31 @@ def _labels(reference: QueryData, label_key: str) -> pd.Categorical:
     return pd.Categorical(labels)
 
 
+def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return which distances are equal but for the rounding of the coordinates."""
+    return np.isclose(one, other, rtol=SAME, atol=SAME)
+
+
+def _tied_shares(
+    neighbors: NearestNeighbors, point: np.ndarray, distance: np.ndarray, codes: np.ndarray, count: int
+) -> np.ndarray:
+    """Return the shares of the labels where more reference cells are as far as the last neighbor than have a place.
+
+    All of them share the remaining places, whatever their order.
+    """
+    last = distance[-1]
+    (far,), (cells,) = neighbors.radius_neighbors(point[None], last + SAME * (1 + last))
+    at_last = _same(far, last)
+    far = np.where(at_last, last, np.where(far < SAME, 0, far))
+    places = np.where(at_last, (len(distance) - (~at_last).sum()) / at_last.sum(), 1.0)
+    weight = places * np.exp(-((far / max(distance.mean(), np.finfo(float).tiny)) ** 2) / 2)
+    return np.bincount(codes[cells], weight / weight.sum(), count)
+
+
 def _embedded(model: VAE, cells: QueryData, batch_size: int, progress: bool) -> np.ndarray:
     """Return the coordinates of cells, ``[cells, units]``."""
     from tqdm.auto import tqdm
 
     loader = DataLoader(cells.dataset, batch_size=batch_size, collate_fn=as_is)
     bar = tqdm(loader, desc=f"embedding {cells.source}", unit="batch", disable=not progress)
-    return coordinates(model, posterior_summaries(model, bar)).numpy()
+    return coordinates(model, posterior_summaries(model, bar)).double().numpy()

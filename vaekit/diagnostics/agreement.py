@@ -72,7 +72,9 @@ def agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> A
 
         seen = [summaries[name] for name, latent in model.latents.items() if not latent.technical]
         points = torch.cat(seen, -1).numpy()
-        clusters, what = KMeans(count, n_init=10, random_state=0).fit_predict(points), f"k-means with {count} clusters"
+        order = np.lexsort(points.T)  # k-means starts from cells chosen by their place
+        clusters, what = np.empty(len(points), dtype=int), f"k-means with {count} clusters"
+        clusters[order] = KMeans(count, n_init=10, random_state=0).fit_predict(points[order])
     ari = adjusted_rand_score(labels[known], clusters[known])
     nmi = normalized_mutual_info_score(labels[known], clusters[known])
     table = contingency_matrix(labels[known], clusters[known])

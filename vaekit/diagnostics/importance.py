@@ -6,17 +6,20 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
+from vaekit.diagnostics.keyed_noise import draw_by_key, number_repeats, observation_keys
 from vaekit.estimators.discrete import num_states, states
 from vaekit.exceptions import VaekitError
 from vaekit.models import VAE
 
 SUMMED_STATES = 64  # discrete latents up to this many states together are summed, not sampled
 CHUNK_ELEMENTS = 2**22  # decoder outputs held at a time: bounds the memory
+CHUNK_ROWS = 128  # observations that the size of a block of draws is made for
 
 
 class LikelihoodEstimate(NamedTuple):
@@ -62,7 +65,8 @@ def importance_sampled_log_likelihood(
     .. math:: \log \hat p(x) = \log \frac{1}{K} \sum_{k=1}^{K} \frac{\sum_y p(x, y, z_k)}{q(z_k | x)}
 
     with K draws ``z_k`` of the latents, parents first, except those discrete ones ``y`` whose few states are summed
-    exactly: of latents whose posteriors depend on one another, all or none.
+    exactly: of latents whose posteriors depend on one another, all or none. The draws follow from torch's seed and the
+    content of each observation, not from the order or number of observations in a batch.
 
     Parameters
     ----------
@@ -84,33 +88,41 @@ def importance_sampled_log_likelihood(
     """
     if num_samples < 1:
         raise VaekitError(f"num_samples is {num_samples}, it must be at least 1")
-    with evaluation_mode(model):
-        results = [_estimate(model, batch, num_samples) for batch in batches]
+    seed, seen = int(torch.randint(2**62, ())), {}  # type: ignore[var-annotated]
+    with evaluation_mode(model), torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        results = [_estimate(model, batch, num_samples, seed, seen) for batch in batches]
     if not results:
         raise VaekitError("there are no observations to evaluate")
     log_likelihood, elbo, ess = (torch.cat(column).cpu() for column in zip(*results, strict=True))
     return LikelihoodEstimate(log_likelihood, elbo, ess, num_samples)
 
 
-def _estimate(model: VAE, batch: Batch, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
+def _estimate(
+    model: VAE, batch: Batch, num_samples: int, seed: int, seen: dict[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-likelihood, bound and effective sample size, each ``[batch]``."""
     batch = batch.to(model.device)
     networks = model.networks
-    h = networks.encode(batch)
-    sizes = {name: num_states(q) for name, q in networks.posteriors(h).items()}
+    sizes = {name: num_states(q) for name, q in networks.posteriors(networks.encode(batch)).items()}
     summed = _summed(sizes, networks.groups)
-    cells = len(batch.x)
-    inner = math.prod(sizes[name] or 1 for name in summed if name in networks.seen_by_decoder)
-    chunk = max(1, CHUNK_ELEMENTS // (cells * model.features * inner))
-    weights, bounds = [], []
-    for start in range(0, num_samples, chunk):
-        weight, bound = _log_weights(model, batch, h, summed, min(chunk, num_samples - start))
-        weights.append(weight)
-        bounds.append(bound)
-    log_weights = torch.cat(weights)  # [num_samples, batch]
+    keys = number_repeats(observation_keys(batch, seed), seen)
+    outputs = model.features * math.prod(sizes[name] or 1 for name in summed if name in networks.seen_by_decoder)
+    # A block of draws has noise of its own, and so its size does not depend on the batch.
+    draws = max(1, min(num_samples, CHUNK_ELEMENTS // (CHUNK_ROWS * outputs)))
+    cells = max(CHUNK_ROWS, CHUNK_ELEMENTS // (draws * outputs))
+    parts = []
+    for first in range(0, len(batch.x), cells):
+        some = batch if len(batch.x) <= cells else batch.rows(slice(first, first + cells))
+        h = networks.encode(some)
+        blocks = [
+            _log_weights(model, some, h, summed, min(draws, num_samples - start), keys[first : first + cells] + start)
+            for start in range(0, num_samples, draws)
+        ]
+        parts.append([torch.cat(block) for block in zip(*blocks, strict=True)])
+    log_weights, bounds = (torch.cat(part, 1) for part in zip(*parts, strict=True))  # [num_samples, batch]
     log_likelihood = log_weights.logsumexp(0) - math.log(num_samples)
     ess = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
-    return log_likelihood, torch.cat(bounds).mean(0), ess
+    return log_likelihood, bounds.mean(0), ess
 
 
 def _summed(sizes: Mapping[str, int | None], groups: Iterable[Sequence[str]]) -> list[str]:
@@ -125,10 +137,12 @@ def _summed(sizes: Mapping[str, int | None], groups: Iterable[Sequence[str]]) ->
     return names
 
 
-def _log_weights(model: VAE, batch: Batch, h: Tensor, summed: list[str], draws: int) -> tuple[Tensor, Tensor]:
+def _log_weights(
+    model: VAE, batch: Batch, h: Tensor, summed: list[str], draws: int, keys: np.ndarray
+) -> tuple[Tensor, Tensor]:
     """Return the log importance weights and the bound's integrand, each ``[draws, batch]``."""
     networks, cells = model.networks, len(batch.x)
-    values: dict[str, Tensor] = {}
+    values = _draw(model, h, summed, draws, keys)
     log_q_summed = torch.zeros((), dtype=torch.float64, device=model.device)
     log_q_sampled = torch.zeros(draws, cells, dtype=torch.float64, device=model.device)
     depth = 0  # axes: [states of summed latents, the last first ..., draws, batch]
@@ -139,7 +153,6 @@ def _log_weights(model: VAE, batch: Batch, h: Tensor, summed: list[str], draws: 
             values[name], depth = every, depth + 1
             log_q_summed = log_q_summed + q.log_prob(every).double()
         else:
-            values[name] = q.sample(torch.Size([draws] if len(q.batch_shape) == 1 else []))
             log_q_sampled = log_q_sampled + q.log_prob(values[name]).double()
     joint = networks.log_likelihood(values, batch).double()
     for name in networks.order:
@@ -151,3 +164,17 @@ def _log_weights(model: VAE, batch: Batch, h: Tensor, summed: list[str], draws: 
     joint, log_q_summed = joint.expand(shape), log_q_summed.expand(shape)
     integrand = torch.where(log_q_summed.exp() > 0, log_q_summed.exp() * (joint - log_q_summed), 0).sum(axes_of_states)
     return joint.logsumexp(axes_of_states) - log_q_sampled, integrand - log_q_sampled
+
+
+def _draw(model: VAE, h: Tensor, summed: list[str], draws: int, keys: np.ndarray) -> dict[str, Tensor]:
+    """Draw the latents that are not summed, each ``[draws, batch, *event]``; their posteriors see none that are."""
+
+    def draw(part: slice) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = {}
+        for name in model.networks.order:
+            if name not in summed:
+                q = model.networks.posterior(name, h[part], values)
+                values[name] = q.sample(torch.Size([draws] if len(q.batch_shape) == 1 else []))
+        return values
+
+    return draw_by_key(draw, keys, draws)

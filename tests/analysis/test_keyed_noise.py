@@ -1,0 +1,101 @@
+"""Samples by key: distributed as they should be, independent between observations, samples and seeds, and invariant."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from models.tiny import MODELS, counts
+from scipy import stats
+from torch.distributions import Categorical, Gamma, Normal, Poisson, Uniform
+
+from vaekit.batch import Batch
+from vaekit.diagnostics import importance_sampled_log_likelihood
+from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, number_repeats, observation_keys
+from vaekit.likelihoods import NegativeBinomial
+
+KEYS = np.arange(2000, dtype=np.uint64)  # as similar as keys can be
+
+
+@pytest.mark.parametrize(
+    ("q", "cdf"),
+    [
+        (Normal(torch.zeros(2000, 3), 1.0), stats.norm.cdf),
+        (Uniform(torch.zeros(2000, 3), 1.0), stats.uniform.cdf),
+        (Gamma(torch.full((2000, 3), 0.4), 1.0), stats.gamma(0.4).cdf),
+    ],
+)
+def test_samples_are_independent_and_from_the_distribution(q, cdf):
+    drawn = draw_by_key(lambda part: q.sample((4,)), KEYS, 4)
+    assert drawn.shape == (4, 2000, 3)
+    uniform = cdf(drawn.double().numpy())
+    assert stats.kstest(uniform.ravel(), "uniform").pvalue > 1e-3
+    normal = stats.norm.ppf(uniform.clip(1e-9, 1 - 1e-9))
+    for one, other in (
+        (normal[:, :-1], normal[:, 1:]),  # between neighboring observations
+        (normal[:-1], normal[1:]),  # between the samples of an observation
+        (normal[..., 0], normal[..., 1]),
+    ):
+        count = one.size
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) * count**0.5 < 4
+
+
+def test_seeds_names_and_content_make_different_samples():
+    x = torch.poisson(torch.full((300, 8), 2.0), generator=torch.Generator().manual_seed(0))
+    names = hash_names([f"c{i}" for i in range(300)])
+    keys = [observation_keys(Batch(x), seed, given) for seed in (0, 1) for given in (None, names)]
+    keys += [observation_keys(Batch(x.roll(1, 0)), 0, names)]
+    drawn = [draw_by_key(lambda part: torch.randn(2, 300, 5), key, 2).flatten().numpy() for key in keys]
+    for one, other in itertools.combinations(drawn, 2):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 4 / 3000**0.5
+    different = len(x.unique(dim=0))
+    assert different > 290
+    assert [len(set(key.tolist())) for key in keys] == [different, 300, different, 300, 300]
+
+
+@pytest.mark.parametrize("other_layout", [False, True])
+def test_order_parts_and_numbers_of_observations_do_not_matter(other_layout):
+    """Also for a distribution of which torch draws in another layout (Categorical)."""
+    rate = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)) + 0.5
+
+    def draw(rows: torch.Tensor) -> torch.Tensor:
+        def each(part: slice) -> torch.Tensor:
+            q = Categorical(rate[rows][part]) if other_layout else Poisson(rate[rows][part])
+            return q.sample((3,))
+
+        return draw_by_key(each, KEYS[rows.numpy()], 3)
+
+    whole = draw(torch.arange(50))
+    rows = torch.randperm(50, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(draw(rows), whole[:, rows])
+    assert torch.equal(torch.cat([draw(part) for part in rows.split(7)], 1), whole[:, rows])
+    assert len({tuple(column.flatten().tolist()) for column in whole.unbind(1)}) > 10
+
+
+def test_repeated_content_is_numbered():
+    seen: dict[int, int] = {}
+    keys = np.array([5, 7, 5, 5], dtype=np.uint64)
+    first = number_repeats(keys, seen)
+    assert len(set(first.tolist())) == 4
+    again = number_repeats(keys[:1], seen)
+    assert again[0] not in first
+    assert set(number_repeats(keys[[2, 1, 0, 3]], {}).tolist()) == set(first.tolist())
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "mixed_bits", "sequential_auto", "gamma", "dirichlet", "student_t"])
+def test_the_likelihood_of_an_observation_does_not_depend_on_the_others(kind, monkeypatch):
+    model = MODELS[kind](NegativeBinomial()).eval()
+    batch = counts(12)
+    rows = torch.tensor([3, 9, 0, 7])
+
+    def estimate(*parts: torch.Tensor):
+        torch.manual_seed(0)
+        batches = [Batch(batch.x[part], batch.size_factor[part], observed=None, index=part) for part in parts]
+        return importance_sampled_log_likelihood(model, batches, 20)
+
+    monkeypatch.setattr("vaekit.diagnostics.importance.CHUNK_ELEMENTS", 300)  # several blocks of draws
+    whole = estimate(torch.arange(12))
+    for found, expected in zip(estimate(rows[:3], rows[3:])[:3], whole[:3], strict=True):
+        torch.testing.assert_close(found, expected[rows], rtol=1e-5, atol=1e-5)

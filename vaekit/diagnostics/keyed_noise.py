@@ -1,0 +1,154 @@
+"""Random samples that belong to observations: the same in any order, batch, chunk and on any device.
+
+torch's generators give numbers by position: the sample of an observation then depends on the observations before it.
+Here the generator is seeded per observation, by a key that follows from its content, its name and the user's seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vaekit.batch import Batch
+
+T = TypeVar("T", Tensor, dict[str, Tensor])
+MULTINOMIAL = torch.ops.aten.multinomial.default
+COVARIATE_SCALE = 1000.0  # covariates are compared at this precision: their last bits depend on how they are stored
+
+
+class _OtherLayout(Exception):  # noqa: N818  (never leaves this module)
+    pass
+
+
+def hash_names(names: Sequence[str]) -> np.ndarray:
+    """Return stable 64-bit hashes of names, uint64 ``[len(names)]``."""
+    from pandas.util import hash_array
+
+    return hash_array(np.array(names, dtype=object), categorize=False)
+
+
+def observation_keys(batch: Batch, seed: int, names: np.ndarray | None = None) -> np.ndarray:
+    """Return keys of observations, uint64 ``[batch]``: equal for equal content, names and seed.
+
+    Parameters
+    ----------
+    batch
+        The observations; their content is ``x``.
+    seed
+        Seed of the user.
+    names
+        Hashes of the observations' names, uint64 ``[batch]``. With None, the covariates distinguish observations of
+        equal ``x``.
+    """
+    content = _hash_rows(batch.x.float().view(torch.int32).long())
+    if names is None and batch.covariates is not None:
+        content = _mix(content + _hash_rows((batch.covariates * COVARIATE_SCALE).round().long()))
+    if names is not None:
+        content = _mix(content + names)
+    return _mix(content + _mix(np.array([seed % 2**64], dtype=np.uint64)))
+
+
+def number_repeats(keys: np.ndarray, seen: dict[int, int]) -> np.ndarray:
+    """Return keys that also differ between observations of equal content: by their number so far, kept in ``seen``.
+
+    For results that are sums over observations: those of equal content may swap their samples.
+    """
+    number = np.empty_like(keys)
+    for row, key in enumerate(keys.tolist()):
+        number[row] = seen[key] = seen.get(key, -1) + 1
+    return _mix(keys + _mix(number))
+
+
+def draw_by_key(draw: Callable[[slice], T], keys: np.ndarray, num_samples: int) -> T:
+    """Return random samples of observations that depend on their keys alone.
+
+    Parameters
+    ----------
+    draw
+        Returns samples ``[num_samples, observations, ...]`` of a range of the observations.
+    keys
+        Keys of all observations, uint64.
+    num_samples
+        Number of samples per observation.
+
+    Notes
+    -----
+    All observations are computed together; only torch's random operations run one observation at a time, on the CPU.
+    A distribution whose operations have another layout than ``[num_samples, observations, ...]`` is sampled one
+    observation at a time. The state of torch's default generator is changed.
+    """
+    try:
+        with _KeyedOperations(keys, num_samples):
+            return draw(slice(None))
+    except _OtherLayout:
+        parts = []
+        for row, seed in enumerate(_mix(keys).tolist()):
+            torch.manual_seed(seed)
+            parts.append(draw(slice(row, row + 1)))
+        if isinstance(parts[0], dict):
+            return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+        return torch.cat(parts, 1)
+
+
+class _KeyedOperations(TorchDispatchMode):
+    """Random operations of torch on ``[num_samples, observations, ...]``, seeded per observation."""
+
+    def __init__(self, keys: np.ndarray, num_samples: int) -> None:
+        super().__init__()
+        self.keys, self.leading = keys, (num_samples, len(keys))
+        self.calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        self.calls += 1
+        device = kwargs.pop("device", None) or next((x.device for x in args if isinstance(x, Tensor)), None)
+        inplace = func._schema.is_mutable
+        moved = [x.cpu() if isinstance(x, Tensor) else x for x in args]
+        shaped = [x for x in moved if _shape(x) is not None]
+        if func is MULTINOMIAL or not any(_shape(x)[:2] == self.leading for x in shaped):  # type: ignore[index]
+            raise _OtherLayout
+        parts = []
+        for row, seed in enumerate(_mix(self.keys + _mix(np.array([self.calls], dtype=np.uint64))).tolist()):
+            torch.default_generator.manual_seed(seed)
+            parts.append(func(*[self._row(x, row) for x in moved], **kwargs))
+        result = torch.cat(parts, 1)
+        return args[0].copy_(result) if inplace else result.to(device)
+
+    def _row(self, value: Any, row: int) -> Any:
+        """Return an argument of an operation for one observation."""
+        shape = _shape(value)
+        if shape is None:
+            return value
+        if shape[:2] != self.leading:
+            raise _OtherLayout
+        return value[:, row : row + 1] if isinstance(value, Tensor) else [shape[0], 1, *shape[2:]]
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """Return the shape that an argument of a random operation has, or asks for; None for a number."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape) or None
+    return tuple(value) if isinstance(value, list | tuple) else None
+
+
+def _hash_rows(values: Tensor) -> np.ndarray:
+    """Return a hash of each row of integers, uint64 ``[rows]``; a 0 counts for nothing."""
+    values = values ^ (values >> 16)  # the low bits of a small whole number as a float are 0
+    weights = _mix(np.arange(values.shape[1], dtype=np.uint64)).view(np.int64)
+    total = (values * torch.from_numpy(weights).to(values.device)).sum(1)
+    return _mix(total.cpu().numpy().view(np.uint64))
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """Return the output function of SplitMix64: a bijection of uint64 whose values look independent."""
+    mixed = values + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
