@@ -79,7 +79,7 @@ class Batch(NamedTuple):
     def rows(self, part: slice) -> Batch:
         """Return a range of the observations."""
         fields = self._replace(nonzero=None)
-        return Batch(*(field[part] if isinstance(field, Tensor) else None for field in fields))
+        return Batch(*(field[part] if isinstance(field, Tensor) else None for field in fields))  # type: ignore[arg-type]
 
 
 class Moments(NamedTuple):

@@ -111,7 +111,7 @@ def transfer_labels(
         part = points[start : start + batch_size]
         distance, near = neighbours.kneighbors(part, min(k + 1, len(known)))
         distance[distance < SAME] = 0
-        tied = np.flatnonzero(_same(distance[:, -1], distance[:, k - 1])) if k < len(known) else []
+        tied = np.flatnonzero(_same(distance[:, -1], distance[:, k - 1]) & (k < len(known)))
         distance, near = distance[:, :k], near[:, :k]
         width = np.maximum(distance.mean(1, keepdims=True), np.finfo(float).tiny)
         weight = np.exp(-((distance / width) ** 2) / 2)
