@@ -118,7 +118,7 @@ def map_query(
             "vaekit.analysis.embed takes new cells as they are"
         )
     trained = reference["config"]["init_args"]
-    layer, batch_key = layer or trained["layer"], batch_key or trained["batch_key"]
+    layer, batch_key = layer or reference["matrix"], batch_key or trained["batch_key"]
     adata, source = open_adata(adata)
     column = read_column(adata.obs, str(batch_key), "batch_key", source)
     added = [name for name in column.categories if match_category(name, known) not in known]

@@ -16,10 +16,11 @@ from vaekit.data.align import QueryData, query_dataset
 from vaekit.data.columns import read_column
 from vaekit.data.counts import warn_empty
 from vaekit.data.covariates import Keys, check_keys, read_covariates
-from vaekit.data.genes import align_genes, check_shared_genes
+from vaekit.data.genes import align_genes, match_genes
+from vaekit.data.matrices import RAW, X, counts_are_there
 from vaekit.data.size_factors import query_size_factors
 from vaekit.data.sources import open_adata, open_store
-from vaekit.data.stored import StoredCounts, gene_columns, is_csr, read_obs
+from vaekit.data.stored import StoredCounts, gene_columns, is_csr, matrix_of_file, read_obs
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE
 
@@ -45,9 +46,11 @@ def query_for(
     """
     reference = counts_reference(model)
     trained = reference["config"]["init_args"]
-    layer, batch_key = layer or trained["layer"], batch_key or trained["batch_key"]
-    if isinstance(source, str | Path) and is_csr(str(source), layer):
-        return stored_query(str(source), reference, layer, batch_key, label_key)
+    layer, batch_key = layer or reference["matrix"], batch_key or trained["batch_key"]
+    if isinstance(source, str | Path):
+        layer = matrix_of_file(str(source), layer)
+        if is_csr(str(source), layer):
+            return stored_query(str(source), reference, layer, batch_key, label_key)
     return query_dataset(source, reference, layer, batch_key, label_key)
 
 
@@ -74,17 +77,17 @@ def obs_of(source: AnnData | str | Path) -> tuple[pd.DataFrame, str]:
 
 
 def stored_query(
-    path: str, reference: Mapping[str, Any], layer: str | None, batch_key: str | None, label_key: str | None
+    path: str, reference: Mapping[str, Any], matrix: str, batch_key: str | None, label_key: str | None
 ) -> QueryData:
     """Do for a file whose counts stay there what ``vaekit.data.query_dataset`` does in memory.
 
     Everything but the counts is checked before these are read, once, for their values and their totals.
     """
     wanted = list(reference["feature_names"])
-    gene_names = reference["gene_names"] if reference["gene_names"] in gene_columns(path, layer) else None
-    stored = StoredCounts([path], layer, path if layer is None else f"{path}, layer {layer!r}", gene_names)
+    gene_names = reference["gene_names"] if reference["gene_names"] in gene_columns(path, matrix) else None
+    stored = StoredCounts([path], matrix, path if matrix == X else f"{path}, {matrix}", gene_names)
     obs = stored.table.obs
-    check_shared_genes(stored.genes, wanted, path, stored.var)
+    stored.genes = match_genes(stored.genes, wanted, path, stored.var)
     keys = Keys(batch_key, None, None)
     check_keys(keys)
     known = read_covariates(obs, keys, path, reference=reference)
@@ -107,7 +110,7 @@ def stored_query(
             aligned = align_genes(cells, stored.genes, wanted)[0]
             totals[start : start + cells.shape[0]] = np.asarray(aligned.sum(axis=1, dtype=np.float64)).ravel()
     except DataError as error:
-        raise DataError(f"{error}; {_count_layers(path, layer)}") from None
+        raise DataError(f"{error}; {_count_layers(path, matrix)}") from None
     sizes = query_size_factors(obs, size_factor_key, path, _column(totals), observed, reference)
     dataset = StoredCells(
         path,
@@ -137,20 +140,20 @@ def _column(totals: np.ndarray) -> sparse.csr_matrix:
     return sparse.csr_matrix(totals[:, None])
 
 
-def _count_layers(path: str, asked: str | None) -> str:
-    """Say how to get at the layers of a file that do hold counts."""
+def _count_layers(path: str, asked: str) -> str:
+    """Return how to get at the matrices of a file that do hold counts."""
     store = open_store(path)
-    places = dict.fromkeys([None, *store.get("layers", ()), *(["raw"] if "raw" in store else [])])
-    found = [layer for layer in places if layer != asked and is_csr(path, layer) and _holds_counts(path, layer)]
-    if not found:
-        return "no other matrix of the file that is stored as CSR holds counts"
-    named = ["leave layer out (.X)" if layer is None else f"pass layer={layer!r}" for layer in found]
-    return "counts are there: " + " or ".join(named)
+    layers = list(store.get("layers", ()))
+    places = [X, *(f"/layers/{name}" for name in layers), RAW]
+    found = [matrix for matrix in places if matrix != asked and is_csr(path, matrix) and _holds_counts(path, matrix)]
+    return (
+        counts_are_there(found, layers) if found else "no other matrix of the file that is stored as CSR holds counts"
+    )
 
 
-def _holds_counts(path: str, layer: str | None) -> bool:
+def _holds_counts(path: str, matrix: str) -> bool:
     try:
-        for _ in StoredCounts([path], layer, path).chunks("looking for counts"):
+        for _ in StoredCounts([path], matrix, path).chunks("looking for counts"):
             pass
     except DataError:
         return False

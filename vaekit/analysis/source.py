@@ -11,7 +11,7 @@ import numpy as np
 import vaekit
 from vaekit.component import from_config
 from vaekit.data.base import ResidentData
-from vaekit.data.stored import is_csr
+from vaekit.data.stored import is_csr, matrix_of_file
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE, load
 
@@ -127,4 +127,7 @@ def _mode(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return the mode that leaves counts in their files, if all of these can be left there."""
     path = arguments["path"]
     paths = [path] if isinstance(path, str) else path or []
-    return {"mode": "streamed"} if paths and all(is_csr(file, arguments["layer"]) for file in paths) else {}
+    if not paths:
+        return {}
+    matrix = matrix_of_file(paths[0], arguments["layer"])
+    return {"mode": "streamed"} if all(is_csr(file, matrix) for file in paths) else {}

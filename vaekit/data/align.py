@@ -14,7 +14,8 @@ from vaekit.data.columns import read_column
 from vaekit.data.counts import read_counts, warn_empty
 from vaekit.data.covariates import REFERENCE_KEYS, Keys, check_keys, read_covariates
 from vaekit.data.dataset import CountDataset
-from vaekit.data.genes import align_genes, check_shared_genes
+from vaekit.data.genes import align_genes, match_genes
+from vaekit.data.matrices import RAW, matrix_of_adata
 from vaekit.data.size_factors import query_size_factors
 from vaekit.data.sources import open_adata
 from vaekit.exceptions import DataError
@@ -103,11 +104,12 @@ def query_dataset(
         raise DataError(f"the reference lacks {missing_keys}: pass the state_dict() of a GeneExpressionData")
     wanted = list(reference["feature_names"])
     adata, name = open_adata(source)
-    table = adata.raw.var if layer == "raw" and adata.raw is not None else adata.var
+    layer = matrix_of_adata(adata, layer, name)
+    table = adata.raw.var if layer == RAW else adata.var
     if gene_names is None and reference["gene_names"] in table.columns:
         gene_names = reference["gene_names"]
     counts, genes = read_counts(adata, layer, name, gene_names)
-    check_shared_genes(genes, wanted, name, table)
+    genes = match_genes(genes, wanted, name, table)
     keys = Keys(batch_key, categorical_covariates, continuous_covariates)
     check_keys(keys)
     known = read_covariates(adata.obs, keys, name, reference=reference)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit.data.matrices import RAW, X, counts_are_there, matrix_of_adata
 from vaekit.data.structure import REMEDY, check_structure
 from vaekit.exceptions import DataError, nearest
 
@@ -32,7 +33,7 @@ def read_counts(
     adata
         Cells; it is not changed.
     layer
-        Name of a layer, "raw" for ``.raw.X``, None for ``.X``. CSR, CSC or dense, of any numeric type.
+        Name or path of a matrix (:func:`vaekit.data.matrices.find_matrix`); CSR, CSC or dense, of any numeric type.
     source
         What to call the data in messages.
     gene_names
@@ -52,10 +53,9 @@ def read_counts(
         values are not counts: not numeric, NaN, infinite, negative, not whole, or beyond what float32 holds exactly;
         or if a sparse matrix points to values or genes that it has not.
     """
-    place, matrix, names = _select(adata, layer, source)
-    if gene_names is not None:
-        names = gene_names_of(adata.raw.var if place == ".raw.X" else adata.var, gene_names, source)
-    genes = [str(name) for name in names]
+    layer = matrix_of_adata(adata, layer, source)
+    place, matrix, table = _select(adata, layer, source)
+    genes = gene_names_of(table, gene_names, source)
     if adata.n_obs == 0 or not genes:
         raise DataError(f"{source} has {adata.n_obs} cells and {len(genes)} genes in {place}: nothing to model")
     check_gene_names(genes, f"{source}, {place}", gene_names)
@@ -79,21 +79,21 @@ def warn_empty(num_empty: int, num_cells: int, source: str) -> None:
         )
 
 
-def _select(adata: AnnData, layer: str | None, source: str) -> tuple[str, Any, Iterable[str]]:
-    if adata.is_view and (layer != "raw" or adata.raw is None):
+def _select(adata: AnnData, layer: str | None, source: str) -> tuple[str, Any, pd.DataFrame]:
+    """Return what to call a matrix in messages, the matrix, and the table of its genes."""
+    path = matrix_of_adata(adata, layer, source)
+    if adata.is_view and path != RAW:
         # To look at a view is to choose rows and columns of the whole, in loops that trust it.
-        place, whole, _ = _select(adata._adata_ref, layer, source)
+        place, whole, _ = _select(adata._adata_ref, path, source)
         _check_sparse(whole, f"{source}, {place}")
-    if layer in (None, "X"):
+    if path == RAW:
+        return ".raw.X", adata.raw.X, adata.raw.var
+    if path == X:
         if adata.X is None:
-            raise DataError(f"{source} has no .X; {_count_layers(adata, None)}")
-        return ".X", adata.X, adata.var_names
-    if layer == "raw" and adata.raw is not None:
-        return ".raw.X", adata.raw.X, adata.raw.var_names
-    if layer not in adata.layers:
-        known = [*filter(None, adata.layers), *(["raw"] if adata.raw is not None else []), "X"]
-        raise DataError(f"layer={layer!r}: {source} has no such layer; {nearest(str(layer), known)}")
-    return f".layers[{layer!r}]", adata.layers[layer], adata.var_names
+            raise DataError(f"{source} has no .X; {_count_layers(adata, X)}")
+        return ".X", adata.X, adata.var
+    name = path.removeprefix("/layers/")
+    return f".layers[{name!r}]", adata.layers[name], adata.var
 
 
 def check_gene_names(genes: list[str], where: str, gene_names: str | None) -> None:
@@ -156,8 +156,10 @@ def _as_csr(matrix: Any, where: str, shape: tuple[int, int]) -> sparse.csr_matri
             f"{where} is of shape {matrix.shape}, and there are {shape[0]} cells, {shape[1]} genes; {REMEDY}"
         )
     _check_sparse(matrix, where)
-    if matrix.dtype in (np.bool_, np.float16):
-        matrix = matrix.astype(np.float32)  # scipy has no sparse float16, and numpy no negative bool
+    # scipy has no sparse float16 and no foreign order of bytes, numpy no negative bool
+    kind = np.float32 if matrix.dtype in (np.bool_, np.float16) else matrix.dtype.newbyteorder("=")
+    if kind != matrix.dtype:
+        matrix = matrix.astype(kind)
     if sparse.issparse(matrix) and matrix.format in ("csr", "csc"):  # made anew: what it says of itself may be wrong
         made = sparse.csr_matrix if matrix.format == "csr" else sparse.csc_matrix
         matrix = made((matrix.data, matrix.indices, matrix.indptr), shape)
@@ -245,23 +247,20 @@ def _whole(data: np.ndarray, power: Callable[[np.ndarray], np.ndarray]) -> bool:
     return bool(np.allclose(values, np.rint(values), rtol=1e-6, atol=1e-5))
 
 
-def _count_layers(adata: AnnData, asked: str | None) -> str:
-    """Say how to get at the layers that do hold counts."""
-    places: list[str | None] = list(dict.fromkeys([None, *adata.layers, "raw"]))
-    found = [layer for layer in places if layer != asked and _holds_counts(adata, layer)]
-    if not found:
-        return "neither .X nor .raw nor any layer holds counts"
-    named = ["leave layer out (.X)" if layer is None else f"pass layer={layer!r}" for layer in found]
-    return "counts are there: " + " or ".join(named)
+def _count_layers(adata: AnnData, asked: str) -> str:
+    """Return how to get at the matrices that do hold counts."""
+    places = [X, *(f"/layers/{name}" for name in adata.layers), *([] if adata.raw is None else [RAW])]
+    found = [path for path in places if path != asked and _holds_counts(adata, path)]
+    return counts_are_there(found, adata.layers) if found else "neither .X nor .raw nor any layer holds counts"
 
 
-def _holds_counts(adata: AnnData, layer: str | None) -> bool:
+def _holds_counts(adata: AnnData, path: str) -> bool:
     whole = adata._adata_ref if adata.is_view else adata  # to look at a view is to cut it out
-    if (layer is None and whole.X is None) or (layer == "raw" and adata.raw is None and "raw" not in adata.layers):
+    if path == X and whole.X is None:
         return False
     try:
-        _, matrix, names = _select(adata, layer, "")
-        genes = [str(name) for name in names]
+        _, matrix, table = _select(adata, path, "")
+        genes = gene_names_of(table, None, "")
         check_values(_as_csr(matrix, "", (adata.n_obs, len(genes))), "", adata.obs_names, genes)
     except DataError:
         return False

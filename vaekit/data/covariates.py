@@ -27,6 +27,7 @@ REFERENCE_KEYS = (
     "continuous_covariates",
     "size_factor_key",
     "size_factor_scale",
+    "matrix",
 )
 
 

@@ -17,12 +17,13 @@ from vaekit.data.counts import read_counts, warn_empty
 from vaekit.data.covariates import REFERENCE_KEYS, Covariates, Keys, check_keys, read_covariates
 from vaekit.data.dataset import CountDataset, ResidentDataset
 from vaekit.data.genes import HVG_CELLS, align_genes, highly_variable_genes
+from vaekit.data.matrices import matrix_of_adata
 from vaekit.data.mode import MODES, Mode, choose
 from vaekit.data.passes import Counts, CountsInMemory, identify, measure
 from vaekit.data.size_factors import read_size_factors, training_moments
 from vaekit.data.sources import name_of, open_adata, pbmc68k
 from vaekit.data.splits import split_rows
-from vaekit.data.stored import StoredCounts
+from vaekit.data.stored import StoredCounts, matrix_of_file
 from vaekit.data.streamed import StreamedDataset
 from vaekit.exceptions import DataError, nearest
 
@@ -40,6 +41,7 @@ class ResidentCells(Resident):
     size_factor_scale: float | None
     moments: Moments
     why: str  # the counts are in memory, or in their files
+    matrix: str  # path of the counts, as "/layers/counts"
 
 
 class GeneExpressionData(ResidentData):
@@ -56,7 +58,8 @@ class GeneExpressionData(ResidentData):
     path
         An .h5ad file or a zarr store instead, or a list of them with the same genes.
     layer
-        Layer that holds the counts; "raw" for ``.raw.X``, None for ``.X``.
+        Layer that holds the counts; None for ``.X``, "raw" for ``.raw.X`` if no layer has this name. A path in the form
+        of an .h5ad file means one matrix only: "/X", "/raw/X", "/layers/NAME".
     batch_key
         Column of ``.obs`` with the batch of each cell; it conditions encoder and decoder as
         ``Batch.covariates``.
@@ -157,23 +160,27 @@ class GeneExpressionData(ResidentData):
         if self._given is None:
             name = "scanpy.datasets.pbmc68k_reduced"
             self._adata = self._adata if self._adata is not None else pbmc68k()
-            return self._adata, name, "counts"
+            return self._adata, name, None
         if self._adata is None:
-            self._adata, self._name = open_adata(self._given)
+            self._adata, self._name = open_adata(self._given, self.layer)
         return self._adata, self._name, self.layer
 
     def _load(self, state: Mapping[str, Any] | None) -> ResidentCells:
         paths = [self._given] if isinstance(self._given, str) else self._given
         counts: Counts
-        chosen, why = choose(self.mode, paths, self.layer) if isinstance(paths, list) else ("resident", "")
+        where, chosen, why = "", "resident", ""
+        if isinstance(paths, list):
+            where = matrix_of_file(paths[0], self.layer)
+            chosen, why = choose(self.mode, paths, where)
         streamed = chosen == "streamed"
         if streamed:
             source = name_of(paths)
-            stored = StoredCounts(paths, self.layer, source, self.gene_names)
+            stored = StoredCounts(paths, where, source, self.gene_names)
             counts, genes, obs = stored, stored.genes, stored.table.obs
         else:
             adata, source, layer = self._open()
-            matrix, genes = read_counts(adata, layer, source, self.gene_names)
+            where = where or matrix_of_adata(adata, layer, source)
+            matrix, genes = read_counts(adata, where, source, self.gene_names)
             counts, obs = CountsInMemory(matrix), adata.obs
         cells = [str(name) for name in obs.index]
         label = None if self.label_key is None else read_column(obs, self.label_key, "label_key", source)
@@ -232,6 +239,7 @@ class GeneExpressionData(ResidentData):
             size_factor_scale=scale,
             moments=moments,
             why=why,
+            matrix=where,
         )
 
     @property
@@ -242,7 +250,7 @@ class GeneExpressionData(ResidentData):
     @property
     def counts_layer(self) -> str | None:
         """Layer of ``adata`` that holds the counts; None for ``.X``."""
-        return "counts" if self._given is None else self.layer
+        return self.layer
 
     @property
     def obs_names(self) -> list[str]:
@@ -279,6 +287,7 @@ class GeneExpressionData(ResidentData):
         return {
             **super().state_dict(),
             **self.resident.known.state(),
+            "matrix": self.resident.matrix,
             "feature_names": list(self.feature_names),
             "gene_names": self.gene_names,
             "mean": self.mean,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,78 @@ def align_genes(counts: sparse.csr_matrix, genes: list[str], wanted: list[str]) 
     return aligned, [name for name in wanted if name not in column]
 
 
+def match_genes(genes: list[str], wanted: list[str], source: str, var: pd.DataFrame) -> list[str]:
+    """Return ``genes`` with the names that ``wanted`` has for them.
+
+    Names are equal, or Ensembl identifiers that differ in their version alone.
+
+    Parameters
+    ----------
+    genes, var
+        Names of the genes of the data, and their table.
+    wanted
+        Names of the genes of the checkpoint.
+    source
+        Name of the data in messages.
+
+    Warns
+    -----
+    UserWarning
+        If versions differ.
+
+    Raises
+    ------
+    DataError
+        If two genes differ in their version alone and it is not clear which one is meant, or fewer than half of
+        ``wanted`` are there.
+    """
+    have = set(genes)
+    renamed: dict[str, str] = {}
+    missing = _by_stem(name for name in wanted if name not in have)
+    if missing:
+        spare = _by_stem(have.difference(wanted))
+        for stem, names in missing.items():
+            if stem in spare:
+                if len(names) + len(spare[stem]) > 2:
+                    raise DataError(
+                        f"{source} has {', '.join(sorted(spare[stem]))} and the checkpoint {', '.join(names)}, which "
+                        "differ in the version of the Ensembl identifier alone: which gene is which is not clear. "
+                        "Rename or remove genes of the data."
+                    )
+                renamed[spare[stem][0]] = names[0]
+    matched = [renamed.get(name, name) for name in genes]
+    check_shared_genes(matched, wanted, source, var)
+    if renamed:
+        first = next(iter(renamed))
+        warnings.warn(
+            f"{source}: {len(renamed)} of the checkpoint's {len(wanted)} genes were found without the version of their "
+            f"Ensembl identifier, such as {first} for {renamed[first]}.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return matched
+
+
+def unversioned(name: str) -> str:
+    """Return an Ensembl identifier without its version, any other name as it is.
+
+    Examples
+    --------
+    >>> unversioned("ENSG00000141510.17"), unversioned("AC012345.1"), unversioned("ENSG00000182378.14_PAR_Y")
+    ('ENSG00000141510', 'AC012345.1', 'ENSG00000182378.14_PAR_Y')
+    """
+    return re.sub(r"^(ENS[A-Z]*\d+)\.\d+$", r"\1", name)
+
+
+def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return Ensembl identifiers by their stem, which has no version."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if re.match(r"ENS[A-Z]*\d+(\.\d+)?$", name):
+            found.setdefault(unversioned(name), []).append(name)
+    return found
+
+
 def check_shared_genes(genes: list[str], wanted: list[str], source: str, var: pd.DataFrame) -> None:
     """Check that at least half of the ``wanted`` genes are among ``genes``.
 
@@ -91,7 +164,7 @@ def check_shared_genes(genes: list[str], wanted: list[str], source: str, var: pd
         return
     others = {
         "if upper and lower case were the same": (_upper(genes), _upper(wanted)),
-        "without the Ensembl version (.1, .2, ...)": (_unversioned(genes), _unversioned(wanted)),
+        "without the Ensembl version (.1, .2, ...)": (set(map(unversioned, genes)), set(map(unversioned, wanted))),
     }
     for key in var.columns:
         others[f"with adata.var_names = adata.var[{str(key)!r}]"] = (set(var[key].astype(str)), wanted_names)
@@ -106,7 +179,3 @@ def check_shared_genes(genes: list[str], wanted: list[str], source: str, var: pd
 
 def _upper(names: list[str]) -> set[str]:
     return {name.upper() for name in names}
-
-
-def _unversioned(names: list[str]) -> set[str]:
-    return {re.sub(r"^(ENS[A-Z]*\d+)\.\d+$", r"\1", name) for name in names}

@@ -12,15 +12,19 @@ import numpy as np
 
 from vaekit.data.codecs import check_codecs
 from vaekit.data.containment import check_hdf5, check_regular
+from vaekit.data.matrices import RAW, matrix_of_adata
 from vaekit.data.structure import check_all
+from vaekit.data.tables import error_line, read_table
 from vaekit.exceptions import DataError, VaekitError, nearest
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def open_adata(source: Any) -> tuple[AnnData, str]:
+def open_adata(source: Any, layer: str | None = None) -> tuple[AnnData, str]:
     """Return the AnnData behind ``source`` (an AnnData, a path or several) and what to call it in messages.
+
+    Of several files, the matrix that ``layer`` names must have the same genes.
 
     A backed AnnData is read into memory; what the caller holds is never changed. Several files are one after another;
     of their tables the columns remain that all of them have.
@@ -33,7 +37,7 @@ def open_adata(source: Any) -> tuple[AnnData, str]:
     if isinstance(source, str | Path):
         return read_file(source), str(source)
     if isinstance(source, Sequence):
-        return read_files(source), name_of(source)
+        return read_files(source, layer), name_of(source)
     from anndata import AnnData
 
     if not isinstance(source, AnnData):
@@ -52,8 +56,8 @@ def name_of(paths: Sequence[str | Path]) -> str:
     return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
-def read_files(paths: Sequence[str | Path]) -> AnnData:
-    """Read files with the same genes into memory, as one AnnData.
+def read_files(paths: Sequence[str | Path], layer: str | None = None) -> AnnData:
+    """Read files with the same genes in the matrix that ``layer`` names into memory, as one AnnData.
 
     Raises
     ------
@@ -63,8 +67,13 @@ def read_files(paths: Sequence[str | Path]) -> AnnData:
     if not paths:
         raise DataError("path=[] names no file")
     parts = [read_file(path) for path in paths]
-    check_same_genes([list(map(str, part.var_names)) for part in parts], paths)
     if len(parts) > 1:
+        where = matrix_of_adata(parts[0], layer, str(paths[0]))
+        names = []
+        for part, path in zip(parts, paths, strict=True):
+            where = matrix_of_adata(part, where, str(path))
+            names.append([str(name) for name in (part.raw if where == RAW else part).var_names])
+        check_same_genes(names, paths)
         for part, path in zip(parts, paths, strict=True):
             check_all(part, str(path))  # what joins them trusts them
     return parts[0] if len(parts) == 1 else join(parts)
@@ -137,7 +146,11 @@ def read_file(path: str | Path) -> AnnData:
         warnings.filterwarnings("ignore", message="Variable names are not unique")  # an error follows
         store = open_store(path)
         _check_room(store, path)
-        return anndata.io.read_zarr(store) if file.is_dir() else anndata.io.read_h5ad(file)
+        adata = anndata.io.read_zarr(store) if file.is_dir() else anndata.io.read_h5ad(file)
+        adata.obs, adata.var = read_table(store, "obs", str(path)), read_table(store, "var", str(path))
+        if adata.raw is not None:
+            adata.raw._var = read_table(store, "raw.var" if "raw.var" in store else "raw/var", str(path))
+        return adata
 
 
 def _check_room(store: Any, path: str | Path) -> None:
@@ -171,8 +184,7 @@ def reading(path: str | Path | None) -> Iterator[None]:
     except Exception as error:
         kind = "a zarr store" if Path(path or "").is_dir() else ".h5ad"
         raise DataError(
-            f"{path} cannot be read as {kind}; it is truncated or was not written by AnnData "
-            f"({type(error).__name__}: {' '.join(str(error).split())})"
+            f"{path} cannot be read as {kind}; it is truncated or was not written by AnnData ({error_line(error)})"
         ) from error
 
 

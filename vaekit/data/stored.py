@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vaekit.data.counts import check_gene_names, check_values, gene_names_of
+from vaekit.data.matrices import matrix_of_store, stored_name
 from vaekit.data.sources import check_same_genes, join, open_store, reading
 from vaekit.data.structure import REMEDY, check_numbers, check_starts
-from vaekit.exceptions import DataError
+from vaekit.data.tables import column_names, read_table
+from vaekit.exceptions import DataError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +42,7 @@ class StoredCounts:
     paths
         .h5ad files or zarr stores with the same genes, in any order; the first one's order counts.
     layer
-        Name of a layer, "raw" for ``.raw.X``, None for ``.X``.
+        Name or path of a matrix (:func:`vaekit.data.matrices.find_matrix`), the same in all files.
     source
         What to call the data in messages.
     gene_names
@@ -66,7 +68,9 @@ class StoredCounts:
         tables, variables, names, groups = [], [], [], []
         for path in paths:
             with reading(path):
-                table, var, genes, group = _open(path, layer, gene_names)
+                store = open_store(path)
+                layer = matrix_of_store(store, layer, path)
+                table, var, genes, group = _open(store, path, layer, gene_names)
             tables.append(table)
             variables.append(var)
             names.append(genes)
@@ -76,8 +80,7 @@ class StoredCounts:
         check_gene_names(self.genes, source, gene_names)
         self.source = source
         self._matrices = [
-            _matrix(path, layer, group, found, self.genes)
-            for path, group, found in zip(paths, groups, names, strict=True)
+            _matrix(path, group, found, self.genes) for path, group, found in zip(paths, groups, names, strict=True)
         ]
         self.table: AnnData = tables[0] if len(tables) == 1 else join(tables)
         self.var: pd.DataFrame = variables[0]
@@ -148,25 +151,37 @@ class StoredCounts:
                 bar.update(stop - start)
 
 
+def matrix_of_file(path: str, layer: str | None) -> str:
+    """Return the path of the matrix of a file that ``layer`` names, by :func:`vaekit.data.matrices.find_matrix`."""
+    with reading(path):
+        return matrix_of_store(open_store(path), layer, path)
+
+
 def is_csr(path: str, layer: str | None) -> bool:
     """Return whether a file holds a layer's counts in CSR form, so that they can stay there."""
-    store = open_store(path)
-    place = _place(layer)
     with reading(path):
-        return place in store and store[place].attrs.get("encoding-type") == "csr_matrix"
+        store = open_store(path)
+        return (name := _stored_name(store, layer, path)) in store and _form(store[name]) == "csr_matrix"
 
 
 def stored_bytes(path: str, layer: str | None) -> int:
     """Return the memory that the values and column numbers of a CSR layer take, in bytes."""
     with reading(path):
-        return int(open_store(path)[_place(layer)]["data"].shape[0]) * 8
+        store = open_store(path)
+        return int(store[_stored_name(store, layer, path)]["data"].shape[0]) * 8
 
 
 def gene_columns(path: str, layer: str | None) -> list[str]:
     """Return the names of the columns of a layer's table of genes."""
     with reading(path):
-        table = open_store(path)["raw/var" if _place(layer) == "raw/X" else "var"]
-        return [str(name) for name in table.attrs.get("column-order", ())]
+        store = open_store(path)
+        return column_names(store[_table_of(_stored_name(store, layer, path))])
+
+
+def _stored_name(store: Any, layer: str | None, path: str) -> str:
+    """Return where a layer is in an open file; one that is given by its path need not exist."""
+    is_path = layer is not None and layer.startswith("/")
+    return stored_name(store, str(layer) if is_path else matrix_of_store(store, layer, path))
 
 
 def read_obs(path: str) -> pd.DataFrame:
@@ -177,50 +192,47 @@ def read_obs(path: str) -> pd.DataFrame:
     DataError
         If it cannot be read.
     """
-    return _read(open_store(path), "obs", path)
+    return read_table(open_store(path), "obs", path)
 
 
-def _read(store: Any, place: str, path: str) -> pd.DataFrame:
-    from anndata.io import read_elem
-
-    try:
-        return read_elem(store[place])
-    except Exception as error:  # anndata raises whatever the foreign content leads to
-        raise DataError(
-            f"{path} cannot be read as .h5ad; its table {place} was not written by AnnData.write_h5ad "
-            f"({type(error).__name__}: {error})"
-        ) from error
+def _table_of(name: str) -> str:
+    """Return where the table of a matrix's genes is."""
+    return name[:-1] + "var" if name.startswith("raw") else "var"
 
 
-def _place(layer: str | None) -> str:
-    return {None: "X", "X": "X", "raw": "raw/X"}.get(layer, f"layers/{layer}")
+def _form(element: Any) -> str | None:
+    """Return how a matrix is stored; anndata 0.6 and older had another name for it."""
+    attributes = element.attrs
+    if "h5sparse_format" in attributes:
+        form = attributes["h5sparse_format"]
+        return f"{form.decode() if isinstance(form, bytes) else form}_matrix"
+    return attributes.get("encoding-type")
 
 
-def _open(path: str, layer: str | None, gene_names: str | None) -> tuple[AnnData, pd.DataFrame, list[str], Any]:
-    """Return the tables, that of the layer's genes, their names, and the group of the counts."""
+def _open(store: Any, path: str, matrix: str, gene_names: str | None) -> tuple[AnnData, pd.DataFrame, list[str], Any]:
+    """Return the tables, that of the matrix's genes, their names, and the group of the counts."""
     from anndata import AnnData
 
-    store, place = open_store(path), _place(layer)
-    if place not in store:
-        known = [*store.get("layers", ()), *(["raw"] if "raw" in store else []), "X"]
-        raise DataError(f"layer={layer!r}: {path} has no {place}; it has {', '.join(map(repr, known))}")
-    kind = store[place].attrs.get("encoding-type")
-    if kind != "csr_matrix":
+    name = stored_name(store, matrix)
+    if name not in store:
+        known = [*store.get("layers", ()), *(["raw"] if "raw/X" in store else [])]
+        raise DataError(f"{path} has no {name}; {nearest('', known)}")
+    if (kind := _form(store[name])) != "csr_matrix":
         raise DataError(
-            f"{path} holds its counts ({place}) as {kind}; to stay in the file they need rows of cells: "
+            f"{path} holds its counts ({name}) as {kind or 'array'}; to stay in the file they need rows of cells: "
             "adata.X = scipy.sparse.csr_matrix(adata.X) before writing it, or mode='resident'"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Variable names are not unique")  # an error follows
-        table = AnnData(obs=_read(store, "obs", path), var=_read(store, "var", path))
-    var = table.var if place != "raw/X" else _read(store, "raw/var", path)
-    _check_rows(store[place], len(table.obs), len(var), f"{path}, {place}")
-    return table, var, gene_names_of(var, gene_names, path), store[place]
+        table = AnnData(obs=read_table(store, "obs", path), var=read_table(store, "var", path))
+    var = table.var if _table_of(name) == "var" else read_table(store, _table_of(name), path)
+    _check_rows(store[name], len(table.obs), len(var), f"{path}, {name}")
+    return table, var, gene_names_of(var, gene_names, path), store[name]
 
 
 def _check_rows(group: Any, cells: int, genes: int, where: str) -> None:
     """Check that a CSR matrix is as large as its tables, and that its rows follow one another."""
-    shape = tuple(map(int, group.attrs["shape"]))
+    shape = tuple(map(int, group.attrs["shape" if "shape" in group.attrs else "h5sparse_shape"]))
     lengths = {name: tuple(map(int, group[name].shape)) for name in ("data", "indices", "indptr")}
     damage = ""
     if shape != (cells, genes):
@@ -252,10 +264,10 @@ def _check_room(needed: int, where: str) -> None:
         )
 
 
-def _matrix(path: str, layer: str | None, group: Any, found: list[str], genes: list[str]) -> _Matrix:
+def _matrix(path: str, group: Any, found: list[str], genes: list[str]) -> _Matrix:
     columns = None
     if found != genes:
         number = {name: column for column, name in enumerate(genes)}
         columns = np.array([number[name] for name in found], dtype=np.int32)
     starts = np.asarray(group["indptr"][:], dtype=np.int64)
-    return _Matrix(path, _place(layer), group["data"], group["indices"], starts, columns)
+    return _Matrix(path, group.name.strip("/"), group["data"], group["indices"], starts, columns)
