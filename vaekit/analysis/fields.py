@@ -1,4 +1,4 @@
-"""Names of the fields of an AnnData that results go into: nothing of the user's is replaced."""
+"""Names of the fields of an AnnData that results go into; no field of the user is replaced."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_free(places: Any, key_added: str, wanted: Mapping[str, Iterable[str]],
     key_added
         Argument that the names come from.
     wanted
-        Names that the result takes, by their place, such as ``obs``.
+        Requested names by their place, such as ``obs``.
     owner
         Entry of ``.uns`` that the result takes. If vaekit wrote the present one, the other names are of the same
         earlier result, and are replaced.
@@ -40,7 +40,7 @@ def check_free(places: Any, key_added: str, wanted: Mapping[str, Iterable[str]],
             if name in _place(places, place):
                 raise DataError(
                     f"key_added={key_added!r}: {place}[{name!r}] exists and was not written by vaekit. Choose another "
-                    f"key_added, or remove {place}[{name!r}]."
+                    f"name (key_added; --key_added of a command), or remove {place}[{name!r}]."
                 )
 
 
