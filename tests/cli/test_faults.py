@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -13,11 +15,14 @@ import torch
 import yaml
 from broken_disks import full_disk, read_only
 from pytorch_lightning import Callback
+from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import CSVLogger
 
 from vaekit.callbacks import FiniteLoss
 from vaekit.cli import embed, lightning
 from vaekit.cli.cells import add
 from vaekit.cli.main import main
+from vaekit.exceptions import OutputError
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if "sweep" not in path.stem)
@@ -96,8 +101,33 @@ class TestFit:
         assert f"{tmp_path}/best.ckpt could not be written" in message or f"{tmp_path}/last.ckpt could" in message
         assert (tmp_path / "last.ckpt").read_bytes() == before
         assert not list(tmp_path.glob(".*"))
+        parts = [tmp_path / name for name in (".last.ckpt.4194400.part", "figures/.umap.png.4194400.part")]
+        parts += [tmp_path / "figures/epoch_1/.umap.png.4194400.part", tmp_path / f"figures/.b.png.{os.getppid()}.part"]
+        (tmp_path / "figures/epoch_1").mkdir()
+        for part in parts:  # of killed processes (beyond the largest number of a process), and of one that runs
+            part.touch()
         assert fit(tmp_path, "--trainer.max_epochs", "2", "--ckpt_path", "last") == 0
+        assert [part.exists() for part in parts] == [False, False, False, True]
         assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 10
+
+    def test_full_disk_under_a_logger(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Python's error of a file that is open does not name it."""
+        with full_disk(100):
+            assert fit(tmp_path, "--trainer.max_steps", "1", "--trainer.logger", "CSVLogger") == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert f"vaekit fit: error: {tmp_path} could not be written: [Errno 27]" in message
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE])
+    def test_errors_of_the_system_without_a_path(self, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fails(self: LightningCLI, subcommand: str) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(LightningCLI, "_run_subcommand", fails)
+        cli = lightning.VaekitCLI.__new__(lightning.VaekitCLI)
+        cli.folder = Path("runs/a")
+        cli.trainer = SimpleNamespace(loggers=[CSVLogger("logs/b"), CSVLogger("runs/a")])
+        with pytest.raises(OutputError, match=rf"runs/a or logs/b could not be written: \[Errno {number}\]"):
+            cli._run_subcommand("fit")
 
     def test_read_only_folder(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "locked").mkdir()

@@ -95,7 +95,7 @@ def transfer_labels(
     from sklearn.neighbors import NearestNeighbors
 
     check_in_memory(query_adata, argument="query_adata")
-    key_added = key_added or f"{label_key}_transferred"
+    key_added = f"{label_key}_transferred" if key_added is None else key_added
     check_free(query_adata, key_added, {"obs": [key_added, f"{key_added}_uncertainty"]}, key_added)
     model, checkpoint = opened(model)
     reference = query_for(model, reference_adata, layer, batch_key, label_key)

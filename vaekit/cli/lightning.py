@@ -20,7 +20,7 @@ import vaekit.likelihoods
 import vaekit.models
 import vaekit.networks
 import vaekit.objectives  # noqa: F401  (imported, classes can be named without their package)
-from vaekit.atomic import written
+from vaekit.atomic import remove_parts, written
 from vaekit.callbacks import ClippedSteps, Collapse, FiniteLoss, Pictures, RunCheckpoint, TrainingProgress
 from vaekit.cli.class_flags import complete_classes
 from vaekit.cli.config_errors import explain
@@ -140,6 +140,8 @@ class VaekitCLI(LightningCLI):
         self.model.networks.likelihood.check(self.datamodule.example)
         if not self.trainer.is_global_zero:
             return
+        for pattern in ("*", "figures/**/*"):
+            remove_parts(self.folder, pattern)
         if self.config.fit.get("ckpt_path") is None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             aside = prepare(self.folder)
             if aside is not None:

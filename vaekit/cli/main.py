@@ -79,12 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
         arguments, packages = split_trust(arguments)
         trust(packages)
         import_module(COMMANDS[command]).run(arguments)
-        sys.stdout.flush()
+        _flush()
     except VaekitError as error:
         print(f"vaekit {command}: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        place = "" if _can_print() else "the standard output: "
+        place = "" if error.filename is not None else "standard output, or a file of the command: "
         print(f"vaekit {command}: error: {place}{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -93,14 +93,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _can_print() -> bool:
-    """Return whether the standard output takes what was printed; if not, Python shall not fail on it at its exit."""
+def _flush() -> None:
+    """Write out what was printed; where that fails, nothing more is tried, not by Python at its exit either."""
     try:
         sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def split_trust(arguments: list[str]) -> tuple[list[str], list[str]]:

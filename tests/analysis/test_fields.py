@@ -1,0 +1,199 @@
+"""Fields of an AnnData that results go into: types, order, and what is never replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from models.tiny import MODELS, adata, trainer
+
+from vaekit.analysis import (
+    differential_expression,
+    embed,
+    markers,
+    normalized_expression,
+    posterior_predictive_check,
+    transfer_labels,
+)
+from vaekit.data import GeneExpressionData
+from vaekit.exceptions import DataError
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.models import VAE
+
+GROUP = np.arange(60) % 3
+
+
+@pytest.fixture(scope="module")
+def model() -> VAE:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        data = GeneExpressionData(adata(cells=60, genes=15), batch_key="batch")
+        made = MODELS["mixed"](NegativeBinomial(), data.features, covariates=data.covariates)
+        trainer(max_epochs=1, limit_val_batches=0).fit(made, datamodule=data)
+    return made.eval()
+
+
+@pytest.fixture
+def cells() -> AnnData:
+    return adata(cells=60, genes=15)
+
+
+COLUMNS: dict[str, Any] = {
+    "int64": GROUP * 10,
+    "uint8": GROUP.astype(np.uint8),
+    "float64": GROUP / 2,
+    "float32": (GROUP / 10).astype(np.float32),
+    "missing": np.where(GROUP == 0, np.nan, GROUP),
+    "bool": GROUP == 1,
+    "Int64": pd.array([10, None, -2], dtype="Int64")[GROUP],
+    "Float64": pd.array([0.5, None, 2.0], dtype="Float64")[GROUP],
+    "boolean": pd.array([True, None, False], dtype="boolean")[GROUP],
+    "string": pd.array(["b", None, "a"], dtype="string")[GROUP],
+    "object": np.array(["b", None, "a"], dtype=object)[GROUP],
+    "ordered": pd.Categorical.from_codes(GROUP, ["low", "middle", "high"], ordered=True),
+    "unsorted": pd.Categorical.from_codes(GROUP, ["c", "b", "a", "none of the cells"]),
+    "numbers": pd.Categorical.from_codes(GROUP, [10, 2, 33]),
+    "dates": pd.to_datetime(["2020-02-01", "2021-05-05", "2019-01-01"])[GROUP],
+    "intervals": pd.cut(GROUP, [-1, 0, 1, 2]),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_labels_keep_their_type_and_order(model: VAE, cells: AnnData, kind: str) -> None:
+    """Each cell is its own nearest neighbor, so that its label is the one that it has."""
+    cells.obs["label"] = COLUMNS[kind]
+    query = cells.copy()
+    transfer_labels(cells, query, model, "label", k=1)
+    found, wanted = query.obs["label_transferred"], cells.obs["label"]
+    known = wanted.notna().to_numpy()
+    assert (found.astype(object) == wanted.astype(object))[known].all()
+    if isinstance(wanted.dtype, pd.CategoricalDtype):
+        assert found.dtype == wanted.dtype
+    else:
+        assert found.cat.categories.tolist() == sorted(set(wanted[known]))
+        assert kind == "string" or found.cat.categories.dtype == wanted.dtype
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("int64", ("10", "10.0", 10, 10.0, np.int64(10))),
+        ("float64", ("0.5", "0.50", ".5", 0.5)),
+        ("float32", ("0.1", 0.1, np.float32(0.1))),
+        ("missing", ("1", "1.0", 1, 1.0)),
+        ("bool", ("True", "true", "TRUE", True, np.bool_(True))),
+        ("Int64", ("10", "10.0", 10)),
+        ("Float64", ("2", "2.0", 2, 2.0)),
+        ("boolean", ("true", True)),
+        ("numbers", ("2", 2, 2.0, "2.0")),
+    ],
+)
+def test_groups_are_named_by_their_value(model: VAE, cells: AnnData, kind: str, names: tuple[Any, ...]) -> None:
+    cells.obs["group"] = COLUMNS[kind]
+    cells = cells[cells.obs["group"].notna().to_numpy()].copy()
+    tables = [differential_expression(cells, model, "group", name, num_samples=1) for name in names]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table.drop(columns=["comparison", "group1"]), tables[0].drop(columns=["comparison", "group1"]))  # fmt: skip
+
+
+def test_strings_have_their_own_names_alone(model: VAE, cells: AnnData) -> None:
+    cells.obs["group"] = np.array(["True", "0.5", "b"], dtype=object)[GROUP]
+    for name in ("true", "0.50"):
+        with pytest.raises(DataError, match=f"group1='{name}': no cell"):
+            differential_expression(cells, model, "group", name)
+
+
+@pytest.mark.parametrize("variables", [1, 2])
+def test_codes_are_in_the_order_of_their_numbers(variables: int) -> None:
+    from vaekit.diagnostics import codes_of
+    from vaekit.latents import Categorical
+
+    numbers = torch.cartesian_prod(*[torch.arange(12)] * variables).reshape(-1, variables)
+    shuffled = numbers[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))]
+    summary = torch.nn.functional.one_hot(shuffled, 12).float().flatten(1)
+    codes = codes_of(Categorical(12, variables), summary)
+    assert list(codes.categories) == ["-".join(map(str, row)) for row in numbers.tolist()]
+    assert list(codes) == ["-".join(map(str, row)) for row in shuffled.tolist()]
+
+
+WRITERS: dict[str, tuple[Callable[..., Any], dict[str, list[str]]]] = {
+    "embed": (embed, {"uns": ["KEY"], "obs": ["KEY_y"], "obsm": ["X_KEY", "KEY_y_probabilities"]}),
+    "normalized_expression": (normalized_expression, {"uns": ["KEY"], "layers": ["KEY"], "obsm": ["KEY"]}),
+    "markers": (markers, {"uns": ["KEY"]}),
+    "posterior_predictive_check": (
+        posterior_predictive_check,
+        {"uns": ["KEY"], "obs": ["KEY_total_replicated", "KEY_zero_fraction", "KEY_zero_fraction_replicated"]},
+    ),
+    "differential_expression": (
+        lambda cells, model, **key: differential_expression(cells, model, "cell_type", "B", **key),
+        {"uns": ["KEY"]},
+    ),
+    "transfer_labels": (
+        lambda cells, model, **key: transfer_labels(cells, cells, model, "cell_type", **key),
+        {"uns": ["KEY"], "obs": ["KEY", "KEY_uncertainty"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_fields_of_the_user_are_never_replaced(
+    model: VAE, cells: AnnData, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function, places = WRITERS[name]
+    key = "X_KEY" if name == "embed" else "KEY"
+    values = {"obs": "mine", "obsm": np.ones((60, 2)), "layers": cells.X, "uns": np.arange(3)}
+    with monkeypatch.context() as patch:
+        for method in ("posteriors", "draw"):  # the model does not run
+            patch.setattr(VAE, method, lambda *arguments, **keywords: pytest.fail("the model ran"))
+        for place, names in places.items():
+            for taken in names:
+                theirs = cells.copy()
+                getattr(theirs, place)[taken] = values[place]
+                with pytest.raises(DataError, match=rf"{place}\['{taken}'\] exists and was not written by vaekit"):
+                    function(theirs, model, key_added=key)
+        for wrong in ("a/b", "", 3):
+            with pytest.raises(DataError, match="key_added="):
+                function(cells.copy(), model, key_added=wrong)
+    for _ in range(2):  # vaekit's own are replaced
+        function(cells, model, key_added=key)
+    for place, names in places.items():
+        assert {*names} <= {*getattr(cells, place)} | ({"KEY"} if place == "obsm" else set())
+
+
+class TestGenesOfRaw:
+    """Counts in ``.raw``; ``.X`` is normalized and has fewer genes, in another order."""
+
+    @pytest.fixture(scope="class")
+    def raw(self) -> tuple[AnnData, VAE]:
+        made = adata(cells=60, genes=15)
+        made.raw = made.copy()
+        made = made[:, [7, 3, 0, 11]].copy()
+        made.X = np.log1p(made.X.toarray())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            data = GeneExpressionData(made, layer="raw", batch_key="batch")
+            model = MODELS["mixed"](NegativeBinomial(), data.features, covariates=data.covariates)
+            trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
+        return made, model.eval()
+
+    def test_no_gene_is_dropped(self, raw: tuple[AnnData, VAE]) -> None:
+        cells, model = raw[0].copy(), raw[1]
+        with pytest.warns(UserWarning, match=r"11 of the model's 15 genes, such as 'gene1', have no column in .var"):
+            normalized_expression(cells, model, seed=3)
+        genes = list(cells.uns["vaekit_normalized"]["genes"])
+        assert genes == list(cells.raw.var_names)
+        table = normalized_expression(cells, model, genes=genes, seed=3)
+        np.testing.assert_array_equal(cells.obsm["vaekit_normalized"], table)
+        np.testing.assert_array_equal(cells.layers["vaekit_normalized"], table[list(cells.var_names)])
+
+    def test_the_other_functions_have_all_genes(self, raw: tuple[AnnData, VAE]) -> None:
+        cells, model = raw[0].copy(), raw[1]
+        genes = set(cells.raw.var_names)
+        assert set(differential_expression(cells, model, "cell_type", "B").index) == genes
+        assert set(posterior_predictive_check(cells, model).index) == genes
+        assert set(markers(cells, model, n_genes=15, pseudo_share=0.01)["gene"]) == genes
