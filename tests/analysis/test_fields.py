@@ -96,9 +96,12 @@ def test_labels_keep_their_type_and_order(model: VAE, cells: AnnData, kind: str)
 def test_groups_are_named_by_their_value(model: VAE, cells: AnnData, kind: str, names: tuple[Any, ...]) -> None:
     cells.obs["group"] = COLUMNS[kind]
     cells = cells[cells.obs["group"].notna().to_numpy()].copy()
-    tables = [differential_expression(cells, model, "group", name, num_samples=1) for name in names]
-    for table in tables[1:]:
-        pd.testing.assert_frame_equal(table.drop(columns=["comparison", "group1"]), tables[0].drop(columns=["comparison", "group1"]))  # fmt: skip
+    first, *others = (
+        differential_expression(cells, model, "group", name, num_samples=1).drop(columns=["comparison", "group1"])
+        for name in names
+    )
+    for table in others:
+        pd.testing.assert_frame_equal(table, first)
 
 
 def test_strings_have_their_own_names_alone(model: VAE, cells: AnnData) -> None:

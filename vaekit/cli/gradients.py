@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaekit.atomic import written
+from vaekit.atomic import try_writing, written
 from vaekit.cli.output import quiet
 from vaekit.cli.run_folder import make_folder
 from vaekit.cli.seed import seed
@@ -70,10 +70,12 @@ def run(arguments: list[str]) -> None:
         raise DataError(f"the model has no latent {unknown[0]!r}; it has {', '.join(map(repr, model.latents))}")
     folder = Path(options.output or (Path(options.ckpt).parent if options.ckpt else cli.folder))
     make_folder(folder, "-o" if options.output or options.ckpt else "trainer.default_root_dir")
+    stem = free_stem(folder, names)
+    try_writing(folder / f"{stem}.csv")
     torch.manual_seed(options.seed)
     batch = next(iter(data.dataloader("train", options.batch_size, shuffle=True)))
     print(data.description, file=sys.stderr)
-    stem, reports = free_stem(folder, names), []
+    reports = []
     for name in names:
         report, left_out = model_gradient_report(
             model, batch, name, options.draws, max_seconds=options.max_seconds, seed=options.seed,

@@ -36,7 +36,7 @@ def picture_path(asked: str | None, overwrite: bool, folder: Path, stem: str) ->
     """
     if asked is None:
         number, path = 1, folder / f"{stem}.png"
-        while path.exists() and not overwrite:
+        while not overwrite and any(path.with_suffix(ending).exists() for ending in (".png", ".csv")):
             number += 1
             path = folder / f"{stem}-{number}.png"
     else:

@@ -20,7 +20,7 @@ import vaekit.likelihoods
 import vaekit.models
 import vaekit.networks
 import vaekit.objectives  # noqa: F401  (imported, classes can be named without their package)
-from vaekit.atomic import remove_parts, written
+from vaekit.atomic import remove_parts, try_writing, written
 from vaekit.callbacks import ClippedSteps, Collapse, FiniteLoss, Pictures, RunCheckpoint, TrainingProgress
 from vaekit.cli.class_flags import complete_classes
 from vaekit.cli.config_errors import explain
@@ -165,12 +165,14 @@ class VaekitCLI(LightningCLI):
 
     def predict(self, model: VAE, **kwargs: Any) -> None:
         """Write each latent's posterior means or probabilities of all rows to ``predictions.pt``."""
+        path = self.folder / "predictions.pt"
+        if self.trainer.is_global_zero:
+            make_folder(self.folder)
+            try_writing(path)
         batches = in_order(self.trainer.predict(model, **kwargs))
         if not self.trainer.is_global_zero:
             return
         latents = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-        make_folder(self.folder)
-        path = self.folder / "predictions.pt"
         with written(path) as temporary:
             torch.save(latents, temporary)
         print(f"wrote {path}: " + ", ".join(f"{name} {list(value.shape)}" for name, value in latents.items()))
