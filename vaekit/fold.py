@@ -20,6 +20,7 @@ from vaekit.estimators.automatic import fitting
 from vaekit.estimators.base import Draw, Estimator
 from vaekit.estimators.critic import Critic
 from vaekit.estimators.derivatives import FirstOrder, learning_term
+from vaekit.estimators.discrete import base_of
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
 from vaekit.gradient_path import has_gradient_path
@@ -190,6 +191,18 @@ def describe_cost(name: str) -> str:
     return "the cost" if name == "cost" else f"cost term {name!r}"
 
 
+def _carriers(draw: Draw) -> list[Tensor]:
+    """Return the tensors of a node by which a gradient flows to its parents: of its draw, and of its distribution.
+
+    An estimator may differentiate the log-density in its correction alone.
+    """
+    if draw.log_prob is not None:
+        return [draw.value, draw.log_prob, draw.weight]
+    base = base_of(draw.q)[0]
+    own = (getattr(base, name, None) for name in base.arg_constraints)
+    return [draw.value, draw.weight, *(tensor for tensor in own if isinstance(tensor, Tensor))]
+
+
 def _broadcast(weight: Tensor, value: Tensor) -> Tensor:
     """Return ``value`` in the shape of both."""
     return torch.broadcast_tensors(value, weight)[0]
@@ -224,7 +237,7 @@ def require_paths(sample: Sample, terms: Mapping[str, Term], remedy: str | None 
             continue
         direct = [term for term in terms.values() if name in term.names]
         children = [draws[child.name] for child in sample.nodes if name in child.parents]
-        inherited = [t for child in children for t in (child.value, child.log_prob, child.weight) if t is not None]
+        inherited = [t for child in children for t in _carriers(child)]
         required = [term.value for term in direct if name not in term.optional]
         if required:
             connected = all(has_gradient_path(value, draw.value) for value in required)

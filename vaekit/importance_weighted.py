@@ -28,6 +28,7 @@ from torch.distributions import Distribution
 from vaekit.estimators.base import Estimator
 from vaekit.estimators.baselines import LeaveOneOut
 from vaekit.estimators.derivatives import FirstOrder
+from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
@@ -184,10 +185,13 @@ def prepare(drawn: Sample) -> Sample:
 
 
 def _held(name: str, drawn: Sample, parents: set[str]) -> bool:
-    """Tell whether the parameters inside log q of a node are held: a pathwise node that no other depends on."""
-    return (
-        isinstance(drawn.estimators[name], Pathwise) and name not in parents and drawn.draws[name].value.requires_grad
-    )
+    """Tell whether the parameters inside log q of a node are held: a pathwise node that no other depends on.
+
+    Where the support moves with them, the gradient stays the plain one: DReG has no term for its ends.
+    """
+    draw, estimator = drawn.draws[name], drawn.estimators[name]
+    free = name not in parents and draw.value.requires_grad
+    return isinstance(estimator, Pathwise) and free and not support_moves(draw.q)
 
 
 def log_posterior(drawn: Sample) -> Tensor:

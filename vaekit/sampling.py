@@ -19,6 +19,7 @@ from torch.distributions import Distribution
 from vaekit.estimators.automatic import choose, fitting
 from vaekit.estimators.base import Draw, Estimator, describe
 from vaekit.estimators.enumerate import Enumerate
+from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
 from vaekit.signatures import Node
@@ -193,6 +194,12 @@ def _resolve(
         if num_samples == 1 and not estimator.relies_on_path:
             estimator = ScoreFunction()  # a single trajectory has no others to be compared with
     if not estimator.fits(q):
+        if isinstance(estimator, ScoreFunction) and support_moves(q):
+            raise EstimatorError(
+                f"node {node.name!r}: ScoreFunction needs a support that does not depend on the parameters, and that "
+                f"of {describe(q)} moves with them: the gradient would miss what enters and leaves at its ends. "
+                "Use Pathwise() and a cost with a gradient path to the value, or detach the parameters of the support"
+            )
         raise EstimatorError(f"node {node.name!r}: {type(estimator).__name__} does not fit {describe(q)}; {fitting(q)}")
     if num_samples is not None:
         check_joint(node.name, estimator, num_samples)

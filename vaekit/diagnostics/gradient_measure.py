@@ -94,7 +94,8 @@ def measure(
         times = _times(target, {name: fresh[name] for name in served}, timings, max_seconds)
     records = []
     for name, row in rows.items():
-        known_unbiased = is_unbiased(fresh[name]) if unbiased is None else unbiased[name]
+        in_theory = is_unbiased(fresh[name]) if unbiased is None else unbiased[name]
+        known_unbiased = in_theory and "refused" not in row  # its condition may not hold here
         spent, variance = times.get(name, math.nan), row.get("variance", math.nan)
         squared_bias = row.pop("squared_bias", 0.0 if known_unbiased else math.nan)
         records.append(

@@ -9,6 +9,7 @@ from torch.distributions import Distribution, Normal
 from vaekit.estimators.base import Draw, Estimator, describe, uniform_weight
 from vaekit.estimators.derivatives import likelihood_ratio
 from vaekit.estimators.discrete import base_of, is_one_hot
+from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.noise import open_shape
 from vaekit.exceptions import EstimatorError
 
@@ -25,7 +26,8 @@ class Pathwise(Estimator):
     ``log q(z)``, an analytic divergence included, gains a term of noise, not a bias; in a bound that is not a
     plain expectation, such as the importance-weighted one, the term's mean is not 0.
 
-    Shapes: values ``[num_samples, *batch, *event]``. Bias: none, where the cost is continuous in the value (and,
+    Shapes: values ``[num_samples, *batch, *event]``. Bias: none, where the cost is continuous in the value (for second
+    derivatives its gradient too; and,
     to stick the landing, the support of q does not depend on its parameters); a cost with no gradient path to it
     is an error. Cost: ``num_samples`` evaluations and their backward pass. Nodes: whatever has ``rsample`` (Normal,
     Laplace, Logistic, Student-t, Gamma, Beta, Dirichlet, VonMises, LogGamma, TruncatedNormal, mixtures, ...).
@@ -44,7 +46,7 @@ class Pathwise(Estimator):
     Raises
     ------
     EstimatorError
-        If ``stick_the_landing`` is asked for and the distribution has no log-density.
+        If ``stick_the_landing`` is asked for and the distribution has no log-density, or one whose support moves.
     """
 
     relies_on_path = True
@@ -85,9 +87,14 @@ class Pathwise(Estimator):
 
     @staticmethod
     def _log_prob(q: Distribution, value: Tensor) -> Tensor:
-        """Return the log-density, or say that there is none."""
+        """Return the log-density; raise if there is none, or the mean of its gradient is not 0."""
         if type(q).log_prob is Distribution.log_prob:
             raise EstimatorError(
                 f"Pathwise(stick_the_landing=True) needs a log-density, which {describe(q)} lacks; use Pathwise()"
+            )
+        if support_moves(q):
+            raise EstimatorError(
+                f"Pathwise(stick_the_landing=True) needs a support that does not depend on the parameters, and that of "
+                f"{describe(q)} does: the mean of the score is not 0. Use Pathwise()"
             )
         return q.log_prob(value)

@@ -11,6 +11,7 @@ from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.critic import Critic
 from vaekit.estimators.derivatives import learning_term, likelihood_ratio
 from vaekit.estimators.discrete import sample
+from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.record import recorded
 from vaekit.exceptions import EstimatorError
 
@@ -20,9 +21,10 @@ class ScoreFunction(Estimator):
 
     .. math:: \nabla_\theta E_q[f(z)] = E[(f(z) - b)\, \nabla_\theta \log q_\theta(z)]
 
-    Shapes: values ``[num_samples, *batch, *event]``; one more row of weight 0 with ``SelfCritic``. Bias: none.
-    Cost: ``num_samples`` evaluations (one more with ``SelfCritic``) and no backward pass through the cost for
-    the gradient of this node, so that the cost may be a step function, NumPy or a simulator. Nodes: all.
+    Shapes: values ``[num_samples, *batch, *event]``; one more row of weight 0 with ``SelfCritic``. Bias: none, if the
+    support of q does not depend on parameters that require a gradient; other nodes are rejected. Cost: ``num_samples``
+    evaluations (one more with ``SelfCritic``) and no backward pass through the cost for the gradient of this node, so
+    that the cost may be a step function, NumPy or a simulator. Nodes: all with a log-density.
 
     Williams (1992), Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning;
     Ranganath, Gerrish and Blei (2014), Black Box Variational Inference.
@@ -76,8 +78,8 @@ class ScoreFunction(Estimator):
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
-        """Tell whether ``q`` has a log-density."""
-        return type(q).log_prob is not Distribution.log_prob
+        """Tell whether ``q`` has a log-density, on a support that does not depend on parameters."""
+        return type(q).log_prob is not Distribution.log_prob and not support_moves(q)
 
     def rows(self, q: Distribution) -> int:
         """Return the number of draws, and the baseline's counterfactual rows."""
