@@ -93,9 +93,12 @@ def test_counts_are_checked_and_empty_cells_warned_of(make_adata, plain):
     with pytest.raises(DataError, match=r"not whole.*leave layer out"):
         query_dataset(adata, plain, layer="half")
     adata.X = sparse.csr_matrix(adata.shape, dtype=np.float32)
-    with pytest.warns(UserWarning, match="60 of 60 cells have no counts"):
+    with pytest.raises(DataError, match=r"none of the 60 cells \(cell0, cell1, cell2, \.\.\.\) has counts"):
+        query_dataset(adata, plain)
+    adata.X[5, 0] = 3
+    with pytest.warns(UserWarning, match=r"59 of 60 cells have no counts in the modelled genes \(cell0, cell1"):
         query = query_dataset(adata, plain)
-    assert (query.dataset.size_factor == 1).all()
+    assert query.dataset.size_factor.ravel().tolist() == [1] * 5 + [3] + [1] * 54
 
 
 def test_query_is_not_changed(make_adata, plain):

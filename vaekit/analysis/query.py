@@ -121,7 +121,8 @@ def stored_query(
         torch.from_numpy(sizes.astype(np.float32))[:, None],
         torch.from_numpy(observed) if missing else None,
     )
-    warn_empty(int((totals == 0).sum()), len(dataset), path)
+    empty = np.flatnonzero(totals == 0)
+    warn_empty(len(empty), len(dataset), path, [str(obs.index[row]) for row in empty[:3]])
     return QueryData(
         dataset=dataset,  # type: ignore[arg-type]  # in a file or in memory, it gives batches
         missing_genes=missing,

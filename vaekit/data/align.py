@@ -132,7 +132,8 @@ def query_dataset(
         torch.from_numpy(sizes.astype(np.float32))[:, None],
         torch.from_numpy(observed) if missing else None,
     )
-    warn_empty(dataset.num_empty, len(dataset), name)
+    empty = np.flatnonzero(np.diff(dataset.counts.indptr) == 0)
+    warn_empty(len(empty), len(dataset), name, [str(adata.obs_names[row]) for row in empty[:3]])
     return QueryData(
         dataset=dataset,
         missing_genes=missing,

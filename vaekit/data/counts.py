@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,15 +68,37 @@ def read_counts(
     return counts.astype(np.float32), genes
 
 
-def warn_empty(num_empty: int, num_cells: int, source: str) -> None:
-    """Warn once of cells without any count; they stay in the data."""
-    if num_empty:
-        warnings.warn(
-            f"{source}: {num_empty} of {num_cells} cells have no counts in the modelled genes; they are "
-            "kept, with size factor 1",
-            UserWarning,
-            stacklevel=2,
+def warn_empty(num_empty: int, num_cells: int, source: str, names: Sequence[str] = ()) -> None:
+    """Warn once of cells without any count; they stay in the data.
+
+    Parameters
+    ----------
+    num_empty, num_cells
+        Number of these cells, and of all.
+    source
+        Name of the data in messages.
+    names
+        Names of these cells.
+
+    Raises
+    ------
+    DataError
+        If no cell has a count.
+    """
+    if not num_empty:
+        return
+    listed = f" ({', '.join(names[:3])}{', ...' if num_empty > 3 else ''})" if len(names) else ""
+    if num_empty == num_cells:
+        raise DataError(
+            f"{source}: none of the {num_cells} cells{listed} has counts in the modelled genes. Check the layer and "
+            "the names of the genes; scanpy.pp.filter_cells(adata, min_counts=1) removes cells without counts."
         )
+    warnings.warn(
+        f"{source}: {num_empty} of {num_cells} cells have no counts in the modelled genes{listed}; they are kept, with "
+        "size factor 1. scanpy.pp.filter_cells(adata, min_counts=1) removes cells without any count.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _select(adata: AnnData, layer: str | None, source: str) -> tuple[str, Any, pd.DataFrame]:
@@ -147,8 +169,7 @@ def _as_csr(matrix: Any, where: str, shape: tuple[int, int]) -> sparse.csr_matri
     """Return a CSR copy with the values' own precision, of a matrix that may be damaged."""
     from scipy import sparse
 
-    if not sparse.issparse(matrix):
-        matrix = np.asarray(matrix)
+    matrix = in_memory(matrix, where)
     if matrix.dtype.kind not in "buif":
         raise DataError(f"{where}: the values are of type {matrix.dtype}, not numbers")
     if matrix.shape != shape:
@@ -163,7 +184,37 @@ def _as_csr(matrix: Any, where: str, shape: tuple[int, int]) -> sparse.csr_matri
     if sparse.issparse(matrix) and matrix.format in ("csr", "csc"):  # made anew: what it says of itself may be wrong
         made = sparse.csr_matrix if matrix.format == "csr" else sparse.csc_matrix
         matrix = made((matrix.data, matrix.indices, matrix.indptr), shape)
-    counts = sparse.csr_matrix(matrix, copy=True)
+    return canonical(sparse.csr_matrix(matrix, copy=True))
+
+
+def in_memory(matrix: Any, where: str) -> Any:
+    """Return a sparse matrix or an array of a matrix that may be lazy, on disk, or masked.
+
+    Raises
+    ------
+    DataError
+        If a lazy matrix cannot be computed, or values are masked.
+    """
+    from scipy import sparse
+
+    for method in ("compute", "to_memory"):  # of dask arrays, and of anndata's sparse matrices on disk
+        if callable(load := getattr(matrix, method, None)):
+            try:
+                matrix = load()
+            except Exception as error:  # of the program that made it
+                raise DataError(
+                    f"{where} is a {type(matrix).__name__} that cannot be read into memory "
+                    f"({type(error).__name__}: {' '.join(str(error).split())})"
+                ) from error
+    if np.ma.is_masked(matrix):
+        raise DataError(f"{where} has {np.ma.count_masked(matrix)} masked values; fill them in, for example with 0.")
+    return matrix if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+def canonical(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return counts sorted, without stored zeros, with values that are given twice summed; it may change ``counts``."""
+    if not counts.has_canonical_format and counts.dtype.kind in "iu":
+        counts = counts.astype(np.int64)  # sums of small integers would overflow
     counts.sum_duplicates()
     counts.eliminate_zeros()  # NaN stays
     return counts

@@ -209,7 +209,7 @@ class GeneExpressionData(ResidentData):
             matrix, _ = align_genes(matrix, genes, names)
             counts = CountsInMemory(matrix)
         totals, mean, mean_log = measure(counts, columns, len(names), split["train"])
-        num_empty, sizes, scale = int((totals == 0).sum()), np.maximum(totals, 1), None
+        empty, sizes, scale = np.flatnonzero(totals == 0), np.maximum(totals, 1), None
         if self.size_factor_key is not None:
             sizes, scale = read_size_factors(obs, self.size_factor_key, source, sizes, train)
         codes = None if label is None else torch.from_numpy(label.codes)
@@ -220,7 +220,7 @@ class GeneExpressionData(ResidentData):
         else:
             dataset = CountDataset(matrix, known.values, codes, size_factor)
         if self._resident is None:  # not again when a checkpoint's state comes after the data
-            warn_empty(num_empty, len(cells), source)
+            warn_empty(len(empty), len(cells), source, [cells[row] for row in empty[:3]])
         moments = training_moments(mean, mean_log, sizes[train], known.batch(train))
         return ResidentCells(
             dataset=dataset,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vaekit.data.counts import check_gene_names, check_values, gene_names_of
+from vaekit.data.counts import canonical, check_gene_names, check_values, gene_names_of
 from vaekit.data.matrices import matrix_of_store, stored_name
 from vaekit.data.sources import check_same_genes, join, open_store, reading
 from vaekit.data.structure import REMEDY, check_numbers, check_starts
@@ -116,10 +116,7 @@ class StoredCounts:
             shape = (end - begin, len(self.genes))
             starts = matrix.starts[begin : end + 1] - matrix.starts[begin]
             parts.append(sparse.csr_matrix((values, indices, starts), shape=shape))
-        cells = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
-        cells.sum_duplicates()
-        cells.eliminate_zeros()  # NaN stays
-        return cells
+        return canonical(parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr"))
 
     def _read_part(self, matrix: _Matrix, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the column numbers and the values of some rows."""
