@@ -6,6 +6,7 @@ from vaekit.cli.lightning import VaekitCLI, command_line, config_of
 from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
+from vaekit.models.optimization import match_precision
 
 
 class Built(VaekitCLI):
@@ -55,11 +56,13 @@ def load_weights(model: VAE, path: str) -> None:
         If the weights do not fit.
     """
     try:
-        found = model.load_state_dict(read_checkpoint(path)["state_dict"], strict=False)
+        weights = read_checkpoint(path)["state_dict"]
+        match_precision(model, weights)
+        found = model.load_state_dict(weights, strict=False)
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(f"{path}: its weights do not fit the model of the configuration: {error}") from error
     keys = (*found.missing_keys, *found.unexpected_keys)
-    if wrong := [key for key in keys if not {"estimator", "_wanted"} & set(key.split("."))]:
+    if wrong := [key for key in keys if "estimator" not in key.split(".")]:
         raise CheckpointError(
             f"{path}: its weights do not fit the model of the configuration: {', '.join(wrong[:4])} in one of them only"
         )

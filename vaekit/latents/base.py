@@ -66,8 +66,10 @@ class Latent(Component, nn.Module, ABC):
         if isinstance(parents, str) or len(set(parents)) < len(parents):
             raise ConfigError(f"{type(self).__name__}: parents is {parents!r}; a list of different names is needed")
         self.size, self.parents = size, tuple(parents)
-        self._wanted = estimator
+        self._automatic = estimator == "auto"
         self.estimator: Estimator
+        if isinstance(estimator, Estimator):
+            self.estimator = estimator
 
     def build(
         self,
@@ -111,7 +113,8 @@ class Latent(Component, nn.Module, ABC):
             self.joining.build(in_features + parent_size)
         self.build_layers(in_features, parent_size)
         q = self.posterior(torch.zeros(1, in_features))
-        self.estimator = choose(q, rows=rows, joint=joint) if self._wanted == "auto" else self._wanted
+        if self._automatic:
+            self.estimator = choose(q, rows=rows, joint=joint)
         if not self.estimator.fits(q):
             raise EstimatorError(
                 f"{type(self.estimator).__name__} does not fit a {type(self).__name__} latent; {fitting(q)}"
