@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import zipfile
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from vaekit.estimators import Learned, ScoreFunction
 from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE, load
+from vaekit.models.checkpoint import read_checkpoint
 from vaekit.networks import MLP
 
-from .tiny import FEATURES, LIKELIHOODS, MODELS, adata, batch_for, counts, fit, trainer
+from .tiny import FEATURES, LIKELIHOODS, MODELS, adata, batch_for, counts, differences, fit, trainer
 
 
 class Stop(pl.Callback):
@@ -166,6 +168,49 @@ def test_truncated(saved, share):
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(share * len(whole))])
     refuse(saved)
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(tmp_path):
+    """Among the weights, in what the optimizer and the generators go on from, in the arguments."""
+    path, cells = tmp_path / "a.ckpt", data()
+    used = trainer(max_epochs=1)
+    used.fit(model_for("gaussian", cells), datamodule=cells)
+    used.save_checkpoint(path)
+    whole, before, generator = path.read_bytes(), read_checkpoint(path), random.Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged, place = bytearray(whole), generator.randrange(len(whole))
+        damaged[place] ^= 1 << generator.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert not differences(before, read_checkpoint(path)), f"bit flipped in byte {place}"
+        except CheckpointError:
+            refused += 1
+    assert refused > 100  # the rest is padding, dates and other bytes that nobody reads
+
+
+def test_no_training_goes_on_from_a_damaged_checkpoint(tmp_path):
+    cells = data()
+    first = trainer(tmp_path, max_epochs=1, callbacks=[RunCheckpoint()])
+    model = model_for("gaussian", cells)
+    first.fit(model, datamodule=cells)
+    path = tmp_path / "last.ckpt"
+    damaged = bytearray(path.read_bytes())
+    bias = first.optimizers[0].state[next(model.parameters())]["exp_avg"].numpy().tobytes()
+    damaged[bytes(damaged).index(bias)] ^= 4
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged.*Restore it from a copy, or train again"):
+        trainer(tmp_path, max_epochs=2, callbacks=[RunCheckpoint()]).fit(
+            model_for("gaussian", cells), datamodule=cells, ckpt_path=path, weights_only=True
+        )
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_a_checkpoint_holds_each_tensor_once(name, tmp_path):
+    model = MODELS[name](NegativeBinomial())
+    places = [value.data_ptr() for value in model.state_dict().values() if value.numel()]
+    assert len(set(places)) == len(places)
+    assert not any("_wanted" in key for key in model.state_dict())
 
 
 def test_archive_without_weights(tmp_path):

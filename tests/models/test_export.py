@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from vaekit.models.checkpoint import read_checkpoint
 from vaekit.models.export import DESCRIPTION, TENSORS, export
 
 from .test_checkpoint import data, model_for
-from .tiny import MODELS, counts, fit, trainer
+from .tiny import MODELS, counts, differences, fit, trainer
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +102,48 @@ def test_truncated_weights(saved, tmp_path, share):
     folder = exported(saved, tmp_path / "out")
     whole = (folder / TENSORS).read_bytes()
     (folder / TENSORS).write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CheckpointError, match="out cannot be read as a model that vaekit export wrote"):
+    with pytest.raises(CheckpointError, match=r"out/model\.safetensors is damaged"):
         vaekit.load(folder)
+
+
+@pytest.mark.parametrize("name", [TENSORS, DESCRIPTION])
+def test_a_flipped_bit_is_found_wherever_it_is(saved, tmp_path, name):
+    folder = exported(saved, tmp_path / "out")
+    whole, before, generator = (folder / name).read_bytes(), read_checkpoint(folder), random.Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged, place = bytearray(whole), generator.randrange(len(whole))
+        damaged[place] ^= 1 << generator.randrange(8)
+        (folder / name).write_bytes(damaged)
+        try:
+            assert not differences(before, read_checkpoint(folder)), f"bit flipped in byte {place}"
+        except CheckpointError:
+            refused += 1
+    assert refused > 150  # a line break of the JSON may become a space
+
+
+def test_files_of_two_exports(saved, tmp_path):
+    """Of the same model after another epoch: all names and sizes fit."""
+    first = exported(saved, tmp_path / "first")
+    checkpoint = read_checkpoint(saved)
+    for value in checkpoint["state_dict"].values():
+        value.add_(1e-3)
+    second = export(checkpoint, tmp_path / "second")
+    (first / TENSORS).write_bytes((second / TENSORS).read_bytes())
+    with pytest.raises(
+        CheckpointError, match=r"first/model\.safetensors is damaged, or belongs to another model\.json"
+    ):
+        vaekit.load(first)
+
+
+def test_an_edited_description(saved, tmp_path):
+    folder = exported(saved, tmp_path / "out")
+    text = (folder / DESCRIPTION).read_text()
+    (folder / DESCRIPTION).write_text(text.replace('"learning_rate": 0.01', '"learning_rate": 0.02'))
+    with pytest.raises(CheckpointError, match=r"out/model\.json is damaged or was edited.*export the checkpoint again"):
+        vaekit.load(folder)
+    (folder / DESCRIPTION).write_text(json.dumps(json.loads(text)))  # another layout says the same
+    vaekit.load(folder)
 
 
 def test_weights_of_another_model(saved, tmp_path):
@@ -110,8 +151,12 @@ def test_weights_of_another_model(saved, tmp_path):
     weights = load_file(folder / TENSORS)
     name = next(name for name in weights if name.endswith("weight"))
     save_file({**weights, name: weights[name][:1].clone()}, folder / TENSORS)
-    with pytest.raises(CheckpointError, match="do not fit"):
+    with pytest.raises(CheckpointError, match="belongs to another"):
         vaekit.load(folder)
+    content = read_checkpoint(saved)
+    content["state_dict"][name] = content["state_dict"][name][:1].clone()
+    with pytest.raises(CheckpointError, match="do not fit"):
+        vaekit.load(export(content, tmp_path / "written_so"))
     (folder / TENSORS).unlink()
     with pytest.raises(CheckpointError, match="out"):
         vaekit.load(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,23 @@ def adata(cells: int = 60, genes: int = 12, seed: int = 0) -> AnnData:
     made = AnnData(sparse.csr_matrix(x), obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(genes)]))
     made.layers["counts"] = made.X.copy()
     return made
+
+
+def differences(first: Any, second: Any, place: str = "") -> list[str]:
+    """Return the places at which two checkpoints differ, bit by bit."""
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return [] if first.dtype == second.dtype and first.equal(second) else [place]
+    if isinstance(first, dict) and isinstance(second, dict):
+        missing = [f"{place}.{key}" for key in first.keys() ^ second.keys()]
+        both = first.keys() & second.keys()
+        return [
+            *missing,
+            *itertools.chain.from_iterable(differences(first[k], second[k], f"{place}.{k}") for k in both),
+        ]
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        pairs = enumerate(zip(first, second, strict=True))
+        return list(itertools.chain.from_iterable(differences(a, b, f"{place}[{i}]") for i, (a, b) in pairs))
+    return [] if first == second else [f"{place}: {first!r}, {second!r}"]
 
 
 def trainer(folder: Path | str | None = None, **kwargs: Any) -> pl.Trainer:

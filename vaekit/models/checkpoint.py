@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vaekit.class_paths import trust as trust_packages
 from vaekit.component import from_config
 from vaekit.exceptions import CheckpointError, ConfigError, VaekitError
 from vaekit.models.export import is_exported, read_exported
+from vaekit.models.optimization import match_precision
 from vaekit.models.vae import VAE
 
 
@@ -32,6 +34,8 @@ def read_checkpoint(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
     exported = is_exported(path)
     if not path.is_file() and not exported:
         raise CheckpointError(f"there is no checkpoint at {path}" + (" (it is a folder)" if path.is_dir() else ""))
+    if not exported:
+        check_undamaged(path)
     try:
         checkpoint = (
             read_exported(path, map_location)
@@ -44,12 +48,39 @@ def read_checkpoint(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is no checkpoint of vaekit: it holds more than plain data, and was not loaded"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, struct.error, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, struct.error) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint; it may be truncated ({error})") from error
     arguments = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     if not isinstance(arguments, Mapping) or not isinstance(arguments.get("_class_path"), str):
         raise CheckpointError(f"{path} is no checkpoint of vaekit: it names no model class")
     return checkpoint
+
+
+def check_undamaged(path: Path) -> None:
+    """Check that no byte of a checkpoint has changed since it was written.
+
+    torch.save writes an uncompressed zip archive with the CRC-32 of each record, of the weights and of everything else;
+    torch.load does not compare them.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, truncated, or not such an archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    # a changed header can look like an encrypted or compressed record
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError, struct.error) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: it is truncated, damaged or of another format ({error}). Restore "
+            "it from a copy, or train again"
+        ) from error
+    if damaged is not None:
+        raise CheckpointError(
+            f"{path} is damaged: the contents of {damaged} have changed since it was written. Restore it from a copy, "
+            "or train again"
+        )
 
 
 def check_load_arguments(given: Mapping[str, Any]) -> None:
@@ -131,6 +162,7 @@ def load(path: Any, expected: type[VAE] = VAE, map_location: Any = "cpu", trust:
     if not isinstance(model, expected):
         raise CheckpointError(f"{path} holds a {class_path}, not a {expected.__name__}; vaekit.load takes any of them")
     try:
+        match_precision(model, checkpoint["state_dict"])
         model.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its weights do not fit its own model: {error}") from error

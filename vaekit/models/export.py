@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -53,7 +54,7 @@ def export(checkpoint: Mapping[str, Any], folder: str | Path) -> Path:
         raise OutputError(f"the output {folder} exists: choose another name, or an empty folder")
     tensors: dict[str, Tensor] = {}
     plain = {key: _packed(checkpoint.get(key), key, tensors) for key in KEPT}
-    text = json.dumps({"format": 1, "vaekit": vaekit.__version__, **plain}, indent=1, allow_nan=False)
+    content: dict[str, Any] = {"format": 1, "vaekit": vaekit.__version__, **plain}
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,8 +66,10 @@ def export(checkpoint: Mapping[str, Any], folder: str | Path) -> Path:
                 save_file(tensors, file)
             except Exception as error:  # safetensors' own type for every failure of its writer
                 raise OSError(str(error)) from error
+        content["sha256"] = {TENSORS: _hash_file(folder / TENSORS)}
+        content["sha256"][DESCRIPTION] = _hash_content(content)
         with written(folder / DESCRIPTION) as file:  # last: where it is, the export is whole
-            file.write_text(text)
+            file.write_text(json.dumps(content, indent=1, allow_nan=False))
     except BaseException:
         if made:
             shutil.rmtree(folder, ignore_errors=True)
@@ -92,14 +95,43 @@ def read_exported(folder: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
     try:
         content = json.loads((folder / DESCRIPTION).read_text())
-        tensors = load_file(folder / TENSORS, device=str(torch.device(map_location or "cpu")))
         if not isinstance(content, dict) or content.get("format") != 1:
             raise ValueError(f"{DESCRIPTION} is not of format 1")
+        _check_hashes(folder, content)
+        tensors = load_file(folder / TENSORS, device=str(torch.device(map_location or "cpu")))
         return {key: _unpacked(content[key], tensors) for key in KEPT}
+    except CheckpointError:  # a ValueError too
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} cannot be read as a model that vaekit export wrote: {type(error).__name__}: {error}"
         ) from error
+
+
+def _check_hashes(folder: Path, content: dict[str, Any]) -> None:
+    """Raise a CheckpointError if one of the files has changed since they were written together."""
+    hashes = dict(content["sha256"])
+    own = hashes.pop(DESCRIPTION)
+    if own != _hash_content({**content, "sha256": hashes}):
+        changed, reason = DESCRIPTION, "is damaged or was edited: its contents have changed"
+    elif hashes[TENSORS] != _hash_file(folder / TENSORS):
+        changed, reason = TENSORS, f"is damaged, or belongs to another {DESCRIPTION}: its contents are not those"
+    else:
+        return
+    raise CheckpointError(
+        f"{folder / changed} {reason} that vaekit export wrote. Restore the folder from a copy, or export the "
+        "checkpoint again"
+    )
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_content(content: dict[str, Any]) -> str:
+    """Return the hash of what the description says, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _packed(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
