@@ -17,11 +17,36 @@ def test_rows_are_weighted_alike_and_a_batch_by_its_rows():
     assert means.rows == 0
 
 
+@pytest.mark.parametrize("stop", [1, 49, 50, 51, 120])
+def test_sums_that_are_stored_and_continued(stop):
+    """Bit by bit, wherever they were stored: also where steps were waiting to be added."""
+    generator = torch.Generator().manual_seed(0)
+    steps = [(torch.randn(7, generator=generator), torch.randn((), generator=generator)) for _ in range(130)]
+    whole, first, second = RunningMeans(), RunningMeans(), RunningMeans()
+    for number, (term, loss) in enumerate(steps):
+        for means in (whole, first if number < stop else second):
+            means.add({"reconstruction": term, "kl_z": term.square()}, {"objective": loss, "kl_weight": 0.1})
+        if number + 1 == stop:
+            second.load_state_dict(first.state_dict())
+    assert second.take() == whole.take()
+    terms = torch.stack([term for term, _ in steps]).double()
+    assert float(-(terms + terms.square()).mean()) == pytest.approx(first_elbo(steps), rel=1e-5)
+
+
+def first_elbo(steps):
+    means = RunningMeans()
+    for term, loss in steps:
+        means.add({"reconstruction": term, "kl_z": term.square()}, {"objective": loss})
+    return means.means()["elbo"]
+
+
 def test_no_graph_is_kept():
     means = RunningMeans()
     x = torch.ones(2, requires_grad=True)
     means.add({"reconstruction": x * 2}, {"objective": (x * 2).mean()})
-    assert not any(torch.as_tensor(value).requires_grad for value in means.take().values())
+    kept = [value for _, step in means._waiting for value in step.values()]
+    assert kept
+    assert not any(value.requires_grad for value in kept)
 
 
 def test_a_process_without_rows():

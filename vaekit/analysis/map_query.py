@@ -22,6 +22,7 @@ from vaekit.data.sources import open_adata
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.latents import LibrarySize
 from vaekit.models import VAE
+from vaekit.models.optimization import match_precision
 from vaekit.objectives import ELBO
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def _widened(model: VAE, known: int, added: int) -> tuple[VAE, dict[str, Tensor]
     if SHIFT in state and SHIFT not in model.state_dict():  # no shifts of the known batches: they stay 0
         new[SHIFT] = torch.zeros(state[SHIFT].shape, dtype=torch.bool, device=model.device)
         new[SHIFT][known : known + added] = True
+    match_precision(made, state)
     made.load_state_dict(state)
     return made.eval().to(model.device), new
 

@@ -41,6 +41,10 @@ class BoundCurve(Callback):
         self._seconds = 0.0
         self._since: float | None = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, also within an epoch that is resumed (Lightning's hook)."""
+        self._since = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock (Lightning's hook)."""
         self._since = time.perf_counter()
@@ -59,6 +63,15 @@ class BoundCurve(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Stop the clock (Lightning's hook)."""
         self._stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the curve and the time, so that a resumed run continues them."""
+        running = 0.0 if self._since is None else time.perf_counter() - self._since
+        return {"points": [list(point) for point in self.points], "seconds": self._seconds + running}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the curve of a checkpoint."""
+        self.points, self._seconds = [Point(*point) for point in state["points"]], state["seconds"]
 
     def _stop(self) -> None:
         if self._since is not None:

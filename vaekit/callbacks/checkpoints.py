@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from vaekit.atomic import remove_parts, written
 from vaekit.exceptions import ConfigError
 from vaekit.models.agreement import check_same_arguments, training_arguments
+from vaekit.models.checkpoint import check_undamaged
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -35,6 +37,18 @@ class WholeCheckpoints(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         with written(path) as temporary:
             torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            If it is damaged: a resumed run would start from other weights.
+        """
+        if Path(path).is_file():
+            check_undamaged(Path(path))
+        return super().load_checkpoint(path, *args, **kwargs)
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -62,9 +76,10 @@ class RunCheckpoint(ModelCheckpoint):
         if every_n_steps < 1:
             raise ConfigError(f"RunCheckpoint: every_n_steps is {every_n_steps}; 1 at least")
         super().__init__(dirpath, filename="best", monitor="val/elbo", mode="max", save_last=True, save_top_k=1,
-                         enable_version_counter=False)  # fmt: skip
+                         save_on_train_epoch_end=False, enable_version_counter=False)  # fmt: skip
         self.every_n_steps = every_n_steps
         self._saved_at = 0  # training steps
+        self._validated = False  # at the last batch of the epoch that is about to end
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Settle folder and writer (Lightning's hook)."""
@@ -90,15 +105,47 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.state.fn == TrainerFn.FITTING:
             check_same_arguments(checkpoint.get("training", {}), training_arguments(trainer), "training")
 
+    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Count steps from where a resumed run starts, which is on the disk (Lightning's hook)."""
+        super().on_train_start(trainer, *args)
+        self._saved_at = trainer.global_step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the bounds: the paths follow from the run directory, which may have been moved."""
+        return {"best": self.best_model_score, "current": self.current_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from the bounds of a checkpoint, if the best one is there."""
+        assert self.dirpath is not None  # setup() came first
+        path, self.current_score = os.path.join(self.dirpath, "best.ckpt"), state_dict["current"]
+        if state_dict["best"] is not None and os.path.isfile(path):
+            self.best_model_score = self.kth_value = state_dict["best"]
+            self.best_model_path = self.kth_best_model_path = path
+            self.best_k_models = {path: state_dict["best"]}
+
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Write the last state within an epoch, if it is time (Lightning's hook)."""
         super().on_train_batch_end(trainer, *args)
-        if not trainer.is_last_batch:
+        fit_loop: Any = trainer.fit_loop
+        validates = fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher)
+        if not trainer.is_last_batch and not validates:  # a resumed run would leave out the validation
             self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Write the best and the last state, or the last alone, if it is time (Lightning's hook)."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        if trainer.is_last_batch:  # the end of the epoch, which is next, logs what a checkpoint should contain
+            self._validated = True
+            return
+        super().on_validation_end(trainer, *args)
+        self._save_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Write the best and the last state, or the last alone, if it is time (Lightning's hook)."""
-        super().on_train_epoch_end(trainer, *args)
+        if self._validated:
+            self._validated = False
+            super().on_validation_end(trainer, *args)
         self._save_if_due(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, *args: Any) -> None:

@@ -39,3 +39,11 @@ class ClippedSteps(Callback):
         """Log the share (Lightning's hook)."""
         if self._steps:
             pl_module.log("train/clipped_steps", self._clipped / self._steps, sync_dist=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count, so that a resumed epoch continues it."""
+        return {"clipped": int(self._clipped), "steps": self._steps, "last": self._last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the count of a checkpoint."""
+        self._clipped, self._steps, self._last = state["clipped"], state["steps"], state["last"]

@@ -131,6 +131,11 @@ class Generative(nn.Module):
             found.append([*itertools.chain.from_iterable(joined), name])
         return found
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Type of the weights: data are float32, also where the model is float64."""
+        return next(self.parameters()).dtype
+
     def weight_matrices(self) -> list[Tensor]:
         """Return the weights of linear layers, which a decay may shrink; the components of a mixture are no such."""
         components = {id(getattr(latent, "components", None)) for latent in self.latents.values()}
@@ -149,7 +154,8 @@ class Generative(nn.Module):
 
     def features(self, x: Tensor, covariates: Tensor | None) -> Tensor:
         """Return encoder features ``[batch, width]`` of the encoder's input ``[batch, features]``."""
-        return self.encoder(x if covariates is None else torch.cat([x, covariates], -1))
+        x = x if covariates is None else torch.cat([x, covariates], -1)
+        return self.encoder(x.to(torch.promote_types(x.dtype, self._dtype)))
 
     def posterior(self, name: str, h: Tensor, values: Mapping[str, Tensor]) -> Distribution:
         """Return q(z | x, parents) of a latent, batch shape ``[*rows, batch]``; the parents may not count."""
@@ -218,7 +224,8 @@ class Generative(nn.Module):
         parts = [self.latents[name].flatten(values[name]) for name in self.decoded]
         if batch.covariates is not None:
             parts.append(batch.covariates)
-        return self.decoder(_side_by_side(parts))
+        z = _side_by_side(parts)
+        return self.decoder(z.to(torch.promote_types(z.dtype, self._dtype)))
 
     def _scaled(self, values: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Batch]:
         """Return decoder features ``[*rows, batch, width]``, and the batch with the library size that was drawn."""

@@ -88,6 +88,12 @@ def check_precision(precision: str) -> None:
         )
 
 
+def match_precision(module: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Convert a module to float64 if the weights that it is about to load are: they would be rounded."""
+    if any(weights[name].dtype == torch.float64 for name, _ in module.named_parameters() if name in weights):
+        module.double()
+
+
 def settle_accelerators() -> None:
     """Let torch remember that there is no GPU.
 

@@ -11,7 +11,6 @@ from torch import Tensor, distributed, nn
 
 from vaekit.estimators.running_mean import RunningMean
 from vaekit.exceptions import CheckpointError
-from vaekit.models.random_state import random_state
 
 
 def separate_noise(rank: int, processes: int) -> None:
@@ -55,12 +54,12 @@ def average_baselines(module: nn.Module, mean: Callable[[Tensor], Any]) -> None:
             buffer.copy_(value)
 
 
-def random_states() -> list[dict[str, Any]]:
-    """Return the random state of each process; where there are several, all of them must call it."""
+def gather(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the state of each process, in the order of their ranks; where there are several, all must call it."""
     if not (distributed.is_available() and distributed.is_initialized()):
-        return [random_state()]
+        return [state]
     states: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(states, random_state())
+    distributed.all_gather_object(states, state)
     return states
 
 

@@ -1,4 +1,4 @@
-"""Means over training steps, worked out when they are logged."""
+"""Means over the training steps of an epoch, computed when they are logged or stored."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FOLD_EVERY = 50  # steps: tensors that are kept until then
+
 
 class RunningMeans:
-    """Bound, terms and other quantities of the steps since the last :meth:`take`, weighted by their rows.
+    """Bound, terms and other quantities of all steps since the last :meth:`take`, weighted by their rows.
 
     A step only hands its tensors over: sums and means of so small values would take as long as a layer, in each step.
+    The sums of the steps are added one after another in float64, so that a training that was interrupted and resumed
+    anywhere has the means of one that was not.
     """
 
     def __init__(self) -> None:
-        self._terms: dict[str, list[Tensor]] = {}
-        self._others: dict[str, list[tuple[int, Tensor | float]]] = {}
         self.rows = 0
+        self._sums: dict[str, float] = {}
+        self._terms: set[str] = set()
+        self._waiting: list[tuple[int, dict[str, Tensor | float]]] = []
 
     def add(self, terms: Mapping[str, Tensor], others: Mapping[str, Tensor | float]) -> None:
         """Take in a step.
@@ -31,20 +36,47 @@ class RunningMeans:
             Numbers that describe the step.
         """
         rows = len(next(iter(terms.values())))
-        for name, value in terms.items():
-            self._terms.setdefault(name, []).append(value.detach())
+        kept: dict[str, Tensor | float] = {name: value.detach() for name, value in terms.items()}
         for name, number in others.items():
-            kept = number.detach().clone() if isinstance(number, Tensor) else number  # a temperature goes on in place
-            self._others.setdefault(name, []).append((rows, kept))
+            kept[name] = number.detach().clone() if isinstance(number, Tensor) else number  # temperatures move in place
+        self._terms.update(terms)
+        self._waiting.append((rows, kept))
         self.rows += rows
+        if len(self._waiting) >= FOLD_EVERY:
+            self._fold()
 
-    def take(self) -> dict[str, Any]:
+    def take(self) -> dict[str, float]:
         """Return ``elbo``, the terms and the others, averaged over all rows, and begin anew."""
-        means: dict[str, Any] = mean_terms({name: torch.cat(values) for name, values in self._terms.items()})
-        for name, steps in self._others.items():
-            means[name] = sum(rows * number for rows, number in steps) / max(1, self.rows)
-        self._terms, self._others, self.rows = {}, {}, 0
+        means = self.means()
+        self.load_state_dict(RunningMeans().state_dict())
         return means
+
+    def means(self) -> dict[str, float]:
+        """Return what :meth:`take` returns, and continue."""
+        self._fold()
+        means = {name: total / max(1, self.rows) for name, total in self._sums.items()}
+        return {"elbo": -sum(means[name] for name in means if name in self._terms), **means}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums as plain data, for a checkpoint within an epoch."""
+        self._fold()
+        return {"rows": self.rows, "sums": dict(self._sums), "terms": sorted(self._terms)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from the sums of a checkpoint."""
+        self.rows, self._sums, self._terms = state["rows"], dict(state["sums"]), set(state["terms"])
+        self._waiting = []
+
+    def _fold(self) -> None:
+        """Add the waiting steps to the sums, in their order; a GPU is waited for once."""
+        waiting, self._waiting = self._waiting, []
+        tensors = [value.sum() for _, kept in waiting for value in kept.values() if isinstance(value, Tensor)]
+        numbers = iter(torch.stack([t.to(tensors[0].device) for t in tensors]).tolist() if tensors else ())
+        for rows, kept in waiting:
+            for name, value in kept.items():
+                number = next(numbers) if isinstance(value, Tensor) else value
+                weighted = number if name in self._terms else rows * number
+                self._sums[name] = self._sums.get(name, 0.0) + weighted
 
 
 def mean_terms(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:

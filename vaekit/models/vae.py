@@ -21,22 +21,22 @@ from vaekit.likelihoods import Likelihood
 from vaekit.models.agreement import check_same_arguments, check_same_features
 from vaekit.models.bound import bound_of, drawing
 from vaekit.models.generative import Generative
-from vaekit.models.optimization import Trained, check_precision, cosine, settle_accelerators
+from vaekit.models.optimization import Trained, check_precision, cosine, match_precision, settle_accelerators
 from vaekit.models.processes import (
     average_baselines,
+    gather,
     noise_of_batch,
     own_random_state,
-    random_states,
     separate_noise,
 )
-from vaekit.models.random_state import set_random_state
+from vaekit.models.random_state import random_state, set_random_state
+from vaekit.models.resumption import resume_within_epoch, skip_finished_epoch, within_epoch
 from vaekit.models.running_means import RunningMeans, mean_terms
 from vaekit.networks import Network
 from vaekit.objectives import ELBO, Objective
 from vaekit.regularizers import Regularizer
 
 TRUE_BOUND = ELBO()
-LOG_EVERY = 50  # training steps
 
 
 class VAE(Component, pl.LightningModule):
@@ -110,11 +110,11 @@ class VAE(Component, pl.LightningModule):
         self.reference: dict[str, Any] | None = None  # the state of the data it is trained on: names, split
         self._paths_checked = False
         self.captured: Any = None  # makes whole steps, where they are recorded (vaekit.callbacks.CapturedSteps)
-        self._loader_states: list[Any] = []
+        self._resumed: dict[str, Any] = {}  # what a checkpoint within an epoch holds, until training starts
         self.step_terms: dict[str, Tensor] = {}  # of the last training step, [batch]
         self._clipped: Trained | None = None  # found once a training: a search takes as long as a small layer
         self.gradient_norm: Tensor | None = None  # of the last training step, before clipping; None without it
-        self._means = RunningMeans()
+        self._means, self._means_logged = RunningMeans(), False
         self._total_steps = float("inf")
         config = self.config  # the constructor's arguments as plain data: a checkpoint loads with weights_only=True
         self.save_hyperparameters({"_class_path": config["class_path"], **config["init_args"]})
@@ -204,7 +204,6 @@ class VAE(Component, pl.LightningModule):
         warm = {f"temperature_{name}": value for name, value in tempered.items() if value is not None}
         if self._trainer is not None:
             self._means.add(terms, {"objective": loss, "kl_weight": kl_weight, **warm})
-            self._log_training(batch_idx)
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -250,14 +249,13 @@ class VAE(Component, pl.LightningModule):
         """
         return {name: batch.x.new_zeros(0) for name in ("reconstruction", *(f"kl_{name}" for name in self.latents))}
 
-    def _log_training(self, batch_idx: int) -> None:
-        """Log the means of the steps since the last time; now and then: a call of ``log`` costs as much as a layer."""
-        ends = self.trainer.is_last_batch or self.global_step + 1 >= self.trainer.max_steps >= 0
-        if ends or batch_idx % LOG_EVERY == 0:
-            rows = self._means.rows
-            self._log("train", self._means.take(), rows)
+    def _log_training(self) -> None:
+        """Log the means of the epoch, once: what was logged before a checkpoint is not in it."""
+        if self._means.rows and not self._means_logged:
+            self._log("train", self._means.means(), self._means.rows)
+            self._means_logged = True
 
-    def _log(self, stage: str, values: Mapping[str, Tensor], rows: int) -> None:
+    def _log(self, stage: str, values: Mapping[str, Tensor | float], rows: int) -> None:
         self.log_dict(
             {f"{stage}/{name}": value for name, value in values.items()},
             on_step=False,
@@ -286,12 +284,16 @@ class VAE(Component, pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the data's names and split, and the random state: a resumed run goes on as an uninterrupted one."""
         checkpoint["reference"] = self.reference
-        checkpoint["random_state"], *others = random_states()
+        within = within_epoch(self._trainer, self, self._means)
+        states = gather({"random": random_state(), "within_epoch": within})
+        checkpoint["random_state"], *others = (state["random"] for state in states)
         if others:
             checkpoint["random_states_of_others"] = others
+        checkpoint["within_epoch"] = [state["within_epoch"] for state in states]  # of each process
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set the random state of a training that goes on: before the optimizer's set-up draws the data's order."""
+        match_precision(self, checkpoint["state_dict"])
         resumed = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         if not resumed:
             return
@@ -305,23 +307,39 @@ class VAE(Component, pl.LightningModule):
             loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
             # as the first process wrote them, but for the generator
             found = loop.get("combined_loader", [])
-            self._loader_states = [{**each, "now": state["torch"]} if "now" in each else each for each in found]
+            self._resumed = {
+                "within_epoch": dict(enumerate(checkpoint.get("within_epoch", []))).get(self.trainer.global_rank, {}),
+                "loaders": [{**each, "now": state["torch"]} if "now" in each else each for each in found],
+            }
 
     def on_train_start(self) -> None:
-        """Let the data go on within an epoch: Lightning may have made their loader before it knew where it was."""
-        states, self._loader_states = self._loader_states, []
+        """Continue within an epoch: its metrics, its accumulated gradients and its data.
+
+        Lightning may have made the data's loader before it knew where it was.
+        """
+        resumed, self._resumed = self._resumed, {}
+        resume_within_epoch(self.trainer, self, self._means, resumed.get("within_epoch", {}))
         loader: Any = self.trainer.train_dataloader
-        if states and self.trainer.fit_loop.restarting and hasattr(loader, "load_state_dict"):
-            loader.load_state_dict(states[0])
+        if resumed.get("loaders") and self.trainer.fit_loop.restarting and hasattr(loader, "load_state_dict"):
+            loader.load_state_dict(resumed["loaders"][0])
+        skip_finished_epoch(self.trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Keep the moving averages of costs in step, where several processes train."""
+        """Keep the moving averages of costs in step, where several processes train; log at the end of an epoch."""
         if self.trainer.world_size > 1:
             average_baselines(self, lambda value: self.trainer.strategy.reduce(value, reduce_op="mean"))
+        stops = self.trainer.should_stop and self.trainer.fit_loop._can_stop_early
+        if stops or self.trainer.is_last_batch or self.global_step >= self.trainer.max_steps >= 0:
+            self._log_training()  # before the callbacks' end of the epoch, which read it
+
+    def on_train_epoch_end(self) -> None:
+        """Log an epoch that ended early, at a validation, or just before it was resumed; begin the next."""
+        self._log_training()
+        self._means, self._means_logged = RunningMeans(), False
 
     def on_fit_start(self) -> None:
         """Settle the number of steps that the warm-up refers to, and what each step would ask again."""
-        self._means, self._clipped = RunningMeans(), None
+        self._means, self._means_logged, self._clipped = RunningMeans(), False, None
         settle_accelerators()
         self._total_steps = self.trainer.estimated_stepping_batches
         self.objective.check_steps(self._total_steps)
