@@ -14,7 +14,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from vaekit import GaussianVAE
-from vaekit.analysis import differential_expression, latent_fields, query_for
+from vaekit.analysis import differential_expression, latent_fields, normalized_expression, query_for
 from vaekit.analysis.query import obs_of
 from vaekit.analysis.stored_cells import CHUNK_CELLS, StoredCells
 from vaekit.data import GeneExpressionData
@@ -207,3 +207,27 @@ def test_a_layer_that_cannot_stay_is_read(adata: AnnData, tmp_path: Path) -> Non
     assert query.source == str(tmp_path / "dense.h5ad")
     assert any("no counts" in str(warning.message) for warning in caught)
     assert torch.equal(query.dataset.__getitems__([3]).x, torch.from_numpy(dense.X[3:4]))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("as_file", [False, True])
+def test_ensembl_identifiers_with_versions(adata: AnnData, tmp_path: Path, as_file: bool) -> None:
+    """The same batches, and the columns of what is written are those of the genes."""
+    bare = adata[:60].copy()
+    bare.var_names = [f"ENSG{number:011d}" for number in range(GENES)]
+    del bare.raw
+    model = trained(bare)
+    versioned = bare[:, ::-1].copy()
+    versioned.var_names = [f"{name}.{number}" for number, name in enumerate(versioned.var_names)]
+    versioned.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.warns(UserWarning, match=r"20 of the checkpoint's 20 genes were found without the version"):
+        query = query_for(model, tmp_path / "cells.h5ad" if as_file else versioned, None, None)
+    assert query.missing_genes == []
+    rows = torch.arange(60)
+    assert torch.equal(
+        query.dataset.__getitems__(rows).x, query_for(model, bare, None, None).dataset.__getitems__(rows).x
+    )
+    if not as_file:
+        for cells_ in (bare, versioned):
+            normalized_expression(cells_, model, key_added="denoised")
+        np.testing.assert_allclose(versioned.layers["denoised"], bare.layers["denoised"][:, ::-1], rtol=1e-5)

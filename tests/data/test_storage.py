@@ -260,3 +260,14 @@ def test_cells_without_counts(model: VAE, tmp_path: Path, where: str) -> None:
         GeneExpressionData(**source).setup()  # type: ignore[arg-type]
     with pytest.raises(DataError, match=message):
         query_for(model, adata if where == "memory" else tmp_path / "a.h5ad", None, "donor")
+
+
+@pytest.mark.parametrize("mode", ["resident", "streamed"])
+def test_files_whose_genes_differ_in_version_say_so(tmp_path: Path, mode: Any) -> None:
+    paths = [str(tmp_path / "a.h5ad"), str(tmp_path / "b.h5ad")]
+    for version, path in enumerate(paths):
+        adata = cells()
+        adata.var_names = [f"ENSG{number}.{version}" for number in range(GENES)]
+        adata.write_h5ad(path)
+    with pytest.raises(DataError, match=r"have different genes: .* differ in the version of the Ensembl identifier"):
+        GeneExpressionData(path=paths, mode=mode).setup()

@@ -18,6 +18,7 @@ from vaekit.analysis.query import counts_reference, query_for
 from vaekit.analysis.source import check_in_memory, opened, provenance
 from vaekit.batch import Batch
 from vaekit.data.align import QueryData
+from vaekit.data.genes import rename_versions
 from vaekit.diagnostics.keyed_noise import hash_names, observation_keys
 from vaekit.exceptions import DataError, in_words, nearest
 from vaekit.models import VAE
@@ -245,7 +246,8 @@ class Normalization:
         import pandas as pd
 
         table, key = query.adata.var, counts_reference(self.model)["gene_names"]
-        found = pd.Index((table[key] if key in table.columns else table.index).astype(str))
+        genes = (table[key] if key in table.columns else table.index).astype(str)
+        found = pd.Index(rename_versions(list(genes), self.names, query.source))
         once = np.flatnonzero(~found.duplicated(keep=False))
         columns = pd.Series(once, index=found[once]).reindex(self.names, fill_value=-1)
         return columns.to_numpy(dtype=np.int64)

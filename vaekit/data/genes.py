@@ -102,31 +102,42 @@ def match_genes(genes: list[str], wanted: list[str], source: str, var: pd.DataFr
         If two genes differ in their version alone and it is not clear which one is meant, or fewer than half of
         ``wanted`` are there.
     """
-    have = set(genes)
-    renamed: dict[str, str] = {}
-    missing = _by_stem(name for name in wanted if name not in have)
-    if missing:
-        spare = _by_stem(have.difference(wanted))
-        for stem, names in missing.items():
-            if stem in spare:
-                if len(names) + len(spare[stem]) > 2:
-                    raise DataError(
-                        f"{source} has {', '.join(sorted(spare[stem]))} and the checkpoint {', '.join(names)}, which "
-                        "differ in the version of the Ensembl identifier alone: which gene is which is not clear. "
-                        "Rename or remove genes of the data."
-                    )
-                renamed[spare[stem][0]] = names[0]
-    matched = [renamed.get(name, name) for name in genes]
+    matched = rename_versions(genes, wanted, source)
     check_shared_genes(matched, wanted, source, var)
+    renamed = [(old, new) for old, new in zip(genes, matched, strict=True) if old != new]
     if renamed:
-        first = next(iter(renamed))
         warnings.warn(
             f"{source}: {len(renamed)} of the checkpoint's {len(wanted)} genes were found without the version of their "
-            f"Ensembl identifier, such as {first} for {renamed[first]}.",
+            f"Ensembl identifier, such as {renamed[0][0]} for {renamed[0][1]}.",
             UserWarning,
             stacklevel=3,
         )
     return matched
+
+
+def rename_versions(genes: list[str], wanted: list[str], source: str) -> list[str]:
+    """Return ``genes`` with the names in ``wanted`` of those that differ in the Ensembl version alone.
+
+    Raises
+    ------
+    DataError
+        If it is not clear which gene is meant.
+    """
+    have = set(genes)
+    missing = _by_stem(name for name in wanted if name not in have)
+    spare = _by_stem(have.difference(wanted)) if missing else {}
+    renamed = {}
+    for stem, names in missing.items():
+        if stem not in spare:
+            continue
+        if len(names) + len(spare[stem]) > 2:
+            raise DataError(
+                f"{source} has {', '.join(sorted(spare[stem]))} and the checkpoint {', '.join(names)}, which differ in "
+                "the version of the Ensembl identifier alone: which gene is which is not clear. Rename or remove genes "
+                "of the data."
+            )
+        renamed[spare[stem][0]] = names[0]
+    return [renamed.get(name, name) for name in genes] if renamed else genes
 
 
 def unversioned(name: str) -> str:

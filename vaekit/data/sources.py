@@ -12,6 +12,7 @@ import numpy as np
 
 from vaekit.data.codecs import check_codecs
 from vaekit.data.containment import check_hdf5, check_regular
+from vaekit.data.genes import unversioned
 from vaekit.data.matrices import RAW, matrix_of_adata
 from vaekit.data.structure import check_all
 from vaekit.data.tables import error_line, read_table
@@ -100,9 +101,11 @@ def check_same_genes(genes: Sequence[Sequence[str]], paths: Sequence[str | Path]
     for names, path in zip(genes, paths, strict=True):
         if odd := first.symmetric_difference(names):
             listed = ", ".join(sorted(odd)[:5])
+            versions = {unversioned(name) for name in first} == {unversioned(name) for name in names}
             raise DataError(
                 f"{paths[0]} and {path} have different genes: {len(odd)} are in one of them only, such as {listed}; "
                 "files that are read as one need the same genes"
+                + (". They differ in the version of the Ensembl identifier alone: rename them" if versions else "")
             )
 
 
