@@ -14,7 +14,7 @@ BASE = {"exceptions", "component", "class_paths", "atomic"}
 DRAWN = BASE | {"estimators", "signatures"}
 EXPECTATION = DRAWN | {"sampling", "credit", "fold", "stochastic_graph", "importance_weighted", "gradient_path"}
 GRAPH = EXPECTATION | {"batch", "distributions", "networks"}
-MODELS = GRAPH | {"latents", "likelihoods", "objectives", "regularizers", "models"}
+MODELS = GRAPH | {"latents", "likelihoods", "objectives", "regularizers", "models", "threads"}
 ALLOWED = {
     "exceptions": set(),
     "atomic": {"exceptions"},
@@ -35,13 +35,13 @@ ALLOWED = {
     "distributions": BASE,
     "networks": BASE | {"compiled"},
     "latents": GRAPH,
-    "likelihoods": GRAPH | {"compiled", "threads"},
+    "likelihoods": GRAPH | {"compiled"},
     "objectives": GRAPH,
     "regularizers": GRAPH | {"latents"},
     "models": MODELS,
     "optim": {"exceptions"},
     "diagnostics": MODELS,
-    "data": BASE | {"batch", "compiled"},
+    "data": BASE | {"batch", "compiled", "threads"},
     "callbacks": MODELS | {"diagnostics", "optim"},
     "analysis": MODELS | {"diagnostics", "data"},
     "cli": MODELS | {"diagnostics", "data", "callbacks", "analysis"},

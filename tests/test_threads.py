@@ -1,90 +1,88 @@
-"""Work on torch's own threads: each part once, errors not lost, and the same results as on one thread."""
+"""The number of torch's threads in training: kept, whoever starts numba's pool, and without effect on the results."""
 
 from __future__ import annotations
 
-import threading
+import os
+import subprocess
+import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from vaekit import threads
 from vaekit.batch import Batch
 from vaekit.likelihoods import sparse
 
+TRAINING = """
+import logging, sys
+import torch
+import vaekit
+import numba
+import pytorch_lightning as pl
+from models.tiny import MODELS, counts, trainer
+from torch.utils.data import DataLoader
+from vaekit.likelihoods import NegativeBinomial
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+@numba.njit(parallel=True)
+def scan(n):
+    total = 0
+    for i in numba.prange(n):
+        total += i
+    return total
 
+class Watch(pl.Callback):
+    def on_train_batch_start(self, *_):
+        scan(10)
+    def on_train_batch_end(self, *_):
+        print("step", torch.get_num_threads())
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 101])
-@pytest.mark.parametrize("smallest", [0, 1, 40])
-def test_each_part_is_done_once(two_threads, count, smallest):
-    done = np.zeros(count, int)
-    calls = []
-
-    def work(first: int, last: int) -> None:
-        done[first:last] += 1
-        calls.append((first, last))
-
-    threads.in_parts(work, count, smallest)
-    assert (done == 1).all()
-    assert all(last - first >= smallest for first, last in calls) or len(calls) == 1
-
-
-def test_the_parts_are_side_by_side(two_threads):
-    if threads._openmp() is None:
-        pytest.skip("torch does not run on GNU's OpenMP here")
-    both = threading.Barrier(2, timeout=30)  # that neither passes alone
-    threads.in_parts(lambda first, last: both.wait(), 2)
-
-
-def test_without_the_library_there_is_one_part(two_threads, monkeypatch):
-    monkeypatch.setattr(threads, "_openmp", lambda: None)
-    calls = []
-    threads.in_parts(lambda first, last: calls.append((first, last)), 7)
-    assert calls == [(0, 7)]
+when = sys.argv[1]
+if when == "chosen":
+    torch.set_num_threads(3)
+if when == "before":
+    scan(10)
+    print("before", torch.get_num_threads())
+logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.INFO)
+loader = DataLoader([counts()], batch_size=None)
+trainer(max_epochs=2, callbacks=[Watch()]).fit(MODELS["gaussian"](NegativeBinomial()), loader)
+"""
 
 
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_an_error_is_raised(two_threads, kind):
-    def fail(first: int, last: int) -> None:
-        if last == 8:
-            raise kind("the last part")
+@pytest.mark.parametrize(("when", "threads"), [("before", 2), ("chosen", 3)])
+def test_training_keeps_the_number_of_threads(when, threads):
+    """Also if numba's pool is started by a step, or by scanpy before the training."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "5"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    ended = subprocess.run([sys.executable, "-c", TRAINING, when], env=environment, capture_output=True, text=True,
+                           check=True, timeout=300)  # fmt: skip
+    steps = [line for line in ended.stdout.splitlines() if line.startswith("step")]
+    assert steps == [f"step {threads}"] * 2
+    assert f"training on {threads} threads of torch" in ended.stdout + ended.stderr
+    assert ("changed it to 5" in ended.stdout + ended.stderr) == (when == "before")
 
-    with pytest.raises(kind, match="the last part"):
-        threads.in_parts(fail, 8)
 
-
-def test_counts_are_evaluated_the_same_on_one_thread_and_on_two(two_threads, monkeypatch):
+def test_counts_are_evaluated_the_same_on_one_thread_and_on_two():
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    genes, cells = 700, 3 * sparse.SMALLEST // 700
+    genes, cells = 700, 150
     x = torch.poisson(normal(cells, genes).exp(), generator=generator)
     logits, log_theta, gate = (
         part.requires_grad_() for part in (normal(cells, genes), normal(genes), normal(cells, genes))
     )
-    parts = []
-
-    def watched(work, count, smallest):
-        threads.in_parts(lambda first, last: (parts.append((first, last)), work(first, last)), count, smallest)
-
-    monkeypatch.setattr(sparse, "in_parts", watched)
 
     def evaluate() -> list[Tensor]:
         value = sparse.log_prob(logits, Batch(x, x.sum(-1, keepdim=True)), log_theta, gate)
         return [value, *torch.autograd.grad(value.sum(), (logits, log_theta, gate))]
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     found = evaluate()
-    assert len(parts) == (1 if threads._openmp() is None else 2)
     torch.set_num_threads(1)
-    for one, other in zip(found, evaluate(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)  # torch's own sums are divided, too
+    alone = evaluate()
+    torch.set_num_threads(before)
+    for one, other in zip(found, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)  # torch's own sums are divided

@@ -33,6 +33,7 @@ from vaekit.data.base import ResidentData
 from vaekit.exceptions import CheckpointError, ConfigError, OutputError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
+from vaekit.threads import keep_threads
 
 RUN_FOLDER = "__run_folder__"  # stands for trainer.default_root_dir in a logger's save_dir
 
@@ -147,6 +148,7 @@ class VaekitCLI(LightningCLI):
             if aside is not None:
                 print(f"the earlier run in {self.folder} is now in {aside}", file=sys.stderr)
         print(self.datamodule.description, file=sys.stderr)
+        print(keep_threads(), file=sys.stderr)
         for name, latent in self.model.latents.items():
             parent = f", given {', '.join(latent.parents)}" if latent.parents else ""
             print(

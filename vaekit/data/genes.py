@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaekit.exceptions import DataError
+from vaekit.threads import keep_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +53,7 @@ def highly_variable_genes(counts: sparse.csr_matrix, n_top_genes: int, source: s
         )
     if n_top_genes == len(expressed):
         return expressed
+    keep_threads()
     cells = AnnData(filled[:, expressed].copy())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of bins with one gene, which the method provides for

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit.threads import keep_threads
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -27,6 +29,7 @@ def umap_coordinates(points: np.ndarray, seed: int = 0) -> np.ndarray:
     import anndata
     import scanpy as sc
 
+    keep_threads()
     cells = anndata.AnnData(np.asarray(points, dtype=np.float32))
     # scanpy's rule needs more rows than neighbours; tiny data sets have few. Exact neighbours: seconds at this size,
     # and beyond 8,192 rows scanpy's own choice, pynndescent, fails from its release 0.7 on.

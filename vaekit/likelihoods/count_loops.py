@@ -18,10 +18,8 @@ LOG_FACTORIALS = np.array([math.lgamma(x + 1) for x in range(1024)])
 
 
 @compiled()
-def evaluate(
-    logits, top, size, theta, gate, starts, gene, count, value, d_logits, d_size, d_theta, d_gate, first, last
-):
-    """Work out the log-probability of cells ``first`` to ``last``, and its gradient.
+def evaluate(logits, top, size, theta, gate, starts, gene, count, value, d_logits, d_size, d_theta, d_gate):
+    """Compute the log-probability of all cells, and its gradient.
 
     Parameters
     ----------
@@ -52,7 +50,7 @@ def evaluate(
     if shared:
         _reciprocals(theta[0], inverse)
         _tables(theta[0], inverse, logs, slopes)
-    for i in range(first, last):
+    for i in range(len(logits)):
         own_theta = theta[0] if shared else theta[i]
         if not shared:
             _reciprocals(own_theta, inverse)

@@ -23,10 +23,8 @@ from torch import Tensor
 
 from vaekit.batch import Batch, Nonzero
 from vaekit.distributions import NegativeBinomial, ZeroInflated
-from vaekit.threads import in_parts
 
 MAX_LOG_THETA = 40.0  # beyond, float32 overflows
-SMALLEST = 32_768  # values that are worth a thread, as torch has it
 MAX_GATE = 60.0  # beyond, p(0) may underflow
 
 
@@ -149,8 +147,8 @@ class _SparseLogProb(torch.autograd.Function):
             flat.new_empty(rows if len(gates) else 0, genes),
         )
         tensors = (flat, flat.amax(-1), size, theta, gates, *counts[1:], value, *gradients)
-        arrays = [part.contiguous().numpy() for part in tensors]
-        in_parts(lambda first, last: evaluate(*arrays, first, last), len(flat), SMALLEST // genes)
+        # on one thread: those of another pool would wait for the cores that torch's own hold at full speed for a while
+        evaluate(*(part.contiguous().numpy() for part in tensors))
         if wanted:
             ctx.save_for_backward(logits, log_size, log_theta, gate, x)
             ctx.gradients = gradients

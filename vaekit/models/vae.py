@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -35,6 +36,7 @@ from vaekit.models.running_means import RunningMeans, mean_terms
 from vaekit.networks import Network
 from vaekit.objectives import ELBO, Objective
 from vaekit.regularizers import Regularizer
+from vaekit.threads import keep_threads
 
 TRUE_BOUND = ELBO()
 
@@ -338,7 +340,8 @@ class VAE(Component, pl.LightningModule):
         self._means, self._means_logged = RunningMeans(), False
 
     def on_fit_start(self) -> None:
-        """Settle the number of steps that the warm-up refers to, and what each step would ask again."""
+        """Settle the number of steps that the warm-up refers to, of threads, and what each step would ask again."""
+        rank_zero_info(keep_threads())
         self._means, self._means_logged, self._clipped = RunningMeans(), False, None
         settle_accelerators()
         self._total_steps = self.trainer.estimated_stepping_batches
