@@ -22,7 +22,8 @@ ALLOWED = {
     "compiled": set(),
     "threads": set(),
     "class_paths": {"exceptions"},
-    "component": {"exceptions", "class_paths"},
+    "arguments": {"exceptions"},
+    "component": {"exceptions", "class_paths", "arguments"},
     "estimators": BASE,
     "gradient_path": set(),
     "signatures": BASE | {"estimators"},
@@ -44,7 +45,7 @@ ALLOWED = {
     "data": BASE | {"batch", "compiled", "threads"},
     "callbacks": MODELS | {"diagnostics", "optim"},
     "analysis": MODELS | {"diagnostics", "data"},
-    "cli": MODELS | {"diagnostics", "data", "callbacks", "analysis"},
+    "cli": MODELS | {"arguments", "diagnostics", "data", "callbacks", "analysis"},
 }
 
 

@@ -24,8 +24,9 @@ _HOME = {
     "save": "vaekit.models",
     "VaekitError": "vaekit.exceptions",
 }
-_PACKAGES = ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators", "exceptions", "latents",
-             "likelihoods", "models", "networks", "objectives", "optim", "returns", "stochastic_graph")  # fmt: skip
+_PACKAGES = ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators", "exceptions", "fold",
+             "importance_weighted", "latents", "likelihoods", "models", "networks", "objectives", "optim",
+             "regularizers", "returns", "stochastic_graph")  # fmt: skip
 
 __all__ = [*_HOME, "__version__", *_PACKAGES]
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vaekit.arguments import check_arguments
 from vaekit.class_paths import check
 from vaekit.exceptions import ConfigError, nearest
 
@@ -47,6 +48,7 @@ def _recording(init: Any) -> Any:
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
             arguments = dict(list(bound.arguments.items())[1:])
+            check_arguments(init, arguments, f"{type(self).__name__}: ")
             object.__setattr__(self, "_arguments", arguments)
         init(self, *args, **kwargs)
 

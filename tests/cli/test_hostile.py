@@ -18,7 +18,7 @@ import yaml
 import vaekit
 from vaekit import class_paths
 from vaekit.cli.main import main
-from vaekit.cli.raw_config import MAX_BYTES
+from vaekit.cli.yaml_file import MAX_BYTES
 from vaekit.exceptions import CheckpointError, ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vaekit.atomic import written
+from vaekit.callbacks.history import History
 from vaekit.callbacks.image_figures import image_figures
 from vaekit.diagnostics import codes_of, latent_use, plots, posterior_summaries
 from vaekit.diagnostics.latents import ACTIVE_VARIANCE, coordinates
@@ -87,7 +88,7 @@ class Pictures(Callback):
             with written(path) as temporary:
                 figure.savefig(temporary, dpi=130, format="png")
             for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
+                if isinstance(logger, WandbLogger | History):
                     logger.log_image(key=f"figures/{name}", images=[str(path)])
 
     def figures(self, model: Any, data: Any, umap: bool = True) -> dict[str, Figure]:

@@ -24,6 +24,7 @@ PACKAGES = {
     "network": "networks",
     "control_variate": "networks",
     "latents": "latents",
+    "regularizer": "regularizers",
 }
 
 

@@ -69,7 +69,10 @@ def shorten(text: str, command: str = "fit") -> str:
             continue
         if not _NOISE.match(line):
             return _tell(line, ".".join(keys), owner, "" if given is None else given[1][:80])
-    return text
+    if given is not None:  # all that was expected is of a fixed set of words
+        words = dict.fromkeys(re.findall(r"'([^']+)'", " ".join(re.findall(r"Expected a typing.Literal(.*)", text))))
+        return f"{'.'.join(keys)}: {given[1][:80]!r} is not possible: {nearest(given[1], words)}"
+    return " ".join(text.split())[:300]
 
 
 def _tell(line: str, key: str, owner: str | None, given: str) -> str:

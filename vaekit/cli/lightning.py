@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ from vaekit.callbacks import ClippedSteps, Collapse, FiniteLoss, Pictures, RunCh
 from vaekit.cli.class_flags import complete_classes
 from vaekit.cli.config_errors import explain
 from vaekit.cli.estimator_flag import name_latent
-from vaekit.cli.logger import closing_line, wandb_logger
+from vaekit.cli.foreign import check_trainer
+from vaekit.cli.logger import closing_line, continue_run, sweep_name, wandb_logger
 from vaekit.cli.output import quiet
-from vaekit.cli.raw_config import check_arguments, check_parsed
+from vaekit.cli.raw_config import LINKED, check_arguments, check_parsed, configs, refuse_sizes
 from vaekit.cli.run_folder import make_folder, prepare
+from vaekit.cli.trainer_values import check_values
+from vaekit.cli.training_errors import explained, start_loggers
 from vaekit.data.base import ResidentData
 from vaekit.exceptions import CheckpointError, ConfigError, OutputError
 from vaekit.models import VAE
@@ -64,8 +68,13 @@ class VaekitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the data's sizes to the model, so that no configuration repeats them."""
-        for size in ("features", "covariates"):
+        for size in LINKED:
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Keep the arguments: what a flag sets is the user's own."""
+        self._arguments = list(args)
+        super().parse_arguments(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as it was given: Lightning's own would silently prefer the checkpoint's."""
@@ -75,22 +84,34 @@ class VaekitCLI(LightningCLI):
         config = self.config[self.subcommand]
         check_parsed(config)
         trainer = config.trainer
+        check_values(trainer)
+        sizes = getattr(config.model, "init_args", None) or {}
+        refuse_sizes([name for name in LINKED if sizes.get(name)], "a file that the configuration names")
         self.folder = Path(trainer.default_root_dir or "runs/vaekit")
         trainer.default_root_dir = str(self.folder)
         for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
             arguments = getattr(logger, "init_args", None)
             if arguments is not None and arguments.get("save_dir") == RUN_FOLDER:
                 arguments.save_dir = str(self.folder)
+        check_trainer(trainer, self._arguments, self.folder)
+        self._steps: int | None = None  # of the checkpoint, if the run in this folder is resumed
+        if config.get("weights_only") is False:
+            raise ConfigError("weights_only=False: pickled objects are never loaded. Leave it out.")
         if config.get("ckpt_path") == "last":
             config.ckpt_path = str(self.folder / "last.ckpt")
         if config.get("ckpt_path") is not None:
-            read_checkpoint(config.ckpt_path)  # a foreign or truncated one is refused before data are read
+            try:  # a foreign or truncated one is refused before data are read
+                checkpoint = read_checkpoint(config.ckpt_path)
+            except CheckpointError as error:
+                raise CheckpointError(f"ckpt_path: {error}") from error
             if Path(config.ckpt_path).is_dir():
                 raise CheckpointError(
                     f"{config.ckpt_path} is what vaekit export wrote: weights alone, for evaluate, embed and "
                     f"vaekit.load; {self.subcommand} needs the checkpoint itself"
                 )
-            config.weights_only = True  # whatever a configuration says
+            if Path(config.ckpt_path).resolve().parent == self.folder.resolve():
+                self._steps = int(checkpoint.get("global_step", 0))
+            config.weights_only = True
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Return the trainer, with Weights & Biases where no logger was asked for."""
@@ -102,11 +123,18 @@ class VaekitCLI(LightningCLI):
         )
         kwargs["callbacks"] = given + [c for c in own if not any(isinstance(g, type(c)) for g in given)]
         if config.logger in (None, True):
-            kwargs["logger"] = wandb_logger(self.folder) if self.subcommand == "fit" else False
+            kwargs["logger"] = wandb_logger(self.folder, self._run_name()) if self.subcommand == "fit" else False
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, MisconfigurationException) as error:
-            raise ConfigError(f"the trainer cannot be set up so: {error}") from error
+        except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+            raise ConfigError(f"the trainer cannot be set up so: {' '.join(str(error).split())}") from error
+
+    def _run_name(self) -> str:
+        """Return the name of the folder; in a sweep, whose runs share it, what tells them apart."""
+        if not os.environ.get("WANDB_SWEEP_ID"):
+            return self.folder.name
+        files = [text for text in configs(self._arguments) if "{" not in text]
+        return sweep_name(files[-1] if files else None, self.model, self._get(self.config, "seed_everything"))
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, and say after Ctrl-C what is there to go on from.
@@ -117,7 +145,8 @@ class VaekitCLI(LightningCLI):
             If the system's error, such as a full disk under a logger, does not say where.
         """
         try:
-            super()._run_subcommand(subcommand)
+            with explained(self.trainer):
+                super()._run_subcommand(subcommand)
         except OSError as error:
             if error.filename is not None or isinstance(error, BrokenPipeError):
                 raise
@@ -147,6 +176,8 @@ class VaekitCLI(LightningCLI):
             aside = prepare(self.folder)
             if aside is not None:
                 print(f"the earlier run in {self.folder} is now in {aside}", file=sys.stderr)
+        self.trainer.loggers = continue_run(self.trainer.loggers, self.folder, self._steps)
+        start_loggers(self.trainer)
         print(self.datamodule.description, file=sys.stderr)
         print(keep_threads(), file=sys.stderr)
         for name, latent in self.model.latents.items():
@@ -278,7 +309,7 @@ def config_of(checkpoint_path: str) -> str:
     checkpoint = read_checkpoint(checkpoint_path)
     model = dict(checkpoint["hyper_parameters"])
     class_path = model.pop("_class_path")
-    for size in ("features", "covariates"):
+    for size in LINKED:
         model.pop(size)  # linked from the data
     if not checkpoint.get("reference"):
         raise ConfigError(f"{checkpoint_path} does not say which data it was trained on: pass --config")

@@ -24,10 +24,17 @@ def logged_in() -> bool:
     return False
 
 
-def wandb_logger(folder: Path) -> Any:
+def wandb_logger(folder: Path, name: str) -> Any:
     """Return a Weights & Biases logger that keeps its files under ``folder`` and never prompts.
 
     ``WANDB_MODE`` (online, offline, disabled), ``WANDB_PROJECT`` and ``WANDB_NAME`` are respected.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    name
+        Name of the run, if ``WANDB_NAME`` is not set.
     """
     mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     os.environ.setdefault("WANDB_SILENT", "true")  # before the import; the sync line is printed at the run's end
@@ -35,16 +42,52 @@ def wandb_logger(folder: Path) -> Any:
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
+    settings = wandb.Settings(console="off", init_timeout=60)
+    if hasattr(settings, "x_transaction_log_flush_interval"):  # not in older versions
+        settings.x_transaction_log_flush_interval = 1.0  # seconds; a killed process loses 15 of them by default
     logger = WandbLogger(
         save_dir=folder,
-        name=os.environ.get("WANDB_NAME", folder.name),
+        name=os.environ.get("WANDB_NAME", name),
         project=os.environ.get("WANDB_PROJECT", "vaekit"),
         offline=mode == "offline",
         mode=mode,
-        settings=wandb.Settings(console="off", init_timeout=60),
+        settings=settings,
     )
     logger._wandb_init.pop("anonymous", None)  # Lightning passes what wandb warns about, whatever its value
     return logger
+
+
+def continue_run(loggers: list[Any], folder: Path, steps: int | None) -> list[Any]:
+    """Return the loggers of a run, with its history where Weights & Biases is one of them.
+
+    Parameters
+    ----------
+    loggers
+        The loggers, none of which has started.
+    folder
+        The run's folder.
+    steps
+        Training steps of the checkpoint that the run is resumed from; None for a new run.
+    """
+    from pytorch_lightning.loggers import WandbLogger
+
+    from vaekit.callbacks.history import History
+
+    ours = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+    if len(ours) != 1 or ours[0]._experiment is not None:
+        return loggers
+    history = History(folder, ours[0], steps)
+    if ours[0]._id is None:
+        ours[0]._id = ours[0]._wandb_init["id"] = history.run_id
+    else:
+        history.run_id = ours[0]._id
+    return [*loggers, history]
+
+
+def sweep_name(config: str | None, cli_model: Any, seed: Any) -> str:
+    """Return a name that tells the runs of a sweep apart: configuration, estimators of the latents, seed."""
+    estimators = sorted({type(estimator).__name__ for estimator in cli_model.estimators.values()})
+    return " ".join(filter(None, [config and Path(config).stem, *estimators, f"seed {seed}"]))
 
 
 def closing_line(logger: Any) -> str | None:

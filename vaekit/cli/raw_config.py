@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,11 @@ import yaml
 from jsonargparse import Namespace
 
 from vaekit.class_paths import ALLOWED, check_all, trusted
+from vaekit.cli.yaml_file import check_unique, parse, read_text
 from vaekit.exceptions import ConfigError
 
-MAX_BYTES = 2**20  # of a configuration, which has some thousand
+LINKED = ("features", "covariates")  # of a model, from the data
+LEVELS = ("init_args", "dict_kwargs")
 
 
 def check_arguments(arguments: list[str]) -> None:
@@ -32,14 +35,57 @@ def check_arguments(arguments: list[str]) -> None:
     # lightning_fabric is the half of Lightning in which some classes of pytorch_lightning are defined
     allowed = [*ALLOWED, "lightning_fabric", *trusted()]
     jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=allowed)
+    jsonargparse.set_loader("yaml", _load, exceptions=(yaml.YAMLError,))
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key.startswith("--model."):
+            refuse_sizes([key.rpartition(".")[2]] if key.count(".") == 1 or key.split(".")[1] in LEVELS else [], key)
+        if argument.startswith(("{", "[")) or (equals and value.startswith(("{", "["))):
+            with contextlib.suppress(yaml.YAMLError, RecursionError):  # the parser reports the problem
+                check_unique(value if equals and key.startswith("--") else argument, "the value of a flag")
     before: list[tuple[str, Any]] = []
     for text in configs(arguments):
         name, config = read(text)
         check_all(config, name)
+        model = config.get("model")
+        for level in ("init_args", "dict_kwargs"):
+            refuse_sizes(model.get(level) if isinstance(model, Mapping) else None, name)
         for earlier, old in before:
             for lost in replaced(old, config):
                 print(f"warning: {name} replaces {lost} of {earlier}; a flag changes a part of it", file=sys.stderr)
         before.append((name, config))
+
+
+_load_yaml = jsonargparse.get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """Return the YAML of a flag or a nested file as plain data, and reject a repeated key."""
+    if ":" in text:
+        check_unique(text, "a value or a file that is named in it")
+    return _load_yaml(text)
+
+
+def refuse_sizes(given: Any, where: str) -> None:
+    """Raise an error if the arguments of a model contain those that come from the data.
+
+    Parameters
+    ----------
+    given
+        Arguments by name, or their names.
+    where
+        What contains them, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If they do: the value would have no effect.
+    """
+    for name in LINKED:
+        if isinstance(given, Mapping | list) and name in given:
+            raise ConfigError(
+                f"{where}: model.{name} cannot be set, it comes from the data (data.{name}). Leave it out."
+            )
 
 
 def configs(arguments: list[str]) -> Iterator[str]:
@@ -58,27 +104,11 @@ def read(text: str) -> tuple[str, Any]:
     Raises
     ------
     ConfigError
-        If there is no such file, or it is no YAML.
+        If there is no such file, it is not YAML, or it repeats a key.
     """
-    name, content = "the configuration", text
-    if "{" not in text and "\n" not in text:
-        name = text
-        try:
-            with Path(text).expanduser().open("rb") as file:
-                raw = file.read(MAX_BYTES + 1)
-            if len(raw) > MAX_BYTES:
-                raise ConfigError(f"{name} has more than {MAX_BYTES} bytes, where a configuration has some thousand")
-            content = raw.decode()
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{name} is no text ({error.reason}); a YAML file is needed") from None
-        except OSError as error:
-            raise ConfigError(f"the configuration {name} cannot be read: {error.strerror}") from None
-    try:
-        found = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError is of a date such as 2026-99-99
-        raise ConfigError(f"{name} is no valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise ConfigError(f"{name} is nested too deeply for a configuration") from None
+    inline = "{" in text or "\n" in text
+    name = "the configuration" if inline else text
+    found = parse(text if inline else read_text(Path(text).expanduser()), name)
     if not isinstance(found, Mapping):
         raise ConfigError(
             f"{name} holds {'nothing' if found is None else 'a ' + type(found).__name__}, and a mapping with keys "
@@ -126,7 +156,7 @@ def check_parsed(config: Any, key: str = "") -> None:
         config = vars(config)
     if isinstance(config, Mapping):
         path = config.get("class_path")
-        if isinstance(path, str) and "." in path and not inspect.isclass(_found(path)):
+        if isinstance(path, str) and "." in path and not inspect.isclass(found_class(path)):
             raise ConfigError(f"{key}: {path!r} is no class; only classes are called")
         for name, value in config.items():
             check_parsed(value, f"{key}.{name}" if key else str(name))
@@ -137,7 +167,7 @@ def check_parsed(config: Any, key: str = "") -> None:
         raise ConfigError(f"{key}: a configuration can name classes, and not the function {config.__qualname__}")
 
 
-def _found(path: str) -> Any:
+def found_class(path: str) -> Any:
     """Return what a class path that the parser has followed already leads to."""
     module, _, name = path.rpartition(".")
     return getattr(sys.modules.get(module), name, None)

@@ -86,6 +86,8 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
         super().__init__()
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size} must be at least 1")
+        if not 0 <= seed < 2**32:
+            raise DataError(f"seed={seed} must lie in 0..{2**32 - 1}")
         self.batch_size = batch_size
         self.split = None if split is None else check_fractions(split)
         self.seed = seed

@@ -22,6 +22,7 @@ from vaekit.likelihoods import Likelihood
 from vaekit.models.agreement import check_same_arguments, check_same_features
 from vaekit.models.bound import bound_of, drawing
 from vaekit.models.generative import Generative
+from vaekit.models.memory import Budget
 from vaekit.models.optimization import Trained, check_precision, cosine, match_precision, settle_accelerators
 from vaekit.models.processes import (
     average_baselines,
@@ -100,7 +101,8 @@ class VAE(Component, pl.LightningModule):
             )
         self.objective = objective or ELBO()
         joint = self.objective.num_samples is not None
-        self.networks = Generative(features, covariates, encoder, latents, decoder, likelihood, joint)
+        with Budget(self.config["init_args"]):
+            self.networks = Generative(features, covariates, encoder, latents, decoder, likelihood, joint)
         self.objective.check_estimators(self.estimators)
         for estimator in self.estimators.values():
             estimator.follows_scale = True  # a gradient scaler, and accumulation, scale the gradients back
