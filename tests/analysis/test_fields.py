@@ -1,4 +1,4 @@
-"""Fields of an AnnData that results go into: types, order, and what is never replaced."""
+"""Fields of an AnnData that results go into: types, order, and fields of the user, which stay."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,7 +179,7 @@ class TestRejectedBeforeTheModelRuns:
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("command", ["embed", "denoise"])
-    def test_a_store_with_what_files_cannot_hold(
+    def test_a_store_with_a_value_that_files_cannot_hold(
         self, folder: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with_date(tmp_path / "cells.zarr")
@@ -227,3 +230,76 @@ class TestRejectedBeforeTheModelRuns:
         for command in ("embed", "denoise"):
             assert run(command, *arguments) == 2
             assert f"key_added={key!r}" in capsys.readouterr().err
+
+
+class TestOutputs:
+    """Places that cannot be written to, or that hold something else, are rejected before the model is loaded."""
+
+    @pytest.fixture(autouse=True)
+    def places(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("directory.csv").mkdir()
+        Path("read_only.csv").write_bytes(b"precious")
+        Path("read_only.csv").chmod(0o444)
+        os.mkfifo("pipe.csv")
+        Path("dangling.csv").symlink_to("nowhere")
+        monkeypatch.setattr("vaekit.models.load", lambda path: pytest.fail("the model was loaded"))
+
+    @pytest.mark.parametrize("command", ["embed", "denoise", "de"])
+    @pytest.mark.parametrize(
+        ("output", "overwrite", "message"),
+        [
+            ("directory.csv", False, "the output directory.csv is a directory"),
+            ("", False, "the output . is a directory"),
+            ("..", False, "the output .. is a directory"),
+            ("read_only.csv", True, "read_only.csv is read-only"),
+            ("pipe.csv", True, "pipe.csv is not a regular file"),
+            ("dangling.csv", False, "dangling.csv exists"),
+            (f"{'a' * 260}.csv", False, "File name too long"),
+            (f"{'a' * 250}.csv", False, "could not be written"),
+            ("none/out.csv", False, "the folder none of the output does not exist"),
+            ("read_only.csv/out.csv", False, "does not exist"),
+            ("out.zarr", False, "name it with the ending .h5ad"),
+        ],
+    )
+    def test_rejected(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], command: str, output: str, overwrite: bool, message: str
+    ) -> None:
+        before = sorted(Path().iterdir())
+        flags = ["--overwrite"] * overwrite + ["--groupby", "cell_type", "--group1", "B"] * (command == "de")
+        assert run(command, folder / "one.ckpt", folder / "cells.h5ad", "-o", output, *flags) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert output in error or f" {Path(output).parent} " in error
+        assert error.count("\n") == 1
+        assert sorted(Path().iterdir()) == before
+        assert Path("read_only.csv").read_bytes() == b"precious"
+
+    def test_an_export_into_its_input(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("export", "directory.csv", "-o", "directory.csv/new") == 2
+        assert "what is read is never changed" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("seed", ["-1", "1.5", "x", "4294967296", "9" * 30])
+    @pytest.mark.parametrize("command", ["denoise", "de", "evaluate", "sample", "gradients"])
+    def test_seeds(self, command: str, seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stop:
+            run(command, "model.ckpt", "--seed", seed)
+        assert stop.value.code == 2
+        assert f"--seed: '{seed}' is not a whole number from 0 to 4294967295" in capsys.readouterr().err
+
+
+def test_a_full_standard_output() -> None:
+    code = "import sys; from vaekit.cli import main; main.import_module = lambda name: main; "
+    code += "main.run = lambda arguments: print('result'); sys.exit(main.main(['embed']))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=environment,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "vaekit embed: error: [Errno 28] No space left on device: 'standard output'\n"

@@ -10,8 +10,8 @@ from vaekit.exceptions import DataError
 MARK = "training_fingerprint"  # every entry of .uns that vaekit writes says what its model was trained on
 
 
-def check_free(places: Any, key_added: str, wanted: Mapping[str, Iterable[str]], owner: str) -> None:
-    """Raise an error if a result would replace what vaekit did not write; before any work.
+def check_free(places: Any, key_added: str, names: Mapping[str, Iterable[str]], owner: str) -> None:
+    """Raise an error if a result would replace a field that vaekit did not write; before any work.
 
     Parameters
     ----------
@@ -19,8 +19,8 @@ def check_free(places: Any, key_added: str, wanted: Mapping[str, Iterable[str]],
         AnnData, or the open file of one.
     key_added
         Argument that the names come from.
-    wanted
-        Requested names by their place, such as ``obs``.
+    names
+        Names by their place, such as ``obs``.
     owner
         Entry of ``.uns`` that the result takes. If vaekit wrote the present one, the other names are of the same
         earlier result, and are replaced.
@@ -35,8 +35,8 @@ def check_free(places: Any, key_added: str, wanted: Mapping[str, Iterable[str]],
     earlier = _place(places, "uns")
     if owner in earlier and hasattr(earlier[owner], "keys") and MARK in earlier[owner]:
         return
-    for place, names in {"uns": [owner], **wanted}.items():
-        for name in names:
+    for place, taken in {"uns": [owner], **names}.items():
+        for name in taken:
             if name in _place(places, place):
                 raise DataError(
                     f"key_added={key_added!r}: {place}[{name!r}] exists and was not written by vaekit. Choose another "

@@ -72,8 +72,8 @@ def transfer_labels(
     Sets the following fields:
 
     ``query_adata.obs[key_added]``
-        The label, a categorical: with the categories of the reference's column, in their order, or with its values, of
-        their own type, where that is not a categorical.
+        The label, a categorical: with the categories of the reference's column in their order, or, if that column is
+        not a categorical, with its values in their type.
     ``query_adata.obs["<key_added>_uncertainty"]``
         1 minus its share: 0 where all neighbours agree.
     ``query_adata.uns[key_added]``

@@ -48,8 +48,8 @@ def cells_of(model: VAE, checkpoint: str, data: str | None, layer: str | None) -
 def written_copy(source: AnnData | str, cells: QueryData, output: Path, more: int = 0) -> Iterator[Any]:
     """Give a copy of the cells to add to, an ``h5py.File``; a block that ends well makes it the output.
 
-    A file is copied as it is, whatever it holds; a zarr store, files of before anndata 0.7 and cells in memory are
-    written anew. So whatever cannot be written is found before the work of the block.
+    A file is copied byte by byte. A zarr store, a file of anndata 0.6 or older, and cells in memory are written. So
+    fields that cannot be written are found before the work of the block.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def write_h5ad(adata: AnnData, temporary: Path, output: Path) -> None:
             adata.write_h5ad(temporary)
     except OSError:
         raise
-    except Exception as error:  # anndata and h5py raise whatever a foreign value leads to
+    except Exception as error:  # anndata and h5py raise many types for a foreign value
         raise _unwritable(output, error) from error
 
 
@@ -168,7 +168,7 @@ def _unwritable(output: Path, error: Exception) -> OutputError:
 
 @contextmanager
 def _nullable_strings() -> Iterator[None]:
-    """Let anndata write nullable strings, which it reads; by itself, it leaves older versions readers for them."""
+    """Allow anndata to write nullable strings, which its versions before 0.11 cannot read."""
     from anndata import settings
 
     option = "allow_write_nullable_strings"
@@ -219,7 +219,7 @@ def _convert(source: Path, target: Path, output: Path) -> None:
                 _convert_element(store[key], file, key)
             except (OSError, VaekitError):
                 raise
-            except Exception as error:  # anndata and h5py raise whatever a foreign value leads to
+            except Exception as error:  # anndata and h5py raise many types for a foreign value
                 raise _unwritable(output, error) from error
 
 

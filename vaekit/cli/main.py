@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _flush() -> None:
-    """Write out what was printed; where that fails, nothing more is tried, not by Python at its exit either."""
+    """Flush standard output; if that fails, discard the rest, so that Python does not fail on it at exit."""
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -47,7 +47,7 @@ def scatter(coordinates: np.ndarray, colours: Mapping[str, pd.Categorical], titl
     coordinates
         ``[rows, 2]``.
     colours
-        Categories of the rows, by the panel's title; their order is that of colors and legend. Missing ones are gray.
+        Categories of the rows, by the panel's title; colors and legend follow their order. Missing ones are gray.
     title
         Of the figure.
     """
