@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # scanpy's loops set OpenMP's number for torch too
@@ -10,6 +11,31 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that prints which result stays the same on which form of the cells."""
+    parser.addoption("--table", action="store_true", help="print the table of tests/analysis/test_invariance.py")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print a column per function and a row per form of the cells: the largest deviation over its tolerance."""
+    if not config.getoption("--table"):
+        return
+    reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, [])]
+    cells: dict[str, dict[str, str]] = {}
+    for report in reports:
+        for key, value in report.user_properties:
+            if key == "table":
+                name, form, outcome, worst = value
+                text = outcome if worst is None else f"{outcome} {worst:.2g}"
+                cells.setdefault(form, {})[name] = text
+    names = list(dict.fromkeys(name for row in cells.values() for name in row))
+    for block in (names[i : i + 6] for i in range(0, len(names), 6)):
+        terminalreporter.write_line("")
+        terminalreporter.write_line(f"{'deviation / tolerance':26s}" + "".join(f"{name[:18]:>19s}" for name in block))
+        for form, row in cells.items():
+            terminalreporter.write_line(f"{form:26s}" + "".join(f"{row.get(name, '-'):>19s}" for name in block))
 
 
 @pytest.fixture(autouse=True)
