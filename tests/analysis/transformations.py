@@ -142,6 +142,10 @@ def _backed(cells: AnnData, folder: Path) -> Form:
     return Form(anndata.read_h5ad(folder / "backed.h5ad", backed="r"))
 
 
+def _part(form: Form) -> Form:
+    return Form(form.cells[np.arange(form.cells.n_obs)])
+
+
 def _dask(cells: AnnData, folder: Path) -> Form:
     import dask.array
 
@@ -182,6 +186,7 @@ STORAGE: dict[str, Callable[[AnnData, Path], Form]] = {
     "view": lambda cells, _: Form(_view(cells)),
     "copy on write": _copy_on_write,
     "backed": _backed,
+    "part of backed cells": lambda cells, folder: _part(_backed(cells, folder)),
     "layer": _in_layer,
     "raw, fewer genes in var": _in_raw,
     "batches as integers": _obs(batch=lambda x: x.astype(int)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from vaekit.analysis.group_sums import PSEUDOCOUNT, GroupSums, log_ratio, sum_gr
 from vaekit.analysis.groups import two_groups
 from vaekit.analysis.query import obs_of, query_for
 from vaekit.analysis.shrinkage import shrink
-from vaekit.analysis.source import opened, provenance, reference_of
+from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
 from vaekit.exceptions import DataError
 from vaekit.models import VAE
 
@@ -28,7 +29,7 @@ DIGITS = 12  # of a probability: those beyond are rounding errors, which must no
 
 
 def differential_expression(
-    adata: AnnData | str | Path,
+    adata: AnnData | str | Path | Sequence[str | Path],
     model: VAE | str | Path,
     groupby: str,
     group1: str,
@@ -57,8 +58,8 @@ def differential_expression(
     Parameters
     ----------
     adata
-        Cells with counts; changed in ``.uns`` alone. Or their .h5ad file or zarr store: counts that are stored as CSR
-        are read a chunk of cells at a time, and nothing is changed.
+        Cells with counts; changed in ``.uns`` alone. Or their .h5ad file or zarr store, or several: counts of
+        one file that are stored as CSR are read a chunk of cells at a time, and nothing is changed.
     model
         A trained model, or the path of its checkpoint.
     groupby
@@ -141,7 +142,8 @@ def differential_expression(
     model, checkpoint = opened(model)
     check_sizes(num_samples, batch_size)
     obs, source = obs_of(adata)
-    if not isinstance(adata, str | Path):
+    if in_memory := not isinstance(adata, str | Path | Sequence):  # several files are read as one
+        check_in_memory(adata)
         check_free(adata, key_added, {}, key_added)
     rows = two_groups(obs, groupby, group1, group2, source)
     query = query_for(model, adata, layer, batch_key)
@@ -169,7 +171,7 @@ def differential_expression(
     table.loc[seen, f"is_de_fdr_{fdr}"] = called(table["proba_de"].to_numpy()[seen], fdr)
     other = "Rest" if group2 is None else str(group2)
     table["comparison"], table["group1"], table["group2"] = f"{group1} vs {other}", str(group1), other
-    if not isinstance(adata, str | Path):
+    if in_memory:
         adata.uns[key_added] = {"table": table.copy(), **provenance(model, query.missing_genes, checkpoint)}
     return table
 

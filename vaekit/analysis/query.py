@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 
 def query_for(
-    model: VAE, source: AnnData | str | Path, layer: str | None, batch_key: str | None, label_key: str | None = None
+    model: VAE,
+    source: AnnData | str | Path | Sequence[str | Path],
+    layer: str | None,
+    batch_key: str | None,
+    label_key: str | None = None,
 ) -> QueryData:
     """Read cells for a trained model; None stands for what the model was trained with.
 
@@ -68,7 +72,7 @@ def counts_reference(model: VAE) -> dict[str, Any]:
     return reference
 
 
-def obs_of(source: AnnData | str | Path) -> tuple[pd.DataFrame, str]:
+def obs_of(source: AnnData | str | Path | Sequence[str | Path]) -> tuple[pd.DataFrame, str]:
     """Return the table of the cells, and what to call them in messages."""
     if isinstance(source, str | Path):
         return read_obs(str(source)), str(source)

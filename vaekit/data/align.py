@@ -55,7 +55,7 @@ class QueryData(NamedTuple):
 
 
 def query_dataset(
-    source: AnnData | str | Path,
+    source: AnnData | str | Path | Sequence[str | Path],
     reference: Mapping[str, Any],
     layer: str | None = None,
     batch_key: str | None = None,
@@ -75,7 +75,7 @@ def query_dataset(
     Parameters
     ----------
     source
-        An AnnData or the path of an .h5ad file; it is not changed.
+        An AnnData, the path of an .h5ad file, or the paths of several; it is not changed.
     reference
         ``GeneExpressionData.state_dict()``, as the checkpoint holds it.
     layer, batch_key, label_key
