@@ -262,3 +262,87 @@ def test_genes_that_a_group_lacks(simulated):
     assert not none["is_de_fdr_0.4"]
     found["mine"] = 1
     assert "mine" not in cells.uns["vaekit_de"]["table"]
+
+
+def test_the_order_of_rows_does_not_alias_with_the_batches():
+    """Wells of a plate alternate between two conditions; the turns in which cells were decoded did, too."""
+    rng = np.random.default_rng(0)
+    n, condition = 400, np.arange(400) % 2
+    kind = np.repeat(["A", "B"], 200)
+    donor = rng.integers(4, size=n)
+    log = rng.normal(0, 0.5, 30) + np.outer(condition, np.arange(30) < 6) * 1.8 + np.outer(donor > 1, np.arange(30) < 6)
+    x = rng.poisson(30 * np.exp(log) / np.exp(log).sum(1, keepdims=True) * 20).astype(np.float32)
+    obs = pd.DataFrame({"kind": kind, "donor": [f"D{i}" for i in donor]}, index=[f"c{i}" for i in range(n)])
+    cells = anndata.AnnData(x, obs=obs)
+    data = GeneExpressionData(cells, batch_key="donor")
+    model = MODELS["gaussian"](NegativeBinomial(), features=data.features, covariates=data.covariates)
+    trainer(max_epochs=10, limit_val_batches=0).fit(model, datamodule=data)
+    tables = []
+    for rows in (np.arange(n), rng.permutation(n), np.argsort(condition, kind="stable")):
+        tables.append(differential_expression(cells[rows].copy(), model, "kind", "A", "B"))
+        numbers = tables[0].select_dtypes("number").columns
+        np.testing.assert_allclose(tables[-1].loc[tables[0].index, numbers], tables[0][numbers], rtol=1e-4, atol=1e-6)
+        assert list(tables[-1].index) == list(tables[0].index)
+
+
+def test_many_batches_are_decoded_in_part_with_the_same_mean(simulated, monkeypatch):
+    cells, model = simulated[0].copy(), simulated[1]
+    found = []
+    for parts in (1, 2):  # of two batches
+        monkeypatch.setattr("vaekit.analysis.group_sums.DECODED_BATCHES", parts)
+        found.append(differential_expression(cells, model, "cluster", "cluster0", "cluster1").sort_index())
+    difference = found[0]["lfc_mean"] - found[1]["lfc_mean"]
+    assert not np.allclose(difference, 0, atol=1e-6)
+    assert (difference.abs() < 0.5 * found[1]["lfc_std"]).all()
+
+
+def test_groups_of_the_same_cells_do_not_differ(simulated):
+    cells = simulated[0][simulated[0].obs["cluster"] == "cluster0"].copy()
+    order = np.random.default_rng(0).permutation(cells.n_obs)
+    for second in (cells, cells[order]):
+        both = anndata.concat({"first": cells, "second": second}, label="copy", index_unique="-")
+        table = differential_expression(both, simulated[1], "copy", "first", "second")
+        assert table["lfc_mean"].abs().max() < 1e-6
+        assert table["proba_de"].max() < 0.05
+        assert not table["is_de_fdr_0.05"].any()
+
+
+def test_ties_are_broken_by_effect_and_not_by_the_order_of_genes(simulated):
+    cells, model = simulated[0], simulated[1]
+    tables = [
+        differential_expression(part.copy(), model, "cluster", "cluster0", "cluster1", delta=0.01)
+        for part in (cells, cells[:, ::-1], cells[:, np.argsort(cells.var_names)])
+    ]
+    first = tables[0]
+    tied = first.duplicated("proba_de", keep=False)
+    assert tied.sum() > 5
+    for _, part in first[tied].groupby("proba_de"):
+        assert part["lfc_mean"].abs().round(6).is_monotonic_decreasing
+    assert all(list(table.index) == list(first.index) for table in tables[1:])
+
+
+@pytest.mark.parametrize("size_factor_key", [None, "depth"])
+def test_scales_and_fold_changes_are_of_the_same_genes(size_factor_key):
+    """Also where the query lacks genes that many counts of one group are of."""
+    rng = np.random.default_rng(1)
+    kind = np.arange(600) % 2
+    mean = rng.gamma(2.0, 4.0, 40) * np.ones((2, 40))
+    mean[0, :8] *= 4  # of group A, the genes that the query lacks
+    mean[1, 20:32] *= np.array([2, 0.5] * 6)
+    x = rng.poisson(mean[kind]).astype(np.float32)
+    obs = pd.DataFrame({"kind": np.array(["A", "B"])[kind]}, index=[f"c{i}" for i in range(600)])
+    obs["depth"] = x.sum(1)
+    cells = anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(40)]))
+    data = GeneExpressionData(cells, size_factor_key=size_factor_key)
+    model = MODELS["gaussian"](NegativeBinomial(), features=data.features, hidden=[16], learning_rate=0.01)
+    trainer(max_epochs=30, limit_val_batches=0).fit(model, datamodule=data)
+    query = cells[:, 8:].copy()
+    with pytest.warns(UserWarning, match="lacks 8"):
+        table = differential_expression(query, model, "kind", "A", "B").loc[query.var_names]
+    for number in (1, 2):
+        assert table[f"scale{number}"].sum() == pytest.approx(1, rel=1e-4)
+    assert abs((table["lfc_mean"] - np.log2(table["scale1"] / table["scale2"])).median()) < 0.2
+    shares = mean[:, 8:] / mean[:, 8:].sum(1, keepdims=True)
+    error = table["lfc_mean"] - np.log2(shares[0] / shares[1])
+    assert abs(error.median()) < 0.1
+    assert error.abs().max() < 0.3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -286,3 +287,26 @@ def test_errors(atlas):
     trainer(max_steps=1, limit_val_batches=0).fit(plain, datamodule=data)
     with pytest.raises(CheckpointError, match="without batches"):
         map_query(tiny(), plain)
+
+
+@pytest.mark.parametrize("count", [60, 600])
+def test_shifts_of_few_cells_are_found_whole(count):
+    """The slope of the estimated on the true log shifts of the genes; 50 epochs of 60 cells stopped at a third."""
+    cells = simulate_counts(1500, 80, clusters=3, batches=3, batch_scale=0.5, de_fraction=0.3, programmes=1, seed=1)
+    new = (cells.obs["batch"] == "batch2").to_numpy()
+    query = cells[np.flatnonzero(new)[:count]].copy() if count == 60 else cells[new].copy()
+    query.obs["batch"] = "new"
+    data = GeneExpressionData(cells[~new].copy(), batch_key="batch")
+    model = GaussianVAE(data.features, NegativeBinomial(), data.covariates, latent_dim=4, hidden=(32,))
+    trainer(max_epochs=20, limit_val_batches=0).fit(model, datamodule=data)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mapped = map_query(query, model)
+    assert any("'new' (60 cells)" in str(one.message) for one in caught) == (count == 60)
+    effects = query.varm["batch_effects"]
+    truth = (effects["batch2"] - (effects["batch0"] + effects["batch1"]) / 2).to_numpy()
+    shifts = {name: shift_of(mapped, query, name) for name in ("batch0", "batch1", "new")}
+    found = shifts["new"] - (shifts["batch0"] + shifts["batch1"]) / 2
+    truth, found = truth - truth.mean(), found - found.mean()
+    assert 0.9 < (truth @ found) / (truth @ truth) < 1.1
+    assert np.corrcoef(truth, found)[0, 1] > 0.93

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pytest
 import torch
@@ -75,3 +76,18 @@ def test_errors(blood):
     for k in (0, 10_000):
         with pytest.raises(DataError, match=f"k is {k}.*490 cells"):
             transfer_labels(reference, query, model, "bulk_labels", k=k, layer="counts")
+
+
+def test_reference_cells_at_the_same_distance_count_alike_in_any_order(blood):
+    """Copies of cells with other labels: more of them lie at the distance of the last neighbor than have a place."""
+    reference, query, model = blood[0][:60].copy(), blood[1][:20].copy(), blood[2]
+    copies = anndata.concat([reference] * 4, index_unique="-")
+    copies.obs["kind"] = np.repeat(["d", "b", "a", "c"], 60)
+    found = []
+    for rows in (np.arange(240), np.arange(240)[::-1], np.random.default_rng(0).permutation(240)):
+        cells = query.copy()
+        transfer_labels(copies[rows].copy(), cells, model, "kind", k=6, layer="counts")
+        found.append(cells.obs)
+    for obs in found:
+        assert (obs["kind_transferred"] == "a").all()  # all labels have the share 1/4
+        np.testing.assert_allclose(obs["kind_transferred_uncertainty"], 0.75, atol=1e-6)

@@ -142,9 +142,10 @@ def differential_expression(
     model, checkpoint = opened(model)
     check_sizes(num_samples, batch_size)
     obs, source = obs_of(adata)
-    if in_memory := not isinstance(adata, str | Path | Sequence):  # several files are read as one
-        check_in_memory(adata)
-        check_free(adata, key_added, {}, key_added)
+    into = None if isinstance(adata, str | Path | Sequence) else adata
+    if into is not None:
+        check_in_memory(into)
+        check_free(into, key_added, {}, key_added)
     rows = two_groups(obs, groupby, group1, group2, source)
     query = query_for(model, adata, layer, batch_key)
     batches = len(batch_numbers(model, None))
@@ -171,8 +172,8 @@ def differential_expression(
     table.loc[seen, f"is_de_fdr_{fdr}"] = called(table["proba_de"].to_numpy()[seen], fdr)
     other = "Rest" if group2 is None else str(group2)
     table["comparison"], table["group1"], table["group2"] = f"{group1} vs {other}", str(group1), other
-    if in_memory:
-        adata.uns[key_added] = {"table": table.copy(), **provenance(model, query.missing_genes, checkpoint)}
+    if into is not None:
+        into.uns[key_added] = {"table": table.copy(), **provenance(model, query.missing_genes, checkpoint)}
     return table
 
 

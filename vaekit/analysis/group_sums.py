@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from vaekit.analysis.decoding import chunks, composition, draws, in_batch, measured
-from vaekit.analysis.source import reference_of
 from vaekit.batch import Batch
 from vaekit.data.dataset import ResidentDataset
 from vaekit.diagnostics.keyed_noise import number_repeats, observation_keys
@@ -99,7 +98,7 @@ def sum_group(
         counts=by_batch["counts"].cpu().numpy(),
         expected=by_batch["expected"].cpu().numpy(),
         variance=torch.maximum(by_batch["variance"], by_batch["squares"]).cpu().numpy(),
-        # genes that were not measured have none, and a finite logarithm
+        # finite logarithms, also for genes that were not measured
         composition=(whole["composition"] / len(rows)).clamp_min(torch.finfo(torch.float64).tiny).cpu().numpy(),
         nonzero=whole["nonzero"].cpu().numpy(),
         normalized=whole["normalized"].cpu().numpy(),
@@ -127,10 +126,10 @@ def _over_batches(
 def _with_measured_total(model: VAE, values: dict[str, Tensor], batch: Batch) -> Batch:
     """Return cells that lack genes with the size factor at which the genes that they have sum to their total count.
 
-    A size factor from the data is the total divided by the fraction of the training counts that these genes had, for
-    cells of every type. If a user gave it, or it is a latent, it stays.
+    Theirs is the total divided by the fraction of the training counts that these genes had, for cells of every type. It
+    does not affect a latent library size.
     """
-    if batch.observed is None or model.networks.library is not None or reference_of(model)["size_factor_key"]:
+    if batch.observed is None:
         return batch
     fraction = torch.where(batch.observed, composition(model, values, batch), 0).sum(-1, keepdim=True)
     return batch._replace(size_factor=batch.x.sum(-1, keepdim=True).clamp_min(1) / fraction)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sklearn.neighbors import NearestNeighbors
 
 SAME = 1e-5  # distances that differ by less are equal: coordinates have rounding errors
-DIGITS = 9  # of a label's share: labels of equal shares must not be told apart by rounding errors
+DIGITS = 9  # of the weight of a label: rounding errors must not decide between equal ones
 
 
 def transfer_labels(
@@ -143,16 +143,16 @@ def _labels(reference: QueryData, label_key: str) -> pd.Categorical:
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return which distances are equal but for the rounding of the coordinates."""
+    """Return which distances are equal up to the rounding of the coordinates."""
     return np.isclose(one, other, rtol=SAME, atol=SAME)
 
 
 def _tied_shares(
     neighbors: NearestNeighbors, point: np.ndarray, distance: np.ndarray, codes: np.ndarray, count: int
 ) -> np.ndarray:
-    """Return the shares of the labels where more reference cells are as far as the last neighbor than have a place.
+    """Return the weight of each label if more than k reference cells are as near as the last neighbor.
 
-    All of them share the remaining places, whatever their order.
+    These share the remaining places, in any order.
     """
     last = distance[-1]
     (far,), (cells,) = neighbors.radius_neighbors(point[None], last + SAME * (1 + last))

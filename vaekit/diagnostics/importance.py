@@ -107,7 +107,7 @@ def _estimate(
     summed = _summed(sizes, networks.groups)
     keys = number_repeats(observation_keys(batch, seed), seen)
     outputs = model.features * math.prod(sizes[name] or 1 for name in summed if name in networks.seen_by_decoder)
-    # A block of draws has noise of its own, and so its size does not depend on the batch.
+    # Each block of draws has separate noise, so that its size must not depend on the batch.
     draws = max(1, min(num_samples, CHUNK_ELEMENTS // (CHUNK_ROWS * outputs)))
     cells = max(CHUNK_ROWS, CHUNK_ELEMENTS // (draws * outputs))
     parts = []
