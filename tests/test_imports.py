@@ -24,7 +24,7 @@ ALLOWED = {
     "class_paths": {"exceptions"},
     "arguments": {"exceptions"},
     "component": {"exceptions", "class_paths", "arguments"},
-    "estimators": BASE,
+    "estimators": BASE | {"distributions"},
     "gradient_path": set(),
     "signatures": BASE | {"estimators"},
     "sampling": DRAWN,

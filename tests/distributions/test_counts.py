@@ -53,7 +53,7 @@ def compare(distribution, exact, cases: list[tuple[float, ...]], dtype: torch.dt
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_negative_binomial_and_its_gradients(dtype):
     cases = [(x, math.log(m), math.log(t)) for x, m, t in itertools.product(COUNTS, MEANS, THETAS)]
-    compare(NegativeBinomial, exact_nb, cases, dtype)
+    compare(lambda m, t: NegativeBinomial(log_mean=m, log_inverse_dispersion=t), exact_nb, cases, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -62,13 +62,20 @@ def test_zero_inflated_and_its_gradients(dtype):
         (x, math.log(m), math.log(t), gate)
         for x, m, t, gate in itertools.product((0, 1, 100_000), MEANS, (1e-4, 5.0, 1e8), GATES)
     ]
-    compare(lambda m, t, gate: ZeroInflated(NegativeBinomial(m, t), gate), exact_zi, cases, dtype)
+    compare(
+        lambda m, t, gate: ZeroInflated(NegativeBinomial(log_mean=m, log_inverse_dispersion=t), gate),
+        exact_zi,
+        cases,
+        dtype,
+    )
 
 
 def test_negative_binomial_is_scipys():
     count = np.arange(60)
     mean, theta = 7.25, 2.125
-    q = NegativeBinomial(torch.tensor(mean).double().log(), torch.tensor(theta).double().log())
+    q = NegativeBinomial(
+        log_mean=torch.tensor(mean).double().log(), log_inverse_dispersion=torch.tensor(theta).double().log()
+    )
     log_prob = q.log_prob(torch.from_numpy(count)).numpy()
     np.testing.assert_allclose(log_prob, stats.nbinom.logpmf(count, theta, theta / (theta + mean)), rtol=1e-12)
 
@@ -76,7 +83,9 @@ def test_negative_binomial_is_scipys():
 @pytest.mark.parametrize("mean", [1e-3, 1.0, 200.0])
 def test_a_large_inverse_dispersion_is_the_poisson_limit(mean):
     count = np.arange(400)
-    q = NegativeBinomial(torch.tensor(mean).double().log(), torch.tensor(1e8).double().log())
+    q = NegativeBinomial(
+        log_mean=torch.tensor(mean).double().log(), log_inverse_dispersion=torch.tensor(1e8).double().log()
+    )
     # the first correction is ((x - mu)^2 - x) / (2 theta)
     np.testing.assert_allclose(
         q.log_prob(torch.from_numpy(count)).numpy(), stats.poisson.logpmf(count, mean), rtol=1e-6, atol=1e-3
@@ -93,7 +102,7 @@ def two_cells() -> tuple[Tensor, Tensor, Tensor]:
 def test_moments_and_samples(inflated, poisson):
     torch.manual_seed(0)
     log_mean, log_theta, gate = two_cells()
-    q = Poisson(log_mean.exp()) if poisson else NegativeBinomial(log_mean, log_theta)
+    q = Poisson(log_mean.exp()) if poisson else NegativeBinomial(log_mean=log_mean, log_inverse_dispersion=log_theta)
     q = ZeroInflated(q, gate) if inflated else q
     support = torch.arange(3000.0).double().reshape(-1, 1, 1)
     probability = q.log_prob(support).exp()
@@ -116,12 +125,14 @@ def test_mean_and_variance_are_scipys():
     log_mean, log_theta, _ = two_cells()
     theta, mean = log_theta.exp(), log_mean.exp()
     wanted = stats.nbinom.var(theta.expand(2, 3), theta / (theta + mean))
-    np.testing.assert_allclose(NegativeBinomial(log_mean, log_theta).variance.numpy(), wanted)
+    np.testing.assert_allclose(
+        NegativeBinomial(log_mean=log_mean, log_inverse_dispersion=log_theta).variance.numpy(), wanted
+    )
 
 
 def test_a_gate_with_more_rows_than_the_base_draws_each_row_anew():
     torch.manual_seed(0)
-    q = ZeroInflated(NegativeBinomial(torch.zeros(()), torch.zeros(())), torch.zeros(4))
+    q = ZeroInflated(NegativeBinomial(log_mean=torch.zeros(()), log_inverse_dispersion=torch.zeros(())), torch.zeros(4))
     assert q.batch_shape == (4,)
     draws = q.sample(torch.Size([2000]))
     assert draws.shape == (2000, 4)
@@ -131,7 +142,7 @@ def test_a_gate_with_more_rows_than_the_base_draws_each_row_anew():
 @pytest.mark.parametrize("inflated", [False, True])
 def test_expanding_keeps_the_probabilities(inflated):
     log_mean, log_theta, gate = two_cells()
-    q = NegativeBinomial(log_mean, log_theta)
+    q = NegativeBinomial(log_mean=log_mean, log_inverse_dispersion=log_theta)
     q = Independent(ZeroInflated(q, gate) if inflated else q, 1)
     expanded = q.expand(torch.Size([5, 2]))
     assert (expanded.batch_shape, expanded.event_shape) == ((5, 2), (3,))

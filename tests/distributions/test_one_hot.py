@@ -23,7 +23,7 @@ def logits() -> Tensor:
 
 
 def test_everything_is_torchs(logits: Tensor) -> None:
-    ours, theirs = OneHotCategorical(logits), Validated(logits=logits)
+    ours, theirs = OneHotCategorical(logits=logits), Validated(logits=logits)
     value = theirs.sample((4,))
     for of in (ours, ours.expand((7, 3, 2))):
         other = theirs if of is ours else theirs.expand((7, 3, 2))
@@ -55,17 +55,19 @@ def test_gradients_are_torchs(logits: Tensor) -> None:
 
 
 def test_expanding_copies_nothing_and_keeps_the_family(logits: Tensor) -> None:
-    large = OneHotCategorical(logits).expand((1000, 3, 2))
+    large = OneHotCategorical(logits=logits).expand((1000, 3, 2))
     assert type(large) is OneHotCategorical
     assert large.logits.untyped_storage().nbytes() == logits.untyped_storage().nbytes()
-    vector = Independent(OneHotCategorical(logits), 1).expand((4, 3))
+    vector = Independent(OneHotCategorical(logits=logits), 1).expand((4, 3))
     assert type(vector.base_dist) is OneHotCategorical
     assert vector.log_prob(vector.sample()).shape == (4, 3)
 
 
 def test_divergence_of_vectors_is_torchs(logits: Tensor) -> None:
     other = logits.flip(-1)
-    found = kl_divergence(Independent(OneHotCategorical(logits), 1), Independent(OneHotCategorical(other), 1))
+    found = kl_divergence(
+        Independent(OneHotCategorical(logits=logits), 1), Independent(OneHotCategorical(logits=other), 1)
+    )
     expected = kl_divergence(Independent(Validated(logits=logits), 1), Independent(Validated(logits=other), 1))
     torch.testing.assert_close(found, expected)
 
@@ -74,7 +76,7 @@ def test_divergence_of_vectors_is_torchs(logits: Tensor) -> None:
 @pytest.mark.parametrize("far", [-torch.inf, -1e30, -200.0])
 def test_impossible_categories(far: float, dtype: torch.dtype) -> None:
     at = torch.tensor([[0.3, far, -0.2], [far, far, 5.0]], dtype=dtype, requires_grad=True)
-    q, even = OneHotCategorical(at), OneHotCategorical(torch.zeros(3, dtype=dtype))
+    q, even = OneHotCategorical(logits=at), OneHotCategorical(logits=torch.zeros(3, dtype=dtype))
     p = at.detach().double().softmax(-1)
     log_p = at.detach().double().log_softmax(-1).clamp_min(-1e300)
     torch.testing.assert_close(q.entropy().double(), -(p * log_p).sum(-1), rtol=1e-5, atol=1e-7)
@@ -94,7 +96,7 @@ def test_frequencies_of_draws() -> None:
     """Chi-squared over the cells of three distributions: a false alarm in a million."""
     torch.manual_seed(1)
     q = OneHotCategorical(
-        torch.tensor([[0.0, 1.0, -2.0, 0.5], [3.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -6.0]], dtype=_F64)
+        logits=torch.tensor([[0.0, 1.0, -2.0, 0.5], [3.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -6.0]], dtype=_F64)
     )
     count = 200_000
     seen = q.sample((count,)).sum(0)
@@ -103,11 +105,49 @@ def test_frequencies_of_draws() -> None:
 
 def test_draws_have_no_gradient(logits: Tensor) -> None:
     leaf = logits.requires_grad_()
-    assert not OneHotCategorical(leaf).sample((2,)).requires_grad
+    assert not OneHotCategorical(logits=leaf).sample((2,)).requires_grad
 
 
 def test_estimators_know_the_family(logits: Tensor) -> None:
-    q = Independent(OneHotCategorical(logits), 1)
+    q = Independent(OneHotCategorical(logits=logits), 1)
     assert is_one_hot(q)
     assert MeasureValued.fits(q)
     assert ScoreFunction.fits(q)
+
+
+def test_arguments_are_taken_as_torch_takes_them(logits: Tensor) -> None:
+    """The first is ``probs``: taken for logits, every probability would change without an error."""
+    probs = logits.softmax(-1)
+    for arguments, keywords in (
+        ((probs,), {}),
+        ((probs, None, False), {}),
+        ((None, logits), {}),
+        ((), {"probs": probs}),
+        ((), {"logits": logits}),
+    ):
+        ours, theirs = OneHotCategorical(*arguments, **keywords), Validated(*arguments, **keywords)
+        torch.testing.assert_close(ours.probs, theirs.probs)
+        torch.testing.assert_close(ours.logits, theirs.logits)
+        torch.testing.assert_close(ours.expand((4, 3, 2)).probs[1], theirs.probs)
+    for arguments in ((), (probs, logits)):
+        with pytest.raises(ValueError, match="probs.*logits"):
+            OneHotCategorical(*arguments)
+    with pytest.raises(ValueError, match="simplex|Simplex|within the support|constraint"):
+        OneHotCategorical(logits)
+
+
+def test_a_probability_of_zero_stays_zero() -> None:
+    q = OneHotCategorical(torch.tensor([0.5, 0.0, 0.5]))
+    for of in (q, q.expand((2,))):
+        assert (of.logits[..., 1] == -torch.inf).all()
+        assert (of.log_prob(torch.eye(3)[1]) < -1e30).all()
+        assert (of.sample((1000,))[..., 1] == 0).all()
+        assert (
+            kl_divergence(of, OneHotCategorical(torch.ones(3))) - (1.5 * torch.tensor(1.0)).log()
+        ).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_draws_all_of_many_categories(dtype: torch.dtype) -> None:
+    seen = OneHotCategorical(logits=torch.zeros(1000, dtype=dtype)).sample((50_000,)).sum(0)
+    assert stats.chisquare(seen.double()).pvalue > 1e-5

@@ -24,7 +24,7 @@ def test_learned_control_variates_stay_finite(make, binary: bool) -> None:
     estimator: Estimator = make()
     row = torch.tensor([0.3, -torch.inf, 0.0] if not binary else [0.3, -torch.inf, torch.inf])
     logits = row.expand(20_000, 3).clone().requires_grad_()
-    q = torch.distributions.Independent(Bernoulli(logits=logits), 1) if binary else OneHotCategorical(logits)
+    q = torch.distributions.Independent(Bernoulli(logits=logits), 1) if binary else OneHotCategorical(logits=logits)
     scale = torch.tensor([1.0, 2.0, 3.0])
     loss = expectation(lambda y: (y * scale).sum(-1) ** 2, q, estimator)
     assert loss.isfinite().all()

@@ -51,7 +51,9 @@ def exact(model: MixedVAE, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         for code in torch.eye(3):
             decoded = model.networks.decoder(torch.cat([code.expand(12, 3), batch.covariates], -1))
             log_mean = model.networks.likelihood.composition(decoded).log_softmax(-1) + l[..., None]
-            p = NegativeBinomialDistribution(log_mean, model.networks.likelihood.log_inverse_dispersion)
+            p = NegativeBinomialDistribution(
+                log_mean=log_mean, log_inverse_dispersion=model.networks.likelihood.log_inverse_dispersion
+            )
             joint.append(p.log_prob(batch.x).sum(-1) + prior)
         joint = torch.stack(joint, -1)  # [points, batch, codes]
         q = q_l.log_prob(l)[..., None] + q_y

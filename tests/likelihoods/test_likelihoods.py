@@ -70,7 +70,9 @@ def test_negative_binomial_variance_is_the_genes():
 def test_zero_inflation_only_adds_zeros():
     batch, likelihood = counts(), built(ZeroInflatedNegativeBinomial)
     h = torch.randn(len(batch.x), WIDTH)
-    base = NegativeBinomialDistribution(likelihood.log_mean(h, batch), likelihood.log_inverse_dispersion)
+    base = NegativeBinomialDistribution(
+        log_mean=likelihood.log_mean(h, batch), log_inverse_dispersion=likelihood.log_inverse_dispersion
+    )
     gate = likelihood.gate(h).sigmoid().double()
     p = likelihood(h, batch).base_dist
     zero, two = torch.zeros(FEATURES), torch.full((FEATURES,), 2.0)

@@ -21,23 +21,25 @@ class NegativeBinomial(torch.distributions.NegativeBinomial):
     Parameters
     ----------
     log_mean, log_inverse_dispersion
-        Logarithms of mu and theta, broadcastable to each other.
+        Logarithms of mu and theta, broadcastable to each other. By keyword only: the first two arguments of torch's
+        are the total count and the probability.
 
     Examples
     --------
-    >>> q = NegativeBinomial(torch.tensor(1.0).log(), torch.tensor(2.0).log())
+    >>> q = NegativeBinomial(log_mean=torch.tensor(1.0).log(), log_inverse_dispersion=torch.tensor(2.0).log())
     >>> round(q.log_prob(torch.tensor(0.0)).exp().item(), 6)  # (theta / (theta + mu)) ** theta
     0.444444
     """
 
-    def __init__(self, log_mean: Tensor, log_inverse_dispersion: Tensor) -> None:
+    def __init__(self, *, log_mean: Tensor, log_inverse_dispersion: Tensor) -> None:
         self.log_mean, self.log_inverse_dispersion = log_mean.double(), log_inverse_dispersion.double()
         logits = self.log_mean - self.log_inverse_dispersion
         super().__init__(self.log_inverse_dispersion.exp(), logits=logits, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> NegativeBinomial:
         """Return the distribution expanded to ``batch_shape``."""
-        return NegativeBinomial(self.log_mean.expand(batch_shape), self.log_inverse_dispersion.expand(batch_shape))
+        log_mean, log_theta = self.log_mean.expand(batch_shape), self.log_inverse_dispersion.expand(batch_shape)
+        return NegativeBinomial(log_mean=log_mean, log_inverse_dispersion=log_theta)
 
     def log_prob(self, value: Tensor) -> Tensor:
         r"""Return the log-probability of counts, in float64.

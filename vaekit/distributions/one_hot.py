@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, register_kl
 from torch.distributions import OneHotCategorical as Validated
 
+from vaekit.distributions.precise import HALF, exact_logits
+
 
 class OneHotCategorical(Validated):
     r"""One-hot vectors of ``K`` categories, parameters and values taken as they come.
@@ -21,24 +23,47 @@ class OneHotCategorical(Validated):
 
     Parameters
     ----------
+    probs
+        :math:`\pi`, ``[*batch, K]``; need not be normalized.
     logits
-        :math:`\phi`, ``[*batch, K]``; need not be normalised; -inf for an impossible category.
+        :math:`\phi` instead, ``[*batch, K]``; need not be normalized; -inf for an impossible category. Either is
+        converted to at least float32.
+    validate_args
+        Whether to validate them, and values; None: probs only.
 
     Examples
     --------
-    >>> q = OneHotCategorical(torch.tensor([0.0, 1.0, -torch.inf]))
+    >>> q = OneHotCategorical(logits=torch.tensor([0.0, 1.0, -torch.inf]))
     >>> q.mode, round(q.entropy().item(), 4)
     (tensor([0., 1., 0.]), 0.5822)
     """
 
-    def __init__(self, logits: Tensor) -> None:
-        self._categorical = Categorical(logits=logits, validate_args=False)
-        Distribution.__init__(self, self._categorical.batch_shape, logits.shape[-1:], validate_args=False)
+    def __init__(
+        self, probs: Tensor | None = None, logits: Tensor | None = None, validate_args: bool | None = None
+    ) -> None:
+        probs, logits = (x.float() if x is not None and x.dtype in HALF else x for x in (probs, logits))
+        # probs are validated by default: logits in their place would be normalized to something
+        self._categorical = Categorical(
+            probs, logits, validate_args=False if probs is None and validate_args is None else validate_args
+        )
+        event_shape = self._categorical.param_shape[-1:]
+        Distribution.__init__(self, self._categorical.batch_shape, event_shape, validate_args=bool(validate_args))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> OneHotCategorical:
         """Return the distribution with a larger batch shape, without copies."""
         new = self._get_checked_instance(OneHotCategorical, _instance)
         return super().expand(batch_shape, new)
+
+    @property
+    def logits(self) -> Tensor:
+        """The log-probabilities, ``[*batch, K]``; minus infinity where a probability is 0."""
+        return exact_logits(self._categorical)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-probability of one-hot values."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return (value * self.logits.clamp_min(torch.finfo(self.logits.dtype).min)).sum(-1)  # 0 * -inf would be NaN
 
     @property
     def mode(self) -> Tensor:

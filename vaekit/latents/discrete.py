@@ -99,15 +99,15 @@ class Categorical(Latent):
     def posterior(self, h: Tensor) -> Distribution:
         """Return one-hot posteriors, event shape ``[variables, categories]`` (see the base class)."""
         logits = full_precision(self.head(h)).unflatten(-1, self.shape)
-        return Independent(OneHotCategorical(logits), 1)
+        return Independent(OneHotCategorical(logits=logits), 1)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return the prior of the categories (see the base class)."""
         if parent is not None:
             logits = full_precision(self.prior_network(parent.to(like.dtype))).unflatten(-1, self.shape)
-            return Independent(OneHotCategorical(logits), 1)
+            return Independent(OneHotCategorical(logits=logits), 1)
         logits = self.prior_logits if self.learned_prior else like.new_zeros(self.shape)
-        return Independent(OneHotCategorical(logits), 1)
+        return Independent(OneHotCategorical(logits=logits), 1)
 
     def summary(self, q: Distribution) -> Tensor:
         """Return the categories' probabilities, ``[batch, variables * categories]``."""

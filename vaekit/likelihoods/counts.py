@@ -194,7 +194,12 @@ class NegativeBinomial(_Counts):
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent negative binomial counts (see the base class)."""
-        return Independent(NegativeBinomialDistribution(self.log_mean(h, batch), self.log_theta(h, batch)), 1)
+        return Independent(
+            NegativeBinomialDistribution(
+                log_mean=self.log_mean(h, batch), log_inverse_dispersion=self.log_theta(h, batch)
+            ),
+            1,
+        )
 
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
         """Return log p(x | latents), by way of the non-zero counts (see the base class)."""
@@ -224,7 +229,9 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent zero-inflated counts (see the base class)."""
-        counts = NegativeBinomialDistribution(self.log_mean(h, batch), self.log_theta(h, batch))
+        counts = NegativeBinomialDistribution(
+            log_mean=self.log_mean(h, batch), log_inverse_dispersion=self.log_theta(h, batch)
+        )
         return Independent(ZeroInflated(counts, full_precision(self.gate(h))), 1)
 
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:

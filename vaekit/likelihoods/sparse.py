@@ -68,7 +68,7 @@ def log_prob(logits: Tensor, batch: Batch, log_theta: Tensor, gate: Tensor | Non
 
 def dense_log_prob(logits: Tensor, log_size: Tensor, log_theta: Tensor, gate: Tensor | None, x: Tensor) -> Tensor:
     """Return the same by torch's distributions, in float64."""
-    counts: Any = NegativeBinomial(logits.log_softmax(-1) + log_size, log_theta)
+    counts: Any = NegativeBinomial(log_mean=logits.log_softmax(-1) + log_size, log_inverse_dispersion=log_theta)
     return (counts if gate is None else ZeroInflated(counts, gate)).log_prob(x).sum(-1)
 
 
