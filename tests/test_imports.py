@@ -27,7 +27,7 @@ ALLOWED = {
     "estimators": BASE | {"distributions"},
     "gradient_path": set(),
     "signatures": BASE | {"estimators"},
-    "sampling": DRAWN,
+    "sampling": DRAWN | {"distributions"},
     "credit": DRAWN,
     "fold": DRAWN | {"sampling", "credit", "gradient_path"},
     "stochastic_graph": DRAWN | {"sampling", "fold"},

@@ -111,10 +111,17 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
                     learning.append((critic, cost, weight))
                 cost = credit.lambda_return(node.name) - prediction.detach()
                 credit.foresee(node.name, prediction, estimator.lam)
-            shown = sample.row_weight(node.name, True) if estimator.uses_counterfactuals else weight
-            cost = fit(shown, cost + (total - total.detach()))
-            correction = estimator.correction(draw, cost)
-            if not estimator.higher_order:
+            cost = cost + (total - total.detach())
+            every = sample.row_weight(node.name, True)
+            if draw.completed is None:
+                cost = fit(every if estimator.uses_counterfactuals else weight, cost)
+                correction = estimator.correction(draw, cost)
+            else:
+                rows, whole = len(draw.completed.draw.weight), masked(every, cost)
+                weight, every = weight[:rows], every[:rows]
+                cost = masked(every if estimator.uses_counterfactuals else weight, whole[:rows])
+                correction = draw.completed.correction(estimator, whole, cost)
+            if not estimator.higher_order or draw.completed is not None:
                 message = _second_order(node.name, estimator)
                 total = marks.mark(total, message, correction)
                 correction = marks.mark(correction, message, correction, cost)

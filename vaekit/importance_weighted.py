@@ -28,6 +28,7 @@ from torch.distributions import Distribution
 from vaekit.estimators.base import Estimator
 from vaekit.estimators.baselines import LeaveOneOut
 from vaekit.estimators.derivatives import FirstOrder
+from vaekit.estimators.discrete import log_prob
 from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.score_function import ScoreFunction
@@ -199,11 +200,11 @@ def log_posterior(drawn: Sample) -> Tensor:
     parents = {parent for node in drawn.nodes for parent in node.parents}
     total: Any = 0.0
     for name, draw in drawn.draws.items():
-        log_prob = draw.q.log_prob(draw.value)
+        log_q = log_prob(draw.q, draw.value)
         if _held(name, drawn, parents):
-            score = draw.q.log_prob(draw.value.detach())
-            log_prob = log_prob - (score - score.detach())
-        total = total + log_prob
+            score = log_prob(draw.q, draw.value.detach())
+            log_q = log_q - (score - score.detach())
+        total = total + log_q
     return total
 
 

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaekit.distributions.precise import precise
 from vaekit.estimators.automatic import choose, fitting
 from vaekit.estimators.base import Draw, Estimator, describe
 from vaekit.estimators.enumerate import Enumerate
+from vaekit.estimators.impossible import complete
 from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
@@ -126,7 +128,7 @@ def sample(
     outer: tuple[Tensor, ...] = ()
     rows = 1
     for depth, node in enumerate(nodes):
-        q = _distribution(node, draws)
+        q = precise(_distribution(node, draws))  # before it is expanded: torch's expand loses which were given
         own = q.batch_shape
         if batch is None:
             batch = own
@@ -155,6 +157,10 @@ def sample(
             draw = estimator.draw(q, shared=shared)
         else:
             draw = estimator.draw(q.expand(torch.Size([num_samples]) + inner), torch.Size())
+        draw = complete(estimator, draw, node.name, num_samples is not None)
+        if draw.completed is not None:
+            inner_draw = draw.completed.draw._replace(context=context, outer=outer)
+            draw = draw._replace(completed=draw.completed._replace(draw=inner_draw))
         draws[node.name] = draw._replace(context=context, outer=outer)
         if num_samples is None:
             outer = (draw.weight.detach(), *outer)

@@ -130,9 +130,9 @@ def test_arguments_are_taken_as_torch_takes_them(logits: Tensor) -> None:
         torch.testing.assert_close(ours.logits, theirs.logits)
         torch.testing.assert_close(ours.expand((4, 3, 2)).probs[1], theirs.probs)
     for arguments in ((), (probs, logits)):
-        with pytest.raises(ValueError, match="probs.*logits"):
+        with pytest.raises(ValueError, match=r"probs.*logits"):
             OneHotCategorical(*arguments)
-    with pytest.raises(ValueError, match="simplex|Simplex|within the support|constraint"):
+    with pytest.raises(ValueError, match=r"constraint Simplex"):
         OneHotCategorical(logits)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, Independent
+
+from vaekit.distributions.precise import exact_logits, given_probs
 
 
 class MixtureSameFamily(torch.distributions.MixtureSameFamily):
@@ -74,6 +77,10 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
         expanded = self if same else self.expand(self.batch_shape)
         return torch.distributions.MixtureSameFamily.sample(expanded, sample_shape)
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density, with a gradient also by a weight that was given as 0."""
+        return mixture_log_prob(self, value)
+
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw with a gradient."""
         base, vector = self._base
@@ -89,13 +96,36 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
         # Newton's method on F(z) = u. It stays where it is, and each step doubles the order to which the
         # derivatives are right: after two, up to the third.
         residual = _vector_residual if vector else _scalar_residual
-        log_weight = self.mixture_distribution.logits.log_softmax(-1)
+        log_weight, unused = _weights(self)
         target = None
         for _ in range(2):
-            cdf, inverse_jacobian = residual(base, log_weight, value)
+            cdf, inverse_jacobian = residual(base, log_weight, unused, value)
             target = cdf.detach() if target is None else target
             value = value - inverse_jacobian(cdf - target)
         return value
+
+
+def mixture_log_prob(q: torch.distributions.MixtureSameFamily, value: Tensor) -> Tensor:
+    """Return the log-density of a mixture; torch's clamps weights, and has no gradient by those of 0."""
+    if q._validate_args:
+        q._validate_sample(value)
+    log_prob = q.component_distribution.log_prob(q._pad(value))
+    log_weight, unused = _weights(q)
+    possible = log_weight > -math.inf
+    total = (log_weight + torch.where(possible, log_prob, 0)).logsumexp(-1)
+    return total if unused is None else total + (unused * (_ratio(log_prob - total[..., None]) - 1)).sum(-1)
+
+
+def _weights(q: torch.distributions.MixtureSameFamily) -> tuple[Tensor, Tensor | None]:
+    """Return the log-weights, and zeros with the gradient of those weights that were given as 0 (None: no weights)."""
+    probs = given_probs(q.mixture_distribution)
+    log_weight = exact_logits(q.mixture_distribution)
+    return log_weight, None if probs is None else torch.where(probs > 0, 0, probs - probs.detach())
+
+
+def _ratio(log_ratio: Tensor) -> Tensor:
+    """Return the density of components over that of the mixture, bounded: it may overflow for an unused component."""
+    return log_ratio.detach().clamp_max(80).exp().nan_to_num(0)
 
 
 def _check_support(base: Distribution, components: int) -> None:
@@ -112,14 +142,18 @@ def _check_support(base: Distribution, components: int) -> None:
 _Residual = tuple[Tensor, Callable[[Tensor], Tensor]]
 
 
-def _scalar_residual(base: Distribution, log_weight: Tensor, value: Tensor) -> _Residual:
+def _scalar_residual(base: Distribution, log_weight: Tensor, unused: Tensor | None, value: Tensor) -> _Residual:
     """Return the CDF at values ``[*]``, and a function that divides by the density."""
     value = value.unsqueeze(-1)
     log_density = (log_weight + base.log_prob(value)).logsumexp(-1)
-    return (log_weight.exp() * base.cdf(value)).sum(-1), lambda error: error / log_density.exp()
+    by_component = base.cdf(value)
+    cdf = (log_weight.exp() * by_component).sum(-1)
+    if unused is not None:
+        cdf = cdf + (unused * (by_component - cdf[..., None]).detach()).sum(-1)
+    return cdf, lambda error: error / log_density.exp()
 
 
-def _vector_residual(base: Distribution, log_weight: Tensor, value: Tensor) -> _Residual:
+def _vector_residual(base: Distribution, log_weight: Tensor, unused: Tensor | None, value: Tensor) -> _Residual:
     """Return the conditional CDFs at values ``[*, D]``, and a function that solves with their Jacobian.
 
     The Jacobian ``dF_d / dz_j`` is lower triangular, with the conditional densities on its diagonal.
@@ -132,8 +166,12 @@ def _vector_residual(base: Distribution, log_weight: Tensor, value: Tensor) -> _
     density = (log_posterior + log_prob).logsumexp(-2).exp()
     posterior, by_component = log_posterior.exp(), base.cdf(value)
     cdf = (posterior * by_component).sum(-2)
+    if unused is not None:
+        evidence = (log_weight.unsqueeze(-1) + before).logsumexp(-2, keepdim=True)
+        change = _ratio(before - evidence) * (by_component - cdf.unsqueeze(-2)).detach()
+        cdf = cdf + (unused.unsqueeze(-1) * change).sum(-2)
     surprise = posterior * (by_component - cdf.unsqueeze(-2)) / density.unsqueeze(-2)
-    jacobian = torch.einsum("...kd,...kj->...dj", surprise, score)
+    jacobian = (surprise.unsqueeze(-1) * score.unsqueeze(-2)).sum(-3)  # no matrix product: autocast would round it
 
     def solve(error: Tensor) -> Tensor:
         right = (error / density).unsqueeze(-1)

@@ -57,7 +57,7 @@ class OneHotCategorical(Validated):
     @property
     def logits(self) -> Tensor:
         """The log-probabilities, ``[*batch, K]``; minus infinity where a probability is 0."""
-        return exact_logits(self._categorical)
+        return exact_logits(self)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-probability of one-hot values."""

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, OneHotCategorical
+from torch.distributions import Bernoulli, Binomial, Distribution, OneHotCategorical
+from torch.distributions.utils import lazy_property
 
 HALF = (torch.float16, torch.bfloat16)
 _D = TypeVar("_D", bound=Distribution)
@@ -24,7 +25,9 @@ def precise(q: _D) -> _D:
 
     torch's categorical distributions normalize their logits in the logits' own type. This rounding comes before.
     """
-    own, changed = vars(q), dict[str, Any]()
+    if not _is_imprecise(q):
+        return q
+    own, changed = vars(q), {}
     casts: dict[int, Tensor] = {}  # torch compares its parameters by identity
     for name, value in own.items():
         if isinstance(value, Tensor) and value.dtype in HALF:
@@ -33,19 +36,38 @@ def precise(q: _D) -> _D:
             inner = precise(value)
             if inner is not value:
                 changed[name] = inner
-    derived = {"probs", "logits"} if "probs" in own and "logits" in own else set()
-    derived.discard("logits" if given_probs(q) is None else "probs")
-    if not changed and not derived:
-        return q
-    names = set(q.arg_constraints) if isinstance(q.arg_constraints, dict) else set()
-    if casts and names and names == set(inspect.signature(type(q)).parameters) - {"validate_args"}:
+    if casts and (names := _arguments(type(q))):
         # the constructor may derive more of them (Gumbel: the ends of a uniform distribution, by their type)
-        return type(q)(**{name: getattr(q, name).float() for name in names}, validate_args=q._validate_args)  # type: ignore[attr-defined]
+        arguments: dict[str, Any] = {name: getattr(q, name).float() for name in names}
+        return type(q)(**arguments, validate_args=q._validate_args)  # type: ignore[attr-defined]
     new = copy.copy(q)
     new.__dict__.update(changed)
-    for name in derived:
-        del new.__dict__[name]
+    if "probs" in own and "logits" in own:
+        del new.__dict__["probs" if given_probs(q) is None else "logits"]
     return new
+
+
+def _arguments(family: type[Distribution]) -> set[str]:
+    """Return the names of a constructor's arguments, if it takes just the parameters and none instead of another."""
+    constraints: Any = family.arg_constraints
+    names = set(constraints) if isinstance(constraints, dict) else set()
+    alternatives = any(isinstance(getattr(family, name, None), lazy_property) for name in names)
+    takes = set(inspect.signature(family).parameters) - {"validate_args"}
+    return names if names == takes and not alternatives else set()
+
+
+def _is_imprecise(q: Distribution) -> bool:
+    """Tell whether a distribution has a parameter in half precision, or both probs and logits."""
+    own = vars(q)
+    if "probs" in own and "logits" in own and not torch.compiler.is_compiling():
+        return True
+    for value in own.values():
+        if isinstance(value, Tensor):
+            if value.dtype in HALF:
+                return True
+        elif isinstance(value, Distribution) and _is_imprecise(value):
+            return True
+    return False
 
 
 def given_probs(q: Distribution) -> Tensor | None:
@@ -60,10 +82,10 @@ def exact_logits(q: Any) -> Tensor:
     """Return logits, infinite where a probability is exactly 0 or 1; these have no gradient."""
     probs = given_probs(q)
     if probs is None:
-        return q.logits
-    if isinstance(q, Bernoulli):
+        return q._categorical.logits if isinstance(q, OneHotCategorical) else q.logits
+    if isinstance(q, Bernoulli | Binomial):
         return safe_log(probs) - safe_log(1 - probs)
-    return safe_log(probs) - probs.sum(-1, keepdim=True).log()
+    return safe_log(probs).log_softmax(-1)  # normalized again, so that only possible states have a gradient
 
 
 def safe_log(x: Tensor) -> Tensor:

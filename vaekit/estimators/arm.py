@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.antithetic import antithetic, sum_variables
 from vaekit.estimators.base import Draw, Estimator, uniform_weight
-from vaekit.estimators.discrete import is_bernoulli, logits_of
+from vaekit.estimators.discrete import is_bernoulli, log_prob, logits_of
 from vaekit.estimators.noise import zero_with_gradient
 
 
@@ -51,8 +51,8 @@ class ARM(Estimator):
         logits = logits_of(q)
         uniform = torch.rand(self.shape(sample_shape) + logits.shape, dtype=logits.dtype, device=logits.device)
         value = torch.cat(antithetic(logits.detach(), uniform)).to(logits.dtype)
-        log_prob = q.log_prob(value)
-        return Draw(value, uniform_weight(value, q, log_prob.dtype), log_prob, q, uniform)
+        score = log_prob(q, value)
+        return Draw(value, uniform_weight(value, q, score.dtype), score, q, uniform)
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the pair's estimate in both of its rows (see the base class)."""

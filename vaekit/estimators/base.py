@@ -10,7 +10,10 @@ The gradient of ``(weight * (cost + correction)).sum(0)`` is the estimate of the
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.component import Component
+from vaekit.distributions.precise import precise
 from vaekit.exceptions import EstimatorError
 
 
@@ -42,6 +46,9 @@ class Draw(NamedTuple):
     outer
         Weights of the rows of the nodes before this one, the closest first, each ``[its rows, *rows before, *batch]``;
         put in by the graph.
+    completed
+        The draw before auxiliary samples of impossible states were added to it (see ``impossible``); put in by the
+        graph.
     equal_weights
         Whether all weights are known, without a look at them, to be ``1 / rows``: then no row needs masking.
     """
@@ -54,6 +61,7 @@ class Draw(NamedTuple):
     context: Tensor | None = None
     outer: tuple[Tensor, ...] = ()
     equal_weights: bool = False
+    completed: Any = None
 
 
 class Estimator(Component, nn.Module, ABC):
@@ -97,6 +105,11 @@ class Estimator(Component, nn.Module, ABC):
     higher_order: bool = False
     follows_scale: bool = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "draw" in cls.__dict__:
+            cls.draw = _in_full_precision(cls.draw)  # type: ignore[method-assign]
+
     def __init__(self, num_samples: int = 1) -> None:
         super().__init__()
         if num_samples < 1:
@@ -114,7 +127,7 @@ class Estimator(Component, nn.Module, ABC):
 
     @abstractmethod
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
-        """Draw values from ``q``.
+        """Draw values from ``q``, in at least float32, also under autocast (every subclass's method does).
 
         Parameters
         ----------
@@ -181,6 +194,23 @@ class Estimator(Component, nn.Module, ABC):
     def shape(self, sample_shape: torch.Size | None) -> torch.Size:
         """Return the sample shape to draw with: the given one, or ``[num_samples]``."""
         return torch.Size([self.num_samples]) if sample_shape is None else sample_shape
+
+
+def _in_full_precision(draw: Callable[..., Draw]) -> Callable[..., Draw]:
+    """Return a ``draw`` that takes its distribution in at least float32, and computes in that."""
+
+    @functools.wraps(draw)
+    def wrapper(self: Estimator, q: Distribution, *args: Any, **kwargs: Any) -> Draw:
+        q = precise(q)
+        kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        if not kinds:
+            return draw(self, q, *args, **kwargs)
+        with contextlib.ExitStack() as stack:
+            for kind in kinds:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return draw(self, q, *args, **kwargs)
+
+    return wrapper
 
 
 def average_outer(draw: Draw, value: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, average_batch, average_outer
 from vaekit.estimators.derivatives import learning_term
-from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, logits_of
+from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, log_prob, logits_of
 from vaekit.estimators.noise import (
     conditional_gumbel,
     conditional_logistic,
@@ -93,7 +93,7 @@ class ConditionalEstimator(Estimator):
         rows = value if relaxed is None else torch.cat([value, relaxed])
         weight = logits.new_zeros(len(rows), *[1] * (rows.dim() - len(q.event_shape) - 1))
         weight[: len(value)] = 1 / len(value)
-        return Draw(rows, weight, q.log_prob(value) if relaxed is None else None, q, noise)
+        return Draw(rows, weight, log_prob(q, value) if relaxed is None else None, q, noise)
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the estimate, and what trains the control variate (see the base class)."""

@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.antithetic import antithetic, sum_variables
 from vaekit.estimators.base import Draw, Estimator, uniform_weight
-from vaekit.estimators.discrete import is_bernoulli, is_one_hot, logits_of
+from vaekit.estimators.discrete import is_bernoulli, is_one_hot, log_prob, logits_of
 from vaekit.estimators.noise import zero_with_gradient
 from vaekit.exceptions import EstimatorError
 
@@ -78,8 +78,8 @@ class DisARM(Estimator):
             answers = torch.cat(antithetic(ordered - after, uniform))
             chosen = answers.to(torch.uint8).argmax(-1, keepdim=True)  # the place of the first yes
             value = (place == chosen).to(logits.dtype)
-        log_prob = q.log_prob(value)
-        return Draw(value, uniform_weight(value, q, log_prob.dtype), log_prob, q, place)
+        score = log_prob(q, value)
+        return Draw(value, uniform_weight(value, q, score.dtype), score, q, place)
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the pair's estimate in both of its rows (see the base class)."""

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
+from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    OneHotCategorical,
+    Poisson,
+)
+
+from vaekit.distributions.mixture import mixture_log_prob
+from vaekit.distributions.precise import exact_logits, given_probs, safe_log
 from vaekit.estimators.noise import open_shape
 
 
@@ -29,8 +43,11 @@ def is_one_hot(q: Distribution) -> bool:
 
 
 def logits_of(q: Distribution) -> Tensor:
-    """Return the logits of a (vector of) Bernoulli or one-hot categorical variables, in the value's shape."""
-    return base_of(q)[0].logits  # type: ignore[attr-defined]
+    """Return the logits of a (vector of) Bernoulli or one-hot categorical variables, in the value's shape.
+
+    Where a probability was given as exactly 0 or 1 they are infinite, and have no gradient.
+    """
+    return exact_logits(base_of(q)[0])
 
 
 def sample(q: Distribution, shape: torch.Size, shared: tuple[int, ...] = ()) -> Tensor:
@@ -47,9 +64,8 @@ def sample(q: Distribution, shape: torch.Size, shared: tuple[int, ...] = ()) -> 
         probs = base_of(q)[0].mean.detach()
         uniform = torch.rand(open_shape(shape + probs.shape, shared), dtype=probs.dtype, device=probs.device)
         return (uniform < probs).to(probs.dtype)
-    categorical = base_of(q)[0]._categorical  # type: ignore[attr-defined]
-    # taken from whichever of the two q was made with: the other has lost zeros, or costs a softmax
-    probs = categorical.probs if "probs" in vars(categorical) else categorical.logits.exp()
+    given = given_probs(base_of(q)[0])  # the other would have lost zeros, or cost a softmax
+    probs = logits_of(q).exp() if given is None else given
     below = probs.detach().cumsum(-1)
     open_axes = open_shape(shape + below.shape[:-1], shared)
     uniform = torch.rand((*open_axes, 1), dtype=below.dtype, device=below.device)
@@ -58,12 +74,69 @@ def sample(q: Distribution, shape: torch.Size, shared: tuple[int, ...] = ()) -> 
 
 
 def log_prob(q: Distribution, value: Tensor) -> Tensor:
-    """Return ``q.log_prob(value)`` at a value that is known to be in the support."""
-    if not is_one_hot(q):
+    """Return ``q.log_prob(value)``, finite and with a finite gradient at every value that can be drawn.
+
+    torch's is NaN where logits are infinite or a rate is 0, and clamps probabilities.
+    """
+    base, declared = base_of(q)
+    if isinstance(base, OneHotCategorical):
+        logits = exact_logits(base)
+        own = (value * logits.clamp_min(torch.finfo(logits.dtype).min)).sum(-1)  # 0 * -inf would be NaN
+    elif isinstance(base, MixtureSameFamily):
+        own = mixture_log_prob(base, value)
+    elif isinstance(base, Bernoulli | Categorical | Binomial | Poisson):
+        if base._validate_args:  # type: ignore[attr-defined]
+            base._validate_sample(value)
+        own = _log_prob(base, value)
+    else:
         return q.log_prob(value)
-    logits, declared = logits_of(q), base_of(q)[1]
-    chosen = value * logits.clamp_min(torch.finfo(logits.dtype).min)  # 0 * -inf would be NaN
-    return chosen.sum(tuple(range(-1 - declared, 0)))
+    return own.sum(tuple(range(-declared, 0))) if declared else own
+
+
+def _log_prob(base: Any, value: Tensor) -> Tensor:
+    """Return the log-probability of single Bernoulli, categorical, binomial or Poisson variables."""
+    if isinstance(base, Poisson):
+        log_rate = safe_log(base.rate)
+        return _times(value, log_rate) - torch.where(base.rate > 0, base.rate, 0) - (value + 1).lgamma()
+    logits = exact_logits(base)
+    if isinstance(base, Categorical):
+        value, logits = torch.broadcast_tensors(value.long()[..., None], logits)
+        return logits.gather(-1, value[..., :1])[..., 0]
+    if isinstance(base, Bernoulli):
+        return F.logsigmoid(torch.where(value > 0, logits, -logits))
+    count = base.total_count
+    ways = (count + 1).lgamma() - (value + 1).lgamma() - (count - value + 1).lgamma()
+    return ways + _times(value, F.logsigmoid(logits)) + _times(count - value, F.logsigmoid(-logits))
+
+
+def _times(count: Tensor, log: Tensor) -> Tensor:
+    """Return a count times a logarithm: 0 where the count is 0, also if the logarithm is infinite."""
+    return count * torch.where(count > 0, log, 0)
+
+
+def prob(q: Distribution, value: Tensor) -> Tensor:
+    """Return the probability of values, differentiable at 0 and 1 by probabilities that the distribution was made with.
+
+    For distributions whose support can be listed.
+    """
+    base, declared = base_of(q)
+    given: Any = given_probs(base)
+    if given is None:
+        return log_prob(q, value).exp()
+    if isinstance(base, Bernoulli):
+        own = torch.where(value > 0, given, 1 - given)
+    elif isinstance(base, OneHotCategorical):
+        own = (value * given).sum(-1)
+    elif isinstance(base, Categorical):
+        index, given = torch.broadcast_tensors(value.long()[..., None], given)
+        own = given.gather(-1, index[..., :1])[..., 0]
+    elif isinstance(base, Binomial):
+        rest = base.total_count - value
+        ways = ((base.total_count + 1).lgamma() - (value + 1).lgamma() - (rest + 1).lgamma()).exp()
+        own = ways * given**value * (1 - given) ** rest
+    else:
+        return log_prob(q, value).exp()
+    return own.flatten(-declared).prod(-1) if declared else own
 
 
 def num_states(q: Distribution) -> int | None:

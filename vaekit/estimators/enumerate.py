@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, Estimator, describe
-from vaekit.estimators.derivatives import likelihood_ratio
-from vaekit.estimators.discrete import num_states, states
+from vaekit.estimators.discrete import log_prob, num_states, prob, states
 from vaekit.exceptions import EstimatorError
 
 
@@ -16,7 +15,7 @@ class Enumerate(Estimator):
     r"""Sum over all values: the exact expectation and its exact gradient.
 
     .. math:: \nabla_\theta \sum_z q_\theta(z) f(z)
-              = \sum_z q_\theta(z) (f(z) - E_q[f])\, \nabla_\theta \log q_\theta(z)
+              = \sum_z (f(z) - E_q[f])\, \nabla_\theta q_\theta(z)
 
     The mean is taken away for its rounding alone: in float32 a large constant in the cost would not cancel.
 
@@ -37,6 +36,7 @@ class Enumerate(Estimator):
 
     joint = False
     higher_order = True
+    uses_counterfactuals = True
 
     def __init__(self, max_states: int = 4096) -> None:
         super().__init__()
@@ -71,13 +71,15 @@ class Enumerate(Estimator):
             raise EstimatorError("Enumerate lists all states and cannot draw single ones for joint trajectories")
         self.rows(q)
         value = states(q)
-        log_prob = q.log_prob(value)
-        return Draw(value, log_prob.detach().exp(), log_prob, q)
+        share = prob(q, value)
+        return Draw(value, share.detach(), log_prob(q, value), q, share)
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
-        """Return the centred cost times the score; a state of probability 0 has none (see the base class)."""
-        assert draw.log_prob is not None  # draw() above fills it
+        """Return the sum over states of the centred cost times the probability's derivative, in each row.
+
+        The cost of a state of probability 0 counts if it is finite: the probability may have a derivative there.
+        """
         possible = draw.weight > 0
-        cost = torch.where(possible, cost, 0)
-        centred = cost - (draw.weight * cost).sum(0).detach()
-        return centred * likelihood_ratio(torch.where(possible, draw.log_prob, 0))
+        mean = (draw.weight * torch.where(possible, cost, 0)).sum(0).detach()
+        centred = torch.where(possible | cost.isfinite(), cost - mean, 0)
+        return (centred * (draw.noise - draw.weight)).sum(0).expand(cost.shape)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Estimator, describe
-from vaekit.estimators.discrete import num_states, states
+from vaekit.estimators.discrete import log_prob, num_states, states
 from vaekit.estimators.noise import gumbel
 from vaekit.exceptions import EstimatorError
 
@@ -34,7 +34,7 @@ def list_states(estimator: Estimator, q: Distribution, sample_shape: torch.Size 
     if sample_shape is not None:
         raise EstimatorError(f"{type(estimator).__name__} draws weighted sets of states, not joint trajectories")
     value = states(q)
-    return value, q.log_prob(value).clamp_min(_LOWEST)
+    return value, log_prob(q, value).clamp_min(_LOWEST)
 
 
 def pick(value: Tensor, index: Tensor, q: Distribution) -> Tensor:

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaekit.distributions.precise import given_probs
 from vaekit.estimators.base import Draw, Estimator
 from vaekit.estimators.derivatives import likelihood_ratio
-from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, logits_of
+from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, log_prob, logits_of, sample
 from vaekit.exceptions import EstimatorError
 
 
@@ -37,6 +38,7 @@ class LocalExpectation(Estimator):
     joint = False
     higher_order = True
     compares_rows = True
+    uses_counterfactuals = True
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:
@@ -54,18 +56,22 @@ class LocalExpectation(Estimator):
         """Draw vectors and list their neighbours; the noise is the probabilities of these and of variables before."""
         if sample_shape is not None:
             raise EstimatorError("LocalExpectation lists values and cannot draw single ones for joint trajectories")
-        logits, rank = logits_of(q), len(q.batch_shape)
+        logits, given, rank = logits_of(q), given_probs(base_of(q)[0]), len(q.batch_shape)
+        if given is None:  # in place of 1 - p, which rounds
+            given, rest = (logits.sigmoid(), (-logits).sigmoid()) if is_bernoulli(q) else (logits.softmax(-1), logits)
+        else:
+            rest = 1 - given
         width = () if is_bernoulli(q) else logits.shape[-1:]
         flat = (*q.batch_shape, -1, *width)  # [*batch, D], or [*batch, D, K]
-        drawn = q.sample(torch.Size([self.num_samples])).reshape(self.num_samples, *flat)
-        logits = logits.reshape(flat)
+        drawn = sample(q, torch.Size([self.num_samples])).reshape(self.num_samples, *flat)
+        given, rest = given.reshape(flat), rest.reshape(flat)
         if is_bernoulli(q):
             changed = 1 - drawn[None]  # [1, samples, *batch, D]
-            own, other = (torch.where(v > 0, logits.sigmoid(), (-logits).sigmoid()) for v in (drawn, changed))
+            own, other = (torch.where(v > 0, given, rest) for v in (drawn, changed))
         else:
             shifts = range(1, logits.shape[-1])
             changed = torch.stack([drawn.roll(shift, -1) for shift in shifts])  # [K - 1, samples, *batch, D, K]
-            own, other = ((v * logits.softmax(-1)).sum(-1) for v in (drawn, changed))
+            own, other = ((v * given).sum(-1) for v in (drawn, changed))
         variables = own.shape[-1]
         one = torch.eye(variables, dtype=torch.bool, device=drawn.device)
         one = one.reshape(variables, *[1] * (2 + rank), variables, *[1] * len(width))
@@ -75,7 +81,7 @@ class LocalExpectation(Estimator):
         weight = torch.cat([own.sum(-1)[None], other]).detach().flatten(0, 1) / (variables * self.num_samples)
         score = own.log()
         before = (score.cumsum(-1) - score).movedim(-1, 0)[:, None].expand(variables, len(changed), *own.shape[:-1])
-        return Draw(value, weight, q.log_prob(value), q, (other, before.flatten(0, 1)))
+        return Draw(value, weight, log_prob(q, value), q, (other, before.flatten(0, 1)))
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the sum over variables and values in each row of a draw (see the base class)."""
@@ -83,5 +89,7 @@ class LocalExpectation(Estimator):
         # probabilities sum to 1: their gradients weigh the difference from the draw's own cost. The product over all
         # variables telescopes: (q_d - q_d.detach()) has q in front of it, and q.detach() after it
         change = (other - other.detach()) * (1 + likelihood_ratio(before))
-        total = (change * (cost[1:] - cost[:1])).sum(0)
+        # a neighbour of probability 0 may have any cost
+        difference = torch.where((other > 0) | cost[1:].isfinite(), cost[1:] - cost[:1], 0)
+        total = (change * difference).sum(0)
         return total.expand(cost.shape).flatten(0, 1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Poisson
 
 from vaekit.estimators.base import Draw, Estimator, uniform_weight
-from vaekit.estimators.discrete import base_of
+from vaekit.estimators.discrete import base_of, log_prob
 from vaekit.estimators.weak_derivatives import changes, decomposition
 from vaekit.exceptions import EstimatorError
 
@@ -72,11 +72,11 @@ class MeasureValued(Estimator):
         own = torch.eye(variables, dtype=torch.bool, device=real.device)
         own = own.reshape(variables, *[1] * (1 + rank), variables, *[1] * len(base.event_shape))
         value = torch.cat([real, torch.where(own, other, real).flatten(0, 2)]).reshape(-1, *batch, *q.event_shape)
-        log_prob = q.log_prob(value)
-        weight = uniform_weight(value, q, log_prob.dtype) * (len(value) / self.num_samples)
+        score = log_prob(q, value)
+        weight = uniform_weight(value, q, score.dtype) * (len(value) / self.num_samples)
         weight[self.num_samples :] = 0
         slope = slope.reshape(*slope.shape[:2], *batch, variables).movedim(-1, 1)
-        return Draw(value, weight, log_prob, q, slope)
+        return Draw(value, weight, score, q, slope)
 
     def correction(self, draw: Draw, cost: Tensor) -> Tensor:
         """Return the differences of the costs times the parameters' slopes, in the rows of the draws."""
@@ -91,7 +91,8 @@ class MeasureValued(Estimator):
 
     def _possible(self, draw: Draw, other: Tensor) -> Tensor:
         """Return the costs of perturbed values; of a state of probability 0, whose slope is 0, it may be anything."""
-        if not base_of(draw.q)[0].has_enumerate_support:
+        base = base_of(draw.q)[0]
+        if not (base.has_enumerate_support or isinstance(base, Poisson)):
             return other
         assert draw.log_prob is not None  # draw() above always fills it
         real, changed = draw.log_prob.detach()[: self.num_samples], draw.log_prob.detach()[self.num_samples :]

@@ -9,7 +9,8 @@ from torch.distributions import Distribution
 from vaekit.estimators.base import Draw, Estimator, average_batch, average_outer, uniform_weight
 from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.derivatives import learning_term
-from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, sample
+from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, log_prob, logits_of, sample
+from vaekit.estimators.noise import jacobian_product, zero_with_gradient
 from vaekit.exceptions import EstimatorError
 
 
@@ -92,8 +93,9 @@ class MuProp(Estimator):
             baseline = self.baseline(draw, residual)
             centred = residual - baseline.detach()
             learning = self.baseline.loss(residual, baseline) if self.baseline.training else None
-        score = draw.q.log_prob(draw.value[:-1].detach())
-        linear = slope * (mean - mean.detach())
+        score = log_prob(draw.q, draw.value[:-1].detach())
+        # by the logits, as the score: an impossible state then has no share in either
+        linear = slope * jacobian_product(mean.detach(), zero_with_gradient(logits_of(draw.q)), is_bernoulli(draw.q))
         linear = linear.sum(event) if event else linear
         correction = centred * (score - score.detach()) + linear
         if learning is not None:

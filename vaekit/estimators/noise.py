@@ -97,6 +97,11 @@ def zero_with_gradient(logits: Tensor) -> Tensor:
     return torch.where(logits.isfinite(), logits - logits.detach(), 0)
 
 
+def jacobian_product(mean: Tensor, direction: Tensor, binary: bool) -> Tensor:
+    """Return ``J(mean) direction`` for the Jacobian of the sigmoid or the softmax that has the value ``mean``."""
+    return mean * (direction - (mean * direction if binary else (mean * direction).sum(-1, keepdim=True)))
+
+
 def _softplus(x: Tensor) -> Tensor:
     """Return ``log(1 + exp(x))``, also accurate above 20, where torch's softplus turns to its asymptote."""
     return -F.logsigmoid(-x)

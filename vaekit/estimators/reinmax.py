@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.base import Draw, uniform_weight
 from vaekit.estimators.discrete import is_bernoulli, logits_of, sample
-from vaekit.estimators.noise import zero_with_gradient
+from vaekit.estimators.noise import jacobian_product, zero_with_gradient
 from vaekit.estimators.temperature import Annealed, TemperedEstimator
 
 
@@ -52,14 +51,8 @@ class ReinMax(TemperedEstimator):
         warm = logits / self.temperature.to(logits.dtype)
         if is_bernoulli(q):
             middle, mean = (drawn + warm.sigmoid()) / 2, logits.sigmoid()
-            path = (2 * middle * (1 - middle) - 0.5 * mean * (1 - mean)) * zero
         else:
             middle, mean = (drawn + warm.softmax(-1)) / 2, logits.softmax(-1)
-            path = 2 * _jacobian_product(middle, zero) - 0.5 * _jacobian_product(mean, zero)
-        value = drawn + path
+        binary = is_bernoulli(q)
+        value = drawn + 2 * jacobian_product(middle, zero, binary) - 0.5 * jacobian_product(mean, zero, binary)
         return Draw(value, uniform_weight(value, q), None, q)
-
-
-def _jacobian_product(mean: Tensor, direction: Tensor) -> Tensor:
-    """Return ``J(mean) direction`` for the Jacobian of the softmax that has the value ``mean``."""
-    return mean * (direction - (mean * direction).sum(-1, keepdim=True))

@@ -26,22 +26,26 @@ class RunningMean(nn.Module):
 
     def mean(self) -> Tensor:
         """Return the mean of the costs before this one; 0 before the first."""
-        return self.first / self.seen.clamp_min(torch.finfo(torch.float64).tiny)
+        return self._share(self.first)
 
     def scale(self) -> Tensor:
         """Return the standard deviation of the costs before this one; 1 before the first, and of equal costs."""
-        square, mean = self.second / self.seen.clamp_min(torch.finfo(torch.float64).tiny), self.mean()
+        square, mean = self._share(self.second), self.mean()
         deviation = (square - mean.square()).clamp_min(0).sqrt()
         return torch.where(deviation > ROUNDING * mean.abs(), deviation, 1.0)
+
+    def _share(self, total: Tensor) -> Tensor:
+        """Return a total over what was seen, in float64: a module that was converted holds its buffers in less."""
+        return total.double() / self.seen.double().clamp_min(torch.finfo(torch.float64).tiny)
 
     @torch.no_grad()
     def update(self, cost: Tensor, weight: Tensor) -> None:
         """Take in the weighted means of ``cost`` and its square; costs that are not finite change nothing."""
-        weight = weight.to(self.first).expand(cost.shape)
-        cost = torch.where(weight > 0, cost.to(self.first), 0)  # counterfactual rows may hold anything
+        weight = weight.double().expand(cost.shape)
+        cost = torch.where(weight > 0, cost.double(), 0)  # counterfactual rows may hold anything
         share = weight / weight.sum()
         new = torch.stack([(share * cost).sum(), (share * cost.square()).sum(), share.sum()])
-        old = torch.stack([self.first, self.second, self.seen])
+        old = torch.stack([self.first, self.second, self.seen]).double()
         kept = torch.where(new.isfinite().all(), torch.lerp(new, old, self.decay), old)
         for buffer, value in zip((self.first, self.second, self.seen), kept, strict=True):
             buffer.copy_(value)
