@@ -1,4 +1,4 @@
-"""Parameters in half precision: samples, values and gradients are those of the same parameters in float32."""
+"""Parameters in half precision: samples, values and gradients equal those in float32."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ FAMILIES: dict[str, Callable[[Tensor], Distribution]] = {
 
 
 def in_float32(q: Distribution) -> Distribution:
-    """Return a distribution that is made anew from its arguments, in float32."""
+    """Return a distribution created again from its arguments, in float32."""
     names = [
         name for name in q.arg_constraints if name not in ("probs", "logits", "covariance_matrix", "precision_matrix")
     ]
@@ -138,7 +138,7 @@ PLAIN = [name for name in FAMILIES if name != "mixture"]
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_distribution(name: str) -> None:
-    """The samples are those of a distribution that was made in float32 of the same parameters."""
+    """The samples equal those of the same distribution in float32."""
     dtype = torch.bfloat16
     q = FAMILIES[name](columns(dtype, -3.0, -1.4375, 0.33203125))
     fits = [
@@ -170,7 +170,7 @@ def test_mixture() -> None:
 @pytest.mark.parametrize("make", [lambda: ARM(100), lambda: DisARM(100), lambda: ScoreFunction(100)])
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_rare_binary_value(make: Callable[[], Estimator], dtype: torch.dtype) -> None:
-    """Of a logit of -7, which uniform variables in steps of 1 / 256 get wrong by half: |z| < 4."""
+    """A logit of -7, which uniform variables in steps of 1 / 256 get wrong by half: |z| < 4."""
     p = torch.tensor(-7.0).double().sigmoid()
     t = torch.full((20_000,), -7.0, dtype=dtype, requires_grad=True)
     torch.manual_seed(0)

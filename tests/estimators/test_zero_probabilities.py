@@ -39,7 +39,7 @@ class Zero(NamedTuple):
     make
         From its parameter to the distribution, ``[*batch]``.
     parameter
-        Of one entry of the batch.
+        The parameter of one entry of the batch.
     states
         All states of its support, ``[states, *event]``.
     prob
@@ -126,7 +126,7 @@ CASES = [
 
 
 def cost_of(values: Tensor, event: int, impossible: float | None = None, states: Any = None) -> Tensor:
-    """Return a cost that is not linear; of the impossible states, if wanted, infinite or NaN."""
+    """Return a cost that is not linear; of the impossible states, if requested, infinite or NaN."""
     flat = values.double().flatten(-event) if event else values.double()[..., None]
     weight = torch.linspace(0.7, 2.1, flat.shape[-1], dtype=torch.float64)
     cost = (flat * weight + 0.3).sum(-1) ** 2

@@ -27,7 +27,8 @@ def precise(q: _D) -> _D:
     """
     if not _is_imprecise(q):
         return q
-    own, changed = vars(q), {}
+    own = vars(q)
+    changed: dict[str, Any] = {}
     casts: dict[int, Tensor] = {}  # torch compares its parameters by identity
     for name, value in own.items():
         if isinstance(value, Tensor) and value.dtype in HALF:
@@ -39,7 +40,7 @@ def precise(q: _D) -> _D:
     if casts and (names := _arguments(type(q))):
         # the constructor may derive more of them (Gumbel: the ends of a uniform distribution, by their type)
         arguments: dict[str, Any] = {name: getattr(q, name).float() for name in names}
-        return type(q)(**arguments, validate_args=q._validate_args)  # type: ignore[attr-defined]
+        return type(q)(**arguments, validate_args=q._validate_args)
     new = copy.copy(q)
     new.__dict__.update(changed)
     if "probs" in own and "logits" in own:
@@ -57,7 +58,7 @@ def _arguments(family: type[Distribution]) -> set[str]:
 
 
 def _is_imprecise(q: Distribution) -> bool:
-    """Tell whether a distribution has a parameter in half precision, or both probs and logits."""
+    """Return whether a distribution has a parameter in half precision, or both probs and logits."""
     own = vars(q)
     if "probs" in own and "logits" in own and not torch.compiler.is_compiling():
         return True

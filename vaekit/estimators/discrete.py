@@ -85,7 +85,7 @@ def log_prob(q: Distribution, value: Tensor) -> Tensor:
     elif isinstance(base, MixtureSameFamily):
         own = mixture_log_prob(base, value)
     elif isinstance(base, Bernoulli | Categorical | Binomial | Poisson):
-        if base._validate_args:  # type: ignore[attr-defined]
+        if base._validate_args:
             base._validate_sample(value)
         own = _log_prob(base, value)
     else:

@@ -1,8 +1,8 @@
-"""The derivative of an expectation by a probability of exactly 0, which no sample tells.
+"""The derivative of an expectation by a probability of exactly 0, which no sample shows.
 
 At probabilities p with p_k = 0 the expected cost has the derivative f(k) - E[f] by p_k, but state k is never drawn.
 Each sample therefore gets an auxiliary one, of weight 0, with one variable moved to an impossible state, if p has a
-gradient. Logits have none there: states that are masked by logits of -inf are never evaluated.
+gradient. Logits do not have one there: states that are masked by logits of -inf are never evaluated.
 """
 
 from __future__ import annotations
