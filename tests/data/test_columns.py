@@ -143,3 +143,11 @@ def test_whole_numbers_are_the_same_batch_in_any_type(trained, given):
 def test_other_names_are_not():
     with pytest.raises(DataError, match=r"does not know: .01., .b1\.0."):
         read_groups(obs(key=["01", "b1.0", "01", "1"]), "key", "batch_key", "file", ["1", "b1"])
+
+
+@pytest.mark.parametrize("values", [[["a"], ["b"], ["a"]], [{"a": 1}, {"b": 2}, {}]])
+def test_values_that_are_no_categories(values):
+    with pytest.raises(
+        DataError, match=r"batch_key='key': the values of file, such as .* cannot be categories .*astype"
+    ):
+        read_column(obs(key=values), "key", "batch_key", "file")

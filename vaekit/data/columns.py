@@ -66,8 +66,15 @@ def read_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> Colu
     """
     values = _only_column(obs, key, argument, source)
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iuf":  # pandas sorts the machine's own types alone
-        values = values.astype(np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("="))
-    column = values.astype("category").cat.remove_unused_categories()
+        kinds = {2: np.float32, 16: np.float64} if values.dtype.kind == "f" else {}
+        values = values.astype(kinds.get(values.dtype.itemsize, values.dtype.newbyteorder("=")))
+    try:
+        column = values.astype("category").cat.remove_unused_categories()
+    except (TypeError, ValueError) as error:  # of lists and dicts
+        raise DataError(
+            f"{argument}={key!r}: the values of {source}, such as {values.iloc[0]!r}, cannot be categories ({error}). "
+            f"adata.obs[{key!r}].astype(str) makes text of them."
+        ) from error
     number: dict[str, int] = {}
     lookup = [
         number.setdefault(category_name(category), len(number)) for category in column.cat.categories
