@@ -75,12 +75,18 @@ def _check(value: Any, hint: Any, name: str) -> None:
     others = [option for option in options if option not in (int, float, type(None))]
     if scalars and not others and not hasattr(value, "__float__"):
         raise ConfigError(f"{name}={value!r} must be {_wanted(options)}.")
+    if others and not scalars and isinstance(value, numbers.Real) and all(map(_is_sequence, others)):
+        raise ConfigError(f"{name}={value!r} must be a list.")
     for option in others:
         inner = typing.get_args(option)
-        if isinstance(value, list | tuple) and typing.get_origin(option) in (list, tuple, Sequence) and inner:
+        if isinstance(value, list | tuple) and _is_sequence(option) and inner:
             for place, item in enumerate(value):
                 _check(item, inner[min(place, len(inner) - 1) if inner[-1] is not ... else 0], f"{name}[{place}]")
             return
+
+
+def _is_sequence(hint: Any) -> bool:
+    return typing.get_origin(hint) in (list, tuple, Sequence)
 
 
 def _wanted(options: Sequence[Any]) -> str:

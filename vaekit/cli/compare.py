@@ -119,6 +119,8 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
 
     from vaekit.callbacks import BoundCurve, Pictures, RunCheckpoint
     from vaekit.cli.lightning import RunConfig
+    from vaekit.cli.logger import closing_line, name_run
+    from vaekit.cli.training_errors import start_loggers
 
     runs: Runs = {text: [] for text in choices}
     total = len(choices) * len(seeds)
@@ -139,7 +141,11 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
             # nothing is written into the run's folder, where an earlier run may be
             kept = [c for c in cli.trainer.callbacks if not isinstance(c, RunConfig | RunCheckpoint | Pictures)]  # type: ignore[attr-defined]
             cli.trainer.callbacks = [*kept, curve, Progress()]  # type: ignore[attr-defined]
+            name_run(cli.trainer.loggers, f"{cli.run_name} {text} seed {seed}")
+            start_loggers(cli.trainer)
             cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+            for line in filter(None, map(closing_line, cli.trainer.loggers)):  # finishes the W&B run
+                print(line, file=sys.stderr)
             if cli.trainer.interrupted:
                 raise KeyboardInterrupt
             runs[text].append(curve.points)

@@ -27,7 +27,7 @@ from vaekit.cli.class_flags import complete_classes
 from vaekit.cli.config_errors import explain
 from vaekit.cli.estimator_flag import name_latent
 from vaekit.cli.foreign import check_trainer
-from vaekit.cli.logger import closing_line, continue_run, sweep_name, wandb_logger
+from vaekit.cli.logger import closing_line, continue_run, wandb_logger
 from vaekit.cli.output import quiet
 from vaekit.cli.raw_config import LINKED, check_arguments, check_parsed, configs, refuse_sizes
 from vaekit.cli.run_folder import make_folder, prepare
@@ -123,18 +123,24 @@ class VaekitCLI(LightningCLI):
         )
         kwargs["callbacks"] = given + [c for c in own if not any(isinstance(g, type(c)) for g in given)]
         if config.logger in (None, True):
-            kwargs["logger"] = wandb_logger(self.folder, self._run_name()) if self.subcommand == "fit" else False
+            kwargs["logger"] = wandb_logger(self.folder, self._wandb_name()) if self.subcommand == "fit" else False
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, OSError, MisconfigurationException) as error:
             raise ConfigError(f"the trainer cannot be set up so: {' '.join(str(error).split())}") from error
 
-    def _run_name(self) -> str:
-        """Return the name of the folder; in a sweep, whose runs share it, what tells them apart."""
+    @property
+    def run_name(self) -> str:
+        """Name of the configuration file, or else of the run directory."""
+        files = [text for text in configs(self._arguments) if "{" not in text]
+        return Path(files[-1]).stem if files else self.folder.name
+
+    def _wandb_name(self) -> str:
+        """Return the name of the directory; the runs of a sweep share it and are named by their settings."""
         if not os.environ.get("WANDB_SWEEP_ID"):
             return self.folder.name
-        files = [text for text in configs(self._arguments) if "{" not in text]
-        return sweep_name(files[-1] if files else None, self.model, self._get(self.config, "seed_everything"))
+        estimators = sorted({type(estimator).__name__ for estimator in self.model.estimators.values()})
+        return " ".join([self.run_name, *estimators, f"seed {self._get(self.config, 'seed_everything')}"])
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, and say after Ctrl-C what is there to go on from.

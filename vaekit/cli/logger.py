@@ -84,10 +84,13 @@ def continue_run(loggers: list[Any], folder: Path, steps: int | None) -> list[An
     return [*loggers, history]
 
 
-def sweep_name(config: str | None, cli_model: Any, seed: Any) -> str:
-    """Return a name that tells the runs of a sweep apart: configuration, estimators of the latents, seed."""
-    estimators = sorted({type(estimator).__name__ for estimator in cli_model.estimators.values()})
-    return " ".join(filter(None, [config and Path(config).stem, *estimators, f"seed {seed}"]))
+def name_run(loggers: list[Any], name: str) -> None:
+    """Give the Weights & Biases run of a comparison a name of its configuration, estimator and seed."""
+    from pytorch_lightning.loggers import WandbLogger
+
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger._name = logger._wandb_init["name"] = name
 
 
 def closing_line(logger: Any) -> str | None:
