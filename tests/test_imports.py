@@ -12,7 +12,15 @@ PACKAGE = Path(__file__).parents[1] / "vaekit"
 # Each may import itself and what stands in its own entry.
 BASE = {"exceptions", "component", "class_paths", "atomic"}
 DRAWN = BASE | {"estimators", "signatures"}
-EXPECTATION = DRAWN | {"sampling", "credit", "fold", "stochastic_graph", "importance_weighted", "gradient_path"}
+EXPECTATION = DRAWN | {
+    "sampling",
+    "credit",
+    "fold",
+    "stochastic_graph",
+    "importance_weighted",
+    "gradient_path",
+    "compilation",
+}
 GRAPH = EXPECTATION | {"batch", "distributions", "networks"}
 MODELS = GRAPH | {"latents", "likelihoods", "objectives", "regularizers", "models", "threads"}
 ALLOWED = {
@@ -25,14 +33,15 @@ ALLOWED = {
     "arguments": {"exceptions"},
     "component": {"exceptions", "class_paths", "arguments"},
     "estimators": BASE | {"distributions"},
-    "gradient_path": set(),
+    "gradient_path": {"estimators"},
+    "compilation": {"exceptions", "gradient_path"},
     "signatures": BASE | {"estimators"},
     "sampling": DRAWN | {"distributions"},
     "credit": DRAWN,
-    "fold": DRAWN | {"sampling", "credit", "gradient_path"},
-    "stochastic_graph": DRAWN | {"sampling", "fold"},
+    "fold": DRAWN | {"sampling", "credit", "gradient_path", "compilation"},
+    "stochastic_graph": DRAWN | {"sampling", "fold", "compilation"},
     "returns": BASE,
-    "importance_weighted": DRAWN | {"sampling", "fold", "stochastic_graph"},
+    "importance_weighted": DRAWN | {"sampling", "fold", "stochastic_graph", "compilation"},
     "distributions": BASE,
     "networks": BASE | {"compiled"},
     "latents": GRAPH,

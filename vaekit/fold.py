@@ -22,6 +22,7 @@ from vaekit.estimators.critic import Critic
 from vaekit.estimators.derivatives import FirstOrder, learning_term
 from vaekit.estimators.discrete import base_of
 from vaekit.estimators.score_function import ScoreFunction
+from vaekit.estimators.transforms import without_vmap
 from vaekit.exceptions import EstimatorError
 from vaekit.gradient_path import has_gradient_path
 from vaekit.sampling import Sample
@@ -219,7 +220,7 @@ def require_paths(sample: Sample, terms: Mapping[str, Term], remedy: str | None 
     """Raise if a node relies on a gradient path that is not there: silence would be a wrong gradient.
 
     Each cost term that names the node must have one, save those that may as well not depend on it; and some term, or
-    some child, must. Without gradients, and while torch compiles, nothing is looked for.
+    some child, must. Without gradients nothing is looked for; while torch compiles, the graph is given the check.
 
     Parameters
     ----------
@@ -235,26 +236,29 @@ def require_paths(sample: Sample, terms: Mapping[str, Term], remedy: str | None 
     SilentNodeError
         It names the node.
     """
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not torch.is_grad_enabled():
         return
-    draws = sample.draws
+    compiling, draws = torch.compiler.is_compiling(), sample.draws
     for node in sample.nodes:
         name, draw, estimator = node.name, draws[node.name], sample.estimators[node.name]
-        if not (estimator.relies_on_path and draw.value.requires_grad):
+        if not (estimator.relies_on_path and without_vmap(draw.value).requires_grad):
             continue
         direct = [term for term in terms.values() if name in term.names]
         children = [draws[child.name] for child in sample.nodes if name in child.parents]
         inherited = [t for child in children for t in _carriers(child)]
         required = [term.value for term in direct if name not in term.optional]
-        if required:
-            connected = all(has_gradient_path(value, draw.value) for value in required)
-        else:  # a node that nothing depends on has no gradient, rightly
-            possible = [term.value for term in direct] + inherited
-            connected = not possible or any(has_gradient_path(value, draw.value) for value in possible)
-        if not connected:
-            raise SilentNodeError(
-                name,
-                f"node {name!r}: {type(estimator).__name__} differentiates the cost through the node's value, but the "
-                "cost has no gradient path to it (or only an identically zero one, such as sign, floor or argmax); "
-                + (remedy or fitting(draw.q, without_path=True)),
-            )
+        outputs = required or [term.value for term in direct] + inherited
+        if not outputs:  # a node that nothing depends on has no gradient, rightly
+            continue
+        message = (
+            f"node {name!r}: {type(estimator).__name__} differentiates the cost through the node's value, but the "
+            "cost has no gradient path to it (or only an identically zero one, such as sign, floor or argmax); "
+        )
+        if compiling:
+            from vaekit.compilation import check_path  # which takes seconds to import
+
+            check_path(message + (remedy or "ScoreFunction() works without one"), bool(required), draw.value, *outputs)
+            continue
+        found = (has_gradient_path(value, draw.value) for value in outputs)
+        if not (all(found) if required else any(found)):
+            raise SilentNodeError(name, message + (remedy or fitting(draw.q, without_path=True)))

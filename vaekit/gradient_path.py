@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from vaekit.estimators.transforms import without_vmap
 
 # Their derivative is zero wherever it exists: a path through them carries nothing, while the cost still jumps.
 _FLAT = {"SignBackward0", "SgnBackward0", "FloorBackward0", "CeilBackward0", "RoundBackward0", "RoundBackward1",
@@ -23,9 +26,10 @@ def has_gradient_path(output: Tensor, value: Tensor) -> bool:
     >>> has_gradient_path(z.square().sum(), z), has_gradient_path((z.sign() + 1).sum(), z)
     (True, False)
     """
-    target = value.grad_fn
-    if not output.requires_grad or target is None:
+    output, value = without_vmap(output), without_vmap(value)
+    if not (output.requires_grad and value.requires_grad):
         return False
+    target = value.grad_fn or get_gradient_edge(value).node
     seen = set()
     stack = [output.grad_fn]
     while stack:

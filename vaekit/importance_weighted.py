@@ -36,7 +36,7 @@ from vaekit.exceptions import EstimatorError
 from vaekit.fold import Term, align, require_paths
 from vaekit.sampling import Sample
 from vaekit.signatures import Named, assign, parse
-from vaekit.stochastic_graph import attempt, evaluate_term
+from vaekit.stochastic_graph import attempt, evaluate_term, needs_python
 
 
 class _Factor:
@@ -106,6 +106,10 @@ def importance_weighted_bound(
     >>> torch.allclose(bound, Normal(0.0, (2 + 4 / 3) ** 0.5).log_prob(torch.tensor(1.0)))  # exact: q is the posterior
     True
     """
+    if needs_python(log_joint, q, estimator):
+        from vaekit.compilation import outside_graph  # which takes seconds to import
+
+        return outside_graph(importance_weighted_bound, log_joint, q, estimator, num_samples=num_samples)
     if isinstance(log_joint, Mapping):
         raise EstimatorError(
             f"importance_weighted_bound: log_joint is a dictionary of {list(log_joint)}, but the bound is the "

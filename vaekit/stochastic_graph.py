@@ -83,6 +83,10 @@ def expectation(
     >>> round(theta.grad.item(), 6)  # p (1 - p) ((1 - 0.45)^2 - 0.45^2)
     0.025
     """
+    if needs_python(cost, q, estimator):
+        from vaekit.compilation import outside_graph  # which takes seconds to import
+
+        return outside_graph(expectation, cost, q, estimator, num_samples=num_samples, context=context)
     return evaluate(cost, q, estimator, num_samples=num_samples, context=context).total
 
 
@@ -99,6 +103,12 @@ def evaluate(
 
     ``check_paths`` may be False where the same cost and estimators were checked before: it walks the graph.
     """
+    if needs_python(cost, q, estimator):
+        from vaekit.compilation import outside_graph
+
+        return outside_graph(
+            evaluate, cost, q, estimator, num_samples=num_samples, context=context, check_paths=check_paths
+        )
     nodes, functions = parse(cost, q)
     chosen = assign(estimator, [node.name for node in nodes])
 
@@ -107,6 +117,20 @@ def evaluate(
         return fold(drawn, terms, check_paths=check_paths)
 
     return attempt(nodes, chosen, folded, num_samples=num_samples, context=context)
+
+
+def needs_python(cost: Any, q: Any, estimator: Any) -> bool:
+    """Return whether torch compiles, and the work is not for a compiled graph: choosing, signatures, inner gradients."""
+    if not torch.compiler.is_compiling():
+        return False
+    functions = [*(cost.values() if isinstance(cost, Mapping) else [cost])]
+    functions += [item for item in (q.values() if isinstance(q, Mapping) else ()) if not isinstance(item, Distribution)]
+    estimators = list(estimator.values()) if isinstance(estimator, Mapping) else [estimator]
+    return (
+        isinstance(estimator, Mapping) and isinstance(q, Mapping) and len(estimator) < len(q)
+        or not all(isinstance(function, Named) for function in functions)
+        or any(not isinstance(each, Estimator) or each.differentiates_cost for each in estimators)
+    )  # fmt: skip
 
 
 def attempt(

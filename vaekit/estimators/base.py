@@ -90,6 +90,8 @@ class Estimator(Component, nn.Module, ABC):
         Whether it takes the score out of a cost that holds log q at the value (see ``Pathwise``).
     higher_order
         Whether derivatives of its gradient are right too; where they are not, they are rejected.
+    differentiates_cost
+        Whether it takes derivatives of the cost itself, by ``torch.autograd.grad`` inside the step.
     follows_scale
         Whether the gradient of learned parts follows the size of the loss that the result becomes part of: for a
         trainer that scales gradients back. If not, nothing that the caller multiplies the result with reaches them.
@@ -103,6 +105,7 @@ class Estimator(Component, nn.Module, ABC):
     uses_counterfactuals: ClassVar[bool] = False
     stick_the_landing: bool = False
     higher_order: bool = False
+    differentiates_cost: ClassVar[bool] = False
     follows_scale: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -57,6 +57,7 @@ class ConditionalEstimator(Estimator):
     joint = False
     compares_rows = True
     uses_counterfactuals = True
+    differentiates_cost = True
 
     @classmethod
     def fits(cls, q: Distribution) -> bool:

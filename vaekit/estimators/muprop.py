@@ -44,6 +44,7 @@ class MuProp(Estimator):
     joint = False
     compares_rows = True
     uses_counterfactuals = True
+    differentiates_cost = True
 
     def __init__(self, num_samples: int | None = None, baseline: Baseline | None = None) -> None:
         needed = 1 if baseline is None else baseline.min_samples
