@@ -32,11 +32,12 @@ from vaekit.estimators.discrete import log_prob
 from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.score_function import ScoreFunction
+from vaekit.estimators.transforms import forward_mode
 from vaekit.exceptions import EstimatorError
 from vaekit.fold import Term, align, require_paths
 from vaekit.sampling import Sample
 from vaekit.signatures import Named, assign, parse
-from vaekit.stochastic_graph import attempt, evaluate_term, needs_python
+from vaekit.stochastic_graph import attempt, evaluate_term
 
 
 class _Factor:
@@ -106,10 +107,15 @@ def importance_weighted_bound(
     >>> torch.allclose(bound, Normal(0.0, (2 + 4 / 3) ** 0.5).log_prob(torch.tensor(1.0)))  # exact: q is the posterior
     True
     """
-    if needs_python(log_joint, q, estimator):
+    if torch.compiler.is_compiling():
         from vaekit.compilation import outside_graph  # which takes seconds to import
 
         return outside_graph(importance_weighted_bound, log_joint, q, estimator, num_samples=num_samples)
+    if forward_mode():
+        raise EstimatorError(
+            "importance_weighted_bound: derivatives in forward mode (jvp, jacfwd, hessian) are not supported. Use "
+            "torch.func.grad or torch.autograd.grad."
+        )
     if isinstance(log_joint, Mapping):
         raise EstimatorError(
             f"importance_weighted_bound: log_joint is a dictionary of {list(log_joint)}, but the bound is the "

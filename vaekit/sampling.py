@@ -23,6 +23,7 @@ from vaekit.estimators.enumerate import Enumerate
 from vaekit.estimators.impossible import complete
 from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.score_function import ScoreFunction
+from vaekit.estimators.transforms import in_transform, refuses_randomness
 from vaekit.exceptions import EstimatorError
 from vaekit.signatures import Node
 
@@ -209,7 +210,36 @@ def _resolve(
         raise EstimatorError(f"node {node.name!r}: {type(estimator).__name__} does not fit {describe(q)}; {fitting(q)}")
     if num_samples is not None:
         check_joint(node.name, estimator, num_samples)
+    if in_transform():
+        check_transform(node.name, estimator)
     return estimator
+
+
+def check_transform(name: str, estimator: Estimator) -> None:
+    """Raise an error if an estimator does not work inside a transform of ``torch.func``, or forward mode.
+
+    Raises
+    ------
+    EstimatorError
+        If it differentiates the cost itself, learns from costs, or draws within a ``vmap`` that rejects randomness.
+    """
+    what = f"node {name!r}: {type(estimator).__name__}"
+    critic = estimator.critic if isinstance(estimator, ScoreFunction) else None
+    if estimator.differentiates_cost:
+        raise EstimatorError(
+            f"{what} differentiates the cost inside the step, which torch.func and forward mode do not allow. Use "
+            "DisARM() or LocalExpectation(), or torch.autograd.grad instead of the transform."
+        )
+    if torch.is_grad_enabled() and (estimator.keeps_state or (critic is not None and critic.training)):
+        raise EstimatorError(
+            f"{what} learns from costs, which torch.func and forward mode do not allow. Call its eval(), use "
+            "ScoreFunction(baseline=LeaveOneOut()), or torch.autograd.grad instead of the transform."
+        )
+    if refuses_randomness() and not isinstance(estimator, Enumerate):
+        raise EstimatorError(
+            f"{what} draws random numbers within a vmap that rejects them. Pass randomness='different' (or 'same') to "
+            "torch.func.vmap or jacfwd; instead of hessian(f) use jacfwd(jacrev(f), randomness='same')."
+        )
 
 
 def check_joint(name: str, estimator: Estimator, num_samples: int) -> None:

@@ -12,8 +12,9 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.automatic import log_choice
 from vaekit.estimators.base import Draw, Estimator, describe
+from vaekit.estimators.transforms import forward_mode, in_transform
 from vaekit.exceptions import EstimatorError
-from vaekit.fold import Result, SilentNodeError, Term, describe_cost, fold
+from vaekit.fold import Result, SilentNodeError, Term, describe_cost, fold, require_paths
 from vaekit.sampling import Sample, sample
 from vaekit.signatures import Named, Node, assign, parse
 
@@ -83,7 +84,7 @@ def expectation(
     >>> round(theta.grad.item(), 6)  # p (1 - p) ((1 - 0.45)^2 - 0.45^2)
     0.025
     """
-    if needs_python(cost, q, estimator):
+    if _needs_python(cost, q, estimator):
         from vaekit.compilation import outside_graph  # which takes seconds to import
 
         return outside_graph(expectation, cost, q, estimator, num_samples=num_samples, context=context)
@@ -103,7 +104,7 @@ def evaluate(
 
     ``check_paths`` may be False where the same cost and estimators were checked before: it walks the graph.
     """
-    if needs_python(cost, q, estimator):
+    if _needs_python(cost, q, estimator):
         from vaekit.compilation import outside_graph
 
         return outside_graph(
@@ -114,20 +115,42 @@ def evaluate(
 
     def folded(drawn: Sample) -> Result:
         terms = {name: evaluate_term(function, drawn, name) for name, function in functions.items()}
+        if check_paths and forward_mode():
+            _look_for_paths(functions, drawn)
         return fold(drawn, terms, check_paths=check_paths)
 
     return attempt(nodes, chosen, folded, num_samples=num_samples, context=context)
 
 
-def needs_python(cost: Any, q: Any, estimator: Any) -> bool:
-    """Return whether torch compiles, and the work is not for a compiled graph: choosing, signatures, inner gradients."""
+def _look_for_paths(functions: Mapping[str, Named], drawn: Sample) -> None:
+    """Check the gradient paths of nodes to the costs that name them, by evaluating these anew in reverse mode.
+
+    In forward mode autograd records no graph that could be read.
+    """
+    values = {n: d.value.detach() for n, d in drawn.draws.items() if drawn.estimators[n].relies_on_path}
+    if not values:
+        return
+
+    def costs(values: dict[str, Tensor]) -> Tensor:
+        draws = {name: draw._replace(value=values.get(name, draw.value)) for name, draw in drawn.draws.items()}
+        anew = drawn._replace(draws=draws)
+        terms = {n: evaluate_term(f, anew, n) for n, f in functions.items() if set(f.names) - set(f.optional)}
+        named = [node for node in drawn.nodes if any(node.name in term.names for term in terms.values())]
+        require_paths(anew._replace(nodes=named), terms)
+        return next(iter(values.values())).sum()
+
+    torch.func.vjp(costs, values)
+
+
+def _needs_python(cost: Any, q: Any, estimator: Any) -> bool:
+    """Return whether torch compiles, and there is work to do outside of its graph: see ``vaekit.compilation``."""
     if not torch.compiler.is_compiling():
         return False
     functions = [*(cost.values() if isinstance(cost, Mapping) else [cost])]
     functions += [item for item in (q.values() if isinstance(q, Mapping) else ()) if not isinstance(item, Distribution)]
     estimators = list(estimator.values()) if isinstance(estimator, Mapping) else [estimator]
     return (
-        isinstance(estimator, Mapping) and isinstance(q, Mapping) and len(estimator) < len(q)
+        (isinstance(estimator, Mapping) and isinstance(q, Mapping) and len(estimator) < len(q))
         or not all(isinstance(function, Named) for function in functions)
         or any(not isinstance(each, Estimator) or each.differentiates_cost for each in estimators)
     )  # fmt: skip
@@ -148,14 +171,21 @@ def attempt(
     """
     undifferentiable: set[str] = set()
     while True:
-        drawn = sample(nodes, chosen, num_samples=num_samples, context=context, undifferentiable=undifferentiable)
         try:
+            drawn = sample(nodes, chosen, num_samples=num_samples, context=context, undifferentiable=undifferentiable)
             result = work(drawn)
         except SilentNodeError as silent:
             if chosen[silent.node] != "auto":
                 raise
             undifferentiable.add(silent.node)  # `auto` had tried the pathwise estimator: take another
             continue
+        except RuntimeError as error:
+            if not in_transform():
+                raise
+            raise EstimatorError(
+                "the expectation could not be worked out inside a transform of torch.func, or in forward mode: "
+                f"{str(error).splitlines()[0]} Use torch.autograd.grad and a batch dimension instead of the transform."
+            ) from error
         for node in nodes:
             if chosen[node.name] == "auto":
                 found = drawn.estimators[node.name]

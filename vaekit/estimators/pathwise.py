@@ -11,6 +11,7 @@ from vaekit.estimators.derivatives import likelihood_ratio
 from vaekit.estimators.discrete import base_of, is_one_hot
 from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.noise import open_shape
+from vaekit.estimators.transforms import in_transform
 from vaekit.exceptions import EstimatorError
 
 
@@ -64,7 +65,7 @@ class Pathwise(Estimator):
     def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
         """Draw with a gradient (see the base class)."""
         shape, base = self.shape(sample_shape), base_of(q)[0]
-        if shared and type(base) is Normal:
+        if type(base) is Normal and (shared or in_transform()):  # torch's own rsample fails inside vmap
             noise = torch.randn(
                 open_shape(shape + base.loc.shape, shared), dtype=base.loc.dtype, device=base.loc.device
             )
