@@ -55,7 +55,9 @@ class FirstOrder:
         *sources
             Tensors whose influence on the gradient of ``value`` is not in its graph.
         """
-        sources = tuple(source for source in sources if is_differentiated(source))
+        # torch.compile does not take a tensor twice
+        own = (source.view_as(source) if source is value else source for source in sources)
+        sources = tuple(source for source in own if is_differentiated(source))
         function = _Marked if torch.compiler.is_compiling() else _MarkedBothWays
         return function.apply(value, self, message, *sources) if sources else value
 
