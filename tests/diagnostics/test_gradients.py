@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import time
 
 import numpy as np
 import pytest
@@ -325,3 +327,70 @@ def test_a_sequences_report():
     assert (report.z < 4).all()
     assert report.variance["compared"] < report.variance["plain"]
     assert set(report.evaluations) == {4}
+
+
+class Slow(ScoreFunction):
+    """Takes its time; all estimates of a call count once."""
+
+    def draw(self, *arguments, **named):
+        time.sleep(0.06)
+        return super().draw(*arguments, **named)
+
+
+class Broken(ScoreFunction):
+    """Fails from its second estimate on, as a foreign estimator may."""
+
+    error: Exception = ValueError("shapes (3,) and (4,) not aligned")
+
+    def draw(self, *arguments, **named):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("not aligned"), TypeError("none"), ZeroDivisionError(), MemoryError()])
+def test_a_foreign_error_is_one_row(error):
+    broken = Broken()
+    broken.error = error
+    report, attrs = toy(0.3, {"broken": broken, "score": ScoreFunction()}, draws=200)
+    assert report.refused["broken"].startswith(type(error).__name__)
+    assert report.loc["broken", ["variance", "z", "milliseconds", "draws"]].isna().all()
+    assert not report.unbiased["broken"]
+    assert report.refused["score"] == ""
+    assert attrs["best"] == "score"
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_gradients_that_are_not_finite_are_one_row(odd):
+    """The cost is not finite where the relaxed value of one estimator goes, and nowhere else."""
+    leaf = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+
+    def cost(b):
+        return torch.where((b > 0) & (b < 1), odd * b, (b - 0.499) ** 2)
+
+    several = {"relaxed": GumbelSoftmax(), "score": ScoreFunction()}
+    report = gradient_report(cost, Bernoulli(logits=leaf), several, leaf, 200, progress=False).set_index("estimator")
+    assert "not finite" in report.refused["relaxed"]
+    assert report.refused["score"] == ""
+    assert report.attrs["best"] == "score"
+
+
+def test_a_slow_estimator_is_refused_within_its_time():
+    started = time.perf_counter()
+    report, _ = toy(0.3, {"slow": Slow(), "score": ScoreFunction()}, draws=10**6, max_seconds=0.05, timings=2)
+    assert time.perf_counter() - started < 30
+    assert re.search(r"(one gradient takes|8 draws take) .* s, and max_seconds=0\.05", report.refused["slow"])
+
+
+def test_a_reference_that_fails_is_none():
+    report, attrs = toy(0.3, {"score": ScoreFunction()}, draws=200, reference=Broken())
+    assert attrs["reference"].startswith("none, as that by Broken failed: ValueError")
+    assert report.variance["score"] > 0
+    assert math.isnan(report.z["score"])
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [(torch.zeros(3), r"tensors of \[3\] numbers, and params of \[1\]"), (torch.tensor(math.nan), "not finite")],
+)
+def test_a_reference_that_cannot_be_one(reference, message):
+    with pytest.raises(EstimatorError, match=message):
+        toy(0.3, [ScoreFunction()], reference=reference)

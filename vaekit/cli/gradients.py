@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--draws", type=int, default=400, metavar="N", help="estimates with each estimator (400)")
     made.add_argument("--batch-size", type=int, metavar="B", help="observations in the batch; default: as in training")
     made.add_argument(
-        "--max-seconds", type=float, default=20.0, help="fewer draws (64 at least) where an estimator takes longer (20)"
+        "--max-seconds", type=float, default=20.0, help="fewer draws (8 at least) if an estimator takes longer (20)"
     )
     made.add_argument("--latent", action="append", metavar="NAME", help="measure this latent only; may be repeated")
     made.add_argument("--seed", type=seed, default=0, help="seed of the draws (0)")
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     options, rest = parser().parse_known_args(arguments[1:])
-    if options.draws < 8 or (options.batch_size is not None and options.batch_size < 1) or options.max_seconds <= 0:
+    if options.draws < 8 or (options.batch_size is not None and options.batch_size < 1) or not options.max_seconds > 0:
         raise DataError(
             f"--draws is {options.draws} (8 at least), --batch-size {options.batch_size} (1 at least), "
             f"--max-seconds {options.max_seconds} (positive)"

@@ -19,7 +19,7 @@ from vaekit.diagnostics.gradient_catalogue import is_unbiased, label
 from vaekit.diagnostics.gradient_moments import Moments, Projection, Reference
 from vaekit.diagnostics.gradient_target import Target
 from vaekit.estimators import Estimator
-from vaekit.exceptions import EstimatorError
+from vaekit.exceptions import EstimatorError, VaekitError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BLOCKS = 16  # means over parts of the reference's second half, which tell its error along any direction
 PILOT = 16  # draws of a reference that tell whether it has a variance at all
 STEADY = 10  # calls in which a baseline that learns from costs settles, before anything is measured
+FEWEST, MANY = 8, 64  # draws that tell a mean and a variance; that tell them well, for up to four times the time
 COLUMNS = ["estimator", "unbiased", "relative_bias", "bias_noise", "z", "p_value", "variance", "relative_std",
            "cosine", "evaluations", "milliseconds", "variance_x_time", "mse_x_time", "draws", "refused"]  # fmt: skip
 
@@ -67,8 +68,10 @@ def measure(
     """
     import pandas as pd
 
-    if draws < 8:
-        raise EstimatorError(f"draws is {draws}; at least 8 are needed to tell a mean and a variance, better 1000")
+    if draws < FEWEST:
+        raise EstimatorError(
+            f"draws is {draws}; at least {FEWEST} are needed to tell a mean and a variance, better 1000"
+        )
     if not estimators:
         raise EstimatorError("estimators is empty: there is nothing to measure")
     fresh = {name: copy.deepcopy(item) for name, item in estimators.items()}
@@ -82,16 +85,15 @@ def measure(
             with quiet_random(seed, target.params):
                 try:
                     rows[name] = _moments(target, item, draws, known, max_seconds, bar)
-                except (EstimatorError, RuntimeError) as error:
-                    if not isinstance(error, EstimatorError) and "numpy()" not in str(error):
-                        raise
-                    rows[name] = {"refused": str(error)}  # a NumPy cost has no path, and torch says so
+                except Exception as error:  # of a foreign cost or estimator: the other rows stand
+                    rows[name] = {"refused": explain(error)}
                     bar.update(draws)
     served = [name for name, row in rows.items() if "refused" not in row]
     if not served:
         raise EstimatorError(f"no estimator can serve this graph; {'; '.join(r['refused'] for r in rows.values())}")
     with quiet_random(seed, target.params):
-        times = _times(target, {name: fresh[name] for name in served}, timings, max_seconds)
+        times, failed = _times(target, {name: fresh[name] for name in served}, timings, max_seconds)
+    rows |= {name: {"refused": reason} for name, reason in failed.items()}
     records = []
     for name, row in rows.items():
         in_theory = is_unbiased(fresh[name]) if unbiased is None else unbiased[name]
@@ -111,6 +113,26 @@ def measure(
         "norm": math.nan if known is None else known.mean.norm().item(),
     }
     return report
+
+
+def explain(error: Exception) -> str:
+    """Return an error as a reason in one line, with its type unless it is the project's own."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, VaekitError) else f"{type(error).__name__}: {text}"
+
+
+def _estimates(target: Target, estimator: Any, count: int) -> Tensor:
+    """Return gradient estimates, all of them finite."""
+    gradients = target.gradients(estimator, count)
+    if odd := int((~gradients.isfinite()).any(1).sum()):
+        raise EstimatorError(f"{odd} of {len(gradients)} gradients are not finite (NaN or infinite)")
+    return gradients
+
+
+def _seconds(target: Target, estimator: Any, count: int) -> float:
+    started = time.perf_counter()
+    _estimates(target, estimator, count)
+    return time.perf_counter() - started
 
 
 def _progress_bar(total: int, title: str, progress: bool) -> Any:
@@ -140,26 +162,40 @@ def _reference(
     if isinstance(reference, Tensor):
         return Reference(reference, reference, None, 0.0), words
     bar.set_postfix_str("reference", refresh=False)
-    estimator = copy.deepcopy(reference)
-    pilot = Moments()
+    try:
+        return _estimated(target, copy.deepcopy(reference), words, draws, max_seconds, bar, share)
+    except Exception as error:  # the estimators can be measured without it
+        return None, f"none, as that by {label(reference)} failed: {explain(error)}"
+
+
+def _estimated(
+    target: Target, estimator: Any, words: str | None, draws: int, max_seconds: float | None, bar: Any, share: int
+) -> tuple[Reference, str]:
+    """Return the reference by an unbiased estimator, within four times ``max_seconds``, and what to call it."""
+    pilot, budget = Moments(), math.inf if max_seconds is None else 4 * max_seconds
     started = time.perf_counter()
-    pilot.add(target.gradients(estimator, 2))
-    seconds = (time.perf_counter() - started) / 2
+    pilot.add(_estimates(target, estimator, 1))
+    if (seconds := time.perf_counter() - started) > budget:
+        raise EstimatorError(f"one gradient takes {seconds:.3g} s, and max_seconds={max_seconds:g}")
+    started = time.perf_counter()  # of the second: the first may compile
+    pilot.add(_estimates(target, estimator, 1))
+    seconds = time.perf_counter() - started
     assert pilot.mean is not None
-    if pilot.variance == 0:
-        pilot.add(target.gradients(estimator, PILOT - 2))
+    if pilot.variance == 0 and PILOT * seconds < budget:
+        pilot.add(_estimates(target, estimator, PILOT - 2))
     if pilot.variance == 0:
         bar.update(share)
-        return Reference(pilot.mean, pilot.mean, None, 0.0), words or f"exact, by {label(reference)}"
-    if max_seconds is not None:
-        draws = min(draws, max(64, int(4 * max_seconds / seconds)))
+        return Reference(pilot.mean, pilot.mean, None, 0.0), words or f"exact, by {label(estimator)}"
+    if 2 * BLOCKS * seconds > budget:
+        raise EstimatorError(f"{2 * BLOCKS} draws take {2 * BLOCKS * seconds:.3g} s, and max_seconds={max_seconds:g}")
+    draws = int(min(draws, budget / max(seconds, 1e-9)))
     size = math.ceil(max(draws, 2 * BLOCKS) / (2 * BLOCKS))
     chunk, done = target.chunk(estimator), 0
     moments, blocks = Moments(), []
     for number in range(2 * BLOCKS):
         block = Moments()
         for start in range(0, size, chunk):
-            gradients = target.gradients(estimator, min(chunk, size - start))
+            gradients = _estimates(target, estimator, min(chunk, size - start))
             moments.add(gradients)
             block.add(gradients)
         assert block.mean is not None
@@ -170,30 +206,41 @@ def _reference(
     first, second = torch.stack(blocks[:BLOCKS]).mean(0), torch.stack(blocks[BLOCKS:]).float()
     known = Reference(moments.mean, first, second, moments.variance / moments.count)
     relative = math.sqrt(known.noise) / max(known.mean.norm().item(), 1e-300)
-    return known, f"mean of {moments.count} draws of {label(reference)}, standard error {relative:.2%} of its norm"
+    return known, f"mean of {moments.count} draws of {label(estimator)}, standard error {relative:.2%} of its norm"
 
 
 def _moments(
     target: Target, estimator: Any, draws: int, reference: Reference | None, max_seconds: float | None, bar: Any
 ) -> dict[str, Any]:
     """Draw one estimator's gradients, and return its part of the row."""
-    evaluations, chunk = target.rows(estimator), target.chunk(estimator)
-    warm = min(chunk, 16)
+    budget = math.inf if max_seconds is None else max_seconds
+    begun = time.perf_counter()
+    evaluations = target.rows(estimator)  # what is wrong with the graph is told here, and not hidden by a trial
+    _estimates(target, estimator, 1)
+    if (seconds := time.perf_counter() - begun) > budget:
+        raise EstimatorError(f"one gradient takes {seconds:.3g} s, and max_seconds={max_seconds:g}")
+    chunk = target.chunk(estimator)
+    warm, size = min(chunk, 16), 1
+    while size < warm and seconds < budget:  # together they may take no longer than one
+        size = min(4 * size, warm)
+        seconds = _seconds(target, estimator, size)
     stateful = any(getattr(part, "keeps_state", False) for part in _parts(estimator))
     for _ in range(STEADY if stateful else 1):
-        target.gradients(estimator, warm)
+        if time.perf_counter() - begun < budget:
+            _estimates(target, estimator, size)
     wanted = draws
     if max_seconds is not None:
-        started = time.perf_counter()
-        target.gradients(estimator, warm)
-        seconds = (time.perf_counter() - started) / warm
-        wanted = min(draws, max(64, int(max_seconds / seconds)))
+        each = _seconds(target, estimator, size) / size
+        if FEWEST * each > budget:
+            raise EstimatorError(f"{FEWEST} draws take {FEWEST * each:.3g} s, and max_seconds={max_seconds:g}")
+        least = MANY if MANY * each <= 4 * budget else FEWEST
+        wanted = min(draws, max(least, int(budget / max(each, 1e-9))))
     moments = Moments(None if reference is None else reference.mean)
     projection = None
     done = 0
     for half in (wanted // 2, wanted - wanted // 2):
         for start in range(0, half, chunk):
-            gradients = target.gradients(estimator, min(chunk, half - start))
+            gradients = _estimates(target, estimator, min(chunk, half - start))
             moments.add(gradients)
             if projection is not None:
                 projection.add(gradients)
@@ -229,21 +276,32 @@ def _parts(estimator: Any) -> list[Any]:
     return list(estimator.values()) if isinstance(estimator, Mapping) else [estimator]
 
 
-def _times(target: Target, estimators: Mapping[str, Any], timings: int, max_seconds: float | None) -> dict[str, float]:
-    """Return the median milliseconds of one gradient; in turns, so that a busy moment strikes all alike."""
+def _times(
+    target: Target, estimators: Mapping[str, Any], timings: int, max_seconds: float | None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the median milliseconds of one gradient, and the reason for each estimator that failed.
+
+    They are timed in turns, so that a busy moment strikes all alike.
+    """
     found: dict[str, list[float]] = {name: [] for name in estimators}
-    begun = time.perf_counter()
+    failed: dict[str, str] = {}
+    budget = math.inf if max_seconds is None else 1000 * max_seconds / 4
     cuda = target.params[0].is_cuda
     for number in range(max(1, timings) + 1):
         for name, item in estimators.items():
-            if cuda:
-                torch.cuda.synchronize()
-            started = time.perf_counter()
-            target.once(item)
-            if cuda:
-                torch.cuda.synchronize()
-            if number:  # the first is slower
-                found[name].append(1000 * (time.perf_counter() - started))
-        if number >= 3 and max_seconds is not None and time.perf_counter() - begun > max_seconds * len(estimators) / 4:
-            break
-    return {name: statistics.median(values) for name, values in found.items()}
+            if name in failed or (found[name] and sum(found[name]) > budget):
+                continue
+            try:
+                if cuda:
+                    torch.cuda.synchronize()
+                started = time.perf_counter()
+                target.once(item)
+                if cuda:
+                    torch.cuda.synchronize()
+            except Exception as error:  # of a foreign cost or estimator: the other rows stand
+                failed[name] = explain(error)
+                continue
+            spent = 1000 * (time.perf_counter() - started)
+            if number or spent > budget:  # the first is slower
+                found[name].append(spent)
+    return {name: statistics.median(values) for name, values in found.items() if values}, failed

@@ -62,7 +62,9 @@ def gradient_report(
     timings
         Times one estimate is timed, in turns with the other estimators.
     max_seconds
-        Make fewer draws, at least 64, where ``draws`` would take an estimator longer than this.
+        Make fewer draws if ``draws`` would take an estimator longer than this: at least 64, if these take up to four
+        times as long, else 8 or more; an estimator of which not even 8 would fit is refused. The reference may take
+        four times as long. A single estimate is not interrupted.
     max_states
         Budget of the enumeration.
     vectorize
@@ -100,7 +102,8 @@ def gradient_report(
             ``variance`` times ``milliseconds``; the same with the squared bias, less its noise, added. Without a
             reference the second is only known of unbiased estimators.
         ``draws``, ``refused``
-            Estimates made; the error of an estimator that cannot serve the graph, whose row is otherwise empty.
+            Estimates made; the error of an estimator that cannot serve the graph, fails, takes too long or returns
+            gradients that are not finite. Its row is otherwise empty, and it does not count as unbiased.
 
         ``attrs`` hold ``best_unbiased`` (by ``variance_x_time``), ``best`` (by ``mse_x_time``), ``reference`` (in
         words) and ``norm`` (of the reference).
@@ -128,7 +131,12 @@ def gradient_report(
     target = ExpectationTarget(cost, q, leaves, num_samples, context, vectorize)
     words, exact = None, _tensors(reference)
     if exact is not None:
+        sizes = [[tensor.numel() for tensor in tensors] for tensors in (exact, leaves)]
+        if sizes[0] != sizes[1]:
+            raise EstimatorError(f"reference holds tensors of {sizes[0]} numbers, and params of {sizes[1]}")
         reference, words = flatten(exact, leaves)[0].double(), "given"
+        if not reference.isfinite().all():
+            raise EstimatorError("reference is not finite (NaN or infinite)")
     elif isinstance(reference, str):
         if reference != "auto":
             raise EstimatorError(f"reference is {reference!r}: 'auto', None, a gradient or an estimator")
@@ -136,7 +144,7 @@ def gradient_report(
         try:
             with quiet_random(seed, leaves):
                 target.rows(reference)
-        except EstimatorError:
+        except Exception:  # too many states, or a cost that not all of them can be passed to at once
             reference, words = None, None
     return measure(
         target, named(estimators), draws, reference, words=words,

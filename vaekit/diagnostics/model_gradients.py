@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from vaekit.batch import Batch
 from vaekit.diagnostics.gradient_catalogue import catalogue, is_unbiased
-from vaekit.diagnostics.gradient_measure import measure, quiet_random
+from vaekit.diagnostics.gradient_measure import explain, measure, quiet_random
 from vaekit.diagnostics.gradient_replicas import flatten, pull_back, replicate
 from vaekit.diagnostics.gradient_target import Target, bounded
 from vaekit.estimators import Enumerate, Estimator, LocalExpectation, Pathwise
@@ -174,14 +174,14 @@ def model_gradient_report(
     own = {name: copy.deepcopy(estimator) for name, estimator in target.model.estimators.items()}
     served = {}
     for label, estimator in estimators.items():
-        if (rows := estimator.rows(q)) > MAX_ROWS:
-            left_out[label] = f"{rows} evaluations an estimate, over {MAX_ROWS}"
-            continue
         try:
+            if (rows := estimator.rows(q)) > MAX_ROWS:
+                left_out[label] = f"{rows} evaluations an estimate, over {MAX_ROWS}"
+                continue
             with quiet_random(seed, target.params):
                 target.gradients({**copy.deepcopy(own), latent: copy.deepcopy(estimator)}, 1)
-        except VaekitError as error:
-            left_out[label] = str(error)
+        except Exception as error:  # of a foreign estimator: the others stand
+            left_out[label] = explain(error)
         else:
             served[label] = {**own, latent: estimator}
     if not served:
