@@ -12,7 +12,7 @@ import torch
 from broken_disks import full_disk, read_only
 from matplotlib.figure import Figure
 
-from vaekit.atomic import remove_parts, written
+from vaekit.atomic import remove_parts, try_writing, written
 from vaekit.callbacks.checkpoints import WholeCheckpoints
 from vaekit.cli.cells import write_h5ad
 from vaekit.exceptions import OutputError
@@ -107,3 +107,28 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
     remove_parts(tmp_path, "*.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
+
+
+@pytest.mark.parametrize("name", ["[1]", "a*", "last.ckpt"])
+def test_the_next_writer_removes_what_a_killed_process_left(tmp_path: Path, name: str) -> None:
+    stale, other, running = (
+        tmp_path / part for part in (f".{name}.4194400.part", ".other.4194400.part", f".{name}.{os.getppid()}.part")
+    )
+    for part in (stale, other, running):
+        part.touch()
+    with written(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([other, running, tmp_path / name])
+
+
+def test_a_trial(tmp_path: Path) -> None:
+    path = tmp_path / "out.file"
+    path.write_bytes(b"precious")
+    try_writing(path)
+    for broken in (full_disk(1000), read_only(tmp_path)):
+        with broken, pytest.raises(OutputError, match=r"out\.file could not be written"):
+            try_writing(path)
+    with pytest.raises(OutputError, match="is a directory"):
+        try_writing(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"precious"

@@ -60,8 +60,11 @@ def try_writing(path: Path) -> None:
     Raises
     ------
     OutputError
-        If that fails: on a full or read-only disk, in a directory without permission, for a name that is too long.
+        If ``path`` is a directory, or writing fails: on a full or read-only disk, without permission, or for a name
+        that is too long.
     """
+    if path.is_dir():
+        raise OutputError(f"{path} could not be written: it is a directory. Rename it, or choose another place.")
     temporary = _temporary(path)
     try:
         temporary.write_bytes(TRIAL)

@@ -279,6 +279,13 @@ class TestOutputs:
         assert run("export", "directory.csv", "-o", "directory.csv/new") == 2
         assert "what is read is never changed" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("command", ["sample", "traverse"])
+    def test_a_checkpoint_with_the_name_of_a_figure(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("model.png").write_bytes(b"precious")
+        assert run(command, "model.png", "-o", "./model.png", "--overwrite") == 2
+        assert "what is read is never changed" in capsys.readouterr().err
+        assert Path("model.png").read_bytes() == b"precious"
+
     @pytest.mark.parametrize("seed", ["-1", "1.5", "x", "4294967296", "9" * 30])
     @pytest.mark.parametrize("command", ["denoise", "de", "evaluate", "sample", "gradients"])
     def test_seeds(self, command: str, seed: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,7 @@ def run(arguments: list[str]) -> None:
         raise DataError(f"--count is {options.count}; at least 1 picture is needed")
     stem = "samples" if options.category is None else f"samples_{options.category}"
     path = picture_path(options.output, options.overwrite, Path(options.checkpoint).parent, stem)
+    refuse_inputs(path, (options.checkpoint,))
     quiet()
 
     import torch

@@ -35,6 +35,7 @@ def run(arguments: list[str]) -> None:
     if options.steps < 2 or not options.span > 0:
         raise DataError(f"--steps is {options.steps} (2 at least) and --span {options.span:g} (positive)")
     path = picture_path(options.output, options.overwrite, Path(options.checkpoint).parent, "traversals")
+    refuse_inputs(path, (options.checkpoint,))
     quiet()
 
     from vaekit.analysis import training_data
