@@ -233,3 +233,21 @@ def test_errors():
         model.latents["y"].head.bias[1] = 50
     with pytest.raises(DataError, match="one code only"):
         markers(adata(), model)
+
+
+def test_the_order_of_cells_does_not_matter_where_covariates_vary_among_them():
+    cells = adata(cells=90)
+    cells.obs["dose"] = np.linspace(-2, 2, 90) ** 3
+    data = GeneExpressionData(cells, batch_key="batch", continuous_covariates=["dose"])
+    model = DiscreteVAE(
+        data.features, NegativeBinomial(), data.covariates, variables=1, categories=4, hidden=(8,), learning_rate=0.05
+    )
+    trainer(max_epochs=3, limit_val_batches=0).fit(model, datamodule=data)
+    sharpen(model).eval()
+    tables = [
+        markers(cells[rows].copy(), model, num_samples=20, n_genes=12).sort_values(["code", "gene"])
+        for rows in (np.arange(90), np.argsort(-cells.obs["dose"].to_numpy()), np.random.default_rng(0).permutation(90))
+    ]
+    for table in tables[1:]:
+        for column in ("scale", "log2_ratio"):
+            np.testing.assert_allclose(table[column], tables[0][column], rtol=1e-4, atol=1e-5)

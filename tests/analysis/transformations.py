@@ -130,6 +130,23 @@ def _categories_beside(cells: AnnData, folder: Path) -> Form:
     return Form(path)
 
 
+def _compound_tables(cells: AnnData, folder: Path) -> Form:
+    """A file as anndata 0.6 writes it: each table one compound data set, the categories in uns."""
+    path = folder / "older.h5ad"
+    with h5py.File(path, "w") as file:
+        file["X"] = cells.X.toarray()
+        codes = {key: cells.obs[key].astype("category").cat for key in cells.obs}
+        obs = np.empty(cells.n_obs, dtype=[("index", "S10"), *((key, "i1") for key in codes)])
+        obs["index"] = np.array(list(cells.obs_names), "S")
+        for key, categorical in codes.items():
+            obs[key] = categorical.codes
+            file[f"uns/{key}_categories"] = np.array(list(categorical.categories), "S")
+        var = np.empty(cells.n_vars, dtype=[("index", "S10")])
+        var["index"] = np.array(list(cells.var_names), "S")
+        file["obs"], file["var"] = obs, var
+    return Form(path)
+
+
 def _two_files(cells: AnnData, folder: Path) -> Form:
     paths = [folder / "first.h5ad", folder / "second.h5ad"]
     for path, part in zip(paths, (cells[:100], cells[100:, ::-1]), strict=True):
@@ -152,6 +169,12 @@ def _dask(cells: AnnData, folder: Path) -> Form:
     made = cells.copy()
     made.X = dask.array.from_array(cells.X.toarray(), chunks=(50, cells.n_vars))
     return Form(made)
+
+
+def _sparse_dask(cells: AnnData, folder: Path) -> Form:
+    form = _dask(cells, folder)
+    form.cells.X = form.cells.X.map_blocks(sparse.csr_matrix)
+    return form
 
 
 def _rows(cells: AnnData, folder: Path) -> Form:
@@ -193,12 +216,13 @@ STORAGE: dict[str, Callable[[AnnData, Path], Form]] = {
     "batches as Int64": _obs(batch=lambda x: x.astype(int).astype("Int64")),
     "batches as categories": _obs(batch=lambda x: x.astype(int).astype("category").cat.set_categories([9, 2, 1, 0])),
     "groups as strings": _obs(group=lambda x: x.astype(str).astype("string"), batch=lambda x: x.astype("string")),
-    **({"dask": _dask} if find_spec("dask") else {}),
+    **({"dask": _dask, "dask, sparse blocks": _sparse_dask} if find_spec("dask") else {}),
 }
 FILES: dict[str, Callable[[AnnData, Path], Form]] = {
     "h5ad": _written("plain.h5ad"),
     "h5ad, gzip": _written("gzip.h5ad", compression="gzip"),
     "h5ad of anndata 0.7": _categories_beside,
+    "h5ad of anndata 0.6": _compound_tables,
     "h5ad, CSC": _written("columns.h5ad", STORAGE["CSC"]),
     "h5ad, dense int64": _written("int64.h5ad", STORAGE["int64"]),
     "h5ad, unsorted": _written("unsorted.h5ad", STORAGE["unsorted indices"]),
