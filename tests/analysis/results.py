@@ -152,7 +152,7 @@ def _embed_command(checkpoint: Path, form: Form, folder: Path, output: Callable[
 
 
 def _denoise_command(checkpoint: Path, form: Form, folder: Path, output: Callable[[], str]) -> Tables:
-    """The genes that .var has in the layer, in any case; all of them beside it where .var lacks some."""
+    """The layer has the genes of .var; if .var lacks some, .obsm has all of them."""
     _run("denoise", checkpoint, form.cells, "-o", folder / "out.h5ad", *_layer(form))
     cells = anndata.read_h5ad(folder / "out.h5ad")
     table = cells.to_df("vaekit_normalized")

@@ -193,7 +193,7 @@ def test_counts_of_0_and_1_as_bool(name, clean, model, record_property):
 
 
 def test_the_comparison_sees_what_differs(clean, model):
-    """What is compared is not empty: other counts of a single gene are seen."""
+    """The comparison is not vacuous: it detects other counts of a single gene."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, function in ROWS.items():

@@ -22,7 +22,7 @@ class Form(NamedTuple):
     layer: str | None = None
     batch_size: int = 1024
     threads: int = 1
-    chunk_cells: int | None = None  # of files, and of what is decoded at once
+    chunk_cells: int | None = None  # cells of a file that are read, and cells that are decoded, at a time
 
 
 def _with_x(x: Callable[[sparse.csr_matrix], Any]) -> Callable[[AnnData, Path], Form]:
@@ -105,7 +105,7 @@ def _written(name: str, before: Callable[[AnnData, Path], Form] | None = None, *
 
 
 def _categories_beside(cells: AnnData, folder: Path) -> Form:
-    """A file as anndata 0.7 writes it: the categories of obs in a group of their own."""
+    """A file as anndata 0.7 writes it: the categories in a separate group."""
     path = folder / "old.h5ad"
     text = h5py.string_dtype()
     with h5py.File(path, "w") as file:
