@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -141,6 +142,7 @@ def test_pools_take_blocks_whole() -> None:
 
 
 def test_auto_goes_by_size_and_form(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**33))  # of others, it changes
     path = [str(folder / "plain.h5ad")]
     found = choose("auto", path, None)
     assert found.mode == "resident"
