@@ -32,11 +32,11 @@ WEIGHT = torch.tensor([[2.2, -1.9], [-1.4, 2.6]], dtype=torch.float64)
 
 
 def agrees(leaf: Tensor, total: Tensor, exact: Tensor) -> None:
-    """Assert that the mean gradient of replicates, entries of the batch, is the exact one, and tells it from 0."""
+    """Assert that the mean gradient of replicates, entries of the batch, is the exact one, and not 0."""
     (found,) = torch.autograd.grad(total.sum(), leaf)
     error = found.std(0) / math.sqrt(REPLICATES)
     assert ((found.mean(0) - exact).abs() / error).max() < THRESHOLD
-    assert (exact.abs() / error).max() > 2 * THRESHOLD, "too few replicates to tell it from 0"
+    assert (exact.abs() / error).max() > 2 * THRESHOLD, "too few replicates to distinguish it from 0"
 
 
 @by_estimator

@@ -1,4 +1,4 @@
-"""What the library learns for itself depends on the costs alone: not on what the caller does with the value."""
+"""Learned baselines, critics and control variates depend on the costs alone, not on the caller's use of the value."""
 
 from __future__ import annotations
 

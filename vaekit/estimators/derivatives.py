@@ -20,7 +20,7 @@ from vaekit.exceptions import EstimatorError
 
 
 def likelihood_ratio(log_prob: Tensor) -> Tensor:
-    """Return ``q(z) / q(z).detach() - 1``: the value is 0, and the derivatives of all orders are those of the ratio."""
+    """Return ``q(z) / q(z).detach() - 1``: value 0, with the derivatives of the ratio to all orders."""
     return (log_prob - log_prob.detach()).expm1()
 
 
@@ -30,9 +30,9 @@ def with_gradient_of(value: Tensor, cost: Tensor) -> Tensor:
 
 
 class FirstOrder:
-    """Marks what is differentiated right once, so that a second derivative is rejected instead of wrong.
+    """Marks of gradients that are right to first order only: a second derivative is rejected instead of wrong.
 
-    Until :meth:`close` is called nothing is rejected: an estimator that differentiates its own estimate, inside the
+    Rejection starts with the call of :meth:`close`: an estimator that differentiates its own estimate, inside the
     step, may take the second derivative for an approximation.
     """
 
@@ -51,7 +51,7 @@ class FirstOrder:
         value
             Any tensor.
         message
-            Of the error.
+            The text of the error.
         *sources
             Tensors whose influence on the gradient of ``value`` is not in its graph.
         """
@@ -80,7 +80,7 @@ class _Marked(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the sources for derivatives in both directions."""
+        """Store the sources for derivatives in both directions."""
         _, ctx.marks, ctx.message, *sources = inputs
         ctx.save_for_backward(*sources)
         if not torch.compiler.is_compiling():
@@ -98,7 +98,7 @@ class _MarkedBothWays(_Marked):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        """Pass the tangent on, guarded at once: it is worked out with the value."""
+        """Pass the tangent on, guarded at once: it is computed with the value."""
         return tangents[0].clone() + reject(ctx.message, ctx.saved_tensors).to(tangents[0].dtype)
 
 
@@ -119,12 +119,12 @@ class _Reject(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the message."""
+        """Store the message."""
         ctx.message = inputs[0]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Raise: autograd comes here only if a derivative by one of the sources is wanted."""
+        """Raise: autograd comes here only for a derivative by one of the sources."""
         raise EstimatorError(ctx.message)
 
     @staticmethod
@@ -134,7 +134,7 @@ class _Reject(torch.autograd.Function):
 
 
 def learning_term(loss: Tensor, follow_scale: bool) -> Tensor:
-    """Return a term of value 0 that trains what ``loss`` depends on, whatever the caller multiplies the result with.
+    """Return a zero-valued term that trains the parameters of ``loss``, regardless of the caller's factors.
 
     Parameters
     ----------
@@ -142,8 +142,8 @@ def learning_term(loss: Tensor, follow_scale: bool) -> Tensor:
         To be minimized; its mean under the weights that the term gets on its way into the result.
     follow_scale
         Whether the gradient follows the size of the caller's factors, though not their sign: that of a gradient
-        scaler and of the accumulation of gradients, which the optimizer's side takes away again. If not, the gradient
-        is that of the mean loss.
+        scaler and of the accumulation of gradients, which the trainer undoes. If not, it is the gradient of the mean
+        loss.
     """
     return _Learning.apply(loss, follow_scale)
 
@@ -160,12 +160,12 @@ class _Learning(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the switch."""
+        """Store the switch."""
         ctx.follow_scale = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Take the sign, and the scale if asked to, from the weight of each loss."""
+        """Remove the sign, and by default the scale, from the weight of each loss."""
         weight = gradients[0].detach().abs()
         if not ctx.follow_scale:
             weight = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)

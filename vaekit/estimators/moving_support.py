@@ -15,15 +15,16 @@ from torch.distributions import transforms as T
 
 from vaekit.estimators.transforms import is_differentiated, without_vmap
 
-Ends = tuple[Any, Any]  # numbers or tensors; None where there is no end
+Ends = tuple[Any, Any]  # numbers or tensors; None if infinite
 _WRAPPED = ("base_dist", "component_distribution", "base", "distribution")
 
 
 def support_moves(q: Distribution) -> bool:
     """Return whether the support of ``q`` depends on tensors that a derivative may be taken by.
 
-    The constraint that the distribution declares tells; a plain ``TransformedDistribution``, which declares that of
-    its last transform, is followed from its base, end by end. Without gradients no support moves.
+    The answer is read from the constraint that the distribution declares. A plain ``TransformedDistribution`` declares
+    the codomain of its last transform, so its base is followed through the transforms, end by end. Without gradients
+    no support moves.
 
     Examples
     --------
@@ -55,7 +56,7 @@ def _support(q: Distribution) -> Any:
 
 
 def _tensors(constraint: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a constraint and in those that it is made of."""
+    """Yield the tensors in a constraint and in its parts."""
     for value in vars(constraint).values() if isinstance(constraint, constraints.Constraint) else ():
         for part in value if isinstance(value, list | tuple) else (value,):
             if isinstance(part, Tensor):
@@ -71,7 +72,7 @@ def _moves(end: Any) -> bool:
 
 
 def _ends_of(q: Distribution) -> Ends:
-    """Return the ends of the support of a transformed distribution, each with the gradient of what it depends on."""
+    """Return the ends of the support of a transformed distribution, each with its gradient."""
     assert isinstance(q, TransformedDistribution)
     ends = _ends_of(q.base_dist) if _is_plain(q.base_dist) else _bounds(_support(q.base_dist))
     for transform in q.transforms:
@@ -98,14 +99,14 @@ def _image(transform: T.Transform, ends: Ends) -> Ends:
 
 
 def _image_of_end(transform: T.Transform, side: int, end: Any) -> Any:
-    """Return where a transform takes an end: that of its domain to that of its codomain, whatever the parameters."""
+    """Return where a transform takes an end: that of its domain to that of its codomain, for all parameters."""
     domain, codomain = _bounds(transform.domain), _bounds(transform.codomain)
     for at in (side, 1 - side):  # a decreasing transform has swapped them
         if at == side if end is None else _equal(end, domain[at]):
             return codomain[at if _increases(transform) else 1 - at]
     if isinstance(transform, T.PowerTransform) and _equal(end, 1):
         return end
-    if isinstance(transform, T.AffineTransform):  # zero stays, whatever it is stretched by
+    if isinstance(transform, T.AffineTransform):  # the scale does not move zero
         return transform.loc if _equal(end, 0) else transform.loc + transform.scale * end
     try:
         return transform(torch.as_tensor(end))

@@ -1,4 +1,4 @@
-"""Which derivatives are being taken: by autograd, by the transforms of ``torch.func``, in forward mode."""
+"""Detection of the transforms of ``torch.func`` and of forward mode."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def without_vmap(value: Tensor) -> Tensor:
 
 
 def is_differentiated(value: Tensor) -> bool:
-    """Return whether a derivative by a tensor, or by what it was made from, may be taken.
+    """Return whether a derivative by a tensor, or by its inputs, may be taken.
 
     In forward mode the tangents of a tensor are out of sight from within ``vmap``: the answer is then yes.
     """
