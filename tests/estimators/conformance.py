@@ -10,6 +10,8 @@ from torch import nn
 
 from vaekit.estimators import (
     ARM,
+    Annealed,
+    Critic,
     DisARM,
     Enumerate,
     Estimator,
@@ -137,3 +139,9 @@ TABLE = [
     Row("gumbel_rao_cold", lambda: GumbelRao(0.1, num_inner=3, num_samples=2), DISCRETE, unbiased=False),
 ]
 UNBIASED = [row for row in TABLE if row.unbiased]
+
+# Rows for the parts of estimators that the table above does not have.
+PARTS = [
+    Row("score_with_critic", lambda: ScoreFunction(critic=Critic(Control())), KINDS, stateful=True),
+    Row("gumbel_annealed", lambda: GumbelSoftmax(Annealed()), DISCRETE, unbiased=False),
+]

@@ -25,7 +25,7 @@ from torch.distributions import (
 from vaekit import distributions, expectation, importance_weighted_bound
 from vaekit.estimators import Enumerate, Estimator, LeaveOneOut, Pathwise, ScoreFunction
 
-from .conformance import CONTEXT_FEATURES, TABLE, Row
+from .conformance import CONTEXT_FEATURES, CONTINUOUS, PARTS, TABLE, Row
 
 COUNT = 1500  # independent entries of the batch, for the mean gradient
 INF = math.inf
@@ -114,9 +114,27 @@ KINDS = {
     "binomial_logits": Zero(
         lambda t: Binomial(2, logits=t), ONE(-INF), torch.arange(3.0), lambda t: binomial(t.sigmoid())
     ),
+    "bernoulli_logits_-30": Zero(
+        lambda t: Bernoulli(logits=t), ONE(-30.0), torch.arange(2.0), lambda t: binary(t.sigmoid())
+    ),
+    "bits_logits_30": Zero(
+        lambda t: Independent(Bernoulli(logits=t), 1),
+        torch.tensor([30.0, -30.0]),
+        BITS,
+        lambda t: product(binary(t.sigmoid())),
+    ),
+    "one_hot_logits_30": Zero(
+        lambda t: OneHotCategorical(logits=t), torch.tensor([30.0, 0.0, -30.0]), EYE, lambda t: t.softmax(-1)
+    ),
+    "one_hots_logits_30": Zero(
+        lambda t: Independent(distributions.OneHotCategorical(logits=t), 1),
+        torch.tensor([[0.0, 30.0, 29.0], [0.0, 0.0, -30.0]]),
+        PAIRS,
+        lambda t: product(t.softmax(-1)),
+    ),
     "poisson_0": Zero(lambda t: Poisson(t), ONE(0.0), torch.arange(2.0), lambda t: torch.stack([1 - t, t])),
 }
-UNBIASED = {row.name: row for row in TABLE if row.unbiased}
+UNBIASED = {row.name: row for row in TABLE + PARTS if row.unbiased}
 CASES = [
     (kind, name)
     for kind, zero in KINDS.items()
@@ -130,7 +148,7 @@ def cost_of(values: Tensor, event: int, impossible: float | None = None, states:
     flat = values.double().flatten(-event) if event else values.double()[..., None]
     weight = torch.linspace(0.7, 2.1, flat.shape[-1], dtype=torch.float64)
     cost = (flat * weight + 0.3).sum(-1) ** 2
-    if impossible is None:
+    if impossible is None or not len(states):
         return cost
     bad = torch.stack(
         [(values == state).flatten(values.dim() - event).all(-1) if event else values == state for state in states]
@@ -176,7 +194,7 @@ def test_value_and_gradient_are_the_exact_ones(kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("bad", [INF, math.nan])
-@pytest.mark.parametrize(("kind", "name"), CASES, ids=lambda x: x)
+@pytest.mark.parametrize(("kind", "name"), [c for c in CASES if "30" not in c[0]], ids=lambda x: x)
 def test_an_impossible_state_may_have_any_cost(kind: str, name: str, bad: float) -> None:
     """The value is right, and the gradient by possible probabilities and logits is as without it."""
     zero, row = KINDS[kind], UNBIASED[name]
@@ -190,7 +208,7 @@ def test_an_impossible_state_may_have_any_cost(kind: str, name: str, bad: float)
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if "categorical" not in k and k[:3] not in ("bin", "poi")])
-@pytest.mark.parametrize("row", [row for row in TABLE if not row.unbiased], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [row for row in TABLE + PARTS if not row.unbiased], ids=lambda row: row.name)
 def test_biased_estimators_stay_finite(kind: str, row: Row) -> None:
     zero, estimator = KINDS[kind], row.make().to(torch.float32)
     values, gradients = estimate(zero, estimator)
@@ -224,6 +242,65 @@ def test_below_and_above_other_nodes(kind: str, name: str) -> None:
     check(total.detach(), value)
     (found,) = torch.autograd.grad(total.sum(), leaf)
     check(found.reshape(COUNT, -1).double(), gradient.flatten())
+
+
+CERTAIN = {
+    "logit of infinity": lambda leaf: Bernoulli(logits=leaf + INF),
+    "logit of 30": lambda leaf: Bernoulli(logits=leaf + 30),
+    "probability of 1": lambda leaf: Bernoulli(leaf.detach() + 1),
+}
+
+
+@pytest.mark.parametrize("certain", CERTAIN.values(), ids=CERTAIN)
+@pytest.mark.parametrize("kind", ["one_hot_logits", "bits_logits_30", "bernoulli_probs_0"])
+@pytest.mark.parametrize("name", UNBIASED)
+def test_given_a_certain_parent(name: str, kind: str, certain: Callable[[Tensor], Distribution]) -> None:
+    zero, row = KINDS[kind], UNBIASED[name]
+    if not row.make().fits(zero.make(zero.parameter)):
+        zero = KINDS["bernoulli_probs_0"]  # ARM has binary variables alone, and continuous ones are below
+        if not row.make().fits(zero.make(zero.parameter)):
+            zero = None
+    torch.manual_seed(0)
+    above = torch.zeros(COUNT, requires_grad=True)
+    parameter = torch.tensor([0.5, 1.5]) if zero is None else zero.parameter
+    leaf = parameter.expand(COUNT, *parameter.shape).clone().requires_grad_()
+    event = 1 if zero is None else zero.states.dim() - 1
+    make = (lambda t: Independent(Normal(t, 1.0), 1)) if zero is None else zero.make
+    if zero is None and name.startswith("pathwise"):
+        assert set(row.kinds) == set(CONTINUOUS)
+    q = {
+        "a": certain(above),
+        "z": lambda a: make(leaf.expand(*a.shape, *parameter.shape)),
+    }
+    cost = (lambda a, z: a * z.square().sum(-1)) if zero is None else (lambda a, z: a * cost_of(z, event))
+    estimators = {"a": ScoreFunction(2, LeaveOneOut()), "z": row.make().to(torch.float32)}
+    total = expectation(cost, q, estimators, context=torch.zeros(COUNT, CONTEXT_FEATURES))
+    value, gradient = (parameter.square().sum() + 2, 2 * parameter) if zero is None else exact(zero)
+    check(total.detach().double(), value)
+    found, upwards = torch.autograd.grad(total.sum(), [leaf, above], allow_unused=True)
+    check(found.reshape(COUNT, -1).double(), gradient.flatten())
+    assert upwards is None or upwards.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", [row.name for row in TABLE + PARTS])
+@pytest.mark.parametrize("kind", ["one_hot_logits_30", "bits_logits_30", "bernoulli_logits_-30", "bits_probs"])
+def test_a_batch_of_one_entry_is_as_none(name: str, kind: str) -> None:
+    zero, row = KINDS[kind], {row.name: row for row in TABLE + PARTS}[name]
+    if not row.make().fits(zero.make(zero.parameter)):
+        zero = KINDS["bits_logits_30"]._replace(make=lambda t: Independent(Normal(t, 1.0), 1))
+        if not row.make().fits(zero.make(zero.parameter)):  # ARM
+            zero = KINDS["bits_logits_30"]
+    found = []
+    for batch in ((), (1,)):
+        torch.manual_seed(0)
+        leaf = zero.parameter.expand((*batch, *zero.parameter.shape)).clone().requires_grad_()
+        event, context = zero.parameter.dim(), torch.zeros(*batch, CONTEXT_FEATURES)
+        cost = lambda z, event=event: cost_of(z, event)  # noqa: E731
+        total = expectation(cost, zero.make(leaf), row.make().to(torch.float32), context=context)
+        (gradient,) = torch.autograd.grad(total.sum(), leaf)
+        assert gradient.isfinite().all()
+        found.append((total.detach().reshape(()), gradient.reshape(zero.parameter.shape)))
+    torch.testing.assert_close(*found)
 
 
 def test_joint_samples_warn_of_the_states_that_they_miss() -> None:
