@@ -8,11 +8,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 
 from vaekit.atomic import remove_parts, written
+from vaekit.callbacks.run_lock import lock_run, unlock_run
 from vaekit.exceptions import ConfigError
 from vaekit.models.agreement import check_same_arguments, training_arguments
 from vaekit.models.checkpoint import check_undamaged
@@ -69,7 +71,7 @@ class RunCheckpoint(ModelCheckpoint):
     Raises
     ------
     ConfigError
-        If ``every_n_steps`` is below 1.
+        If ``every_n_steps`` is below 1; at the start of training, if another run writes to the directory.
     """
 
     def __init__(self, dirpath: str | None = None, every_n_steps: int = 1000) -> None:
@@ -78,6 +80,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().__init__(dirpath, filename="best", monitor="val/elbo", mode="max", save_last=True, save_top_k=1,
                          save_on_train_epoch_end=False, enable_version_counter=False)  # fmt: skip
         self.every_n_steps = every_n_steps
+        self._lock: FileLock | None = None  # while it trains
         self._saved_at = 0  # training steps
         self._validated = False  # at the last batch of the epoch that is about to end
 
@@ -89,8 +92,30 @@ class RunCheckpoint(ModelCheckpoint):
         assert self.dirpath is not None
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not one that somebody chose
             trainer.strategy.checkpoint_io = WholeCheckpoints()
-        if stage == "fit" and trainer.is_global_zero:
+        if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            Path(self.dirpath).mkdir(parents=True, exist_ok=True)
+            self._lock = lock_run(self.dirpath)
+            if self._lock is None:
+                raise ConfigError(
+                    f"RunCheckpoint: dirpath={str(self.dirpath)!r} is in use by another run. Wait until that has "
+                    "ended, or choose another directory."
+                )
             remove_parts(self.dirpath, "*.ckpt")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Release the run directory (Lightning's hook)."""
+        super().teardown(trainer, pl_module, stage)
+        self._unlock()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Release the run directory (Lightning's hook)."""
+        super().on_exception(trainer, pl_module, exception)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            unlock_run(self._lock)
+            self._lock = None
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

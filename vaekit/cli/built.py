@@ -12,6 +12,8 @@ from vaekit.models.optimization import match_precision
 class Built(VaekitCLI):
     """A command line that stops before it would train."""
 
+    writes = False
+
     def _run_subcommand(self, subcommand: str) -> None:
         """Run nothing."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
+from filelock import FileLock
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -23,6 +24,7 @@ import vaekit.networks
 import vaekit.objectives  # noqa: F401  (imported, classes can be named without their package)
 from vaekit.atomic import remove_parts, try_writing, written
 from vaekit.callbacks import ClippedSteps, Collapse, FiniteLoss, Pictures, RunCheckpoint, TrainingProgress
+from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
 from vaekit.cli.class_flags import complete_classes
 from vaekit.cli.config_errors import explain
 from vaekit.cli.estimator_flag import name_latent
@@ -30,7 +32,7 @@ from vaekit.cli.foreign import check_trainer
 from vaekit.cli.logger import closing_line, continue_run, wandb_logger
 from vaekit.cli.output import quiet
 from vaekit.cli.raw_config import LINKED, check_arguments, check_parsed, configs, refuse_sizes
-from vaekit.cli.run_folder import make_folder, prepare
+from vaekit.cli.run_folder import claim, make_folder, prepare
 from vaekit.cli.trainer_values import check_values
 from vaekit.cli.training_errors import explained, start_loggers
 from vaekit.data.base import ResidentData
@@ -65,6 +67,15 @@ class VaekitCLI(LightningCLI):
     """The training commands."""
 
     parser: LightningArgumentParser
+    writes = True  # to the run directory
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.lock: FileLock | None = None
+        try:
+            super().__init__(*args, **kwargs)  # the whole command
+        finally:
+            if self.lock is not None:
+                unlock_run(self.lock)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the data's sizes to the model, so that no configuration repeats them."""
@@ -88,12 +99,18 @@ class VaekitCLI(LightningCLI):
         sizes = getattr(config.model, "init_args", None) or {}
         refuse_sizes([name for name in LINKED if sizes.get(name)], "a file that the configuration names")
         self.folder = Path(trainer.default_root_dir or "runs/vaekit")
+        self._check_checkpoint(config)
+        if self.writes and self.subcommand == "fit" and not trainer.fast_dev_run and may_be_first_process():
+            self.folder, self.lock = claim(self.folder, resumes=config.get("ckpt_path") is not None)
         trainer.default_root_dir = str(self.folder)
         for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
             arguments = getattr(logger, "init_args", None)
             if arguments is not None and arguments.get("save_dir") == RUN_FOLDER:
                 arguments.save_dir = str(self.folder)
         check_trainer(trainer, self._arguments, self.folder)
+
+    def _check_checkpoint(self, config: Any) -> None:
+        """Check the checkpoint that the command starts from."""
         self._steps: int | None = None  # of the checkpoint, if the run in this folder is resumed
         if config.get("weights_only") is False:
             raise ConfigError("weights_only=False: pickled objects are never loaded. Leave it out.")
@@ -176,9 +193,13 @@ class VaekitCLI(LightningCLI):
         self.model.networks.likelihood.check(self.datamodule.example)
         if not self.trainer.is_global_zero:
             return
+        if not self.trainer.fast_dev_run and self.lock is None:  # type: ignore[attr-defined]  # by an odd launcher
+            self.folder, self.lock = claim(self.folder, resumes=True)
         for pattern in ("*", "figures/**/*"):
             remove_parts(self.folder, pattern)
-        if self.config.fit.get("ckpt_path") is None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        start = self.config.fit.get("ckpt_path")
+        resumes = start is not None and Path(start).resolve().parent == self.folder.resolve()
+        if not resumes and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             aside = prepare(self.folder)
             if aside is not None:
                 print(f"the earlier run in {self.folder} is now in {aside}", file=sys.stderr)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import sys
 from pathlib import Path
 
+from filelock import FileLock
+
+from vaekit.callbacks.run_lock import lock_run
 from vaekit.exceptions import ConfigError
 
 OWN = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs")
@@ -31,6 +36,44 @@ def make_folder(folder: Path, setting: str = "trainer.default_root_dir") -> None
         raise ConfigError(f"the folder {folder} ({setting}) cannot be made: {error}") from error
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"the folder {folder} ({setting}) cannot be written to")
+
+
+def claim(folder: Path, resumes: bool) -> tuple[Path, FileLock]:
+    """Make the run directory and lock it, or one of its own in ``concurrent/NUMBER`` if another run writes there.
+
+    Returns
+    -------
+    tuple
+        The directory and its lock.
+
+    Raises
+    ------
+    ConfigError
+        If the directory cannot be made or written to, or the run that is to be resumed is still training.
+    """
+    make_folder(folder)
+    lock = lock_run(folder)
+    if lock is not None:
+        return folder, lock
+    if resumes:
+        raise ConfigError(
+            f"trainer.default_root_dir={str(folder)!r} is in use by another run. Wait until that has ended, or choose "
+            "another directory."
+        )
+    for number in itertools.count(1):
+        own = folder / "concurrent" / str(number)
+        try:
+            own.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"the folder {own} cannot be made: {error}") from error
+        lock = lock_run(own)
+        if lock is not None:
+            break
+    assert lock is not None
+    print(f"{folder} is in use by another run; this one is in {own}", file=sys.stderr)
+    return own, lock
 
 
 def prepare(folder: Path) -> Path | None:
