@@ -131,10 +131,9 @@ class Generative(nn.Module):
             found.append([*itertools.chain.from_iterable(joined), name])
         return found
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        """Type of the weights: data are float32, also where the model is float64."""
-        return next(self.parameters()).dtype
+    def _like_weights(self, x: Tensor) -> Tensor:
+        """Return ``x`` in the type of the weights, if that is wider: data are float32, also if the model is float64."""
+        return x.to(torch.promote_types(x.dtype, next(self.parameters()).dtype))
 
     def weight_matrices(self) -> list[Tensor]:
         """Return the weights of linear layers, which a decay may shrink; the components of a mixture are no such."""
@@ -155,7 +154,7 @@ class Generative(nn.Module):
     def features(self, x: Tensor, covariates: Tensor | None) -> Tensor:
         """Return encoder features ``[batch, width]`` of the encoder's input ``[batch, features]``."""
         x = x if covariates is None else torch.cat([x, covariates], -1)
-        return self.encoder(x.to(torch.promote_types(x.dtype, self._dtype)))
+        return self.encoder(self._like_weights(x))
 
     def posterior(self, name: str, h: Tensor, values: Mapping[str, Tensor]) -> Distribution:
         """Return q(z | x, parents) of a latent, batch shape ``[*rows, batch]``; the parents may not count."""
@@ -209,7 +208,7 @@ class Generative(nn.Module):
 
     def _side_by_side(self, names: Sequence[str], values: Mapping[str, Tensor]) -> Tensor:
         """Return flattened values of latents, ``[*rows, batch, sizes together]``."""
-        return _side_by_side([self.latents[name].flatten(values[name]) for name in names])
+        return self._like_weights(_side_by_side([self.latents[name].flatten(values[name]) for name in names]))
 
     def log_likelihood(self, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return log p(x | z), ``[*rows, batch]``, for values ``[*rows, batch, *event]`` of the latents."""
@@ -224,8 +223,7 @@ class Generative(nn.Module):
         parts = [self.latents[name].flatten(values[name]) for name in self.decoded]
         if batch.covariates is not None:
             parts.append(batch.covariates)
-        z = _side_by_side(parts)
-        return self.decoder(z.to(torch.promote_types(z.dtype, self._dtype)))
+        return self.decoder(self._like_weights(_side_by_side(parts)))
 
     def _scaled(self, values: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Batch]:
         """Return decoder features ``[*rows, batch, width]``, and the batch with the library size that was drawn."""
