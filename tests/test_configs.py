@@ -48,6 +48,29 @@ def test_runs_for_two_steps(path: Path, tmp_path: Path, request: pytest.FixtureR
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
 
 
+# MNIST's are the same models on more pixels, and would need a download
+@pytest.mark.parametrize("name", ["digits_discrete", "digits_mixed", "pbmc_mixed", "pbmc_sequential", "pbmc_topics"])
+def test_64_true_ends(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its figures; and what was trained is loaded, exported and evaluated in the precision that it has."""
+    import vaekit
+    from vaekit.diagnostics import plots
+
+    monkeypatch.setattr(plots, "umap_coordinates", lambda points, seed=0: points[:, :2])
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **kwargs: Path(path).touch())
+    arguments = ["fit", "--config", str(FOLDER / f"{name}.yaml"), "--trainer.precision", "64-true"]
+    arguments += ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]
+    arguments += ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "1"]
+    assert main(arguments) == 0
+    checkpoint = tmp_path / "run/last.ckpt"
+    assert main(["export", str(checkpoint), "-o", str(tmp_path / "exported")]) == 0
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    for path in (checkpoint, tmp_path / "exported"):
+        model = vaekit.load(path)
+        assert all(value.equal(weights[key]) for key, value in model.state_dict().items())
+        assert {value.dtype for value in model.parameters()} == {torch.float64}
+    assert (tmp_path / "run/figures/loss_curves.png").exists()
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_is_complete_and_short(path: Path) -> None:
     text = path.read_text()

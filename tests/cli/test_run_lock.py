@@ -6,8 +6,6 @@ import contextlib
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,17 +152,6 @@ def test_other_processes_of_a_run_are_let_in(monkeypatch: pytest.MonkeyPatch) ->
         with monkeypatch.context() as patch:
             patch.setenv(name, "1")
             assert not may_be_first_process()
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
-def test_two_processes_of_one_run(tmp_path: Path, strategy: str) -> None:
-    command = [sys.executable, "-m", "vaekit.cli.main", *FIT, "--trainer.default_root_dir", str(tmp_path / "run"),
-               "--trainer.devices=2", f"--trainer.strategy={strategy}", "--trainer.limit_val_batches=0"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "in use" not in done.stderr
-    assert (tmp_path / "run/last.ckpt").exists()
-    assert not (tmp_path / "run/concurrent").exists()
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
