@@ -204,7 +204,7 @@ class Generative(nn.Module):
         """Return the prior of a latent, given the values of its parents in ``values``."""
         latent = self.latents[name]
         parents = self._side_by_side(latent.parents, values) if latent.parents else None
-        return latent.prior(parents, full_precision(like))
+        return latent.prior(parents, full_precision(self._like_weights(like)))
 
     def _side_by_side(self, names: Sequence[str], values: Mapping[str, Tensor]) -> Tensor:
         """Return flattened values of latents, ``[*rows, batch, sizes together]``."""
