@@ -174,6 +174,9 @@ def test_links_within_a_file_are_no_fault(tmp_path: Path) -> None:
         file["uns/same"] = h5py.SoftLink("/uns/deep")
         file["uns/deep/values"] = file["uns/deep/er/values"]
         file["uns/deep"].attrs["reference"] = file["obs"].ref
+        file["gone"] = np.zeros(3)
+        file["uns/deep"].attrs["to what was deleted"] = file["gone"].ref
+        del file["gone"]
     link = tmp_path / "link.h5ad"
     link.symlink_to(path)
     assert read_file(link).uns["same"]["er"]["values"].tolist() == [0, 1, 2]

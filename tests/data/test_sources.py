@@ -1,9 +1,16 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import anndata
 import h5py
 import numpy as np
 import pytest
+from anndata import AnnData
 
-from vaekit.data.sources import open_adata, pbmc68k, read_file
+from vaekit.data import GeneExpressionData
+from vaekit.data.sources import open_adata, open_store, pbmc68k, read_file
+from vaekit.data.tables import read_table
 from vaekit.exceptions import DataError
 
 
@@ -70,3 +77,38 @@ def test_file_that_is_no_h5ad(tmp_path, make_adata, kind):
 def test_something_else_altogether():
     with pytest.raises(DataError, match="adata is a ndarray: pass an AnnData"):
         open_adata(np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/cells.h5ad", "https://example.org/cells.h5ad", "file:///cells.zarr"])
+def test_urls_are_not_local_paths(url: str) -> None:
+    for read in (read_file, lambda path: GeneExpressionData(path=path), lambda path: GeneExpressionData(path=[path])):
+        with pytest.raises(DataError, match=f"path='{url}' is a URL"):
+            read(url)
+
+
+def test_a_file_that_is_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "cells.h5ad"
+    AnnData(np.ones((4, 3), dtype=np.float32)).write_h5ad(path)
+    hold = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(DataError, match=r"cells\.h5ad is open for writing in another program"):
+            read_file(path)
+        process.kill()
+    with h5py.File(path, "r"):
+        assert read_file(path).n_obs == 4  # another reader is no fault
+
+
+@pytest.mark.parametrize("place", ["obs/wide", "uns/wide"])
+def test_a_small_file_that_claims_terabytes(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "cells.h5ad"
+    AnnData(np.ones((4, 3), dtype=np.float32)).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        file.create_dataset(place, (10**12,), dtype="f8", chunks=(1000,))
+        file["obs"].attrs["column-order"] = ["wide"] if place.startswith("obs") else []
+    with pytest.raises(DataError, match=r"claims arrays of 7\.45e"):
+        read_file(path)
+    if place.startswith("obs"):
+        with pytest.raises(DataError, match=r"cells\.h5ad, obs claims 7\.45e"):
+            read_table(open_store(path), "obs", str(path))

@@ -120,7 +120,7 @@ def map_query(
         )
     trained = reference["config"]["init_args"]
     layer, batch_key = layer or reference["matrix"], batch_key or trained["batch_key"]
-    adata, source = open_adata(adata)
+    adata, source = open_adata(adata, layer, reference["gene_names"])
     column = read_column(adata.obs, str(batch_key), "batch_key", source)
     added = [name for name in column.categories if match_category(name, known) not in known]
     if not added:

@@ -103,7 +103,7 @@ def query_dataset(
     if missing_keys := [key for key in REFERENCE_KEYS if key not in reference]:
         raise DataError(f"the reference lacks {missing_keys}: pass the state_dict() of a GeneExpressionData")
     wanted = list(reference["feature_names"])
-    adata, name = open_adata(source)
+    adata, name = open_adata(source, layer, gene_names or reference["gene_names"])
     layer = matrix_of_adata(adata, layer, name)
     table = adata.raw.var if layer == RAW else adata.var
     if gene_names is None and reference["gene_names"] in table.columns:

@@ -6,6 +6,7 @@ the targets of symbolic links. These data may end up in an output, which the use
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -42,8 +43,9 @@ def check_regular(path: Path, shown: str | Path) -> None:
 def check_hdf5(file: h5py.File, shown: str | Path) -> None:
     """Raise a DataError if an object of an open HDF5 file has data outside this file.
 
-    All links, data sets and object references are followed, whether or not AnnData would read them: commands copy
-    whole files. No data are read.
+    All links and data sets, and references in attributes, are followed, whether or not AnnData would read them:
+    commands copy whole files. No data are read, so that references in data sets are not followed; nothing else follows
+    them either.
     """
     from h5py import h5d, h5g, h5o, h5r
 
@@ -58,7 +60,9 @@ def check_hdf5(file: h5py.File, shown: str | Path) -> None:
         seen.add(info.addr)
         if isinstance(item, h5d.DatasetID):
             _check_dataset(item, shown, place)
-        waiting += [(h5r.dereference(found, item), f"{place} (by reference)") for found in _references(item)]
+        for found in _references(item):
+            with contextlib.suppress(KeyError, ValueError, RuntimeError, OSError):  # to what was deleted
+                waiting.append((h5r.dereference(found, item), f"{place} (by reference)"))
         for name in item if isinstance(item, h5g.GroupID) else ():
             inner = f"{place}/{name.decode(errors='replace')}"
             if _is_hard(item, name, shown, inner):

@@ -143,6 +143,11 @@ def gene_names_of(var: pd.DataFrame, key: str | None, source: str) -> list[str]:
         If there is no such column, or names are missing.
     """
     if key is None:
+        if missing := int(var.index.isna().sum()):
+            raise DataError(
+                f"{source}: {missing} of {len(var)} genes have no name in .var_names (NaN), the first is gene "
+                f"{int(np.argmax(var.index.isna()))} (counted from 0). Name them, or remove these genes."
+            )
         return [str(name) for name in var.index]
     if key not in var.columns:
         raise DataError(

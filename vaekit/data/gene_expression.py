@@ -21,7 +21,7 @@ from vaekit.data.matrices import matrix_of_adata
 from vaekit.data.mode import MODES, Mode, choose
 from vaekit.data.passes import Counts, CountsInMemory, identify, measure
 from vaekit.data.size_factors import read_size_factors, training_moments
-from vaekit.data.sources import name_of, open_adata, pbmc68k
+from vaekit.data.sources import check_local, name_of, open_adata, pbmc68k
 from vaekit.data.splits import split_rows
 from vaekit.data.stored import StoredCounts, matrix_of_file
 from vaekit.data.streamed import StreamedDataset
@@ -137,6 +137,8 @@ class GeneExpressionData(ResidentData):
                 raise DataError(f"layer={layer!r} needs path or adata; the packaged data set has its counts recovered")
             label_key = label_key or "bulk_labels"
         # A checkpoint holds plain data: the path from anywhere, and not the AnnData.
+        for part in [path] if isinstance(path, str | Path) else path or ():
+            check_local(part)
         if isinstance(path, str | Path):
             path = str(Path(path).expanduser().absolute())
         elif path is not None:
@@ -162,7 +164,7 @@ class GeneExpressionData(ResidentData):
             self._adata = self._adata if self._adata is not None else pbmc68k()
             return self._adata, name, None
         if self._adata is None:
-            self._adata, self._name = open_adata(self._given, self.layer)
+            self._adata, self._name = open_adata(self._given, self.layer, self.gene_names)
         return self._adata, self._name, self.layer
 
     def _load(self, state: Mapping[str, Any] | None) -> ResidentCells:

@@ -12,20 +12,22 @@ import numpy as np
 
 from vaekit.data.codecs import check_codecs
 from vaekit.data.containment import check_hdf5, check_regular
+from vaekit.data.counts import check_gene_names, gene_names_of
 from vaekit.data.genes import unversioned
 from vaekit.data.matrices import RAW, matrix_of_adata
 from vaekit.data.structure import check_all
-from vaekit.data.tables import error_line, read_table
+from vaekit.data.tables import error_line, num_bytes, read_table
 from vaekit.exceptions import DataError, VaekitError, nearest
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
-def open_adata(source: Any, layer: str | None = None) -> tuple[AnnData, str]:
+def open_adata(source: Any, layer: str | None = None, gene_names: str | None = None) -> tuple[AnnData, str]:
     """Return the AnnData behind ``source`` (an AnnData, a path or several) and what to call it in messages.
 
-    Of several files, the matrix that ``layer`` names must have the same genes.
+    Of several files, the matrix that ``layer`` names must have the same genes, by :func:`read_files`.
 
     A backed AnnData is read into memory; what the caller holds is never changed. Several files are one after another;
     of their tables the columns remain that all of them have.
@@ -38,7 +40,7 @@ def open_adata(source: Any, layer: str | None = None) -> tuple[AnnData, str]:
     if isinstance(source, str | Path):
         return read_file(source), str(source)
     if isinstance(source, Sequence):
-        return read_files(source, layer), name_of(source)
+        return read_files(source, layer, gene_names), name_of(source)
     from anndata import AnnData
 
     if not isinstance(source, AnnData):
@@ -57,27 +59,56 @@ def name_of(paths: Sequence[str | Path]) -> str:
     return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
-def read_files(paths: Sequence[str | Path], layer: str | None = None) -> AnnData:
+def read_files(paths: Sequence[str | Path], layer: str | None = None, gene_names: str | None = None) -> AnnData:
     """Read files with the same genes in the matrix that ``layer`` names into memory, as one AnnData.
+
+    Genes are the same if their names are, in the column ``gene_names`` if all files have it, else in ``var_names``.
+    The result has the ``var_names`` of the first file.
 
     Raises
     ------
     DataError
-        If there is none, one cannot be read, or genes differ.
+        If there is none, one cannot be read, or genes differ or are named twice.
     """
     if not paths:
         raise DataError("path=[] names no file")
     parts = [read_file(path) for path in paths]
-    if len(parts) > 1:
-        where = matrix_of_adata(parts[0], layer, str(paths[0]))
-        names = []
-        for part, path in zip(parts, paths, strict=True):
-            where = matrix_of_adata(part, where, str(path))
-            names.append([str(name) for name in (part.raw if where == RAW else part).var_names])
-        check_same_genes(names, paths)
-        for part, path in zip(parts, paths, strict=True):
-            check_all(part, str(path))  # what joins them trusts them
-    return parts[0] if len(parts) == 1 else join(parts)
+    if len(parts) == 1:
+        return parts[0]
+    where, tables = layer, []
+    for part, path in zip(parts, paths, strict=True):
+        where = matrix_of_adata(part, where, str(path))
+        tables.append(part.raw.var if where == RAW else part.var)
+    key = gene_names if all(gene_names in table.columns for table in tables) else None
+    names = [gene_names_of(table, key, str(path)) for table, path in zip(tables, paths, strict=True)]
+    check_same_genes(names, paths)
+    for part, own, path in zip(parts, names, paths, strict=True):
+        check_gene_names(own, str(path), key)
+        check_all(part, str(path))  # what joins them trusts them
+    return join(parts) if key is None else _join_by(parts, key, paths)
+
+
+def _join_by(parts: Sequence[AnnData], key: str, paths: Sequence[str | Path]) -> AnnData:
+    """Return the cells of all parts, whose genes are matched by a column; ``var_names`` may differ or not be unique."""
+    originals = []
+    for tables in zip(*map(_gene_tables, parts), strict=False):  # of .X, and of .raw if all have one
+        column = key if all(key in table.columns for table in tables) else None
+        names = [gene_names_of(table, column, str(path)) for table, path in zip(tables, paths, strict=True)]
+        originals.append((column, dict(zip(names[0], tables[0].index, strict=True))))
+        for table, own, path in zip(tables, names, paths, strict=True):
+            check_gene_names(own, str(path), column)
+            table.index = own
+    joined = join(parts)
+    for table, (column, index_of) in zip(_gene_tables(joined), originals, strict=True):
+        if column is not None:
+            table[column] = list(table.index)  # anndata drops the columns of .raw
+        table.index = [index_of[name] for name in table.index]
+    return joined
+
+
+def _gene_tables(adata: AnnData) -> list[pd.DataFrame]:
+    """Return the tables of the genes of ``.X`` and of ``.raw``, if there is one."""
+    return [adata.var, *([] if adata.raw is None else [adata.raw.var])]
 
 
 def join(parts: Sequence[AnnData]) -> AnnData:
@@ -157,21 +188,16 @@ def read_file(path: str | Path) -> AnnData:
 
 
 def _check_room(store: Any, path: str | Path) -> None:
-    """Check that memory has room for the matrices: some systems give more, and end the process later."""
+    """Check that memory has room for all arrays: some systems give more, and end the process later."""
     import psutil
 
-    needed = sum(_bytes(store[place]) for place in ("X", "layers", "raw") if place in store)
+    needed = num_bytes(store)
     free = psutil.virtual_memory().available + psutil.swap_memory().free
     if needed > free:
         raise DataError(
-            f"{path} claims matrices of {needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB of memory are free: if it "
+            f"{path} claims arrays of {needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB of memory are free: if it "
             "is not damaged, store its counts as CSR, which can stay in the file (mode='streamed'), or leave layers out"
         )
-
-
-def _bytes(part: Any) -> int:
-    """Return the size of all arrays of a group."""
-    return part.nbytes if hasattr(part, "shape") else sum(_bytes(part[name]) for name in part)
 
 
 @contextlib.contextmanager
@@ -185,6 +211,12 @@ def reading(path: str | Path | None) -> Iterator[None]:
     except VaekitError:
         raise
     except Exception as error:
+        if isinstance(error, BlockingIOError):  # HDF5 locks what it writes
+            raise DataError(
+                f"{path} is open for writing in another program. Close it there, then try again."
+            ) from error
+        if isinstance(error, PermissionError):
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         kind = "a zarr store" if Path(path or "").is_dir() else ".h5ad"
         raise DataError(
             f"{path} cannot be read as {kind}; it is truncated or was not written by AnnData ({error_line(error)})"
@@ -192,6 +224,7 @@ def reading(path: str | Path | None) -> Iterator[None]:
 
 
 def _existing(path: str | Path) -> Path:
+    check_local(path)
     file = Path(path).expanduser()
     if file.is_dir() and not any((file / name).exists() for name in ("zarr.json", ".zgroup")):
         raise DataError(f"{path} is a directory: give the path of an .h5ad file; {_beside(file, file.name)}")
@@ -199,6 +232,12 @@ def _existing(path: str | Path) -> Path:
         raise DataError(f"{path} does not exist; {_beside(file.parent, file.name)}")
     check_regular(file, path)
     return file
+
+
+def check_local(path: str | Path) -> None:
+    """Raise a DataError if a path is a URL."""
+    if "://" in str(path):
+        raise DataError(f"path={str(path)!r} is a URL. Download it, and give the path of the file.")
 
 
 def _beside(folder: Path, name: str) -> str:

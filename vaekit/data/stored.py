@@ -51,7 +51,7 @@ class StoredCounts:
     Attributes
     ----------
     table
-        AnnData of the cells' and genes' tables, without counts.
+        AnnData of the cells' and genes' tables, without counts; of several files the cells' table alone.
     var
         Table of the layer's genes: that of ``table``, or of ``.raw``; the first file's.
     genes
@@ -82,7 +82,7 @@ class StoredCounts:
         self._matrices = [
             _matrix(path, group, found, self.genes) for path, group, found in zip(paths, groups, names, strict=True)
         ]
-        self.table: AnnData = tables[0] if len(tables) == 1 else join(tables)
+        self.table: AnnData = tables[0] if len(tables) == 1 else join([table[:, :0] for table in tables])
         self.var: pd.DataFrame = variables[0]
         self._first_row = np.cumsum([0, *(len(part.starts) - 1 for part in self._matrices)])
         if not len(self) or not self.genes:

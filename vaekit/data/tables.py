@@ -24,12 +24,33 @@ def read_table(store: Any, place: str, path: str) -> pd.DataFrame:
 
     try:
         element = store[place]
+        _check_room(element, f"{path}, {place}")
         return _decoded(_legacy_table(store, element) if hasattr(element, "shape") else read_elem(element))
+    except DataError:
+        raise
     except Exception as error:  # foreign content leads to errors of any class
         raise DataError(
             f"{path} cannot be read as .h5ad; its table {place} was not written by AnnData.write_h5ad "
             f"({error_line(error)})"
         ) from error
+
+
+def num_bytes(element: Any) -> int:
+    """Return the size of an array, or of all arrays of a group."""
+    if hasattr(element, "shape"):
+        return 0 if element.shape is None else int(element.nbytes)  # None: anndata's form of None
+    return sum(num_bytes(element[name]) for name in element)
+
+
+def _check_room(element: Any, where: str) -> None:
+    """Raise a DataError if memory has no room for a table: some systems give more, and end the process later."""
+    import psutil
+
+    if (needed := num_bytes(element)) > (free := psutil.virtual_memory().available):
+        raise DataError(
+            f"{where} claims {needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB of memory are free. The table is "
+            "damaged; write the file again, or get it again."
+        )
 
 
 def error_line(error: Exception) -> str:
