@@ -112,3 +112,9 @@ def test_a_small_file_that_claims_terabytes(tmp_path: Path, place: str) -> None:
     if place.startswith("obs"):
         with pytest.raises(DataError, match=r"cells\.h5ad, obs claims 7\.45e"):
             read_table(open_store(path), "obs", str(path))
+
+
+@pytest.mark.parametrize("path", [5, {"a": 1}, ["cells.h5ad", 5], b"cells.h5ad", 1.5])
+def test_paths_are_text(path: object) -> None:
+    with pytest.raises(DataError, match=r"path=.* must be a file path or a list of file paths"):
+        GeneExpressionData(path=path)  # type: ignore[arg-type]

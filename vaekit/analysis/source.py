@@ -11,6 +11,7 @@ import numpy as np
 import vaekit
 from vaekit.component import from_config
 from vaekit.data.base import ResidentData
+from vaekit.data.sources import local_paths
 from vaekit.data.stored import is_csr, matrix_of_file
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE, load
@@ -126,7 +127,7 @@ def training_data(model: VAE, in_files: bool = False) -> ResidentData:
 def _mode(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return the mode that leaves counts in their files, if all of these can be left there."""
     path = arguments["path"]
-    paths = [path] if isinstance(path, str) else path or []
+    paths = [] if path is None else local_paths(path)
     if not paths:
         return {}
     matrix = matrix_of_file(paths[0], arguments["layer"])

@@ -73,5 +73,7 @@ def refuse_inputs(output: Path, inputs: Iterable[str | None], directory: bool = 
 
 def training_files(model: VAE) -> list[str]:
     """Return the files and folders that a model was trained on; none for packaged data, or data in memory."""
+    from vaekit.data.sources import local_paths
+
     path = ((model.reference or {}).get("config") or {}).get("init_args", {}).get("path")
-    return [path] if isinstance(path, str) else list(path or ())
+    return [] if path is None else local_paths(path)

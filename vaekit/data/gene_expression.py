@@ -21,7 +21,7 @@ from vaekit.data.matrices import matrix_of_adata
 from vaekit.data.mode import MODES, Mode, choose
 from vaekit.data.passes import Counts, CountsInMemory, identify, measure
 from vaekit.data.size_factors import read_size_factors, training_moments
-from vaekit.data.sources import check_local, name_of, open_adata, pbmc68k
+from vaekit.data.sources import local_paths, name_of, open_adata, pbmc68k
 from vaekit.data.splits import split_rows
 from vaekit.data.stored import StoredCounts, matrix_of_file
 from vaekit.data.streamed import StreamedDataset
@@ -137,14 +137,11 @@ class GeneExpressionData(ResidentData):
                 raise DataError(f"layer={layer!r} needs path or adata; the packaged data set has its counts recovered")
             label_key = label_key or "bulk_labels"
         # A checkpoint holds plain data: the path from anywhere, and not the AnnData.
-        for part in [path] if isinstance(path, str | Path) else path or ():
-            check_local(part)
-        if isinstance(path, str | Path):
-            path = str(Path(path).expanduser().absolute())
-        elif path is not None:
-            path = [str(Path(part).expanduser().absolute()) for part in path]
-            if not path:
+        if path is not None:
+            paths = local_paths(path)
+            if not paths:
                 raise DataError("path=[] names no file")
+            path = paths[0] if isinstance(path, str | Path) else paths
         self._arguments.update(adata=None, path=path, label_key=label_key)
         self._given = adata if path is None else path
         self._adata: AnnData | None = None

@@ -224,7 +224,7 @@ def reading(path: str | Path | None) -> Iterator[None]:
 
 
 def _existing(path: str | Path) -> Path:
-    check_local(path)
+    local_paths(path)
     file = Path(path).expanduser()
     if file.is_dir() and not any((file / name).exists() for name in ("zarr.json", ".zgroup")):
         raise DataError(f"{path} is a directory: give the path of an .h5ad file; {_beside(file, file.name)}")
@@ -234,10 +234,20 @@ def _existing(path: str | Path) -> Path:
     return file
 
 
-def check_local(path: str | Path) -> None:
-    """Raise a DataError if a path is a URL."""
-    if "://" in str(path):
-        raise DataError(f"path={str(path)!r} is a URL. Download it, and give the path of the file.")
+def local_paths(path: Any) -> list[str]:
+    """Return a path, or several, as absolute paths.
+
+    Raises
+    ------
+    DataError
+        If it is neither, or one is a URL.
+    """
+    parts = [path] if isinstance(path, str | Path) else path
+    if not isinstance(parts, Sequence) or not all(isinstance(part, str | Path) for part in parts):
+        raise DataError(f"path={path!r} must be a file path or a list of file paths.")
+    if url := next((str(part) for part in parts if "://" in str(part)), None):
+        raise DataError(f"path={url!r} is a URL. Download it, and give the path of the file.")
+    return [str(Path(part).expanduser().absolute()) for part in parts]
 
 
 def _beside(folder: Path, name: str) -> str:
