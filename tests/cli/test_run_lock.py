@@ -141,6 +141,10 @@ def test_a_run_that_does_not_begin_leaves_nothing(tmp_path: Path) -> None:
     assert not run.exists()
     assert main([*FIT, "--trainer.default_root_dir", str(run), "--trainer.fast_dev_run=true"]) == 0
     assert not (run / LOCK).exists()
+    own = tmp_path / "made by the user"
+    own.mkdir()
+    assert main([*FIT, "--trainer.default_root_dir", str(own), "--data.name", "nothing"]) == 2
+    assert not list(own.iterdir())  # and it is still there
 
 
 def test_other_processes_of_a_run_are_let_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,8 +93,9 @@ class RunCheckpoint(ModelCheckpoint):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not one that somebody chose
             trainer.strategy.checkpoint_io = WholeCheckpoints()
         if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            made = not Path(self.dirpath).exists()
             Path(self.dirpath).mkdir(parents=True, exist_ok=True)
-            self._lock = lock_run(self.dirpath)
+            self._lock = lock_run(self.dirpath, made)
             if self._lock is None:
                 raise ConfigError(
                     f"RunCheckpoint: dirpath={str(self.dirpath)!r} is in use by another run. Wait until that has "

@@ -16,12 +16,20 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 OWNER = "VAEKIT_RUN_LOCK_OWNER"  # process whose workers write for it
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "PMI_RANK",
          "OMPI_COMM_WORLD_RANK")  # fmt: skip
+_made: set[Path] = set()  # directories that were not there before their runs
 
 
-def lock_run(directory: str | Path) -> FileLock | None:
+def lock_run(directory: str | Path, made: bool = False) -> FileLock | None:
     """Lock an existing run directory for this process.
 
     The operating system drops the lock when the process ends, however it ends. A process may lock a directory again.
+
+    Parameters
+    ----------
+    directory
+        The directory.
+    made
+        Whether it was made for this run, so that it is removed if nothing is written to it.
 
     Returns
     -------
@@ -45,17 +53,20 @@ def lock_run(directory: str | Path) -> FileLock | None:
             "noticed. Give each run a directory of its own."
         )
     os.environ[OWNER] = str(os.getpid())
+    if made:
+        _made.add(path.parent)
     return lock
 
 
 def unlock_run(lock: FileLock) -> None:
-    """Release a lock; a directory to which nothing was written is removed."""
+    """Release a lock; a directory that was made for it, and to which nothing was written, is removed."""
     path = Path(lock.lock_file)
     if lock.is_locked and lock.lock_counter == 1:
         with contextlib.suppress(OSError):
             if [each.name for each in path.parent.iterdir()] == [LOCK]:
                 path.unlink()
-                path.parent.rmdir()
+                if path.parent in _made:
+                    path.parent.rmdir()
     lock.release()
 
 

@@ -51,8 +51,9 @@ def claim(folder: Path, resumes: bool) -> tuple[Path, FileLock]:
     ConfigError
         If the directory cannot be made or written to, or the run that is to be resumed is still training.
     """
+    made = not folder.exists()
     make_folder(folder)
-    lock = lock_run(folder)
+    lock = lock_run(folder, made)
     if lock is not None:
         return folder, lock
     if resumes:
@@ -68,7 +69,7 @@ def claim(folder: Path, resumes: bool) -> tuple[Path, FileLock]:
             continue
         except OSError as error:
             raise ConfigError(f"the folder {own} cannot be made: {error}") from error
-        lock = lock_run(own)
+        lock = lock_run(own, made=True)
         if lock is not None:
             break
     assert lock is not None
