@@ -51,6 +51,20 @@ def twelve_bits(path):
     return path
 
 
+def planes(path):
+    """Write a TIFF file of 16 bits with its three colors one after another; Pillow reads it, and wrongly."""
+    start, size = 14, DEEP.nbytes
+    tags = [(256, 1, 8), (257, 1, 6), (258, 3, 8), (259, 1, 1), (262, 1, 2), (273, 3, start + 3 * size), (277, 1, 3),
+            (278, 1, 6), (279, 3, start + 3 * size + 12), (284, 1, 2)]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4 if count == 1 or tag != 258 else 3, count, value)
+                       for tag, count, value in tags)  # fmt: skip
+    places = struct.pack("<6I", *(start + i * size for i in range(3)), *[size] * 3)
+    head = b"II\x2a\x00" + struct.pack("<IHHH", start + 3 * size + len(places), 16, 16, 16)
+    body = DEEP.astype("<u2").tobytes() * 3 + places
+    path.write_bytes(head + body + struct.pack("<H", len(tags)) + entries + bytes(4))
+    return path
+
+
 def opaque(array):
     return Image.fromarray(np.dstack([array, np.full(array.shape[:2], 255, np.uint8)]))
 
@@ -67,6 +81,8 @@ def opaque(array):
         lambda p: saved(p / "a.png", Image.fromarray(BYTES)),
         lambda p: saved(p / "a.bmp", Image.fromarray(BYTES)),
         lambda p: saved(p / "a.png", opaque(BYTES)),
+        lambda p: saved(p / "a.gif", Image.fromarray(BYTES)),
+        lambda p: saved(p / "a.png", Image.fromarray(BYTES).convert("P")),
         lambda p: saved(p / "wrong-suffix.png", Image.fromarray(BYTES), format="TIFF"),
     ],
 )
@@ -175,6 +191,8 @@ def truncated(path, picture, part=0.6, **options):
         (lambda p: saved(p / "a.tif", Image.fromarray((RAMP - 0.5).astype(np.float32))), "from -0.5 to 0.5"),
         (lambda p: saved(p / "a.tif", Image.fromarray(np.full((6, 8), np.nan, np.float32))), "from nan to nan"),
         (lambda p: saved(p / "a.tif", Image.fromarray(DEEP), tiffinfo={262: 0}), "0 as white"),
+        (lambda p: saved(p / "a.tif", Image.fromarray(BYTES), tiffinfo={339: 2}), "signed or 32-bit levels"),
+        (lambda p: planes(p / "a.tif"), "a separate plane for each color"),
         (lambda p: animation(p / "a.gif"), "holds 3 frames"),
         (lambda p: animation(p / "a.tif"), "holds 3 frames"),
         (lambda p: animation(p / "a.png"), "holds 3 frames"),

@@ -123,6 +123,14 @@ def test_levels_of_twelve_bits_in_sixteen_are_said(tmp_path):
         data(tmp_path)
 
 
+def test_images_of_other_formats_are_skipped_and_said(tmp_path):
+    write(tmp_path, "cat", "dog", count=10)
+    for name in ("1.heic", "2.avif", "labels.csv", "3.pgm"):
+        (tmp_path / "cat" / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"3 files, such as 1\.heic, are images of other formats than \.png.* skipped"):
+        assert len(data(tmp_path).dataset) == 20
+
+
 def test_one_broken_file_names_itself(tmp_path):
     write(tmp_path, "cat", "dog", count=10)
     (tmp_path / "dog" / "07.png").write_bytes((tmp_path / "dog" / "07.png").read_bytes()[:50])

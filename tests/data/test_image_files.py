@@ -126,6 +126,14 @@ def test_labels_of_some_parts_of_an_npz(tmp_path):
     assert (label[:4].tolist(), label[20:].tolist(), categories) == ([0, 1, 0, 1], [-1] * 5, ["0", "1"])
 
 
+@pytest.mark.parametrize("kind", [int, float, str, "S2"])
+def test_labels_of_every_kind_of_an_npz(tmp_path, kind):
+    np.savez(tmp_path / "own.npz", images=pictures((4, 4)), labels=(np.arange(20) % 12).astype(kind))
+    _, label, categories, _ = read_npz(tmp_path / "own.npz")
+    assert categories == [str(number) for number in range(12)]
+    assert label.tolist() == [i % 12 for i in range(20)]
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -139,6 +147,7 @@ def test_labels_of_some_parts_of_an_npz(tmp_path):
         ({"train": pictures((4, 4)), "val": pictures((4, 4)), "valid": pictures((4, 4))}, "val and valid, two of one"),
         ({"val_images": pictures((4, 4))}, "holds val_images; images are looked for"),
         ({"images": pictures((4, 4)), "labels": np.eye(20)}, r"the shape \[20, 20\]; one label per image"),
+        ({"images": pictures((4, 4)), "labels": np.full(20, np.nan)}, "labels of images are float64; whole numbers"),
         (
             {"x_train": pictures((4, 4)), "y_train": np.arange(19), "x_test": pictures((4, 4))},
             r"20 images and 19 labels",

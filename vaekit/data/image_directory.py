@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import warnings
 from pathlib import Path
@@ -77,12 +78,12 @@ def read_pictures(
     pixels = pixels[:, None] if mode == "L" else np.ascontiguousarray(np.moveaxis(pixels, -1, 1))
     if pixels.max() < DARK:
         warnings.warn(
-            f"{folder}: no image has a level above {pixels.max()} of 255. Files of 16 bits that use 12 or fewer need "
-            "to be scaled first.",
+            f"{folder}: no image has a level above {pixels.max()} of 255 (white). Scale the levels first: of masks of "
+            "0 and 1 by 255, of 16-bit files that use 12 bits or fewer by what is missing.",
             UserWarning,
             stacklevel=2,
         )
-    categories = sorted({name for name in classes if name is not None}, key=_natural)
+    categories = sorted({name for name in classes if name is not None}, key=natural)
     codes = {name: code for code, name in enumerate(categories)}
     label = np.array([-1 if name is None else codes[name] for name in classes], dtype=np.int64)
     official = None if splits is None else (splits.count("train"), splits.count("val"), splits.count("test"))
@@ -101,7 +102,7 @@ def find_images(root: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
 
-    files = []
+    files, others = [], []
     inside = os.path.realpath(root)
     for parent, directories, names in os.walk(root, onerror=fail):
         directories[:] = [name for name in directories if not _is_junk(name)]
@@ -110,12 +111,21 @@ def find_images(root: Path) -> list[Path]:
                 raise DataError(f"{path} is a link to a directory. Put the directory itself there, or remove the link.")
         for path in (Path(parent, name) for name in names if not _is_junk(name)):
             if path.suffix.lower() not in SUFFIXES:
+                if (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
+                    others.append(path)
                 continue
             if not Path(os.path.realpath(path)).is_relative_to(inside):
                 raise DataError(f"{path} is a link that leads out of {root}. Put the file itself there.")
             if not path.is_file():
                 raise DataError(f"{path} is not a regular file (a broken link, named pipe or device). Remove it.")
             files.append(path)
+    if others:
+        warnings.warn(
+            f"{root}: {len(others)} files, such as {min(others).name}, are images of other formats than "
+            f"{', '.join(SUFFIXES)}, skipped",
+            UserWarning,
+            stacklevel=3,
+        )
     return sorted(files)
 
 
@@ -187,7 +197,7 @@ def _classes(root: Path, files: list[Path], nested: bool) -> list[str | None]:
     return found
 
 
-def _natural(name: str) -> tuple[int, str]:
+def natural(name: str) -> tuple[int, str]:
     """Return a key that sorts numbers as numbers, before names."""
     return (len(name), name) if name.isdecimal() else (10**6, name)
 

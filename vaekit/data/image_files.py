@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vaekit.data.image_directory import natural
 from vaekit.exceptions import DataError
 
 # names of the arrays of a split and of their labels; MedMNIST has the last form
@@ -66,8 +67,10 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str], tuple[int, 
     label = np.full(len(pixels), -1)
     if not known.any():
         return pixels, label, [], official
-    found, label[known] = np.unique(np.concatenate([part for part in given if part is not None]), return_inverse=True)
-    return pixels, label, [str(name) for name in found], official
+    found, codes = np.unique(np.concatenate([part for part in given if part is not None]), return_inverse=True)
+    categories = sorted(map(str, found), key=natural)
+    label[known] = np.array([categories.index(str(name)) for name in found])[codes]
+    return pixels, label, categories, official
 
 
 def _image_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> dict[str, tuple[str, str]]:
@@ -103,7 +106,12 @@ def _labels(labels: np.ndarray | None, image: str, count: int, path: Path) -> np
         )
     if len(labels) != count:
         raise DataError(f"{path}: {count} images and {len(labels)} labels do not match ({image})")
-    return labels.reshape(-1)
+    labels = labels.reshape(-1)
+    if labels.dtype.kind == "S":
+        return np.char.decode(labels)
+    if labels.dtype.kind not in "biuUf" or (labels.dtype.kind == "f" and not (labels == np.round(labels)).all()):
+        raise DataError(f"{path}: the labels of {image} are {labels.dtype}; whole numbers or strings are needed")
+    return labels.astype(np.int64) if labels.dtype.kind == "f" else labels
 
 
 def _check_archive(path: Path) -> None:
