@@ -20,6 +20,7 @@ import vaekit
 from vaekit.callbacks import Pictures, RunCheckpoint
 from vaekit.callbacks.run_lock import LOCK, lock_run, may_be_first_process, unlock_run
 from vaekit.cli.main import main
+from vaekit.cli.run_folder import run_label
 from vaekit.exceptions import ConfigError
 
 FIT = ["fit", "--config", str(Path(__file__).parents[2] / "configs/digits_gaussian.yaml"), "--trainer.max_steps=2",
@@ -111,6 +112,11 @@ def test_one_of_several_starts_at_the_same_instant(tmp_path: Path) -> None:
     lock = lock_run(tmp_path)
     assert lock is not None
     unlock_run(lock)
+
+
+def test_loggers_know_a_second_run_by_the_name_of_the_directory() -> None:
+    assert run_label(Path("runs/digits")) == "digits"
+    assert run_label(Path("runs/digits/concurrent/1")) == "digits concurrent 1"
 
 
 def test_training_in_python(tmp_path: Path) -> None:

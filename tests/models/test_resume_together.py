@@ -24,6 +24,7 @@ from vaekit.callbacks import (
     SVRGTraining,
 )
 from vaekit.data import GeneExpressionData
+from vaekit.exceptions import CheckpointError
 
 from .test_checkpoint import model_for
 from .tiny import adata, differences
@@ -90,6 +91,10 @@ CASES: dict[str, Case] = {
         "discrete_moving_average", 3,
         {"max_epochs": 4, "max_steps": 17, "accumulate_grad_batches": 2, "val_check_interval": 4}, list),
     "steps alone": ("gaussian", 2, {"max_epochs": -1, "max_steps": 14}, list),
+    "steps alone, part of the batches, validated after each": (
+        "gaussian", 1,
+        {"max_epochs": -1, "max_steps": 4, "accumulate_grad_batches": 3, "limit_train_batches": 5,
+         "val_check_interval": 1}, list),
     "every second epoch": ("gaussian", 4, {"max_epochs": 5, "check_val_every_n_epoch": 2}, list),
     "64-true": (
         "mixed_sampled", 1,
@@ -137,6 +142,12 @@ def test_a_checkpoint_between_two_steps_holds_the_gradients(tmp_path: Path) -> N
         assert state["gradients"].keys() <= checkpoint["state_dict"].keys()
         sizes.add(bool(state["gradients"]))
     assert sizes == {True, False}
+
+
+def test_other_accumulation_is_rejected(tmp_path: Path) -> None:
+    train(tmp_path, 3, ("gaussian", 1, {"accumulate_grad_batches": 2, "max_epochs": 1}, list))
+    with pytest.raises(CheckpointError, match="of the training: accumulate_grad_batches was 2, is 3"):
+        train(tmp_path, 3, ("gaussian", 1, {"accumulate_grad_batches": 3}, list), start=tmp_path / "last.ckpt")
 
 
 def test_a_resumed_curve_continues(tmp_path: Path) -> None:

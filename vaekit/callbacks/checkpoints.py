@@ -59,7 +59,7 @@ class RunCheckpoint(ModelCheckpoint):
     Both are there whole or not at all, whenever the process is killed (:class:`WholeCheckpoints`). The last one is
     written with each best one, at the end of training, and when ``every_n_steps`` steps have gone by without: at the
     end of an epoch or within it. A training that goes on from it ends with the weights of one that was never stopped,
-    and is refused with another seed or another clipping of gradients.
+    and is refused with another seed, or another clipping or accumulation of gradients.
 
     Parameters
     ----------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vaekit.cli.lightning import VaekitCLI, command_line, config_of
+from vaekit.cli.lightning import VaekitCLI, command_line
+from vaekit.cli.short_commands import config_of
 from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint

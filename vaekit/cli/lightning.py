@@ -32,7 +32,8 @@ from vaekit.cli.foreign import check_trainer
 from vaekit.cli.logger import closing_line, continue_run, wandb_logger
 from vaekit.cli.output import quiet
 from vaekit.cli.raw_config import LINKED, check_arguments, check_parsed, configs, refuse_sizes
-from vaekit.cli.run_folder import claim, make_folder, prepare
+from vaekit.cli.run_folder import claim, make_folder, prepare, run_label
+from vaekit.cli.short_commands import RUN_FOLDER, complete
 from vaekit.cli.trainer_values import check_values
 from vaekit.cli.training_errors import explained, start_loggers
 from vaekit.data.base import ResidentData
@@ -40,8 +41,6 @@ from vaekit.exceptions import CheckpointError, ConfigError, OutputError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
 from vaekit.threads import keep_threads
-
-RUN_FOLDER = "__run_folder__"  # stands for trainer.default_root_dir in a logger's save_dir
 
 
 class RunConfig(SaveConfigCallback):
@@ -150,12 +149,12 @@ class VaekitCLI(LightningCLI):
     def run_name(self) -> str:
         """Name of the configuration file, or else of the run directory."""
         files = [text for text in configs(self._arguments) if "{" not in text]
-        return Path(files[-1]).stem if files else self.folder.name
+        return Path(files[-1]).stem if files else run_label(self.folder)
 
     def _wandb_name(self) -> str:
         """Return the name of the directory; the runs of a sweep share it and are named by their settings."""
         if not os.environ.get("WANDB_SWEEP_ID"):
-            return self.folder.name
+            return run_label(self.folder)
         estimators = sorted({type(estimator).__name__ for estimator in self.model.estimators.values()})
         return " ".join([self.run_name, *estimators, f"seed {self._get(self.config, 'seed_everything')}"])
 
@@ -296,56 +295,3 @@ def command_line(arguments: list[str], kind: type[VaekitCLI] = VaekitCLI) -> Vae
             parser_kwargs={"exit_on_error": False},
             args=complete_classes(name_latent(arguments)),
         )
-
-
-def complete(arguments: list[str]) -> list[str]:
-    """Fill in what a short command leaves out.
-
-    A file logger without a folder gets the run's. ``validate``, ``test`` and ``predict`` with a checkpoint and
-    no configuration take both model and data from the checkpoint.
-    """
-    completed = list(arguments)
-    for i, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == "--trainer.logger":
-            value = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
-            if value.split(".")[-1] in ("CSVLogger", "TensorBoardLogger"):
-                completed += ["--trainer.logger.save_dir", RUN_FOLDER]
-    options = {argument.partition("=")[0] for argument in arguments}
-    if arguments[0] != "fit" and "--ckpt_path" in options and not options & {"--config", "-c", "--help", "-h"}:
-        completed = [completed[0], "--config", config_of(value_of(arguments, "--ckpt_path")), *completed[1:]]
-    return completed
-
-
-def value_of(arguments: list[str], option: str) -> str:
-    """Return the value of an option, given as ``--option value`` or ``--option=value``."""
-    for i, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == option:
-            if equals:
-                return value
-            if i + 1 < len(arguments):
-                return arguments[i + 1]
-    raise ConfigError(f"{option} has no value")
-
-
-def config_of(checkpoint_path: str) -> str:
-    """Return, as JSON, the configuration of model and data that a checkpoint was trained with."""
-    import json
-
-    checkpoint = read_checkpoint(checkpoint_path)
-    model = dict(checkpoint["hyper_parameters"])
-    class_path = model.pop("_class_path")
-    for size in LINKED:
-        model.pop(size)  # linked from the data
-    if not checkpoint.get("reference"):
-        raise ConfigError(f"{checkpoint_path} does not say which data it was trained on: pass --config")
-    data = dict(checkpoint["reference"]["config"])
-    data["init_args"] = {key: value for key, value in data["init_args"].items() if key != "adata"}
-    return json.dumps(
-        {
-            "model": {"class_path": class_path, "init_args": model},
-            "data": data,
-            "trainer": {"default_root_dir": str(Path(checkpoint_path).parent)},
-        }
-    )

@@ -12,7 +12,13 @@ from filelock import FileLock
 from vaekit.callbacks.run_lock import lock_run
 from vaekit.exceptions import ConfigError
 
+CONCURRENT = "concurrent"  # folder of the runs that found the folder in use
 OWN = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs")
+
+
+def run_label(folder: Path) -> str:
+    """Return the name by which loggers know the run in a folder: a number alone would say nothing."""
+    return " ".join(folder.parts[-3:]) if folder.parent.name == CONCURRENT else folder.name
 
 
 def make_folder(folder: Path, setting: str = "trainer.default_root_dir") -> None:
@@ -62,7 +68,7 @@ def claim(folder: Path, resumes: bool) -> tuple[Path, FileLock]:
             "another directory."
         )
     for number in itertools.count(1):
-        own = folder / "concurrent" / str(number)
+        own = folder / CONCURRENT / str(number)
         try:
             own.mkdir(parents=True)
         except FileExistsError:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 
 from vaekit.exceptions import CheckpointError
 
@@ -53,6 +54,9 @@ def training_arguments(trainer: pl.Trainer) -> dict[str, Any]:
     out where this was never called.
     """
     found: dict[str, Any] = {"gradient_clip_val": trainer.gradient_clip_val or None}  # 0 is no clipping either
+    scheduled = any(isinstance(each, GradientAccumulationScheduler) for each in trainer.callbacks)  # type: ignore[attr-defined]
+    if not scheduled:  # else it is the number of the present epoch
+        found["accumulate_grad_batches"] = trainer.accumulate_grad_batches
     if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
         found["seed_everything"] = int(seed)
     return found

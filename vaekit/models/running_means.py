@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -83,3 +83,11 @@ def mean_terms(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the bound as ``elbo`` and its terms, averaged over the batch, which may have no rows."""
     means = {name: value.sum() / max(1, value.numel()) for name, value in terms.items()}
     return {"elbo": -torch.stack(list(means.values())).sum(), **means}
+
+
+def no_terms(latents: Iterable[str], like: Tensor) -> dict[str, Tensor]:
+    """Return the terms of a batch without rows, which torch's distributions do not take.
+
+    A process that has no rows left logs with the others, and for nothing.
+    """
+    return {name: like.new_zeros(0) for name in ("reconstruction", *(f"kl_{name}" for name in latents))}

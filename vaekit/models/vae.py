@@ -19,21 +19,14 @@ from vaekit.exceptions import ConfigError
 from vaekit.fold import Result
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
-from vaekit.models.agreement import check_same_arguments, check_same_features
+from vaekit.models.agreement import check_same_features
 from vaekit.models.bound import bound_of, drawing
 from vaekit.models.generative import Generative
 from vaekit.models.memory import Budget
 from vaekit.models.optimization import Trained, check_precision, cosine, match_precision, settle_accelerators
-from vaekit.models.processes import (
-    average_baselines,
-    gather,
-    noise_of_batch,
-    own_random_state,
-    separate_noise,
-)
-from vaekit.models.random_state import random_state, set_random_state
-from vaekit.models.resumption import resume_within_epoch, skip_finished_epoch, within_epoch
-from vaekit.models.running_means import RunningMeans, mean_terms
+from vaekit.models.processes import average_baselines, noise_of_batch, separate_noise
+from vaekit.models.resumption import accept, resume, store
+from vaekit.models.running_means import RunningMeans, mean_terms, no_terms
 from vaekit.networks import Network
 from vaekit.objectives import ELBO, Objective
 from vaekit.regularizers import Regularizer
@@ -198,9 +191,7 @@ class VAE(Component, pl.LightningModule):
         else:
             result = self.bound(batch, kl_weight, training=True)
             loss, terms = result.total.mean(), result.terms
-        self.step_terms = {
-            name: value.detach() for name, value in terms.items()
-        }  # what broke, if the loss is not finite
+        self.step_terms = {name: value.detach() for name, value in terms.items()}  # named if the loss is not finite
         if self.captured is None and not all(estimator.exact_value for estimator in self.estimators.values()):
             with torch.no_grad():  # a relaxed value makes no bound: the logged one draws discrete values
                 terms = self.bound(batch).terms
@@ -243,15 +234,8 @@ class VAE(Component, pl.LightningModule):
     def _log_held_out(self, stage: str, batch: Batch, batch_idx: int) -> None:
         processes, rank = (1, 0) if self._trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         with noise_of_batch(batch_idx * processes + rank, batch.x.device):  # batches are dealt out in turn
-            terms = self.bound(batch).terms if len(batch.x) else self._no_terms(batch)
+            terms = self.bound(batch).terms if len(batch.x) else no_terms(self.latents, batch.x)
         self._log(stage, mean_terms(terms), len(batch.x))
-
-    def _no_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms of a batch without rows: a process that has none left logs with the others, and for nothing.
-
-        torch's distributions do not take such a batch.
-        """
-        return {name: batch.x.new_zeros(0) for name in ("reconstruction", *(f"kl_{name}" for name in self.latents))}
 
     def _log_training(self) -> None:
         """Log the means of the epoch, once: what was logged before a checkpoint is not in it."""
@@ -288,45 +272,18 @@ class VAE(Component, pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the data's names and split, and the random state: a resumed run goes on as an uninterrupted one."""
         checkpoint["reference"] = self.reference
-        within = within_epoch(self._trainer, self, self._means)
-        states = gather({"random": random_state(), "within_epoch": within})
-        checkpoint["random_state"], *others = (state["random"] for state in states)
-        if others:
-            checkpoint["random_states_of_others"] = others
-        checkpoint["within_epoch"] = [state["within_epoch"] for state in states]  # of each process
+        store(checkpoint, self._trainer, self, self._means)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Set the random state of a training that goes on: before the optimizer's set-up draws the data's order."""
         match_precision(self, checkpoint["state_dict"])
-        resumed = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        if not resumed:
-            return
-        check_same_arguments(checkpoint.get("hyper_parameters", {}), dict(self.hparams), "model")
-        data: Any = getattr(self.trainer, "datamodule", None)
-        same = checkpoint.get("datamodule_hyper_parameters", {})
-        check_same_arguments(same, {} if data is None else dict(data.hparams), "data")
-        state = own_random_state(checkpoint, self.trainer.global_rank, self.trainer.world_size)
-        if state is not None:
-            set_random_state(state)
-            loop = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
-            # as the first process wrote them, but for the generator
-            found = loop.get("combined_loader", [])
-            self._resumed = {
-                "within_epoch": dict(enumerate(checkpoint.get("within_epoch", []))).get(self.trainer.global_rank, {}),
-                "loaders": [{**each, "now": state["torch"]} if "now" in each else each for each in found],
-            }
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._resumed = accept(checkpoint, self.trainer, self)
 
     def on_train_start(self) -> None:
-        """Continue within an epoch: its metrics, its accumulated gradients and its data.
-
-        Lightning may have made the data's loader before it knew where it was.
-        """
+        """Continue within an epoch: its metrics, its accumulated gradients and its data (Lightning's hook)."""
         resumed, self._resumed = self._resumed, {}
-        resume_within_epoch(self.trainer, self, self._means, resumed.get("within_epoch", {}))
-        loader: Any = self.trainer.train_dataloader
-        if resumed.get("loaders") and self.trainer.fit_loop.restarting and hasattr(loader, "load_state_dict"):
-            loader.load_state_dict(resumed["loaders"][0])
-        skip_finished_epoch(self.trainer)
+        resume(self.trainer, self, self._means, resumed)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Keep the moving averages of costs in step, where several processes train; log at the end of an epoch."""
