@@ -1,4 +1,4 @@
-"""What a short training command leaves out."""
+"""Completion of a short training command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State of a training that Lightning's own checkpoints do not hold: within an epoch, and of random numbers."""
+"""State of a run that Lightning's own checkpoints do not hold: within an epoch, and of random numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def store(
 
 
 def accept(checkpoint: Mapping[str, Any], trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-    """Check that a training can go on from a checkpoint, and set this process's random state.
+    """Check that a run can resume from a checkpoint, and set this process's random state.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def accept(checkpoint: Mapping[str, Any], trainer: pl.Trainer, module: pl.Lightn
     Raises
     ------
     CheckpointError
-        If the training began with other arguments, or on another number of processes.
+        If the run started with other arguments, or on another number of processes.
     """
     check_same_arguments(checkpoint.get("hyper_parameters", {}), dict(module.hparams), "model")
     data: Any = getattr(trainer, "datamodule", None)
@@ -49,7 +49,7 @@ def accept(checkpoint: Mapping[str, Any], trainer: pl.Trainer, module: pl.Lightn
     if state is None:
         return {}
     set_random_state(state)
-    # as the first process wrote them, but for the generator
+    # as the first process wrote them, except for the generator
     found = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {}).get("combined_loader", [])
     return {
         "within_epoch": dict(enumerate(checkpoint.get("within_epoch", []))).get(trainer.global_rank, {}),
@@ -67,7 +67,7 @@ def resume(trainer: pl.Trainer, module: pl.LightningModule, means: RunningMeans,
     ended = skip_finished_epoch(trainer)
     if resumed.get("loaders") and restarting and hasattr(loader, "load_state_dict"):
         state = resumed["loaders"][0]
-        # of an epoch with a limited number of batches, the rest is left out
+        # limit_train_batches omits the rest of the epoch
         loader.load_state_dict({**state, "position": 0} if ended and "position" in state else state)
 
 
@@ -101,7 +101,7 @@ def resume_within_epoch(
 
 
 def skip_finished_epoch(trainer: pl.Trainer) -> bool:
-    """Begin the next epoch if a training with ``max_steps`` is resumed at the end of one; return whether it was.
+    """Start the next epoch if a run with ``max_steps`` is resumed at the end of one; return whether it was.
 
     Lightning would end that epoch a second time, without a batch: it would count twice towards ``max_epochs``.
     """
