@@ -55,6 +55,43 @@ def test_seeds_names_and_content_make_different_samples():
     assert [len(set(key.tolist())) for key in keys] == [different, 300, different, 300, 300]
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_numbers_are_those_of_the_operation(kind):
+    """Each operation of torch gives what it is asked for, also with means, in place, and in another type."""
+    like, mean = torch.zeros(4, 2000, 3, dtype=kind), torch.full((4, 2000, 3), 0.3, dtype=kind)
+    drawn = {
+        "rand": draw_by_key(lambda _: torch.rand(4, 2000, 3, dtype=kind), KEYS, 4),
+        "rand_like": draw_by_key(lambda _: torch.rand_like(like), KEYS, 4),
+        "bernoulli": draw_by_key(lambda _: torch.bernoulli(mean), KEYS, 4),
+    }
+    assert all(x.dtype == kind and x.min() >= 0 and x.max() <= 1 for x in drawn.values())
+    for name in ("rand", "rand_like"):
+        assert drawn[name].max() < 1
+        assert stats.kstest(drawn[name].double().flatten().numpy(), "uniform").pvalue > 1e-3
+    assert abs(drawn["bernoulli"].mean().item() - 0.3) < 4 * (0.21 / 24000) ** 0.5
+    certain = torch.tensor([0.0, 1.0], dtype=kind).expand(4, 2000, 2)
+    assert torch.equal(draw_by_key(lambda _: torch.bernoulli(certain), KEYS, 4), certain)
+    for draw in (
+        lambda _: torch.normal(mean, mean * 2),
+        lambda _: like.clone().normal_(0.3, 0.6),
+        lambda _: torch.randn(4, 2000, 3, dtype=kind) * 0.6 + 0.3,
+    ):
+        x = draw_by_key(draw, KEYS, 4)
+        assert x.dtype == kind
+        assert stats.kstest(x.double().flatten().numpy(), stats.norm(0.3, 0.6).cdf).pvalue > 1e-3
+
+
+def test_few_and_many_numbers_an_observation_follow_the_keys(monkeypatch):
+    """Many are drawn one observation at a time; no way depends on the order."""
+    rows = torch.randperm(2000, generator=torch.Generator().manual_seed(0))
+    for few in (1000, 1):
+        monkeypatch.setattr("vaekit.diagnostics.keyed_noise.FEW", few)
+        whole = draw_by_key(lambda _: torch.randn(2, 2000, 5), KEYS, 2)
+        again = draw_by_key(lambda _: torch.randn(2, 2000, 5), KEYS[rows.numpy()], 2)
+        assert torch.equal(again, whole[:, rows])
+        assert stats.kstest(whole.flatten().numpy(), "norm").pvalue > 1e-3
+
+
 @pytest.mark.parametrize("other_layout", [False, True])
 def test_order_parts_and_numbers_of_observations_do_not_matter(other_layout):
     """Also for a distribution of which torch draws in another layout (Categorical)."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FLOOR = 1e-8  # of probabilities in the Bayes factor
 DIGITS = 12  # of a probability: those beyond are rounding errors, which must not order genes
+EFFECT_DIGITS = 9  # of a fold change: that of groups of the same cells is 0
 
 
 def differential_expression(
@@ -218,8 +219,8 @@ def _columns(first: GroupSums, second: GroupSums, measured: np.ndarray, delta: f
         "scale2": second.composition[measured],
         "pseudocounts": PSEUDOCOUNT,
         "delta": delta,
-        "lfc_mean": posterior.mean / log2,
-        "lfc_median": posterior.quantile(0.5) / log2,
+        "lfc_mean": (posterior.mean / log2).round(EFFECT_DIGITS) + 0.0,  # not -0
+        "lfc_median": (posterior.quantile(0.5) / log2).round(EFFECT_DIGITS) + 0.0,
         "lfc_std": posterior.std / log2,
         "lfc_min": posterior.quantile(0.001) / log2,
         "lfc_max": posterior.quantile(0.999) / log2,

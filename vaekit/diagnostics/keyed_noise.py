@@ -6,6 +6,7 @@ Here the generator is seeded per observation, by a key that follows from its con
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vaekit.batch import Batch
 
 T = TypeVar("T", Tensor, dict[str, Tensor])
-MULTINOMIAL = torch.ops.aten.multinomial.default
+ATEN = torch.ops.aten
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the increment of SplitMix64
+FEW = 256  # numbers an observation, up to which all observations' numbers are made together
 COVARIATE_SCALE = 1000.0  # covariates are compared at this precision: their last bits depend on how they are stored
 
 
@@ -45,9 +48,9 @@ def observation_keys(batch: Batch, seed: int, names: np.ndarray | None = None) -
         Hashes of the observations' names, uint64 ``[batch]``. With None, the covariates distinguish observations of
         equal ``x``.
     """
-    content = _hash_rows(batch.x.float().view(torch.int32).long())
+    content = _hash_rows(batch.x.float().cpu().numpy().view(np.int32))
     if names is None and batch.covariates is not None:
-        content = _mix(content + _hash_rows((batch.covariates * COVARIATE_SCALE).round().long()))
+        content = _mix(content + _hash_rows((batch.covariates * COVARIATE_SCALE).round().long().cpu().numpy()))
     if names is not None:
         content = _mix(content + names)
     return _mix(content + _mix(np.array([seed % 2**64], dtype=np.uint64)))
@@ -78,9 +81,10 @@ def draw_by_key(draw: Callable[[slice], T], keys: np.ndarray, num_samples: int) 
 
     Notes
     -----
-    All observations are computed together; only torch's random operations run one observation at a time, on the CPU.
-    A distribution whose operations have another layout than ``[num_samples, observations, ...]`` is sampled one
-    observation at a time. The state of torch's default generator is changed.
+    All observations are computed together, and so are uniform, normal and Bernoulli numbers if there are few an
+    observation; torch's other random operations run one observation at a time, on the CPU. A distribution whose
+    operations have another layout than ``[num_samples, observations, ...]`` is sampled one observation at a time. The
+    state of torch's default generator is changed.
     """
     try:
         with _KeyedOperations(keys, num_samples):
@@ -108,27 +112,66 @@ class _KeyedOperations(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         self.calls += 1
+        shapes = [shape for shape in map(_shape, args) if shape is not None]
+        if func is ATEN.multinomial.default or not shapes or any(shape[:2] != self.leading for shape in shapes):
+            raise _OtherLayout
+        seeds = _mix(self.keys + _mix(np.array([self.calls], dtype=np.uint64)))
         device = kwargs.pop("device", None) or next((x.device for x in args if isinstance(x, Tensor)), None)
-        inplace = func._schema.is_mutable
-        moved = [x.cpu() if isinstance(x, Tensor) else x for x in args]
-        shaped = [x for x in moved if _shape(x) is not None]
-        if func is MULTINOMIAL or not any(_shape(x)[:2] == self.leading for x in shaped):  # type: ignore[index]
-            raise _OtherLayout
-        parts = []
-        for row, seed in enumerate(_mix(self.keys + _mix(np.array([self.calls], dtype=np.uint64))).tolist()):
-            torch.default_generator.manual_seed(seed)
-            parts.append(func(*[self._row(x, row) for x in moved], **kwargs))
-        result = torch.cat(parts, 1)
-        return args[0].copy_(result) if inplace else result.to(device)
+        result = _all_at_once(func, args, kwargs, seeds, torch.broadcast_shapes(*shapes), device)
+        if result is None:
+            result = _one_by_one(func, args, kwargs, seeds).to(device)
+        return args[0].copy_(result) if func._schema.is_mutable else result
 
-    def _row(self, value: Any, row: int) -> Any:
-        """Return an argument of an operation for one observation."""
-        shape = _shape(value)
-        if shape is None:
-            return value
-        if shape[:2] != self.leading:
-            raise _OtherLayout
-        return value[:, row : row + 1] if isinstance(value, Tensor) else [shape[0], 1, *shape[2:]]
+
+def _all_at_once(
+    func: Any, args: Any, kwargs: Any, seeds: np.ndarray, shape: tuple[int, ...], device: torch.device | None
+) -> Tensor | None:
+    """Return the numbers of an operation, from uniform ones; None for an operation that has another way."""
+    tensor = next((x for x in args if isinstance(x, Tensor)), None)
+    dtype = kwargs.get("dtype") or (torch.get_default_dtype() if tensor is None else tensor.dtype)
+    count = math.prod(shape) // len(seeds)
+    known = func in FROM_UNIFORM and kwargs.keys() <= {"dtype", "layout", "memory_format", "pin_memory"}
+    if not known or count > FEW or dtype not in (torch.float32, torch.float64):
+        return None
+    words = _mix(seeds[:, None] + GOLDEN * np.arange(count, dtype=np.uint64))
+    uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # within (0, 1)
+    moved = torch.from_numpy(uniform).view(len(seeds), shape[0], *shape[2:]).transpose(0, 1).to(device)
+    return FROM_UNIFORM[func](moved, dtype, *args)
+
+
+def _uniform(uniform: Tensor, dtype: torch.dtype, *unused: Any) -> Tensor:
+    return ((uniform * 2**24).floor() / 2**24 if dtype == torch.float32 else uniform).to(dtype)  # never 1
+
+
+def _normal(uniform: Tensor, dtype: torch.dtype, mean: Any, std: Any) -> Tensor:
+    return mean + std * torch.special.ndtri(uniform).to(dtype)
+
+
+FROM_UNIFORM: dict[Any, Callable[..., Tensor]] = {
+    ATEN.rand.default: _uniform,
+    ATEN.rand_like.default: _uniform,
+    ATEN.randn.default: lambda uniform, dtype, *unused: _normal(uniform, dtype, 0.0, 1.0),
+    ATEN.normal.Tensor_Tensor: _normal,
+    ATEN.normal_.default: lambda uniform, dtype, like, mean=0.0, std=1.0: _normal(uniform, dtype, mean, std),
+    ATEN.bernoulli.default: lambda uniform, dtype, probability: (uniform < probability).to(dtype),
+}
+
+
+def _one_by_one(func: Any, args: Any, kwargs: Any, seeds: np.ndarray) -> Tensor:
+    """Return the numbers of an operation, by torch's generator on the CPU, seeded for each observation."""
+    moved = [x.cpu() if isinstance(x, Tensor) else x for x in args]
+    parts = []
+    for row, seed in enumerate(seeds.tolist()):
+        torch.default_generator.manual_seed(seed)
+        parts.append(func(*[_row(x, row) for x in moved], **kwargs))
+    return torch.cat(parts, 1)
+
+
+def _row(value: Any, row: int) -> Any:
+    """Return an argument of an operation for one observation."""
+    if isinstance(value, Tensor) and value.dim():
+        return value[:, row : row + 1]
+    return [value[0], 1, *value[2:]] if isinstance(value, list | tuple) else value
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
@@ -138,17 +181,16 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value) if isinstance(value, list | tuple) else None
 
 
-def _hash_rows(values: Tensor) -> np.ndarray:
+def _hash_rows(values: np.ndarray) -> np.ndarray:
     """Return a hash of each row of integers, uint64 ``[rows]``; a 0 counts for nothing."""
-    values = values ^ (values >> 16)  # the low bits of a small whole number as a float are 0
     weights = _mix(np.arange(values.shape[1], dtype=np.uint64)).view(np.int64)
-    total = (values * torch.from_numpy(weights).to(values.device)).sum(1)
-    return _mix(total.cpu().numpy().view(np.uint64))
+    # the low bits of a small whole number as a float are 0; einsum takes no memory for the products
+    return _mix(np.einsum("ij,j->i", values ^ (values >> 16), weights).view(np.uint64))
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
     """Return the output function of SplitMix64: a bijection of uint64 whose values look independent."""
-    mixed = values + np.uint64(0x9E3779B97F4A7C15)
+    mixed = values + GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
