@@ -298,7 +298,8 @@ def divergence_of(q: Distribution, p: Distribution, value: Tensor) -> Tensor:
 def analytic_divergence(q: Distribution, p: Distribution) -> Tensor | None:
     """Return KL(q || p), or None where torch does not know it."""
     if len(p.batch_shape) < len(q.batch_shape):
-        p = p.expand(q.batch_shape)  # torch's KL of Bernoulli variables does not broadcast
+        # torch's KL of Bernoulli variables does not broadcast
+        p = p.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
     try:
         return kl_divergence(q, p)
     except NotImplementedError:

@@ -10,7 +10,9 @@ import torch
 from models.tiny import MODELS, counts, fit, repeated, sharpen, trainer
 from torch.utils.data import DataLoader
 
+from vaekit import MixedVAE
 from vaekit.exceptions import ConfigError
+from vaekit.latents import Bernoulli, Categorical, Gaussian
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.objectives import ELBO
 
@@ -90,3 +92,18 @@ def test_logged_bound_is_of_discrete_codes(estimator):
         assert abs(metrics[f"{stage}/elbo"].item() - exact) < 4 * error
     relaxed = abs(-metrics["train/objective"].item() - exact)
     assert (relaxed > 4 * error) is (estimator == "gumbel_soft")  # else the test could not fail
+
+
+def test_divergence_of_a_child_of_a_summed_code_beside_bits():
+    """The draws have axes of their own for the states of the code; the bits have none."""
+    latents = {"y": Categorical(3), "b": Bernoulli(2), "z": Gaussian(2, parent="y")}
+    model = MixedVAE(5, NegativeBinomial(), latents=latents, hidden=(8,)).eval()
+    batch = counts(7, 5)
+    result = model.bound(batch, training=False)
+    h = model.networks.encode(batch)
+    share = model.networks.posterior("y", h, {}).base_dist.probs
+    expected = torch.zeros(7)
+    for state, y in enumerate(torch.eye(3)[:, None, None].expand(3, 7, 1, 3)):
+        q, p = model.networks.posterior("z", h, {"y": y}), model.networks.prior("z", {"y": y}, batch.x)
+        expected += share[:, 0, state] * torch.distributions.kl_divergence(q, p)
+    torch.testing.assert_close(result.terms["kl_z"], expected)
