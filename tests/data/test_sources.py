@@ -118,3 +118,10 @@ def test_a_small_file_that_claims_terabytes(tmp_path: Path, place: str) -> None:
 def test_paths_are_text(path: object) -> None:
     with pytest.raises(DataError, match=r"path=.* must be a file path or a list of file paths"):
         GeneExpressionData(path=path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", ["cells.h5ad", "removed.h5ad"])
+def test_a_link_to_no_file(tmp_path, target):
+    (tmp_path / "cells.h5ad").symlink_to(target)
+    with pytest.raises(DataError, match=rf"cells.h5ad is a link to '{target}', which leads to no file"):
+        open_adata(tmp_path / "cells.h5ad")

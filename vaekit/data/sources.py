@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -156,8 +157,9 @@ def open_store(path: str | Path) -> Any:
             import zarr
 
             check_codecs(file)
-            # The consolidated copy of the metadata may differ from the files that were checked.
-            return zarr.open_group(file, mode="r", use_consolidated=False)
+            # The consolidated copy of the metadata may differ from the files that were checked; zarr 2 ignores it.
+            direct: dict[str, Any] = {} if zarr.__version__.startswith("2.") else {"use_consolidated": False}
+            return zarr.open_group(str(file), mode="r", **direct)
         import h5py
 
         opened = h5py.File(file, "r")
@@ -228,6 +230,8 @@ def _existing(path: str | Path) -> Path:
     file = Path(path).expanduser()
     if file.is_dir() and not any((file / name).exists() for name in ("zarr.json", ".zgroup")):
         raise DataError(f"{path} is a directory: give the path of an .h5ad file; {_beside(file, file.name)}")
+    if file.is_symlink() and not file.exists():
+        raise DataError(f"{path} is a link to {os.readlink(file)!r}, which leads to no file. Give the path of a file.")
     if not file.exists():
         raise DataError(f"{path} does not exist; {_beside(file.parent, file.name)}")
     check_regular(file, path)
