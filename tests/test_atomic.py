@@ -79,7 +79,9 @@ def test_no_folder(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("stopped", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
+@pytest.mark.parametrize(
+    "stopped", [KeyboardInterrupt, SystemExit, ZeroDivisionError, RuntimeError, torch.OutOfMemoryError]
+)
 def test_what_is_stopped_half_way_leaves_nothing(tmp_path: Path, stopped: type[BaseException]) -> None:
     path = tmp_path / "out.file"
     path.write_bytes(b"precious")

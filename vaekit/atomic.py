@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,11 +48,22 @@ def written(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch's and HDF5's writers turn some of the former into the latter
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _of_a_writer(error):
+            raise
         raise OutputError(f"{path} could not be written: {error}; what was there before is as it was") from error
     finally:
         with contextlib.suppress(OSError):  # where nothing can be written, nothing can be removed
             temporary.unlink(missing_ok=True)
+
+
+def _of_a_writer(error: RuntimeError) -> bool:
+    """Return whether torch's or HDF5's writer raised an error: they turn some errors of the system into a RuntimeError.
+
+    Others, such as a want of GPU memory, may come from the work between two writings.
+    """
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(module.startswith(("h5py.", "torch.serialization")) for module in modules)
 
 
 def try_writing(path: Path) -> None:

@@ -35,6 +35,14 @@ class TrainingError(VaekitError, ArithmeticError):
     """A training that broke: its loss, gradient or weights are no longer finite."""
 
 
+_MEMORY = ("allocate memory", "out of memory", "alloc_cpu", "storage size calculation overflowed")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether an error of Python, NumPy or torch says that memory, of the machine or of a GPU, is exhausted."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY)
+
+
 def nearest(name: str, valid: Iterable[str], listed: int = 12) -> str:
     """Return a hint that ends an error message: the nearest valid names, or all of them.
 

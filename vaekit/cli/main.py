@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from vaekit.class_paths import trust
-from vaekit.exceptions import ConfigError, VaekitError, nearest
+from vaekit.exceptions import ConfigError, VaekitError, lacks_memory, nearest
 
 HELP = """\
 usage: vaekit COMMAND [ARGUMENTS]
@@ -86,6 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         place = "" if error.filename is not None else "standard output, or a file of the command: "
         print(f"vaekit {command}: error: {place}{error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        print(
+            f"vaekit {command}: error: the command needs more memory than there is: {said}. End other programs, or "
+            "pass fewer cells.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print(f"vaekit {command}: stopped", file=sys.stderr)

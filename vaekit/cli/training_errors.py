@@ -11,9 +11,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger
 
 from vaekit.callbacks.history import History
-from vaekit.exceptions import ConfigError, OutputError, TrainingError
+from vaekit.exceptions import ConfigError, OutputError, TrainingError, lacks_memory
 
-_MEMORY = ("allocate memory", "out of memory", "alloc_cpu", "storage size calculation overflowed")
 _OTHER_PROCESS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe", "tcpstore")
 
 
@@ -24,7 +23,7 @@ def explained(trainer: pl.Trainer) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError, OverflowError) as error:
         text = str(error).lower()
-        if isinstance(error, MemoryError) or any(word in text for word in _MEMORY):
+        if lacks_memory(error):
             raise ConfigError(
                 f"the training needs more memory than there is: {first_line(error)}. Lower data.batch_size, the "
                 "num_samples of estimators and objective, or the sizes of the model."
