@@ -24,6 +24,7 @@ from vaekit.data import GeneExpressionData
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
+from vaekit.models.generative import Generative
 
 GROUP = np.arange(60) % 3
 
@@ -151,13 +152,12 @@ def test_fields_of_the_user_are_never_replaced(
     key = "X_KEY" if name == "embed" else "KEY"
     values = {"obs": "mine", "obsm": np.ones((60, 2)), "layers": cells.X, "uns": np.arange(3)}
     with monkeypatch.context() as patch:
-        for method in ("posteriors", "draw"):  # the model does not run
-            patch.setattr(VAE, method, lambda *arguments, **keywords: pytest.fail("the model ran"))
+        patch.setattr(Generative, "encode", lambda *arguments: pytest.fail("the model ran"))
         for place, names in places.items():
             for taken in names:
                 theirs = cells.copy()
                 getattr(theirs, place)[taken] = values[place]
-                with pytest.raises(DataError, match=rf"{place}\['{taken}'\] exists and was not written by vaekit"):
+                with pytest.raises(DataError, match=rf"{place}\['{taken}'\] exists, and uns\["):
                     function(theirs, model, key_added=key)
         for wrong in ("a/b", "", 3):
             with pytest.raises(DataError, match="key_added="):
@@ -166,6 +166,18 @@ def test_fields_of_the_user_are_never_replaced(
         function(cells, model, key_added=key)
     for place, names in places.items():
         assert {*names} <= {*getattr(cells, place)} | ({"KEY"} if place == "obsm" else set())
+
+
+def test_results_whose_record_is_lost_say_so(model: VAE, cells: AnnData) -> None:
+    import anndata
+
+    embed(cells, model)
+    parts = cells[:30].copy(), cells[30:].copy()
+    for part in parts:  # a subset keeps the record
+        embed(part, model)
+    both = anndata.concat(parts)
+    with pytest.raises(DataError, match=r"uns\['vaekit'\] does not record that vaekit wrote it \(anndata.concat"):
+        embed(both, model)
 
 
 class TestGenesOfRaw:

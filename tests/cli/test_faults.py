@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -206,3 +208,31 @@ def test_the_share_of_clipped_steps_is_logged(tmp_path: Path) -> None:
                           deletechars="")  # fmt: skip
     shares = table["train/clipped_steps"]
     assert shares[np.isfinite(shares)].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("command", ["compare", "de", "denoise", "embed", "evaluate", "export", "sample", "traverse"])
+def test_a_wrong_flag_is_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "model.ckpt", "--wrong", "3"])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"vaekit {command}: error: ")
+    assert message.endswith(f". See vaekit {command} --help\n")
+    assert message.count("\n") == 1
+
+
+def test_a_full_standard_output() -> None:
+    code = "import sys; from vaekit.cli import main; main.import_module = lambda name: main; "
+    code += "main.run = lambda arguments: print('result'); sys.exit(main.main(['embed']))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=environment,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "vaekit embed: error: [Errno 28] No space left on device: 'standard output'\n"

@@ -30,8 +30,8 @@ def check_free(places: Any, key_added: str, names: Mapping[str, Iterable[str]], 
     DataError
         If ``key_added`` is not a name that files can hold, or a name is taken.
     """
-    if not isinstance(key_added, str) or not key_added.strip() or "/" in key_added or "\0" in key_added:
-        raise DataError(f"key_added={key_added!r} is not a name without a slash. Choose another one.")
+    if not isinstance(key_added, str) or {key_added.strip(), owner.strip()} & {"", "."} or {*key_added} & {*"/\0"}:
+        raise DataError(f"key_added={key_added!r} is not a name that files can hold. Choose another one.")
     earlier = _place(places, "uns")
     if owner in earlier and hasattr(earlier[owner], "keys") and MARK in earlier[owner]:
         return
@@ -39,8 +39,9 @@ def check_free(places: Any, key_added: str, names: Mapping[str, Iterable[str]], 
         for name in taken:
             if name in _place(places, place):
                 raise DataError(
-                    f"key_added={key_added!r}: {place}[{name!r}] exists and was not written by vaekit. Choose another "
-                    f"name (key_added; --key_added of a command), or remove {place}[{name!r}]."
+                    f"key_added={key_added!r}: {place}[{name!r}] exists, and uns[{owner!r}] does not record that "
+                    "vaekit wrote it (anndata.concat drops such records). Choose another name (key_added; --key_added "
+                    f"of a command), or remove {place}[{name!r}]."
                 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import itertools
 import json
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vaekit.atomic import written
 from vaekit.cli.estimator_names import estimator_config
 from vaekit.cli.image_output import picture_path
-from vaekit.cli.output import quiet
+from vaekit.cli.output import Parser, quiet
 from vaekit.cli.run_folder import make_folder
 from vaekit.cli.seed import seed
 from vaekit.exceptions import ConfigError
@@ -29,9 +28,9 @@ WIDTH = 44  # of an estimator's name
 Runs = dict[str, list[list["Point"]]]  # for each estimator the curve of each seed
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command's parser."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         "vaekit compare",
         allow_abbrev=False,
         usage="vaekit compare --config X.yaml --estimators A B C [--seeds 0 1 2] [--latent NAME] [-o FOLDER] "

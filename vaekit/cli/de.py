@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from vaekit.atomic import written
 from vaekit.cli.cells import cells_of, check_room
-from vaekit.cli.output import quiet
+from vaekit.cli.output import Parser, quiet
 from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
@@ -16,9 +15,9 @@ SHOWN = 10  # genes printed
 GENE_BYTES, PLOT_BYTES = 500, 300_000  # that the files take, about
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command's parser."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         "vaekit de",
         description="Compare the expression of genes between two groups of cells: a table of probabilities and log2 "
         "fold changes, sorted, with the genes called at an expected false discovery rate, and a volcano plot of the "

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from vaekit.cli.cells import add, cells_of, new_array, written_copy
-from vaekit.cli.output import quiet
+from vaekit.cli.output import Parser, quiet
 from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command's parser."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         "vaekit denoise",
         description="Write what a model expects of each gene in each cell into a copy of the cells' .h5ad file: "
         'layers["vaekit_normalized"], which sums to the library size over the genes of the model, NaN for other genes; '

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from vaekit.cli.cells import add, cells_of, written_copy
-from vaekit.cli.output import quiet
+from vaekit.cli.output import Parser, quiet
 from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command's parser."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         "vaekit embed",
         description="Write the latents of cells into a copy of their .h5ad file: posterior means of the continuous "
         'latents in obsm["X_vaekit"], each discrete latent in obs["vaekit_NAME"] with its probabilities in '

@@ -7,7 +7,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from vaekit.cli.output import quiet
+from vaekit.cli.output import Parser, quiet
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from vaekit.models import VAE
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command's parser."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         "vaekit evaluate",
         description="Evaluate a trained model on held-out data: the evidence lower bound, the importance-sampled "
         "log-likelihood with its standard error over observations and the effective sample size, all in nats a cell "

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from vaekit.cli.output import quiet
+from vaekit.cli.output import Parser, quiet
 from vaekit.cli.overwriting import refuse_inputs
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command's parser."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         "vaekit export",
         description="Write a trained model as model.safetensors (weights) and model.json (arguments, names of the "
         "data): formats that can hold no code. The folder can be given to evaluate, embed and the other commands, and "

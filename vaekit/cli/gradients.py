@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaekit.atomic import try_writing, written
-from vaekit.cli.output import quiet
+from vaekit.cli.output import Parser, quiet
 from vaekit.cli.run_folder import make_folder
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
 WIDTH = 34  # of an estimator's name
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command's parser."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         "vaekit gradients",
         allow_abbrev=False,
         usage="vaekit gradients --config X.yaml [--ckpt C] [--draws N] [--batch-size B] [-o FOLDER] [--KEY VALUE ...]",

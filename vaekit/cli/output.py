@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import warnings
-from typing import Any
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of a command whose errors are one line, without the list of all flags before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2 after one line."""
+        self.exit(2, f"{self.prog}: error: {message}. See {self.prog} --help\n")
 
 
 def quiet() -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from vaekit.atomic import written
 from vaekit.cli.image_output import image_shape, picture_path
-from vaekit.cli.output import quiet
+from vaekit.cli.output import Parser, quiet
 from vaekit.cli.overwriting import refuse_inputs, training_files
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command's parser."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         "vaekit sample",
         description="Draw pictures from the prior of a model of images: the means of p(x | z) at draws of the latents. "
         "With --category, a row for each category of a latent, the others drawn from their priors.",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from vaekit.atomic import written
 from vaekit.cli.image_output import image_shape, picture_path
-from vaekit.cli.output import quiet
+from vaekit.cli.output import Parser, quiet
 from vaekit.cli.overwriting import refuse_inputs, training_files
 from vaekit.exceptions import CheckpointError, DataError
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command's parser."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         "vaekit traverse",
         description="Move each unit of a Gaussian latent along its prior, a row of pictures for each unit, the other "
         "latents kept as the encoder has them for one test image of the training data.",
