@@ -182,3 +182,17 @@ def test_batch_of_one_entry_may_be_summed() -> None:
     torch.testing.assert_close(
         expectation(lambda z: (z * 0).sum(-1, keepdim=True), normal(1), Pathwise(3)), torch.zeros(1)
     )
+
+
+def test_views_of_arrays_are_read_as_they_are() -> None:
+    """torch takes no negative strides."""
+    q = Bernoulli(logits=torch.zeros(3))
+    weights = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+    found = expectation(lambda b: weights[:, ::-1], q, ScoreFunction(2))
+    torch.testing.assert_close(found, torch.tensor([3.5, 2.5, 1.5]))
+
+
+@pytest.mark.parametrize("cost", [np.ma.masked_array([1.0, 2.0], [True, False]), [[1.0], [2.0, 3.0]]])
+def test_arrays_with_entries_missing_are_rejected(cost: Any) -> None:
+    with pytest.raises(EstimatorError, match=r"the cost is a (MaskedArray|list)"):
+        expectation(lambda b: cost, Bernoulli(logits=torch.zeros(2)), ScoreFunction())

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, MixtureSameFamily
 
 from vaekit.distributions.precise import precise
 from vaekit.estimators.automatic import choose, fitting
 from vaekit.estimators.base import Draw, Estimator, describe
+from vaekit.estimators.discrete import base_of
 from vaekit.estimators.enumerate import Enumerate
 from vaekit.estimators.impossible import complete
 from vaekit.estimators.moving_support import support_moves
@@ -202,10 +203,15 @@ def _resolve(
             estimator = ScoreFunction()  # a single trajectory has no others to be compared with
     if not estimator.fits(q):
         if isinstance(estimator, ScoreFunction) and support_moves(q):
+            remedy = "Use Pathwise() and a cost with a gradient path to the value"
+            if isinstance(base_of(q)[0], MixtureSameFamily):
+                remedy = "Make the component a node of its own, with a node of Pathwise() that depends on it"
+            elif not q.has_rsample:
+                remedy = "Apply the transform within the cost"
             raise EstimatorError(
                 f"node {node.name!r}: ScoreFunction needs a support that does not depend on the parameters, and that "
                 f"of {describe(q)} moves with them: the gradient would miss what enters and leaves at its ends. "
-                "Use Pathwise() and a cost with a gradient path to the value, or detach the parameters of the support"
+                f"{remedy}, or detach the parameters of the support"
             )
         raise EstimatorError(f"node {node.name!r}: {type(estimator).__name__} does not fit {describe(q)}; {fitting(q)}")
     if num_samples is not None:

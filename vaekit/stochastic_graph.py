@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.automatic import log_choice
 from vaekit.estimators.base import Draw, Estimator, describe
+from vaekit.estimators.impossible import EVALUATED_THERE
 from vaekit.estimators.transforms import forward_mode, in_transform
 from vaekit.exceptions import EstimatorError
 from vaekit.fold import Result, SilentNodeError, Term, describe_cost, fold, require_paths
@@ -170,6 +171,7 @@ def attempt(
     again; what was chosen in the end is logged.
     """
     undifferentiable: set[str] = set()
+    drawn: Sample | None = None
     while True:
         try:
             drawn = sample(nodes, chosen, num_samples=num_samples, context=context, undifferentiable=undifferentiable)
@@ -179,8 +181,10 @@ def attempt(
                 raise
             undifferentiable.add(silent.node)  # `auto` had tried the pathwise estimator: take another
             continue
-        except RuntimeError as error:
-            if not in_transform():
+        except Exception as error:
+            if drawn is not None and any(draw.completed is not None for draw in drawn.draws.values()):
+                error.add_note(EVALUATED_THERE)
+            if not (isinstance(error, RuntimeError) and in_transform()):
                 raise
             raise EstimatorError(
                 "the expectation could not be worked out inside a transform of torch.func, or in forward mode: "
@@ -199,7 +203,7 @@ def evaluate_term(function: Named, drawn: Sample, name: str = "cost") -> Term:
     value: Any = function.function(**{node: values[node] for node in function.names})
     like = drawn.draws[drawn.nodes[0].name].weight
     tensor = as_floating_point(value, like, name)
-    if isinstance(value, int | float) and not function.names:
+    if isinstance(value, int | float | np.number) and not function.names:
         # a number of no node is the same for every entry of the batch; of a node, it may be their sum (see fold.align)
         tensor = tensor.expand(drawn.batch)
     return Term(tensor, function.names, function.optional)
@@ -223,8 +227,13 @@ def as_floating_point(value: Any, like: Tensor, name: str) -> Tensor:
         If the cost is not real, or of an unsigned type: its differences would wrap around below 0.
     """
     if not isinstance(value, Tensor):
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError, RuntimeError) as error:  # ragged; tensors with a gradient or on another device
+            raise EstimatorError(
+                f"{describe_cost(name)} is a {type(value).__name__} that is no array: {error}"
+            ) from error
+        if array.dtype.kind not in "biuf" or np.ma.is_masked(value):
             raise EstimatorError(
                 f"{describe_cost(name)} is a {type(value).__name__} (dtype {array.dtype}), not real numbers. "
                 "Return a tensor, an array or a number per sample."
@@ -232,7 +241,8 @@ def as_floating_point(value: Any, like: Tensor, name: str) -> Tensor:
         _reject_unsigned(array.dtype.kind == "u", name, array.dtype)
         # lossless, for integers too, and in the native byte order, which torch requires
         dtype = np.promote_types(array.dtype, np.float32)
-        return torch.tensor(np.asarray(array, dtype=min(dtype, np.dtype(np.float64))), device=like.device)
+        own = np.array(array, dtype=min(dtype, np.dtype(np.float64)), order="C")  # a view may have negative strides
+        return torch.from_numpy(own).to(like.device)
     if value.is_complex():
         raise EstimatorError(f"{describe_cost(name)} is complex (dtype={value.dtype}). Return a real cost.")
     if value.is_floating_point():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from vaekit import expectation
 from vaekit.estimators import (
     Enumerate,
     Estimator,
+    GumbelRao,
     GumbelSoftmax,
     LeaveOneOut,
     MovingAverage,
@@ -20,7 +22,7 @@ from vaekit.estimators import (
     SelfCritic,
     StraightThrough,
 )
-from vaekit.exceptions import EstimatorError
+from vaekit.exceptions import ConfigError, EstimatorError
 
 from .conformance import TABLE
 
@@ -156,7 +158,17 @@ def test_what_cannot_draw_joint_trajectories_says_so(estimator: Estimator) -> No
         expectation(lambda z: z, {"z": Bernoulli(logits=LOGITS[0])}, estimator, num_samples=3)
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(GumbelSoftmax, "temperature"), (GumbelRao, "temperature"), (MovingAverage, "decay"), (ScoreFunction, "lam")],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_rejected_by_name(make: type, name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{name}={value} must be finite"):
+        make(**{name: value})
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_temperature_must_be_positive(temperature: float) -> None:
     with pytest.raises(EstimatorError, match=r"GumbelSoftmax: temperature is .*positive"):
         GumbelSoftmax(temperature)

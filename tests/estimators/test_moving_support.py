@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributions import (
+    Bernoulli,
     Categorical,
     ComposeTransform,
     Dirichlet,
@@ -19,6 +20,7 @@ from torch.distributions import (
     MixtureSameFamily,
     Normal,
     Pareto,
+    Poisson,
     PowerTransform,
     SigmoidTransform,
     StickBreakingTransform,
@@ -69,6 +71,14 @@ MOVING = {
     "shift of a log-normal": lambda t: shifted(Normal(ZERO, ONE), ExpTransform(), AffineTransform(t, 1.0)),
     "scale of an interval": lambda t: shifted(Uniform(ONE, ONE + 1), AffineTransform(0.0, t)),
     "scale of tanh": lambda t: shifted(Normal(ZERO, ONE), TanhTransform(), AffineTransform(0.0, t)),
+    "scale of a simplex": lambda t: shifted(
+        Dirichlet(torch.ones(3)), AffineTransform(0.0, 2.0), AffineTransform(0.0, t)
+    ),
+    "scale of stick-breaking": lambda t: shifted(
+        Normal(torch.zeros(3), 1.0), StickBreakingTransform(), AffineTransform(0.0, t, event_dim=1)
+    ),
+    "lattice": lambda t: shifted(Poisson(ONE), AffineTransform(0.0, t)),
+    "two points": lambda t: shifted(Bernoulli(HALVES), AffineTransform(0.0, t)),
     "power of an interval": lambda t: shifted(Uniform(ONE, ONE + 1), PowerTransform(t)),
 }
 FIXED = {
@@ -76,6 +86,10 @@ FIXED = {
     "normal": lambda t: Normal(t, t),
     "pareto, exponent": lambda t: Pareto(ONE, t),
     "scale of an exponential": lambda t: shifted(Exponential(t), AffineTransform(0.0, t)),
+    "logits of a simplex": lambda t: shifted(
+        Dirichlet(t.expand(3)), StickBreakingTransform().inv, AffineTransform(t, t)
+    ),
+    "fixed scale of a simplex": lambda t: shifted(Dirichlet(t.expand(3)), AffineTransform(0.0, 2.0)),
     "gumbel": lambda t: Gumbel(t, t),
     "kumaraswamy": lambda t: Kumaraswamy(t, t),
     "kumaraswamy by hand": lambda t: shifted(
@@ -111,7 +125,9 @@ def step(z: Tensor) -> Tensor:
 def test_score_function_is_rejected_by_name(make, estimator) -> None:
     q = make(parameter())
     cost = step if q.event_shape or not q.batch_shape else lambda z: (z > 1).to(z.dtype)
-    with pytest.raises(EstimatorError, match=r"ScoreFunction needs a support .* moves .* Use Pathwise\(\)"):
+    with pytest.raises(
+        EstimatorError, match=r"ScoreFunction needs a support .* moves .*(Pathwise\(\)|within the cost)"
+    ):
         vaekit.expectation(cost, q, estimator)
 
 

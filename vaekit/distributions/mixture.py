@@ -134,8 +134,8 @@ def _check_support(base: Distribution, components: int) -> None:
         bound = getattr(base.support, name, None)
         if isinstance(bound, Tensor) and not (bound == bound.narrow(components, 0, 1)).all():
             raise NotImplementedError(
-                f"MixtureSameFamily.rsample needs components with one support, but their {name}s are {bound}; use "
-                "ScoreFunction(baseline=LeaveOneOut()), or sum over the components with Enumerate()"
+                f"MixtureSameFamily.rsample needs components with one support, but their {name}s are {bound}. "
+                "Make the component a node of its own, with a node of Pathwise() that depends on it."
             )
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Binomial, Distribution, OneHotCategorical
+from torch.distributions import Bernoulli, Binomial, Distribution, Multinomial, OneHotCategorical
 from torch.distributions.utils import lazy_property
 
 HALF = (torch.float16, torch.bfloat16)
@@ -73,7 +73,7 @@ def _is_imprecise(q: Distribution) -> bool:
 
 def given_probs(q: Distribution) -> Tensor | None:
     """Return the probabilities that a discrete distribution was made with; None if it was made with logits."""
-    own = vars(q._categorical if isinstance(q, OneHotCategorical) else q)
+    own = vars(q._categorical if isinstance(q, OneHotCategorical | Multinomial) else q)
     if "probs" not in own or ("logits" in own and own.get("_param") is not own["probs"]):
         return None
     return own["probs"]
@@ -83,7 +83,7 @@ def exact_logits(q: Any) -> Tensor:
     """Return logits, infinite where a probability is exactly 0 or 1; these have no gradient."""
     probs = given_probs(q)
     if probs is None:
-        return q._categorical.logits if isinstance(q, OneHotCategorical) else q.logits
+        return q._categorical.logits if isinstance(q, OneHotCategorical | Multinomial) else q.logits
     if isinstance(q, Bernoulli | Binomial):
         return safe_log(probs) - safe_log(1 - probs)
     return safe_log(probs).log_softmax(-1)  # normalized again, so that only possible states have a gradient

@@ -94,7 +94,8 @@ class Estimator(Component, nn.Module, ABC):
         Whether it takes derivatives of the cost itself, by ``torch.autograd.grad`` inside the step.
     follows_scale
         Whether the gradient of learned parts follows the size of the loss that the result becomes part of: for a
-        trainer that scales gradients back. If not, nothing that the caller multiplies the result with reaches them.
+        trainer that scales gradients back, such as ``torch.amp.GradScaler``. If not, nothing that the caller multiplies
+        the result with reaches them.
     """
 
     relies_on_path: ClassVar[bool] = False

@@ -12,8 +12,10 @@ from torch.distributions import (
     Binomial,
     Categorical,
     Distribution,
+    Geometric,
     Independent,
     MixtureSameFamily,
+    Multinomial,
     OneHotCategorical,
     Poisson,
 )
@@ -84,7 +86,7 @@ def log_prob(q: Distribution, value: Tensor) -> Tensor:
         own = (value * logits.clamp_min(torch.finfo(logits.dtype).min)).sum(-1)  # 0 * -inf would be NaN
     elif isinstance(base, MixtureSameFamily):
         own = mixture_log_prob(base, value)
-    elif isinstance(base, Bernoulli | Categorical | Binomial | Poisson):
+    elif isinstance(base, Bernoulli | Categorical | Binomial | Poisson | Geometric | Multinomial):
         if base._validate_args:
             base._validate_sample(value)
         own = _log_prob(base, value)
@@ -94,11 +96,19 @@ def log_prob(q: Distribution, value: Tensor) -> Tensor:
 
 
 def _log_prob(base: Any, value: Tensor) -> Tensor:
-    """Return the log-probability of single Bernoulli, categorical, binomial or Poisson variables."""
+    """Return the log-probability of single variables of a family with values of probability 0."""
     if isinstance(base, Poisson):
         log_rate = safe_log(base.rate)
         return _times(value, log_rate) - torch.where(base.rate > 0, base.rate, 0) - (value + 1).lgamma()
+    if isinstance(base, Geometric):
+        probs: Any = given_probs(base)
+        if probs is None:
+            return _times(value, F.logsigmoid(-base.logits)) + F.logsigmoid(base.logits)
+        return _times(value, safe_log(1 - probs)) + torch.where(probs < 1, probs, 1).log()
     logits = exact_logits(base)
+    if isinstance(base, Multinomial):
+        ways = (value.sum(-1) + 1).lgamma() - (value + 1).lgamma().sum(-1)
+        return ways + _times(value, logits).sum(-1)
     if isinstance(base, Categorical):
         value, logits = torch.broadcast_tensors(value.long()[..., None], logits)
         return logits.gather(-1, value[..., :1])[..., 0]

@@ -83,18 +83,18 @@ class MeasureValued(Estimator):
         slope, real, other = draw.noise, cost.detach()[: self.num_samples], cost.detach()[self.num_samples :]
         count, variables = slope.shape[:2]
         other = other.reshape(changes(base_of(draw.q)[0]), variables, *real.shape)
-        positive, negative = self._possible(draw, other)[:count], other[count:]
+        positive, negative = self._possible(draw, other, real)[:count], other[count:]
         # the draws are the negative part of those parameters whose own does not follow
         negative = torch.cat([negative, real.expand(count - len(negative), variables, *real.shape)])
         change = (slope * (positive - negative)).sum((0, 1))
         return torch.cat([change, change.new_zeros(len(cost) - len(change), *change.shape[1:])])
 
-    def _possible(self, draw: Draw, other: Tensor) -> Tensor:
-        """Return the costs of perturbed values; of a state of probability 0, whose slope is 0, it may be anything."""
+    def _possible(self, draw: Draw, other: Tensor, real: Tensor) -> Tensor:
+        """Return the costs of perturbed values; where a state of probability 0 has none, that of the draw."""
         base = base_of(draw.q)[0]
         if not (base.has_enumerate_support or isinstance(base, Poisson)):
             return other
         assert draw.log_prob is not None  # draw() above always fills it
-        real, changed = draw.log_prob.detach()[: self.num_samples], draw.log_prob.detach()[self.num_samples :]
-        ratio = (changed.reshape(*other.shape[:2], *real.shape) - real).exp()
-        return torch.where((ratio > 0) | other.isfinite(), other, 0)
+        before, changed = draw.log_prob.detach()[: self.num_samples], draw.log_prob.detach()[self.num_samples :]
+        ratio = (changed.reshape(*other.shape[:2], *before.shape) - before).exp()
+        return torch.where((ratio > 0) | other.isfinite(), other, real)

@@ -5,7 +5,7 @@ A score function differentiates the density inside the support, and misses what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -74,24 +74,61 @@ def _moves(end: Any) -> bool:
 def _ends_of(q: Distribution) -> Ends:
     """Return the ends of the support of a transformed distribution, each with its gradient."""
     assert isinstance(q, TransformedDistribution)
-    ends = _ends_of(q.base_dist) if _is_plain(q.base_dist) else _bounds(_support(q.base_dist))
-    for transform in q.transforms:
-        ends = _image(transform, ends)
+    base: Any = q
+    transforms: list[T.Transform] = []
+    while _is_plain(base):
+        base, transforms = base.base_dist, [*base.transforms, *transforms]
+    ends, rigid = _bounds(_support(base)), _rigid(_support(base))
+    for transform in _parts(transforms):
+        if rigid is None or type(_inner(transform.domain)) is rigid:
+            ends, rigid = _image(transform, ends), _rigid(transform.codomain)
+        elif moving := [tensor for tensor in _parameters(transform) if _moves(tensor)]:
+            return moving[0], None
     return ends
 
 
-def _bounds(constraint: Any) -> Ends:
+def _rigid(constraint: Any) -> type | None:
+    """Return the type of a set that is no interval, or holds whole numbers only; None for an interval.
+
+    Any transform with parameters moves its points.
+    """
+    inner = _inner(constraint)
+    interval = inner is constraints.real or hasattr(inner, "lower_bound") or hasattr(inner, "upper_bound")
+    return None if inner is None or (interval and not inner.is_discrete) else type(inner)
+
+
+def _inner(constraint: Any) -> Any:
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
+    return constraint
+
+
+def _parts(transforms: Iterable[T.Transform]) -> Iterator[T.Transform]:
+    """Yield the transforms, composed ones part by part."""
+    for transform in transforms:
+        if isinstance(transform, T.ComposeTransform):
+            yield from _parts(transform.parts)
+        else:
+            yield transform
+
+
+def _parameters(transform: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a transform, and of those in it."""
+    for value in vars(transform).values():
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, Tensor):
+                yield part
+            elif isinstance(part, T.Transform):
+                yield from _parameters(part)
+
+
+def _bounds(constraint: Any) -> Ends:
+    constraint = _inner(constraint)
     return getattr(constraint, "lower_bound", None), getattr(constraint, "upper_bound", None)
 
 
 def _image(transform: T.Transform, ends: Ends) -> Ends:
     """Return where a transform takes the ends of an interval, in any order."""
-    if isinstance(transform, T.ComposeTransform):
-        for part in transform.parts:
-            ends = _image(part, ends)
-        return ends
     if isinstance(transform, T.IndependentTransform):
         return _image(transform.base_transform, ends)
     lower, upper = (_image_of_end(transform, side, end) for side, end in enumerate(ends))
