@@ -29,7 +29,7 @@ from torch.distributions import (
     Uniform,
     Weibull,
 )
-from torch.distributions.transforms import AffineTransform
+from torch.distributions.transforms import AffineTransform, Transform
 
 import vaekit
 from vaekit.distributions import MixtureSameFamily as OwnMixture
@@ -42,7 +42,7 @@ ONE, ZERO = torch.tensor(1.0), torch.tensor(0.0)
 HALVES = torch.tensor([0.5, 0.5])
 
 
-def shifted(base: Distribution, *transforms: object) -> TransformedDistribution:
+def shifted(base: Distribution, *transforms: Transform) -> TransformedDistribution:
     return TransformedDistribution(base, list(transforms))
 
 

@@ -33,7 +33,7 @@ from vaekit.estimators.enumerate import Enumerate
 from vaekit.estimators.local_expectation import LocalExpectation
 from vaekit.estimators.measure_valued import MeasureValued
 from vaekit.estimators.rao_blackwell import RaoBlackwell
-from vaekit.estimators.transforms import without_vmap
+from vaekit.estimators.transforms import in_transform
 from vaekit.estimators.unordered_set import UnorderedSet
 
 EVALUATED_THERE = (
@@ -116,7 +116,7 @@ def _without_impossible(draw: Draw) -> Draw:
     if draw.log_prob is None or not base_of(draw.q)[0].has_enumerate_support:
         return draw
     impossible = draw.log_prob.detach() < _LOWEST
-    if not without_vmap(impossible).any():
+    if not (in_transform() or impossible.any()):  # no look at values within vmap
         return draw
     best = draw.log_prob.detach().argmax(0, keepdim=True)
     event = (1,) * len(draw.q.event_shape)
