@@ -18,6 +18,7 @@ from vaekit.estimators import (
     LeaveOneOut,
     MovingAverage,
     Pathwise,
+    ReinMax,
     ScoreFunction,
     SelfCritic,
     StraightThrough,
@@ -160,7 +161,13 @@ def test_what_cannot_draw_joint_trajectories_says_so(estimator: Estimator) -> No
 
 @pytest.mark.parametrize(
     ("make", "name"),
-    [(GumbelSoftmax, "temperature"), (GumbelRao, "temperature"), (MovingAverage, "decay"), (ScoreFunction, "lam")],
+    [
+        (GumbelSoftmax, "temperature"),
+        (GumbelRao, "temperature"),
+        (ReinMax, "temperature"),
+        (MovingAverage, "decay"),
+        (ScoreFunction, "lam"),
+    ],
 )
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_are_rejected_by_name(make: type, name: str, value: float) -> None:

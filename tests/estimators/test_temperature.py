@@ -45,7 +45,7 @@ def test_impossible_schedules(arguments) -> None:
 
 
 @pytest.mark.parametrize("make", TEMPERED)
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_impossible_values(make, temperature) -> None:
     with pytest.raises(EstimatorError, match=f"{make.__name__}: temperature is"):
         make(temperature)
