@@ -1,4 +1,4 @@
-"""A configuration of somebody else sets no destination of credentials, runs or files; the user's own flags do."""
+"""A configuration of somebody else sets no destination of credentials or files; the user's own flags do."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from pytorch_lightning.loggers import WandbLogger
 
 from vaekit import class_paths
+from vaekit.cli.foreign import check_wandb_files
 from vaekit.cli.lightning import VaekitCLI
 from vaekit.cli.main import main
+from vaekit.exceptions import ConfigError
 
 CONFIG = Path(__file__).parents[2] / "configs/digits_gaussian.yaml"
 HOST = "http://127.0.0.1:1"
@@ -50,7 +53,6 @@ REFUSED = [
     (wandb(dict_kwargs={"settings": {"base_url": HOST}}), "settings.base_url"),
     (wandb(init_args={"project": "x"}, dict_kwargs={"settings": {"api_key": "0" * 40}}), "settings.api_key"),
     (wandb(dict_kwargs={"settings": {"x_extra_http_headers": {"a": "b"}}}), "settings"),
-    (wandb(dict_kwargs={"entity": "stranger"}), "entity"),
     (wandb(dict_kwargs={"host": HOST}), "host"),
     (wandb(init_args={"save_dir": "/tmp/elsewhere"}), "save_dir"),
     ({"logger": [{"class_path": "CSVLogger", "init_args": {"save_dir": "run"}},
@@ -113,7 +115,8 @@ def test_by_whatever_way(tmp_path, capsys, form) -> None:
 
 def test_what_is_harmless(tmp_path) -> None:
     settings = [
-        wandb(init_args={"project": "x", "name": "a/b", "offline": True}, dict_kwargs={"tags": ["a"], "group": "g"}),
+        wandb(init_args={"project": "x", "name": "a/b", "offline": True, "entity": "us", "notes": "n"},
+              dict_kwargs={"tags": ["a"], "group": "g", "resume": "allow"}),
         of("loggers", "CSVLogger", save_dir="run/logs"),
         of("loggers", "CSVLogger", save_dir=str(tmp_path / "run")),
         of("callbacks", "ModelCheckpoint", monitor="val/elbo", dirpath="run/more", filename="{epoch}-{val/elbo:.2f}"),
@@ -121,7 +124,7 @@ def test_what_is_harmless(tmp_path) -> None:
         of("strategies", "DDPStrategy", find_unused_parameters=True, process_group_backend="gloo"),
         {"strategy": "ddp", "profiler": "simple", "logger": False},
         {"profiler": {"class_path": "PyTorchProfiler", "init_args": {"filename": "x"}}},
-    ]
+    ]  # fmt: skip
     for number, trainer in enumerate(settings):
         path = tmp_path / f"{number}.yaml"
         path.write_text(yaml.safe_dump({"trainer": trainer}))
@@ -153,3 +156,37 @@ def test_a_flag_excuses_itself_alone(tmp_path, capsys) -> None:
     assert fit("--trainer.logger", "WandbLogger", "--trainer.logger.settings.base_url", "http://ours", "--config",
                str(path)) == 2  # fmt: skip
     assert "base_url" in capsys.readouterr().err
+
+
+FILE = "[default]\nentity = us\nproject = x\nbase_url = {}\n"
+
+
+@pytest.mark.parametrize(
+    "content", [FILE.format(HOST), "[default]\napi_key = 0\n", "[other]\nBASE_URL: x\n", "base_url"]
+)
+@pytest.mark.parametrize("name", ["wandb", ".wandb"])
+def test_a_working_directory_sets_no_server(tmp_path, monkeypatch, name, content) -> None:
+    """W&B reads ``wandb/settings`` there: of a directory from somebody else, with the key of the user."""
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "mine"))
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "settings").write_text(content)
+    with pytest.raises(ConfigError, match="--trust pytorch_lightning"):
+        check_wandb_files([WandbLogger()])
+    check_wandb_files([WandbLogger(offline=True)])
+    monkeypatch.setattr(class_paths, "_trusted", {"pytorch_lightning": None})
+    check_wandb_files([WandbLogger()])
+
+
+def test_a_server_of_the_user(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "mine"))
+    for name in ("wandb", "mine"):
+        (tmp_path / name).mkdir()
+    settings = tmp_path / "wandb/settings"
+    settings.write_text(FILE.format("https://api.wandb.ai"))
+    check_wandb_files([WandbLogger()])
+    settings.write_text(FILE.format(HOST))
+    (tmp_path / "mine/settings").write_text(FILE.format(HOST + "/"))
+    check_wandb_files([WandbLogger()])
+    (tmp_path / "mine/settings").unlink()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://ours")  # which takes precedence
+    check_wandb_files([WandbLogger()])

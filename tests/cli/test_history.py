@@ -31,8 +31,8 @@ main(sys.argv[1:])
 
 
 def command(folder: Path, *more: str) -> list[str]:
-    return ["fit", "--config", str(CONFIG), "--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "3",
-            "--data.batch_size", "1000", "--trainer.enable_progress_bar", "false", *more]  # fmt: skip
+    return ["fit", "--config", str(CONFIG), "--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "3", "--data.batch_size",
+            "1000", "--model.hidden", "[8]", "--trainer.enable_progress_bar", "false", *more]  # fmt: skip
 
 
 def epochs(path: Path) -> list[int]:
@@ -46,7 +46,8 @@ def epochs(path: Path) -> list[int]:
 
 def test_kill_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    killed = subprocess.run([sys.executable, "-c", KILLED, *command(tmp_path)], check=False, capture_output=True)
+    quiet: Any = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)  # a pipe would stay open in W&B's own process
+    killed = subprocess.run([sys.executable, "-c", KILLED, *command(tmp_path)], check=False, **quiet)
     assert killed.returncode == -signal.SIGKILL
     (first,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     run_id, rows = read_history(tmp_path / "wandb/history.jsonl")
@@ -93,6 +94,22 @@ def test_rows_that_are_missing(tmp_path, monkeypatch, known, steps, expected) ->
     assert [row["step"] for row in read_history(after.path)[1]] == [*range(kept), 7]
 
 
+def test_images_of_a_history_are_of_its_run(tmp_path, monkeypatch) -> None:
+    """A run directory may be somebody else's: no other picture of the user is logged."""
+    logger, _ = logger_with(0, monkeypatch)
+    logged: list[str] = []
+    monkeypatch.setattr(logger, "log_image", lambda key, images, step: logged.extend(images))
+    run = tmp_path / "run"
+    names = [tmp_path / "private.png", run / "figures.png", run / "link.png", run / "../private.png"]
+    before = History(run, logger)
+    before.log_image("figures/a", [str(name) for name in names], 1)
+    names[0].touch()
+    names[1].touch()
+    names[2].symlink_to(names[0])
+    History(run, logger, 3).start()
+    assert logged == [str(names[1])]
+
+
 def test_a_new_run_has_a_new_id(tmp_path, monkeypatch) -> None:
     logger, logged = logger_with(0, monkeypatch)
     first = History(tmp_path, logger)
@@ -127,12 +144,18 @@ def test_names_of_a_sweep(tmp_path, monkeypatch) -> None:
 
 
 def test_names_of_a_comparison(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    flags = ["--trainer.logger", "WandbLogger", "--trainer.logger.save_dir", str(tmp_path), "--trainer.max_epochs", "1"]
+    found = []
+
+    def stop(trainer: Any) -> None:
+        found.append(trainer.logger._wandb_init["name"])
+        if len(found) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("vaekit.cli.training_errors.start_loggers", stop)
+    monkeypatch.setattr("vaekit.cli.logger.closing_line", lambda logger: None)
+    monkeypatch.setattr("pytorch_lightning.Trainer.fit", lambda *args, **kwargs: None)
+    flags = ["--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true"]
     config = str(CONFIG).replace("gaussian", "discrete")
     common = ["compare", "--config", config, "--data.batch_size", "1000", "--trainer.default_root_dir", str(tmp_path)]
-    assert main([*common, *flags, "--estimators", "ReinMax", "StraightThrough", "--seeds", "1"]) == 0
-    found = set()
-    for path in tmp_path.glob("wandb/offline-run-*/run-*.wandb"):
-        found |= {entry.run.display_name for entry in wandb_entries(path) if entry.HasField("run")}
-    assert found == {"digits_discrete ReinMax seed 1", "digits_discrete StraightThrough seed 1"}
+    assert main([*common, *flags, "--estimators", "ReinMax", "StraightThrough", "--seeds", "1"]) == 130
+    assert found == ["digits_discrete ReinMax seed 1", "digits_discrete StraightThrough seed 1"]

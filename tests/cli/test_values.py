@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import vaekit
 from vaekit.cli.main import main
@@ -52,6 +53,18 @@ WRONG = """
 --trainer.check_val_every_n_epoch -1            | trainer.check_val_every_n_epoch
 --trainer.val_check_interval 0                  | trainer.val_check_interval
 --trainer.min_epochs -3                         | trainer.min_epochs
+--trainer.min_epochs 5 --trainer.max_epochs 2   | trainer.min_epochs=5
+--trainer.max_epochs 0                          | trainer.max_epochs
+--trainer.limit_train_batches 0                 | trainer.limit_train_batches
+--trainer.default_root_dir s3://bucket/run      | trainer.default_root_dir
+--trainer.profiler advance                      | 'advanced'
+--trainer.strategy xla                          | torch_xla
+--trainer.logger CvsLogger                      | 'CSVLogger'
+--data ImageDat                                 | 'ImageData'
+--trainer.precision foo                         | '64-true'
+--seed_everything abc                           | bool or int, got 'abc'
+--model.learning_rate -1e-3                     | --KEY=VALUE
+--model.latent_dim=                             | expected int, got ''
 --trainer.min_steps -3                          | trainer.min_steps
 --trainer.max_epochs -2                         | trainer.max_epochs
 --trainer.num_sanity_val_steps -5               | trainer.num_sanity_val_steps
@@ -128,6 +141,10 @@ class Stub:
     [
         (RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"), TrainingError,
          "another of the 2 processes has ended"),
+        (RuntimeError("Early stopping conditioned on metric `x` which is not available."), ConfigError,
+         "trainer.callbacks"),
+        (MisconfigurationException("Cannot use `LearningRateMonitor` callback with `Trainer` that has no logger."),
+         ConfigError, "LearningRateMonitor"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory"), ConfigError, "batch_size"),
         (MemoryError(), ConfigError, "batch_size"),
         (ValueError(" `val_check_interval` (9) must be less"), ConfigError, "trainer.val_check_interval"),
@@ -151,6 +168,12 @@ def test_a_csv_logger_deletes_no_metrics(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"metrics\.csv exists"):
         start_loggers(trainer)
     assert path.read_text() == "a\n1\n"
+
+
+def test_a_csv_logger_that_would_divide_by_zero(tmp_path: Path) -> None:
+    trainer: Any = Stub(pl.loggers.CSVLogger(tmp_path, flush_logs_every_n_steps=0))
+    with pytest.raises(ConfigError, match="flush_logs_every_n_steps=0"):
+        start_loggers(trainer)
 
 
 def test_names_of_the_package() -> None:

@@ -74,11 +74,15 @@ class History(Logger):
             self.rows = [row for row in self.rows if self.steps is None or row.get("step", 0) < self.steps]
         for row in self.rows[known:]:
             if "images" in row:
-                images = [image for image in row["images"] if Path(image).is_file()]
+                images = [image for image in row["images"] if self._is_own(Path(image))]
                 self.wandb.log_image(row["key"], images, step=row["step"])
             else:
                 self.wandb.log_metrics(row["metrics"], row["step"])
         self._open(rewrite=True)
+
+    def _is_own(self, image: Path) -> bool:
+        """Return whether an image is a file of the run directory: a history may be somebody else's."""
+        return image.is_file() and image.resolve().is_relative_to(self.path.parent.parent.resolve())
 
     def _open(self, rewrite: bool = False) -> Any:
         self.path.parent.mkdir(parents=True, exist_ok=True)

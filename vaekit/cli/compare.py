@@ -117,6 +117,7 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
     from tqdm.auto import tqdm
 
     from vaekit.callbacks import BoundCurve, Pictures, RunCheckpoint
+    from vaekit.cli.foreign import check_wandb_files
     from vaekit.cli.lightning import RunConfig
     from vaekit.cli.logger import closing_line, name_run
     from vaekit.cli.training_errors import start_loggers
@@ -141,6 +142,7 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
             kept = [c for c in cli.trainer.callbacks if not isinstance(c, RunConfig | RunCheckpoint | Pictures)]  # type: ignore[attr-defined]
             cli.trainer.callbacks = [*kept, curve, Progress()]  # type: ignore[attr-defined]
             name_run(cli.trainer.loggers, f"{cli.run_name} {text} seed {seed}")
+            check_wandb_files(cli.trainer.loggers)
             start_loggers(cli.trainer)
             cli.trainer.fit(cli.model, datamodule=cli.datamodule)
             for line in filter(None, map(closing_line, cli.trainer.loggers)):  # finishes the W&B run

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytorch_lightning as pl
 
 from vaekit.class_paths import check
+from vaekit.cli.raw_config import found_class
 from vaekit.component import Component
 from vaekit.exceptions import ConfigError, VaekitError, nearest
 
@@ -21,6 +23,10 @@ _NOISE = re.compile(
     r"^(- )*(Subtypes: |Errors:|Given value|Does not validate against|Expected a path but "
     r"|Expected a <class 'NoneType'>|Expected a typing.Literal|$)"
 )
+
+
+_EXPECTED = re.compile(r"Expected a (<class|typing.Literal)")
+_PACKAGES = ("vaekit.", "pytorch_lightning.", "lightning_fabric.")
 
 
 @contextlib.contextmanager
@@ -60,7 +66,8 @@ def shorten(text: str, command: str = "fit") -> str:
     keys: list[str] = []
     owner: str | None = None
     given = re.search(r"Given value: (.*)", text)
-    for line in (raw.strip().removeprefix("- ") for raw in text.splitlines()):
+    lines = [raw.strip().removeprefix("- ") for raw in text.splitlines()]
+    for i, line in enumerate(lines):
         if match := re.match(r'Parser key "([^"]+)":\s*(.*)', line):
             keys.append(match[1])
             line = match[2]
@@ -68,15 +75,18 @@ def shorten(text: str, command: str = "fit") -> str:
             owner = match[1]
             continue
         if not _NOISE.match(line):
-            return _tell(line, ".".join(keys), owner, "" if given is None else given[1][:80])
+            value = re.sub(r"^NestedArg\(key=.*?, val='?(.*?)'?\)$", r"\1", "" if given is None else given[1])[:80]
+            return _tell(line, ".".join(keys), owner, value, lines[:i], lines[i + 1 :])
     if given is not None:  # all that was expected is of a fixed set of words
         words = dict.fromkeys(re.findall(r"'([^']+)'", " ".join(re.findall(r"Expected a typing.Literal(.*)", text))))
         return f"{'.'.join(keys)}: {given[1][:80]!r} is not possible: {nearest(given[1], words)}"
     return " ".join(text.split())[:300]
 
 
-def _tell(line: str, key: str, owner: str | None, given: str) -> str:
-    """Return the message for the one line that matters."""
+def _tell(
+    line: str, key: str, owner: str | None, given: str, before: Sequence[str] = (), after: Sequence[str] = ()
+) -> str:
+    """Return the message for the one line that matters, among those before and after it."""
     where = f"{key}: " if key else ""
     if match := re.search(r"does not accept option '([^']+)'|[Oo]ption '([^']+)' is not accepted", line):
         return _unknown_key(match[1] or match[2], where, owner)
@@ -84,9 +94,12 @@ def _tell(line: str, key: str, owner: str | None, given: str) -> str:
         r"Expected a dot import path string: (\S+)|has no attribute '([^']+)'|Import path (\S+) does", line
     ):
         name = match[1] or match[2] or match[3]
-        return f"{where}there is no class {name!r} to use here: {nearest(name.split('.')[-1], _class_names())}"
-    if match := re.match(r"Expected a <class '(\w+)'>\.?(?: Got value: (.*))?", line):
-        return f"{where}expected {match[1]}, got {match[2] or given!r}"
+        return f"{where}there is no class {name!r} to use here: {nearest(name.split('.')[-1], _class_names(before))}"
+    if match := re.match(r"Expected a <class '([\w.]+)'>\.?(?: Got value: (.*))?", line):
+        return f"{where}expected {_kinds(line, after)}, got {given if match[2] is None else match[2]!r}"
+    if match := re.search(r"argument (\S+): expected one argument", line):
+        option = match[1]
+        return f"{option} or a key below it has no value; one that begins with a hyphen is written as --KEY=VALUE"
     if match := re.search(r"arguments are required: (.*)", line):
         missing = match[1].replace("fit.", "")
         hint = "; pass --config FILE.yaml" if "model" in missing and owner is None else ""
@@ -96,7 +109,18 @@ def _tell(line: str, key: str, owner: str | None, given: str) -> str:
         if owner is not None and (_other_place(option, owner) or option.split(".")[0] not in _options(owner)):
             return _unknown_key(option, where, owner)
         return f"there is no argument {match[1]!r}; keys are set by --model.KEY, --data.KEY, --trainer.KEY"
-    return where + line
+    return (where + line)[:300]
+
+
+def _kinds(line: str, after: Sequence[str]) -> str:
+    """Return all types and words that were expected in the place of a value."""
+    found: list[str] = []
+    for text in (line, *itertools.takewhile(_EXPECTED.match, after)):
+        if match := re.match(r"Expected a typing.Literal\[(.*)\]", text):
+            found += match[1].split(", ")
+        elif match := re.match(r"Expected a <class '(?:\w+\.)*(\w+)'>", text):
+            found.append("list" if match[1] in ("Sequence", "Iterable") else match[1])
+    return " or ".join(kind for kind in dict.fromkeys(found) if kind != "NoneType")
 
 
 def _denied(path: str, key: str) -> str:
@@ -145,10 +169,14 @@ def _components(cls: type = Component) -> Iterator[type]:
         yield from _components(sub)
 
 
-def _class_names() -> list[str]:
-    return sorted(
-        {cls.__name__ for cls in _components() if not cls.__name__.startswith("_") and not inspect.isabstract(cls)}
-    )
+def _class_names(before: Sequence[str] = ()) -> list[str]:
+    """Return the names of the classes that the nearest of the lines above lists, or of all components."""
+    own = itertools.takewhile(lambda line: not line.startswith("Parser key"), reversed(before))
+    subtypes = next((line for line in own if line.startswith("Subtypes: ")), "")
+    bases = [found_class(path) for path in re.findall(r"(?:\w+\.)+[A-Z]\w*", subtypes)]
+    bases = [base for base in bases if inspect.isclass(base) and base.__module__.startswith(_PACKAGES)]
+    found = {cls for base in bases or [Component] for cls in (base, *_components(base))} - {Component}
+    return sorted({cls.__name__ for cls in found if not cls.__name__.startswith("_") and not inspect.isabstract(cls)})
 
 
 def _options(owner: str) -> list[str]:

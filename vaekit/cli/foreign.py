@@ -1,20 +1,23 @@
-"""Limits of a configuration: it cannot choose the destination of credentials, runs or files.
+"""Limits of a configuration: it cannot choose the destination of credentials or files.
 
-A configuration, or a file that it names, may be somebody else's. The flags of a command line are the user's own, and so
-are environment variables such as ``WANDB_BASE_URL``: their settings are not checked.
+A configuration, or a file that it names, may be somebody else's, and so may the working directory. The flags of a
+command line are the user's own, and so are environment variables such as ``WANDB_BASE_URL``: their settings are not
+checked. A configuration may name an account on the user's own server (``entity``, ``project``).
 """
 
 from __future__ import annotations
 
 import argparse
+import configparser
 import inspect
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace, get_loader
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import Strategy
 
@@ -24,14 +27,16 @@ from vaekit.exceptions import ConfigError
 
 _FILES = {"save_dir", "name", "version", "prefix"}
 ARGUMENTS: Mapping[str, set[str] | None] = {  # of the classes that reach a network or write files; None: all
-    "WandbLogger": {*_FILES, "project", "id", "offline", "mode", "log_model", "checkpoint_name", "group", "job_type",
-                    "notes", "tags"},
+    "WandbLogger": {*_FILES, "entity", "project", "id", "offline", "mode", "log_model", "checkpoint_name", "group",
+                    "job_type", "notes", "tags", "resume", "dir"},
     "CSVLogger": {*_FILES, "flush_logs_every_n_steps"},
     "TensorBoardLogger": {*_FILES, "sub_dir", "log_graph", "default_hp_metric", "max_queue", "flush_secs"},
     **dict.fromkeys(("SimpleProfiler", "AdvancedProfiler", "PassThroughProfiler", "PyTorchProfiler")),
     **dict.fromkeys(("SingleDeviceStrategy", "DDPStrategy", "FSDPStrategy")),
 }  # fmt: skip
 LIMITED = (Logger, Profiler, Strategy)
+WANDB_KEYS = {"entity", "project", "mode", "disabled"}  # of a settings file: harmless
+WANDB_SERVER = "https://api.wandb.ai"
 _LEVELS = ("init_args", "dict_kwargs")
 Leaf = tuple[str, Any]
 
@@ -69,6 +74,51 @@ def check_trainer(trainer: Any, arguments: list[str], folder: Path) -> None:
             raise _refused(key, "where credentials or data go")
         elif isinstance(value, str | PurePath) and _leads_out(key.rpartition(".")[2], str(value), folder):
             raise _refused(key, f"a place outside the run directory {folder}")
+
+
+def check_wandb_files(loggers: Iterable[Logger]) -> None:
+    """Check that no ``wandb/settings`` file of the working directory, which W&B reads, sets another server or key.
+
+    ``wandb init`` writes the server into it: one that the user's own settings or ``WANDB_BASE_URL`` name is accepted.
+
+    Parameters
+    ----------
+    loggers
+        Loggers of the run; without an online one of W&B the files have no effect.
+
+    Raises
+    ------
+    ConfigError
+        If one does, without ``--trust pytorch_lightning``.
+    """
+    online = any(isinstance(logger, WandbLogger) and not logger._offline for logger in loggers)
+    if not online or os.environ.get("WANDB_MODE") in ("offline", "disabled") or "pytorch_lightning" in trusted():
+        return
+    config = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    servers = [WANDB_SERVER, _wandb_file(config / "settings").get("base_url", WANDB_SERVER).rstrip("/")]
+    for name in ("wandb", ".wandb"):
+        path = Path(os.environ.get("WANDB_DIR") or ".").expanduser() / name / "settings"
+        for key, value in _wandb_file(path).items():
+            if key == "base_url" and (os.environ.get("WANDB_BASE_URL") or value.rstrip("/") in servers):
+                continue
+            if key not in WANDB_KEYS:
+                raise ConfigError(
+                    f"{path} sets {key!r}, and W&B would send your credentials or data accordingly. Remove the line, "
+                    "set the environment variable WANDB_BASE_URL to your server, or, if you trust the directory, pass "
+                    "--trust pytorch_lightning."
+                )
+
+
+def _wandb_file(path: Path) -> dict[str, str]:
+    """Return the keys and values of a settings file of W&B; none if there is no such file."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False, default_section="")
+    try:
+        parser.read_string(path.read_text())
+    except OSError:
+        return {}
+    except (configparser.Error, UnicodeDecodeError):
+        return {"a line that is not valid": ""}
+    return {key: value for section in parser.sections() for key, value in parser[section].items()}
 
 
 def _refused(key: str, what: str) -> ConfigError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
 from vaekit.cli.class_flags import complete_classes
 from vaekit.cli.config_errors import explain
 from vaekit.cli.estimator_flag import name_latent
-from vaekit.cli.foreign import check_trainer
+from vaekit.cli.foreign import check_trainer, check_wandb_files
 from vaekit.cli.logger import closing_line, continue_run, wandb_logger
 from vaekit.cli.output import quiet
 from vaekit.cli.raw_config import LINKED, check_arguments, check_parsed, configs, refuse_sizes
@@ -41,6 +42,8 @@ from vaekit.exceptions import CheckpointError, ConfigError, OutputError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
 from vaekit.threads import keep_threads
+
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_str(str(member.value)))
 
 
 class RunConfig(SaveConfigCallback):
@@ -70,11 +73,17 @@ class VaekitCLI(LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.lock: FileLock | None = None
+        self._command = kwargs["args"][0]
         try:
             super().__init__(*args, **kwargs)  # the whole command
         finally:
             if self.lock is not None:
                 unlock_run(self.lock)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the subcommand that is asked for: a parser of each of the others would cost as much time."""
+        found = LightningCLI.subcommands()
+        return {self._command: found[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the data's sizes to the model, so that no configuration repeats them."""
@@ -142,7 +151,7 @@ class VaekitCLI(LightningCLI):
             kwargs["logger"] = wandb_logger(self.folder, self._wandb_name()) if self.subcommand == "fit" else False
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+        except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
             raise ConfigError(f"the trainer cannot be set up so: {' '.join(str(error).split())}") from error
 
     @property
@@ -166,6 +175,7 @@ class VaekitCLI(LightningCLI):
         OutputError
             If the system's error, such as a full disk under a logger, does not say where.
         """
+        check_wandb_files(self.trainer.loggers)
         try:
             with explained(self.trainer):
                 super()._run_subcommand(subcommand)

@@ -44,6 +44,15 @@ def check_values(trainer: Any) -> None:
         value = values.get(name)
         if value is not None and value < least:
             raise ConfigError(f"trainer.{name}={value} must be at least {least}.")
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
+        if values.get(name) == 0:
+            raise ConfigError(f"trainer.{name}={values[name]} must not be 0: nothing would be trained.")
+    for unit in ("epochs", "steps"):
+        least, most = values.get(f"min_{unit}"), values.get(f"max_{unit}")
+        if least is not None and most is not None and 0 <= most < least:
+            raise ConfigError(f"trainer.min_{unit}={least} must not exceed trainer.max_{unit}={most}.")
+    if "://" in str(values.get("default_root_dir")):
+        raise ConfigError(f"trainer.default_root_dir={values['default_root_dir']!r} must be a local directory.")
     interval = values.get("val_check_interval")
     if isinstance(interval, int | float) and interval <= 0:
         raise ConfigError(

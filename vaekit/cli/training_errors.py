@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vaekit.callbacks.history import History
 from vaekit.exceptions import ConfigError, OutputError, TrainingError, lacks_memory
@@ -18,9 +19,11 @@ _OTHER_PROCESS = ("gloo", "nccl", "connection closed by peer", "connection reset
 
 @contextlib.contextmanager
 def explained(trainer: pl.Trainer) -> Iterator[None]:
-    """Turn errors of memory, of loggers and of other processes into those of vaekit."""
+    """Turn errors of Lightning, of memory, of loggers and of other processes into those of vaekit."""
     try:
         yield
+    except MisconfigurationException as error:
+        raise ConfigError(f"the trainer cannot work so: {' '.join(str(error).split())}") from error
     except (MemoryError, RuntimeError, OverflowError) as error:
         text = str(error).lower()
         if lacks_memory(error):
@@ -28,6 +31,8 @@ def explained(trainer: pl.Trainer) -> Iterator[None]:
                 f"the training needs more memory than there is: {first_line(error)}. Lower data.batch_size, the "
                 "num_samples of estimators and objective, or the sizes of the model."
             ) from error
+        if "conditioned on metric" in text:
+            raise ConfigError(f"trainer.callbacks: {' '.join(str(error).split())}") from error
         if trainer.world_size > 1 and any(word in text for word in _OTHER_PROCESS):
             raise TrainingError(
                 f"another of the {trainer.world_size} processes has ended, and process {trainer.global_rank} cannot "
@@ -63,6 +68,10 @@ def start_loggers(trainer: pl.Trainer) -> None:
         if isinstance(logger, CSVLogger) and (path := Path(logger.log_dir) / "metrics.csv").exists():
             raise OutputError(
                 f"{path} exists, and CSVLogger would delete it. Pass another --trainer.logger.version, or none."
+            )
+        if isinstance(logger, CSVLogger) and logger._flush_logs_every_n_steps < 1:
+            raise ConfigError(
+                f"trainer.logger.flush_logs_every_n_steps={logger._flush_logs_every_n_steps} must be at least 1."
             )
         try:
             _ = getattr(logger, "experiment", None)
