@@ -31,8 +31,9 @@ main(sys.argv[1:])
 
 
 def command(folder: Path, *more: str) -> list[str]:
-    return ["fit", "--config", str(CONFIG), "--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "3", "--data.batch_size",
-            "1000", "--model.hidden", "[8]", "--trainer.enable_progress_bar", "false", *more]  # fmt: skip
+    return ["fit", "--config", str(CONFIG), "--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "3",
+            "--data.batch_size", "1000", "--model.hidden", "[8]", "--trainer.enable_progress_bar", "false",
+            *more]  # fmt: skip
 
 
 def epochs(path: Path) -> list[int]:
