@@ -65,7 +65,7 @@ def resume(trainer: pl.Trainer, module: pl.LightningModule, means: RunningMeans,
     resume_within_epoch(trainer, module, means, resumed.get("within_epoch", {}))
     restarting, loader = trainer.fit_loop.restarting, trainer.train_dataloader
     ended = skip_finished_epoch(trainer)
-    if resumed.get("loaders") and restarting and hasattr(loader, "load_state_dict"):
+    if resumed.get("loaders") and restarting and loader is not None and hasattr(loader, "load_state_dict"):
         state = resumed["loaders"][0]
         # limit_train_batches omits the rest of the epoch
         loader.load_state_dict({**state, "position": 0} if ended and "position" in state else state)
