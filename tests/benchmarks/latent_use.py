@@ -3,7 +3,7 @@
 Each configuration that needs no download (pbmc_*, digits_*) is trained by `vaekit fit` as it is shipped, and looked at:
 
   active units   of a continuous latent, those whose posterior mean varies by more than 0.01 over all rows of the data
-                 (Burda et al. 2016); a Dirichlet latent's are its topics of a mean proportion above 0.01
+                 (Burda et al. 2016); topics of a Dirichlet latent count as states of a discrete one
   used codes     of a discrete latent, the states of a mean posterior probability above 0.01 over all rows, of which the
                  data explain more than 1 % of the variance, summed over its variables (a variable that always takes the
                  same state has none); "perplexity" is the exponential of the mean entropy of that use: of equal states
@@ -36,8 +36,15 @@ from torch import Tensor
 import vaekit
 from vaekit.analysis import training_data
 from vaekit.diagnostics import importance_sampled_log_likelihood, posterior_summaries
-from vaekit.diagnostics.latents import ACTIVE_PROBABILITY, ACTIVE_VARIANCE, activity, moments, state_probabilities
-from vaekit.latents import Dirichlet, Latent
+from vaekit.diagnostics.latents import (
+    ACTIVE_PROBABILITY,
+    ACTIVE_VARIANCE,
+    activity,
+    has_shares,
+    moments,
+    state_probabilities,
+)
+from vaekit.latents import Latent
 from vaekit.models import VAE
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -109,12 +116,11 @@ def measure(model: VAE) -> Iterator[dict[str, Any]]:
 def use(latent: Latent, summary: Tensor) -> dict[str, Any]:
     """Return how many units or codes of a latent are in use, of how many, and the perplexity of the codes."""
     level = activity(latent, moments(latent, summary))
-    if not latent.discrete and not isinstance(latent, Dirichlet):
+    if not has_shares(latent):
         return {"used": int((level > ACTIVE_VARIANCE).sum()), "of": latent.size, "perplexity": None}
-    share = state_probabilities(latent, summary).mean(0) if latent.discrete else summary.mean(0)[None]
+    share = state_probabilities(latent, summary).mean(0)
     entropy = torch.special.entr(share).sum(-1).mean().item()
-    used = (level if latent.discrete else share) > ACTIVE_PROBABILITY
-    return {"used": int(used.sum()), "of": share.numel(), "perplexity": math.exp(entropy)}
+    return {"used": int((level > ACTIVE_PROBABILITY).sum()), "of": share.numel(), "perplexity": math.exp(entropy)}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from vaekit.batch import Batch
 from vaekit.data.dataset import CountDataset, as_is
 from vaekit.diagnostics import posterior_summaries
 from vaekit.diagnostics.keyed_noise import observation_keys
+from vaekit.diagnostics.latents import ACTIVE_PROBABILITY, state_probabilities
 from vaekit.exceptions import DataError, nearest
 from vaekit.latents import Categorical, Dirichlet
 from vaekit.models import VAE
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-USED = 0.01  # mean posterior probability of a code in use, mean proportion of a topic
 PSEUDO_SHARE = 1e-4  # one count in 10,000, as in Seurat's fold changes
 
 
@@ -90,7 +90,8 @@ def markers(
     Returns
     -------
     pandas.DataFrame
-        ``n_genes`` rows for each code in use (a mean probability above 0.01), the most used code first:
+        ``n_genes`` rows for each code with a mean probability above 0.01 (whether or not it depends on the cell), the
+        most used code first:
         ``code`` (``"3"``; ``"1:3"`` for state 3 of variable 1 where there are several variables, or bits), ``use``,
         ``n_cells`` (cells of which it is the most probable code, or the largest topic), ``gene``, ``log2_ratio``,
         ``scale`` and ``scale_others`` (the two compositions, without the pseudo-share).
@@ -120,7 +121,7 @@ def markers(
     genes = np.array(reference_of(model)["feature_names"])
     with evaluating(model, seed):
         summaries = posterior_summaries(model, tqdm(loader, desc="embedding", unit="batch", disable=not progress))
-        probabilities = _probabilities(model, latent, summaries[latent])
+        probabilities = state_probabilities(model.latents[latent], summaries[latent])
         usage = probabilities.mean(0)
         n_cells = torch.nn.functional.one_hot(probabilities.argmax(-1), usage.shape[-1]).sum(0)
         rows = _spread(query.dataset, num_samples, batch_size, seed)
@@ -129,7 +130,7 @@ def markers(
             cells = in_batch(cells, torch.arange(num_samples, device=model.device) % batches, batches)
         tables = []
         for variable, use in enumerate(usage):
-            used = [state for state in range(len(use)) if use[state] > USED]
+            used = [state for state in range(len(use)) if use[state] > ACTIVE_PROBABILITY]
             scale = np.array([_scale(model, Code(latent, variable, state), usage, cells) for state in used])
             for number, state in enumerate(used if len(used) > 1 else []):
                 weight = use[used].double().numpy()
@@ -186,16 +187,6 @@ def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_share
             f"pseudo_share is {pseudo_share}: a share from 0 to below 1 is needed, such as {PSEUDO_SHARE:g}, one count "
             "in 10,000"
         )
-
-
-def _probabilities(model: VAE, name: str, summary: Tensor) -> Tensor:
-    """Return the probabilities of the states, or the proportions of the topics, ``[cells, variables, states]``."""
-    latent = model.latents[name]
-    if isinstance(latent, Categorical):
-        return summary.unflatten(-1, latent.shape)
-    if isinstance(latent, Dirichlet):
-        return summary[:, None]
-    return torch.stack([1 - summary, summary], -1)  # bits
 
 
 def _scale(model: VAE, code: Code, use: Tensor, cells: Batch) -> np.ndarray:

@@ -118,8 +118,10 @@ def report(evaluation: Any, source: str) -> str:
         rows.append(("active units", f"{use.active_units} of {use.units}"))
     for name, usage in use.code_usage.items():
         entropy = -(usage * usage.clamp_min(1e-12).log()).sum(-1).mean().item()
-        rows.append((f"code {name}", f"{use.used_codes(name)} of {usage.numel()} states used, "
-                                     f"perplexity {math.exp(entropy):.1f}"))  # fmt: skip
+        used = use.used_codes(name)
+        why = "" if used else ", as its probabilities depend little on the data"
+        rows.append((f"code {name}", f"{used} of {usage.numel()} states in use{why}; perplexity of the mean "
+                                     f"probabilities {math.exp(entropy):.1f}"))  # fmt: skip
     if found is not None:
         rows.append(
             (f"{found.clusters} and labels", f"ARI {found.ari:.3f}, NMI {found.nmi:.3f}, accuracy {found.accuracy:.3f}")

@@ -35,8 +35,10 @@ def parser() -> Parser:
     made.add_argument("--draws", type=int, default=400, metavar="N", help="estimates with each estimator (400)")
     made.add_argument("--batch-size", type=int, metavar="B", help="observations in the batch; default: as in training")
     made.add_argument(
-        "--max-seconds", type=float, default=20.0, help="fewer draws (8 at least) if an estimator takes longer (20)"
-    )
+        "--max-seconds", type=float, default=20.0, metavar="S", help="time for each estimator of a latent, with trials "
+        "and timing (20): fewer draws are made, and one of which not even 8 fit is refused; the reference may take "
+        "4 S; a single gradient is not interrupted",
+    )  # fmt: skip
     made.add_argument("--latent", action="append", metavar="NAME", help="measure this latent only; may be repeated")
     made.add_argument("--seed", type=seed, default=0, help="seed of the draws (0)")
     made.add_argument(
@@ -91,9 +93,9 @@ def run(arguments: list[str]) -> None:
             figure.savefig(temporary, dpi=130, format="png")
         report.insert(0, "latent", name)
         reports.append(report)
+        with written(folder / f"{stem}.csv") as temporary:  # now: the next latent may fail
+            pd.concat(reports).to_csv(temporary, index=False)
         log(cli.trainer.loggers, name, report, folder / f"{stem}_{name}.png")
-    with written(folder / f"{stem}.csv") as temporary:
-        pd.concat(reports).to_csv(temporary, index=False)
     print(f"\nwrote {folder}: {stem}.csv, {', '.join(f'{stem}_{name}.png' for name in names)}")
     for line in filter(None, map(closing_line, cli.trainer.loggers)):
         print(line)
@@ -126,7 +128,9 @@ def table(report: pd.DataFrame) -> str:
     for row in report.itertuples():
         name = str(row.estimator)[: WIDTH - 2] + ("" if row.unbiased else " *")
         if row.refused:
-            lines.append(f"{name:<{WIDTH}} refused")
+            lines.append(
+                f"{name:<{WIDTH}} {textwrap.shorten(f'refused: {row.refused}', 99 - WIDTH, placeholder='...')}"
+            )
             continue
         cells = (_short(row.relative_bias), _number(row.z, ".1f"), _short(row.relative_std), _number(row.cosine, ".3f"),
                  str(row.evaluations), _number(row.milliseconds, ".2f"), _short(row.variance_x_time),
@@ -152,6 +156,8 @@ def _short(value: float) -> str:
 def closing(report: pd.DataFrame) -> str:
     """Return the lines below the table: how to read it, and which estimators are best."""
     draws = sorted({int(n) for n in report.draws.dropna()})
+    if not draws:
+        return "no estimator could be measured"
     many = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
     lines = [
         f"{many} draws each; bias and std (of one estimate) are over the norm of the exact gradient; reference: "

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 BLOCKS = 16  # means over parts of the reference's second half, which tell its error along any direction
 PILOT = 16  # draws of a reference that tell whether it has a variance at all
 STEADY = 10  # calls in which a baseline that learns from costs settles, before anything is measured
-FEWEST, MANY = 8, 64  # draws that tell a mean and a variance; that tell them well, for up to four times the time
+FEWEST = 8  # draws that tell a mean and a variance
+TIMED = 0.25  # share of an estimator's time in which one gradient is timed
 COLUMNS = ["estimator", "unbiased", "relative_bias", "bias_noise", "z", "p_value", "variance", "relative_std",
            "cosine", "evaluations", "milliseconds", "variance_x_time", "mse_x_time", "draws", "refused"]  # fmt: skip
 
@@ -89,8 +90,6 @@ def measure(
                     rows[name] = {"refused": explain(error)}
                     bar.update(draws)
     served = [name for name, row in rows.items() if "refused" not in row]
-    if not served:
-        raise EstimatorError(f"no estimator can serve this graph; {'; '.join(r['refused'] for r in rows.values())}")
     with quiet_random(seed, target.params):
         times, failed = _times(target, {name: fresh[name] for name in served}, timings, max_seconds)
     rows |= {name: {"refused": reason} for name, reason in failed.items()}
@@ -173,9 +172,9 @@ def _estimated(
 ) -> tuple[Reference, str]:
     """Return the reference by an unbiased estimator, within four times ``max_seconds``, and what to call it."""
     pilot, budget = Moments(), math.inf if max_seconds is None else 4 * max_seconds
-    started = time.perf_counter()
+    begun = time.perf_counter()
     pilot.add(_estimates(target, estimator, 1))
-    if (seconds := time.perf_counter() - started) > budget:
+    if (seconds := time.perf_counter() - begun) > budget:
         raise EstimatorError(f"one gradient takes {seconds:.3g} s, and max_seconds={max_seconds:g}")
     started = time.perf_counter()  # of the second: the first may compile
     pilot.add(_estimates(target, estimator, 1))
@@ -186,10 +185,11 @@ def _estimated(
     if pilot.variance == 0:
         bar.update(share)
         return Reference(pilot.mean, pilot.mean, None, 0.0), words or f"exact, by {label(estimator)}"
-    if 2 * BLOCKS * seconds > budget:
+    left = budget - (time.perf_counter() - begun)
+    if 2 * BLOCKS * seconds > left:
         raise EstimatorError(f"{2 * BLOCKS} draws take {2 * BLOCKS * seconds:.3g} s, and max_seconds={max_seconds:g}")
-    draws = int(min(draws, budget / max(seconds, 1e-9)))
-    size = math.ceil(max(draws, 2 * BLOCKS) / (2 * BLOCKS))
+    fits = left / (2 * BLOCKS * max(seconds, 1e-9))
+    size = math.ceil(max(1, min(draws / (2 * BLOCKS), math.floor(fits) if math.isfinite(fits) else fits)))
     chunk, done = target.chunk(estimator), 0
     moments, blocks = Moments(), []
     for number in range(2 * BLOCKS):
@@ -212,8 +212,8 @@ def _estimated(
 def _moments(
     target: Target, estimator: Any, draws: int, reference: Reference | None, max_seconds: float | None, bar: Any
 ) -> dict[str, Any]:
-    """Draw one estimator's gradients, and return its part of the row."""
-    budget = math.inf if max_seconds is None else max_seconds
+    """Draw one estimator's gradients, and return its part of the row; the rest of its time is for :func:`_times`."""
+    budget = math.inf if max_seconds is None else (1 - TIMED) * max_seconds
     begun = time.perf_counter()
     evaluations = target.rows(estimator)  # what is wrong with the graph is told here, and not hidden by a trial
     _estimates(target, estimator, 1)
@@ -221,25 +221,29 @@ def _moments(
         raise EstimatorError(f"one gradient takes {seconds:.3g} s, and max_seconds={max_seconds:g}")
     chunk = target.chunk(estimator)
     warm, size = min(chunk, 16), 1
-    while size < warm and seconds < budget:  # together they may take no longer than one
+    while size < warm and 8 * seconds < budget:  # together they may take no longer than one
         size = min(4 * size, warm)
         seconds = _seconds(target, estimator, size)
     stateful = any(getattr(part, "keeps_state", False) for part in _parts(estimator))
     for _ in range(STEADY if stateful else 1):
-        if time.perf_counter() - begun < budget:
+        if 4 * (time.perf_counter() - begun) < budget:
             _estimates(target, estimator, size)
-    wanted = draws
+    wanted, ends = draws, [math.inf, math.inf]
     if max_seconds is not None:
         each = _seconds(target, estimator, size) / size
         if FEWEST * each > budget:
             raise EstimatorError(f"{FEWEST} draws take {FEWEST * each:.3g} s, and max_seconds={max_seconds:g}")
-        least = MANY if MANY * each <= 4 * budget else FEWEST
-        wanted = min(draws, max(least, int(budget / max(each, 1e-9))))
+        started = time.perf_counter()
+        left = max(begun + budget - started, FEWEST * each)  # trials of a short time may have used it up
+        wanted = min(draws, max(FEWEST, int(left / max(each, 1e-9))))
+        ends = [started + left / 2, started + left]
     moments = Moments(None if reference is None else reference.mean)
     projection = None
     done = 0
-    for half in (wanted // 2, wanted - wanted // 2):
+    for half, end in zip((wanted // 2, wanted - wanted // 2), ends, strict=True):
         for start in range(0, half, chunk):
+            if start >= FEWEST // 2 and time.perf_counter() > end:
+                break
             gradients = _estimates(target, estimator, min(chunk, half - start))
             moments.add(gradients)
             if projection is not None:
@@ -250,14 +254,14 @@ def _moments(
             assert moments.mean is not None
             projection = Projection(moments.mean, reference)
     assert moments.mean is not None
-    row: dict[str, Any] = {"variance": moments.variance, "evaluations": evaluations, "draws": wanted}
+    row: dict[str, Any] = {"variance": moments.variance, "evaluations": evaluations, "draws": done}
     deviation = math.sqrt(moments.variance)
     if reference is None or projection is None:
         norm = moments.mean.norm().item()
         return {**row, "relative_std": deviation / norm if norm else math.nan}
     norm = reference.mean.norm().item()
     difference = (moments.mean - reference.mean).norm().item()
-    noise = moments.variance / wanted + reference.noise
+    noise = moments.variance / done + reference.noise
     z, p_value = projection.test()
     return {
         **row,
@@ -284,12 +288,13 @@ def _times(
     They are timed in turns, so that a busy moment strikes all alike.
     """
     found: dict[str, list[float]] = {name: [] for name in estimators}
+    used = dict.fromkeys(estimators, 0.0)
     failed: dict[str, str] = {}
-    budget = math.inf if max_seconds is None else 1000 * max_seconds / 4
+    budget = math.inf if max_seconds is None else 1000 * TIMED * max_seconds
     cuda = target.params[0].is_cuda
     for number in range(max(1, timings) + 1):
         for name, item in estimators.items():
-            if name in failed or (found[name] and sum(found[name]) > budget):
+            if name in failed or (found[name] and used[name] + found[name][-1] > budget):
                 continue
             try:
                 if cuda:
@@ -302,6 +307,7 @@ def _times(
                 failed[name] = explain(error)
                 continue
             spent = 1000 * (time.perf_counter() - started)
-            if number or spent > budget:  # the first is slower
+            used[name] += spent
+            if number or 2 * spent > budget:  # the first is slower
                 found[name].append(spent)
     return {name: statistics.median(values) for name, values in found.items() if values}, failed

@@ -62,9 +62,9 @@ def gradient_report(
     timings
         Times one estimate is timed, in turns with the other estimators.
     max_seconds
-        Make fewer draws if ``draws`` would take an estimator longer than this: at least 64, if these take up to four
-        times as long, else 8 or more; an estimator of which not even 8 would fit is refused. The reference may take
-        four times as long. A single estimate is not interrupted.
+        Time for each estimator, with trials and timing, in which as many of the ``draws`` are made as fit; one of which
+        not even 8 fit is refused. The reference may take four times as long. What is not interrupted is a single
+        estimate, and the check at the start whether estimates can be made together, about six evaluations of the cost.
     max_states
         Budget of the enumeration.
     vectorize
@@ -105,13 +105,13 @@ def gradient_report(
             Estimates made; the error of an estimator that cannot serve the graph, fails, takes too long or returns
             gradients that are not finite. Its row is otherwise empty, and it does not count as unbiased.
 
-        ``attrs`` hold ``best_unbiased`` (by ``variance_x_time``), ``best`` (by ``mse_x_time``), ``reference`` (in
-        words) and ``norm`` (of the reference).
+        If all are refused there is no best one. ``attrs`` hold ``best_unbiased`` (by ``variance_x_time``), ``best`` (by
+        ``mse_x_time``), ``reference`` (in words) and ``norm`` (of the reference).
 
     Raises
     ------
     EstimatorError
-        If no estimator at all can serve the graph, there are fewer than 8 draws, or nothing depends on ``params``.
+        If there are no estimators or fewer than 8 draws, or ``params`` or ``reference`` cannot be used.
 
     Examples
     --------

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaekit.batch import Batch
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
-from vaekit.latents import Categorical, Latent
+from vaekit.latents import Categorical, Dirichlet, Latent
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class LatentUse(NamedTuple):
     ----------
     active_units
         Units of continuous latents in use: the posterior mean varies over the data by more than 0.01. A library size
-        is none: it varies whatever the model learns.
+        is none: it varies whatever the model learns. Topics of a Dirichlet latent are judged as codes are, by their
+        :func:`activity`.
     units
         Units of continuous latents, but for a library size.
     code_usage
@@ -89,16 +90,26 @@ def latent_use(model: VAE, summaries: dict[str, Tensor]) -> LatentUse:
     return LatentUse(active, units, usage, activities)
 
 
+def has_shares(latent: Latent) -> bool:
+    """Tell whether a latent has states or topics, whose probabilities or proportions sum to 1."""
+    return latent.discrete or isinstance(latent, Dirichlet)
+
+
 def state_probabilities(latent: Latent, summary: Tensor) -> Tensor:
-    """Return the probabilities ``[observations, variables, states]`` of a discrete latent's states."""
+    """Return the probabilities of a discrete latent's states, or proportions of topics.
+
+    They are ``[observations, variables, states]``.
+    """
     if isinstance(latent, Categorical):
         return summary.unflatten(-1, latent.shape)
+    if isinstance(latent, Dirichlet):
+        return summary.unsqueeze(-2)
     return torch.stack([1 - summary, summary], -1)
 
 
 def moments(latent: Latent, summary: Tensor) -> Tensor:
     """Return the number of observations, the sums of each dimension or state, and of its squares, in float64."""
-    values = (state_probabilities(latent, summary) if latent.discrete else summary).double()
+    values = (state_probabilities(latent, summary) if has_shares(latent) else summary).double()
     return torch.stack([torch.ones_like(values), values, values.square()]).sum(1)
 
 
@@ -106,9 +117,9 @@ def activity(latent: Latent, sums: Tensor) -> Tensor:
     """Return a number for each dimension or state of a latent that is above 0.01 if it is in use.
 
     For a dimension of a continuous latent it is the variance over the data of the posterior mean. For a state of a
-    discrete latent it is the mean probability m, or the fraction of its variance m (1 - m) that the data explain if
-    this is less, and at most that of the second state of its variable: a variable that always takes the same state, or
-    whose probabilities are the same for all data, carries nothing.
+    discrete latent, and a topic with its proportion, it is the mean probability m, or the fraction of its variance
+    m (1 - m) that the data explain if this is less, and at most that of the second state of its variable: a variable
+    that always takes the same state, or whose probabilities are the same for all data, carries nothing.
 
     Parameters
     ----------
@@ -120,12 +131,12 @@ def activity(latent: Latent, sums: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        ``[size]``; for a discrete latent ``[variables, states]``.
+        ``[size]``; for a discrete latent ``[variables, states]``, for topics ``[1, topics]``.
     """
     count, total, squares = sums
     mean = total / count
     variance = (squares / count - mean.square()).clamp_min(0)
-    if not latent.discrete:
+    if not has_shares(latent):
         return variance
     explained = variance / (mean * (1 - mean)).clamp_min(torch.finfo(mean.dtype).tiny)
     states = torch.minimum(mean, explained)
