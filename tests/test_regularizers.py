@@ -75,7 +75,7 @@ def test_parameters_get_the_gradient_and_a_border_costs(latents):
     ("arguments", "message"),
     [
         ({"information": -1.0}, "information is -1.0"),
-        ({"balance": math.nan}, "balance is nan"),
+        ({"balance": math.nan}, "balance=nan must be finite"),
         ({"adversarial": -2.0}, "adversarial is -2.0"),
         ({"radius": 0.0}, "radius is 0.0; it must be positive: adversarial=0"),
     ],

@@ -272,7 +272,8 @@ def test_a_training_goes_on_as_itself(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
     run(tmp_path, RunCheckpoint(), max_epochs=1, gradient_clip_val=clip)
     last = tmp_path / "last.ckpt"
-    assert torch.load(last, weights_only=True)["training"] == {"gradient_clip_val": clip, "seed_everything": 3}
+    settings = {"gradient_clip_val": clip, "seed_everything": 3, "accumulate_grad_batches": 1}
+    assert torch.load(last, weights_only=True)["training"] == settings
     message = rf"of the training: gradient_clip_val was {clip}, is 0\.1"
     with pytest.raises(CheckpointError, match=message):
         run(tmp_path, RunCheckpoint(), max_epochs=2, ckpt_path=last, gradient_clip_val=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -48,7 +49,9 @@ def epochs(path: Path) -> list[int]:
 def test_kill_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     quiet: Any = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)  # a pipe would stay open in W&B's own process
-    killed = subprocess.run([sys.executable, "-c", KILLED, *command(tmp_path)], check=False, **quiet)
+    # a command in a shell has a W&B service of its own; that of this process would hold the run as in use
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+    killed = subprocess.run([sys.executable, "-c", KILLED, *command(tmp_path)], check=False, env=environment, **quiet)
     assert killed.returncode == -signal.SIGKILL
     (first,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     run_id, rows = read_history(tmp_path / "wandb/history.jsonl")

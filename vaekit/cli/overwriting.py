@@ -36,7 +36,8 @@ def check_output(output: Path, inputs: Iterable[str | None], overwrite: bool) ->
             raise DataError(f"{output} is read-only: choose another name, or make it writable (chmod u+w {output})")
     if not output.parent.is_dir():
         raise DataError(f"the folder {output.parent} of the output does not exist")
-    try_writing(output)  # what fails here would have failed after the work
+    if not output.is_dir():  # rejected once the training data are known, which it may be
+        try_writing(output)  # what fails here would have failed after the work
 
 
 def refuse_inputs(output: Path, inputs: Iterable[str | None], directory: bool = False) -> None:

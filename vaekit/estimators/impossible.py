@@ -33,7 +33,6 @@ from vaekit.estimators.enumerate import Enumerate
 from vaekit.estimators.local_expectation import LocalExpectation
 from vaekit.estimators.measure_valued import MeasureValued
 from vaekit.estimators.rao_blackwell import RaoBlackwell
-from vaekit.estimators.transforms import in_transform
 from vaekit.estimators.unordered_set import UnorderedSet
 
 EVALUATED_THERE = (
@@ -115,9 +114,7 @@ def _without_impossible(draw: Draw) -> Draw:
     """Return the draw with the most probable row in place of rows that are impossible and listed nevertheless."""
     if draw.log_prob is None or not base_of(draw.q)[0].has_enumerate_support:
         return draw
-    impossible = draw.log_prob.detach() < _LOWEST
-    if not (in_transform() or impossible.any()):  # no look at values within vmap
-        return draw
+    impossible = draw.log_prob.detach() < _LOWEST  # without a look whether there is one: a GPU would be waited for
     best = draw.log_prob.detach().argmax(0, keepdim=True)
     event = (1,) * len(draw.q.event_shape)
     possible = draw.value.gather(0, best.reshape(best.shape + event).expand(1, *draw.value.shape[1:]))
