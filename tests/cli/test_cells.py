@@ -126,7 +126,7 @@ def test_embed(folder: Path, tmp_path: Path, expected: AnnData, ending: str, cap
     for key in codes:
         assert found.obs[key].dtype == "category"
         assert found.obs[key].tolist() == expected.obs[key].tolist()
-        assert f'obs["{key}"] ({found.obs[key].nunique()} codes in use)' in shown
+        assert f'obs["{key}"] ({found.obs[key].nunique()} different codes)' in shown
     assert found.uns["vaekit"]["checkpoint"] == str(folder / "one.ckpt")
     same(found, before, (*keys, *codes, "vaekit"))
     assert [file.name for file in tmp_path.iterdir()] == ["out.h5ad"]

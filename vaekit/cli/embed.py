@@ -50,5 +50,5 @@ def run(arguments: list[str]) -> None:
         for place, values in fields._asdict().items():
             add(file, place, values)
     shape = list(fields.obsm[options.key_added].shape)
-    codes = "".join(f', obs["{key}"] ({codes.categories.size} codes in use)' for key, codes in fields.obs.items())
+    codes = "".join(f', obs["{key}"] ({codes.categories.size} different codes)' for key, codes in fields.obs.items())
     print(f'wrote {output}: {shape[0]} cells, obsm["{options.key_added}"] {shape}{codes}')
