@@ -49,3 +49,11 @@ def checks_of_parameters() -> Iterator[None]:
 def no_checks_of_parameters() -> None:
     """Leave torch's checks out, as in every process that has compiled: they ask for values, which breaks a graph."""
     torch.distributions.Distribution.set_default_validate_args(False)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> Iterator[None]:
+    """Start each test from the same seed, and restore torch's generator afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield

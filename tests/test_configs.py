@@ -53,7 +53,6 @@ def test_runs_for_two_steps(path: Path, tmp_path: Path, request: pytest.FixtureR
 def test_64_true_ends(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its figures; and what was trained is loaded, exported and evaluated in the precision that it has."""
     import vaekit
-    from vaekit.diagnostics import plots
 
     monkeypatch.setattr(plots, "umap_coordinates", lambda points, seed=0: points[:, :2])
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **kwargs: Path(path).touch())
@@ -84,7 +83,7 @@ def test_is_complete_and_short(path: Path) -> None:
 @pytest.mark.parametrize("name", ["digits_discrete", "mnist_discrete", "mnist_bernoulli", "mnist_mixed"])
 def test_one_flag_changes_the_estimator(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """And takes no argument over from the estimator that was there."""
-    from vaekit.cli.built import built
+    from vaekit.cli.instantiate import built
 
     config, root = yaml.safe_load((FOLDER / f"{name}.yaml").read_text()), []
     if name.startswith("mnist"):
@@ -101,7 +100,7 @@ def test_the_sweep_makes_each_estimator(estimator: str, tmp_path: Path, monkeypa
     """By the very words that the agent of Weights & Biases puts together."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-    from vaekit.cli.built import built
+    from vaekit.cli.instantiate import built
 
     choice = {"model.estimator": estimator, "seed_everything": 1, "trainer.max_epochs": 3}
     flags = create_sweep_command_args({"args": {name: {"value": value} for name, value in choice.items()}})["args"]

@@ -11,8 +11,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "expectation": "vaekit.stochastic_graph",
-    "importance_weighted_bound": "vaekit.importance_weighted",
+    "expectation": "vaekit.graph.expectation",
+    "importance_weighted_bound": "vaekit.graph.importance_weighted",
     "gradient_report": "vaekit.diagnostics",
     "Batch": "vaekit.batch",
     "VAE": "vaekit.models",
@@ -24,11 +24,16 @@ _HOME = {
     "save": "vaekit.models",
     "VaekitError": "vaekit.exceptions",
 }
-_PACKAGES = ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators", "exceptions", "fold",
-             "importance_weighted", "latents", "likelihoods", "models", "networks", "objectives", "optim",
-             "regularizers", "returns", "stochastic_graph")  # fmt: skip
+_MODULES = {
+    **{name: f"vaekit.{name}" for name in ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators",
+                                           "exceptions", "graph", "latents", "likelihoods", "models", "networks", "optim",
+                                           "plotting")},
+    "objectives": "vaekit.models.objectives",
+    "regularizers": "vaekit.models.regularizers",
+    "returns": "vaekit.graph.returns",
+}  # fmt: skip
 
-__all__ = [*_HOME, "__version__", *_PACKAGES]
+__all__ = [*_HOME, "__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
@@ -36,8 +41,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOME[name]), name)
         globals()[name] = value
         return value
-    if name in _PACKAGES:
-        return importlib.import_module(f"vaekit.{name}")
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module 'vaekit' has no attribute {name!r}")
 
 

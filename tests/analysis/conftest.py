@@ -1,7 +1,6 @@
 import pytest
 import torch
 from anndata import AnnData
-from models.conftest import seed  # noqa: F401  (each test starts from the same seed)
 from models.tiny import trainer
 
 from vaekit import GaussianVAE

@@ -18,7 +18,7 @@ from vaekit.analysis import (
     transfer_labels,
 )
 from vaekit.exceptions import DataError
-from vaekit.models.generative import Generative
+from vaekit.models.vae_networks import Generative
 
 FUNCTIONS = {
     "embed": embed,

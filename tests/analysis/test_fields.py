@@ -24,7 +24,7 @@ from vaekit.data import GeneExpressionData
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
-from vaekit.models.generative import Generative
+from vaekit.models.vae_networks import Generative
 
 GROUP = np.arange(60) % 3
 

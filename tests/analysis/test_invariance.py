@@ -115,7 +115,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Form], None]]:
         if form.chunk_cells is not None:
             monkeypatch.setattr("vaekit.analysis.decoding.DECODED", form.chunk_cells * 40)
             monkeypatch.setattr("vaekit.analysis.stored_cells.CHUNK_CELLS", form.chunk_cells)
-            monkeypatch.setattr("vaekit.data.stored.CHUNK_CELLS", form.chunk_cells)
+            monkeypatch.setattr("vaekit.data.cells.backed_counts.CHUNK_CELLS", form.chunk_cells)
 
     yield set_limits
     torch.set_num_threads(1)

@@ -29,7 +29,7 @@ from vaekit.latents import Gaussian, LibrarySize
 from vaekit.likelihoods import Gaussian as GaussianLikelihood
 from vaekit.likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vaekit.models import VAE, load, save
-from vaekit.objectives import ELBO, IWAE
+from vaekit.models.objectives import ELBO, IWAE
 
 module = importlib.import_module("vaekit.analysis.map_query")  # the package has the function of this name
 BATCHES = ["batch0", "batch1", "new"]

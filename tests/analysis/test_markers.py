@@ -10,7 +10,7 @@ from models.tiny import MODELS, adata, counts, sharpen, trainer
 from vaekit import DiscreteVAE, MixedVAE, SequentialVAE
 from vaekit.analysis import embed, markers
 from vaekit.analysis.decoding import composition
-from vaekit.analysis.prior_given import Code, draw_given
+from vaekit.analysis.prior_samples import Code, draw_given
 from vaekit.data import GeneExpressionData, simulate_counts
 from vaekit.estimators import Enumerate, Pathwise
 from vaekit.exceptions import DataError
@@ -164,8 +164,8 @@ def test_latents_with_parents_against_exact_enumeration(
     assert names == ["z1", "z2", "z3"]
     count = 20_000
     if not every:
-        monkeypatch.setattr("vaekit.analysis.prior_given.PROPOSALS", count)
-        monkeypatch.setattr("vaekit.analysis.prior_given.num_states", lambda prior: 10**9)
+        monkeypatch.setattr("vaekit.analysis.prior_samples.PROPOSALS", count)
+        monkeypatch.setattr("vaekit.analysis.prior_samples.num_states", lambda prior: 10**9)
     table = markers(adata(), model, latent, num_samples=count, n_genes=12)
     codes = torch.cartesian_prod(*(torch.arange(latent.shape[1]) for latent in model.latents.values()))
     values = {}

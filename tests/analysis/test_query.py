@@ -139,7 +139,9 @@ class TestErrors:
         other = adata.copy()
         other.obs = other.obs.drop(columns=["donor", "depth"])
         other.write_h5ad(file)
-        monkeypatch.setattr("vaekit.data.stored.StoredCounts.chunks", lambda *_: pytest.fail("counts are read"))
+        monkeypatch.setattr(
+            "vaekit.data.cells.backed_counts.StoredCounts.chunks", lambda *_: pytest.fail("counts are read")
+        )
         for asked, message in ((model, r"batch_key='donor': .*cells\.h5ad has no such column"), (sized, "'depth'")):
             with pytest.raises(DataError, match=message):
                 query_for(asked, file, None, None)

@@ -24,7 +24,7 @@ from torch.distributions import Categorical
 from tqdm.auto import tqdm
 
 from vaekit.estimators import Critic, ScoreFunction, recorded
-from vaekit.returns import generalized_advantage, td_lambda_return
+from vaekit.graph.returns import generalized_advantage, td_lambda_return
 
 # Of Adam: the one of 0.01, 0.02 and 0.04 that reached the goal in the fewest steps on average, over seeds 100 to 102,
 # which are not among those reported. So was lambda chosen, of 0.95 and 0.98. GAE owes much of its lead to the larger

@@ -37,7 +37,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vaekit
 from vaekit import estimators as E
-from vaekit.stochastic_graph import Named
+from vaekit.graph.expectation import Named
 
 VARIABLES, CATEGORIES, PIXELS, HIDDEN, BATCH = 20, 10, 784, 256, 100
 TEMPERATURE = 0.5

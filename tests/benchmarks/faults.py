@@ -35,7 +35,7 @@ from fault_inputs import Result, run_all
 from tqdm.auto import tqdm
 
 import vaekit.callbacks
-import vaekit.cli.lightning
+import vaekit.cli.fit
 from vaekit.cli.main import main as vaekit_main
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -1,7 +1,7 @@
 """A GPU used to the full: training beside scVI, a step beside its floor, and the kernels beside torch.compile.
 
 Training: simulated counts, the same networks (128 hidden, 10 latents, one layer), the same epochs; "scvi" by its own
-`.train()` at its defaults (batches of 128), "fit" by Lightning's Trainer, "captured" by vaekit.models.captured, whole
+`.train()` at its defaults (batches of 128), "fit" by Lightning's Trainer, "captured" by vaekit.models.cuda_graph, whole
 steps recorded as a CUDA graph. The counts lie on the device as CSR, and batches are put together there. "cells/s" is
 that of the last epoch, "ELBO" that of the same held-out cells, in nats, from draws of each model's posterior, at the
 observed library size. With few epochs scVI is still at the start of its KL warm-up (400 by default).
@@ -145,7 +145,7 @@ def make(counts: sparse.csr_matrix, likelihood: str) -> Any:
     import vaekit
     from vaekit.batch import Moments
     from vaekit.likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial
-    from vaekit.objectives import ELBO
+    from vaekit.models.objectives import ELBO
 
     torch.manual_seed(0)
     kind = NegativeBinomial if likelihood == "nb" else ZeroInflatedNegativeBinomial
@@ -235,8 +235,8 @@ def fit(model: Any, dataset: Any, rows: Any, size: int, device: Any, epochs: int
 
 def captured(model: Any, dataset: Any, rows: Any, size: int, device: Any, epochs: int) -> float:
     """Train by captured steps; return the seconds of the last epoch."""
-    from vaekit.models.captured import CapturedStep
-    from vaekit.models.optimization import cosine
+    from vaekit.models.cuda_graph import CapturedStep
+    from vaekit.models.parameter_groups import cosine
 
     optimizer = model._trained().adam(model.learning_rate, model.weight_decay)
     step, total = CapturedStep(model, optimizer, clip=100.0), epochs * (len(rows) // size)
@@ -317,7 +317,7 @@ def step_and_floor(
 
     from vaekit.data.dataset import CountDataset
     from vaekit.data.on_device import on_device
-    from vaekit.models.captured import WARM, CapturedStep
+    from vaekit.models.cuda_graph import WARM, CapturedStep
 
     dataset = on_device(CountDataset(counts), device)
     model = make(counts, likelihood).to(device).train()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vaekit.batch import Batch
 from vaekit.estimators.noise import conditional_gumbel, gumbel
-from vaekit.likelihoods import sparse
+from vaekit.likelihoods.counts import sparse
 
 Function = Callable[..., Tensor]
 

@@ -38,7 +38,7 @@ from vaekit.data import ImageData
 from vaekit.estimators import GumbelSoftmax
 from vaekit.likelihoods import Bernoulli
 from vaekit.models import VAE
-from vaekit.objectives import ELBO
+from vaekit.models.objectives import ELBO
 
 BATCH, HIDDEN, UNITS, VARIABLES, CATEGORIES, RATE, CLIP = 128, (512, 256), 32, 20, 10, 1e-3, 100.0
 MODELS = ("gaussian", "discrete")

@@ -36,7 +36,7 @@ from torch import Tensor
 import vaekit
 from vaekit.analysis import training_data
 from vaekit.diagnostics import importance_sampled_log_likelihood, posterior_summaries
-from vaekit.diagnostics.latents import (
+from vaekit.diagnostics.latent_usage import (
     ACTIVE_PROBABILITY,
     ACTIVE_VARIANCE,
     activity,

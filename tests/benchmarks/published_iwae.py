@@ -25,8 +25,8 @@ from vaekit.diagnostics import importance_sampled_log_likelihood
 from vaekit.latents import Gaussian
 from vaekit.likelihoods import Bernoulli
 from vaekit.models import VAE
+from vaekit.models.objectives import ELBO, IWAE, Objective
 from vaekit.networks import Network
-from vaekit.objectives import ELBO, IWAE, Objective
 
 BATCH, UNITS, HIDDEN, STAGES = 20, 50, 200, 8
 OBJECTIVES: dict[str, Callable[[], Objective]] = {"VAE": ELBO, "IWAE, 5": IWAE}

@@ -221,7 +221,7 @@ def train_vaekit(counts: sparse.csr_matrix, likelihood: str, epochs: int) -> tup
     import vaekit
     from vaekit.data import GeneExpressionData
     from vaekit.likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial
-    from vaekit.objectives import ELBO
+    from vaekit.models.objectives import ELBO
 
     data = GeneExpressionData(anndata.AnnData(counts), batch_size=BATCH, split=(0.9, 0.05, 0.05))
     kind = NegativeBinomial if likelihood == "nb" else ZeroInflatedNegativeBinomial

@@ -89,7 +89,7 @@ def train_vaekit(
     from vaekit.data import GeneExpressionData
     from vaekit.data.dataset import as_is
     from vaekit.likelihoods import NegativeBinomial
-    from vaekit.objectives import ELBO
+    from vaekit.models.objectives import ELBO
 
     pl.seed_everything(seed)
     # vaekit always holds some cells back: it trains on a fiftieth fewer than scVI

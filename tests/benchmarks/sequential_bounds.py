@@ -32,8 +32,8 @@ import vaekit.likelihoods
 from vaekit import SequentialVAE
 from vaekit.diagnostics import importance_sampled_log_likelihood
 from vaekit.estimators import Critic, Estimator, GumbelSoftmax, LeaveOneOut, ScoreFunction
+from vaekit.models.objectives import ELBO
 from vaekit.networks import MLP
-from vaekit.objectives import ELBO
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LAM = 0.95

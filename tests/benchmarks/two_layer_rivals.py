@@ -21,7 +21,7 @@ from two_layer_model import HIDDEN, TwoLayers, bits, log_prob, start
 from vaekit import expectation
 from vaekit.estimators import Draw, Estimator, Learned, MovingAverage, MuProp, Rebar, Relax, ScoreFunction
 from vaekit.estimators.baselines import Baseline
-from vaekit.estimators.conditional import Noise
+from vaekit.estimators.conditional_noise import Noise
 
 FOLLOWED = "SimpleMuProp"  # the estimator that trains the model
 

@@ -17,12 +17,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from vaekit._core.components import from_config
 from vaekit.batch import Batch
-from vaekit.component import from_config
 from vaekit.data import GeneExpressionData
-from vaekit.diagnostics.gradient_measure import measure
-from vaekit.diagnostics.gradient_replicas import flatten
-from vaekit.diagnostics.gradient_target import Target
+from vaekit.diagnostics.gradients.measurement import measure
+from vaekit.diagnostics.gradients.replicas import flatten
+from vaekit.diagnostics.gradients.target import Target
 from vaekit.models import VAE
 from vaekit.optim import SVRG
 
@@ -63,7 +63,11 @@ class _StopAfter(pl.Callback):
 
 def _full_paths(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return arguments with class paths in full: the config has the short ones of the command line."""
-    homes = {"likelihood": "vaekit.likelihoods", "estimator": "vaekit.estimators", "objective": "vaekit.objectives"}
+    homes = {
+        "likelihood": "vaekit.likelihoods",
+        "estimator": "vaekit.estimators",
+        "objective": "vaekit.models.objectives",
+    }
     found = {}
     for name, value in arguments.items():
         if name in homes:

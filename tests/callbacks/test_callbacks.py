@@ -18,7 +18,7 @@ import vaekit
 from vaekit import MixedVAE
 from vaekit.callbacks import Pictures, RunCheckpoint, TrainingProgress
 from vaekit.data import GeneExpressionData, ImageData
-from vaekit.diagnostics import plots, posterior_summaries
+from vaekit.diagnostics import posterior_summaries
 from vaekit.exceptions import CheckpointError
 from vaekit.latents import Gaussian, LibrarySize
 from vaekit.likelihoods import Bernoulli, NegativeBinomial

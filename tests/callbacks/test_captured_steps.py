@@ -7,7 +7,7 @@ from models.tiny import MODELS, counts, fit
 from vaekit.callbacks import CapturedSteps, ClippedSteps, FiniteLoss
 from vaekit.exceptions import ConfigError
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.objectives import ELBO
+from vaekit.models.objectives import ELBO
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 
 from vaekit import MixedVAE
 from vaekit.callbacks import Collapse
-from vaekit.callbacks.collapse import describe
+from vaekit.callbacks.collapse_monitor import describe
 from vaekit.diagnostics import latent_use, posterior_summaries
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Bernoulli, Categorical, Gaussian, LibrarySize
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.objectives import ELBO
+from vaekit.models.objectives import ELBO
 
 
 def fit(model, epochs, callbacks):

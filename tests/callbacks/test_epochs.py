@@ -10,7 +10,6 @@ from models.tiny import MODELS, trainer
 from callbacks.test_callbacks import seen
 from vaekit.callbacks import BoundCurve, Pictures
 from vaekit.data import ImageData
-from vaekit.diagnostics import plots
 from vaekit.estimators import Annealed, GumbelSoftmax
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical, Gaussian

@@ -10,7 +10,7 @@ import torch
 from models.tiny import MODELS, adata, trainer
 
 from vaekit.callbacks import ClippedSteps, FiniteLoss, RunCheckpoint
-from vaekit.callbacks.finite_loss import Step, describe
+from vaekit.callbacks.terminate_on_non_finite import Step, describe
 from vaekit.data import GeneExpressionData
 from vaekit.exceptions import TrainingError
 from vaekit.likelihoods import NegativeBinomial

@@ -168,7 +168,9 @@ def test_evaluate_leaves_counts_in_their_file(
     found = []
     for ending in ("dense.h5ad", "h5ad"):  # the former cannot stay in its file
         if ending == "h5ad":
-            monkeypatch.setattr("vaekit.data.sources.read_file", lambda path: pytest.fail(f"{path} was read whole"))
+            monkeypatch.setattr(
+                "vaekit.data.cells.sources.read_file", lambda path: pytest.fail(f"{path} was read whole")
+            )
         label = ("--data.label_key", "cell_type")
         path = folder / f"cells.{ending}"
         assert run("evaluate", folder / "one.ckpt", "--data.path", path, *label, "--num_samples", 5, "--json") == 0

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from vaekit.cli.built import built
+from vaekit._core.components import Component
 from vaekit.cli.class_flags import PACKAGES, complete_classes, with_defaults
 from vaekit.cli.estimator_names import estimator_config
-from vaekit.component import Component
+from vaekit.cli.instantiate import built
 from vaekit.exceptions import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An .h5ad file of the packaged cells, with counts in X, labels and a batch column."""
-    from vaekit.data.sources import pbmc68k
+    from vaekit.data.cells.sources import pbmc68k
 
     source = pbmc68k()[:90].copy()
     made = anndata.AnnData(source.layers["counts"].copy(), obs=source.obs[["bulk_labels"]].copy(), var=source.var[[]])

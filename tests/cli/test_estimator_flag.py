@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vaekit.cli.built import built
 from vaekit.cli.estimator_flag import name_latent
+from vaekit.cli.instantiate import built
 from vaekit.exceptions import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -21,7 +21,7 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
 from vaekit.callbacks import FiniteLoss
-from vaekit.cli import embed, lightning
+from vaekit.cli import embed, fit
 from vaekit.cli.cells import add
 from vaekit.cli.main import main
 from vaekit.exceptions import OutputError
@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cells(tmp_path: Path) -> Path:
-    from vaekit.data.sources import pbmc68k
+    from vaekit.data.cells.sources import pbmc68k
 
     source = pbmc68k()[:200]
     made = anndata.AnnData(source.layers["counts"].copy(), var=source.var[[]].copy())
@@ -125,7 +125,7 @@ class TestFit:
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(LightningCLI, "_run_subcommand", fails)
-        cli = lightning.VaekitCLI.__new__(lightning.VaekitCLI)
+        cli = fit.VaekitCLI.__new__(fit.VaekitCLI)
         cli.folder = Path("runs/a")
         cli.trainer = SimpleNamespace(loggers=[CSVLogger("logs/b"), CSVLogger("runs/a")])
         with pytest.raises(OutputError, match=rf"runs/a or logs/b could not be written: \[Errno {number}\]"):
@@ -161,7 +161,7 @@ class TestFit:
         assert "and 280 more" in message
 
     def test_all_runs_are_watched(self) -> None:
-        assert lightning.FiniteLoss is FiniteLoss
+        assert fit.FiniteLoss is FiniteLoss
 
     @pytest.mark.parametrize(
         ("arguments", "words"),

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from pytorch_lightning.loggers import WandbLogger
 
-from vaekit import class_paths
+from vaekit._core import class_paths
+from vaekit.cli.fit import VaekitCLI
 from vaekit.cli.foreign import check_wandb_files
-from vaekit.cli.lightning import VaekitCLI
 from vaekit.cli.main import main
 from vaekit.exceptions import ConfigError
 

@@ -13,7 +13,7 @@ import pytest
 from pytorch_lightning.loggers import WandbLogger
 
 from vaekit.callbacks.history import History, read_history
-from vaekit.cli.lightning import VaekitCLI
+from vaekit.cli.fit import VaekitCLI
 from vaekit.cli.main import main
 
 from .offline_runs import wandb_entries
@@ -22,7 +22,7 @@ CONFIG = Path(__file__).parents[2] / "configs/digits_gaussian.yaml"
 KILLED = """
 import os, signal, sys
 from vaekit.cli.main import main
-from vaekit.callbacks.clipped_steps import ClippedSteps
+from vaekit.callbacks.clipping_monitor import ClippedSteps
 def kill(self, trainer, *args):
     if trainer.current_epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)

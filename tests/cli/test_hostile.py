@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import vaekit
-from vaekit import class_paths
+from vaekit._core import class_paths
 from vaekit.cli.main import main
 from vaekit.cli.yaml_file import MAX_BYTES
 from vaekit.exceptions import CheckpointError, ConfigError
@@ -112,9 +112,9 @@ def test_nor_does_a_flag_or_a_file_within(tmp_path, evil, capsys, flags) -> None
         ("model", {"class_path": "torch.subprocess.Popen", "init_args": {"args": "x"}}),
         ("model", {"class_path": "torch.hub.load"}),
         ("model", {"class_path": "vaekit.models.vae.torch.hub.load"}),
-        ("model", {"class_path": "vaekit.component.importlib.import_module"}),
+        ("model", {"class_path": "vaekit._core.components.importlib.import_module"}),
         ("model", {"class_path": "torch._C._jit_pass_lint"}),
-        ("data", {"class_path": "vaekit.data.sources.Path"}),
+        ("data", {"class_path": "vaekit.data.cells.sources.Path"}),
         ("trainer.callbacks", [{"class_path": "LambdaCallback", "init_args": {"on_fit_start": "torch.hub.load"}}]),
         ("trainer.callbacks", [{"class_path": "LambdaCallback", "init_args": {"on_fit_start": "torch.os.system"}}]),
         ("trainer.callbacks", [{"class_path": "vaekit.cli.main.main"}]),

@@ -20,7 +20,7 @@ import vaekit
 from vaekit.callbacks import Pictures, RunCheckpoint
 from vaekit.callbacks.run_lock import LOCK, lock_run, may_be_first_process, unlock_run
 from vaekit.cli.main import main
-from vaekit.cli.run_folder import run_label
+from vaekit.cli.run_directory import run_label
 from vaekit.exceptions import ConfigError
 
 FIT = ["fit", "--config", str(Path(__file__).parents[2] / "configs/digits_gaussian.yaml"), "--trainer.max_steps=2",

@@ -179,11 +179,11 @@ def test_a_csv_logger_that_would_divide_by_zero(tmp_path: Path) -> None:
 def test_names_of_the_package() -> None:
     for name in vaekit.__all__:
         assert getattr(vaekit, name) is not None
-    assert vaekit.regularizers.InformationMaximization().information == 2.0
+    assert vaekit.models.regularizers.InformationMaximization().information == 2.0
 
 
 def test_a_regularizer_starts_from_its_defaults() -> None:
     from vaekit.cli.class_flags import complete_classes
 
     (_, text) = complete_classes(["--model.regularizer", "InformationMaximization"])
-    assert json.loads(text)["init_args"] == vaekit.regularizers.InformationMaximization().config["init_args"]
+    assert json.loads(text)["init_args"] == vaekit.models.regularizers.InformationMaximization().config["init_args"]

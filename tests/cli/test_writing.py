@@ -21,7 +21,7 @@ from scipy import sparse
 from vaekit.cli.main import main
 from vaekit.data import GeneExpressionData
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.models.generative import Generative
+from vaekit.models.vae_networks import Generative
 
 WORDS = ["b", None, "a"]
 

@@ -12,8 +12,8 @@ import pytest
 from scipy import sparse
 
 from vaekit.data import GeneExpressionData
-from vaekit.data.codecs import check_codecs
-from vaekit.data.sources import open_store, read_file
+from vaekit.data.cells.codecs import check_codecs
+from vaekit.data.cells.sources import open_store, read_file
 from vaekit.exceptions import DataError
 
 

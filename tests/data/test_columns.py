@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vaekit.data.columns import one_hot, read_batches, read_column, read_groups, read_numbers
+from vaekit.data.cells.columns import one_hot, read_batches, read_column, read_groups, read_numbers
 from vaekit.exceptions import DataError
 
 

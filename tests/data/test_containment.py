@@ -19,7 +19,7 @@ from vaekit import GaussianVAE, save
 from vaekit.analysis import differential_expression, query_for
 from vaekit.cli.main import main
 from vaekit.data import GeneExpressionData, query_dataset
-from vaekit.data.sources import open_adata, open_store, read_file, read_files
+from vaekit.data.cells.sources import open_adata, open_store, read_file, read_files
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import Poisson
 

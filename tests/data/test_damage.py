@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from vaekit.data.counts import read_counts
-from vaekit.data.structure import check_structure
+from vaekit.data.cells.read_counts import read_counts
+from vaekit.data.cells.structure import check_structure
 from vaekit.exceptions import DataError
 
 from .damage import CELLS, DAMAGES, GENES, cells

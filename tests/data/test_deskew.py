@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vaekit.data import ImageData
-from vaekit.data.deskew import CHUNK, deskew
+from vaekit.data.images.deskew import CHUNK, deskew
 
 
 def moments(pixels):

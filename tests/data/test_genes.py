@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from vaekit.data.genes import align_genes, check_shared_genes, highly_variable_genes, match_genes
+from vaekit.data.cells.genes import align_genes, check_shared_genes, highly_variable_genes, match_genes
 from vaekit.exceptions import DataError
 
 COUNTS = np.random.default_rng(0).negative_binomial(2, 0.3, size=(80, 30)).astype(np.float32)

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vaekit.data import ImageData, image_files, image_sources
+from vaekit.data import ImageData
+from vaekit.data.images import image_files, image_sources
 from vaekit.exceptions import DataError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaekit.data.image_decoding import decode_image
+from vaekit.data.images.image_decoding import decode_image
 from vaekit.exceptions import DataError
 
 RAMP = np.linspace(0, 1, 48).reshape(6, 8)  # tops and sides differ: a turn shows

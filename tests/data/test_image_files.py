@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from vaekit.data import ImageData
-from vaekit.data.image_files import read_npz
+from vaekit.data.images.image_files import read_npz
 from vaekit.exceptions import DataError
 
 

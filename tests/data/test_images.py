@@ -7,7 +7,7 @@ import torch
 from torchvision import datasets
 
 from vaekit.data import ImageData
-from vaekit.data.image_sources import IDX_FILES
+from vaekit.data.images.image_sources import IDX_FILES
 from vaekit.exceptions import DataError
 
 

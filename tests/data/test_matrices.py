@@ -13,7 +13,7 @@ from scipy import sparse
 from vaekit import GaussianVAE
 from vaekit.analysis import query_for
 from vaekit.data import GeneExpressionData
-from vaekit.data.matrices import find_matrix, layer_name
+from vaekit.data.cells.matrices import find_matrix, layer_name
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import Poisson
 from vaekit.models import VAE

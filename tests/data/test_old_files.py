@@ -16,7 +16,7 @@ from vaekit import GaussianVAE
 from vaekit.analysis import differential_expression, query_for
 from vaekit.analysis.query import obs_of
 from vaekit.data import GeneExpressionData
-from vaekit.data.sources import read_file
+from vaekit.data.cells.sources import read_file
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import NegativeBinomial
 

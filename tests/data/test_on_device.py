@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from scipy import sparse
 
-from vaekit.data import GeneExpressionData, ImageData, base
+from vaekit.data import GeneExpressionData, ImageData
 from vaekit.data.dataset import CountDataset, ImageDataset
 from vaekit.data.on_device import CountsOnDevice, ImagesOnDevice, on_device
 

@@ -6,7 +6,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from vaekit.data.counts import read_counts, warn_empty
+from vaekit.data.cells.read_counts import read_counts, warn_empty
 from vaekit.exceptions import DataError
 
 COUNTS = np.random.default_rng(1).poisson(1.0, size=(12, 6))

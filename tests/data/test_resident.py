@@ -4,7 +4,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from vaekit.component import from_config
+from vaekit._core.components import from_config
 from vaekit.data import GeneExpressionData, ImageData
 from vaekit.exceptions import DataError
 

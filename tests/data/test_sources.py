@@ -9,8 +9,8 @@ import pytest
 from anndata import AnnData
 
 from vaekit.data import GeneExpressionData
-from vaekit.data.sources import open_adata, open_store, pbmc68k, read_file
-from vaekit.data.tables import read_table
+from vaekit.data.cells.sources import open_adata, open_store, pbmc68k, read_file
+from vaekit.data.cells.tables import read_table
 from vaekit.exceptions import DataError
 
 

@@ -18,8 +18,8 @@ from scipy import sparse
 from vaekit import GaussianVAE
 from vaekit.analysis import query_for
 from vaekit.data import GeneExpressionData
-from vaekit.data.counts import in_memory, read_counts
-from vaekit.data.stored import StoredCounts
+from vaekit.data.cells.backed_counts import StoredCounts
+from vaekit.data.cells.read_counts import in_memory, read_counts
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import Poisson
 from vaekit.models import VAE

@@ -14,11 +14,11 @@ from scipy import sparse, stats
 from torch.utils.data import DistributedSampler
 
 from vaekit.data import GeneExpressionData
-from vaekit.data import mode as mode_module
+from vaekit.data.cells import mode as mode_module
+from vaekit.data.cells.backed_counts import StoredCounts
+from vaekit.data.cells.mode import choose
+from vaekit.data.cells.streamed import BlockShuffle, StreamedDataset
 from vaekit.data.dataset import WholeBatches
-from vaekit.data.mode import choose
-from vaekit.data.stored import StoredCounts
-from vaekit.data.streamed import BlockShuffle, StreamedDataset
 from vaekit.exceptions import DataError
 
 CELLS, GENES = 9000, 12  # three chunks of reading

@@ -16,8 +16,8 @@ from torch.distributions import Bernoulli, Categorical, Independent, Normal, One
 
 import vaekit
 from vaekit.diagnostics import catalogue, gradient_report, is_unbiased, model_gradient_report, plot_gradient_report
-from vaekit.diagnostics.gradient_target import ExpectationTarget
-from vaekit.diagnostics.model_gradients import ModelTarget
+from vaekit.diagnostics.gradients.model_report import ModelTarget
+from vaekit.diagnostics.gradients.target import ExpectationTarget
 from vaekit.estimators import (
     Enumerate,
     GumbelSoftmax,
@@ -30,7 +30,7 @@ from vaekit.estimators import (
 )
 from vaekit.exceptions import EstimatorError
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.objectives import ELBO, IWAE
+from vaekit.models.objectives import ELBO, IWAE
 
 LOO = "ScoreFunction(LeaveOneOut)"
 

@@ -15,7 +15,7 @@ from vaekit import MixedVAE
 from vaekit.diagnostics import agreement, codes_of, evaluate_model, latent_use, posterior_summaries
 from vaekit.diagnostics.evaluation import Evaluation
 from vaekit.diagnostics.importance import LikelihoodEstimate
-from vaekit.diagnostics.latents import coordinates
+from vaekit.diagnostics.latent_usage import coordinates
 from vaekit.latents import Bernoulli, Categorical, Gaussian, LibrarySize
 from vaekit.likelihoods import NegativeBinomial
 

@@ -7,7 +7,7 @@ import torch
 from models.tiny import COUNT_LIKELIHOODS, FEATURES, counts
 
 from vaekit import DiscreteVAE
-from vaekit.diagnostics.model_gradients import ModelTarget
+from vaekit.diagnostics.gradients.model_report import ModelTarget
 from vaekit.estimators import Enumerate
 
 

@@ -11,7 +11,7 @@ from torch.distributions import OneHotCategorical as Validated
 
 from vaekit.distributions import OneHotCategorical
 from vaekit.estimators import MeasureValued, ScoreFunction
-from vaekit.estimators.discrete import is_one_hot
+from vaekit.estimators.discrete_support import is_one_hot
 
 _F64 = torch.float64
 

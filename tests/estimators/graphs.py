@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 
-from vaekit.stochastic_graph import Named
+from vaekit.graph.expectation import Named
 
 _F64 = torch.float64
 SUMMARY = {

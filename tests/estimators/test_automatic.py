@@ -19,7 +19,7 @@ from torch.distributions import (
 
 from vaekit.estimators.automatic import ENUMERATION_BUDGET, choose
 from vaekit.exceptions import EstimatorError
-from vaekit.stochastic_graph import evaluate, expectation
+from vaekit.graph.expectation import evaluate, expectation
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from vaekit.estimators import (
     ScoreFunction,
     SelfCritic,
 )
-from vaekit.estimators.running_mean import RunningMean
+from vaekit.estimators.running_moments import RunningMean
 from vaekit.exceptions import EstimatorError
 
 

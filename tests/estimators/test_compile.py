@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli, Distribution, Normal
 
 import vaekit
 from vaekit.estimators import DisARM, Estimator, LeaveOneOut, MuProp, Pathwise, Rebar, ScoreFunction
-from vaekit.stochastic_graph import Named
+from vaekit.graph.expectation import Named
 
 pytestmark = pytest.mark.usefixtures("no_checks_of_parameters")
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaekit.component import from_config
+from vaekit._core.components import from_config
 from vaekit.estimators import Draw, Estimator, Learned, Relax, ScoreFunction
 from vaekit.exceptions import EstimatorError
+from vaekit.graph.expectation import Named, expectation
 from vaekit.networks import MLP
-from vaekit.stochastic_graph import Named, expectation
 
 from .conformance import CONTEXT_FEATURES, KINDS, TABLE, Row
 from .graphs import SUMMARY, Graph, as_expectation, below, distribution, single, summary

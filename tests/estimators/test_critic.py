@@ -27,8 +27,8 @@ from vaekit.estimators import (
     recorded,
 )
 from vaekit.exceptions import EstimatorError
+from vaekit.graph.expectation import evaluate
 from vaekit.networks import MLP
-from vaekit.stochastic_graph import evaluate
 
 from .decisions import (
     LINK,

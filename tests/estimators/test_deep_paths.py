@@ -15,7 +15,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal, On
 
 from vaekit.estimators import Estimator, LeaveOneOut, MuProp, Pathwise, Rebar, Relax
 from vaekit.exceptions import EstimatorError
-from vaekit.stochastic_graph import evaluate
+from vaekit.graph.expectation import evaluate
 
 from .conformance import Control
 

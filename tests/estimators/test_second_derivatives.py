@@ -28,7 +28,7 @@ from vaekit.estimators import (
     UnorderedSet,
 )
 from vaekit.exceptions import EstimatorError
-from vaekit.stochastic_graph import evaluate
+from vaekit.graph.expectation import evaluate
 
 from .conformance import TABLE, Row
 from .graphs import Graph, above, as_expectation, below, independent, single

@@ -7,7 +7,7 @@ import torch
 from models.tiny import counts, fit
 
 from vaekit import DiscreteVAE
-from vaekit.component import from_config
+from vaekit._core.components import from_config
 from vaekit.estimators import Annealed, GumbelRao, GumbelSoftmax, ReinMax
 from vaekit.exceptions import EstimatorError
 from vaekit.likelihoods import NegativeBinomial

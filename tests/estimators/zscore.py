@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vaekit.estimators import Estimator
-from vaekit.sampling import sample
-from vaekit.signatures import parse
-from vaekit.stochastic_graph import evaluate
+from vaekit.graph.dependencies import parse
+from vaekit.graph.expectation import evaluate
+from vaekit.graph.sampling import sample
 
 from .conformance import CONTEXT_FEATURES
 from .graphs import ENTRIES, Graph, as_expectation, shared_over

@@ -22,9 +22,9 @@ from vaekit.callbacks import CapturedSteps, ClippedSteps, FiniteLoss
 from vaekit.data import GeneExpressionData
 from vaekit.data.on_device import CountsOnDevice
 from vaekit.estimators import Learned, MovingAverage, ScoreFunction
-from vaekit.likelihoods import NegativeBinomial, sparse
-from vaekit.models import optimization
-from vaekit.models.captured import WARM
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.likelihoods.counts import sparse
+from vaekit.models.cuda_graph import WARM
 from vaekit.networks import MLP
 
 STEPS = 15  # in the one epoch

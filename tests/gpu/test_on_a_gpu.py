@@ -16,8 +16,9 @@ from vaekit.data import GeneExpressionData, ImageData
 from vaekit.data.dataset import CountDataset, ImageDataset
 from vaekit.data.on_device import CountsOnDevice, ImagesOnDevice, on_device
 from vaekit.estimators import Rebar
-from vaekit.likelihoods import Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial, sparse
-from vaekit.models.captured import WARM, CapturedStep
+from vaekit.likelihoods import Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial
+from vaekit.likelihoods.counts import sparse
+from vaekit.models.cuda_graph import WARM, CapturedStep
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,11 +12,11 @@ from vaekit.data.dataset import CountDataset
 from vaekit.data.on_device import CountsOnDevice
 from vaekit.estimators import ARM, DisARM, GumbelRao, LocalExpectation, MuProp, Pathwise, Rebar, ReinMax, Relax
 from vaekit.latents import Bernoulli as BernoulliLatent
-from vaekit.likelihoods import Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial, sparse
-from vaekit.models import optimization
-from vaekit.models.captured import CapturedStep
+from vaekit.likelihoods import Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial
+from vaekit.likelihoods.counts import sparse
+from vaekit.models.cuda_graph import CapturedStep
+from vaekit.models.objectives import ELBO, IWAE
 from vaekit.networks import MLP
-from vaekit.objectives import ELBO, IWAE
 
 OTHERS = [ARM, DisARM, GumbelRao, LocalExpectation, MuProp, Rebar, ReinMax, lambda: Relax(MLP([4]))]
 

@@ -16,7 +16,7 @@ from vaekit.estimators import Enumerate, LeaveOneOut, Pathwise, ScoreFunction
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gamma, Gaussian, LibrarySize, StudentT
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.objectives import analytic_divergence, divergence_of
+from vaekit.models.objectives import analytic_divergence, divergence_of
 
 WIDTH = 4
 LATENTS = {

@@ -18,7 +18,7 @@ from vaekit.estimators import LeaveOneOut, Pathwise, ScoreFunction
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical, Gaussian, LibrarySize
 from vaekit.likelihoods import Bernoulli, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from vaekit.objectives import IWAE
+from vaekit.models.objectives import IWAE
 
 LIMIT = 4.5
 LOG_SIZE = torch.tensor([[2.0, 0.4], [3.0, 0.7]])  # of two batches

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vaekit.likelihoods.elementary import exponential, log_one_plus, logarithm
+from vaekit.likelihoods.counts.elementary import exponential, log_one_plus, logarithm
 
 
 def test_exponential():

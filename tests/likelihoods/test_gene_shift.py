@@ -6,7 +6,7 @@ import pytest
 import torch
 from models.tiny import COUNT_LIKELIHOODS, FEATURES, counts
 
-from vaekit.component import from_config
+from vaekit._core.components import from_config
 from vaekit.exceptions import ConfigError
 
 WIDTH = 3

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
-from vaekit.likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial, sparse
-from vaekit.likelihoods.count_loops import SMALL, _tables, sums
+from vaekit.likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial
+from vaekit.likelihoods.counts import sparse
+from vaekit.likelihoods.counts.counts_numba import SMALL, _tables, sums
 
 CELLS, GENES = 9, 37
 Case = tuple[Batch, list[Tensor]]

@@ -13,8 +13,8 @@ from vaekit.batch import Batch
 from vaekit.estimators import Critic, ScoreFunction
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
+from vaekit.models.objectives import ELBO
 from vaekit.networks import MLP
-from vaekit.objectives import ELBO
 
 from .tiny import FEATURES, counts
 

@@ -222,7 +222,7 @@ def test_archive_without_weights(tmp_path):
 @pytest.mark.parametrize(
     "class_path",
     ["os.system", "torch.nn.Linear", "builtins.eval", "vaekit.networks.MLP", "vaekit.GaussianVA", "vaekit.nowhere.VAE",
-     "vaekit.models.vae.torch.nn.Linear", "vaekit.component.importlib", "VAE", "", "vaekit..VAE", "vaekitx.VAE"],
+     "vaekit.models.vae.torch.nn.Linear", "vaekit._core.components.importlib", "VAE", "", "vaekit..VAE", "vaekitx.VAE"],
 )  # fmt: skip
 def test_foreign_classes(saved, class_path, monkeypatch):
     checkpoint = torch.load(saved, weights_only=True)

@@ -20,7 +20,7 @@ from vaekit.estimators import Enumerate
 from vaekit.latents import Categorical, Gaussian
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
-from vaekit.objectives import ELBO
+from vaekit.models.objectives import ELBO
 
 from .tiny import DISCRETE_ESTIMATORS, FEATURES, UNBIASED, counts, sharpen
 

@@ -15,7 +15,7 @@ from vaekit.callbacks import RunCheckpoint
 from vaekit.data import ImageData
 from vaekit.likelihoods import Bernoulli
 from vaekit.models import VAE
-from vaekit.models.random_state import random_state, set_random_state
+from vaekit.models.rng_state import random_state, set_random_state
 
 from .test_checkpoint import data, model_for, same, state
 from .tiny import trainer

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vaekit.models.running_means import RunningMeans, mean_terms
+from vaekit.models.metric_accumulator import RunningMeans, mean_terms
 
 
 def test_rows_are_weighted_alike_and_a_batch_by_its_rows():

@@ -17,7 +17,7 @@ from vaekit.estimators import Enumerate, LeaveOneOut, LocalExpectation, ScoreFun
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.latents import Categorical, Gaussian
 from vaekit.likelihoods import Bernoulli, NegativeBinomial
-from vaekit.objectives import ELBO, IWAE
+from vaekit.models.objectives import ELBO, IWAE
 
 from .paths import cells, critic, list_paths, sequential
 from .tiny import FEATURES, counts, repeated, sharpen

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaekit.estimators import Enumerate, Estimator, GumbelSoftmax, LeaveOneOut, MovingAverage, ScoreFunction
 from vaekit.models import VAE
-from vaekit.objectives import ELBO, IWAE
+from vaekit.models.objectives import ELBO, IWAE
 
 from .paths import cells, critic, list_paths, sequential
 from .tiny import sharpen

@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
-from vaekit.models.optimization import gradient_norm
-from vaekit.objectives import ELBO
+from vaekit.models.objectives import ELBO
+from vaekit.models.parameter_groups import gradient_norm
 
 from .tiny import LIKELIHOODS, MODELS, batch_for, counts, fit, sharpen, trainer
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.models.tiny import MODELS, batch_for
+from models.tiny import MODELS, batch_for
 from vaekit import DiscreteVAE
 from vaekit.estimators import (
     DisARM,

@@ -14,10 +14,10 @@ from pytorch_lightning.callbacks import EarlyStopping
 
 from vaekit import DiscreteVAE
 from vaekit.callbacks import Collapse, FiniteLoss, RunCheckpoint
-from vaekit.cli.lightning import in_order
+from vaekit.cli.fit import in_order
 from vaekit.data import GeneExpressionData
 from vaekit.estimators import MuProp, Rebar, ReinMax, Relax
-from vaekit.estimators.running_mean import RunningMean
+from vaekit.estimators.running_moments import RunningMean
 from vaekit.exceptions import DataError, TrainingError
 from vaekit.likelihoods import Poisson
 from vaekit.models import VAE

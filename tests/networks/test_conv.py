@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaekit.component import from_config
+from vaekit._core.components import from_config
 from vaekit.data import ImageData
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical, Gaussian

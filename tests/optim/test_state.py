@@ -14,7 +14,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.optim import SAGA, SVRG, FixedBatches
-from vaekit.optim.controlled import rows_of
+from vaekit.optim.variance_reduced_sgd import rows_of
 
 from .problems import ROWS, WIDTH, logistic, losses_and_outputs
 

@@ -4,12 +4,12 @@ from vaekit.analysis.differential_expression import differential_expression
 from vaekit.analysis.embed import check_latent_fields, embed, latent_fields
 from vaekit.analysis.map_query import map_query
 from vaekit.analysis.markers import markers
+from vaekit.analysis.model_source import opened, reference_of, training_data
 from vaekit.analysis.normalized_expression import Normalization, normalized_expression
-from vaekit.analysis.plots import plot_predictive_check, plot_volcano
 from vaekit.analysis.predictive_check import posterior_predictive_check
 from vaekit.analysis.query import query_for
-from vaekit.analysis.source import opened, reference_of, training_data
 from vaekit.analysis.transfer_labels import transfer_labels
+from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 
 __all__ = [
     "Normalization",

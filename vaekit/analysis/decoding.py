@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.source import reference_of
+from vaekit.analysis.model_source import reference_of
 from vaekit.batch import Batch
-from vaekit.data.columns import match_category
+from vaekit.data.cells.columns import match_category
 from vaekit.data.dataset import ResidentDataset
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.keyed_noise import draw_by_key

@@ -14,9 +14,9 @@ from vaekit.analysis.decoding import batch_numbers, check_sizes, evaluating
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.group_sums import PSEUDOCOUNT, GroupSums, log_ratio, sum_group
 from vaekit.analysis.groups import two_groups
+from vaekit.analysis.model_source import check_in_memory, opened, provenance, reference_of
 from vaekit.analysis.query import obs_of, query_for
 from vaekit.analysis.shrinkage import shrink
-from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
 from vaekit.exceptions import DataError
 from vaekit.models import VAE
 

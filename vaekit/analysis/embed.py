@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.fields import check_free
+from vaekit.analysis.model_source import check_in_memory, opened, provenance
 from vaekit.analysis.query import query_for
-from vaekit.analysis.source import check_in_memory, opened, provenance
-from vaekit.data.align import QueryData
+from vaekit.data.cells.align import QueryData
 from vaekit.data.dataset import as_is
 from vaekit.diagnostics import codes_of, posterior_summaries
-from vaekit.diagnostics.latents import coordinates
+from vaekit.diagnostics.latent_usage import coordinates
 from vaekit.models import VAE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.columns import match_category, read_column
+from vaekit.data.cells.columns import match_category, read_column
 from vaekit.exceptions import DataError, nearest
 
 if TYPE_CHECKING:

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.source import opened, reference_of
+from vaekit._core.components import from_config
+from vaekit.analysis.model_source import opened, reference_of
 from vaekit.batch import Batch
-from vaekit.component import from_config
-from vaekit.data.align import query_dataset
-from vaekit.data.columns import Column, match_category, read_column
+from vaekit.data.cells.align import query_dataset
+from vaekit.data.cells.columns import Column, match_category, read_column
+from vaekit.data.cells.sources import open_adata
 from vaekit.data.dataset import CountDataset
-from vaekit.data.sources import open_adata
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.latents import LibrarySize
 from vaekit.models import VAE
-from vaekit.models.optimization import match_precision
-from vaekit.objectives import ELBO
+from vaekit.models.objectives import ELBO
+from vaekit.models.parameter_groups import match_precision
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,14 +12,14 @@ from torch.utils.data import DataLoader
 
 from vaekit.analysis.decoding import batch_numbers, composition, evaluating, in_batch
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.prior_given import Code, draw_given
+from vaekit.analysis.model_source import check_in_memory, opened, provenance, reference_of
+from vaekit.analysis.prior_samples import Code, draw_given
 from vaekit.analysis.query import query_for
-from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
 from vaekit.batch import Batch
 from vaekit.data.dataset import CountDataset, as_is
 from vaekit.diagnostics import posterior_summaries
 from vaekit.diagnostics.keyed_noise import observation_keys
-from vaekit.diagnostics.latents import ACTIVE_PROBABILITY, state_probabilities
+from vaekit.diagnostics.latent_usage import ACTIVE_PROBABILITY, state_probabilities
 from vaekit.exceptions import DataError, nearest
 from vaekit.latents import Categorical, Dirichlet
 from vaekit.models import VAE

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from vaekit.analysis.decoding import batch_numbers, check_sizes, chunks, composition, draws, evaluating, in_batch
 from vaekit.analysis.fields import check_free
+from vaekit.analysis.model_source import check_in_memory, opened, provenance
 from vaekit.analysis.query import counts_reference, query_for
-from vaekit.analysis.source import check_in_memory, opened, provenance
 from vaekit.batch import Batch
-from vaekit.data.align import QueryData
-from vaekit.data.genes import rename_versions
+from vaekit.data.cells.align import QueryData
+from vaekit.data.cells.genes import rename_versions
 from vaekit.diagnostics.keyed_noise import hash_names, observation_keys
 from vaekit.exceptions import DataError, in_words, nearest
 from vaekit.models import VAE

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vaekit.analysis.decoding import chunks, evaluating
 from vaekit.analysis.fields import check_free
+from vaekit.analysis.model_source import check_in_memory, opened, provenance, reference_of
 from vaekit.analysis.query import query_for
-from vaekit.analysis.source import check_in_memory, opened, provenance, reference_of
 from vaekit.batch import Batch
 from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, observation_keys
 from vaekit.models import VAE

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vaekit.analysis.source import reference_of
+from vaekit.analysis.model_source import reference_of
 from vaekit.analysis.stored_cells import StoredCells
-from vaekit.data.align import QueryData, query_dataset
-from vaekit.data.columns import read_column
-from vaekit.data.counts import warn_empty
-from vaekit.data.covariates import Keys, check_keys, read_covariates
-from vaekit.data.genes import align_genes, match_genes
-from vaekit.data.matrices import RAW, X, counts_are_there
-from vaekit.data.size_factors import query_size_factors
-from vaekit.data.sources import open_adata, open_store
-from vaekit.data.stored import StoredCounts, gene_columns, is_csr, matrix_of_file, read_obs
+from vaekit.data.cells.align import QueryData, query_dataset
+from vaekit.data.cells.backed_counts import StoredCounts, gene_columns, is_csr, matrix_of_file, read_obs
+from vaekit.data.cells.columns import read_column
+from vaekit.data.cells.covariates import Keys, check_keys, read_covariates
+from vaekit.data.cells.genes import align_genes, match_genes
+from vaekit.data.cells.matrices import RAW, X, counts_are_there
+from vaekit.data.cells.read_counts import warn_empty
+from vaekit.data.cells.size_factors import query_size_factors
+from vaekit.data.cells.sources import open_adata, open_store
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE
 

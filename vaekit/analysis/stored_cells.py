@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
+from vaekit.data.cells.backed_counts import CHUNK_CELLS, StoredCounts
+from vaekit.data.cells.genes import align_genes
 from vaekit.data.dataset import CountDataset, ResidentDataset
-from vaekit.data.genes import align_genes
-from vaekit.data.stored import CHUNK_CELLS, StoredCounts
 
 if TYPE_CHECKING:
     from scipy import sparse

@@ -13,11 +13,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 
-from vaekit.atomic import remove_parts, written
+from vaekit._core.atomic import remove_parts, written
 from vaekit.callbacks.run_lock import lock_run, unlock_run
 from vaekit.exceptions import ConfigError
-from vaekit.models.agreement import check_same_arguments, training_arguments
 from vaekit.models.checkpoint import check_undamaged
+from vaekit.models.resume import check_same_arguments, training_arguments
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -20,7 +20,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from vaekit.atomic import written
+from vaekit._core.atomic import written
 
 _ID = re.compile(r"[\w-]{1,64}")
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.diagnostics import category_means, plots, prior_means, traversal
+from vaekit.diagnostics import category_means, prior_means, traversal
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.generation import gaussian_latents, single_categories
+from vaekit.plotting import model_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +56,7 @@ def reconstructions(model: Any, data: Any) -> Figure:
         values = {name: value.squeeze(0) for name, value in model.draw(batch, 1).items()}
         means = model.networks.observation(values, batch).mean
     shape = tuple(data.image_shape)
-    return plots.reconstructions(pictures(batch.x, shape), pictures(means, shape))
+    return model_figures.reconstructions(pictures(batch.x, shape), pictures(means, shape))
 
 
 def samples(model: Any, shape: tuple[int, ...], count: int = 6 * COLUMNS) -> Figure:
@@ -65,14 +66,14 @@ def samples(model: Any, shape: tuple[int, ...], count: int = 6 * COLUMNS) -> Fig
     flat = prior_means(model, count)
     sheet = torch.ones(down * across, flat.shape[1], device=flat.device)  # white where the last row ends
     sheet[:count] = flat
-    return plots.grid(pictures(sheet.unflatten(0, (down, across)), shape), title="draws from the prior")
+    return model_figures.grid(pictures(sheet.unflatten(0, (down, across)), shape), title="draws from the prior")
 
 
 def categories(model: Any, name: str, shape: tuple[int, ...], count: int = COLUMNS) -> Figure:
     """Draw a row of pictures for each category."""
     flat = category_means(model, name, count)
     rows = [str(category) for category in range(len(flat))]
-    return plots.grid(pictures(flat, shape), rows, title=f"draws of each category of {name}")
+    return model_figures.grid(pictures(flat, shape), rows, title=f"draws of each category of {name}")
 
 
 def traversals(model: Any, name: str, batch: Any, shape: tuple[int, ...], steps: int = 11, span: float = 3.0) -> Figure:
@@ -81,4 +82,4 @@ def traversals(model: Any, name: str, batch: Any, shape: tuple[int, ...], steps:
     rows = [f"{name}[{unit}]" for unit in range(len(flat))]
     columns = [f"{p:+.1f}" if p else "0" for p in positions.round(decimals=6).tolist()]
     title = f"units of {name}, in standard deviations of the prior"
-    return plots.grid(pictures(flat, shape), rows, columns, title)
+    return model_figures.grid(pictures(flat, shape), rows, columns, title)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-from vaekit.component import Component
+from vaekit._core.components import Component
 from vaekit.exceptions import ConfigError
 
 # Where a bare name is looked up, by the key that it is given to: a Gaussian is a latent, or a likelihood.

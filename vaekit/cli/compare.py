@@ -12,17 +12,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaekit.atomic import written
+from vaekit._core.atomic import written
+from vaekit.cli.console import Parser, quiet
 from vaekit.cli.estimator_names import estimator_config
 from vaekit.cli.image_output import picture_path
-from vaekit.cli.output import Parser, quiet
-from vaekit.cli.run_folder import make_folder
+from vaekit.cli.run_directory import make_folder
 from vaekit.cli.seed import seed
 from vaekit.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from vaekit.callbacks.bound_curve import Point
-    from vaekit.cli.built import Built
+    from vaekit.callbacks.elbo_curve import Point
+    from vaekit.cli.instantiate import Built
 
 WIDTH = 44  # of an estimator's name
 Runs = dict[str, list[list["Point"]]]  # for each estimator the curve of each seed
@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _built(arguments: list[str]) -> Built:
-    from vaekit.cli.built import built
+    from vaekit.cli.instantiate import built
 
     return built(arguments)
 
@@ -117,8 +117,8 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
     from tqdm.auto import tqdm
 
     from vaekit.callbacks import BoundCurve, Pictures, RunCheckpoint
+    from vaekit.cli.fit import RunConfig
     from vaekit.cli.foreign import check_wandb_files
-    from vaekit.cli.lightning import RunConfig
     from vaekit.cli.logger import closing_line, name_run
     from vaekit.cli.training_errors import start_loggers
 
@@ -157,7 +157,7 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
 
 def write(runs: Runs, seeds: list[int], picture: Path) -> None:
     """Write the curves as a table, and draw them."""
-    from vaekit.diagnostics import plots
+    from vaekit.plotting import model_figures
 
     with written(picture.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -166,7 +166,7 @@ def write(runs: Runs, seeds: list[int], picture: Path) -> None:
             for seed, points in zip(seeds, curves, strict=True):
                 writer.writerows([text, seed, *point] for point in points)
     with written(picture) as temporary:
-        plots.bound_curves(runs).savefig(temporary, dpi=130, format="png")
+        model_figures.bound_curves(runs).savefig(temporary, dpi=130, format="png")
 
 
 def summary(runs: Runs) -> list[dict[str, Any]]:

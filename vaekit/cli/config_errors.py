@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 
 import pytorch_lightning as pl
 
-from vaekit.class_paths import check
+from vaekit._core.class_paths import check
+from vaekit._core.components import Component
 from vaekit.cli.raw_config import found_class
-from vaekit.component import Component
 from vaekit.exceptions import ConfigError, VaekitError, nearest
 
 TOP_LEVEL = ("seed_everything", "trainer", "model", "data", "ckpt_path", "config")

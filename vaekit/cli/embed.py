@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vaekit.cli.cells import add, cells_of, written_copy
-from vaekit.cli.output import Parser, quiet
+from vaekit.cli.console import Parser, quiet
 from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
 
 

@@ -7,7 +7,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from vaekit.cli.output import Parser, quiet
+from vaekit.cli.console import Parser, quiet
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
 

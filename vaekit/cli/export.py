@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaekit.cli.output import Parser, quiet
+from vaekit.cli.console import Parser, quiet
 from vaekit.cli.overwriting import refuse_inputs
 
 

@@ -21,7 +21,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import Strategy
 
-from vaekit.class_paths import trusted
+from vaekit._core.class_paths import trusted
 from vaekit.cli.raw_config import found_class
 from vaekit.exceptions import ConfigError
 

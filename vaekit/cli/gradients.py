@@ -7,9 +7,9 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaekit.atomic import try_writing, written
-from vaekit.cli.output import Parser, quiet
-from vaekit.cli.run_folder import make_folder
+from vaekit._core.atomic import try_writing, written
+from vaekit.cli.console import Parser, quiet
+from vaekit.cli.run_directory import make_folder
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
 
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> None:
     import pandas as pd
     import torch
 
-    from vaekit.cli.built import built
+    from vaekit.cli.instantiate import built
     from vaekit.cli.logger import closing_line
     from vaekit.diagnostics import model_gradient_report, plot_gradient_report
 

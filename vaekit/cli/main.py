@@ -6,7 +6,7 @@ import os
 import sys
 from importlib import import_module
 
-from vaekit.class_paths import trust
+from vaekit._core.class_paths import trust
 from vaekit.exceptions import ConfigError, VaekitError, lacks_memory, nearest
 
 HELP = """\
@@ -41,10 +41,10 @@ vaekit COMMAND --help tells the arguments of a command; vaekit --version the ver
 """
 
 COMMANDS = {
-    "fit": "vaekit.cli.lightning",
-    "validate": "vaekit.cli.lightning",
-    "test": "vaekit.cli.lightning",
-    "predict": "vaekit.cli.lightning",
+    "fit": "vaekit.cli.fit",
+    "validate": "vaekit.cli.fit",
+    "test": "vaekit.cli.fit",
+    "predict": "vaekit.cli.fit",
     "evaluate": "vaekit.cli.evaluate",
     "embed": "vaekit.cli.embed",
     "de": "vaekit.cli.de",

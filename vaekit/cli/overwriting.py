@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaekit.atomic import try_writing
+from vaekit._core.atomic import try_writing
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def refuse_inputs(output: Path, inputs: Iterable[str | None], directory: bool = 
 
 def training_files(model: VAE) -> list[str]:
     """Return the files and folders that a model was trained on; none for packaged data, or data in memory."""
-    from vaekit.data.sources import local_paths
+    from vaekit.data.cells.sources import local_paths
 
     path = ((model.reference or {}).get("config") or {}).get("init_args", {}).get("path")
     return [] if path is None else local_paths(path)

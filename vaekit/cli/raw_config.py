@@ -14,7 +14,7 @@ import jsonargparse
 import yaml
 from jsonargparse import Namespace
 
-from vaekit.class_paths import ALLOWED, check_all, trusted
+from vaekit._core.class_paths import ALLOWED, check_all, trusted
 from vaekit.cli.yaml_file import check_unique, parse, read_text
 from vaekit.exceptions import ConfigError
 

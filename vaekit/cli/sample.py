@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaekit.atomic import written
+from vaekit._core.atomic import written
+from vaekit.cli.console import Parser, quiet
 from vaekit.cli.image_output import image_shape, picture_path
-from vaekit.cli.output import Parser, quiet
 from vaekit.cli.overwriting import refuse_inputs, training_files
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from vaekit.arguments import check_arguments
+from vaekit._core.arguments import check_arguments
 from vaekit.exceptions import ConfigError
 
 LEAST = {

@@ -205,7 +205,7 @@ class CountDataset(ResidentDataset):
         return self.counts.shape[0]
 
     def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
-        from vaekit.data.gather import dense_rows  # slow to import
+        from vaekit.data.cells.gather import dense_rows  # slow to import
 
         index = torch.as_tensor(rows, dtype=torch.int64)
         counts = self.counts

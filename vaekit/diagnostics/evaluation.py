@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
-from vaekit.diagnostics.agreement import Agreement, agreement
 from vaekit.diagnostics.importance import LikelihoodEstimate, importance_sampled_log_likelihood
-from vaekit.diagnostics.latents import LatentUse, latent_use, posterior_summaries
+from vaekit.diagnostics.label_agreement import Agreement, agreement
+from vaekit.diagnostics.latent_usage import LatentUse, latent_use, posterior_summaries
 from vaekit.models import VAE
 
 

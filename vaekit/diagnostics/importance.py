@@ -13,7 +13,7 @@ from torch import Tensor
 from vaekit.batch import Batch
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.keyed_noise import draw_by_key, number_repeats, observation_keys
-from vaekit.estimators.discrete import num_states, states
+from vaekit.estimators.discrete_support import num_states, states
 from vaekit.exceptions import VaekitError
 from vaekit.models import VAE
 

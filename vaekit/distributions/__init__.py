@@ -1,7 +1,7 @@
 """Distributions that ``torch.distributions`` lacks, or has without pathwise gradients."""
 
 from vaekit.distributions.continuous_bernoulli import ContinuousBernoulli
-from vaekit.distributions.counts import NegativeBinomial, ZeroInflated
+from vaekit.distributions.count_distributions import NegativeBinomial, ZeroInflated
 from vaekit.distributions.log_dirichlet import LogDirichlet
 from vaekit.distributions.log_gamma import LogGamma
 from vaekit.distributions.mixture import MixtureSameFamily

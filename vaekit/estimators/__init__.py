@@ -1,11 +1,12 @@
 """Estimators of the gradient of an expectation, one file each, all behind one contract (see ``base``)."""
 
 from vaekit.estimators.arm import ARM
-from vaekit.estimators.base import Draw, Estimator
 from vaekit.estimators.baselines import Baseline, Learned, LeaveOneOut, MovingAverage, SelfCritic
 from vaekit.estimators.critic import Critic
 from vaekit.estimators.disarm import DisARM
 from vaekit.estimators.enumerate import Enumerate
+from vaekit.estimators.estimator import Draw, Estimator
+from vaekit.estimators.fixed_values import recorded
 from vaekit.estimators.gumbel_rao import GumbelRao
 from vaekit.estimators.gumbel_softmax import GumbelSoftmax
 from vaekit.estimators.local_expectation import LocalExpectation
@@ -14,7 +15,6 @@ from vaekit.estimators.muprop import MuProp
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.rao_blackwell import RaoBlackwell
 from vaekit.estimators.rebar import Rebar
-from vaekit.estimators.record import recorded
 from vaekit.estimators.reinmax import ReinMax
 from vaekit.estimators.relax import Relax
 from vaekit.estimators.score_function import ScoreFunction

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.discrete import base_of
+from vaekit.estimators.discrete_support import base_of
 
 
 def antithetic(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.antithetic import antithetic, sum_variables
-from vaekit.estimators.base import Draw, Estimator, uniform_weight
-from vaekit.estimators.discrete import is_bernoulli, log_prob, logits_of
+from vaekit.estimators.discrete_support import is_bernoulli, log_prob, logits_of
+from vaekit.estimators.estimator import Draw, Estimator, uniform_weight
 from vaekit.estimators.noise import zero_with_gradient
 
 

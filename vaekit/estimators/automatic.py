@@ -7,11 +7,11 @@ import logging
 
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Estimator, describe
 from vaekit.estimators.baselines import LeaveOneOut
 from vaekit.estimators.disarm import DisARM
-from vaekit.estimators.discrete import is_bernoulli, num_states
+from vaekit.estimators.discrete_support import is_bernoulli, num_states
 from vaekit.estimators.enumerate import Enumerate
+from vaekit.estimators.estimator import Estimator, describe
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.score_function import ScoreFunction
 

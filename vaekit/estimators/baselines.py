@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.component import Component
-from vaekit.estimators.base import Draw, uniform_weight
+from vaekit._core.components import Component
 from vaekit.estimators.critic import Critic
-from vaekit.estimators.discrete import is_bernoulli, log_prob, logits_of
-from vaekit.estimators.running_mean import RunningMean
+from vaekit.estimators.discrete_support import is_bernoulli, log_prob, logits_of
+from vaekit.estimators.estimator import Draw, uniform_weight
+from vaekit.estimators.running_moments import RunningMean
 from vaekit.exceptions import EstimatorError
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vaekit.component import Component
-from vaekit.estimators.running_mean import RunningMean
+from vaekit._core.components import Component
+from vaekit.estimators.running_moments import RunningMean
 
 
 class Critic(Component, nn.Module):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaekit.estimators.transforms import is_differentiated
+from vaekit.estimators.func_transforms import is_differentiated
 from vaekit.exceptions import EstimatorError
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, describe
-from vaekit.estimators.discrete import log_prob, num_states, prob, states
+from vaekit.estimators.discrete_support import log_prob, num_states, prob, states
+from vaekit.estimators.estimator import Draw, Estimator, describe
 from vaekit.exceptions import EstimatorError
 
 

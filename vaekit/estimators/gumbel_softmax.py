@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, uniform_weight
-from vaekit.estimators.discrete import is_bernoulli, logits_of
+from vaekit.estimators.discrete_support import is_bernoulli, logits_of
+from vaekit.estimators.estimator import Draw, uniform_weight
 from vaekit.estimators.noise import gumbel, logistic
 from vaekit.estimators.temperature import Annealed, TemperedEstimator
 

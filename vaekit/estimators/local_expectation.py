@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.distributions.precise import given_probs
-from vaekit.estimators.base import Draw, Estimator
 from vaekit.estimators.derivatives import likelihood_ratio
-from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, log_prob, logits_of, sample
+from vaekit.estimators.discrete_support import base_of, is_bernoulli, is_one_hot, log_prob, logits_of, sample
+from vaekit.estimators.estimator import Draw, Estimator
 from vaekit.exceptions import EstimatorError
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Poisson
 
-from vaekit.estimators.base import Draw, Estimator, uniform_weight
-from vaekit.estimators.discrete import base_of, log_prob
+from vaekit.estimators.discrete_support import base_of, log_prob
+from vaekit.estimators.estimator import Draw, Estimator, uniform_weight
 from vaekit.estimators.weak_derivatives import changes, decomposition
 from vaekit.exceptions import EstimatorError
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, TransformedDistribution, constraints
 from torch.distributions import transforms as T
 
-from vaekit.estimators.transforms import is_differentiated, without_vmap
+from vaekit.estimators.func_transforms import is_differentiated, without_vmap
 
 Ends = tuple[Any, Any]  # numbers or tensors; None if infinite
 _WRAPPED = ("base_dist", "component_distribution", "base", "distribution")

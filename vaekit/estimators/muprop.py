@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, average_batch, average_outer, uniform_weight
 from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.derivatives import learning_term
-from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, log_prob, logits_of, sample
+from vaekit.estimators.discrete_support import base_of, is_bernoulli, is_one_hot, log_prob, logits_of, sample
+from vaekit.estimators.estimator import Draw, Estimator, average_batch, average_outer, uniform_weight
 from vaekit.estimators.noise import jacobian_product, zero_with_gradient
 from vaekit.exceptions import EstimatorError
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from vaekit.estimators.base import Draw, Estimator, describe, uniform_weight
 from vaekit.estimators.derivatives import likelihood_ratio
-from vaekit.estimators.discrete import base_of, is_one_hot
+from vaekit.estimators.discrete_support import base_of, is_one_hot
+from vaekit.estimators.estimator import Draw, Estimator, describe, uniform_weight
+from vaekit.estimators.func_transforms import in_transform
 from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.noise import open_shape
-from vaekit.estimators.transforms import in_transform
 from vaekit.exceptions import EstimatorError
 
 

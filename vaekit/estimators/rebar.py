@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw
-from vaekit.estimators.conditional import ConditionalEstimator, Noise
+from vaekit.estimators.conditional_noise import ConditionalEstimator, Noise
+from vaekit.estimators.estimator import Draw
 from vaekit.exceptions import EstimatorError
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw
-from vaekit.estimators.conditional import ConditionalEstimator, Noise
+from vaekit.estimators.conditional_noise import ConditionalEstimator, Noise
+from vaekit.estimators.estimator import Draw
 from vaekit.exceptions import EstimatorError
 
 BOUND = 20.0  # of perturbed logits as the network sees them: an impossible category has -inf

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator
 from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.critic import Critic
 from vaekit.estimators.derivatives import learning_term, likelihood_ratio
-from vaekit.estimators.discrete import sample
+from vaekit.estimators.discrete_support import sample
+from vaekit.estimators.estimator import Draw, Estimator
+from vaekit.estimators.fixed_values import recorded
 from vaekit.estimators.moving_support import support_moves
-from vaekit.estimators.record import recorded
 from vaekit.exceptions import EstimatorError
 
 

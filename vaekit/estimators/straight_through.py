@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator, uniform_weight
-from vaekit.estimators.discrete import base_of, is_bernoulli, is_one_hot, sample
+from vaekit.estimators.discrete_support import base_of, is_bernoulli, is_one_hot, sample
+from vaekit.estimators.estimator import Draw, Estimator, uniform_weight
 
 
 class StraightThrough(Estimator):

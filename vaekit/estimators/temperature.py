@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.component import Component
-from vaekit.estimators.base import Estimator
-from vaekit.estimators.discrete import is_bernoulli, is_one_hot
+from vaekit._core.components import Component
+from vaekit.estimators.discrete_support import is_bernoulli, is_one_hot
+from vaekit.estimators.estimator import Estimator
 from vaekit.exceptions import EstimatorError
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.base import Draw, Estimator
 from vaekit.estimators.derivatives import likelihood_ratio, with_gradient_of
-from vaekit.estimators.discrete import num_states
-from vaekit.estimators.listing import count_states, list_states, perturb, pick
+from vaekit.estimators.discrete_support import num_states
+from vaekit.estimators.estimator import Draw, Estimator
+from vaekit.estimators.support import count_states, list_states, perturb, pick
 from vaekit.exceptions import EstimatorError
 
 MAX_SAMPLES = 8

@@ -1,10 +1,10 @@
 """Latent variables: posterior head, prior and estimator of each."""
 
-from vaekit.latents.base import Latent
 from vaekit.latents.dirichlet import Dirichlet
 from vaekit.latents.discrete import Bernoulli, Categorical
 from vaekit.latents.gamma import Gamma
 from vaekit.latents.gaussian import Gaussian
+from vaekit.latents.latent import Latent
 from vaekit.latents.library_size import LibrarySize
 from vaekit.latents.student_t import StudentT
 

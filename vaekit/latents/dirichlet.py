@@ -11,9 +11,9 @@ from torch.distributions import Distribution
 from vaekit.distributions import LogDirichlet
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.latents.base import Latent
 from vaekit.latents.gamma import MIN_PARAMETER
 from vaekit.latents.gaussian import UNIT
+from vaekit.latents.latent import Latent
 from vaekit.networks.precision import full_precision
 
 

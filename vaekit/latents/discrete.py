@@ -12,9 +12,9 @@ from torch.distributions import Distribution, Independent
 
 from vaekit.distributions import OneHotCategorical
 from vaekit.estimators import Estimator
-from vaekit.estimators.discrete import logits_of
+from vaekit.estimators.discrete_support import logits_of
 from vaekit.exceptions import ConfigError
-from vaekit.latents.base import Latent
+from vaekit.latents.latent import Latent
 from vaekit.networks import MLP
 from vaekit.networks.precision import full_precision
 

@@ -11,8 +11,8 @@ from torch.distributions import Distribution, Independent
 from vaekit.distributions import LogGamma
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.latents.base import Latent
 from vaekit.latents.gaussian import UNIT
+from vaekit.latents.latent import Latent
 from vaekit.networks.precision import full_precision
 
 MIN_PARAMETER = 1e-3

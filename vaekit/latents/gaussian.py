@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.latents.base import Latent
+from vaekit.latents.latent import Latent
 from vaekit.networks.precision import full_precision
 
 MIN_SCALE = 1e-4  # keeps log-densities finite in float32

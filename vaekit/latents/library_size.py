@@ -10,8 +10,8 @@ from torch.distributions import Distribution, Independent, Normal
 
 from vaekit.batch import Batch, Moments
 from vaekit.estimators import Estimator
-from vaekit.latents.base import Latent
 from vaekit.latents.gaussian import diagonal_normal
+from vaekit.latents.latent import Latent
 
 LIMIT = 60.0  # of a log size: exp(60) is finite in float32
 

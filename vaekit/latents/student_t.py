@@ -12,8 +12,8 @@ from torch.distributions import StudentT as StudentTDistribution
 
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.latents.base import Latent
 from vaekit.latents.gaussian import MIN_SCALE, UNIT
+from vaekit.latents.latent import Latent
 from vaekit.networks.precision import full_precision
 
 

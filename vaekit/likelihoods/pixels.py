@@ -9,8 +9,8 @@ from torch.distributions import Distribution, Independent, Normal
 
 from vaekit.batch import Batch, Moments
 from vaekit.exceptions import DataError
-from vaekit.likelihoods.base import Likelihood
 from vaekit.likelihoods.heads import head
+from vaekit.likelihoods.likelihood import Likelihood
 from vaekit.networks.precision import full_precision
 
 

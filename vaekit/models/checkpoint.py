@@ -13,12 +13,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vaekit.atomic import written
-from vaekit.class_paths import trust as trust_packages
-from vaekit.component import from_config
+from vaekit._core.atomic import written
+from vaekit._core.class_paths import trust as trust_packages
+from vaekit._core.components import from_config
 from vaekit.exceptions import CheckpointError, ConfigError, VaekitError
 from vaekit.models.export import is_exported, read_exported
-from vaekit.models.optimization import match_precision
+from vaekit.models.parameter_groups import match_precision
 from vaekit.models.vae import VAE
 
 

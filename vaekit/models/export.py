@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import vaekit
-from vaekit.atomic import written
+from vaekit._core.atomic import written
 from vaekit.exceptions import CheckpointError, OutputError
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"

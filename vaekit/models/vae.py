@@ -12,25 +12,25 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaekit._core.components import Component
+from vaekit._core.threads import keep_threads
 from vaekit.batch import Batch
-from vaekit.component import Component
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.fold import Result
+from vaekit.graph.fold import Result
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
-from vaekit.models.agreement import check_same_features
-from vaekit.models.bound import bound_of, drawing
-from vaekit.models.generative import Generative
-from vaekit.models.memory import Budget
-from vaekit.models.optimization import Trained, check_precision, cosine, match_precision, settle_accelerators
-from vaekit.models.processes import average_baselines, noise_of_batch, separate_noise
-from vaekit.models.resumption import accept, resume, store
-from vaekit.models.running_means import RunningMeans, mean_terms, no_terms
+from vaekit.models.distributed import average_baselines, noise_of_batch, separate_noise
+from vaekit.models.loss import bound_of, drawing
+from vaekit.models.metric_accumulator import RunningMeans, mean_terms, no_terms
+from vaekit.models.objectives import ELBO, Objective
+from vaekit.models.parameter_groups import Trained, check_precision, cosine, match_precision, settle_accelerators
+from vaekit.models.regularizers import Regularizer
+from vaekit.models.resume import check_same_features
+from vaekit.models.run_state import accept, resume, store
+from vaekit.models.vae_networks import Generative
+from vaekit.models.weight_memory import Budget
 from vaekit.networks import Network
-from vaekit.objectives import ELBO, Objective
-from vaekit.regularizers import Regularizer
-from vaekit.threads import keep_threads
 
 TRUE_BOUND = ELBO()
 

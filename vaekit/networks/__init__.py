@@ -1,8 +1,8 @@
 """Networks: modules that learn their input width from the model they become part of."""
 
-from vaekit.networks.base import Network
 from vaekit.networks.conv import ConvDecoder, ConvEncoder
 from vaekit.networks.identity import Identity
 from vaekit.networks.mlp import MLP
+from vaekit.networks.network import Network
 
 __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Identity", "Network"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vaekit.exceptions import ConfigError
-from vaekit.networks.base import Network
+from vaekit.networks.network import Network
 
 KERNEL = 3  # with stride 2 and padding 1 each layer halves a side, rounding up
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaekit.compiled import compiled
+from vaekit._core.numba_cache import compiled
 
 u64, f32 = np.uint64, np.float32
 # SplitMix64: its k-th number is a function of seed and k alone (Steele, Lea and Flood 2014, Fast Splittable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vaekit.networks.base import Network
+from vaekit.networks.network import Network
 
 
 class Identity(Network):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vaekit.exceptions import ConfigError
-from vaekit.networks.base import Network
 from vaekit.networks.dropout import Dropout
+from vaekit.networks.network import Network
 
 
 class MLP(Network):

@@ -1,7 +1,7 @@
 """Optimizers for finite sums: gradients of mini-batches with a control variate that makes their noise vanish."""
 
 from vaekit.optim.fixed_batches import FixedBatches
-from vaekit.optim.random_state import RandomState
+from vaekit.optim.loss_rng import RandomState
 from vaekit.optim.saga import SAGA
 from vaekit.optim.svrg import SVRG
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vaekit.exceptions import ConfigError
-from vaekit.optim.controlled import distance
+from vaekit.optim.variance_reduced_sgd import distance
 
 LossesAndOutputs = Callable[[], tuple[Tensor, Tensor]]
 TOLERANCE = 1e-3  # relative: rounding leaves far less, another model far more

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vaekit.exceptions import ConfigError, EstimatorError, in_words
-from vaekit.optim.controlled import ControlledSGD, extent
 from vaekit.optim.linear import check_linear, check_rows, check_shapes, derivatives, pull_back
-from vaekit.optim.random_state import RandomState
+from vaekit.optim.loss_rng import RandomState
+from vaekit.optim.variance_reduced_sgd import ControlledSGD, extent
 
 
 class SAGA(ControlledSGD):

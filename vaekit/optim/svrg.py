@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vaekit.exceptions import ConfigError, EstimatorError
-from vaekit.optim.controlled import Closure, ControlledSGD, distance, refuse_distributed, rows_of
-from vaekit.optim.random_state import RandomState, cuda_devices
+from vaekit.optim.loss_rng import RandomState, cuda_devices
+from vaekit.optim.variance_reduced_sgd import Closure, ControlledSGD, distance, refuse_distributed, rows_of
 
 SAME = 1e-3  # relative difference of two gradients that rounding may leave, on accelerators too
 

@@ -1,0 +1,188 @@
+"""Components write down how they were made, and are made again from that: plain data, own classes."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vaekit._core.components import Component, class_path, from_config, plain
+from vaekit.estimators import (
+    Enumerate,
+    GumbelSoftmax,
+    Learned,
+    LeaveOneOut,
+    MovingAverage,
+    Pathwise,
+    ScoreFunction,
+)
+from vaekit.exceptions import ConfigError
+
+
+def test_config_is_the_class_path_and_all_arguments() -> None:
+    assert GumbelSoftmax(0.3, num_samples=2).config == {
+        "class_path": "vaekit.estimators.GumbelSoftmax",
+        "init_args": {"temperature": 0.3, "hard": False, "num_samples": 2},
+    }
+
+
+def test_nested_components_round_trip() -> None:
+    estimator = ScoreFunction(num_samples=3, baseline=MovingAverage(decay=0.8))
+    assert estimator.config["init_args"]["baseline"] == {
+        "class_path": "vaekit.estimators.MovingAverage",
+        "init_args": {"decay": 0.8},
+    }
+    again = from_config(estimator.config)
+    assert type(again) is ScoreFunction
+    assert type(again.baseline) is MovingAverage
+    assert again.baseline.running.decay == 0.8
+    assert again.num_samples == 3
+    assert again.config == estimator.config
+
+
+def test_the_argument_is_kept_as_it_was_given() -> None:
+    """None stands for 'what the baseline needs': the number that it became is not written down."""
+    estimator = ScoreFunction(baseline=LeaveOneOut())
+    assert estimator.num_samples == 2
+    assert estimator.config["init_args"]["num_samples"] is None
+
+
+def test_containers_of_components_round_trip() -> None:
+    made = from_config({"a": [Pathwise(2).config, Enumerate(8).config], "b": {"c": 1}, "d": "text", "e": None})
+    assert made["a"][0].num_samples == 2
+    assert made["a"][1].max_states == 8
+    assert (made["b"], made["d"], made["e"]) == ({"c": 1}, "text", None)
+
+
+def test_init_args_may_be_missing() -> None:
+    assert from_config({"class_path": "vaekit.estimators.LeaveOneOut"}).config["init_args"] == {}
+    assert from_config({"class_path": "vaekit.estimators.Pathwise", "init_args": None}).num_samples == 1
+
+
+def test_config_survives_a_checkpoint_that_loads_weights_only() -> None:
+    config = ScoreFunction(num_samples=3, baseline=MovingAverage(decay=np.float64(0.8))).config
+    buffer = io.BytesIO()
+    torch.save(config, buffer)
+    buffer.seek(0)
+    assert torch.load(buffer, weights_only=True) == config
+
+
+def test_a_subclass_records_its_own_arguments() -> None:
+    class Base(Component):
+        def __init__(self, a: int = 1) -> None:
+            self.a = a
+
+    class Derived(Base):
+        def __init__(self, b: str, *, c: float = 2.0) -> None:
+            super().__init__(a=5)
+            self.b = b
+
+    assert Derived("x").config["init_args"] == {"b": "x", "c": 2.0}
+    assert Base(3).config["init_args"] == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "torch.nn.Linear",
+        "vaekit_evil.Thing",
+        "vaekitx.estimators.Pathwise",
+        "builtins.eval",
+        "Pathwise",
+        "",
+        "vaekit",
+        ".vaekit.estimators.Pathwise",
+    ],
+)
+def test_class_paths_outside_vaekit_are_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"outside vaekit|no path of a public class"):
+        from_config({"class_path": path, "init_args": {}})
+
+
+def test_refused_class_paths_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trap_module.py").write_text("class Trap:\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="outside vaekit"):
+        from_config({"class_path": "trap_module.Trap"})
+    with pytest.raises(ConfigError, match="outside vaekit"):
+        from_config(
+            {
+                "class_path": "vaekit.estimators.ScoreFunction",
+                "init_args": {"baseline": {"class_path": "trap_module.Trap"}},
+            }
+        )
+    assert "trap_module" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "vaekit.graph.expectation.torch.nn.Linear",
+        "vaekit._core.components.importlib",
+        "vaekit.estimators.estimator.nn",
+        "vaekit._core.components.from_config",
+        "vaekit.exceptions.ConfigError",
+        "vaekit.graph.expectation.Tensor",
+    ],
+)
+def test_what_vaekit_imports_is_no_component(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"no component|no module"):
+        from_config({"class_path": path})
+
+
+def test_unknown_class_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"'vaekit.estimators.Pathwize'.*did you mean 'Pathwise'\?"):
+        from_config({"class_path": "vaekit.estimators.Pathwize"})
+    with pytest.raises(ConfigError, match=r"no module 'vaekit.estimator'"):
+        from_config({"class_path": "vaekit.estimator.Pathwise"})
+
+
+def test_unknown_argument_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"GumbelSoftmax has no argument 'temprature': did you mean 'temperature'\?"):
+        from_config({"class_path": "vaekit.estimators.GumbelSoftmax", "init_args": {"temprature": 1.0}})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"class_path": "vaekit.estimators.Learned"},
+        {"class_path": "vaekit.estimators.Estimator"},
+        {"class_path": "vaekit.estimators.Pathwise", "init_args": [1]},
+    ],
+    ids=["missing argument", "abstract class", "arguments as a list"],
+)
+def test_a_config_that_cannot_be_made_says_so(config: dict) -> None:
+    with pytest.raises(ConfigError, match=str(config["class_path"])):
+        from_config(config)
+
+
+def test_what_is_not_plain_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"network is a torch.nn.modules.linear.Linear.*vaekit component"):
+        _ = Learned(torch.nn.Linear(2, 1)).config
+    with pytest.raises(ConfigError, match=r"sizes\[1\]"):
+        plain([1, object()], "sizes")
+    with pytest.raises(ConfigError, match=r"options\.key"):
+        plain({"key": torch.zeros(2)}, "options")
+
+
+def test_plain_data() -> None:
+    given = {"a": (1, 2.5), "b": [True, None, "x"], 3: Path("some") / "file"}
+    assert plain(given) == {"a": [1, 2.5], "b": [True, None, "x"], "3": str(Path("some") / "file")}
+
+
+@pytest.mark.parametrize(
+    "value", [np.float64(0.5), np.int64(3), np.bool_(True), np.str_("x")], ids=lambda v: type(v).__name__
+)
+def test_numpy_scalars_become_numbers_of_python(value: object) -> None:
+    assert type(plain(value)) in (float, int, bool, str)
+
+
+def test_class_path_is_the_shortest_public_one() -> None:
+    assert class_path(Pathwise) == "vaekit.estimators.Pathwise"
+    assert class_path(Component) == "vaekit._core.components.Component"

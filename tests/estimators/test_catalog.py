@@ -1,0 +1,46 @@
+"""Every class of the public catalog has a row in the table of conformance tests of its kind."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+from distributions.test_conformance import TABLE as DISTRIBUTIONS
+from latents.test_latents import LATENTS
+from likelihoods.test_pixels import KINDS as PIXELS
+from models.tiny import LIKELIHOODS
+from torch import nn
+
+from estimators.conformance import PARTS
+from estimators.conformance import TABLE as ESTIMATORS
+from vaekit import distributions, estimators, latents, likelihoods
+from vaekit._core.components import Component
+
+ABSTRACT = {estimators.Baseline, estimators.Estimator, latents.Latent, likelihoods.Likelihood}
+NOT_TESTED_BY_A_TABLE = {estimators.Draw}  # a tuple that every estimator returns
+
+
+def tested_estimators() -> set[type]:
+    """Return the estimators of the table, and the parts that they are made with."""
+    made = [row.make() for row in ESTIMATORS + PARTS]
+    parts = [part for estimator in made for part in (*estimator.children(), *vars(estimator).values())]
+    return {type(thing) for thing in made + parts if isinstance(thing, nn.Module | Component)}
+
+
+TABLES = {
+    "estimators": (estimators, tested_estimators),
+    "latents": (latents, lambda: {type(make()) for make in LATENTS.values()}),
+    "likelihoods": (likelihoods, lambda: {*LIKELIHOODS, *(type(make(local=False)) for make in PIXELS.values())}),
+    "distributions": (distributions, lambda: set(DISTRIBUTIONS)),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_public_class_has_a_row(name: str) -> None:
+    package, tested = TABLES[name]
+    assert isinstance(package, ModuleType)
+    public = {getattr(package, exported) for exported in package.__all__}
+    classes = {item for item in public if isinstance(item, type)} - ABSTRACT - NOT_TESTED_BY_A_TABLE
+    assert classes
+    missing = classes - tested()
+    assert not missing, f"without a row in the conformance table of {name}: {sorted(c.__name__ for c in missing)}"

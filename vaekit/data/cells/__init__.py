@@ -1,0 +1,1 @@
+"""Cells: counts with covariates from memory, h5ad files and zarr stores."""

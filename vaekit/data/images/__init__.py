@@ -1,0 +1,1 @@
+"""Images: packaged data sets, directories and .npz files."""

@@ -1,0 +1,1 @@
+"""Bias, variance and cost of gradient estimators."""

@@ -1,0 +1,258 @@
+"""The loops of the count likelihoods, compiled: a cell's values stay in a core's first cache from pass to pass.
+
+Each pass over the genes is a function of its own with few arrays, or the compiler does not vectorise it. Arrays are
+float32 and contiguous unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from vaekit._core.numba_cache import compiled
+from vaekit.likelihoods.counts.elementary import EXACT, REORDER, exponential, f32, log_one_plus, logarithm
+
+SMALL = 8  # counts up to here are read off tables; Stirling's series is exact to 1e-11 beyond
+LOG_FACTORIALS = np.array([math.lgamma(x + 1) for x in range(1024)])
+
+
+@compiled()
+def evaluate(logits, top, size, theta, gate, starts, gene, count, value, d_logits, d_size, d_theta, d_gate):
+    """Compute the log-probability of all cells, and its gradient.
+
+    Parameters
+    ----------
+    logits, top, size
+        Of the composition, ``[cells, genes]``; the largest of each cell, and its size factor, ``[cells]``.
+    theta
+        Inverse dispersions, ``[cells or 1, genes]``.
+    gate
+        Logits of additional zeros, ``[cells, genes]``, or of no cells.
+    starts, gene, count
+        The non-zero counts of cell c are ``count[starts[c] : starts[c + 1]]``, in these genes. Cells beyond them are
+        the same again (draws of the latents).
+    value
+        Log-probabilities, float64 ``[cells]``, to be filled.
+    d_logits, d_size, d_theta, d_gate
+        Gradients with respect to the logits, the log size factors ``[cells]``, the log inverse dispersions
+        ``[cells, genes]`` and the gates, to be filled; of no cells if not wanted.
+    """
+    genes, seen, wanted = logits.shape[1], len(starts) - 1, len(d_logits) > 0
+    mean, inverse, share, zero = np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32)
+    slope, kept, own, mixed = np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32)
+    shared = len(theta) == 1
+    logs, slopes = (
+        np.empty((SMALL + 1, genes if shared else 0), f32),
+        np.empty((SMALL + 1, genes if shared else 0), f32),
+    )
+    begun = np.zeros((genes if shared else 0, 5))  # of genes whose large counts were met
+    if shared:
+        _reciprocals(theta[0], inverse)
+        _tables(theta[0], inverse, logs, slopes)
+    for i in range(len(logits)):
+        own_theta = theta[0] if shared else theta[i]
+        if not shared:
+            _reciprocals(own_theta, inverse)
+        _exponentials(logits[i], top[i], mean)
+        norm = _total(mean)
+        _ratios(mean, size[i] / norm, inverse, share, zero)
+        dense = _zeros(own_theta, mean, share, zero, slope)
+        if len(gate):
+            _inflate(gate[i], zero, slope, kept, own, mixed)
+            dense = _total(mixed)
+        level = math.log(np.float64(size[i])) - np.float64(top[i]) - math.log(np.float64(norm))
+        total, cell = float(dense), i % seen
+        if wanted:
+            _dispersion_slopes(zero, own, len(gate) > 0, slope, d_theta[i])
+            if len(gate):
+                _gate_slopes(kept, own, d_gate[i])
+        for k in range(starts[cell], starts[cell + 1]):
+            j, x = gene[k], count[k]
+            log_mean, log1p = np.float64(logits[i, j]) + level, -np.float64(zero[j] * inverse[j])
+            if not shared:
+                log_sum, slope_sum = sums(np.float64(x), np.float64(own_theta[j]))
+            elif x <= SMALL:
+                log_sum, slope_sum = np.float64(logs[int(x), j]), np.float64(slopes[int(x), j])
+            else:
+                if begun[j, 0] == 0:
+                    begun[j] = _begin(np.float64(own_theta[j]))
+                log_sum, slope_sum = _go_on(np.float64(x), np.float64(own_theta[j]), begun[j])
+            if x > SMALL:  # float32 would be wrong by x times its rounding
+                log1p = np.float64(math.log1p(math.exp(log_mean) * np.float64(inverse[j])))
+            total += x * (log_mean - log1p) + log_sum
+            if len(gate):
+                total += np.float64(zero[j]) + np.float64(logarithm(kept[j])) - np.float64(mixed[j])
+            if wanted:
+                slope[j] = (x - mean[j]) * share[j]
+                d_theta[i, j] = zero[j] - slope[j] + f32(slope_sum)
+                if len(gate):
+                    d_gate[i, j] = kept[j] - f32(1)
+        value[i] = total
+        if wanted:
+            d_size[i] = _total(slope)
+            _through_softmax(slope, mean, d_size[i] / size[i], d_logits[i])
+
+
+@compiled(fastmath=REORDER)
+def _reciprocals(theta, inverse):
+    for j in range(len(theta)):
+        inverse[j] = f32(1) / theta[j]
+
+
+@compiled(fastmath=EXACT)
+def _exponentials(logits, top, out):
+    for j in range(len(logits)):
+        out[j] = exponential(logits[j] - top)
+
+
+@compiled(fastmath=EXACT)
+def _ratios(mean, scale, inverse, share, log1p):
+    """Scale the means; write 1 / (1 + mean / theta) and log(1 + mean / theta)."""
+    for j in range(len(mean)):
+        m = mean[j] * scale
+        mean[j] = m
+        ratio = m * inverse[j]
+        share[j] = f32(1) / (f32(1) + ratio)
+        log1p[j] = log_one_plus(ratio)
+
+
+@compiled(fastmath=REORDER)
+def _zeros(theta, mean, share, log1p, slope):
+    """Write the log-probability of a zero over ``log1p``, and its slope in log mean; return the sum of the first."""
+    total = f32(0)
+    for j in range(len(mean)):
+        z = -theta[j] * log1p[j]
+        log1p[j] = z
+        slope[j] = -mean[j] * share[j]
+        total += z
+    return total
+
+
+@compiled(fastmath=EXACT)
+def _inflate(gate, zero, slope, kept, own, mixed):
+    """Write the probability of no additional zero, the counts' own share among zeros and the zeros' log-probability."""
+    for j in range(len(gate)):
+        odds, alone = exponential(gate[j]), exponential(zero[j])
+        both = odds + alone
+        k = f32(1) / (f32(1) + odds)
+        kept[j] = k
+        share = alone / both
+        own[j] = share
+        slope[j] *= share
+        mixed[j] = logarithm(both * k) + (both - both)  # the last carries NaN
+
+
+@compiled(fastmath=REORDER)
+def _dispersion_slopes(zero, own, inflated, slope, out):
+    if inflated:
+        for j in range(len(zero)):
+            out[j] = zero[j] * own[j] - slope[j]
+    else:
+        for j in range(len(zero)):
+            out[j] = zero[j] - slope[j]
+
+
+@compiled(fastmath=REORDER)
+def _gate_slopes(kept, own, out):
+    for j in range(len(kept)):
+        out[j] = kept[j] - own[j]
+
+
+@compiled(fastmath=REORDER)
+def _total(values):
+    total = f32(0)
+    for j in range(len(values)):
+        total += values[j]
+    return total
+
+
+@compiled(fastmath=REORDER)
+def _through_softmax(slope, mean, total, out):
+    for j in range(len(slope)):
+        out[j] = slope[j] - mean[j] * total
+
+
+@compiled(fastmath=REORDER)
+def _tables(theta, inverse, logs, slopes):
+    """Fill in what :func:`sums` returns for counts up to SMALL, a row each."""
+    for j in range(len(theta)):
+        logs[0, j] = logs[1, j] = slopes[0, j] = f32(0)
+        slopes[1, j] = f32(1)
+    for k in range(1, SMALL):
+        _next_row(theta, inverse, f32(k), logs[k], slopes[k], logs[k + 1], slopes[k + 1])
+
+
+@compiled(fastmath=EXACT)
+def _next_row(theta, inverse, k, logs, slopes, next_logs, next_slopes):
+    own = log_one_plus(k)
+    for j in range(len(theta)):
+        next_logs[j] = logs[j] + log_one_plus(k * inverse[j]) - own
+        next_slopes[j] = slopes[j] + theta[j] / (theta[j] + k)
+
+
+@compiled()
+def sums(x, theta):
+    r"""Return the sums over k < x that stand for gamma functions, in float64, for a count x of 1 or more.
+
+    .. math:: \sum_{k < x} \log\frac{1 + k / \theta}{1 + k} =
+        \log\Gamma(x + \theta) - \log\Gamma(\theta) - x \log\theta - \log\Gamma(x + 1)
+
+    .. math:: \sum_{k < x} \frac{\theta}{\theta + k} = \theta (\psi(x + \theta) - \psi(\theta))
+    """
+    if x > SMALL:
+        return _go_on(x, theta, _begin(theta))
+    product, slope = _first(int(x), theta)
+    return math.log(product) - LOG_FACTORIALS[int(x)], slope
+
+
+@compiled()
+def _first(count, theta):
+    """Return the product and the sum over k < count."""
+    product, slope = 1.0, 0.0
+    for k in range(count):
+        product *= 1 + k / theta
+        slope += theta / (theta + k)
+    return product, slope
+
+
+@compiled()
+def _begin(theta):
+    """Return what the sums up to any count beyond SMALL have in common; the first is never 0."""
+    product, slope = _first(SMALL, theta)
+    start = theta + SMALL
+    return math.log1p(SMALL / theta), math.log(product), slope, _log_gamma_series(start), _digamma_series(start)
+
+
+@compiled()
+def _go_on(x, theta, begun):
+    """Return the sums up to a count beyond SMALL, by Stirling's series from there on."""
+    start, more = theta + SMALL, x - SMALL
+    stop, growth = start + more, math.log1p(more / start)
+    log_factorial = LOG_FACTORIALS[int(x)] if x < len(LOG_FACTORIALS) else math.lgamma(x + 1)
+    log_sum = begun[1] + more * begun[0] - log_factorial
+    log_sum += (stop - 0.5) * growth - more + _log_gamma_series(stop) - begun[3]
+    return log_sum, begun[2] + theta * (growth + _digamma_series(stop) - begun[4])
+
+
+@compiled()
+def _log_gamma_series(y):
+    """Return log Gamma(y) - (y - 1/2) log y + y - log(2 pi) / 2 for y >= SMALL, by Stirling's series."""
+    square = 1 / (y * y)
+    return (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))) / y
+
+
+@compiled()
+def _digamma_series(y):
+    """Return digamma(y) - log y for y >= SMALL."""
+    square = 1 / (y * y)
+    return -0.5 / y - square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
+
+
+@compiled(fastmath=EXACT)
+def all_counts(values):
+    """Return whether all values are whole and 1 at least."""
+    strange = 0
+    for k in range(len(values)):
+        strange += not (values[k] >= 1 and values[k] == np.floor(values[k]))
+    return strange == 0
