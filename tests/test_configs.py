@@ -83,7 +83,7 @@ def test_is_complete_and_short(path: Path) -> None:
 @pytest.mark.parametrize("name", ["digits_discrete", "mnist_discrete", "mnist_bernoulli", "mnist_mixed"])
 def test_one_flag_changes_the_estimator(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """And takes no argument over from the estimator that was there."""
-    from vaekit.cli.instantiate import built
+    from vaekit.cli.instantiate import instantiate
 
     config, root = yaml.safe_load((FOLDER / f"{name}.yaml").read_text()), []
     if name.startswith("mnist"):
@@ -91,7 +91,7 @@ def test_one_flag_changes_the_estimator(name: str, tmp_path: Path, request: pyte
     (latent,) = [n for n in config["model"]["init_args"].get("latents", {"y": None}) if n != "z"]
     key = "model.estimator" if "estimator" in config["model"]["init_args"] else f"model.latents.{latent}.estimator"
     common = ["--config", str(FOLDER / f"{name}.yaml"), "--trainer.logger", "false", *root]
-    cli = built([*common, "--trainer.default_root_dir", str(tmp_path), f"--{key}", "ReinMax"])
+    cli = instantiate([*common, "--trainer.default_root_dir", str(tmp_path), f"--{key}", "ReinMax"])
     assert cli.model.estimators[latent].config["init_args"] == {"temperature": 1.0, "num_samples": 1}
 
 
@@ -100,14 +100,14 @@ def test_the_sweep_makes_each_estimator(estimator: str, tmp_path: Path, monkeypa
     """By the very words that the agent of Weights & Biases puts together."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-    from vaekit.cli.instantiate import built
+    from vaekit.cli.instantiate import instantiate
 
     choice = {"model.estimator": estimator, "seed_everything": 1, "trainer.max_epochs": 3}
     flags = create_sweep_command_args({"args": {name: {"value": value} for name, value in choice.items()}})["args"]
     words = [word for part in SWEEP["command"] for word in ({"${args}": flags, "${env}": []}.get(part, [part]))]
     assert words[:2] == ["vaekit", "fit"]
     monkeypatch.chdir(FOLDER.parent)  # where the README calls it from
-    cli = built([*words[2:], "--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false"])
+    cli = instantiate([*words[2:], "--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false"])
     assert type(cli.model.estimators["y"]).__name__ == estimator
     assert cli.trainer.max_epochs == 3
     assert torch.initial_seed() == 1

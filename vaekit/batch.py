@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Nonzero(NamedTuple):
+class CSREntries(NamedTuple):
     """The non-zero entries of a matrix, row after row.
 
     Attributes
@@ -24,9 +24,9 @@ class Nonzero(NamedTuple):
     """
 
     dense: Tensor
-    starts: Tensor
-    column: Tensor
-    value: Tensor
+    indptr: Tensor
+    indices: Tensor
+    data: Tensor
 
 
 class Batch(NamedTuple):
@@ -60,11 +60,11 @@ class Batch(NamedTuple):
     covariates: Tensor | None = None
     label: Tensor | None = None
     index: Tensor | None = None  # type: ignore[assignment]  # (a tuple's method of that name is not needed)
-    nonzero: Nonzero | None = None
+    nonzero: CSREntries | None = None
     observed: Tensor | None = None
 
     @property
-    def entries(self) -> Nonzero | None:
+    def entries(self) -> CSREntries | None:
         """The non-zero entries, if they are known, and ``x`` is still what they are of."""
         known = self.nonzero
         if known is None or known.dense is not self.x or (not self.x.is_inference() and self.x._version):
@@ -82,7 +82,7 @@ class Batch(NamedTuple):
         return Batch(*(field[part] if isinstance(field, Tensor) else None for field in fields))  # type: ignore[arg-type]
 
 
-class Moments(NamedTuple):
+class DataStatistics(NamedTuple):
     """What a model takes over from its training rows before the first step; None where a data set has no such thing.
 
     Attributes
@@ -98,6 +98,6 @@ class Moments(NamedTuple):
     """
 
     mean: Tensor
-    mean_log: Tensor | None = None
-    log_size: Tensor | None = None
-    batches: int = 0
+    mean_log1p: Tensor | None = None
+    log_size_factor: Tensor | None = None
+    num_batches: int = 0

@@ -43,7 +43,7 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY)
 
 
-def nearest(name: str, valid: Iterable[str], listed: int = 12) -> str:
+def did_you_mean(name: str, valid: Iterable[str], listed: int = 12) -> str:
     """Return a hint that ends an error message: the nearest valid names, or all of them.
 
     Examples
@@ -64,7 +64,7 @@ def nearest(name: str, valid: Iterable[str], listed: int = 12) -> str:
     return "available: " + ", ".join(repr(candidate) for candidate in names[:listed]) + more
 
 
-def in_words(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Return a number of bytes in words.
 
     Examples

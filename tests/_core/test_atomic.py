@@ -12,8 +12,8 @@ import torch
 from broken_disks import full_disk, read_only
 from matplotlib.figure import Figure
 
-from vaekit._core.atomic import remove_parts, try_writing, written
-from vaekit.callbacks.checkpoints import WholeCheckpoints
+from vaekit._core.atomic import atomic_write, remove_partial_files, try_writing
+from vaekit.callbacks.checkpoints import AtomicCheckpointIO
 from vaekit.cli.cells import write_h5ad
 from vaekit.exceptions import OutputError
 
@@ -29,16 +29,16 @@ def cells() -> anndata.AnnData:
 
 
 def picture(path: Path) -> None:
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         big_figure().savefig(temporary, format="png")
 
 
 def checkpoint(path: Path) -> None:
-    WholeCheckpoints().save_checkpoint({"state_dict": {"w": torch.zeros(100_000)}}, path)
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(100_000)}}, path)
 
 
 def h5ad(path: Path) -> None:
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         write_h5ad(cells(), temporary, path)
 
 
@@ -75,7 +75,10 @@ def test_read_only_folder(tmp_path: Path, kind: str) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"none/out\.file could not be written"), written(tmp_path / "none/out.file"):
+    with (
+        pytest.raises(OutputError, match=r"none/out\.file could not be written"),
+        atomic_write(tmp_path / "none/out.file"),
+    ):
         pass
 
 
@@ -87,7 +90,7 @@ def test_what_is_stopped_half_way_leaves_nothing(tmp_path: Path, stopped: type[B
     path.write_bytes(b"precious")
 
     def stop_halfway() -> None:
-        with written(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(b"half")
             assert temporary.parent == path.parent
             raise stopped
@@ -101,13 +104,13 @@ def test_what_is_stopped_half_way_leaves_nothing(tmp_path: Path, stopped: type[B
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     process = os.fork()
     if not process:  # a process that dies while it writes
-        with written(tmp_path / "last.ckpt") as temporary:
+        with atomic_write(tmp_path / "last.ckpt") as temporary:
             temporary.write_bytes(b"half")
             os.kill(os.getpid(), 9)
     os.waitpid(process, 0)
     (tmp_path / "other.txt").write_text("x")
     assert len(list(tmp_path.iterdir())) == 2
-    remove_parts(tmp_path, "*.ckpt")
+    remove_partial_files(tmp_path, "*.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
 
 
@@ -118,7 +121,7 @@ def test_the_next_writer_removes_what_a_killed_process_left(tmp_path: Path, name
     )
     for part in (stale, other, running):
         part.touch()
-    with written(tmp_path / name) as temporary:
+    with atomic_write(tmp_path / name) as temporary:
         temporary.write_text("whole")
     assert sorted(tmp_path.iterdir()) == sorted([other, running, tmp_path / name])
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from vaekit._core.components import Component, class_path, from_config, plain
+from vaekit._core.components import Component, class_path, from_config, to_config
 from vaekit.estimators import (
     Enumerate,
     GumbelSoftmax,
-    Learned,
+    LearnedBaseline,
     LeaveOneOut,
     MovingAverage,
     Pathwise,
@@ -124,9 +124,9 @@ def test_refused_class_paths_are_not_imported(tmp_path: Path, monkeypatch: pytes
     "path",
     [
         "vaekit.graph.expectation.torch.nn.Linear",
-        "vaekit._core.components.importlib",
+        "vaekit.models.checkpoint.torch",
         "vaekit.estimators.estimator.nn",
-        "vaekit._core.components.from_config",
+        "vaekit.models.checkpoint.from_config",
         "vaekit.exceptions.ConfigError",
         "vaekit.graph.expectation.Tensor",
     ],
@@ -151,7 +151,7 @@ def test_unknown_argument_suggests_the_nearest() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        {"class_path": "vaekit.estimators.Learned"},
+        {"class_path": "vaekit.estimators.LearnedBaseline"},
         {"class_path": "vaekit.estimators.Estimator"},
         {"class_path": "vaekit.estimators.Pathwise", "init_args": [1]},
     ],
@@ -164,23 +164,23 @@ def test_a_config_that_cannot_be_made_says_so(config: dict) -> None:
 
 def test_what_is_not_plain_is_named() -> None:
     with pytest.raises(ConfigError, match=r"network is a torch.nn.modules.linear.Linear.*vaekit component"):
-        _ = Learned(torch.nn.Linear(2, 1)).config
+        _ = LearnedBaseline(torch.nn.Linear(2, 1)).config
     with pytest.raises(ConfigError, match=r"sizes\[1\]"):
-        plain([1, object()], "sizes")
+        to_config([1, object()], "sizes")
     with pytest.raises(ConfigError, match=r"options\.key"):
-        plain({"key": torch.zeros(2)}, "options")
+        to_config({"key": torch.zeros(2)}, "options")
 
 
 def test_plain_data() -> None:
     given = {"a": (1, 2.5), "b": [True, None, "x"], 3: Path("some") / "file"}
-    assert plain(given) == {"a": [1, 2.5], "b": [True, None, "x"], "3": str(Path("some") / "file")}
+    assert to_config(given) == {"a": [1, 2.5], "b": [True, None, "x"], "3": str(Path("some") / "file")}
 
 
 @pytest.mark.parametrize(
     "value", [np.float64(0.5), np.int64(3), np.bool_(True), np.str_("x")], ids=lambda v: type(v).__name__
 )
 def test_numpy_scalars_become_numbers_of_python(value: object) -> None:
-    assert type(plain(value)) in (float, int, bool, str)
+    assert type(to_config(value)) in (float, int, bool, str)
 
 
 def test_class_path_is_the_shortest_public_one() -> None:

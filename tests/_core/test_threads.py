@@ -53,7 +53,7 @@ trainer(max_epochs=2, callbacks=[Watch()]).fit(MODELS["gaussian"](NegativeBinomi
 def test_training_keeps_the_number_of_threads(when, threads):
     """Also if numba's pool is started by a step, or by scanpy before the training."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "5"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run([sys.executable, "-c", TRAINING, when], env=environment, capture_output=True, text=True,
                            check=True, timeout=300)  # fmt: skip
     steps = [line for line in ended.stdout.splitlines() if line.startswith("step")]

@@ -34,13 +34,13 @@ def _latents(obs: Any, obsm: Any) -> Tables:
 
 
 def _latent_fields(form: Form, model: VAE, clean: AnnData) -> Tables:
-    query = analysis.query_for(model, form.cells, form.layer, None)
+    query = analysis.prepare_query(model, form.cells, form.layer, None)
     fields = analysis.latent_fields(query, model, batch_size=form.batch_size)
     return {key: table.set_axis(query.obs_names) for key, table in _latents(fields.obs, fields.obsm).items()}
 
 
 def _query(form: Form, model: VAE, clean: AnnData) -> Tables:
-    query = analysis.query_for(model, form.cells, form.layer, None, "group")
+    query = analysis.prepare_query(model, form.cells, form.layer, None, "group")
     batch = query.dataset.__getitems__(range(len(query.dataset)))
     numbers = {"x": batch.x, "size_factor": batch.size_factor, "covariates": batch.covariates}
     tables = {key: pd.DataFrame(value.numpy(), index=query.obs_names) for key, value in numbers.items()}
@@ -65,9 +65,9 @@ def _normalized_expression(form: Form, model: VAE, clean: AnnData) -> Tables:
 
 
 def _normalization(form: Form, model: VAE, clean: AnnData) -> Tables:
-    query = analysis.query_for(model, form.cells, form.layer, None)
+    query = analysis.prepare_query(model, form.cells, form.layer, None)
     into = np.empty((len(query.dataset), clean.n_vars), dtype=np.float32)
-    analysis.Normalization(model, batch_size=form.batch_size).fill(into, query, list(clean.var_names))
+    analysis.NormalizedExpressionWriter(model, batch_size=form.batch_size).write(into, query, list(clean.var_names))
     return {"layer": pd.DataFrame(into, index=query.obs_names, columns=clean.var_names)}
 
 
@@ -88,7 +88,7 @@ def _transfer_labels(form: Form, model: VAE, clean: AnnData) -> Tables:
     part = isinstance(form.cells, AnnData) and form.cells.n_obs < clean.n_obs
     reference = clean.copy() if part else form.cells
     arguments = {"layer": form.layer, "batch_size": form.batch_size}
-    analysis.transfer_labels(reference, form.cells, model, "group", k=5, **arguments)
+    analysis.transfer_labels(reference, form.cells, model, "group", n_neighbors=5, **arguments)
     obs = form.cells.obs
     return {
         "label": pd.DataFrame({"label": obs["group_transferred"].astype(str)}),
@@ -98,12 +98,12 @@ def _transfer_labels(form: Form, model: VAE, clean: AnnData) -> Tables:
 
 def _map_query(form: Form, model: VAE, clean: AnnData) -> Tables:
     """Storage of the new cells: all come from other batches, whose names the model does not know."""
-    reference, model.reference = model.reference, {**model.reference, "batch_categories": ["a", "b", "c"]}
+    reference, model.data_registry = model.data_registry, {**model.data_registry, "batch_categories": ["a", "b", "c"]}
     try:
         mapped = analysis.map_query(form.cells, model, layer=form.layer, max_epochs=3)
     finally:
-        model.reference = reference
-    assert sorted(mapped.reference["batch_categories"]) == ["0", "1", "2", "a", "b", "c"]
+        model.data_registry = reference
+    assert sorted(mapped.data_registry["batch_categories"]) == ["0", "1", "2", "a", "b", "c"]
     return _normalized_expression(Form(clean), mapped, clean)
 
 
@@ -121,10 +121,10 @@ def _plot_predictive_check(form: Form, model: VAE, clean: AnnData) -> Tables:
 ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "embed": _embed,
     "latent_fields": _latent_fields,
-    "query_for": _query,
+    "prepare_query": _query,
     "differential_expression": _differential_expression,
     "normalized_expression": _normalized_expression,
-    "Normalization": _normalization,
+    "NormalizedExpressionWriter": _normalization,
     "posterior_predictive_check": _predictive_check,
     "markers": _markers,
     "transfer_labels": _transfer_labels,
@@ -132,14 +132,19 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "plot_volcano": _plot_volcano,
     "plot_predictive_check": _plot_predictive_check,
 }
-WITHOUT_CELLS = {"opened", "reference_of", "training_data", "check_latent_fields"}  # they take a model, and names
+WITHOUT_CELLS = {
+    "resolve_model",
+    "get_data_registry",
+    "load_training_data",
+    "check_latent_fields",
+}  # they take a model, and names
 # Functions whose results go into an AnnData: a message for a path, or several.
 INTO_ADATA = {
     "embed", "normalized_expression", "posterior_predictive_check", "markers", "transfer_labels",
     "plot_predictive_check",
 }  # fmt: skip
 PER_CELL = {
-    "embed", "latent_fields", "query_for", "normalized_expression", "Normalization", "posterior_predictive_check",
+    "embed", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter", "posterior_predictive_check",
     "transfer_labels",
 }  # fmt: skip
 TRAINING = {"map_query"}

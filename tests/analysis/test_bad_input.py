@@ -18,7 +18,7 @@ from vaekit.analysis import (
     transfer_labels,
 )
 from vaekit.exceptions import DataError
-from vaekit.models.vae_networks import Generative
+from vaekit.models.vae_networks import VAENetworks
 
 FUNCTIONS = {
     "embed": embed,
@@ -45,7 +45,7 @@ def test_a_path_is_refused_at_once(simulated, name, command, tmp_path, monkeypat
     path = tmp_path / "cells.h5ad"
     simulated[0][:50].write_h5ad(path)
     before = path.read_bytes()
-    monkeypatch.setattr(Generative, "encode", lambda *_: pytest.fail("there was work"))
+    monkeypatch.setattr(VAENetworks, "encode", lambda *_: pytest.fail("there was work"))
     function = {"markers": markers, **FUNCTIONS}[name]
     for given in (path, str(path)):
         with pytest.raises(DataError, match=command.format(path)):

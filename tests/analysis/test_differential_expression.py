@@ -133,7 +133,9 @@ def test_other_covariates_dispersions_and_a_learned_library_size(dispersion):
     cells = adata(cells=90)
     cells.obs["sex"] = np.where(np.arange(90) % 5 < 2, "f", "m")
     cells.obs["dose"] = np.linspace(0, 1, 90)
-    data = GeneExpressionData(cells, batch_key="batch", categorical_covariates=["sex"], continuous_covariates=["dose"])
+    data = GeneExpressionData(
+        cells, batch_key="batch", categorical_covariate_keys=["sex"], continuous_covariate_keys=["dose"]
+    )
     latents = {"y": Categorical(3), "z": Gaussian(2, parent="y"), "l": LibrarySize()}
     model = MixedVAE(data.features, NegativeBinomial(dispersion), data.covariates, latents=latents, hidden=(8,))
     trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)

@@ -12,7 +12,7 @@ import torch
 from models.tiny import MODELS, adata, counts, fit, trainer
 
 import vaekit
-from vaekit.analysis import embed, reference_of, training_data
+from vaekit.analysis import embed, get_data_registry, load_training_data
 from vaekit.data import GeneExpressionData, ImageData
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.likelihoods import Bernoulli, NegativeBinomial
@@ -94,7 +94,7 @@ def test_survives_h5ad(run, tmp_path):
     assert note["checkpoint"] == str(run / "memory.ckpt")
     assert note["latents"] == {"b": "Bernoulli", "y": "Categorical", "z": "Gaussian"}
     assert len(note["missing_genes"]) == 0
-    assert note["training_fingerprint"] == vaekit.load(run / "memory.ckpt").reference["fingerprint"]
+    assert note["training_fingerprint"] == vaekit.load(run / "memory.ckpt").data_registry["fingerprint"]
 
 
 def test_another_key(run):
@@ -198,35 +198,35 @@ def test_errors(tmp_path):
 
 def test_training_data_come_back(run):
     model = vaekit.load(run / "file.ckpt")
-    data = training_data(model)
+    data = load_training_data(model)
     assert data.source == str(run / "cells.h5ad")
-    for split, rows in reference_of(model)["split_indices"].items():
+    for split, rows in get_data_registry(model)["split_indices"].items():
         assert data.split_indices[split].equal(rows)
     assert data.label_categories == ["B", "NK", "T"]
 
 
 def test_training_data_that_are_gone(run, tmp_path):
     with pytest.raises(CheckpointError, match="in memory"):
-        training_data(vaekit.load(run / "memory.ckpt"))
+        load_training_data(vaekit.load(run / "memory.ckpt"))
     model = vaekit.load(run / "file.ckpt")
-    model.reference = {**model.reference, "fingerprint": "0" * 16}
+    model.data_registry = {**model.data_registry, "fingerprint": "0" * 16}
     with pytest.raises(CheckpointError, match=r"not there as they were.*fingerprint"):
-        training_data(model)
+        load_training_data(model)
     config = {
-        **model.reference["config"],
-        "init_args": {**model.reference["config"]["init_args"], "path": str(tmp_path / "x.h5ad")},
+        **model.data_registry["config"],
+        "init_args": {**model.data_registry["config"]["init_args"], "path": str(tmp_path / "x.h5ad")},
     }
-    model.reference = {**model.reference, "config": config}
+    model.data_registry = {**model.data_registry, "config": config}
     with pytest.raises(CheckpointError, match=r"x\.h5ad"):
-        training_data(model)
+        load_training_data(model)
     with pytest.raises(CheckpointError, match="knows no data"):
-        reference_of(MODELS["gaussian"](NegativeBinomial()))
+        get_data_registry(MODELS["gaussian"](NegativeBinomial()))
 
 
 def test_images_come_back():
     images = ImageData(binarization="fixed", seed=5)
     model = MODELS["gaussian"](Bernoulli(), features=images.features)
     trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=images)
-    again = training_data(model)
+    again = load_training_data(model)
     assert again.split_indices["test"].equal(images.split_indices["test"])
     assert again.dataset[3].x.equal(images.dataset[3].x)

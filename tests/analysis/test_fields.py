@@ -24,7 +24,7 @@ from vaekit.data import GeneExpressionData
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
-from vaekit.models.vae_networks import Generative
+from vaekit.models.vae_networks import VAENetworks
 
 GROUP = np.arange(60) % 3
 
@@ -69,7 +69,7 @@ def test_labels_keep_their_type_and_order(model: VAE, cells: AnnData, kind: str)
     """Each cell is its own nearest neighbor, so that its label is the one that it has."""
     cells.obs["label"] = COLUMNS[kind]
     query = cells.copy()
-    transfer_labels(cells, query, model, "label", k=1)
+    transfer_labels(cells, query, model, "label", n_neighbors=1)
     found, wanted = query.obs["label_transferred"], cells.obs["label"]
     known = wanted.notna().to_numpy()
     assert (found.astype(object) == wanted.astype(object))[known].all()
@@ -114,13 +114,13 @@ def test_strings_have_their_own_names_alone(model: VAE, cells: AnnData) -> None:
 
 @pytest.mark.parametrize("variables", [1, 2])
 def test_codes_are_in_the_order_of_their_numbers(variables: int) -> None:
-    from vaekit.diagnostics import codes_of
+    from vaekit.diagnostics import most_probable_codes
     from vaekit.latents import Categorical
 
     numbers = torch.cartesian_prod(*[torch.arange(12)] * variables).reshape(-1, variables)
     shuffled = numbers[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))]
     summary = torch.nn.functional.one_hot(shuffled, 12).float().flatten(1)
-    codes = codes_of(Categorical(12, variables), summary)
+    codes = most_probable_codes(Categorical(12, variables), summary)
     assert list(codes.categories) == ["-".join(map(str, row)) for row in numbers.tolist()]
     assert list(codes) == ["-".join(map(str, row)) for row in shuffled.tolist()]
 
@@ -152,7 +152,7 @@ def test_fields_of_the_user_are_never_replaced(
     key = "X_KEY" if name == "embed" else "KEY"
     values = {"obs": "mine", "obsm": np.ones((60, 2)), "layers": cells.X, "uns": np.arange(3)}
     with monkeypatch.context() as patch:
-        patch.setattr(Generative, "encode", lambda *arguments: pytest.fail("the model ran"))
+        patch.setattr(VAENetworks, "encode", lambda *arguments: pytest.fail("the model ran"))
         for place, names in places.items():
             for taken in names:
                 theirs = cells.copy()
@@ -211,4 +211,4 @@ class TestGenesOfRaw:
         genes = set(cells.raw.var_names)
         assert set(differential_expression(cells, model, "cell_type", "B").index) == genes
         assert set(posterior_predictive_check(cells, model).index) == genes
-        assert set(markers(cells, model, n_genes=15, pseudo_share=0.01)["gene"]) == genes
+        assert set(markers(cells, model, n_genes=15, pseudo_fraction=0.01)["gene"]) == genes

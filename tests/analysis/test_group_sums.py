@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.special import polygamma
 
-from vaekit.analysis import query_for
+from vaekit.analysis import prepare_query
 from vaekit.analysis.decoding import draws, evaluating
 from vaekit.analysis.group_sums import GroupSums, log_ratio, sum_group
 from vaekit.diagnostics.keyed_noise import number_repeats, observation_keys
@@ -96,7 +96,7 @@ def test_groups_without_a_common_batch_and_unseen_genes_stay_finite():
 def test_sums_are_those_of_the_parts_of_the_model(simulated, parts, monkeypatch):
     adata, model = simulated
     monkeypatch.setattr("vaekit.analysis.group_sums.DECODED_BATCHES", parts)
-    dataset = query_for(model, adata, None, "batch").dataset
+    dataset = prepare_query(model, adata, None, "batch").dataset
     cells = 60
     rows = torch.arange(0, cells)
     with evaluating(model):
@@ -129,7 +129,7 @@ def test_sums_are_those_of_the_parts_of_the_model(simulated, parts, monkeypatch)
 
 def test_errors_are_as_large_as_they_are_said_to_be(simulated):
     adata, model = simulated
-    dataset = query_for(model, adata, None, "batch").dataset
+    dataset = prepare_query(model, adata, None, "batch").dataset
     with evaluating(model, 0):
         groups = [
             sum_group(model, dataset, torch.from_numpy(np.flatnonzero(adata.obs["cluster"] == name)), 2, 2, 500, Bar())

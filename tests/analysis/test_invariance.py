@@ -38,7 +38,7 @@ RELATIVE, PROBABILITY = 1e-4, 2e-3
 def clean() -> AnnData:
     """Cells of three groups of unequal size and three batches, in an order that has nothing to do with either."""
     made = simulate_counts(
-        240, 40, clusters=3, batches=3, cluster_sizes=(4, 2, 1), de_fraction=0.6, lfc_scale=2.0, programmes=1,
+        240, 40, clusters=3, batches=3, cluster_sizes=(4, 2, 1), de_fraction=0.6, lfc_scale=2.0, programs=1,
         library_size=300.0, seed=5,
     )  # fmt: skip
     obs = pd.DataFrame(
@@ -62,7 +62,7 @@ def model(clean: AnnData) -> VAE:
         )
         trainer(max_epochs=40, limit_val_batches=0).fit(model, datamodule=data)
     cells = clean.copy()
-    analysis.transfer_labels(cells, cells, model.eval(), "group", k=15)
+    analysis.transfer_labels(cells, cells, model.eval(), "group", n_neighbors=15)
     assert adjusted_rand_score(cells.obs["group"], cells.obs["group_transferred"]) > 0.5  # the latents carry signal
     return model
 
@@ -179,7 +179,7 @@ def test_commands(name, form, clean, checkpoint, limits, tmp_path, record_proper
     assert worst <= 1
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if name != "query_for"])
+@pytest.mark.parametrize("name", [name for name in ROWS if name != "prepare_query"])
 @pytest.mark.filterwarnings("ignore")
 def test_counts_of_0_and_1_as_bool(name, clean, model, record_property):
     tables = []

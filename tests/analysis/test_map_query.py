@@ -20,7 +20,7 @@ from vaekit.analysis import (
     map_query,
     normalized_expression,
     posterior_predictive_check,
-    query_for,
+    prepare_query,
 )
 from vaekit.batch import Batch
 from vaekit.data import GeneExpressionData, simulate_counts
@@ -41,7 +41,7 @@ def atlas() -> tuple[AnnData, AnnData, VAE]:
 
     So the best column of the new batch is known: that of batch1.
     """
-    cells = simulate_counts(1800, 100, clusters=3, batches=2, batch_scale=0.8, de_fraction=0.4, programmes=2, seed=11)
+    cells = simulate_counts(1800, 100, clusters=3, batches=2, batch_scale=0.8, de_fraction=0.4, programs=2, seed=11)
     held_out = (cells.obs["batch"] == "batch1").to_numpy() & (np.arange(1800) % 2 == 0)
     reference, query = cells[~held_out].copy(), cells[held_out].copy()
     query.obs["batch"] = "new"
@@ -65,7 +65,7 @@ def bound(model: VAE, cells: AnnData, name: str) -> float:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return (
-            -model.bound(query_for(model, cells, None, "batch").dataset.__getitems__(range(len(cells))))
+            -model.loss(prepare_query(model, cells, None, "batch").dataset.__getitems__(range(len(cells))))
             .total.mean()
             .item()
         )
@@ -92,8 +92,8 @@ def test_only_the_new_columns_differ(atlas, mapped):
     shift = new["networks.likelihood.composition_shift"]
     assert (shift[:2] == 0).all()
     assert shift[2].abs().min() > 0
-    assert mapped.reference["batch_categories"] == BATCHES
-    assert atlas[2].reference["batch_categories"] == ["batch0", "batch1"]
+    assert mapped.data_registry["batch_categories"] == BATCHES
+    assert atlas[2].data_registry["batch_categories"] == ["batch0", "batch1"]
     assert all(parameter.requires_grad for parameter in mapped.parameters())
 
 
@@ -160,10 +160,10 @@ def test_gradients_are_by_the_estimators_of_the_model():
     batch = batch._replace(covariates=torch.tensor([0.0, 0.0, 1.0]).expand(len(batch.x), 3))
     model, _ = module._widened(model.eval(), 2, 1)
     own = gradients(model, batch, module._bound)
-    plain = gradients(model, batch, lambda m, b: m.bound(b).total)
+    plain = gradients(model, batch, lambda m, b: m.loss(b).total)
     assert own.std(0).norm() < plain.std(0).norm() / 20
     # and it is the true bound: neither beta nor free bits
-    values = torch.stack([module._bound(model, batch).mean() - model.bound(batch).total.mean() for _ in range(200)])
+    values = torch.stack([module._bound(model, batch).mean() - model.loss(batch).total.mean() for _ in range(200)])
     assert values.mean().abs() < 5 * values.std() / 200**0.5
     state = {name: value.clone() for name, value in model.state_dict().items()}
     module._bound(model, batch).mean().backward()
@@ -214,7 +214,7 @@ def test_a_mapped_model_is_mapped_again(atlas, mapped):
     third = atlas[1][:80].copy()
     third.obs["batch"] = "third"
     made = map_query(third, mapped, max_epochs=2)
-    assert made.reference["batch_categories"] == [*BATCHES, "third"]
+    assert made.data_registry["batch_categories"] == [*BATCHES, "third"]
     old, new = (model.networks.likelihood.composition_shift for model in (mapped, made))
     assert torch.equal(old, new[:3])
     assert not torch.equal(new[3], old.mean(0))
@@ -234,7 +234,7 @@ def test_seed_and_checkpoint(atlas, tmp_path):
     save(one, tmp_path / "mapped.ckpt")
     again = load(tmp_path / "mapped.ckpt")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in one.state_dict().items())
-    assert again.reference["batch_categories"][-1] == "new"
+    assert again.data_registry["batch_categories"][-1] == "new"
     cells, same_cells = atlas[1].copy(), atlas[1].copy()
     embed(cells, one)
     embed(same_cells, tmp_path / "mapped.ckpt")
@@ -245,7 +245,9 @@ def test_other_covariates_dispersions_and_library_sizes():
     cells = tiny(cells=90)
     cells.obs["dose"] = np.linspace(0, 1, 90)
     cells.obs["sex"] = np.where(np.arange(90) % 5 < 2, "f", "m")
-    data = GeneExpressionData(cells, batch_key="batch", categorical_covariates=["sex"], continuous_covariates=["dose"])
+    data = GeneExpressionData(
+        cells, batch_key="batch", categorical_covariate_keys=["sex"], continuous_covariate_keys=["dose"]
+    )
     latents = {"z": Gaussian(2), "l": LibrarySize()}
     model = MixedVAE(data.features, NegativeBinomial("gene-batch"), data.covariates, latents=latents, hidden=(8,))
     trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
@@ -292,7 +294,7 @@ def test_errors(atlas):
 @pytest.mark.parametrize("count", [60, 600])
 def test_shifts_of_few_cells_are_found_whole(count):
     """The slope of the estimated on the true log shifts of the genes; 50 epochs of 60 cells stopped at a third."""
-    cells = simulate_counts(1500, 80, clusters=3, batches=3, batch_scale=0.5, de_fraction=0.3, programmes=1, seed=1)
+    cells = simulate_counts(1500, 80, clusters=3, batches=3, batch_scale=0.5, de_fraction=0.3, programs=1, seed=1)
     new = (cells.obs["batch"] == "batch2").to_numpy()
     query = cells[np.flatnonzero(new)[:count]].copy() if count == 60 else cells[new].copy()
     query.obs["batch"] = "new"

@@ -10,7 +10,7 @@ from models.tiny import MODELS, adata, counts, sharpen, trainer
 from vaekit import DiscreteVAE, MixedVAE, SequentialVAE
 from vaekit.analysis import embed, markers
 from vaekit.analysis.decoding import composition
-from vaekit.analysis.prior_samples import Code, draw_given
+from vaekit.analysis.prior_samples import Code, sample_given_code
 from vaekit.data import GeneExpressionData, simulate_counts
 from vaekit.estimators import Enumerate, Pathwise
 from vaekit.exceptions import DataError
@@ -27,11 +27,11 @@ def fitted(make, **kwargs):
     return sharpen(model).eval()
 
 
-@pytest.mark.parametrize("pseudo_share", [0, 1e-4, 0.05])
-def test_one_variable_is_exact(pseudo_share):
+@pytest.mark.parametrize("pseudo_fraction", [0, 1e-4, 0.05])
+def test_one_variable_is_exact(pseudo_fraction):
     model = fitted(lambda p, n, c: DiscreteVAE(n, p, c, variables=1, categories=4, hidden=(8,)))
     cells = adata()
-    table = markers(cells, model, n_genes=12, pseudo_share=pseudo_share)
+    table = markers(cells, model, n_genes=12, pseudo_fraction=pseudo_fraction)
     x = torch.from_numpy(cells.X.toarray())
     with torch.no_grad():
         h = model.networks.encoder(x.log1p())
@@ -46,12 +46,12 @@ def test_one_variable_is_exact(pseudo_share):
         others = [other for other in used if other != code]
         rest = use[others] @ rho[others] / use[others].sum()
         part = table[table["code"] == str(code)].set_index("gene")
-        ratio = np.log2((rho[code] + pseudo_share) / (rest + pseudo_share))
+        ratio = np.log2((rho[code] + pseudo_fraction) / (rest + pseudo_fraction))
         assert list(part.index) == [f"gene{g}" for g in np.argsort(-ratio, kind="stable")]
-        np.testing.assert_allclose(part["log2_ratio"], np.sort(ratio)[::-1], rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(part["use"], use[code], rtol=1e-4)
+        np.testing.assert_allclose(part["log2_fold_change"], np.sort(ratio)[::-1], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(part["usage"], use[code], rtol=1e-4)
         assert set(part["n_cells"]) == {codes.count(code)}
-    assert cells.uns["vaekit_markers"]["pseudo_share"] == pseudo_share
+    assert cells.uns["vaekit_markers"]["pseudo_fraction"] == pseudo_fraction
     assert cells.uns["vaekit_markers"]["latent"] == "y"
 
 
@@ -73,9 +73,9 @@ def test_a_code_that_chooses_a_component_is_averaged_over_it():
 
 
 @pytest.fixture(scope="module")
-def programmes():
+def programs():
     """Cells of four kinds, each with genes of its own, and a model whose codes find them."""
-    cells = simulate_counts(800, 300, clusters=4, programmes=0, de_fraction=0.15, lfc_scale=2.0, seed=3)
+    cells = simulate_counts(800, 300, clusters=4, programs=0, de_fraction=0.15, lfc_scale=2.0, seed=3)
     data = GeneExpressionData(cells, batch_size=64)
     torch.manual_seed(0)
     model = DiscreteVAE(
@@ -86,8 +86,8 @@ def programmes():
     return cells, model.eval()
 
 
-def test_known_programmes_lead_and_unexpressed_genes_do_not(programmes):
-    cells, model = programmes
+def test_known_programmes_lead_and_unexpressed_genes_do_not(programs):
+    cells, model = programs
     table = markers(cells, model, n_genes=10)
     truth = cells.varm["composition"].to_numpy()
     code = dict(zip(cells.obs_names, codes_of_cells(cells, model), strict=True))
@@ -99,12 +99,12 @@ def test_known_programmes_lead_and_unexpressed_genes_do_not(programmes):
         place = [cells.var_names.get_loc(gene) for gene in part["gene"]]
         assert (ratio[place] > 1).mean() >= 0.9
         assert (part["scale"] > 1e-4).all()
-    plain = markers(cells, model, n_genes=300, pseudo_share=0)
+    plain = markers(cells, model, n_genes=300, pseudo_fraction=0)
     full = markers(cells, model, n_genes=300)
     rare = plain["scale"].lt(2e-5) & plain["scale_others"].lt(2e-5)
-    assert plain[rare]["log2_ratio"].max() > 0.3  # such genes are there
+    assert plain[rare]["log2_fold_change"].max() > 0.3  # such genes are there
     rare = full["scale"].lt(2e-5) & full["scale_others"].lt(2e-5)
-    assert full[rare]["log2_ratio"].abs().max() < 0.3
+    assert full[rare]["log2_fold_change"].abs().max() < 0.3
 
 
 def codes_of_cells(cells, model):
@@ -131,7 +131,7 @@ def test_topics_are_exact():
         table = markers(adata(), model, "topics", n_genes=12, num_samples=5)
         parts = {code: part.set_index("gene") for code, part in table.groupby("code")}
         assert set(parts) == {"0", "1", "2"}
-        use = np.array([parts[str(k)]["use"].iloc[0] for k in range(3)])
+        use = np.array([parts[str(k)]["usage"].iloc[0] for k in range(3)])
         np.testing.assert_allclose(use.sum(), 1, rtol=1e-5)
         assert sum(part["n_cells"].iloc[0] for part in parts.values()) == adata().n_obs
         for k, (_, part) in enumerate(sorted(parts.items())):
@@ -140,7 +140,7 @@ def test_topics_are_exact():
             genes = [int(name.removeprefix("gene")) for name in part.index]
             np.testing.assert_allclose(part["scale"], rho[genes, k], rtol=1e-4)
             np.testing.assert_allclose(
-                part["log2_ratio"], np.log2((rho[:, k] + 1e-4) / (rest + 1e-4))[genes], atol=1e-3
+                part["log2_fold_change"], np.log2((rho[:, k] + 1e-4) / (rest + 1e-4))[genes], atol=1e-3
             )
 
 
@@ -199,7 +199,7 @@ def test_a_copy_of_its_parent_has_it():
         first.weight[:2, :2] = 10 * torch.eye(2)
         last.weight[:2, :2] = 10 * torch.eye(2)
     for state in (0, 1):
-        drawn = draw_given(model, Code("z2", 0, state), torch.full((1, 2), 0.5), torch.zeros(50, 12))
+        drawn = sample_given_code(model, Code("z2", 0, state), torch.full((1, 2), 0.5), torch.zeros(50, 12))
         assert drawn["z2"][:, 0].mean(0).tolist() == [1 - state, state]
         assert drawn["z1"][:, 0].mean(0).tolist() == [1 - state, state]
 
@@ -225,8 +225,8 @@ def test_errors():
     with pytest.raises(DataError, match="n_genes is 0"):
         markers(adata(), model, n_genes=0)
     for wrong in (-1e-4, 1, np.nan):
-        with pytest.raises(DataError, match=f"pseudo_share is {wrong}: a share from 0"):
-            markers(adata(), model, pseudo_share=wrong)
+        with pytest.raises(DataError, match=f"pseudo_fraction is {wrong}: a share from 0"):
+            markers(adata(), model, pseudo_fraction=wrong)
     with torch.no_grad():
         model.latents["y"].head.weight.zero_()
         model.latents["y"].head.bias.zero_()
@@ -238,7 +238,7 @@ def test_errors():
 def test_the_order_of_cells_does_not_matter_where_covariates_vary_among_them():
     cells = adata(cells=90)
     cells.obs["dose"] = np.linspace(-2, 2, 90) ** 3
-    data = GeneExpressionData(cells, batch_key="batch", continuous_covariates=["dose"])
+    data = GeneExpressionData(cells, batch_key="batch", continuous_covariate_keys=["dose"])
     model = DiscreteVAE(
         data.features, NegativeBinomial(), data.covariates, variables=1, categories=4, hidden=(8,), learning_rate=0.05
     )
@@ -249,5 +249,5 @@ def test_the_order_of_cells_does_not_matter_where_covariates_vary_among_them():
         for rows in (np.arange(90), np.argsort(-cells.obs["dose"].to_numpy()), np.random.default_rng(0).permutation(90))
     ]
     for table in tables[1:]:
-        for column in ("scale", "log2_ratio"):
+        for column in ("scale", "log2_fold_change"):
             np.testing.assert_allclose(table[column], tables[0][column], rtol=1e-4, atol=1e-5)

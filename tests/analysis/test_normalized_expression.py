@@ -7,7 +7,7 @@ import pytest
 import torch
 from models.tiny import MODELS, adata, trainer
 
-from vaekit.analysis import normalized_expression, query_for
+from vaekit.analysis import normalized_expression, prepare_query
 from vaekit.analysis import normalized_expression as function
 from vaekit.data import GeneExpressionData
 from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, observation_keys
@@ -17,7 +17,7 @@ from vaekit.likelihoods import ZeroInflatedNegativeBinomial
 
 def expected(adata, model, batch: int | None, draws: int, seed: int = 0) -> np.ndarray:
     """The mean composition over draws, all cells at once."""
-    cells = query_for(model, adata, None, "batch").dataset.__getitems__(range(adata.n_obs))
+    cells = prepare_query(model, adata, None, "batch").dataset.__getitems__(range(adata.n_obs))
     keys = observation_keys(cells, seed, hash_names(adata.obs_names))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         q = model.posteriors(cells)["z"]
@@ -134,7 +134,7 @@ def test_genes_without_a_column_in_var():
     cells = adata()
     cells.var["id"] = [f"ENSG{number}" for number in range(cells.n_vars)]
     cells.raw = cells.copy()
-    data = GeneExpressionData(cells, layer="raw", gene_names="id")
+    data = GeneExpressionData(cells, layer="raw", gene_name_key="id")
     model = MODELS["mixed"](ZeroInflatedNegativeBinomial(), features=data.features)
     trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
     del cells.var["id"]

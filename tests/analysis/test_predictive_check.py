@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaekit.analysis import plot_predictive_check, posterior_predictive_check, query_for
+from vaekit.analysis import plot_predictive_check, posterior_predictive_check, prepare_query
 from vaekit.exceptions import DataError
 
 
@@ -24,7 +24,7 @@ def test_moments_of_the_data(simulated):
 def test_moments_of_replicates_are_the_likelihoods(simulated):
     cells, model = simulated[0].copy(), simulated[1]
     found = posterior_predictive_check(cells, model, num_samples=40, seed=5)
-    batch = query_for(model, cells, None, "batch").dataset.__getitems__(range(cells.n_obs))
+    batch = prepare_query(model, cells, None, "batch").dataset.__getitems__(range(cells.n_obs))
     with torch.no_grad():
         drawn = {name: q.sample((200,)) for name, q in model.posteriors(batch).items()}
         mean, zero = torch.zeros(150).double(), torch.zeros(150).double()

@@ -14,9 +14,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from vaekit import GaussianVAE
-from vaekit.analysis import differential_expression, latent_fields, normalized_expression, query_for
+from vaekit.analysis import differential_expression, latent_fields, normalized_expression, prepare_query
 from vaekit.analysis.query import obs_of
-from vaekit.analysis.stored_cells import CHUNK_CELLS, StoredCells
+from vaekit.analysis.stored_cells import CHUNK_CELLS, BackedCells
 from vaekit.data import GeneExpressionData
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.likelihoods import NegativeBinomial
@@ -43,7 +43,7 @@ def trained(adata: AnnData, **arguments: object) -> VAE:
     """A model that knows its data; its weights are of no concern."""
     data = GeneExpressionData(adata, **arguments)  # type: ignore[arg-type]
     model = GaussianVAE(data.features, NegativeBinomial(), data.covariates, latent_dim=2, hidden=(4,))
-    model.reference = data.state_dict()
+    model.data_registry = data.state_dict()
     return model.eval()
 
 
@@ -56,7 +56,7 @@ def adata() -> AnnData:
 
 ARGUMENTS = {
     "plain": {},
-    "columns": {"batch_key": "donor", "continuous_covariates": ["depth"], "label_key": "kind"},
+    "columns": {"batch_key": "donor", "continuous_covariate_keys": ["depth"], "label_key": "kind"},
     "size factors": {"size_factor_key": "depth", "layer": "umi"},
     "raw": {"layer": "raw"},
 }
@@ -74,8 +74,10 @@ def test_the_same_batches(adata: AnnData, tmp_path: Path, arguments: str, change
     model, changed = trained(adata, **ARGUMENTS[arguments]), CHANGES[change](adata)
     changed.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
     label_key = "kind" if arguments == "columns" else None
-    inside, outside = (query_for(model, where, None, None, label_key) for where in (changed, tmp_path / "cells.h5ad"))
-    assert isinstance(outside.dataset, StoredCells)
+    inside, outside = (
+        prepare_query(model, where, None, None, label_key) for where in (changed, tmp_path / "cells.h5ad")
+    )
+    assert isinstance(outside.dataset, BackedCells)
     assert outside.adata.X is None
     assert outside.obs_names == inside.obs_names
     assert outside.missing_genes == inside.missing_genes
@@ -102,7 +104,7 @@ def test_the_same_results(adata: AnnData, tmp_path: Path) -> None:
     adata.write_zarr(tmp_path / "cells.zarr")
     model = trained(adata, batch_key="donor")
     files = [adata.copy(), tmp_path / "cells.zarr"]
-    latents = [latent_fields(query_for(model, source, None, None), model).obsm["X_vaekit"] for source in files]
+    latents = [latent_fields(prepare_query(model, source, None, None), model).obsm["X_vaekit"] for source in files]
     np.testing.assert_array_equal(*latents)
     tables = [differential_expression(source, model, "kind", "rare") for source in files]
     assert tables[0].equals(tables[1])
@@ -115,7 +117,7 @@ def test_only_a_chunk_is_in_memory(adata: AnnData, tmp_path: Path, monkeypatch: 
     for reader in ("read_h5ad", "read_zarr"):
         monkeypatch.setattr(anndata, reader, lambda *_: pytest.fail("the file is read whole"))
     with pytest.warns(UserWarning, match="no counts"):
-        query = query_for(model, tmp_path / "cells.h5ad", None, None)
+        query = prepare_query(model, tmp_path / "cells.h5ad", None, None)
     longest = 0
     read = query.dataset.stored.read  # type: ignore[union-attr]
 
@@ -140,28 +142,28 @@ class TestErrors:
         other.obs = other.obs.drop(columns=["donor", "depth"])
         other.write_h5ad(file)
         monkeypatch.setattr(
-            "vaekit.data.cells.backed_counts.StoredCounts.chunks", lambda *_: pytest.fail("counts are read")
+            "vaekit.data.cells.backed_counts.BackedCounts.chunks", lambda *_: pytest.fail("counts are read")
         )
         for asked, message in ((model, r"batch_key='donor': .*cells\.h5ad has no such column"), (sized, "'depth'")):
             with pytest.raises(DataError, match=message):
-                query_for(asked, file, None, None)
+                prepare_query(asked, file, None, None)
         with pytest.raises(DataError, match=r"group1='C': no cell of .*cells\.h5ad has this value in 'kind'"):
             differential_expression(file, model, "kind", "C")
         other.var_names = [f"x{name}" for name in other.var_names]
         other.write_h5ad(file)
         with pytest.raises(DataError, match=r"cells\.h5ad has 0 of the checkpoint's 20 genes"):
-            query_for(trained(adata), file, None, None)
+            prepare_query(trained(adata), file, None, None)
 
     def test_the_layer_with_the_counts_is_named(self, adata: AnnData, tmp_path: Path) -> None:
         logs, file = adata.copy(), tmp_path / "cells.h5ad"
         logs.X = logs.X.log1p()
         logs.write_h5ad(file)
         with pytest.raises(DataError, match=r"cells\.h5ad: .*not whole.*there: pass layer='umi' or pass layer='raw'"):
-            query_for(trained(adata), file, None, None)
+            prepare_query(trained(adata), file, None, None)
         del logs.raw, logs.layers["umi"]
         logs.write_h5ad(file)
         with pytest.raises(DataError, match="no other matrix"):
-            query_for(trained(adata), file, None, None)
+            prepare_query(trained(adata), file, None, None)
 
     @pytest.mark.parametrize(
         ("name", "values"),
@@ -181,21 +183,21 @@ class TestErrors:
             del file["X"][name]
             file["X"][name] = values(found)  # type: ignore[operator]
         with pytest.raises(DataError, match=r"no whole CSR matrix|genes that do not exist"):
-            query_for(trained(adata), tmp_path / "cells.h5ad", None, None)
+            prepare_query(trained(adata), tmp_path / "cells.h5ad", None, None)
 
     def test_damaged_tables(self, adata: AnnData, tmp_path: Path) -> None:
         adata.write_h5ad(tmp_path / "cells.h5ad")
         with h5py.File(tmp_path / "cells.h5ad", "r+") as file:
             del file["obs"]["donor"]
-        for reading in (obs_of, lambda path: query_for(trained(adata), path, None, None)):
+        for reading in (obs_of, lambda path: prepare_query(trained(adata), path, None, None)):
             with pytest.raises(DataError, match=r"cells\.h5ad cannot be read.*obs"):
                 reading(str(tmp_path / "cells.h5ad"))
 
     def test_a_model_of_images(self, tmp_path: Path) -> None:
         model = GaussianVAE(4, NegativeBinomial(), latent_dim=2, hidden=(4,))
-        model.reference = {"fingerprint": "0"}
+        model.data_registry = {"fingerprint": "0"}
         with pytest.raises(CheckpointError, match="trained on images"):
-            query_for(model, tmp_path / "none.h5ad", None, None)
+            prepare_query(model, tmp_path / "none.h5ad", None, None)
 
 
 def test_a_layer_that_cannot_stay_is_read(adata: AnnData, tmp_path: Path) -> None:
@@ -204,8 +206,8 @@ def test_a_layer_that_cannot_stay_is_read(adata: AnnData, tmp_path: Path) -> Non
     dense.write_h5ad(tmp_path / "dense.h5ad")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        query = query_for(trained(adata), tmp_path / "dense.h5ad", None, None)
-    assert not isinstance(query.dataset, StoredCells)
+        query = prepare_query(trained(adata), tmp_path / "dense.h5ad", None, None)
+    assert not isinstance(query.dataset, BackedCells)
     assert query.source == str(tmp_path / "dense.h5ad")
     assert any("no counts" in str(warning.message) for warning in caught)
     assert torch.equal(query.dataset.__getitems__([3]).x, torch.from_numpy(dense.X[3:4]))
@@ -223,11 +225,11 @@ def test_ensembl_identifiers_with_versions(adata: AnnData, tmp_path: Path, as_fi
     versioned.var_names = [f"{name}.{number}" for number, name in enumerate(versioned.var_names)]
     versioned.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.warns(UserWarning, match=r"20 of the checkpoint's 20 genes were found without the version"):
-        query = query_for(model, tmp_path / "cells.h5ad" if as_file else versioned, None, None)
+        query = prepare_query(model, tmp_path / "cells.h5ad" if as_file else versioned, None, None)
     assert query.missing_genes == []
     rows = torch.arange(60)
     assert torch.equal(
-        query.dataset.__getitems__(rows).x, query_for(model, bare, None, None).dataset.__getitems__(rows).x
+        query.dataset.__getitems__(rows).x, prepare_query(model, bare, None, None).dataset.__getitems__(rows).x
     )
     if not as_file:
         for cells_ in (bare, versioned):

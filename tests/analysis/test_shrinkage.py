@@ -8,8 +8,8 @@ from scipy import integrate, stats
 from scipy.special import polygamma
 
 from vaekit.analysis import shrinkage
-from vaekit.analysis.differential_expression import called
-from vaekit.analysis.effects import Effects, Tabulated
+from vaekit.analysis.differential_expression import call_at_fdr
+from vaekit.analysis.effects import NormalMixturePosterior, TabulatedPosterior
 from vaekit.analysis.group_sums import LogRatio
 from vaekit.analysis.shrinkage import shrink
 
@@ -22,7 +22,7 @@ def effects(genes: int, seed: int, null: float = 0.7) -> tuple[np.ndarray, np.nd
 
 
 def test_functions_of_the_posterior_against_scipy():
-    q = Effects(
+    q = NormalMixturePosterior(
         np.array([[0.3, 0.7], [1.0, 0.0]]), np.array([[0.0, 1.0], [-2.0, 5.0]]), np.array([[0.5, 0.2], [0.1, 3.0]])
     )
     for gene in range(2):
@@ -36,14 +36,14 @@ def test_functions_of_the_posterior_against_scipy():
         inside = integrate.quad(density, -0.25, 0.25)[0]
         assert q.mean[gene] == pytest.approx(mean, abs=1e-7)
         assert q.std[gene] == pytest.approx(np.sqrt(second - mean**2), abs=1e-7)
-        assert q.beyond(0.25)[gene] == pytest.approx(1 - inside, abs=1e-7)
+        assert q.prob_exceeds(0.25)[gene] == pytest.approx(1 - inside, abs=1e-7)
         for probability in (0.001, 0.5, 0.999):
             assert q.cdf(q.quantile(probability))[gene] == pytest.approx(probability, abs=1e-9)
 
 
 def test_a_point_at_zero_is_no_change():
-    q = Effects(np.array([[1.0]]), np.zeros((1, 1)), np.zeros((1, 1)))
-    assert (q.beyond(0.0), q.beyond(0.25), q.mean, q.std, q.quantile(0.5)) == (0, 0, 0, 0, 0)
+    q = NormalMixturePosterior(np.array([[1.0]]), np.zeros((1, 1)), np.zeros((1, 1)))
+    assert (q.prob_exceeds(0.0), q.prob_exceeds(0.25), q.mean, q.std, q.quantile(0.5)) == (0, 0, 0, 0, 0)
 
 
 def test_posterior_is_bayes_rule_for_the_estimated_weights():
@@ -77,9 +77,9 @@ def test_false_discoveries_are_as_many_as_promised():
     shares = np.zeros((20, 3))
     for seed in range(20):
         truth, estimate, error = effects(1000, seed)
-        proba = shrink(estimate, error).beyond(0.25)
+        proba = shrink(estimate, error).prob_exceeds(0.25)
         for number, fdr in enumerate(levels):
-            calls = called(proba, fdr)
+            calls = call_at_fdr(proba, fdr)
             assert calls.sum() > 50
             shares[seed, number] = (np.abs(truth[calls]) <= 0.25).mean()
     check_shares(shares, levels)
@@ -89,7 +89,7 @@ def test_nothing_is_called_where_nothing_differs():
     rng = np.random.default_rng(0)
     error = rng.uniform(0.05, 1, 1000)
     posterior = shrink(error * rng.normal(size=1000), error)
-    assert not called(posterior.beyond(0.25), 0.2).any()
+    assert not call_at_fdr(posterior.prob_exceeds(0.25), 0.2).any()
     assert np.abs(posterior.mean).max() < 0.25
 
 
@@ -98,7 +98,7 @@ def test_extremes_stay_finite(scale):
     estimate = np.array([0.0, 50.0, -700.0, 1e-12]) * scale
     error = np.array([1e-6, 1e-3, 30.0, 5.0]) * scale
     posterior = shrink(estimate, error)
-    for values in (posterior.mean, posterior.std, posterior.beyond(0.25), posterior.quantile(0.5)):
+    for values in (posterior.mean, posterior.std, posterior.prob_exceeds(0.25), posterior.quantile(0.5)):
         assert np.isfinite(values).all()
     assert posterior.mean[1] == pytest.approx(50 * scale, rel=1e-3)
 
@@ -118,7 +118,7 @@ def test_posteriors_of_few_counts_are_bayes_rule():
     posterior = shrink(estimate, error, shapes)
     (_, (few, table)) = posterior.parts
     assert few.all()
-    assert isinstance(table, Tabulated)
+    assert isinstance(table, TabulatedPosterior)
     # components and weights from the table itself: what it says of a gene that nothing is known of
     flat = np.full((2, 1), 1e-9)
     _, with_one_more = shrink(
@@ -131,7 +131,7 @@ def test_posteriors_of_few_counts_are_bayes_rule():
         weight = stats.beta.pdf(share, a + 1, b + 1) * prior  # share^a (1 - share)^b
         weight /= weight.sum()
         assert posterior.mean[gene] == pytest.approx((at * weight).sum(), abs=2e-3)
-        assert posterior.beyond(0.17)[gene] == pytest.approx(weight[np.abs(at) > 0.17].sum(), abs=2e-3)
+        assert posterior.prob_exceeds(0.17)[gene] == pytest.approx(weight[np.abs(at) > 0.17].sum(), abs=2e-3)
 
 
 def test_both_forms_agree_where_one_takes_over_from_the_other(monkeypatch):
@@ -145,7 +145,7 @@ def test_both_forms_agree_where_one_takes_over_from_the_other(monkeypatch):
     assert not (table.parts[0][0][near]).any()
     np.testing.assert_allclose(table.mean[near], normal.mean[near], rtol=0.01, atol=0.01)
     np.testing.assert_allclose(table.std[near], normal.std[near], rtol=0.1, atol=0.005)
-    np.testing.assert_allclose(table.beyond(0.17)[near], normal.beyond(0.17)[near], atol=0.05)
+    np.testing.assert_allclose(table.prob_exceeds(0.17)[near], normal.prob_exceeds(0.17)[near], atol=0.05)
     for probability in (0.001, 0.5, 0.999):
         np.testing.assert_allclose(table.quantile(probability)[near], normal.quantile(probability)[near], atol=0.1)
 
@@ -160,7 +160,7 @@ def test_a_gene_that_one_group_lacks_is_found():
         np.append(error, np.sqrt(polygamma(1, counts).sum(0))),
         np.concatenate([shapes, counts], 1),
     )
-    proba = found.beyond(0.17)[-6:]
+    proba = found.prob_exceeds(0.17)[-6:]
     assert (proba[:5] > 0.9999).all()
     assert proba[5] < 0.2
     assert (np.diff(found.mean[-6:]) < 0).all()
@@ -173,11 +173,11 @@ def test_few_counts_are_calibrated():
     for seed in range(20):
         truth, ratio = ratios(1000, seed, 5.0)
         posterior = shrink(*ratio)
-        proba = posterior.beyond(0.17)
+        proba = posterior.prob_exceeds(0.17)
         low, high = posterior.quantile(0.05), posterior.quantile(0.95)
         inside.append(((low <= truth) & (truth <= high)).mean())
         for number, fdr in enumerate(levels):
-            calls = called(proba, fdr)
+            calls = call_at_fdr(proba, fdr)
             assert calls.sum() > 20
             shares[seed, number] = (np.abs(truth[calls]) <= 0.17).mean()
     check_shares(shares, levels, least=1 / 3)
@@ -186,9 +186,9 @@ def test_few_counts_are_calibrated():
 
 def test_a_table_tells_what_its_points_say():
     value = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-    table = Tabulated(value, np.array([[0.1, 0.1, 0.6, 0.1, 0.1], [0.0, 0.0, 0.0, 0.5, 0.5]]))
+    table = TabulatedPosterior(value, np.array([[0.1, 0.1, 0.6, 0.1, 0.1], [0.0, 0.0, 0.0, 0.5, 0.5]]))
     np.testing.assert_allclose(table.mean, [0, 1.5])
     np.testing.assert_allclose(table.std, [1, 0.5])
-    np.testing.assert_allclose(table.beyond(0.25), [0.4, 1])
+    np.testing.assert_allclose(table.prob_exceeds(0.25), [0.4, 1])
     np.testing.assert_allclose(table.quantile(0.5), [0, 1.5])
     np.testing.assert_allclose(table.quantile(0.95), [1.75, 1.95])

@@ -40,13 +40,15 @@ def test_accuracy_rises_as_uncertainty_falls(blood):
     assert right[certain].mean() > right[~certain].mean() + 0.1
     assert ((uncertainty >= 0) & (uncertainty < 1)).all()
     assert reference.obs.equals(before)
-    assert query.uns["bulk_labels_transferred"]["k"] == 15
+    assert query.uns["bulk_labels_transferred"]["n_neighbors"] == 15
 
 
 def test_shares_are_those_of_the_formula(blood):
     reference, query, model = blood[0].copy(), blood[1][:30].copy(), blood[2]
     reference.obs.iloc[::3, reference.obs.columns.get_loc("bulk_labels")] = np.nan
-    transfer_labels(reference, query, model, "bulk_labels", k=7, layer="counts", key_added="found", batch_size=11)
+    transfer_labels(
+        reference, query, model, "bulk_labels", n_neighbors=7, layer="counts", key_added="found", batch_size=11
+    )
     for one in (reference, query):
         embed(one, model, layer="counts")
     labelled = reference[reference.obs["bulk_labels"].notna()]
@@ -64,7 +66,7 @@ def test_shares_are_those_of_the_formula(blood):
 def test_cells_on_top_of_their_reference_are_certain(blood):
     reference, model = blood[0], blood[2]
     query = reference[:20].copy()
-    transfer_labels(reference, query, model, "bulk_labels", k=1, layer="counts")
+    transfer_labels(reference, query, model, "bulk_labels", n_neighbors=1, layer="counts")
     assert (query.obs["bulk_labels_transferred"].astype(str) == query.obs["bulk_labels"].astype(str)).all()
     assert (query.obs["bulk_labels_transferred_uncertainty"] == 0).all()
 
@@ -73,9 +75,9 @@ def test_errors(blood):
     reference, query, model = blood[0], blood[1].copy(), blood[2]
     with pytest.raises(DataError, match="did you mean 'bulk_labels'"):
         transfer_labels(reference, query, model, "bulk_label", layer="counts")
-    for k in (0, 10_000):
-        with pytest.raises(DataError, match=f"k is {k}.*490 cells"):
-            transfer_labels(reference, query, model, "bulk_labels", k=k, layer="counts")
+    for n_neighbors in (0, 10_000):
+        with pytest.raises(DataError, match=f"n_neighbors is {n_neighbors}.*490 cells"):
+            transfer_labels(reference, query, model, "bulk_labels", n_neighbors=n_neighbors, layer="counts")
 
 
 def test_reference_cells_at_the_same_distance_count_alike_in_any_order(blood):
@@ -86,7 +88,7 @@ def test_reference_cells_at_the_same_distance_count_alike_in_any_order(blood):
     found = []
     for rows in (np.arange(240), np.arange(240)[::-1], np.random.default_rng(0).permutation(240)):
         cells = query.copy()
-        transfer_labels(copies[rows].copy(), cells, model, "kind", k=6, layer="counts")
+        transfer_labels(copies[rows].copy(), cells, model, "kind", n_neighbors=6, layer="counts")
         found.append(cells.obs)
     for obs in found:
         assert (obs["kind_transferred"] == "a").all()  # all labels have the share 1/4

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 from tqdm.auto import tqdm
 
-from vaekit.estimators import Critic, ScoreFunction, recorded
+from vaekit.estimators import Critic, ScoreFunction, sample_from_values
 from vaekit.graph.returns import generalized_advantage, td_lambda_return
 
 # Of Adam: the one of 0.01, 0.02 and 0.04 that reached the goal in the fewest steps on average, over seeds 100 to 102,
@@ -102,7 +102,7 @@ def train(method: str, seed: int, budget: int, bar: tqdm) -> list[tuple[int, flo
         with torch.no_grad():
             cost, target = credit(method, critic, record)
             critic.update(target, counts.float())
-        draw = recorded(Categorical(logits=policy(record.before)), record.actions[None])
+        draw = sample_from_values(Categorical(logits=policy(record.before)), record.actions[None])
         optimizer.zero_grad()
         (estimator.correction(draw, cost[None])[0] * counts).sum().div(CARTS).backward()
         optimizer.step()

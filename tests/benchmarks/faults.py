@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    vaekit.callbacks.Pictures.on_fit_end = lambda *_: None  # type: ignore[method-assign]
+    vaekit.callbacks.FigureWriter.on_fit_end = lambda *_: None  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         records, different = kills(
             options.runs or (2 if options.quick else 20), options.quick, Path(folder), options.seed

@@ -143,7 +143,7 @@ def make(counts: sparse.csr_matrix, likelihood: str) -> Any:
     import torch
 
     import vaekit
-    from vaekit.batch import Moments
+    from vaekit.batch import DataStatistics
     from vaekit.likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial
     from vaekit.models.objectives import ELBO
 
@@ -156,7 +156,7 @@ def make(counts: sparse.csr_matrix, likelihood: str) -> Any:
     mean_log = counts.copy()
     mean_log.data = np.log1p(mean_log.data)
     means = (torch.from_numpy(np.asarray(part.mean(0), np.float32).ravel()) for part in (counts, mean_log))
-    model.networks.start_at(Moments(*means))
+    model.networks.init_from_data(DataStatistics(*means))
     return model
 
 
@@ -192,9 +192,7 @@ def train(
     total = 0.0
     with torch.no_grad():
         for part in torch.from_numpy(held_out).split(500):
-            total -= sum(
-                float(term.sum()) for term in model.bound(dataset.__getitems__(part).to(device)).terms.values()
-            )
+            total -= sum(float(term.sum()) for term in model.loss(dataset.__getitems__(part).to(device)).terms.values())
     return {
         "likelihood": likelihood,
         "by": way,
@@ -235,12 +233,12 @@ def fit(model: Any, dataset: Any, rows: Any, size: int, device: Any, epochs: int
 
 def captured(model: Any, dataset: Any, rows: Any, size: int, device: Any, epochs: int) -> float:
     """Train by captured steps; return the seconds of the last epoch."""
-    from vaekit.models.cuda_graph import CapturedStep
-    from vaekit.models.parameter_groups import cosine
+    from vaekit.models.cuda_graph import CUDAGraphStep
+    from vaekit.models.parameter_groups import cosine_schedule
 
     optimizer = model._trained().adam(model.learning_rate, model.weight_decay)
-    step, total = CapturedStep(model, optimizer, clip=100.0), epochs * (len(rows) // size)
-    schedule = cosine(optimizer, total)
+    step, total = CUDAGraphStep(model, optimizer, clip=100.0), epochs * (len(rows) // size)
+    schedule = cosine_schedule(optimizer, total)
     done = 0
     for _ in range(epochs):
         started = time.perf_counter()
@@ -317,13 +315,13 @@ def step_and_floor(
 
     from vaekit.data.dataset import CountDataset
     from vaekit.data.on_device import on_device
-    from vaekit.models.cuda_graph import WARM, CapturedStep
+    from vaekit.models.cuda_graph import WARM, CUDAGraphStep
 
     dataset = on_device(CountDataset(counts), device)
     model = make(counts, likelihood).to(device).train()
     size = min(size, len(dataset))
     parts = [torch.randperm(len(dataset))[:size] for _ in range(8)]
-    step = CapturedStep(model, model._trained().adam(1e-3, 1e-4), clip=100.0)
+    step = CUDAGraphStep(model, model._trained().adam(1e-3, 1e-4), clip=100.0)
     for part in [parts[0]] * (WARM + 2):
         step(dataset.__getitems__(part))
     many = 20 if device.type == "cuda" else 2

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from vaekit import DiscreteVAE, GaussianVAE
-from vaekit.callbacks import TrainingProgress
+from vaekit.callbacks import TrainingProgressBar
 from vaekit.data import ImageData
 from vaekit.estimators import GumbelSoftmax
 from vaekit.likelihoods import Bernoulli
@@ -136,7 +136,7 @@ def with_vaekit(kind: str, pixels: np.ndarray, epochs: int) -> tuple[float, floa
         )
     pl.Trainer(
         accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False, enable_model_summary=False,
-        limit_val_batches=0, num_sanity_val_steps=0, gradient_clip_val=CLIP, callbacks=[clock, TrainingProgress()],
+        limit_val_batches=0, num_sanity_val_steps=0, gradient_clip_val=CLIP, callbacks=[clock, TrainingProgressBar()],
     ).fit(model, datamodule=data)  # fmt: skip
     return clock.wall, clock.processor, clock.steps
 

@@ -26,7 +26,7 @@ TRAJECTORIES = 100  # of a gradient step, whose mean squared error is asked for 
 
 
 def trained(steps: int) -> list[Tensor]:
-    """Return what critics foresee after training by ``backward`` on expectations of 32 trajectories."""
+    """Return what critics add_critic_return after training by ``backward`` on expectations of 32 trajectories."""
     nets = [nn.Sequential(nn.Linear(max(k, 1), 16), nn.Tanh(), nn.Linear(16, 1)).double() for k in range(4)]
     chosen: dict[str, Estimator] = {
         name: ScoreFunction(critic=Critic(net)) for name, net in zip(decisions.NAMES, nets, strict=True)

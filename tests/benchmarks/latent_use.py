@@ -10,10 +10,10 @@ Each configuration that needs no download (pbmc_*, digits_*) is trained by `vaek
                  in use, their number
   ELBO           evidence lower bound of the test rows, nats a row
 
-  python tests/benchmarks/latent_use.py                                  all, as shipped
-  python tests/benchmarks/latent_use.py --configs pbmc_mixed --seeds 0 1 2
-  python tests/benchmarks/latent_use.py --epochs 30                      of each training, in place of its own
-  python tests/benchmarks/latent_use.py --quick                          a smoke test, its figures mean nothing
+  python tests/benchmarks/latent_usage.py                                  all, as shipped
+  python tests/benchmarks/latent_usage.py --configs pbmc_mixed --seeds 0 1 2
+  python tests/benchmarks/latent_usage.py --epochs 30                      of each training, in place of its own
+  python tests/benchmarks/latent_usage.py --quick                          a smoke test, its figures mean nothing
 
 Progress goes to stderr, the table to stdout, and the last line of stdout is one JSON object with the same figures.
 """
@@ -34,9 +34,9 @@ import torch
 from torch import Tensor
 
 import vaekit
-from vaekit.analysis import training_data
+from vaekit.analysis import load_training_data
 from vaekit.diagnostics import importance_sampled_log_likelihood, posterior_summaries
-from vaekit.diagnostics.latent_usage import (
+from vaekit.diagnostics.usage import (
     ACTIVE_PROBABILITY,
     ACTIVE_VARIANCE,
     activity,
@@ -104,7 +104,7 @@ def train(config: str, seed: int, folder: Path, epochs: int | None) -> VAE:
 
 def measure(model: VAE) -> Iterator[dict[str, Any]]:
     """Yield a line for each latent."""
-    data = training_data(model)
+    data = load_training_data(model)
     torch.manual_seed(0)
     elbo = importance_sampled_log_likelihood(model, data.dataloader("test"), SAMPLES).elbo.mean().item()
     summaries = posterior_summaries(model, data.dataloader("all"))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from vaekit.batch import Batch, Moments
+from vaekit.batch import Batch, DataStatistics
 from vaekit.diagnostics import importance_sampled_log_likelihood
 from vaekit.latents import Gaussian
 from vaekit.likelihoods import Bernoulli
@@ -64,13 +64,13 @@ def run(train: Tensor, test: Tensor, name: str, epochs: int, seed: int, samples:
     torch.manual_seed(seed)
     latents: Any = {"z": Gaussian(UNITS)}
     model = VAE(train.shape[1], Tanh(), latents, Tanh(), Bernoulli(), objective=OBJECTIVES[name]())
-    model.networks.likelihood.start_at(Moments(train.mean(0)))
+    model.networks.likelihood.init_from_data(DataStatistics(train.mean(0)))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, eps=1e-4, fused=True)
     for stage in (bar := tqdm(stages(epochs), desc=f"{name}, seed {seed}", unit="epoch", file=sys.stderr)):
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * 10 ** (-stage / 7)
         for rows in torch.randperm(len(train)).split(batch):
-            loss = model.bound(Batch(torch.bernoulli(train[rows])), training=True).total.mean()
+            loss = model.loss(Batch(torch.bernoulli(train[rows])), training=True).total.mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -29,19 +29,19 @@ from two_layer_rivals import control_variate as network
 from vaekit import expectation
 from vaekit.estimators import (
     ARM,
-    Annealed,
+    REBAR,
+    RELAX,
     DisARM,
     Estimator,
     GumbelSoftmax,
-    Learned,
+    LearnedBaseline,
     LeaveOneOut,
     MovingAverage,
     MuProp,
-    Rebar,
     ReinMax,
-    Relax,
     ScoreFunction,
     StraightThrough,
+    TemperatureSchedule,
 )
 
 BITS, VARIABLES, CATEGORIES = 200, 20, 10
@@ -119,23 +119,23 @@ JANG: dict[str, Maker] = {
     "score, moving average": lambda pixels: ScoreFunction(baseline=MovingAverage()),
     "leave-one-out, 2": lambda pixels: ScoreFunction(2, baseline=LeaveOneOut()),
     "DisARM": lambda pixels: DisARM(),
-    "MuProp": lambda pixels: MuProp(baseline=Learned(network(pixels))),
-    "REBAR": lambda pixels: Rebar(),
-    "RELAX": lambda pixels: Relax(network(200 + pixels)),
+    "MuProp": lambda pixels: MuProp(baseline=LearnedBaseline(network(pixels))),
+    "REBAR": lambda pixels: REBAR(),
+    "RELAX": lambda pixels: RELAX(network(200 + pixels)),
     "straight-through": lambda pixels: StraightThrough(),
-    "Gumbel-Softmax": lambda pixels: GumbelSoftmax(Annealed(1.0, 0.5, share=1.0)),
-    "ST Gumbel-Softmax": lambda pixels: GumbelSoftmax(Annealed(1.0, 0.5, share=1.0), hard=True),
+    "Gumbel-Softmax": lambda pixels: GumbelSoftmax(TemperatureSchedule(1.0, 0.5, share=1.0)),
+    "ST Gumbel-Softmax": lambda pixels: GumbelSoftmax(TemperatureSchedule(1.0, 0.5, share=1.0), hard=True),
     "ReinMax": lambda pixels: ReinMax(),
 }
 LINEAR: dict[str, Maker] = {
     "Concrete": lambda pixels: GumbelSoftmax(0.5),
-    "NVIL": lambda pixels: ScoreFunction(baseline=Learned(network(pixels))),
+    "NVIL": lambda pixels: ScoreFunction(baseline=LearnedBaseline(network(pixels))),
     "leave-one-out, 2": lambda pixels: ScoreFunction(2, baseline=LeaveOneOut()),
     "ARM": lambda pixels: ARM(),
     "DisARM": lambda pixels: DisARM(),
-    "MuProp": lambda pixels: MuProp(baseline=Learned(network(pixels))),
-    "REBAR": lambda pixels: Rebar(),
-    "RELAX": lambda pixels: Relax(network(200 + pixels)),
+    "MuProp": lambda pixels: MuProp(baseline=LearnedBaseline(network(pixels))),
+    "REBAR": lambda pixels: REBAR(),
+    "RELAX": lambda pixels: RELAX(network(200 + pixels)),
 }
 
 
@@ -169,7 +169,7 @@ def run(
     bar = tqdm(range(steps), desc=description, unit="step", file=sys.stderr, mininterval=2, leave=False)
     for step, x in zip(bar, stream, strict=False):
         for estimator in estimators.values():
-            estimator.advance(step / steps)
+            estimator.update_schedule(step / steps)
         cost = model.loss(x, estimators).mean()  # type: ignore[operator]
         optimizer.zero_grad(set_to_none=True)
         cost.backward()

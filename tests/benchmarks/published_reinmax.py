@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 
 from vaekit import expectation
 from vaekit.estimators import (
-    Annealed,
     DisARM,
     Estimator,
     GumbelRao,
@@ -29,6 +28,7 @@ from vaekit.estimators import (
     ReinMax,
     ScoreFunction,
     StraightThrough,
+    TemperatureSchedule,
 )
 
 BATCH, EPOCHS, LEARNING_RATE = 100, 160, 5e-4
@@ -40,7 +40,7 @@ ESTIMATORS: dict[str, Callable[[], Estimator]] = {
     "straight-through": StraightThrough,
     "ST Gumbel-Softmax": lambda: GumbelSoftmax(1.0, hard=True),
     "Gumbel-Rao": lambda: GumbelRao(1.0),
-    "Gumbel-Softmax, annealed": lambda: GumbelSoftmax(Annealed(1.0, 0.5)),
+    "Gumbel-Softmax, annealed": lambda: GumbelSoftmax(TemperatureSchedule(1.0, 0.5)),
     "leave-one-out, 2": lambda: ScoreFunction(2, baseline=LeaveOneOut()),
     "DisARM": DisARM,
     "score function": ScoreFunction,
@@ -65,7 +65,7 @@ def run(train: Tensor, test: Tensor, name: str, epochs: int, seed: int) -> dict[
     for _ in (bar := tqdm(range(epochs), desc=f"ReinMax's VAE, {name}, seed {seed}", unit="epoch", file=sys.stderr)):
         mean = torch.zeros(())
         for rows in torch.randperm(len(train)).split(BATCH):
-            estimator.advance(done / total)
+            estimator.update_schedule(done / total)
             found = loss(vae, train[rows], estimator)
             optimizer.zero_grad(set_to_none=True)
             found.mean().backward()
@@ -80,4 +80,4 @@ def run(train: Tensor, test: Tensor, name: str, epochs: int, seed: int) -> dict[
 
 def exact(estimator: Estimator) -> Estimator:
     """Return an estimator that draws discrete values, for a relaxed one; else itself."""
-    return estimator if estimator.exact_value else ScoreFunction()
+    return estimator if estimator.unbiased_value else ScoreFunction()

@@ -24,6 +24,8 @@ from tqdm.auto import tqdm
 
 from vaekit import expectation
 from vaekit.estimators import (
+    REBAR,
+    RELAX,
     DisARM,
     Estimator,
     GumbelRao,
@@ -32,9 +34,7 @@ from vaekit.estimators import (
     LocalExpectation,
     MeasureValued,
     RaoBlackwell,
-    Rebar,
     ReinMax,
-    Relax,
     ScoreFunction,
     StraightThrough,
     UnorderedSet,
@@ -52,8 +52,8 @@ def contestants() -> dict[str, Callable[[], Estimator]]:
         "leave-one-out, 2": lambda: ScoreFunction(2, baseline=LeaveOneOut()),
         "leave-one-out, 4": lambda: ScoreFunction(4, baseline=LeaveOneOut()),
         "DisARM": DisARM,
-        "REBAR": Rebar,
-        "RELAX": lambda: Relax(control_variate(size)),
+        "REBAR": REBAR,
+        "RELAX": lambda: RELAX(control_variate(size)),
         "local expectation": LocalExpectation,
         "Rao-Blackwell, 8 + 1": lambda: RaoBlackwell(num_exact=8),
         "unordered set, 4": lambda: UnorderedSet(num_samples=4),
@@ -101,7 +101,7 @@ class Problem:
 
     def cost(self, estimator: Estimator) -> Callable[[Tensor], Tensor]:
         """Return minus the log-likelihood as a function of the latents: looked up where no path is needed."""
-        if estimator.relies_on_path:
+        if estimator.requires_differentiable_cost:
             return lambda z: self.vae.reconstruction(z, self.x)
         images = torch.arange(len(self.x))
         return lambda z: self.table[state_of(z), images]
@@ -116,7 +116,7 @@ class Problem:
         rows = estimator.rows(posterior(self.logits)) * len(self.x)
         if self.lists_states(estimator):
             return 2
-        return max(1, (DECODED if estimator.relies_on_path else LOOKED_UP) // rows)
+        return max(1, (DECODED if estimator.requires_differentiable_cost else LOOKED_UP) // rows)
 
     def adapt(self, estimator: Estimator, steps: int) -> None:
         """Train the estimator's own parameters, if it has any, on this batch."""

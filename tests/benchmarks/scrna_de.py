@@ -152,7 +152,7 @@ def every_method(
 ) -> dict[str, dict[float, np.ndarray]]:
     """Return which genes each method calls at each level."""
     from vaekit.analysis import differential_expression
-    from vaekit.analysis.differential_expression import called
+    from vaekit.analysis.differential_expression import call_at_fdr
 
     own = differential_expression(adata, model, "cluster", *pair, delta=delta, batch_key="batch", seed=seed)
     probabilities = {"vaekit": own["proba_de"].reindex(adata.var_names).to_numpy()}
@@ -168,7 +168,7 @@ def every_method(
             silent=True,
         )
         probabilities["scvi"] = theirs["proba_de"].reindex(adata.var_names).to_numpy()
-    result = {name: {level: called(proba, level) for level in LEVELS} for name, proba in probabilities.items()}
+    result = {name: {level: call_at_fdr(proba, level) for level in LEVELS} for name, proba in probabilities.items()}
     return result | {method: tested(adata, pair, delta, method) for method in ("wilcoxon", "t-test")}
 
 
@@ -176,11 +176,11 @@ def from_draws(
     adata: anndata.AnnData, model: Any, pair: tuple[str, str], delta: float, seed: int
 ) -> dict[str, np.ndarray]:
     """Return the probability of a change by pairs of cells, and by group means, from the decoder alone."""
-    from vaekit.analysis import query_for
-    from vaekit.analysis.decoding import composition, evaluating, in_batch
+    from vaekit.analysis import prepare_query
+    from vaekit.analysis.decoding import composition, evaluating, set_batch
 
-    query = query_for(model, adata, None, "batch")
-    batches = len(model.reference["batch_categories"])
+    query = prepare_query(model, adata, None, "batch")
+    batches = len(model.data_registry["batch_categories"])
     rng = np.random.default_rng(seed)
     cells, means = [], []
     with evaluating(model, seed):
@@ -188,12 +188,16 @@ def from_draws(
             rows = np.flatnonzero(adata.obs["cluster"] == name)
             batch = query.dataset.__getitems__(torch.from_numpy(rng.choice(rows, DRAWS)))
             cells.append(
-                composition(model, model.draw(batch, 1), in_batch(batch, torch.arange(DRAWS) % batches, batches))[0]
+                composition(
+                    model, model.sample_posterior(batch, 1), set_batch(batch, torch.arange(DRAWS) % batches, batches)
+                )[0]
             )
             group = query.dataset.__getitems__(torch.from_numpy(rows))
-            turns = in_batch(group, torch.arange(len(rows)) % batches, batches)
+            turns = set_batch(group, torch.arange(len(rows)) % batches, batches)
             means.append(
-                torch.stack([composition(model, model.draw(group, 1), turns)[0].mean(0) for _ in range(GROUP_DRAWS)])
+                torch.stack(
+                    [composition(model, model.sample_posterior(group, 1), turns)[0].mean(0) for _ in range(GROUP_DRAWS)]
+                )
             )
     change = [(first.log2() - second.log2()).abs() > delta for first, second in (cells, means)]
     return {name: share.double().mean(0).numpy() for name, share in zip(("pairs", "means"), change, strict=True)}

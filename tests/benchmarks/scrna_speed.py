@@ -153,7 +153,7 @@ def measure(contender: str, likelihood: str, cells: int, options: argparse.Names
 
 
 def simulate(cells: int, genes: int, density: float = 0.12, seed: int = 0) -> sparse.csr_matrix:
-    """Return negative binomial counts (theta 2) of eight gene programmes, with that share of non-zeros."""
+    """Return negative binomial counts (theta 2) of eight gene programs, with that share of non-zeros."""
     generator = np.random.default_rng(seed)
     level, load = generator.normal(0, 1.2, genes), generator.normal(0, 0.35, (8, genes))
     blocks, scale = [], 0.0
@@ -257,7 +257,7 @@ def train_loop(counts: sparse.csr_matrix, likelihood: str, epochs: int) -> tuple
     data.setup()
     heads = NegativeBinomial() if likelihood == "nb" else ZeroInflatedNegativeBinomial()
     heads.build(HIDDEN, data.features)
-    heads.start_at(data.moments)
+    heads.init_from_data(data.statistics)
     encoder, decoder = (
         nn.Sequential(nn.Linear(size, HIDDEN), nn.LayerNorm(HIDDEN), nn.ReLU(), nn.Dropout(0.1))
         for size in (data.features, LATENT)

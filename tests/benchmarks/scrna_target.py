@@ -72,7 +72,7 @@ def bound(model: Any, batches: Any) -> float:
     """Return the mean evidence lower bound of the cells, in nats."""
     model.eval()
     sums: list[Tensor] = [
-        -torch.stack([model.bound(batch).total for _ in range(SAMPLES)]).mean(0).double() for batch in batches
+        -torch.stack([model.loss(batch).total for _ in range(SAMPLES)]).mean(0).double() for batch in batches
     ]
     model.train()
     return torch.cat(sums).mean().item()
@@ -87,7 +87,7 @@ def train_vaekit(
 
     import vaekit
     from vaekit.data import GeneExpressionData
-    from vaekit.data.dataset import as_is
+    from vaekit.data.dataset import identity_collate
     from vaekit.likelihoods import NegativeBinomial
     from vaekit.models.objectives import ELBO
 
@@ -95,7 +95,7 @@ def train_vaekit(
     # vaekit always holds some cells back: it trains on a fiftieth fewer than scVI
     data = GeneExpressionData(anndata.AnnData(counts[train]), batch_size=128, split=(0.98, 0.01, 0.01))
     others = GeneExpressionData(anndata.AnnData(counts[held])).dataset  # all cells, whatever their split
-    batches = list(DataLoader(others, batch_size=512, collate_fn=as_is))
+    batches = list(DataLoader(others, batch_size=512, collate_fn=identity_collate))
     model = vaekit.GaussianVAE(
         data.features, NegativeBinomial(), hidden=[128], dropout=0.1, objective=ELBO(warmup=0.1), learning_rate=4e-3
     )

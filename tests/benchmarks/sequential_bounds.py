@@ -112,7 +112,7 @@ def variances(epochs: int, replicates: int) -> list[dict[str, Any]]:
                 ).eval()
             gradients = []
             for _ in tqdm(range(replicates), desc=f"leave-one-out {compared}, lambda {lam}", leave=False):
-                found = torch.autograd.grad(model.bound(batch, training=True).total.mean(), parameters)
+                found = torch.autograd.grad(model.loss(batch, training=True).total.mean(), parameters)
                 gradients.append(torch.cat([gradient.flatten() for gradient in found]))
             variance = torch.stack(gradients).double().var(0).sum().item()
             lines.append({"leave_one_out": compared, "lam": lam, "variance": variance})

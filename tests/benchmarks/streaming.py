@@ -32,7 +32,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-MODES = ("resident", "streamed")
+MODES = ("in_memory", "streamed")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from two_layer_model import HIDDEN, TwoLayers, bits, log_prob, start
 
 from vaekit import expectation
-from vaekit.estimators import Draw, Estimator, Learned, MovingAverage, MuProp, Rebar, Relax, ScoreFunction
+from vaekit.estimators import REBAR, RELAX, Estimator, LearnedBaseline, MovingAverage, MuProp, NodeSample, ScoreFunction
 from vaekit.estimators.baselines import Baseline
-from vaekit.estimators.conditional_noise import Noise
+from vaekit.estimators.conditional_noise import ConditionalNoise
 
 FOLLOWED = "SimpleMuProp"  # the estimator that trains the model
 
@@ -33,7 +33,7 @@ class Raw(Baseline):
         super().__init__()
         self.network = network
 
-    def forward(self, draw: Draw, cost: Tensor) -> Tensor:
+    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the prediction, ``[batch]``."""
         assert draw.context is not None
         return self.network(draw.context).squeeze(-1)
@@ -69,13 +69,13 @@ class Ours(nn.Module):
         return expectation(terms, q, dict(self.estimators.items()), context=x - model.mean)
 
 
-class TightRebar(Rebar):
+class TightRebar(REBAR):
     """REBAR with the relaxation of the repository, whose limit for high temperatures is MuProp's mean; bits alone.
 
     ``y = sigmoid(z / t + logits t / (1 + t))`` for perturbed logits z.
     """
 
-    def relaxed_rows(self, noise: Noise) -> Tensor:
+    def relaxed_rows(self, noise: ConditionalNoise) -> Tensor:
         """Return the relaxed values, of the free noise and of that given the value."""
         shift = noise.logits * self.temperature / (1 + self.temperature)
         return torch.cat([(z / self.temperature + shift).sigmoid() for z in (noise.free, noise.given)])
@@ -192,13 +192,13 @@ def contestants(pixels: int) -> dict[str, nn.Module]:
     return {
         "NVIL": shared(ScoreFunction(baseline=Raw(baseline(pixels)))),
         "NVIL, local": pair(lambda: ScoreFunction(baseline=Raw(baseline(pixels)))),
-        "NVIL, standardised": pair(lambda: ScoreFunction(baseline=Learned(control_variate(pixels)))),
+        "NVIL, standardised": pair(lambda: ScoreFunction(baseline=LearnedBaseline(control_variate(pixels)))),
         "moving average": pair(lambda: ScoreFunction(baseline=MovingAverage())),
         "SimpleMuProp": Published(pixels),
         "MuProp": PublishedMuProp(pixels),
         "MuProp, no baseline": pair(MuProp),
-        "MuProp, standardised": pair(lambda: MuProp(baseline=Learned(control_variate(pixels)))),
+        "MuProp, standardised": pair(lambda: MuProp(baseline=LearnedBaseline(control_variate(pixels)))),
         "REBAR, .5": pair(lambda: TightRebar(learned=False)),
-        "REBAR": pair(Rebar),
-        "RELAX": pair(lambda: Relax(control_variate(HIDDEN + pixels))),
+        "REBAR": pair(REBAR),
+        "RELAX": pair(lambda: RELAX(control_variate(HIDDEN + pixels))),
     }

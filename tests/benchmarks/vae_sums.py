@@ -105,7 +105,7 @@ class Gradients(Target):
     def closure(self, batch: Batch) -> Tensor:
         """Return the loss at the KL weight after the warm-up, its gradient in ``.grad``."""
         self.model.zero_grad(set_to_none=True)
-        loss = self.model.bound(batch, self.model.objective.beta, training=True).total.mean()
+        loss = self.model.loss(batch, self.model.objective.beta, training=True).total.mean()
         loss.backward()
         return loss
 

@@ -16,7 +16,7 @@ from models.tiny import MODELS, adata, trainer
 
 import vaekit
 from vaekit import MixedVAE
-from vaekit.callbacks import Pictures, RunCheckpoint, TrainingProgress
+from vaekit.callbacks import FigureWriter, RunCheckpoint, TrainingProgressBar
 from vaekit.data import GeneExpressionData, ImageData
 from vaekit.diagnostics import posterior_summaries
 from vaekit.exceptions import CheckpointError
@@ -84,7 +84,7 @@ def test_a_folder_of_its_own(tmp_path):
 
 
 def test_a_fast_development_run_writes_nothing(tmp_path):
-    run(tmp_path, RunCheckpoint(), Pictures(), TrainingProgress(), fast_dev_run=2)
+    run(tmp_path, RunCheckpoint(), FigureWriter(), TrainingProgressBar(), fast_dev_run=2)
     assert not list(tmp_path.rglob("*"))
 
 
@@ -104,7 +104,7 @@ def quick_umap(monkeypatch) -> None:
 
 def test_pictures_of_cells(tmp_path):
     number = torch.get_num_threads()
-    run(tmp_path, Pictures(), max_epochs=2)
+    run(tmp_path, FigureWriter(), max_epochs=2)
     assert torch.get_num_threads() == number  # though scanpy has started numba's pool
     figures = tmp_path / "figures"
     names = ("loss_curves", "schedules", "umap", "code_usage_y", "active_units")
@@ -116,7 +116,7 @@ def test_pictures_of_cells(tmp_path):
 @pytest.mark.usefixtures("quick_umap")
 @pytest.mark.parametrize("name", ["gaussian", "discrete_auto", "mixed_sampled", "mixed"])
 def test_pictures_of_every_kind_of_latent(tmp_path, name):
-    run(tmp_path, Pictures(str(tmp_path / "own")), name=name, max_epochs=1)
+    run(tmp_path, FigureWriter(str(tmp_path / "own")), name=name, max_epochs=1)
     latents = MODELS[name](NegativeBinomial()).latents
     wanted = {"loss_curves", "schedules", "umap"}
     wanted |= {f"code_usage_{n}" if latent.discrete else "active_units" for n, latent in latents.items()}
@@ -132,7 +132,7 @@ def test_the_umap_shows_no_library_size(tmp_path, monkeypatch):
     cells = data()
     latents = {"l": LibrarySize(), "z": Gaussian(3)}
     model = MixedVAE(cells.features, NegativeBinomial(), latents=latents, hidden=[4])
-    Pictures().figures(model, cells)
+    FigureWriter().figures(model, cells)
     z = posterior_summaries(model, cells.dataloader("all"))["z"]
     np.testing.assert_allclose(shown[0], z.numpy(), rtol=1e-6)
 
@@ -141,9 +141,9 @@ def test_the_umap_shows_no_library_size(tmp_path, monkeypatch):
 def test_pictures_of_images(tmp_path):
     images = ImageData(batch_size=512)
     model = MODELS["gaussian"](Bernoulli(), features=images.features)
-    trainer(tmp_path, max_epochs=1, callbacks=[Pictures()]).fit(model, datamodule=images)
+    trainer(tmp_path, max_epochs=1, callbacks=[FigureWriter()]).fit(model, datamodule=images)
     assert imread(tmp_path / "figures" / "reconstructions.png")[..., :3].std() > 0.1
-    figure = Pictures().figures(model, images)["reconstructions"]
+    figure = FigureWriter().figures(model, images)["reconstructions"]
     sheet = np.asarray(figure.axes[0].images[0].get_array()).squeeze()  # two rows of twelve, a pixel between them
     originals = np.stack([sheet[:8, 9 * i : 9 * i + 8] for i in range(12)])
     test = next(iter(images.dataloader("test", batch_size=12))).x
@@ -156,10 +156,10 @@ def test_curves_go_on_after_a_resumed_run(tmp_path):
         def on_train_epoch_end(self, trainer, pl_module) -> None:
             trainer.should_stop = trainer.current_epoch == 1
 
-    first, second = Pictures(), Pictures()
+    first, second = FigureWriter(), FigureWriter()
     run(tmp_path, first, RunCheckpoint(), Stop(), max_epochs=4)
     assert [epoch for epoch, _ in first.history["val/elbo"]] == [0, 1]
-    again = Pictures()
+    again = FigureWriter()
     again.load_state_dict(first.state_dict())
     assert again.history == first.history
     run(tmp_path, second, RunCheckpoint(), max_epochs=4, ckpt_path=tmp_path / "last.ckpt")
@@ -169,8 +169,8 @@ def test_curves_go_on_after_a_resumed_run(tmp_path):
 
 
 def test_each_curve_is_the_epochs_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(Pictures, "figures", lambda *_: {})
-    pictures = Pictures()
+    monkeypatch.setattr(FigureWriter, "figures", lambda *_: {})
+    pictures = FigureWriter()
     used = run(tmp_path, pictures, max_epochs=3)
     for metric, value in used.callback_metrics.items():
         assert pictures.history[metric][-1] == (2, value.item())
@@ -188,11 +188,11 @@ class Terminal(io.StringIO):
         return self.tty
 
 
-def progress(tmp_path: Path, monkeypatch, tty: bool = True, bar: TrainingProgress | None = None, **kwargs) -> str:
+def progress(tmp_path: Path, monkeypatch, tty: bool = True, bar: TrainingProgressBar | None = None, **kwargs) -> str:
     shown = Terminal(tty)
     monkeypatch.setattr(sys, "stderr", shown)
     used = trainer(
-        tmp_path, callbacks=[bar or TrainingProgress(), *kwargs.pop("others", [])], **{"max_epochs": 3, **kwargs}
+        tmp_path, callbacks=[bar or TrainingProgressBar(), *kwargs.pop("others", [])], **{"max_epochs": 3, **kwargs}
     )
     cells = data()
     try:
@@ -228,7 +228,7 @@ def test_progress_of_an_exception_closes_the_bar(tmp_path, monkeypatch):
             if trainer.global_step == 2:
                 raise ArithmeticError
 
-    bar = TrainingProgress()
+    bar = TrainingProgressBar()
     with pytest.raises(ArithmeticError):
         progress(tmp_path, monkeypatch, bar=bar, others=[Fail()])
     assert bar._bar is None
@@ -245,7 +245,7 @@ def test_progress_of_an_exception_before_training(tmp_path, monkeypatch):
 
 
 def test_disabled_progress_shows_nothing(tmp_path, monkeypatch):
-    bar = TrainingProgress()
+    bar = TrainingProgressBar()
     bar.disable()
     assert "training" not in progress(tmp_path, monkeypatch, bar=bar)
     bar.enable()
@@ -253,7 +253,7 @@ def test_disabled_progress_shows_nothing(tmp_path, monkeypatch):
 
 
 def test_print_goes_above_the_bar(capsys):
-    TrainingProgress().print("best", 3)
+    TrainingProgressBar().print("best", 3)
     assert capsys.readouterr() == ("", "best 3\n")
 
 
@@ -262,7 +262,7 @@ def test_validation_alone_shows_no_bar(tmp_path, monkeypatch):
     model = MODELS["gaussian"](NegativeBinomial(), features=cells.features)
     shown = Terminal(True)
     monkeypatch.setattr(sys, "stderr", shown)
-    trainer(tmp_path, callbacks=[TrainingProgress()]).validate(model, datamodule=cells, verbose=False)
+    trainer(tmp_path, callbacks=[TrainingProgressBar()]).validate(model, datamodule=cells, verbose=False)
     assert "training" not in shown.getvalue()
 
 
@@ -282,7 +282,7 @@ def test_a_training_goes_on_as_itself(tmp_path: Path, monkeypatch: pytest.Monkey
         run(tmp_path, RunCheckpoint(), max_epochs=2, ckpt_path=last, gradient_clip_val=clip)
     monkeypatch.delenv("PL_GLOBAL_SEED")  # never set: nothing is known of it
     changed = {"max_epochs": 2, "log_every_n_steps": 7, "gradient_clip_val": clip or 0}  # 0 is no clipping either
-    again = run(tmp_path, RunCheckpoint(), TrainingProgress(), ckpt_path=last, **changed)
+    again = run(tmp_path, RunCheckpoint(), TrainingProgressBar(), ckpt_path=last, **changed)
     assert again.global_step == 6
 
 

@@ -12,9 +12,9 @@ from models.tiny import FEATURES, MODELS, counts, trainer
 from torch.utils.data import DataLoader
 
 from vaekit import MixedVAE
-from vaekit.callbacks import Collapse
+from vaekit.callbacks import PosteriorCollapseMonitor
 from vaekit.callbacks.collapse_monitor import describe
-from vaekit.diagnostics import latent_use, posterior_summaries
+from vaekit.diagnostics import latent_usage, posterior_summaries
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Bernoulli, Categorical, Gaussian, LibrarySize
 from vaekit.likelihoods import NegativeBinomial
@@ -30,10 +30,10 @@ def fit(model, epochs, callbacks):
 
 def test_counts_what_the_evaluation_counts():
     model = MODELS["mixed"](NegativeBinomial())
-    metrics = fit(model, 3, [Collapse(every=1)]).callback_metrics
-    use = latent_use(model, posterior_summaries(model, [counts()]))
-    assert metrics["use/z"].item() == use.active_units
-    assert metrics["use/y"].item() == use.used_codes("y")
+    metrics = fit(model, 3, [PosteriorCollapseMonitor(every_n_validations=1)]).callback_metrics
+    use = latent_usage(model, posterior_summaries(model, [counts()]))
+    assert metrics["active/z"].item() == use.active_units
+    assert metrics["active/y"].item() == use.used_codes("y")
 
 
 class Kill(pl.Callback):
@@ -56,7 +56,7 @@ class Kill(pl.Callback):
 
 def test_warns_once_of_what_dies():
     torch.manual_seed(0)
-    model, watch = MODELS["mixed"](NegativeBinomial()), Collapse(every=1)
+    model, watch = MODELS["mixed"](NegativeBinomial()), PosteriorCollapseMonitor(every_n_validations=1)
     with torch.no_grad():
         for name in ("y", "z"):
             model.latents[name].head.weight.mul_(30)  # in use from the start
@@ -80,12 +80,12 @@ def test_the_warm_up_is_waited_for():
     model = MODELS["gaussian"](NegativeBinomial(), objective=ELBO(warmup=1))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*died by epoch.*")
-        fit(model, 7, [Collapse(every=2), Blink()])  # after 2, 4, 6 of 7 steps
+        fit(model, 7, [PosteriorCollapseMonitor(every_n_validations=2), Blink()])  # after 2, 4, 6 of 7 steps
     model = MODELS["gaussian"](NegativeBinomial(), objective=ELBO(warmup=0.5))
     with torch.no_grad():
         model.latents["z"].head.weight.mul_(30)
     with pytest.warns(UserWarning, match="died by epoch") as caught:
-        fit(model, 6, [Collapse(every=1), Kill(("z",))])
+        fit(model, 6, [PosteriorCollapseMonitor(every_n_validations=1), Kill(("z",))])
     died = [str(w.message) for w in caught if "died by epoch" in str(w.message)]
     assert len(died) == 1
     assert "died by epoch 2" in died[0]  # of 0..5: steps 3 of 6 end the warm-up
@@ -93,7 +93,7 @@ def test_the_warm_up_is_waited_for():
 
 def test_what_never_lived_is_named_at_the_end():
     torch.manual_seed(0)
-    model, watch = MODELS["mixed"](NegativeBinomial()), Collapse(every=1)
+    model, watch = MODELS["mixed"](NegativeBinomial()), PosteriorCollapseMonitor(every_n_validations=1)
     with torch.no_grad():
         model.latents["y"].head.weight.mul_(30)
         model.latents["y"].head.weight[2] = 0
@@ -130,15 +130,15 @@ def test_bits_that_are_always_on_are_not_in_use():
         for row, bias in ((0, 60.0), (1, -60.0)):
             model.latents["b"].head.weight[row] = 0
             model.latents["b"].head.bias[row] = bias
-    watch = Collapse(every=1)
+    watch = PosteriorCollapseMonitor(every_n_validations=1)
     metrics = fit(model, 1, [watch]).callback_metrics
-    assert metrics["use/b"] == 1
+    assert metrics["active/b"] == 1
     assert watch.alive == {"b": [2]}
-    assert latent_use(model, posterior_summaries(model, [counts()])).used_codes("b") == 2  # its two states
+    assert latent_usage(model, posterior_summaries(model, [counts()])).used_codes("b") == 2  # its two states
 
 
 def test_a_resumed_run_remembers():
-    watch, again = Collapse(every=2), Collapse(every=2)
+    watch, again = PosteriorCollapseMonitor(every_n_validations=2), PosteriorCollapseMonitor(every_n_validations=2)
     fit(MODELS["mixed"](NegativeBinomial()), 3, [watch])
     again.load_state_dict(watch.state_dict())
     assert again.state_dict() == watch.state_dict()
@@ -148,9 +148,9 @@ def test_a_resumed_run_remembers():
 def test_nothing_dies_in_a_steady_model():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*died by epoch.*")
-        fit(MODELS["gaussian"](NegativeBinomial()), 4, [Collapse(every=1)])
+        fit(MODELS["gaussian"](NegativeBinomial()), 4, [PosteriorCollapseMonitor(every_n_validations=1)])
 
 
 def test_impossible_interval():
     with pytest.raises(ConfigError, match="every is 0"):
-        Collapse(every=0)
+        PosteriorCollapseMonitor(every_n_validations=0)

@@ -8,9 +8,9 @@ import torch
 from models.tiny import MODELS, trainer
 
 from callbacks.test_callbacks import seen
-from vaekit.callbacks import BoundCurve, Pictures
+from vaekit.callbacks import ELBOCurve, FigureWriter
 from vaekit.data import ImageData
-from vaekit.estimators import Annealed, GumbelSoftmax
+from vaekit.estimators import GumbelSoftmax, TemperatureSchedule
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical, Gaussian
 from vaekit.likelihoods import Bernoulli
@@ -27,9 +27,9 @@ def quick_umap(monkeypatch) -> None:
 
 
 def test_pictures_of_chosen_epochs(tmp_path):
-    latents = {"y": Categorical(10, estimator=GumbelSoftmax(Annealed(1.0, 0.5))), "z": Gaussian(3)}
+    latents = {"y": Categorical(10, estimator=GumbelSoftmax(TemperatureSchedule(1.0, 0.5))), "z": Gaussian(3)}
     model = MixedVAE(64, Bernoulli(), latents=latents, hidden=[16])
-    trainer(tmp_path, max_epochs=3, callbacks=[Pictures(epochs=[2])]).fit(model, datamodule=digits())
+    trainer(tmp_path, max_epochs=3, callbacks=[FigureWriter(epochs=[2])]).fit(model, datamodule=digits())
     figures = tmp_path / "figures"
     names = {"loss_curves", "schedules", "code_usage_y", "active_units", "reconstructions", "samples", "categories_y",
              "traversals_z"}  # fmt: skip
@@ -42,7 +42,7 @@ def test_pictures_of_chosen_epochs(tmp_path):
 
 def test_pictures_leave_the_training_as_it_was(tmp_path):
     weights = []
-    for callbacks in ([], [Pictures(epochs=[1])]):
+    for callbacks in ([], [FigureWriter(epochs=[1])]):
         torch.manual_seed(0)
         model = MODELS["mixed_sampled"](Bernoulli(), features=64)
         trainer(tmp_path, max_epochs=2, callbacks=callbacks).fit(model, datamodule=digits())
@@ -52,7 +52,7 @@ def test_pictures_leave_the_training_as_it_was(tmp_path):
 
 def test_epochs_count_from_one():
     with pytest.raises(ConfigError, match=r"epochs is \[0, 3\]; they count from 1"):
-        Pictures(epochs=[0, 3])
+        FigureWriter(epochs=[0, 3])
 
 
 def test_curve_of_the_bound(tmp_path):
@@ -63,7 +63,7 @@ def test_curve_of_the_bound(tmp_path):
         def on_validation_end(self, trainer, pl_module) -> None:
             self.found.append(trainer.callback_metrics["val/elbo"].item())
 
-    curve, bounds = BoundCurve(), Bounds()
+    curve, bounds = ELBOCurve(), Bounds()
     model = MODELS["gaussian"](Bernoulli(), features=64)
     trainer(tmp_path, max_epochs=3, val_check_interval=1, callbacks=[curve, bounds]).fit(model, datamodule=digits())
     assert [point.step for point in curve.points] == list(range(1, 10))  # three steps an epoch

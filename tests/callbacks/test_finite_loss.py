@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from models.tiny import MODELS, adata, trainer
 
-from vaekit.callbacks import ClippedSteps, FiniteLoss, RunCheckpoint
+from vaekit.callbacks import GradientClippingMonitor, RunCheckpoint, TerminateOnNonFinite
 from vaekit.callbacks.terminate_on_non_finite import Step, describe
 from vaekit.data import GeneExpressionData
 from vaekit.exceptions import TrainingError
@@ -52,7 +52,7 @@ def fit(folder: Path, *callbacks: pl.Callback, **kwargs) -> pl.Trainer:
 def test_the_term_the_rows_and_the_step_are_named(tmp_path, step, value):
     poison = Poison(step, "size_factor", value)
     with pytest.raises(TrainingError) as caught:
-        fit(tmp_path, poison, FiniteLoss(), RunCheckpoint(every_n_steps=1))
+        fit(tmp_path, poison, TerminateOnNonFinite(), RunCheckpoint(every_n_steps=1))
     message = str(caught.value)
     assert f"in step {step + 1} (epoch {step // 3})" in message
     assert f"the term 'reconstruction' is not finite in rows {poison.rows[2]}, {poison.rows[5]};" in message
@@ -68,7 +68,7 @@ def test_the_term_the_rows_and_the_step_are_named(tmp_path, step, value):
 
 def test_every_broken_term_is_named(tmp_path):
     with pytest.raises(TrainingError, match=r"'reconstruction' is not finite.*'kl_y' is not.*'kl_z' is not"):
-        fit(tmp_path, Poison(1, "x"), FiniteLoss())
+        fit(tmp_path, Poison(1, "x"), TerminateOnNonFinite())
 
 
 @pytest.mark.parametrize("clip", [None, 100.0])
@@ -76,7 +76,7 @@ def test_every_broken_term_is_named(tmp_path):
 def test_nothing_that_is_not_finite_reaches_a_checkpoint(tmp_path, what, clip):
     with pytest.raises(TrainingError, match=r"gradient's norm is nan in step 6 .*batch of rows|not finite after step 6"
                                             r"|the loss is nan in step [67] "):  # fmt: skip
-        fit(tmp_path, Poison(5, what), FiniteLoss(), RunCheckpoint(every_n_steps=1), gradient_clip_val=clip)
+        fit(tmp_path, Poison(5, what), TerminateOnNonFinite(), RunCheckpoint(every_n_steps=1), gradient_clip_val=clip)
     good = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert good["global_step"] == 5
     assert all(weights.isfinite().all() for weights in good["state_dict"].values())
@@ -84,7 +84,7 @@ def test_nothing_that_is_not_finite_reaches_a_checkpoint(tmp_path, what, clip):
 
 def test_steps_on_a_device_are_looked_at_together():
     """What is kept for a device that must not be waited for names the first step that broke."""
-    watch, values = FiniteLoss(), [1.0, 2.0, float("inf"), float("nan")]
+    watch, values = TerminateOnNonFinite(), [1.0, 2.0, float("inf"), float("nan")]
     watch._waiting = [Step(i, 0, torch.tensor([i, 9]), torch.tensor(v), {"kl_z": torch.tensor([0.0, v])})
                       for i, v in enumerate(values)]  # fmt: skip
     with pytest.raises(
@@ -119,8 +119,8 @@ def test_terms_of_every_shape(terms, words):
 
 @pytest.mark.parametrize(("limit", "low", "high"), [(1e6, 0.0, 0.0), (1e-6, 1.0, 1.0), (None, None, None)])
 def test_the_share_of_clipped_steps(tmp_path, limit, low, high):
-    used = fit(tmp_path, ClippedSteps(), gradient_clip_val=limit)
-    share = used.callback_metrics.get("train/clipped_steps")
+    used = fit(tmp_path, GradientClippingMonitor(), gradient_clip_val=limit)
+    share = used.callback_metrics.get("train/clip_fraction")
     assert (share is None) == (limit is None)
     assert share is None or low <= share.item() <= high
 
@@ -139,6 +139,6 @@ def test_the_share_is_that_of_the_norms(tmp_path):
     fit(tmp_path, norms, gradient_clip_val=1.0, max_epochs=1)
     limit = sorted(norms.values)[1]  # of three
     torch.manual_seed(0)
-    used = fit(tmp_path, ClippedSteps(), norms, gradient_clip_val=limit, max_epochs=2)
+    used = fit(tmp_path, GradientClippingMonitor(), norms, gradient_clip_val=limit, max_epochs=2)
     expected = sum(value > limit for value in norms.values) / len(norms.values)
-    assert used.callback_metrics["train/clipped_steps"].item() == pytest.approx(expected)
+    assert used.callback_metrics["train/clip_fraction"].item() == pytest.approx(expected)

@@ -10,7 +10,7 @@ import torch
 from models.tiny import MODELS, adata, counts, trainer
 from torch.utils.data import DataLoader
 
-from vaekit.callbacks import CapturedSteps, RunCheckpoint, SAGATraining, SVRGTraining
+from vaekit.callbacks import CUDAGraphs, RunCheckpoint, SAGATraining, SVRGTraining
 from vaekit.data import GeneExpressionData
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.likelihoods import NegativeBinomial
@@ -76,7 +76,7 @@ def test_the_full_gradient_is_that_of_all_rows():
     rows = data.dataloader("train", batch_size=1000)
     model.train()
     model.zero_grad()
-    model.bound(next(iter(rows)), training=True).total.mean().backward()
+    model.loss(next(iter(rows)), training=True).total.mean().backward()
     expected = [p.grad for p in model.parameters() if p.grad is not None]
     for mine, exact in zip(spy.gradients[0], expected, strict=True):
         assert torch.allclose(mine, exact, rtol=1e-4, atol=1e-5 * exact.abs().max().item())
@@ -91,7 +91,7 @@ def test_once_each_mini_batch_was_seen_saga_has_the_full_gradient():
     assert spy.optimizer.memory == (3 + 1) * 4 * sum(p.numel() for p in spy.optimizer.parameters())
     model.train()
     model.zero_grad()
-    model.bound(next(iter(data.dataloader("train", batch_size=1000))), training=True).total.mean().backward()
+    model.loss(next(iter(data.dataloader("train", batch_size=1000))), training=True).total.mean().backward()
     expected = [p.grad for p in model.parameters() if p.grad is not None]
     for gradients in spy.gradients[3:]:
         for mine, exact in zip(gradients, expected, strict=True):
@@ -109,14 +109,16 @@ def test_it_trains(kind):
         model = run(name, [callback], epochs, data, gradient_clip_val=10.0)
         with torch.no_grad():
             model.eval()
-            bounds.append(model.bound(next(iter(data.dataloader("train", 1000)))).total.mean().item())
+            bounds.append(model.loss(next(iter(data.dataloader("train", 1000)))).total.mean().item())
     assert bounds[1] < bounds[0] - 0.5
 
 
 @pytest.mark.parametrize(("kind", "every"), [("svrg", 1), ("svrg", 2), ("saga", 0)])
 def test_a_resumed_run_goes_on_bit_for_bit(kind, every, tmp_path):
     def made() -> list:
-        return [SVRGTraining(0.01, 0.9, 0.01, every=every) if kind == "svrg" else SAGATraining(0.01, 0.9, 0.01)]
+        return [
+            SVRGTraining(0.01, 0.9, 0.01, every_n_epochs=every) if kind == "svrg" else SAGATraining(0.01, 0.9, 0.01)
+        ]
 
     name = "gaussian" if kind == "svrg" else NOISELESS
     whole = run(name, made(), 5)
@@ -131,7 +133,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(kind, every, tmp_path):
 def test_the_draws_of_the_training_are_those_of_plain_sgd():
     """With a learning rate of next to nothing, SVRG's epochs leave the random state where any other's leave it."""
     states = []
-    for callbacks in ([], [SVRGTraining(1e-30, draws=2)]):
+    for callbacks in ([], [SVRGTraining(1e-30, num_passes=2)]):
         run("gaussian", callbacks, 2)
         states.append(torch.get_rng_state())
     assert states[0].equal(states[1])
@@ -184,15 +186,15 @@ def test_a_loader_without_batches_of_its_own_has_no_fixed_ones():
 
 def test_a_table_over_the_budget_is_refused_before_training():
     with pytest.raises(ConfigError, match=r"over the budget of 1\.0 kB"):
-        run(NOISELESS, [SAGATraining(0.01, budget=1000)], 1)
+        run(NOISELESS, [SAGATraining(0.01, max_bytes=1000)], 1)
 
 
 @pytest.mark.parametrize(("every", "draws"), [(0, 1), (1, 0)])
 def test_errors(every, draws):
     with pytest.raises(ConfigError, match="SVRGTraining: every"):
-        SVRGTraining(0.1, every=every, draws=draws)
+        SVRGTraining(0.1, every_n_epochs=every, num_passes=draws)
 
 
 def test_steps_that_are_made_whole_are_refused():
-    with pytest.raises(ConfigError, match=r"CapturedSteps: the optimizer is \w+; .*AdamW only"):
-        run("gaussian", [SAGATraining(0.01, 0.9), CapturedSteps()], 1)
+    with pytest.raises(ConfigError, match=r"CUDAGraphs: the optimizer is \w+; .*AdamW only"):
+        run("gaussian", [SAGATraining(0.01, 0.9), CUDAGraphs()], 1)

@@ -11,7 +11,7 @@ import torch
 from models.tiny import MODELS, counts, fit, sharpen
 from torch import nn
 
-from vaekit.callbacks import GradientNoise
+from vaekit.callbacks import GradientNoiseMonitor
 from vaekit.exceptions import ConfigError
 from vaekit.likelihoods import NegativeBinomial
 
@@ -25,7 +25,7 @@ class Latent(nn.Module):
         self.estimator = nn.Linear(1, 1)
 
 
-def fed(callback: GradientNoise, mean: float, scale: float, steps: int, every: int = 1) -> dict[str, float]:
+def fed(callback: GradientNoiseMonitor, mean: float, scale: float, steps: int, every: int = 1) -> dict[str, float]:
     """Give a callback gradients N(mean, scale^2), and return what it would log."""
     latent = Latent()
     module = SimpleNamespace(latents={"y": latent}, device=torch.device("cpu"))
@@ -41,26 +41,28 @@ def fed(callback: GradientNoise, mean: float, scale: float, steps: int, every: i
 
 @pytest.mark.parametrize("scale", [0.5, 3.0])
 def test_known_noise(scale):
-    found = fed(GradientNoise(every=1, decay=0.999), 1.0, scale, 4000)
+    found = fed(GradientNoiseMonitor(every_n_steps=1, decay=0.999), 1.0, scale, 4000)
     assert set(found) == {"gradient/y/variance", "gradient/y/snr"}
     assert found["gradient/y/variance"] == pytest.approx(11 * scale**2, rel=0.1)
     assert found["gradient/y/snr"] == pytest.approx(1 / scale, rel=0.1)
 
 
 def test_few_steps_are_not_biased():
-    found = [fed(GradientNoise(every=1, decay=0.9), 0.0, 2.0, 3)["gradient/y/variance"] for _ in range(300)]
+    found = [
+        fed(GradientNoiseMonitor(every_n_steps=1, decay=0.9), 0.0, 2.0, 3)["gradient/y/variance"] for _ in range(300)
+    ]
     error = torch.tensor(found).std().item() / math.sqrt(300)
     assert abs(sum(found) / 300 - 44) < 4 * error
 
 
 def test_only_each_nth_step_counts():
-    assert fed(GradientNoise(every=7, decay=0.99), 1.0, 0.5, 700, every=7)["gradient/y/variance"] < 10
+    assert fed(GradientNoiseMonitor(every_n_steps=7, decay=0.99), 1.0, 0.5, 700, every=7)["gradient/y/variance"] < 10
 
 
 def test_logged_in_training(tmp_path):
     torch.manual_seed(0)
     model = sharpen(MODELS["mixed"](NegativeBinomial()))
-    used = fit(model, counts(), 12, callbacks=[GradientNoise(every=2)])
+    used = fit(model, counts(), 12, callbacks=[GradientNoiseMonitor(every_n_steps=2)])
     for name in ("y", "z"):
         variance, ratio = (used.callback_metrics[f"gradient/{name}/{what}"].item() for what in ("variance", "snr"))
         assert variance > 0
@@ -70,13 +72,13 @@ def test_logged_in_training(tmp_path):
 
 def test_one_gradient_tells_no_variance():
     assert not any(name.startswith("gradient") for name in fit(
-        MODELS["gaussian"](NegativeBinomial()), counts(), 2, callbacks=[GradientNoise(every=10)]
+        MODELS["gaussian"](NegativeBinomial()), counts(), 2, callbacks=[GradientNoiseMonitor(every_n_steps=10)]
     ).callback_metrics)  # fmt: skip
 
 
 def test_it_changes_nothing():
     models = []
-    for callbacks in ([], [GradientNoise(every=1)]):
+    for callbacks in ([], [GradientNoiseMonitor(every_n_steps=1)]):
         pl.seed_everything(0)
         models.append(MODELS["mixed_sampled"](NegativeBinomial()))
         fit(models[-1], counts(), 5, callbacks=callbacks)
@@ -86,15 +88,15 @@ def test_it_changes_nothing():
 
 def test_a_resumed_run_goes_on():
     torch.manual_seed(3)
-    first = GradientNoise(every=1)
+    first = GradientNoiseMonitor(every_n_steps=1)
     fed(first, 1.0, 0.5, 20)
-    second = GradientNoise(every=1)
+    second = GradientNoiseMonitor(every_n_steps=1)
     second.load_state_dict(first.state_dict())
     assert second.figures() == first.figures()
     assert torch.equal(second.state_dict()["means"]["y"], first.state_dict()["means"]["y"])
 
 
-@pytest.mark.parametrize("arguments", [{"every": 0}, {"decay": 1.0}, {"decay": 0.0}])
+@pytest.mark.parametrize("arguments", [{"every_n_steps": 0}, {"decay": 1.0}, {"decay": 0.0}])
 def test_errors(arguments):
-    with pytest.raises(ConfigError, match="GradientNoise"):
-        GradientNoise(**arguments)
+    with pytest.raises(ConfigError, match="GradientNoiseMonitor"):
+        GradientNoiseMonitor(**arguments)

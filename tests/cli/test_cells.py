@@ -18,10 +18,10 @@ from models.tiny import MODELS, adata, trainer
 from scipy import sparse
 
 from vaekit.analysis import embed, normalized_expression
-from vaekit.cli.cells import cells_of
+from vaekit.cli.cells import resolve_cells
 from vaekit.cli.main import main
 from vaekit.data import GeneExpressionData
-from vaekit.exceptions import in_words
+from vaekit.exceptions import format_bytes
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import load, save
 
@@ -150,8 +150,8 @@ def test_denoise(folder: Path, tmp_path: Path, expected: AnnData, ending: str) -
 
 
 def test_training_data_of_one_file_and_of_several(folder: Path, tmp_path: Path, expected: AnnData) -> None:
-    assert cells_of(load(folder / "one.ckpt"), "", None, None) == (str(folder / "cells.h5ad"), None)
-    cells, layer = cells_of(load(folder / "two.ckpt"), "", None, None)
+    assert resolve_cells(load(folder / "one.ckpt"), "", None, None) == (str(folder / "cells.h5ad"), None)
+    cells, layer = resolve_cells(load(folder / "two.ckpt"), "", None, None)
     assert isinstance(cells, AnnData)
     assert (cells.n_obs, layer) == (90, None)
     for name in ("one", "two"):
@@ -195,9 +195,9 @@ class TestInputsAreNeverWrittenOver:
         sources = {"two": ["first.h5ad", "second.h5ad"], "one": "cells.h5ad", "zarr": "cells.zarr"}
         for name, source in sources.items():
             model = load(folder / ("two.ckpt" if name == "two" else "one.ckpt"))
-            assert model.reference is not None
+            assert model.data_registry is not None
             within = str(tmp_path / source) if isinstance(source, str) else [str(tmp_path / part) for part in source]
-            model.reference["config"]["init_args"]["path"] = within
+            model.data_registry["config"]["init_args"]["path"] = within
             save(model, tmp_path / f"{name}.ckpt")
         (tmp_path / "link.h5ad").symlink_to("first.h5ad")
         os.link(tmp_path / "cells.h5ad", tmp_path / "hard.h5ad")
@@ -264,7 +264,10 @@ class TestErrors:
         out = tmp_path / "out.h5ad"
         assert run("denoise", folder / "one.ckpt", folder / "cells.h5ad", "-o", out) == 2
         message = capsys.readouterr().err
-        assert f"{out} needs {in_words(size + 4 * 90 * 20)}, but its disk has {in_words(size + 100)} free" in message
+        assert (
+            f"{out} needs {format_bytes(size + 4 * 90 * 20)}, but its disk has {format_bytes(size + 100)} free"
+            in message
+        )
         assert "GB" not in message
         assert not list(tmp_path.iterdir())
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from vaekit._core.components import Component
-from vaekit.cli.class_flags import PACKAGES, complete_classes, with_defaults
+from vaekit.cli.class_flags import PACKAGES, expand_class_defaults, with_defaults
 from vaekit.cli.estimator_names import estimator_config
-from vaekit.cli.instantiate import built
+from vaekit.cli.instantiate import instantiate
 from vaekit.exceptions import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -22,7 +22,7 @@ DISCRETE, MIXED = CONFIGS / "digits_discrete.yaml", CONFIGS / "pbmc_mixed.yaml"
 
 def model(config: Path, folder: Path, *flags: str) -> Any:
     where = ["--trainer.default_root_dir", str(folder), "--trainer.logger", "false"]
-    return built(["--config", str(config), *where, *flags]).model
+    return instantiate(["--config", str(config), *where, *flags]).model
 
 
 @pytest.mark.parametrize("name", ["GumbelSoftmax", "GumbelRao", "ScoreFunction"])
@@ -62,7 +62,7 @@ def test_other_components(tmp_path: Path) -> None:
 
 def test_names_that_two_packages_have() -> None:
     for key, package in (("model.likelihood", "likelihoods"), ("model.latents.z", "latents")):
-        (_, text) = complete_classes([f"--{key}", "Gaussian"])
+        (_, text) = expand_class_defaults([f"--{key}", "Gaussian"])
         cls = import_module(f"vaekit.{package}").Gaussian
         known = inspect.signature(cls).parameters
         assert set(json.loads(text)["init_args"]) == {k for k, p in known.items() if p.default is not p.empty}
@@ -101,4 +101,4 @@ def test_all_defaults_are_plain(package: str) -> None:
     ],
 )
 def test_what_stays_as_it_is(arguments: list[str]) -> None:
-    assert complete_classes(arguments) == arguments
+    assert expand_class_defaults(arguments) == arguments

@@ -83,7 +83,7 @@ class TestFit:
 
     def test_checkpoint_loads_as_plain_data(self, trained: Path) -> None:
         checkpoint = torch.load(trained / "last.ckpt", weights_only=True)
-        assert checkpoint["reference"]["split_indices"]["test"].shape == (70,)
+        assert checkpoint["data_registry"]["split_indices"]["test"].shape == (70,)
 
     def test_test_validate_and_predict_need_the_checkpoint_alone(
         self, trained: Path, capsys: pytest.CaptureFixture[str]
@@ -126,7 +126,7 @@ class TestFit:
         assert "wandb sync" in capsys.readouterr().out
         (record,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
         keys = wandb_keys(record)
-        assert {"val/elbo", "train/objective"} <= keys["history"]
+        assert {"val/elbo", "train/loss"} <= keys["history"]
         pictures = {"umap", "reconstructions", "loss_curves", "samples", "categories_y", "traversals_z"}
         assert pictures <= {key.split("/")[1] for key in keys["history"] if key.startswith("figures/")}
         assert {"config", "data"} <= keys["config"]

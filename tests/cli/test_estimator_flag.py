@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vaekit.cli.estimator_flag import name_latent
-from vaekit.cli.instantiate import built
+from vaekit.cli.instantiate import instantiate
 from vaekit.exceptions import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def test_one_discrete_latent(name: str, tmp_path: Path) -> None:
     where = ["--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false"]
     config = ["--config", str(CONFIGS / f"{name}.yaml"), *where]
-    made = built([*config, "--model.estimator", "GumbelSoftmax", "--model.estimator.temperature=0.7"]).model
+    made = instantiate([*config, "--model.estimator", "GumbelSoftmax", "--model.estimator.temperature=0.7"]).model
     assert made.estimators["y"].config["init_args"]["temperature"] == 0.7
     assert type(made.estimators["y"]).__name__ == "GumbelSoftmax"
 
@@ -40,4 +40,4 @@ def test_several_are_told_apart(tmp_path: Path) -> None:
     config = f'{{"model": {{"class_path": "vaekit.MixedVAE", "init_args": {two}}}}}'
     assert name_latent(["fit", "--config", config, "--model.estimator=ARM"])[3] == "--model.estimator=ARM"
     with pytest.raises(ConfigError, match=r"--model\.latents\.NAME\.estimator"):
-        built(["--config", str(CONFIGS / "digits_mixed.yaml"), "--config", config, "--model.estimator=ARM"])
+        instantiate(["--config", str(CONFIGS / "digits_mixed.yaml"), "--config", config, "--model.estimator=ARM"])

@@ -20,9 +20,9 @@ from pytorch_lightning import Callback
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
-from vaekit.callbacks import FiniteLoss
+from vaekit.callbacks import TerminateOnNonFinite
 from vaekit.cli import embed, fit
-from vaekit.cli.cells import add
+from vaekit.cli.cells import write_fields
 from vaekit.cli.main import main
 from vaekit.exceptions import OutputError
 
@@ -83,7 +83,7 @@ class TestEmbed:
 
     def test_ctrl_c_while_it_is_written(self, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
         def half(file, place, values) -> None:
-            add(file, place, values)
+            write_fields(file, place, values)
             file.flush()
             if place == "obsm":
                 os.kill(os.getpid(), signal.SIGINT)
@@ -161,7 +161,7 @@ class TestFit:
         assert "and 280 more" in message
 
     def test_all_runs_are_watched(self) -> None:
-        assert fit.FiniteLoss is FiniteLoss
+        assert fit.TerminateOnNonFinite is TerminateOnNonFinite
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -206,7 +206,7 @@ def test_the_share_of_clipped_steps_is_logged(tmp_path: Path) -> None:
     assert fit(tmp_path, *arguments) == 0
     table = np.genfromtxt(next(tmp_path.glob("lightning_logs/*/metrics.csv")), delimiter=",", names=True,
                           deletechars="")  # fmt: skip
-    shares = table["train/clipped_steps"]
+    shares = table["train/clip_fraction"]
     assert shares[np.isfinite(shares)].tolist() == [1.0, 1.0]
 
 

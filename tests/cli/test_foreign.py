@@ -69,7 +69,7 @@ REFUSED = [
     (of("callbacks", "ModelCheckpoint", filename="../../elsewhere"), "filename"),
     (of("callbacks", "OnExceptionCheckpoint", dirpath="elsewhere"), "dirpath"),
     ({"callbacks": [{"class_path": "vaekit.callbacks.RunCheckpoint", "init_args": {"dirpath": "~/x"}}]}, "dirpath"),
-    ({"callbacks": [{"class_path": "vaekit.callbacks.Pictures", "init_args": {"dirpath": ".."}}]}, "dirpath"),
+    ({"callbacks": [{"class_path": "vaekit.callbacks.FigureWriter", "init_args": {"dirpath": ".."}}]}, "dirpath"),
     (of("profilers", "SimpleProfiler", dirpath="/tmp/elsewhere"), "dirpath"),
     (of("profilers", "AdvancedProfiler", dirpath="elsewhere", dump_stats=True), "dirpath"),
     (of("strategies", "DeepSpeedStrategy", config="/etc/passwd"), "DeepSpeedStrategy"),

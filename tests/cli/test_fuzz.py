@@ -75,7 +75,7 @@ VALUES: list[Any] = [
     {"init_args": None},
     "Bernoulli",
     "Gaussian",
-    "Rebar",
+    "REBAR",
     "vaekit.VAE",
     "vaekit",
     "vaekit.models",

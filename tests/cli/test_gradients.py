@@ -13,7 +13,7 @@ from vaekit.cli.main import main
 from .offline_runs import wandb_keys
 
 CONFIG = Path(__file__).parents[2] / "configs/pbmc_mixed.yaml"
-QUICK = ("--draws", "8", "--batch-size", "8")
+QUICK = ("--num_estimates", "8", "--batch_size", "8")
 SILENT = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false")
 
 
@@ -39,7 +39,7 @@ def test_table_files_and_wandb(tmp_path, capsys):
     assert "wandb sync" in shown.out
     found = pd.read_csv(tmp_path / "gradients.csv")
     assert set(found.latent) == {"y", "z"}
-    assert set(found.draws) == {8}
+    assert set(found.num_estimates) == {8}
     for name in ("y", "z"):
         assert imread(tmp_path / f"gradients_{name}.png")[..., :3].std() > 0.05
     (record,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
@@ -55,29 +55,31 @@ def test_trained_weights_and_nothing_is_written_over(tmp_path, capsys):
     assert main(["fit", "--config", str(CONFIG), "--trainer.max_epochs", "1", *common]) == 0
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     checkpoint = folder / "last.ckpt"
-    assert run("--ckpt", checkpoint, *QUICK, *SILENT, "--latent", "y") == 0
+    assert run("--ckpt_path", checkpoint, *QUICK, *SILENT, "--latent", "y") == 0
     assert "weights of" in capsys.readouterr().out
     for _ in range(2):
-        assert run("--config", CONFIG, "--ckpt", checkpoint, *QUICK, *SILENT, "--latent", "y", "-o", output) == 0
+        assert run("--config", CONFIG, "--ckpt_path", checkpoint, *QUICK, *SILENT, "--latent", "y", "-o", output) == 0
     assert {path.name for path in output.iterdir()} == {
         f"gradients{n}{end}" for n in ("", "-2") for end in ("_y.png", ".csv")
     }
     assert all(path.read_bytes() == content for path, content in before.items())
     assert (folder / "gradients.csv").is_file()
     other = ("--model.hidden", "[7]")
-    assert run("--config", CONFIG, "--ckpt", checkpoint, *QUICK, *other) == 2
+    assert run("--config", CONFIG, "--ckpt_path", checkpoint, *QUICK, *other) == 2
     assert "do not fit the model of the configuration" in capsys.readouterr().err
     # estimators may be others than in the training
     other = ("--model.latents.y.estimator", "GumbelSoftmax")
-    assert run("--config", CONFIG, "--ckpt", checkpoint, *QUICK, *SILENT, "--latent", "z", "-o", output, *other) == 0
+    assert (
+        run("--config", CONFIG, "--ckpt_path", checkpoint, *QUICK, *SILENT, "--latent", "z", "-o", output, *other) == 0
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", CONFIG, "--draws", "2"], "--draws is 2"),
+        (["--config", CONFIG, "--num_estimates", "2"], "--num_estimates is 2"),
         (["--config", CONFIG, "--latent", "x", *SILENT], "no latent 'x'; it has 'y', 'z'"),
-        (["--config", CONFIG, "--ckpt", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
+        (["--config", CONFIG, "--ckpt_path", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
         (["--config", CONFIG, "--model.hiden", "[3]"], "did you mean 'hidden'?"),
         ([], "pass --config"),
     ],
@@ -93,4 +95,4 @@ def test_help(capsys):
     with pytest.raises(SystemExit) as stop:
         run("--help")
     assert stop.value.code == 0
-    assert "--draws" in capsys.readouterr().out
+    assert "--num_estimates" in capsys.readouterr().out

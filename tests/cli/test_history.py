@@ -22,11 +22,11 @@ CONFIG = Path(__file__).parents[2] / "configs/digits_gaussian.yaml"
 KILLED = """
 import os, signal, sys
 from vaekit.cli.main import main
-from vaekit.callbacks.clipping_monitor import ClippedSteps
+from vaekit.callbacks.clipping_monitor import GradientClippingMonitor
 def kill(self, trainer, *args):
     if trainer.current_epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-ClippedSteps.on_train_batch_start = kill
+GradientClippingMonitor.on_train_batch_start = kill
 main(sys.argv[1:])
 """
 
@@ -56,7 +56,7 @@ def test_kill_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (first,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     run_id, rows = read_history(tmp_path / "wandb/history.jsonl")
     assert [row["metrics"]["epoch"] for row in rows if "val/elbo" in row.get("metrics", {})] == [0, 1]
-    monkeypatch.setattr("vaekit.callbacks.Pictures.on_fit_end", lambda *_: None)
+    monkeypatch.setattr("vaekit.callbacks.FigureWriter.on_fit_end", lambda *_: None)
     assert main(command(tmp_path, "--ckpt_path", "last")) == 0
     (second,) = set(tmp_path.glob("wandb/offline-run-*/run-*.wandb")) - {first}
     assert first.name == second.name == f"run-{run_id}.wandb"
@@ -156,7 +156,7 @@ def test_names_of_a_comparison(tmp_path, monkeypatch, capsys) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("vaekit.cli.training_errors.start_loggers", stop)
-    monkeypatch.setattr("vaekit.cli.logger.closing_line", lambda logger: None)
+    monkeypatch.setattr("vaekit.cli.logger.finish_run", lambda logger: None)
     monkeypatch.setattr("pytorch_lightning.Trainer.fit", lambda *args, **kwargs: None)
     flags = ["--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true"]
     config = str(CONFIG).replace("gaussian", "discrete")

@@ -162,7 +162,7 @@ class Bomb:
 
 
 COMMANDS = [["evaluate"], ["embed", "-o", "out.h5ad"], ["sample"], ["validate", "--ckpt_path"], ["traverse"],
-            ["gradients", "--ckpt"], ["export", "-o", "out"], ["fit", "--config", str(CONFIG), "--ckpt_path"],
+            ["gradients", "--ckpt_path"], ["export", "-o", "out"], ["fit", "--config", str(CONFIG), "--ckpt_path"],
             ["de", "-o", "out.csv", "--groupby", "a", "--group1", "b", "--group2", "c"],
             ["denoise", "-o", "out.h5ad"]]  # fmt: skip
 
@@ -190,7 +190,7 @@ def test_no_command_runs_code_of_a_checkpoint(tmp_path, trained, evil, capsys, c
 
 def test_the_data_of_a_checkpoint_are_of_vaekit(tmp_path, trained, evil) -> None:
     checkpoint = torch.load(trained, weights_only=True)
-    checkpoint["reference"]["config"]["class_path"] = "evil.Thing"
+    checkpoint["data_registry"]["config"]["class_path"] = "evil.Thing"
     torch.save(checkpoint, tmp_path / "data.ckpt")
     for command in ("evaluate", "validate --ckpt_path"):
         assert main([*command.split(), str(tmp_path / "data.ckpt")]) == 2

@@ -42,8 +42,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestSample:
     def test_a_grid_beside_the_checkpoint(self, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run("sample", trained, "--count", 30) == 0
-        assert run("sample", trained, "--count", 30) == 0  # the first one is not written over
+        assert run("sample", trained, "--num_images", 30) == 0
+        assert run("sample", trained, "--num_images", 30) == 0  # the first one is not written over
         out = capsys.readouterr().out
         names = ("samples.png", "samples-2.png")
         assert all(str(trained.parent / name) in out for name in names)
@@ -56,14 +56,14 @@ class TestSample:
         assert not np.array_equal(picture(tmp_path / "0.png"), picture(tmp_path / "1.png"))
 
     def test_a_row_for_each_category(self, trained: Path, tmp_path: Path) -> None:
-        assert run("sample", trained, "--category", "y", "--count", 3, "-o", tmp_path / "y.png") == 0
+        assert run("sample", trained, "--category", "y", "--num_images", 3, "-o", tmp_path / "y.png") == 0
         height, width, _ = picture(tmp_path / "y.png").shape
         assert height > 1.5 * width  # ten rows of three
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--count", "0"), "--count is 0"),
+            (("--num_images", "0"), "--num_images is 0"),
             (("--category", "z"), "'z' is not a single categorical variable; there are: 'y'"),
             (("-o", "x.jpg"), "must end in .png"),
             (("-o", "nowhere/x.png"), "the folder nowhere of the output does not exist"),
@@ -89,8 +89,8 @@ def test_pictures_trained_on_are_never_written_over(
     trained: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = load(trained)
-    assert model.reference is not None
-    model.reference["config"]["init_args"]["path"] = str(tmp_path / "own")
+    assert model.data_registry is not None
+    model.data_registry["config"]["init_args"]["path"] = str(tmp_path / "own")
     save(model, tmp_path / "own.ckpt")
     (tmp_path / "own").mkdir()
     (tmp_path / "own/0001.png").write_text("precious")
@@ -101,18 +101,18 @@ def test_pictures_trained_on_are_never_written_over(
 
 class TestTraverse:
     def test_a_row_for_each_unit(self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run("traverse", trained, "-o", tmp_path / "a.png", "--steps", 5) == 0
+        assert run("traverse", trained, "-o", tmp_path / "a.png", "--num_steps", 5) == 0
         assert "6 units of z" in capsys.readouterr().out
-        assert run("traverse", trained, "-o", tmp_path / "b.png", "--steps", 5, "--image", 7) == 0
+        assert run("traverse", trained, "-o", tmp_path / "b.png", "--num_steps", 5, "--index", 7) == 0
         assert not np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--steps", "1"), "--steps is 1"),
-            (("--span", "0"), "--span 0"),
+            (("--num_steps", "1"), "--num_steps is 1"),
+            (("--num_std", "0"), "--num_std 0"),
             (("--latent", "y"), "'y' is no Gaussian; there are: 'z'"),
-            (("--image", "180"), "--image is 180; there are 180 test images"),
+            (("--index", "180"), "--index is 180; there are 180 test images"),
         ],
     )
     def test_wrong_arguments(
@@ -200,6 +200,11 @@ def test_what_is_no_estimator(text: str) -> None:
 
 
 def test_nested_and_plain_arguments() -> None:
-    found = estimator_config("GumbelSoftmax(temperature=Annealed(start=1.0, end=0.25), hard=True, num_samples=-1)")
-    assert found["init_args"]["temperature"] == {"class_path": "Annealed", "init_args": {"start": 1.0, "end": 0.25}}
+    found = estimator_config(
+        "GumbelSoftmax(temperature=TemperatureSchedule(start=1.0, end=0.25), hard=True, num_samples=-1)"
+    )
+    assert found["init_args"]["temperature"] == {
+        "class_path": "TemperatureSchedule",
+        "init_args": {"start": 1.0, "end": 0.25},
+    }
     assert (found["init_args"]["hard"], found["init_args"]["num_samples"]) == (True, -1)

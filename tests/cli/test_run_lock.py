@@ -17,7 +17,7 @@ from models.test_checkpoint import data, model_for
 from models.tiny import trainer
 
 import vaekit
-from vaekit.callbacks import Pictures, RunCheckpoint
+from vaekit.callbacks import FigureWriter, RunCheckpoint
 from vaekit.callbacks.run_lock import LOCK, lock_run, may_be_first_process, unlock_run
 from vaekit.cli.main import main
 from vaekit.cli.run_directory import run_label
@@ -30,7 +30,7 @@ FIT = ["fit", "--config", str(Path(__file__).parents[2] / "configs/digits_gaussi
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pictures, "on_fit_end", lambda *args: None)
+    monkeypatch.setattr(FigureWriter, "on_fit_end", lambda *args: None)
 
 
 @contextlib.contextmanager

@@ -183,7 +183,7 @@ def test_names_of_the_package() -> None:
 
 
 def test_a_regularizer_starts_from_its_defaults() -> None:
-    from vaekit.cli.class_flags import complete_classes
+    from vaekit.cli.class_flags import expand_class_defaults
 
-    (_, text) = complete_classes(["--model.regularizer", "InformationMaximization"])
+    (_, text) = expand_class_defaults(["--model.regularizer", "InformationMaximization"])
     assert json.loads(text)["init_args"] == vaekit.models.regularizers.InformationMaximization().config["init_args"]

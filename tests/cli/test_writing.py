@@ -21,7 +21,7 @@ from scipy import sparse
 from vaekit.cli.main import main
 from vaekit.data import GeneExpressionData
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.models.vae_networks import Generative
+from vaekit.models.vae_networks import VAENetworks
 
 WORDS = ["b", None, "a"]
 
@@ -160,10 +160,10 @@ def with_date(path: Path) -> None:
 class TestRejectedBeforeTheModelRuns:
     @pytest.fixture(autouse=True)
     def no_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def ran(self: Generative, batch: object) -> None:
+        def ran(self: VAENetworks, batch: object) -> None:
             raise AssertionError("the model ran")
 
-        monkeypatch.setattr(Generative, "encode", ran)
+        monkeypatch.setattr(VAENetworks, "encode", ran)
 
     @pytest.mark.parametrize("command", ["embed", "denoise"])
     def test_columns_that_two_files_have_of_different_types(
@@ -302,10 +302,10 @@ def test_memory_that_the_model_lacks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(self: Generative, batch: object) -> None:
+    def fail(self: VAENetworks, batch: object) -> None:
         raise error
 
-    monkeypatch.setattr(Generative, "encode", fail)
+    monkeypatch.setattr(VAENetworks, "encode", fail)
     assert run(command, folder / "one.ckpt", folder / "cells.h5ad", "-o", tmp_path / "out.h5ad") == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith(f"vaekit {command}: error: the command needs more memory than there is: ")

@@ -110,11 +110,11 @@ def cases(folder: Path) -> None:
         for kind, (name, change, _) in DAMAGES.items():
             for place, layer in LAYERS.items():
                 path = damaged_file(folder / "cells.h5ad", form, place, name, change)
-                for mode in ("auto", "resident", "streamed"):
+                for mode in ("auto", "in_memory", "streamed"):
                     if (form, mode) != ("csc", "streamed"):
                         attempt(f"{kind}, {form} {place} {mode}", lambda: read(path=str(path), mode=mode, layer=layer))  # noqa: B023
                 attempt(f"{kind}, {form} {place} two files",
-                        lambda: read(path=[str(whole), str(path)], mode="resident", layer=layer))  # noqa: B023  # fmt: skip
+                        lambda: read(path=[str(whole), str(path)], mode="in_memory", layer=layer))  # noqa: B023  # fmt: skip
                 adata = damaged_in_memory(form, place, name, change)
                 attempt(f"{kind}, {form} {place} in memory", lambda: read(adata=adata, layer=layer))  # noqa: B023
                 if place != "raw/X":  # of which the view itself is a part, cut out when it is made
@@ -173,7 +173,7 @@ def fuzz(folder: Path) -> None:
         place=st.sampled_from(list(LAYERS)),
         changes=st.lists(st.tuples(st.sampled_from(["indptr", "indices", "data"]), CHANGES), min_size=1, max_size=2),
         shape=st.one_of(st.none(), st.tuples(VALUES, VALUES)),
-        mode=st.sampled_from(["auto", "resident", "streamed"]),
+        mode=st.sampled_from(["auto", "in_memory", "streamed"]),
     )
     def any_damage(form: str, place: str, changes: list, shape: Any, mode: str) -> None:
         path = folder / "fuzz.h5ad"
@@ -211,7 +211,7 @@ def claims(folder: Path) -> None:
                     file["X"].create_dataset(name, (HUGE,), kind, chunks=(2**20,))
                 del file["X/indptr"]
                 file["X/indptr"] = starts
-        for mode in ("auto", "resident", "streamed"):
+        for mode in ("auto", "in_memory", "streamed"):
             attempt(f"claims, {form} {mode}", lambda: read(path=str(path), mode=mode))  # noqa: B023
 
 

@@ -111,5 +111,7 @@ def test_query_is_not_changed(make_adata, plain):
 
 
 def test_reference_of_something_else(make_adata):
-    with pytest.raises(DataError, match=r"the reference lacks \['feature_names', 'gene_names', .*'batch_categories'"):
+    with pytest.raises(
+        DataError, match=r"the reference lacks \['feature_names', 'gene_name_key', .*'batch_categories'"
+    ):
         query_dataset(make_adata(), {"fingerprint": "0"})

@@ -37,7 +37,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("mode", ["resident", "streamed"])
+@pytest.mark.parametrize("mode", ["in_memory", "streamed"])
 def test_what_anndata_writes_is_read(store: Path, mode: str) -> None:
     check_codecs(store)
     assert GeneExpressionData(path=str(store), mode=mode).num_cells == 40  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def test_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("mode", ["auto", "resident", "streamed"])
+@pytest.mark.parametrize("mode", ["auto", "in_memory", "streamed"])
 def test_a_type_that_is_none(store: Path, mode: str) -> None:
     """Of the values, in the metadata of their array."""
     for file in (store / "X" / "data").glob("*"):

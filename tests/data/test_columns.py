@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vaekit.data.cells.columns import one_hot, read_batches, read_column, read_groups, read_numbers
+from vaekit.data.cells.columns import one_hot, read_batches, read_categories, read_column, read_numeric
 from vaekit.exceptions import DataError
 
 
@@ -104,20 +104,20 @@ def test_batches_that_differ_by_blanks_or_case_alone():
 )
 def test_values_that_are_no_numbers(values, positive, message):
     with pytest.raises(DataError, match=f"key='x': .*{message}"):
-        read_numbers(obs(x=values), "x", "key", "file", positive)
+        read_numeric(obs(x=values), "x", "key", "file", positive)
 
 
 @pytest.mark.parametrize(
     "values", [[1, 2], [1.0, 2.0], np.array([1, 2], dtype=np.uint8), pd.array([1, 2], dtype="Int64")]
 )
 def test_numbers(values):
-    numbers = read_numbers(obs(x=values), "x", "key", "file", positive=True)
+    numbers = read_numeric(obs(x=values), "x", "key", "file", positive=True)
     assert (numbers.dtype, numbers.tolist()) == (np.float64, [1, 2])
 
 
 def test_negative_numbers_and_bools_are_numbers():
-    assert read_numbers(obs(x=[-1.5, 0.0]), "x", "key", "file").tolist() == [-1.5, 0]
-    assert read_numbers(obs(x=[True, False]), "x", "key", "file").tolist() == [1, 0]
+    assert read_numeric(obs(x=[-1.5, 0.0]), "x", "key", "file").tolist() == [-1.5, 0]
+    assert read_numeric(obs(x=[True, False]), "x", "key", "file").tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ def test_negative_numbers_and_bools_are_numbers():
 )
 def test_whole_numbers_are_the_same_batch_in_any_type(trained, given):
     known = read_column(obs(key=trained), "key", "batch_key", "file").categories
-    assert read_groups(obs(key=given), "key", "batch_key", "file", known).codes.tolist() == [1, 0, 1, 1]
+    assert read_categories(obs(key=given), "key", "batch_key", "file", known).codes.tolist() == [1, 0, 1, 1]
 
 
 def test_other_names_are_not():
     with pytest.raises(DataError, match=r"does not know: .01., .b1\.0."):
-        read_groups(obs(key=["01", "b1.0", "01", "1"]), "key", "batch_key", "file", ["1", "b1"])
+        read_categories(obs(key=["01", "b1.0", "01", "1"]), "key", "batch_key", "file", ["1", "b1"])
 
 
 @pytest.mark.parametrize("values", [[["a"], ["b"], ["a"]], [{"a": 1}, {"b": 2}, {}]])

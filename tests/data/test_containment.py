@@ -16,7 +16,7 @@ from h5py import h5d, h5p, h5s, h5t
 from scipy import sparse
 
 from vaekit import GaussianVAE, save
-from vaekit.analysis import differential_expression, query_for
+from vaekit.analysis import differential_expression, prepare_query
 from vaekit.cli.main import main
 from vaekit.data import GeneExpressionData, query_dataset
 from vaekit.data.cells.sources import open_adata, open_store, read_file, read_files
@@ -122,19 +122,19 @@ def test_every_place_of_a_file(tmp_path: Path, other: Path, kind: Callable, plac
 def model() -> GaussianVAE:
     data = GeneExpressionData(cells(), label_key="kind")
     made = GaussianVAE(data.features, Poisson(), data.covariates, latent_dim=2, hidden=(4,))
-    made.reference = data.state_dict()
+    made.data_registry = data.state_dict()
     return made.eval()
 
 
 READERS: dict[str, Callable] = {
-    "resident": lambda path, model: GeneExpressionData(path=path, mode="resident").setup(),
+    "in_memory": lambda path, model: GeneExpressionData(path=path, mode="in_memory").setup(),
     "streamed": lambda path, model: GeneExpressionData(path=path, mode="streamed", layer="raw").setup(),
     "auto": lambda path, model: GeneExpressionData(path=path).setup(),
     "several": lambda path, model: read_files([path, path]),
     "backed": lambda path, model: open_adata(anndata.read_h5ad(path, backed="r")),
-    "query": lambda path, model: query_for(model, path, None, None),
-    "streamed query": lambda path, model: query_for(model, path, "raw", None),
-    "query_dataset": lambda path, model: query_dataset(path, model.reference),
+    "query": lambda path, model: prepare_query(model, path, None, None),
+    "streamed query": lambda path, model: prepare_query(model, path, "raw", None),
+    "query_dataset": lambda path, model: query_dataset(path, model.data_registry),
     "de": lambda path, model: differential_expression(path, model, "kind", "0"),
 }
 

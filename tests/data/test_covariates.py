@@ -10,7 +10,7 @@ import torch
 from vaekit.data import GeneExpressionData, query_dataset
 from vaekit.exceptions import DataError
 
-COLUMNS = {"categorical_covariates": ["donor", "lane"], "continuous_covariates": ["age", "mito"]}
+COLUMNS = {"categorical_covariate_keys": ["donor", "lane"], "continuous_covariate_keys": ["age", "mito"]}
 
 
 @pytest.fixture
@@ -43,16 +43,16 @@ def test_columns_are_batch_then_categories_then_numbers(cells):
         np.testing.assert_allclose(found[:, column], wanted, rtol=1e-5, atol=1e-6)
     state = data.state_dict()
     assert state["batch_categories"] == ["b1", "b2"]
-    assert state["categorical_covariates"] == {"donor": ["d1", "d2", "d3"], "lane": ["1", "2"]}
-    assert list(state["continuous_covariates"]) == ["age", "mito"]
-    assert state["continuous_covariates"]["age"] == pytest.approx(
+    assert state["categorical_covariate_keys"] == {"donor": ["d1", "d2", "d3"], "lane": ["1", "2"]}
+    assert list(state["continuous_covariate_keys"]) == ["age", "mito"]
+    assert state["continuous_covariate_keys"]["age"] == pytest.approx(
         [obs["age"].iloc[train].mean(), obs["age"].iloc[train].std(ddof=0)]
     )
 
 
 def test_covariates_without_batches(cells):
-    data = GeneExpressionData(cells, continuous_covariates=["age"])
-    assert (data.covariates, data.batch_categories, data.moments.batches) == (1, [], 0)
+    data = GeneExpressionData(cells, continuous_covariate_keys=["age"])
+    assert (data.covariates, data.batch_categories, data.statistics.num_batches) == (1, [], 0)
     assert data.dataset[0].covariates.shape == (1, 1)
 
 
@@ -66,12 +66,12 @@ def test_a_state_gives_the_same_columns(cells, tmp_path):
     again.load_state_dict(state)
     for field, other in zip(data.dataset[3][:5], again.dataset[3][:5], strict=True):
         assert field is other is None or field.equal(other)
-    for key in ("mean", "continuous_covariates", "categorical_covariates", "size_factor_scale"):
+    for key in ("mean", "continuous_covariate_keys", "categorical_covariate_keys", "size_factor_scale"):
         assert str(again.state_dict()[key]) == str(state[key])
     fewer = GeneExpressionData(path=arguments["path"], batch_key="batch", size_factor_key="age")
     fewer.load_state_dict(state)
     with pytest.raises(
-        DataError, match=r"categorical_covariates: the checkpoint was trained with 'donor', 'lane', and 0"
+        DataError, match=r"categorical_covariate_keys: the checkpoint was trained with 'donor', 'lane', and 0"
     ):
         fewer.setup()
 
@@ -83,9 +83,9 @@ def test_a_query_is_read_in_the_same_way(cells, make_adata):
     assert query.dataset.covariates.equal(data.dataset.covariates[:7])
     other = cells[:7].copy()
     other.obs = other.obs.rename(columns={"donor": "patient", "age": "years"})
-    names = {"categorical_covariates": ["patient", "lane"], "continuous_covariates": ["years", "mito"]}
+    names = {"categorical_covariate_keys": ["patient", "lane"], "continuous_covariate_keys": ["years", "mito"]}
     assert query_dataset(other, state, batch_key="batch", **names).dataset.covariates.equal(data.dataset.covariates[:7])
-    with pytest.raises(DataError, match=r"categorical_covariates='donor': AnnData in memory has no such column"):
+    with pytest.raises(DataError, match=r"categorical_covariate_keys='donor': AnnData in memory has no such column"):
         query_dataset(other, state, batch_key="batch")
 
 
@@ -106,18 +106,21 @@ def test_a_query_that_does_not_fit(cells):
     with pytest.raises(DataError, match=r"'age': 9 of 9 cells .* NaN"):
         query(lambda obs: obs.assign(age=np.nan))
     with pytest.raises(DataError, match=r"trained with 'age', 'mito', and 1 columns are given; give 2"):
-        query(continuous_covariates=["age"])
+        query(continuous_covariate_keys=["age"])
     plain = GeneExpressionData(cells).state_dict()
     with pytest.raises(DataError, match=r"trained without any, and 1 columns are given; give 0"):
-        query_dataset(cells, plain, continuous_covariates=["age"])
+        query_dataset(cells, plain, continuous_covariate_keys=["age"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"categorical_covariates": "donor"}, r"categorical_covariates='donor' must be a list of columns: \['donor'\]"),
-        ({"categorical_covariates": ["donor"], "batch_key": "donor"}, "the column 'donor' is named twice"),
-        ({"continuous_covariates": ["age", "age"]}, "the column 'age' is named twice"),
+        (
+            {"categorical_covariate_keys": "donor"},
+            r"categorical_covariate_keys='donor' must be a list of columns: \['donor'\]",
+        ),
+        ({"categorical_covariate_keys": ["donor"], "batch_key": "donor"}, "the column 'donor' is named twice"),
+        ({"continuous_covariate_keys": ["age", "age"]}, "the column 'age' is named twice"),
     ],
 )
 def test_impossible_names(arguments, message):
@@ -128,13 +131,16 @@ def test_impossible_names(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"categorical_covariates": ["doner"]}, "categorical_covariates='doner'.*did you mean 'donor'"),
-        ({"continuous_covariates": ["agee"]}, "continuous_covariates='agee'.*did you mean 'age'"),
-        ({"continuous_covariates": ["donor"]}, "continuous_covariates='donor': .*type category, such as"),
-        ({"categorical_covariates": ["mito"]}, "categorical_covariates='mito': .*60 different values in 60 cells"),
+        ({"categorical_covariate_keys": ["doner"]}, "categorical_covariate_keys='doner'.*did you mean 'donor'"),
+        ({"continuous_covariate_keys": ["agee"]}, "continuous_covariate_keys='agee'.*did you mean 'age'"),
+        ({"continuous_covariate_keys": ["donor"]}, "continuous_covariate_keys='donor': .*type category, such as"),
+        (
+            {"categorical_covariate_keys": ["mito"]},
+            "categorical_covariate_keys='mito': .*60 different values in 60 cells",
+        ),
         ({"size_factor_key": "ages"}, "size_factor_key='ages'.*did you mean 'age'"),
         ({"size_factor_key": "donor"}, "size_factor_key='donor': .*type category"),
-        ({"gene_names": "id"}, "gene_names='id': .*no such column in .var"),
+        ({"gene_name_key": "id"}, "gene_name_key='id': .*no such column in .var"),
     ],
 )
 def test_columns_that_do_not_fit(cells, arguments, message):
@@ -144,12 +150,14 @@ def test_columns_that_do_not_fit(cells, arguments, message):
 
 def test_columns_that_tell_nothing_are_warned_of(cells):
     cells.obs["site"], cells.obs["dose"] = "here", 1.5
-    data = GeneExpressionData(cells, categorical_covariates=["site"], continuous_covariates=["dose"])
+    data = GeneExpressionData(cells, categorical_covariate_keys=["site"], continuous_covariate_keys=["dose"])
     with pytest.warns(UserWarning, match="it tells the model nothing") as caught:
         data.setup()
     texts = [str(warning.message) for warning in caught]
-    assert texts[0].startswith("categorical_covariates='site': AnnData in memory has one level only, 'here'")
-    assert texts[1].startswith("continuous_covariates='dose': all training cells of AnnData in memory have the value 1")
+    assert texts[0].startswith("categorical_covariate_keys='site': AnnData in memory has one level only, 'here'")
+    assert texts[1].startswith(
+        "continuous_covariate_keys='dose': all training cells of AnnData in memory have the value 1"
+    )
     assert data.dataset[0].covariates.tolist() == [[1, 0]]
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -159,11 +167,11 @@ def test_columns_that_tell_nothing_are_warned_of(cells):
 def test_a_level_without_training_cells_is_warned_of(cells):
     held_out = GeneExpressionData(cells).split_indices["test"].numpy()
     cells.obs["run"] = np.where(np.isin(np.arange(60), held_out), "late", "early")
-    for arguments in ({"batch_key": "run"}, {"categorical_covariates": ["run"]}):
+    for arguments in ({"batch_key": "run"}, {"categorical_covariate_keys": ["run"]}):
         data = GeneExpressionData(cells, **arguments)
         with pytest.warns(UserWarning, match=r"='run': no training cell of AnnData in memory has 'late'"):
             data.setup()
-        assert data.moments.log_size.isfinite().all()
+        assert data.statistics.log_size_factor.isfinite().all()
 
 
 def test_size_factors_keep_their_proportions(cells):
@@ -191,17 +199,17 @@ def test_moments_are_of_the_training_cells_by_batch(cells):
     data = GeneExpressionData(cells, batch_key="batch")
     train = data.split_indices["train"].numpy()
     x = cells.X.toarray().astype(np.float64)[train]
-    np.testing.assert_allclose(data.moments.mean, x.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(data.moments.mean_log, np.log1p(x).mean(0), rtol=1e-6)
+    np.testing.assert_allclose(data.statistics.mean, x.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(data.statistics.mean_log1p, np.log1p(x).mean(0), rtol=1e-6)
     for row, level in enumerate(["b1", "b2"]):
         log_size = np.log(x[(cells.obs["batch"] == level).to_numpy()[train]].sum(1))
-        np.testing.assert_allclose(data.moments.log_size[row], [log_size.mean(), log_size.std()], rtol=1e-5)
-    assert data.moments.batches == 2
+        np.testing.assert_allclose(data.statistics.log_size_factor[row], [log_size.mean(), log_size.std()], rtol=1e-5)
+    assert data.statistics.num_batches == 2
 
 
 def test_genes_are_named_by_a_column(cells):
     cells.var["gene_ids"] = [f"ENSG{i:011d}" for i in range(20)]
-    data = GeneExpressionData(cells, gene_names="gene_ids", n_top_genes=8)
+    data = GeneExpressionData(cells, gene_name_key="gene_ids", n_top_genes=8)
     assert all(name.startswith("ENSG") for name in data.feature_names)
     state = data.state_dict()
     x = data.dataset[0].x
@@ -213,21 +221,22 @@ def test_genes_are_named_by_a_column(cells):
     renamed.var = renamed.var.rename(columns={"gene_ids": "ensembl"})
     with pytest.raises(DataError, match=r"8 would match with adata.var_names = adata.var\['ensembl'\]"):
         query_dataset(renamed, state)
-    assert query_dataset(renamed, state, gene_names="ensembl").dataset[0].x.equal(x)
+    assert query_dataset(renamed, state, gene_name_key="ensembl").dataset[0].x.equal(x)
     raw = cells.copy()
     raw.raw = cells
     raw.X = raw.X / 2
     assert (
-        GeneExpressionData(raw, layer="raw", gene_names="gene_ids", n_top_genes=8).feature_names == data.feature_names
+        GeneExpressionData(raw, layer="raw", gene_name_key="gene_ids", n_top_genes=8).feature_names
+        == data.feature_names
     )
 
 
 def test_genes_without_or_with_the_same_name(cells):
     cells.var["symbol"] = ["A", "A", *"BCDEFGHIJKLMNOPQRS"]
-    with pytest.raises(DataError, match=r"1 gene name \(gene_names='symbol'\) occurs more than once, such as A"):
-        GeneExpressionData(cells, gene_names="symbol").setup()
+    with pytest.raises(DataError, match=r"1 gene name \(gene_name_key='symbol'\) occurs more than once, such as A"):
+        GeneExpressionData(cells, gene_name_key="symbol").setup()
     cells.var["symbol"] = [None, *"ABCDEFGHIJKLMNOPQRS"]
     with pytest.raises(
-        DataError, match=r"gene_names='symbol': 1 of 20 genes .*have no name \(NaN\), the first 'gene0'"
+        DataError, match=r"gene_name_key='symbol': 1 of 20 genes .*have no name \(NaN\), the first 'gene0'"
     ):
-        GeneExpressionData(cells, gene_names="symbol").setup()
+        GeneExpressionData(cells, gene_name_key="symbol").setup()

@@ -4,7 +4,7 @@ import torch
 from scipy import sparse
 from torch.utils.data import DataLoader
 
-from vaekit.data.dataset import CountDataset, ImageDataset, as_is
+from vaekit.data.dataset import CountDataset, ImageDataset, identity_collate
 
 
 @pytest.fixture
@@ -71,7 +71,9 @@ def test_single_rows(counts):
 
 
 def test_loader_slices_whole_batches(counts):
-    loader = DataLoader(CountDataset(sparse.csr_matrix(counts)), batch_size=8, shuffle=True, collate_fn=as_is)
+    loader = DataLoader(
+        CountDataset(sparse.csr_matrix(counts)), batch_size=8, shuffle=True, collate_fn=identity_collate
+    )
     batches = list(loader)
     assert [len(batch.x) for batch in batches] == [8, 8, 7]
     index = torch.cat([batch.index for batch in batches])

@@ -70,8 +70,8 @@ def test_data_are_deskewed_before_they_are_binarized():
     plain, upright = (ImageData(binarization="none", deskew=deskewed) for deskewed in (False, True))
     assert upright.image_shape == plain.image_shape
     assert ", deskewed, binarization none" in upright.description
-    pixels = plain.resident.dataset.pixels.unflatten(1, plain.image_shape)
-    assert upright.resident.dataset.pixels.equal(deskew(pixels).flatten(1))
+    pixels = plain.loaded.dataset.pixels.unflatten(1, plain.image_shape)
+    assert upright.loaded.dataset.pixels.equal(deskew(pixels).flatten(1))
     assert all(upright.split_indices[name].equal(rows) for name, rows in plain.split_indices.items())
     drawn = next(iter(ImageData(deskew=True).train_dataloader())).x
     assert drawn.unique().tolist() == [0, 1]

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from vaekit import GaussianVAE, MixedVAE, VaekitError
 from vaekit.analysis import embed
-from vaekit.callbacks import FiniteLoss
+from vaekit.callbacks import TerminateOnNonFinite
 from vaekit.data import GeneExpressionData
 from vaekit.likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 
@@ -162,8 +162,8 @@ def files(draw: st.DrawFn) -> tuple[anndata.AnnData, dict[str, Any]]:
         "layer": layer,
         "label_key": draw(mostly([None, "label"], ["missing", "number"])),
         "batch_key": draw(mostly([None, "batch"], ["missing", "number"])),
-        "categorical_covariates": draw(mostly([None, ["group"]], [["group", "batch"], ["number"], ["missing"]])),
-        "continuous_covariates": draw(mostly([None, ["number"]], [["size"], ["label"]])),
+        "categorical_covariate_keys": draw(mostly([None, ["group"]], [["group", "batch"], ["number"], ["missing"]])),
+        "continuous_covariate_keys": draw(mostly([None, ["number"]], [["size"], ["label"]])),
         "size_factor_key": draw(mostly([None, "size"], ["number", "label"])),
         "n_top_genes": draw(mostly([None, 1, 2], [1000, 0, -2])),
         "batch_size": draw(mostly([1, 8, 128], [0])),
@@ -184,9 +184,9 @@ def attempt(adata: anndata.AnnData, asked: dict[str, Any], folder: Path, kind: i
     model_class = (GaussianVAE, MixedVAE)[kind % 2]
     data = GeneExpressionData(path=str(folder / "cells.h5ad"), **asked)
     model = model_class(data.features, likelihood, covariates=data.covariates, hidden=[4])
-    trainer(folder, max_steps=2, callbacks=[FiniteLoss()]).fit(model, datamodule=data)
+    trainer(folder, max_steps=2, callbacks=[TerminateOnNonFinite()]).fit(model, datamodule=data)
     assert all(value.isfinite().all() for value in model.state_dict().values())
-    bound = model.eval().bound(data.example).total
+    bound = model.eval().loss(data.example).total
     assert bound.isfinite().all()
     found = anndata.read_h5ad(folder / "cells.h5ad")
     embed(found, model)

@@ -57,11 +57,11 @@ def test_size_scales_and_crops(tmp_path):
     write(tmp_path / "own", [picture for side in (12, 20) for picture in pictures((side, side + 5), 6)])
     with pytest.raises(DataError, match=r"006.png has 25 x 20 pixels and .*000.png has 17 x 12; give a size"):
         _ = ImageData(path=str(tmp_path / "own")).features
-    data = ImageData(path=str(tmp_path / "own"), size=8)
+    data = ImageData(path=str(tmp_path / "own"), image_size=8)
     assert data.image_shape == (1, 8, 8)
     flat = np.full((30, 30), 77, dtype=np.uint8)
     write(tmp_path / "flat", [flat] * 12)
-    assert everything(ImageData(path=str(tmp_path / "flat"), size=16, binarization="none")).mul(255).eq(77).all()
+    assert everything(ImageData(path=str(tmp_path / "flat"), image_size=16, binarization="none")).mul(255).eq(77).all()
 
 
 @pytest.mark.parametrize("form", ["plain", "before", "after"])
@@ -212,4 +212,4 @@ def test_size_without_a_folder(arguments):
 def test_size_with_an_npz(tmp_path):
     np.savez(tmp_path / "own.npz", images=pictures((4, 4)))
     with pytest.raises(DataError, match="size=8 is for folders of pictures"):
-        ImageData(path=str(tmp_path / "own.npz"), size=8).setup()
+        ImageData(path=str(tmp_path / "own.npz"), image_size=8).setup()

@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from vaekit import GaussianVAE
-from vaekit.analysis import query_for
+from vaekit.analysis import prepare_query
 from vaekit.data import GeneExpressionData
 from vaekit.data.cells.matrices import find_matrix, layer_name
 from vaekit.exceptions import DataError
@@ -61,7 +61,7 @@ MEANINGS = [
 
 
 @pytest.mark.filterwarnings("ignore:.*the layer is read")
-@pytest.mark.parametrize("where", ["memory", "backed", "resident", "streamed", "two files", "zarr"])
+@pytest.mark.parametrize("where", ["memory", "backed", "in_memory", "streamed", "two files", "zarr"])
 @pytest.mark.parametrize(("layer", "places", "right"), MEANINGS)
 def test_one_meaning_everywhere(
     tmp_path: Path, layer: str | None, places: tuple[str, ...], right: str, where: str
@@ -80,7 +80,7 @@ def test_one_meaning_everywhere(
     source = {"path": paths} if where != "memory" else {"adata": adata}
     if where == "backed":
         source = {"adata": anndata.read_h5ad(paths[0], backed="r")}
-    mode = where if where in ("resident", "streamed") else "auto"
+    mode = where if where in ("in_memory", "streamed") else "auto"
     data = GeneExpressionData(**source, layer=layer, mode=mode)  # type: ignore[arg-type]
     assert factor(data.dataset, data.feature_names) == FACTORS[right]
     assert data.state_dict()["matrix"] == right
@@ -89,7 +89,7 @@ def test_one_meaning_everywhere(
 def trained(adata: anndata.AnnData, layer: str | None) -> VAE:
     data = GeneExpressionData(adata, layer=layer)
     model = GaussianVAE(data.features, Poisson(), data.covariates, latent_dim=2, hidden=(4,))
-    model.reference = data.state_dict()
+    model.data_registry = data.state_dict()
     return model.eval()
 
 
@@ -103,10 +103,10 @@ def test_a_query_reads_what_the_model_was_trained_on(
     source = tmp_path / "full.h5ad" if as_file else full
     if as_file:
         full.write_h5ad(source)
-    query = query_for(model, source, None, None)
-    assert factor(query.dataset, model.reference["feature_names"]) == FACTORS[right]
-    query = query_for(model, source, "/layers/counts", None)
-    assert factor(query.dataset, model.reference["feature_names"]) == 5
+    query = prepare_query(model, source, None, None)
+    assert factor(query.dataset, model.data_registry["feature_names"]) == FACTORS[right]
+    query = prepare_query(model, source, "/layers/counts", None)
+    assert factor(query.dataset, model.data_registry["feature_names"]) == 5
 
 
 @pytest.mark.parametrize("as_file", [False, True])
@@ -121,7 +121,7 @@ def test_a_query_without_it_is_told_what_there_is(tmp_path: Path, as_file: bool)
         if as_file:
             adata.write_h5ad(source)
         with pytest.raises(DataError, match=message):
-            query_for(trained(cells(*places), layer), source, None, None)
+            prepare_query(trained(cells(*places), layer), source, None, None)
 
 
 def test_a_name_of_two_is_warned_of() -> None:
@@ -157,6 +157,6 @@ def test_the_matrix_with_the_counts_is_named(tmp_path: Path, as_file: bool) -> N
     if as_file:
         adata.write_h5ad(source)
     with pytest.raises(DataError, match=r"pass layer='raw' or pass layer='/raw/X'$"):
-        query_for(model, source, None, None)
+        prepare_query(model, source, None, None)
     with pytest.raises(DataError, match=r"pass layer='raw' or pass layer='/raw/X'$"):
         GeneExpressionData(adata).setup()

@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse
 
 from vaekit import GaussianVAE
-from vaekit.analysis import differential_expression, query_for
+from vaekit.analysis import differential_expression, prepare_query
 from vaekit.analysis.query import obs_of
 from vaekit.data import GeneExpressionData
 from vaekit.data.cells.sources import read_file
@@ -137,7 +137,7 @@ FILES: dict[str, Callable[[Path, anndata.AnnData], None]] = {
     "big-endian dense": lambda path, adata: big_endian(path, adata, dense=True),
     "unsigned codes": unsigned_codes,
 }
-ARGUMENTS = {"batch_key": "lane", "label_key": "kind", "continuous_covariates": ["age"]}
+ARGUMENTS = {"batch_key": "lane", "label_key": "kind", "continuous_covariate_keys": ["age"]}
 
 
 def same(one: object, other: object) -> None:
@@ -155,15 +155,17 @@ def test_every_reader_gives_the_same(tmp_path: Path, kind: str, layer: str | Non
     FILES[kind](path, cells())
     right = GeneExpressionData(cells(), layer=layer, **ARGUMENTS)  # type: ignore[arg-type]
     model = GaussianVAE(right.features, NegativeBinomial(), right.covariates, latent_dim=2, hidden=(4,))
-    model.reference = right.state_dict()
-    for mode in ["streamed"] if kind == "big-endian" else ["resident"] if "dense" in kind else ["resident", "streamed"]:
+    model.data_registry = right.state_dict()
+    for mode in (
+        ["streamed"] if kind == "big-endian" else ["in_memory"] if "dense" in kind else ["in_memory", "streamed"]
+    ):
         data = GeneExpressionData(path=str(path), mode=mode, layer=layer, **ARGUMENTS)  # type: ignore[arg-type]
         same(data.dataset, right.dataset)
         assert data.batch_categories == ["2", "10"]
         assert data.label_categories == ["z", "a", "m"]
         assert data.obs_names == right.obs_names
         assert data.feature_names == right.feature_names
-    query = query_for(model.eval(), path, None, None, "kind")
+    query = prepare_query(model.eval(), path, None, None, "kind")
     same(query.dataset, right.dataset)
     for source in (path, str(path)) if kind == "big-endian" else (path, read_file(path)):
         table, _ = obs_of(source)
@@ -172,7 +174,7 @@ def test_every_reader_gives_the_same(tmp_path: Path, kind: str, layer: str | Non
         np.testing.assert_array_equal(table["age"], cells().obs["age"])
     tables = [differential_expression(source, model, "kind", "z") for source in (path, cells())]
     pd.testing.assert_frame_equal(*tables)
-    names = GeneExpressionData(path=str(path), gene_names="id", layer=layer, mode=mode).feature_names  # type: ignore[arg-type]
+    names = GeneExpressionData(path=str(path), gene_name_key="id", layer=layer, mode=mode).feature_names  # type: ignore[arg-type]
     assert names == [f"ENSG{number}" for number in (range(GENES) if layer is None else reversed(range(GENES)))]
 
 
@@ -215,7 +217,7 @@ def test_missing_values_of_every_type(tmp_path: Path, column: str, form: str) ->
         getattr(adata, f"write_{form}")(path)
     right = GeneExpressionData(adata, label_key="kind")
     assert right.labels[1] is None
-    for mode in ("resident", "streamed"):
+    for mode in ("in_memory", "streamed"):
         data = GeneExpressionData(path=str(path), label_key="kind", mode=mode)  # type: ignore[arg-type]
         assert data.labels.tolist() == right.labels.tolist()
         assert data.label_categories == right.label_categories

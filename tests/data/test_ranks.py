@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler, RandomSampler
 
-from vaekit.data.dataset import WholeBatches
+from vaekit.data.dataset import BatchIndexSampler
 from vaekit.data.ranks import batches_of_rank, num_batches
 from vaekit.exceptions import DataError
 
@@ -59,7 +59,7 @@ def test_the_order_is_common_and_new_each_epoch() -> None:
         for rank in range(2):
             torch.manual_seed(rank)  # each process has noise of its own
             sampler: DistributedSampler = DistributedSampler(rows, num_replicas=2, rank=rank, shuffle=True, seed=7)
-            batches = WholeBatches(sampler, 10, even=True, order=RandomSampler(rows))
+            batches = BatchIndexSampler(sampler, 10, even=True, order=RandomSampler(rows))
             sampler.set_epoch(epoch)
             before = torch.get_rng_state()
             shares.append(list(batches))

@@ -46,8 +46,8 @@ NAMES = {
 def test_genes_are_matched_by_their_column(tmp_path: Path, names: str, raw: bool) -> None:
     paths, layer = write(tmp_path, NAMES[names], raw), "raw" if raw else None
     prints = []
-    for mode in ("resident", "streamed"):
-        data = GeneExpressionData(path=paths, layer=layer, gene_names="ids", mode=mode)  # type: ignore[arg-type]
+    for mode in ("in_memory", "streamed"):
+        data = GeneExpressionData(path=paths, layer=layer, gene_name_key="ids", mode=mode)  # type: ignore[arg-type]
         assert data.feature_names == IDS
         assert np.array_equal(data.dataset.__getitems__(range(40)).x.numpy(), COUNTS)
         prints.append(data.fingerprint)
@@ -60,7 +60,7 @@ def test_genes_are_matched_by_their_column(tmp_path: Path, names: str, raw: bool
     assert np.array_equal(query.dataset.__getitems__(range(40)).x.numpy(), COUNTS)
 
 
-@pytest.mark.parametrize("mode", ["resident", "streamed"])
+@pytest.mark.parametrize("mode", ["in_memory", "streamed"])
 def test_without_the_column_names_must_agree(tmp_path: Path, mode: str) -> None:
     paths = write(tmp_path, NAMES["names differ"], raw=False)
     with pytest.raises(DataError, match="different genes"):

@@ -16,7 +16,7 @@ def composition(adata: anndata.AnnData, batch: bool) -> np.ndarray:
     """rho of each cell from the tables that the simulator left."""
     cluster, sample = adata.obs["cluster"].cat.codes.to_numpy(), adata.obs["batch"].cat.codes.to_numpy()
     logits = adata.var["baseline"].to_numpy() + adata.varm["cluster_effects"].to_numpy().T[cluster]
-    logits = logits + adata.obsm["programmes"] @ adata.varm["programmes"].T
+    logits = logits + adata.obsm["programs"] @ adata.varm["programs"].T
     return softmax(logits + batch * adata.varm["batch_effects"].to_numpy().T[sample], axis=1)
 
 
@@ -61,7 +61,7 @@ def test_seed():
 
 
 def test_sizes_batches_and_programmes_can_be_left_out(tmp_path):
-    cells = simulate_counts(300, 20, clusters=2, programmes=0, cluster_sizes=[9, 1], de_fraction=0, seed=2)
+    cells = simulate_counts(300, 20, clusters=2, programs=0, cluster_sizes=[9, 1], de_fraction=0, seed=2)
     assert (cells.obs["cluster"] == "cluster0").sum() > 230
     assert not cells.varm["batch_effects"].to_numpy().any()
     np.testing.assert_allclose(cells.varm["composition"]["cluster0"], cells.varm["composition"]["cluster1"], rtol=1e-12)

@@ -25,7 +25,7 @@ def cells(**columns: object) -> AnnData:
 
 
 def covariate(values: object) -> tuple[np.ndarray, GeneExpressionData]:
-    data = GeneExpressionData(cells(t=values), continuous_covariates=["t"])
+    data = GeneExpressionData(cells(t=values), continuous_covariate_keys=["t"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data.setup()
@@ -80,7 +80,7 @@ def test_booleans() -> None:
 def test_constants(value: float, noise: float) -> None:
     """Those that differ by rounding are constant, too; other cells then have 0 as well."""
     values = value * (1 + noise * np.sign(ORDER - 99))
-    data = GeneExpressionData(cells(t=values), continuous_covariates=["t"])
+    data = GeneExpressionData(cells(t=values), continuous_covariate_keys=["t"])
     with pytest.warns(UserWarning, match=r"all training cells .* have the value"):
         data.setup()
     assert (data.dataset.__getitems__(list(range(CELLS))).covariates == 0).all()
@@ -106,7 +106,7 @@ def test_what_float32_cannot_hold_is_rejected() -> None:
 )
 def test_what_is_not_a_number(values: object, hint: str) -> None:
     adata = cells(t=values)
-    for arguments in ({"continuous_covariates": ["t"]}, {"size_factor_key": "t"}):
+    for arguments in ({"continuous_covariate_keys": ["t"]}, {"size_factor_key": "t"}):
         with pytest.raises(DataError, match=hint):
             GeneExpressionData(adata, **arguments).setup()  # type: ignore[arg-type]
 

@@ -16,9 +16,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from vaekit import GaussianVAE
-from vaekit.analysis import query_for
+from vaekit.analysis import prepare_query
 from vaekit.data import GeneExpressionData
-from vaekit.data.cells.backed_counts import StoredCounts
+from vaekit.data.cells.backed_counts import BackedCounts
 from vaekit.data.cells.read_counts import in_memory, read_counts
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import Poisson
@@ -93,7 +93,7 @@ def right() -> GeneExpressionData:
 @pytest.fixture(scope="module")
 def model(right: GeneExpressionData) -> VAE:
     made = GaussianVAE(right.features, Poisson(), right.covariates, latent_dim=2, hidden=(4,))
-    made.reference = right.state_dict()
+    made.data_registry = right.state_dict()
     return made.eval()
 
 
@@ -113,7 +113,7 @@ def test_in_memory(right: GeneExpressionData, model: VAE, matrix: str, place: st
     data = GeneExpressionData(adata, layer=layer, batch_key="donor")
     assert data.fingerprint == right.fingerprint
     same(data.dataset, right.dataset)
-    same(query_for(model, adata, layer or "X", "donor").dataset, right.dataset)
+    same(prepare_query(model, adata, layer or "X", "donor").dataset, right.dataset)
 
 
 VIEWS: dict[str, Callable[[AnnData], AnnData]] = {
@@ -150,7 +150,7 @@ def test_views(right: GeneExpressionData, model: VAE, tmp_path: Path, view: str,
         adata.write_h5ad(tmp_path / "a.h5ad")
         adata = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
     seen = VIEWS[view](adata)
-    same(query_for(model, seen, None, None).dataset, right.dataset, ROWS[view])
+    same(prepare_query(model, seen, None, None).dataset, right.dataset, ROWS[view])
     data = GeneExpressionData(seen, batch_key="donor")
     np.testing.assert_array_equal(read(data.dataset)["x"], COUNTS[ROWS[view]])
 
@@ -166,20 +166,20 @@ def test_files(right: GeneExpressionData, model: VAE, tmp_path: Path, writer: st
     WRITERS[writer](cells(form(counts)), tmp_path)
     path = next(tmp_path.glob("a.*"))
     expected = right if kind != "bool" else GeneExpressionData(cells(form(counts)), batch_key="donor")
-    for mode in ("resident", "streamed") if form is sparse.csr_matrix else ("auto",):
+    for mode in ("in_memory", "streamed") if form is sparse.csr_matrix else ("auto",):
         same(GeneExpressionData(path=str(path), batch_key="donor", mode=mode).dataset, expected.dataset)  # type: ignore[arg-type]
-    same(query_for(model, path, None, None).dataset, expected.dataset)
+    same(prepare_query(model, path, None, None).dataset, expected.dataset)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("matrix", ["unsorted", "explicit zeros", "twice", "unsorted CSC", "twice CSC"])
 def test_irregular_files(right: GeneExpressionData, model: VAE, tmp_path: Path, matrix: str) -> None:
     cells(MATRICES[matrix]()).write_h5ad(tmp_path / "a.h5ad")
-    for mode in ("resident",) if "CSC" in matrix else ("resident", "streamed"):
+    for mode in ("in_memory",) if "CSC" in matrix else ("in_memory", "streamed"):
         data = GeneExpressionData(path=str(tmp_path / "a.h5ad"), batch_key="donor", mode=mode)  # type: ignore[arg-type]
         assert data.fingerprint == right.fingerprint
         same(data.dataset, right.dataset)
-    same(query_for(model, tmp_path / "a.h5ad", None, None).dataset, right.dataset)
+    same(prepare_query(model, tmp_path / "a.h5ad", None, None).dataset, right.dataset)
 
 
 @pytest.mark.parametrize("forms", [(sparse.csr_matrix, sparse.csr_matrix), (sparse.csc_matrix, np.asarray)])
@@ -189,7 +189,7 @@ def test_two_files(right: GeneExpressionData, tmp_path: Path, forms: tuple[Calla
         part = cells()[rows].copy()
         part.X = form(COUNTS[rows])
         part[:, :: 1 if rows.stop else -1].copy().write_h5ad(path)
-    for mode in ("resident", "streamed") if forms[0] is forms[1] else ("auto",):
+    for mode in ("in_memory", "streamed") if forms[0] is forms[1] else ("auto",):
         same(GeneExpressionData(path=paths, batch_key="donor", mode=mode).dataset, right.dataset)  # type: ignore[arg-type]
 
 
@@ -202,7 +202,7 @@ def test_small_integers_that_are_given_twice_do_not_overflow(tmp_path: Path, for
     assert read_counts(adata, None, "file")[0].toarray().tolist() == [[300, 0], [7, 0]]
     adata.write_h5ad(tmp_path / "a.h5ad")
     if form is sparse.csr_matrix:
-        assert StoredCounts([str(tmp_path / "a.h5ad")], None, "file").read(0, 2).toarray().tolist() == [
+        assert BackedCounts([str(tmp_path / "a.h5ad")], None, "file").read(0, 2).toarray().tolist() == [
             [300, 0],
             [7, 0],
         ]
@@ -250,7 +250,7 @@ def test_masked_values_are_rejected() -> None:
     np.testing.assert_array_equal(read_counts(adata, "masked", "file")[0].toarray(), COUNTS)
 
 
-@pytest.mark.parametrize("where", ["memory", "resident", "streamed"])
+@pytest.mark.parametrize("where", ["memory", "in_memory", "streamed"])
 def test_cells_without_counts(model: VAE, tmp_path: Path, where: str) -> None:
     adata = cells(sparse.csr_matrix(COUNTS.shape, dtype=np.float32))
     adata.write_h5ad(tmp_path / "a.h5ad")
@@ -259,10 +259,10 @@ def test_cells_without_counts(model: VAE, tmp_path: Path, where: str) -> None:
     with pytest.raises(DataError, match=message):
         GeneExpressionData(**source).setup()  # type: ignore[arg-type]
     with pytest.raises(DataError, match=message):
-        query_for(model, adata if where == "memory" else tmp_path / "a.h5ad", None, "donor")
+        prepare_query(model, adata if where == "memory" else tmp_path / "a.h5ad", None, "donor")
 
 
-@pytest.mark.parametrize("mode", ["resident", "streamed"])
+@pytest.mark.parametrize("mode", ["in_memory", "streamed"])
 def test_files_whose_genes_differ_in_version_say_so(tmp_path: Path, mode: Any) -> None:
     paths = [str(tmp_path / "a.h5ad"), str(tmp_path / "b.h5ad")]
     for version, path in enumerate(paths):

@@ -15,10 +15,10 @@ from torch.utils.data import DistributedSampler
 
 from vaekit.data import GeneExpressionData
 from vaekit.data.cells import mode as mode_module
-from vaekit.data.cells.backed_counts import StoredCounts
-from vaekit.data.cells.mode import choose
+from vaekit.data.cells.backed_counts import BackedCounts
+from vaekit.data.cells.mode import choose_mode
 from vaekit.data.cells.streamed import BlockShuffle, StreamedDataset
-from vaekit.data.dataset import WholeBatches
+from vaekit.data.dataset import BatchIndexSampler
 from vaekit.exceptions import DataError
 
 CELLS, GENES = 9000, 12  # three chunks of reading
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ARGUMENTS = [
     {},
     {"layer": "doubled", "batch_key": "donor", "label_key": "type", "size_factor_key": "depth"},
-    {"n_top_genes": 5, "categorical_covariates": ["donor"], "continuous_covariates": ["depth"]},
+    {"n_top_genes": 5, "categorical_covariate_keys": ["donor"], "continuous_covariate_keys": ["depth"]},
 ]
 SOURCES = [["plain.h5ad"], ["gzip.h5ad"], ["store.zarr"], ["first.h5ad", "second.h5ad"]]
 
@@ -65,7 +65,7 @@ def data_of(folder: Path, names: list[str], **arguments: object) -> GeneExpressi
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 @pytest.mark.parametrize("names", SOURCES)
 def test_streamed_and_resident_data_are_the_same(folder: Path, names: list[str], arguments: dict) -> None:
-    resident = data_of(folder, ["plain.h5ad"], mode="resident", **arguments)
+    resident = data_of(folder, ["plain.h5ad"], mode="in_memory", **arguments)
     streamed = data_of(folder, names, mode="streamed", **arguments)
     assert isinstance(streamed.dataset, StreamedDataset)
     assert not isinstance(resident.dataset, StreamedDataset)
@@ -82,7 +82,7 @@ def test_streamed_and_resident_data_are_the_same(folder: Path, names: list[str],
         assert getattr(streamed, name) == getattr(resident, name), name
     for split, rows in resident.split_indices.items():
         assert torch.equal(rows, streamed.split_indices[split])
-    for ours, theirs in zip(streamed.moments[:3], resident.moments[:3], strict=True):
+    for ours, theirs in zip(streamed.statistics[:3], resident.statistics[:3], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
     rows = torch.randperm(CELLS)[:300]
     for loaders in [(d.dataset.__getitems__(rows) for d in (resident, streamed))]:
@@ -96,7 +96,7 @@ def test_streamed_and_resident_data_are_the_same(folder: Path, names: list[str],
 
 
 def test_several_files_in_memory_are_one(folder: Path) -> None:
-    one, two = (data_of(folder, names, mode="resident") for names in (["plain.h5ad"], ["first.h5ad", "second.h5ad"]))
+    one, two = (data_of(folder, names, mode="in_memory") for names in (["plain.h5ad"], ["first.h5ad", "second.h5ad"]))
     assert one.fingerprint == two.fingerprint
 
 
@@ -144,25 +144,25 @@ def test_pools_take_blocks_whole() -> None:
 def test_auto_goes_by_size_and_form(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**33))  # of others, it changes
     path = [str(folder / "plain.h5ad")]
-    found = choose("auto", path, None)
-    assert found.mode == "resident"
+    found = choose_mode("auto", path, None)
+    assert found.mode == "in_memory"
     assert re.search(r"takes [\d.]+ MiB, and [\d.]+ GiB of memory are free", found.why)
     assert found.why in GeneExpressionData(path=path[0]).description
-    assert choose("resident", path, None) == ("resident", "")
+    assert choose_mode("in_memory", path, None) == ("in_memory", "")
     monkeypatch.setattr(mode_module, "COPIES", 10**9)
-    assert choose("auto", path, None).mode == "streamed"
+    assert choose_mode("auto", path, None).mode == "streamed"
     data = GeneExpressionData(path=path[0])
     assert re.search(r"streamed from disk \(mode auto: .*takes [\d.e+]+ GiB, and", data.description)
     dense = cells(number=50)
     dense.X = dense.X.toarray()
     dense.write_h5ad(tmp_path / "dense.h5ad")
-    assert choose("auto", [str(tmp_path / "dense.h5ad")], None) == (
-        "resident", "mode auto: counts that are not stored as CSR cannot stay in their files"
+    assert choose_mode("auto", [str(tmp_path / "dense.h5ad")], None) == (
+        "in_memory", "mode auto: counts that are not stored as CSR cannot stay in their files"
     )  # fmt: skip
 
 
 def test_state_goes_from_one_mode_to_the_other(folder: Path) -> None:
-    resident = data_of(folder, ["plain.h5ad"], mode="resident", seed=3, n_top_genes=4, batch_key="donor")
+    resident = data_of(folder, ["plain.h5ad"], mode="in_memory", seed=3, n_top_genes=4, batch_key="donor")
     streamed = data_of(folder, ["gzip.h5ad"], mode="streamed", seed=5, n_top_genes=7, batch_key="donor")
     streamed.load_state_dict(resident.state_dict())
     assert streamed.feature_names == resident.feature_names
@@ -209,7 +209,7 @@ def test_arguments_that_do_not_fit(folder: Path) -> None:
 def test_files_with_different_genes(folder: Path, tmp_path: Path) -> None:
     cells()[:, :7].copy().write_h5ad(tmp_path / "fewer.h5ad")
     paths = [str(folder / "plain.h5ad"), str(tmp_path / "fewer.h5ad")]
-    for mode in ("resident", "streamed"):
+    for mode in ("in_memory", "streamed"):
         with pytest.raises(DataError, match=r"5 are in one of them only, such as g10, g11, g7, g8, g9"):
             GeneExpressionData(path=paths, mode=mode).setup()  # type: ignore[arg-type]
 
@@ -217,7 +217,7 @@ def test_files_with_different_genes(folder: Path, tmp_path: Path) -> None:
 def test_a_file_that_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "junk.h5ad").write_bytes(b"junk" * 1000)
     with pytest.raises(DataError, match="cannot be read"):
-        StoredCounts([str(tmp_path / "junk.h5ad")], None, "junk")
+        BackedCounts([str(tmp_path / "junk.h5ad")], None, "junk")
 
 
 def test_two_processes_have_each_cell_once(folder: Path) -> None:
@@ -232,7 +232,7 @@ def test_two_processes_have_each_cell_once(folder: Path) -> None:
             sampler = DistributedSampler(loader.dataset, num_replicas=2, rank=rank, shuffle=True, seed=3)
             sampler.set_epoch(epoch)
             made = loader.batch_sampler
-            batches = WholeBatches(sampler, made.batch_size, made.drop_last, even=made.even, order=made.order)
+            batches = BatchIndexSampler(sampler, made.batch_size, made.drop_last, even=made.even, order=made.order)
             shares.append([loader.dataset.__getitems__(batch).index for batch in batches])
         assert len(shares[0]) == len(shares[1])
         assert torch.equal(torch.cat([part for share in shares for part in share]).sort().values, rows)

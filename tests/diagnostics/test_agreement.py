@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vaekit import MixedVAE
-from vaekit.diagnostics import agreement
+from vaekit.diagnostics import label_agreement
 from vaekit.latents import Gaussian, LibrarySize
 from vaekit.likelihoods import NegativeBinomial
 
@@ -16,7 +16,7 @@ def test_clusters_do_not_depend_on_the_library_size():
     kinds, depths = np.arange(80) % 2, np.arange(80) // 40
     z = torch.randn(80, 2) * 0.1 + torch.from_numpy(kinds)[:, None]
     summaries = {"z": z, "l": 50.0 * torch.from_numpy(depths)[:, None]}  # spread far wider than z
-    found = agreement(model, summaries, kinds)
+    found = label_agreement(model, summaries, kinds)
     assert found is not None
     assert found.ari == 1
-    assert agreement(model, summaries, depths).ari < 0.1
+    assert label_agreement(model, summaries, depths).ari < 0.1

@@ -16,9 +16,9 @@ from vaekit.callbacks.image_figures import reconstructions
 from vaekit.diagnostics import (
     decoded_mean,
     importance_sampled_log_likelihood,
+    latent_traversal,
     posterior_summaries,
     sample_prior,
-    traversal,
 )
 from vaekit.likelihoods import Bernoulli, NegativeBinomial
 from vaekit.models import VAE
@@ -37,7 +37,7 @@ CALLS: dict[str, Callable[[VAE, Batch], Any]] = {
     "decoding": decoded,
     "importance": lambda model, batch: importance_sampled_log_likelihood(model, [batch], 2),
     "latents": lambda model, batch: posterior_summaries(model, [batch]),
-    "traversal": lambda model, batch: traversal(model, "z", Batch(batch.x[:1])),
+    "traversal": lambda model, batch: latent_traversal(model, "z", Batch(batch.x[:1])),
     "prior": lambda model, batch: decoded_mean(model, sample_prior(model, 2)),
     "reconstructions": reconstructed,
 }

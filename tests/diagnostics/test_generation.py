@@ -6,7 +6,7 @@ import pytest
 import torch
 from models.tiny import MODELS, pixels, sharpen
 
-from vaekit.diagnostics import category_means, decoded_mean, prior_means, sample_prior, traversal
+from vaekit.diagnostics import category_means, decoded_mean, latent_traversal, prior_means, sample_prior
 from vaekit.exceptions import VaekitError
 from vaekit.likelihoods import Bernoulli
 
@@ -68,7 +68,7 @@ def test_rows_of_a_category_are_its_own():
 def test_a_traversal_moves_one_unit(name):
     made, one = model(name).eval(), pixels(1)
     units = made.latents["z"].size
-    found, positions = traversal(made, "z", one, steps=5, span=2.0)
+    found, positions = latent_traversal(made, "z", one, steps=5, span=2.0)
     assert (found.shape, positions.tolist()) == ((units, 5, made.features), [-2, -1, 0, 1, 2])
     with torch.no_grad():
         h = made.networks.encode(one)
@@ -91,6 +91,6 @@ def test_what_cannot_be_drawn():
     with pytest.raises(VaekitError, match="'b' is not a single categorical variable; there are: none"):
         category_means(made, "b", 3)
     with pytest.raises(VaekitError, match="'b' is no Gaussian; there are: 'z'"):
-        traversal(made, "b", pixels(1))
+        latent_traversal(made, "b", pixels(1))
     with pytest.raises(VaekitError, match="starts from one observation, and there are 2"):
-        traversal(made, "z", pixels(2))
+        latent_traversal(made, "z", pixels(2))

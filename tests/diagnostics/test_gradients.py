@@ -15,13 +15,19 @@ from models.tiny import MODELS, counts, sharpen
 from torch.distributions import Bernoulli, Categorical, Independent, Normal, OneHotCategorical
 
 import vaekit
-from vaekit.diagnostics import catalogue, gradient_report, is_unbiased, model_gradient_report, plot_gradient_report
+from vaekit.diagnostics import (
+    compatible_estimators,
+    gradient_report,
+    is_unbiased,
+    model_gradient_report,
+    plot_gradient_report,
+)
 from vaekit.diagnostics.gradients.model_report import ModelTarget
 from vaekit.diagnostics.gradients.target import ExpectationTarget
 from vaekit.estimators import (
     Enumerate,
     GumbelSoftmax,
-    Learned,
+    LearnedBaseline,
     LeaveOneOut,
     MovingAverage,
     Pathwise,
@@ -50,7 +56,7 @@ def toy(phi: float, estimators, **kwargs):
 )
 def test_closed_form(phi, gradient, score, leave_one_out):
     estimators = [ScoreFunction(), ScoreFunction(baseline=LeaveOneOut()), Enumerate()]
-    report, attrs = toy(phi, estimators, draws=40_000, timings=3)
+    report, attrs = toy(phi, estimators, num_estimates=40_000, timings=3)
     assert attrs["norm"] == pytest.approx(gradient, rel=1e-3)
     assert attrs["reference"] == "exact, by enumeration"
     assert report.variance["ScoreFunction"] == pytest.approx(score, rel=0.05)
@@ -62,7 +68,7 @@ def test_closed_form(phi, gradient, score, leave_one_out):
     assert (report.z.abs() < 4).all()
     np.testing.assert_allclose(report.relative_std, np.sqrt(report.variance) / attrs["norm"])
     np.testing.assert_allclose(report.variance_x_time, report.variance * report.milliseconds)
-    noise = np.sqrt(report.variance / report.draws.astype(float)) / attrs["norm"]
+    noise = np.sqrt(report.variance / report.num_estimates.astype(float)) / attrs["norm"]
     np.testing.assert_allclose(report.bias_noise, noise)
     assert attrs["best_unbiased"] == attrs["best"] == "Enumerate"
 
@@ -71,12 +77,12 @@ def test_every_exported_estimator_is_judged_rightly():
     graph = single("categorical_vector")
     leaves = {n: p.requires_grad_() for n, p in graph.parameters().items()}
     cost, q = as_expectation(graph, leaves)
-    estimators, left_out = catalogue(q["x"])
+    estimators, left_out = compatible_estimators(q["x"])
     assert {"Enumerate", "GumbelSoftmax(hard)", LOO, "ScoreFunction(SelfCritic)", "DisARM"} <= set(estimators)
     assert "Pathwise" not in estimators
     assert "network" in left_out["ScoreFunction(Learned)"]
     report = gradient_report(cost, q, estimators, leaves, 40_000, timings=1, progress=False)
-    assert not report.refused.any()
+    assert not report.error.any()
     assert (report.z[~report.unbiased] > 10).all(), report[["estimator", "z"]]
     assert (report.z[report.unbiased] < 4).all(), report[["estimator", "z"]]
     assert list(report.unbiased) == [is_unbiased(e) for e in estimators.values()]
@@ -156,7 +162,7 @@ def test_numpy_cost_and_batches():
         simulator, OneHotCategorical(logits=leaf), [ScoreFunction(), GumbelSoftmax(), Enumerate()], leaf, 2000,
         timings=1, progress=False,
     )  # fmt: skip
-    assert list(report.refused != "") == [False, True, False]
+    assert list(report.error != "") == [False, True, False]
     assert report.z.abs().max() < 4
 
 
@@ -166,10 +172,10 @@ def test_a_step_function_refuses_the_pathwise_estimator_alone():
     report = gradient_report(
         lambda z: (z > 0).float(), Normal(leaf, 1.0), several, leaf, 4000, torch.tensor(0.3814), progress=False
     ).set_index("estimator")  # density of N(0, 1) at 0.3
-    assert "no gradient path" in report.refused["path"]
-    assert "does not fit Normal" in report.refused["wrong"]
-    assert report.loc["path", ["variance", "z", "milliseconds", "mse_x_time", "draws"]].isna().all()
-    assert report.refused["score"] == ""
+    assert "no gradient path" in report.error["path"]
+    assert "does not fit Normal" in report.error["wrong"]
+    assert report.loc["path", ["variance", "z", "milliseconds", "mse_x_time", "num_estimates"]].isna().all()
+    assert report.error["score"] == ""
     assert abs(report.z["score"]) < 4
     assert report.attrs == {
         "best_unbiased": "score",
@@ -185,11 +191,11 @@ def test_random_state_is_left_alone_and_seeds_repeat():
     expected = torch.rand(3), np.random.rand(3)
     torch.manual_seed(7)
     np.random.seed(7)
-    first, _ = toy(1.0, [ScoreFunction(), StraightThrough()], draws=100)
+    first, _ = toy(1.0, [ScoreFunction(), StraightThrough()], num_estimates=100)
     for found, wanted in zip((torch.rand(3), np.random.rand(3)), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
-    again, _ = toy(1.0, [StraightThrough(), ScoreFunction()], draws=100)
-    other, _ = toy(1.0, [ScoreFunction()], draws=100, seed=1)
+    again, _ = toy(1.0, [StraightThrough(), ScoreFunction()], num_estimates=100)
+    other, _ = toy(1.0, [ScoreFunction()], num_estimates=100, seed=1)
     assert first.variance["ScoreFunction"] == again.variance["ScoreFunction"] != other.variance["ScoreFunction"]
 
 
@@ -197,7 +203,7 @@ def test_estimators_are_copied_and_learn():
     used = ScoreFunction(baseline=MovingAverage())
     leaf = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     context = torch.randn(4, 2, dtype=torch.float64)
-    learned = ScoreFunction(baseline=Learned(torch.nn.Linear(2, 1).double()))
+    learned = ScoreFunction(baseline=LearnedBaseline(torch.nn.Linear(2, 1).double()))
     report = gradient_report(
         lambda b: 100 + b, Bernoulli(logits=leaf), {"plain": ScoreFunction(), "average": used, "learned": learned},
         leaf, 500, context=context, timings=1, progress=False,
@@ -224,7 +230,7 @@ def test_joint_trajectories_and_labels():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"draws": 4}, "draws is 4"),
+        ({"num_estimates": 4}, "num_estimates is 4"),
         ({"params": torch.zeros(1)}, "require a gradient"),
         ({"params": []}, "require a gradient"),
         ({"estimators": []}, "nothing to measure"),
@@ -242,7 +248,7 @@ def test_exported_and_plotted():
     assert vaekit.gradient_report is gradient_report
     q = Independent(OneHotCategorical(logits=torch.zeros(2, 3, requires_grad=True)), 1)
     leaf = q.base_dist.logits
-    estimators, _ = catalogue(q)
+    estimators, _ = compatible_estimators(q)
     estimators["never"] = Pathwise()
     report = gradient_report(lambda y: y[..., 0].sum(-1) ** 2, q, estimators, leaf, 50, timings=1, progress=False)
     assert len(report) > 12
@@ -251,7 +257,7 @@ def test_exported_and_plotted():
     assert set(names) == set(estimators) - {"never"}
     assert "enumeration" in figure.get_suptitle()
     figure.canvas.draw()
-    plot_gradient_report(toy(0.0, [ScoreFunction()], draws=20, reference=None)[0].reset_index()).canvas.draw()
+    plot_gradient_report(toy(0.0, [ScoreFunction()], num_estimates=20, reference=None)[0].reset_index()).canvas.draw()
 
 
 @pytest.mark.parametrize("objective", [ELBO(beta=0.7), ELBO(free_bits=0.3)], ids=["beta", "free bits"])
@@ -269,7 +275,7 @@ def test_a_models_gradient_is_its_training_losss(name, objective):
     torch.manual_seed(1)
     found = target.gradients(estimators, 1)[0, before : sum(sizes.values())]
     torch.manual_seed(1)
-    loss = model.bound(batch, weight, training=True).total.mean()
+    loss = model.loss(batch, weight, training=True).total.mean()
     expected = torch.autograd.grad(loss, list(model.latents[name].head.parameters()))
     torch.testing.assert_close(found, torch.cat([g.flatten() for g in expected]), rtol=1e-4, atol=1e-6)
     many = target.gradients(estimators, 3)
@@ -281,8 +287,8 @@ def test_a_models_report():
     model = sharpen(MODELS["mixed_bits"](NegativeBinomial()))
     before = {n: p.clone() for n, p in model.state_dict().items()}
     report, left_out = model_gradient_report(model, counts(), "b", 300, timings=1, progress=False)
-    assert {"ARM", "Enumerate", "Rebar"} <= set(report.estimator)
-    assert not report.refused.any()
+    assert {"ARM", "Enumerate", "REBAR"} <= set(report.estimator)
+    assert not report.error.any()
     assert (report.z[report.unbiased] < 4).all()
     assert "ScoreFunction(Learned)" in left_out
     report, _ = model_gradient_report(model, counts(), "z", 300, timings=1, progress=False)
@@ -300,10 +306,10 @@ def test_a_models_report_with_joint_trajectories():
     model = MODELS["discrete_leave_one_out"](NegativeBinomial(), objective=IWAE(4))
     report, left_out = model_gradient_report(sharpen(model), counts(), "y", 200, timings=1, progress=False)
     assert "ScoreFunction(Learned)" in left_out
-    refused = report.set_index("estimator").refused
+    refused = report.set_index("estimator").error
     assert set(refused.index[refused == ""]) == {"ScoreFunction", LOO}
     assert "importance-weighted bound" in refused["GumbelSoftmax"]
-    report = report[report.refused == ""]
+    report = report[report.error == ""]
     assert set(report.evaluations) == {4}
     assert (report.z.abs() < 4).all()
 
@@ -319,8 +325,8 @@ def test_a_sequences_report():
     )
     report = report.set_index("estimator")
     assert not left_out
-    assert list(report.index[report.refused == ""]) == ["plain", "compared"]
-    assert "cannot draw joint" in report.refused["listed"]
+    assert list(report.index[report.error == ""]) == ["plain", "compared"]
+    assert "cannot draw joint" in report.error["listed"]
     assert (report.z.dropna() < 4).all()
     assert report.variance["compared"] < report.variance["plain"]
     assert set(report.evaluations.dropna()) == {4}
@@ -329,9 +335,9 @@ def test_a_sequences_report():
 class Slow(ScoreFunction):
     """Takes its time; all estimates of a call count once."""
 
-    def draw(self, *arguments, **named):
+    def sample(self, *arguments, **named):
         time.sleep(0.06)
-        return super().draw(*arguments, **named)
+        return super().sample(*arguments, **named)
 
 
 class Broken(ScoreFunction):
@@ -339,7 +345,7 @@ class Broken(ScoreFunction):
 
     error: Exception = ValueError("shapes (3,) and (4,) not aligned")
 
-    def draw(self, *arguments, **named):
+    def sample(self, *arguments, **named):
         raise self.error
 
 
@@ -347,11 +353,11 @@ class Broken(ScoreFunction):
 def test_a_foreign_error_is_one_row(error):
     broken = Broken()
     broken.error = error
-    report, attrs = toy(0.3, {"broken": broken, "score": ScoreFunction()}, draws=200)
-    assert report.refused["broken"].startswith(type(error).__name__)
-    assert report.loc["broken", ["variance", "z", "milliseconds", "draws"]].isna().all()
+    report, attrs = toy(0.3, {"broken": broken, "score": ScoreFunction()}, num_estimates=200)
+    assert report.error["broken"].startswith(type(error).__name__)
+    assert report.loc["broken", ["variance", "z", "milliseconds", "num_estimates"]].isna().all()
     assert not report.unbiased["broken"]
-    assert report.refused["score"] == ""
+    assert report.error["score"] == ""
     assert attrs["best"] == "score"
 
 
@@ -365,16 +371,16 @@ def test_gradients_that_are_not_finite_are_one_row(odd):
 
     several = {"relaxed": GumbelSoftmax(), "score": ScoreFunction()}
     report = gradient_report(cost, Bernoulli(logits=leaf), several, leaf, 200, progress=False).set_index("estimator")
-    assert "not finite" in report.refused["relaxed"]
-    assert report.refused["score"] == ""
+    assert "not finite" in report.error["relaxed"]
+    assert report.error["score"] == ""
     assert report.attrs["best"] == "score"
 
 
 def test_a_slow_estimator_is_refused_within_its_time():
     started = time.perf_counter()
-    report, _ = toy(0.3, {"slow": Slow(), "score": ScoreFunction()}, draws=10**6, max_seconds=0.05, timings=2)
+    report, _ = toy(0.3, {"slow": Slow(), "score": ScoreFunction()}, num_estimates=10**6, max_seconds=0.05, timings=2)
     assert time.perf_counter() - started < 30
-    assert re.search(r"(one gradient takes|8 draws take) .* s, and max_seconds=0\.05", report.refused["slow"])
+    assert re.search(r"(one gradient takes|8 draws take) .* s, and max_seconds=0\.05", report.error["slow"])
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.02])
@@ -391,8 +397,8 @@ def test_the_time_of_an_estimator_holds_in_total(seconds, monkeypatch):
     report = gradient_report(cost, q, several, leaf, 10**6, ScoreFunction(), max_seconds=0.5, vectorize=False,
                              progress=False)  # fmt: skip
     assert now[0] < 2 + 3 * 0.5 + 20 * seconds  # a last evaluation each may go over
-    assert (report.refused == "").all()
-    assert report.draws.between(8, 0.5 / seconds).all()  # of a million, as many as fit
+    assert (report.error == "").all()
+    assert report.num_estimates.between(8, 0.5 / seconds).all()  # of a million, as many as fit
 
 
 def test_if_all_are_refused_each_row_says_why():
@@ -410,15 +416,15 @@ def test_if_all_are_refused_each_row_says_why():
     for reason, given in cases:
         common = {"cost": lambda b: b, "q": Bernoulli(logits=leaf), "estimators": [ScoreFunction(), Broken()]}
         report = gradient_report(**{**common, "params": leaf, "progress": False, **given})
-        assert report.refused.iloc[0].startswith(reason) or reason in report.refused.iloc[0]
-        assert (report.refused != "").all()
+        assert report.error.iloc[0].startswith(reason) or reason in report.error.iloc[0]
+        assert (report.error != "").all()
         assert not report.unbiased.any()
         assert report.attrs["best"] is report.attrs["best_unbiased"] is None
         assert plot_gradient_report(report).axes
 
 
 def test_a_reference_that_fails_is_none():
-    report, attrs = toy(0.3, {"score": ScoreFunction()}, draws=200, reference=Broken())
+    report, attrs = toy(0.3, {"score": ScoreFunction()}, num_estimates=200, reference=Broken())
     assert attrs["reference"].startswith("none, as that by Broken failed: ValueError")
     assert report.variance["score"] > 0
     assert math.isnan(report.z["score"])

@@ -91,7 +91,7 @@ def test_bound_of_the_model_is_the_exact_one_in_expectation(make):
     for row in (0, 1, 11):
         replicates = repeated(batch_of(NegativeBinomial), row, 20_000)
         with torch.no_grad():
-            result = model.bound(replicates)
+            result = model.loss(replicates)
         draws = -result.total.double()
         assert abs(draws.mean() - exact.elbo[row]) < LIMIT * draws.std() / math.sqrt(len(draws)) + 1e-5
         torch.testing.assert_close(sum(result.terms.values()), result.total, rtol=1e-5, atol=1e-4)

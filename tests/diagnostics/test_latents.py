@@ -12,10 +12,10 @@ import torch
 from models.tiny import FEATURES, MODELS, counts
 
 from vaekit import MixedVAE
-from vaekit.diagnostics import agreement, codes_of, evaluate_model, latent_use, posterior_summaries
+from vaekit.diagnostics import evaluate_model, label_agreement, latent_usage, most_probable_codes, posterior_summaries
 from vaekit.diagnostics.evaluation import Evaluation
 from vaekit.diagnostics.importance import LikelihoodEstimate
-from vaekit.diagnostics.latent_usage import coordinates
+from vaekit.diagnostics.usage import coordinates
 from vaekit.latents import Bernoulli, Categorical, Gaussian, LibrarySize
 from vaekit.likelihoods import NegativeBinomial
 
@@ -38,7 +38,7 @@ SUMMARIES = {
 
 
 def test_units_and_codes_in_use():
-    use = latent_use(model(), SUMMARIES)
+    use = latent_usage(model(), SUMMARIES)
     assert (use.active_units, use.units) == (1, 3)  # variances 0, 0.0025 and 0.011
     torch.testing.assert_close(use.code_usage["y"], torch.tensor([[0.5, 0, 0.5]]))
     torch.testing.assert_close(use.code_usage["v"], torch.tensor([[0.25, 0.75], [1, 0]]))
@@ -62,7 +62,7 @@ def test_units_and_codes_in_use():
 def test_a_variable_that_does_not_vary_has_no_state_in_use(probabilities, used):
     table = torch.tensor(probabilities, dtype=torch.float32)
     made = MixedVAE(FEATURES, NegativeBinomial(), latents={"y": Categorical(2), "b": Bernoulli(1), "z": Gaussian(1)})
-    use = latent_use(made, {"y": table, "b": table[:, 1:], "z": table[:, :1]})
+    use = latent_usage(made, {"y": table, "b": table[:, 1:], "z": table[:, :1]})
     assert [use.used_codes("y"), use.used_codes("b")] == [used, used]
 
 
@@ -78,42 +78,42 @@ def test_a_library_size_is_no_coordinate():
 def test_a_library_size_is_no_unit():
     made = MixedVAE(FEATURES, NegativeBinomial(), latents={"l": LibrarySize(), "z": Gaussian(2)})
     spread = torch.linspace(-3, 3, 50)[:, None]
-    use = latent_use(made, {"l": spread, "z": torch.cat([spread, 0 * spread], 1)})
+    use = latent_usage(made, {"l": spread, "z": torch.cat([spread, 0 * spread], 1)})
     assert (use.active_units, use.units) == (1, 2)
 
 
 def test_codes_of():
     latents = model().latents
-    assert codes_of(latents["y"], SUMMARIES["y"]).tolist() == ["0", "0", "2", "2"]
-    assert codes_of(latents["v"], SUMMARIES["v"]).tolist() == ["0-0", "1-0", "1-0", "1-0"]
-    assert codes_of(latents["b"], SUMMARIES["b"]).tolist() == ["1-0", "1-0", "1-1", "1-1"]
+    assert most_probable_codes(latents["y"], SUMMARIES["y"]).tolist() == ["0", "0", "2", "2"]
+    assert most_probable_codes(latents["v"], SUMMARIES["v"]).tolist() == ["0-0", "1-0", "1-0", "1-0"]
+    assert most_probable_codes(latents["b"], SUMMARIES["b"]).tolist() == ["1-0", "1-0", "1-1", "1-1"]
 
 
 def test_agreement_does_not_depend_on_names():
-    found = agreement(model(), SUMMARIES, np.array([7, 7, 1, 1]))
+    found = label_agreement(model(), SUMMARIES, np.array([7, 7, 1, 1]))
     assert found == (pytest.approx(1), pytest.approx(1), 1.0, "code y")
 
 
 def test_agreement_of_crossed_labels_is_none_better_than_chance():
-    found = agreement(model(), SUMMARIES, np.array([0, 1, 0, 1]))
+    found = label_agreement(model(), SUMMARIES, np.array([0, 1, 0, 1]))
     assert found.ari <= 0
     assert found.nmi == pytest.approx(0, abs=1e-9)
 
 
 def test_unknown_labels_are_left_out():
-    found = agreement(model(), {**SUMMARIES, "y": one_hot([0, 0, 2, 0], 3)}, np.array([5, 5, 3, -1]))
+    found = label_agreement(model(), {**SUMMARIES, "y": one_hot([0, 0, 2, 0], 3)}, np.array([5, 5, 3, -1]))
     assert found.ari == pytest.approx(1)
 
 
 @pytest.mark.parametrize("labels", [[-1, -1, -1, -1], [2, 2, -1, 2]])
 def test_fewer_than_two_labels_is_none(labels):
-    assert agreement(model(), SUMMARIES, np.array(labels)) is None
+    assert label_agreement(model(), SUMMARIES, np.array(labels)) is None
 
 
 def test_a_model_without_a_single_code_is_clustered():
     gaussian = MODELS["gaussian"](NegativeBinomial())
     points = torch.tensor([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0], [4.0, -4.0]])
-    found = agreement(gaussian, {"z": points}, np.array([1, 1, 0, 0, 2]))
+    found = label_agreement(gaussian, {"z": points}, np.array([1, 1, 0, 0, 2]))
     assert (found.ari, found.clusters) == (pytest.approx(1), "k-means with 3 clusters")
 
 
@@ -135,7 +135,7 @@ def test_summaries_of_every_latent(name):
 def test_record(name):
     batch = counts()
     evaluation = evaluate_model(MODELS[name](NegativeBinomial()), iter([batch, batch]), num_samples=20)
-    record = json.loads(json.dumps(evaluation.record()))
+    record = json.loads(json.dumps(evaluation.to_dict()))
     assert set(record) >= {"elbo", "log_likelihood", "log_likelihood_se", "ess", "active_units", "ari", "nmi"}
     assert (record["observations"], record["num_samples"]) == (24, 20)
     assert record["elbo"] == pytest.approx(evaluation.likelihood.elbo.mean().item())
@@ -147,11 +147,11 @@ def test_record(name):
 
 def test_record_of_what_is_undefined():
     batch = counts(1)._replace(label=None)
-    record = evaluate_model(MODELS["gaussian"](NegativeBinomial()), [batch], num_samples=3).record()
+    record = evaluate_model(MODELS["gaussian"](NegativeBinomial()), [batch], num_samples=3).to_dict()
     assert record["log_likelihood_se"] is record["ari"] is record["nmi"] is None
     assert isinstance(record["elbo"], float)
     infinite = LikelihoodEstimate(torch.tensor([-math.inf, 0.0]), torch.zeros(2), torch.tensor([math.nan, 1.0]), 1)
-    assert Evaluation(infinite, latent_use(model(), SUMMARIES), None).record()["ess"] is None
+    assert Evaluation(infinite, latent_usage(model(), SUMMARIES), None).to_dict()["ess"] is None
     json.dumps(record, allow_nan=False)
 
 
@@ -171,11 +171,11 @@ def test_an_evaluation_keeps_no_batch():
     assert len(seen) == 6
     assert len(whole.likelihood.elbo) == 24
     together = posterior_summaries(made, [counts(4, seed=number) for number in range(6)])
-    torch.testing.assert_close(whole.use.code_usage, latent_use(made, together).code_usage)
+    torch.testing.assert_close(whole.use.code_usage, latent_usage(made, together).code_usage)
     labels = torch.cat([counts(4, seed=number).label for number in range(6)]).numpy()
-    assert whole.agreement == agreement(made, together, labels)
+    assert whole.agreement == label_agreement(made, together, labels)
 
 
 @pytest.mark.parametrize(("labels", "wanted"), [([7, 7, 1, 7], 0.75), ([0, 1, 0, 1], 0.5), ([0, 1, 2, 3], 0.5)])
 def test_accuracy_matches_clusters_and_labels_one_to_one(labels, wanted):
-    assert agreement(model(), SUMMARIES, np.array(labels)).accuracy == wanted
+    assert label_agreement(model(), SUMMARIES, np.array(labels)).accuracy == wanted

@@ -23,7 +23,7 @@ def test_unobserved_genes_are_left_out(likelihood):
         return ModelTarget(model, one, "y", 1.0).gradients({"y": Enumerate()}, 1)[0]
 
     target = ModelTarget(model, batch, "y", 1.0)
-    loss = target.model.bound(batch, 1.0, training=True).total.mean()
+    loss = target.model.loss(batch, 1.0, training=True).total.mean()
     exact = torch.autograd.grad(loss, target.params)
     torch.testing.assert_close(measured(batch), torch.cat([g.flatten() for g in exact]), rtol=1e-4, atol=1e-6)
     zeros = batch._replace(observed=None)

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vaekit.diagnostics import codes_of
+from vaekit.diagnostics import most_probable_codes
 from vaekit.latents import Categorical
 from vaekit.plotting import model_figures
 
 
 def test_colors_and_legend_follow_the_order_of_the_categories() -> None:
-    codes = codes_of(Categorical(12), torch.nn.functional.one_hot(torch.arange(12).flip(0), 12).float())
+    codes = most_probable_codes(Categorical(12), torch.nn.functional.one_hot(torch.arange(12).flip(0), 12).float())
     labels = pd.Categorical(["mid", "low", None] * 4, ["low", "mid", "never"], ordered=True)
     figure = model_figures.scatter(np.random.default_rng(0).normal(size=(12, 2)), {"code": codes, "label": labels})
     named = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in figure.axes]

@@ -111,8 +111,8 @@ def test_draws_have_no_gradient(logits: Tensor) -> None:
 def test_estimators_know_the_family(logits: Tensor) -> None:
     q = Independent(OneHotCategorical(logits=logits), 1)
     assert is_one_hot(q)
-    assert MeasureValued.fits(q)
-    assert ScoreFunction.fits(q)
+    assert MeasureValued.supports(q)
+    assert ScoreFunction.supports(q)
 
 
 def test_arguments_are_taken_as_torch_takes_them(logits: Tensor) -> None:

@@ -10,14 +10,15 @@ from torch import nn
 
 from vaekit.estimators import (
     ARM,
-    Annealed,
+    REBAR,
+    RELAX,
     Critic,
     DisARM,
     Enumerate,
     Estimator,
     GumbelRao,
     GumbelSoftmax,
-    Learned,
+    LearnedBaseline,
     LeaveOneOut,
     LocalExpectation,
     MeasureValued,
@@ -25,12 +26,11 @@ from vaekit.estimators import (
     MuProp,
     Pathwise,
     RaoBlackwell,
-    Rebar,
     ReinMax,
-    Relax,
     ScoreFunction,
     SelfCritic,
     StraightThrough,
+    TemperatureSchedule,
     UnorderedSet,
 )
 
@@ -71,10 +71,10 @@ class Row(NamedTuple):
     graph_break: str = ""
 
 
-def learned() -> Learned:
+def learned() -> LearnedBaseline:
     """Make a learned baseline on a small network."""
     network = nn.Sequential(nn.Linear(CONTEXT_FEATURES, 4), nn.Tanh(), nn.Linear(4, 1))
-    return Learned(network.to(torch.float64))
+    return LearnedBaseline(network.to(torch.float64))
 
 
 class Control(nn.Module):
@@ -102,14 +102,18 @@ TABLE = [
     Row("score_loo_4", lambda: ScoreFunction(num_samples=4, baseline=LeaveOneOut()), KINDS),
     Row("score_learned", lambda: ScoreFunction(baseline=learned()), KINDS, stateful=True),
     Row("score_critic", lambda: ScoreFunction(baseline=SelfCritic()), KINDS, joint=False),
-    Row("rebar", Rebar, DISCRETE, joint=False, graph_break=INNER),
+    Row("rebar", REBAR, DISCRETE, joint=False, graph_break=INNER),
     Row(
-        "rebar_2", lambda: Rebar(1.5, scale=0.7, learned=False, num_samples=2), DISCRETE, joint=False, graph_break=INNER
+        "rebar_2",
+        lambda: REBAR(1.5, scale=0.7, learnable=False, num_samples=2),
+        DISCRETE,
+        joint=False,
+        graph_break=INNER,
     ),
-    Row("relax", lambda: Relax(Control()), DISCRETE, joint=False, stateful=True, graph_break=INNER),
+    Row("relax", lambda: RELAX(Control()), DISCRETE, joint=False, stateful=True, graph_break=INNER),
     Row(
         "relax_black_box",
-        lambda: Relax(Control(), temperature=None),
+        lambda: RELAX(Control(), temperature=None),
         DISCRETE,
         joint=False,
         stateful=True,
@@ -143,5 +147,5 @@ UNBIASED = [row for row in TABLE if row.unbiased]
 # Rows for the parts of estimators that the table above does not have.
 PARTS = [
     Row("score_with_critic", lambda: ScoreFunction(critic=Critic(Control())), KINDS, stateful=True),
-    Row("gumbel_annealed", lambda: GumbelSoftmax(Annealed()), DISCRETE, unbiased=False),
+    Row("gumbel_annealed", lambda: GumbelSoftmax(TemperatureSchedule()), DISCRETE, unbiased=False),
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli
 
 from vaekit.estimators import Baseline, Critic, ScoreFunction
-from vaekit.graph.expectation import Named
+from vaekit.graph.expectation import NodeFunction
 
 STEPS = 4
 NAMES = [f"z{k}" for k in range(STEPS)]
@@ -41,16 +41,16 @@ def log_odds(k: int, before: list[Tensor], offset: Tensor, link: Tensor) -> Tens
 def graph(offset: Tensor, link: Tensor) -> tuple[dict, dict]:
     """Return cost terms and nodes for ``vaekit.expectation``, one for each entry of the parameters' batch."""
 
-    def conditional(k: int) -> Named:
+    def conditional(k: int) -> NodeFunction:
         parents = NAMES[max(0, k - 1) : k]
-        return Named(
+        return NodeFunction(
             lambda **z: Bernoulli(logits=log_odds(k, [z.get(n) for n in NAMES[:k]], offset, link), validate_args=False),
             tuple(parents),
         )
 
-    def cost(k: int) -> Named:
+    def cost(k: int) -> NodeFunction:
         seen = NAMES[: k + 1] if k == STEPS - 1 else NAMES[max(0, k - 1) : k + 1]
-        return Named(lambda **z: step_cost(k, [z.get(n) for n in NAMES[: k + 1]]), tuple(seen))
+        return NodeFunction(lambda **z: step_cost(k, [z.get(n) for n in NAMES[: k + 1]]), tuple(seen))
 
     first = {NAMES[0]: Bernoulli(logits=offset[..., 0], validate_args=False)}
     return {f"step{k}": cost(k) for k in range(STEPS)}, first | {NAMES[k]: conditional(k) for k in range(1, STEPS)}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 
-from vaekit.graph.expectation import Named
+from vaekit.graph.expectation import NodeFunction
 
 _F64 = torch.float64
 SUMMARY = {
@@ -106,17 +106,19 @@ def distribution(graph: Graph, node: Node, parameters: dict[str, Tensor], values
     return Independent(q, 1, validate_args=False) if node.kind.endswith("vector") else q
 
 
-def as_expectation(graph: Graph, parameters: dict[str, Tensor]) -> tuple[Named, dict[str, Distribution | Named]]:
+def as_expectation(
+    graph: Graph, parameters: dict[str, Tensor]
+) -> tuple[NodeFunction, dict[str, Distribution | NodeFunction]]:
     """Return the cost and the nodes, as ``vaekit.expectation`` takes them."""
-    q: dict[str, Distribution | Named] = {}
+    q: dict[str, Distribution | NodeFunction] = {}
     for node in graph.nodes:
         if node.parents:
-            q[node.name] = Named(
+            q[node.name] = NodeFunction(
                 lambda node=node, **values: distribution(graph, node, parameters, values), node.parents
             )
         else:
             q[node.name] = distribution(graph, node, parameters, {})
-    return Named(lambda **values: cost(graph, parameters, values), tuple(n.name for n in graph.nodes)), q
+    return NodeFunction(lambda **values: cost(graph, parameters, values), tuple(n.name for n in graph.nodes)), q
 
 
 def shared_over(graph: Graph, shared: str, parameters: dict[str, Tensor]) -> dict[str, Tensor]:

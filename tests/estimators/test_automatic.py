@@ -17,7 +17,7 @@ from torch.distributions import (
     Poisson,
 )
 
-from vaekit.estimators.automatic import ENUMERATION_BUDGET, choose
+from vaekit.estimators.automatic import ENUMERATION_BUDGET, choose_estimator
 from vaekit.exceptions import EstimatorError
 from vaekit.graph.expectation import evaluate, expectation
 
@@ -41,7 +41,7 @@ from vaekit.graph.expectation import evaluate, expectation
     ],
 )
 def test_choice(q: Distribution, differentiable: bool, rows: int, name: str) -> None:
-    estimator = choose(q, differentiable, rows)
+    estimator = choose_estimator(q, differentiable, rows)
     assert type(estimator).__name__ == name
     if name == "ScoreFunction":
         assert type(estimator.baseline).__name__ == "LeaveOneOut"
@@ -81,14 +81,14 @@ def test_only_the_node_without_a_path_falls_back() -> None:
     location = torch.zeros(2, 5, requires_grad=True)
     q = {"smooth": Normal(location[0], 1.0), "step": Normal(location[1], 1.0)}
     result = evaluate(lambda smooth, step: smooth**2 + step.sign(), q)
-    assert result.draws["smooth"].value.requires_grad
-    assert not result.draws["step"].value.requires_grad
-    assert len(result.draws["step"].value) == 2
+    assert result.samples["smooth"].value.requires_grad
+    assert not result.samples["step"].value.requires_grad
+    assert len(result.samples["step"].value) == 2
 
 
 def test_budget_counts_the_nodes_before() -> None:
     q = {name: OneHotCategorical(logits=torch.zeros(2, 8)) for name in ("a", "b", "c")}
-    draws = evaluate(lambda a, b, c: (a + b + c).square().sum(-1), q).draws
+    draws = evaluate(lambda a, b, c: (a + b + c).square().sum(-1), q).samples
     assert {name: len(draw.value) for name, draw in draws.items()} == {"a": 8, "b": 8, "c": 2}
 
 
@@ -96,7 +96,7 @@ def test_missing_entries_are_automatic() -> None:
     from vaekit.estimators import ScoreFunction
 
     q = {name: Bernoulli(logits=torch.zeros(2)) for name in "ab"}
-    draws = evaluate(lambda a, b: a + b, q, {"a": ScoreFunction(num_samples=3)}).draws
+    draws = evaluate(lambda a, b: a + b, q, {"a": ScoreFunction(num_samples=3)}).samples
     assert len(draws["a"].value) == 3
     assert len(draws["b"].value) == 2
 
@@ -160,7 +160,7 @@ def test_long_vector_of_bits_is_unbiased(num_samples: int | None) -> None:
     logits = torch.zeros(20_000, 8, dtype=torch.float64, requires_grad=True)
     q = Independent(Bernoulli(logits=logits), 1)
     result = evaluate(lambda z: z.sum(-1).square(), q, num_samples=num_samples)
-    assert result.draws["value"].value.shape[0] == (2 if num_samples is None else 3)
+    assert result.samples["value"].value.shape[0] == (2 if num_samples is None else 3)
     gradient = torch.autograd.grad(result.total.sum(), logits)[0].mean(1)
     error = gradient.std() / len(gradient) ** 0.5
     assert error < 0.01 * 2.0

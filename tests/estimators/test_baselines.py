@@ -10,21 +10,21 @@ from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorica
 from vaekit import expectation
 from vaekit.estimators import (
     Baseline,
-    Draw,
     Enumerate,
-    Learned,
+    LearnedBaseline,
     LeaveOneOut,
     MovingAverage,
+    NodeSample,
     ScoreFunction,
     SelfCritic,
 )
-from vaekit.estimators.running_moments import RunningMean
+from vaekit.estimators.running_moments import RunningMoments
 from vaekit.exceptions import EstimatorError
 
 
-def draw_with(weight: Tensor, context: Tensor | None = None) -> Draw:
+def draw_with(weight: Tensor, context: Tensor | None = None) -> NodeSample:
     q = Bernoulli(logits=torch.zeros(weight.shape[1:]))
-    return Draw(torch.zeros(weight.shape), weight, torch.zeros(weight.shape), q, context=context)
+    return NodeSample(torch.zeros(weight.shape), weight, torch.zeros(weight.shape), q, context=context)
 
 
 EVEN = draw_with(torch.full((2, 3), 0.5))
@@ -34,7 +34,7 @@ def constant(value: float) -> Tensor:
     return torch.full((2, 3), value)
 
 
-def used(baseline: MovingAverage, draw: Draw, cost: Tensor) -> Tensor:
+def used(baseline: MovingAverage, draw: NodeSample, cost: Tensor) -> Tensor:
     """Return the baseline of a step, which then learns from the step's costs."""
     before = baseline(draw, cost)
     baseline.update(cost, draw.weight)
@@ -157,7 +157,7 @@ def test_self_critic_compares_with_the_most_probable_value(kind: str) -> None:
         "normal": location,
     }[kind]
     estimator = ScoreFunction(num_samples=2, baseline=SelfCritic())
-    draw = estimator.draw(q)
+    draw = estimator.sample(q)
     assert draw.value.shape == (3, 2, 3)
     torch.testing.assert_close(draw.value[-1], mode)
     assert draw.weight.expand(3, 2)[:, 0].tolist() == [0.5, 0.5, 0.0]
@@ -203,7 +203,7 @@ class TestLearned:
         return total, torch.autograd.grad(total.sum(), logits, retain_graph=True)[0]
 
     def test_lowers_the_variance_after_training(self) -> None:
-        estimator = ScoreFunction(baseline=Learned(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))))
+        estimator = ScoreFunction(baseline=LearnedBaseline(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))))
         optimizer = torch.optim.Adam(estimator.parameters(), 0.02)
         untrained = self.gradients(ScoreFunction(baseline=MovingAverage()))[1].var()
         for _ in range(150):
@@ -219,7 +219,7 @@ class TestLearned:
         total = expectation(
             lambda z: z,
             Bernoulli(logits=torch.zeros(2000)),
-            ScoreFunction(baseline=Learned(network)),
+            ScoreFunction(baseline=LearnedBaseline(network)),
             context=context,
         )
         total.mean().backward()
@@ -230,7 +230,7 @@ class TestLearned:
         torch.manual_seed(1)
         plain, _ = self.gradients(ScoreFunction())
         torch.manual_seed(1)
-        baseline = Learned(nn.Linear(1, 1))
+        baseline = LearnedBaseline(nn.Linear(1, 1))
         torch.manual_seed(1)
         learned, _ = self.gradients(ScoreFunction(baseline=baseline))
         torch.testing.assert_close(learned, plain)
@@ -240,7 +240,7 @@ class TestLearned:
             expectation(
                 lambda z: z,
                 Bernoulli(logits=torch.zeros(3)),
-                ScoreFunction(baseline=Learned(nn.Linear(1, 1))),
+                ScoreFunction(baseline=LearnedBaseline(nn.Linear(1, 1))),
             )
 
     def test_its_network_moves_towards_the_cost(self) -> None:
@@ -248,7 +248,7 @@ class TestLearned:
         network = nn.Linear(1, 1)
         nn.init.zeros_(network.weight)
         nn.init.zeros_(network.bias)
-        estimator = ScoreFunction(baseline=Learned(network))
+        estimator = ScoreFunction(baseline=LearnedBaseline(network))
         q = Bernoulli(logits=torch.zeros(50))
         expectation(lambda z: 1 + 0 * z, q, estimator, context=torch.ones(50, 1)).mean().backward()
         assert network.bias.grad.item() < 0
@@ -263,9 +263,9 @@ def test_decay_outside_its_range_is_refused(decay: float) -> None:
 @pytest.mark.parametrize("cost", [5.3, 0.1, -13.7, -200.0])
 def test_the_scale_of_equal_costs_is_one(cost: float) -> None:
     """Rounding leaves a hundred-millionth of them, by which a learned baseline would divide."""
-    running = RunningMean(0.9)
+    running = RunningMoments(0.9)
     for _ in range(60):
         running.update(torch.full((8,), cost), torch.full((8,), 1 / 8))
-    assert running.scale() == 1
+    assert running.std() == 1
     running.update(cost + torch.arange(8.0), torch.full((8,), 1 / 8))
-    assert 0.5 < running.scale() < 3
+    assert 0.5 < running.std() < 3

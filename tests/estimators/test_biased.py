@@ -21,7 +21,7 @@ from .oracle import exact
 from .zscore import replicate
 
 REPLICATES = 200_000
-HARD = [row for row in TABLE if not row.unbiased and row.make().exact_value]
+HARD = [row for row in TABLE if not row.unbiased and row.make().unbiased_value]
 
 
 def bias(estimator: Estimator, replicates: int = REPLICATES) -> tuple[float, float]:
@@ -64,7 +64,7 @@ def test_expected_value_of_hard_ones_is_exact(row: Row, kind: str) -> None:
 def test_value_of_the_soft_one_is_not() -> None:
     value, _ = exact(single("categorical"))
     values, _ = replicate(single("categorical"), {"x": GumbelSoftmax(1.0)}, 100_000)
-    assert not GumbelSoftmax().exact_value
+    assert not GumbelSoftmax().unbiased_value
     assert (values.mean() - value).abs() / (values.std() / len(values) ** 0.5) > 10
 
 
@@ -78,7 +78,7 @@ def test_hard_values_are_exactly_discrete(row: Row, kind: str, dtype: torch.dtyp
         if kind.startswith("bern")
         else Independent(OneHotCategorical(logits=logits), 1)
     )
-    value = row.make().draw(q).value
+    value = row.make().sample(q).value
     assert ((value == 0) | (value == 1)).all()
     assert kind.startswith("bern") or (value.sum(-1) == 1).all()
     assert value.requires_grad
@@ -128,7 +128,7 @@ def test_temperature_is_a_buffer_that_a_schedule_may_change() -> None:
     estimator = GumbelSoftmax(2.0)
     estimator.temperature.fill_(0.05)
     q = OneHotCategorical(logits=torch.zeros(1000, 3))
-    values = estimator.draw(q).value
+    values = estimator.sample(q).value
     assert (values.max(-1).values > 0.99).float().mean() > 0.7  # near the corners: 0.05, not 2
     restored = GumbelSoftmax(2.0)
     restored.load_state_dict(estimator.state_dict())
@@ -136,6 +136,6 @@ def test_temperature_is_a_buffer_that_a_schedule_may_change() -> None:
 
 
 def test_soft_values_lie_inside_the_simplex() -> None:
-    value: Tensor = GumbelSoftmax(0.7).draw(OneHotCategorical(logits=torch.randn(1000, 4, dtype=torch.float64))).value
+    value: Tensor = GumbelSoftmax(0.7).sample(OneHotCategorical(logits=torch.randn(1000, 4, dtype=torch.float64))).value
     assert ((value > 0) & (value < 1)).all()
     torch.testing.assert_close(value.sum(-1), torch.ones(1, 1000, dtype=torch.float64))

@@ -17,7 +17,7 @@ from vaekit import distributions, estimators, latents, likelihoods
 from vaekit._core.components import Component
 
 ABSTRACT = {estimators.Baseline, estimators.Estimator, latents.Latent, likelihoods.Likelihood}
-NOT_TESTED_BY_A_TABLE = {estimators.Draw}  # a tuple that every estimator returns
+NOT_TESTED_BY_A_TABLE = {estimators.NodeSample}  # a tuple that every estimator returns
 
 
 def tested_estimators() -> set[type]:
@@ -30,7 +30,7 @@ def tested_estimators() -> set[type]:
 TABLES = {
     "estimators": (estimators, tested_estimators),
     "latents": (latents, lambda: {type(make()) for make in LATENTS.values()}),
-    "likelihoods": (likelihoods, lambda: {*LIKELIHOODS, *(type(make(local=False)) for make in PIXELS.values())}),
+    "likelihoods": (likelihoods, lambda: {*LIKELIHOODS, *(type(make(pixelwise=False)) for make in PIXELS.values())}),
     "distributions": (distributions, lambda: set(DISTRIBUTIONS)),
 }
 

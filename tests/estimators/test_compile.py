@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Normal
 
 import vaekit
-from vaekit.estimators import DisARM, Estimator, LeaveOneOut, MuProp, Pathwise, Rebar, ScoreFunction
-from vaekit.graph.expectation import Named
+from vaekit.estimators import REBAR, DisARM, Estimator, LeaveOneOut, MuProp, Pathwise, ScoreFunction
+from vaekit.graph.expectation import NodeFunction
 
 pytestmark = pytest.mark.usefixtures("no_checks_of_parameters")
 
@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Distribution], Callable[[], Estimator 
     "score": (normal, lambda: ScoreFunction(baseline=LeaveOneOut()), sign),
     "disarm": (bernoulli, DisARM, sign),
     "muprop": (bernoulli, lambda: MuProp(2), square),
-    "rebar": (bernoulli, Rebar, square),
+    "rebar": (bernoulli, REBAR, square),
 }
 
 
@@ -78,7 +78,7 @@ def test_compiled_is_as_eager(q: Callable, make: Callable, cost: Callable, backe
 @pytest.mark.parametrize("named", [False, True])
 def test_cost_without_a_path_is_no_silent_zero(named: bool, fullgraph: bool, backend: str) -> None:
     estimator = Pathwise(3)
-    cost = Named(sign, ("value",)) if named else sign
+    cost = NodeFunction(sign, ("value",)) if named else sign
 
     def step(t: Tensor) -> Tensor:
         return 2 * vaekit.expectation(cost, normal(t), estimator)
@@ -90,7 +90,9 @@ def test_cost_without_a_path_is_no_silent_zero(named: bool, fullgraph: bool, bac
 
 def test_one_whole_graph_of_what_is_chosen_is_rejected_with_the_reason() -> None:
     step = torch.compile(lambda t: vaekit.expectation(square, normal(t)), backend="eager", fullgraph=True)
-    with pytest.raises(Exception, match=r"outside the compiled graph.*Give functions as Named and estimators by class"):
+    with pytest.raises(
+        Exception, match=r"outside the compiled graph.*Give functions as NodeFunction and estimators by class"
+    ):
         step(at())
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vaekit._core.components import from_config
-from vaekit.estimators import Draw, Estimator, Learned, Relax, ScoreFunction
+from vaekit.estimators import RELAX, Estimator, LearnedBaseline, NodeSample, ScoreFunction
 from vaekit.exceptions import EstimatorError
-from vaekit.graph.expectation import Named, expectation
+from vaekit.graph.expectation import NodeFunction, expectation
 from vaekit.networks import MLP
 
 from .conformance import CONTEXT_FEATURES, KINDS, TABLE, Row
@@ -32,9 +32,9 @@ def context_of(batch: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Te
     return torch.linspace(-1, 1, CONTEXT_FEATURES, dtype=dtype).expand((*batch, CONTEXT_FEATURES))
 
 
-def draw_of(estimator: Estimator, kind: str, batch: tuple[int, ...] = (5,)) -> Draw:
+def draw_of(estimator: Estimator, kind: str, batch: tuple[int, ...] = (5,)) -> NodeSample:
     graph = single(kind)
-    draw = estimator.draw(distribution(graph, graph.nodes[0], leaves(graph, batch), {}))
+    draw = estimator.sample(distribution(graph, graph.nodes[0], leaves(graph, batch), {}))
     return draw._replace(context=context_of(batch))
 
 
@@ -52,7 +52,7 @@ def run(estimators: dict[str, Estimator], graph: Graph, batch: tuple[int, ...], 
 def test_draw_has_the_promised_shapes(row: Row, kind: str, batch: tuple[int, ...]) -> None:
     estimator = row.make()
     draw = draw_of(estimator, kind, batch)
-    rows = estimator.rows(draw.q)
+    rows = estimator.num_evaluations(draw.q)
     assert draw.value.shape == (rows, *batch, *SUMMARY[kind].shape)
     assert draw.weight.shape[0] == rows
     weight = draw.weight.expand(rows, *batch)
@@ -83,7 +83,7 @@ def test_drawing_changes_neither_the_distribution_nor_the_estimator(row: Row, ki
     parameters = leaves(graph, (5,))
     before = {name: value.detach().clone() for name, value in parameters.items()}
     state = copy.deepcopy(estimator.state_dict())
-    estimator.draw(distribution(graph, graph.nodes[0], parameters, {}))
+    estimator.sample(distribution(graph, graph.nodes[0], parameters, {}))
     assert all(torch.equal(parameters[name], before[name]) for name in before)
     assert all(p.grad is None for p in parameters.values())
     assert all(torch.equal(value, state[name]) for name, value in estimator.state_dict().items())
@@ -94,7 +94,7 @@ def test_fits_says_which_nodes_it_serves(row: Row) -> None:
     for kind in KINDS:
         graph = single(kind)
         q = distribution(graph, graph.nodes[0], graph.parameters(), {})
-        assert type(row.make()).fits(q) == (kind in row.kinds), kind
+        assert type(row.make()).supports(q) == (kind in row.kinds), kind
 
 
 @by_pair
@@ -165,9 +165,9 @@ def with_network(make: Callable[[MLP], Estimator]) -> Callable[[], Estimator]:
 
 # The networks of these rows are plain torch modules, which no configuration can hold.
 NETWORKS = {
-    "score_learned": with_network(lambda network: ScoreFunction(baseline=Learned(network))),
-    "relax": with_network(Relax),
-    "relax_black_box": with_network(lambda network: Relax(network, temperature=None)),
+    "score_learned": with_network(lambda network: ScoreFunction(baseline=LearnedBaseline(network))),
+    "relax": with_network(RELAX),
+    "relax_black_box": with_network(lambda network: RELAX(network, temperature=None)),
 }
 
 
@@ -215,7 +215,7 @@ def test_works_without_gradients_and_in_eval_mode(row: Row) -> None:
 @pytest.mark.usefixtures("no_checks_of_parameters")
 @by_row
 def test_step_compiles_in_one_graph(row: Row) -> None:
-    """Costs are given as ``Named``: reading a signature is Python that torch.compile does not follow."""
+    """Costs are given as ``NodeFunction``: reading a signature is Python that torch.compile does not follow."""
     estimator, kind = row.make(), row.kinds[-1]
     graph = single(kind)
     node = graph.nodes[0]
@@ -223,7 +223,9 @@ def test_step_compiles_in_one_graph(row: Row) -> None:
     def step(at: Tensor, context: Tensor) -> Tensor:
         parameters = {**fixed, "x.location": at}
         q = distribution(graph, node, parameters, {})
-        return expectation(Named(lambda x: (summary(kind, x) - 0.3) ** 2, ("x",)), {"x": q}, estimator, context=context)
+        return expectation(
+            NodeFunction(lambda x: (summary(kind, x) - 0.3) ** 2, ("x",)), {"x": q}, estimator, context=context
+        )
 
     fixed = leaves(graph, (4,))
     at, context = fixed.pop("x.location"), context_of((4,))

@@ -89,7 +89,7 @@ def test_both_members_of_a_pair_are_distributed_as_the_node(kind: str, make: typ
     replicates = 200_000
     logits = torch.randn((2,) if kind == "bernoulli" else (2, 4), dtype=_F64)
     q = node(kind, logits.expand(replicates, *logits.shape))
-    value = make(count).draw(q).value
+    value = make(count).sample(q).value
     assert value.shape[:2] == (2 * count, replicates)
     mean = torch.sigmoid(logits) if kind == "bernoulli" else logits.softmax(-1)
     # single variables, and the product of two of them: independent within a member, coupled between members
@@ -103,7 +103,7 @@ def test_both_members_of_a_pair_are_distributed_as_the_node(kind: str, make: typ
 
 def test_members_of_a_pair_differ_as_often_as_they_can() -> None:
     logits = leaf([-1.0, 0.5], 100_000)
-    first, second = DisARM().draw(node("bernoulli", logits)).value
+    first, second = DisARM().sample(node("bernoulli", logits)).value
     p = torch.sigmoid(logits[0].detach())
     expected = 2 * torch.minimum(p, 1 - p)
     assert (((first != second).double().mean(0) - expected).abs() < 0.01).all()
@@ -151,7 +151,7 @@ def test_variance_falls_with_the_number_of_draws(kind: str) -> None:
     q = node(kind, logits)
     cost = lambda z: (z.flatten(2).cumsum(-1).sum(-1) - 1.3) ** 2  # noqa: E731
     for make in COUPLED:
-        if make.fits(q):
+        if make.supports(q):
             one, four = (gradients(cost, q, logits, make(n)).var(0).sum() for n in (1, 4))
             assert 0.22 < float(four / one) < 0.28, make.__name__
 
@@ -222,7 +222,7 @@ def test_extreme_logits_stay_finite(make: type[Estimator], kind: str, scale: flo
     (gradient,) = torch.autograd.grad(total.sum(), logits)
     assert total.isfinite().all()
     assert gradient.isfinite().all()
-    draw = make().draw(q)
+    draw = make().sample(q)
     assert (draw.log_prob[draw.weight.expand(draw.log_prob.shape) > 0] > -scale / 2).all(), "what cannot happen"
 
 
@@ -230,7 +230,7 @@ def test_extreme_logits_stay_finite(make: type[Estimator], kind: str, scale: flo
 @pytest.mark.parametrize("make", COUPLED)
 def test_certain_variables_are_drawn_as_they_are(make: type[Estimator], probability: float) -> None:
     logits = torch.full((5000, 2), torch.inf if probability else -torch.inf, requires_grad=True)
-    draw = make().draw(Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False))
+    draw = make().sample(Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False))
     live = draw.weight.expand(draw.value.shape[:2]) > 0
     assert (draw.value[live] == probability).all()
     correction = make().correction(draw, torch.randn(draw.value.shape[:2]))
@@ -242,7 +242,7 @@ def test_certain_variables_are_drawn_as_they_are(make: type[Estimator], probabil
 def test_impossible_categories_are_not_drawn_by_disarm() -> None:
     logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 1.0]).expand(20_000, 4).clone().requires_grad_()
     q = OneHotCategorical(logits=logits, validate_args=False)
-    assert (DisARM(2).draw(q).value[..., [0, 2]] == 0).all()
+    assert (DisARM(2).sample(q).value[..., [0, 2]] == 0).all()
     total = expectation(lambda z: (z * torch.arange(4.0)).sum(-1), q, DisARM(2))
     (gradient,) = torch.autograd.grad(total.sum(), logits)
     assert gradient.isfinite().all()

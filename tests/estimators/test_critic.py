@@ -14,17 +14,17 @@ from torch.distributions import Bernoulli, Categorical, Normal, OneHotCategorica
 
 from vaekit import expectation, importance_weighted_bound
 from vaekit.estimators import (
+    REBAR,
     Baseline,
     Critic,
     Enumerate,
     Estimator,
-    Learned,
+    LearnedBaseline,
     LeaveOneOut,
     MovingAverage,
-    Rebar,
     ScoreFunction,
     SelfCritic,
-    recorded,
+    sample_from_values,
 )
 from vaekit.exceptions import EstimatorError
 from vaekit.graph.expectation import evaluate
@@ -76,7 +76,7 @@ def test_imperfect_critic_is_unbiased_at_lam_one(
     num_samples: int | None, baseline: Callable[[], Baseline | None]
 ) -> None:
     made = baseline()
-    if made is not None and (num_samples == 1 or (num_samples and made.counterfactual_rows)):
+    if made is not None and (num_samples == 1 or (num_samples and made.num_auxiliary_samples)):
         baseline = lambda: None  # noqa: E731 - joint trajectories have no place for another row
     chosen = estimators(wrong(true_values()), 1.0, baseline)
     _, found = gradients(chosen, 60_000, num_samples)
@@ -154,7 +154,7 @@ def test_gradient_of_the_nodes_is_that_of_the_formula() -> None:
     result = evaluate({"a": lambda a: 3 * a, "b": lambda b: 5 * b - 1}, q, chosen, num_samples=4, context=x)
     parameters = [p for net in nets for p in net.parameters()]
     found = torch.autograd.grad(result.total.sum(), [logits, *parameters])
-    a, b = result.draws["a"].value, result.draws["b"].value
+    a, b = result.samples["a"].value, result.samples["b"].value
     first = nets[0](x)[:, 0]
     second = nets[1](torch.cat([x.expand(4, 6, 2), a[..., None]], -1))[..., 0]
     credit_b = 5 * b - 1
@@ -182,7 +182,7 @@ def test_branches_are_foreseen_each_by_its_own_critic_and_shared_terms_once() ->
     def credit(**more: Callable[..., Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         result = evaluate(terms | more, q, chosen, num_samples=1)
         (gradient,) = torch.autograd.grad(result.total.sum(), logits)
-        values = {name: draw.value[0] for name, draw in result.draws.items()}
+        values = {name: draw.value[0] for name, draw in result.samples.items()}
         return gradient / (values["y"] - 0.5), values
 
     found, values = credit()
@@ -223,7 +223,7 @@ def test_beside_other_kinds_of_nodes() -> None:
 
     chosen = {
         "k": ScoreFunction(num_samples=2, baseline=LeaveOneOut()),
-        "y": Rebar(),
+        "y": REBAR(),
         "x": ScoreFunction(critic=Critic(nn.Linear(2 + 1 + 4, 1))),
         "b": ScoreFunction(critic=Critic(Watch(2 + 1 + 4 + 1, 1)), lam=0.5),
     }
@@ -231,7 +231,7 @@ def test_beside_other_kinds_of_nodes() -> None:
     result = evaluate(lambda b, x, y: b + x + y.square().sum(-1), q, chosen, context=context)
     result.total.sum().backward()
     assert seen[0].shape == (1, 1, 3, 2, 5, 8)
-    draws = {name: draw.value for name, draw in result.draws.items()}
+    draws = {name: draw.value for name, draw in result.samples.items()}
     torch.testing.assert_close(seen[0][0, 0, 2, 1, 3, :2], context[3])
     assert seen[0][0, 0, 2, 1, 3, 2] == draws["k"][1, 3]
     torch.testing.assert_close(seen[0][0, 0, 2, 1, 3, 3:7], draws["y"][2, 0, 3])
@@ -272,7 +272,7 @@ def test_learned_baseline_is_a_critic_of_the_context() -> None:
     torch.manual_seed(0)
     x, net = torch.randn(9, 2), nn.Linear(2, 1)
     found = []
-    for estimator in (ScoreFunction(baseline=Learned(net)), ScoreFunction(critic=Critic(net))):
+    for estimator in (ScoreFunction(baseline=LearnedBaseline(net)), ScoreFunction(critic=Critic(net))):
         logits = torch.zeros(9, requires_grad=True)
         torch.manual_seed(1)
         total = expectation(lambda z: 3 * z + x[:, 0], Bernoulli(logits=logits), estimator, context=x)
@@ -306,7 +306,7 @@ def test_recorded_actions_have_the_gradient_of_a_policy() -> None:
     """Time is an axis of the batch; two recorded actions a step are two rows."""
     logits = torch.randn(4, 6, 3, requires_grad=True)  # [environments, time, actions]
     actions, cost = torch.randint(3, (2, 4, 6)), torch.randn(2, 4, 6)
-    draw = recorded(Categorical(logits=logits), actions)
+    draw = sample_from_values(Categorical(logits=logits), actions)
     term = (draw.weight * ScoreFunction().correction(draw, cost)).sum(0)
     assert term.abs().max() == 0
     (found,) = torch.autograd.grad(term.sum(), logits)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 
-from vaekit.estimators import Estimator, LeaveOneOut, MuProp, Pathwise, Rebar, Relax
+from vaekit.estimators import REBAR, RELAX, Estimator, LeaveOneOut, MuProp, Pathwise
 from vaekit.exceptions import EstimatorError
 from vaekit.graph.expectation import evaluate
 
@@ -23,9 +23,9 @@ REPLICATES, THRESHOLD = 40_000, 4.0
 MAKERS: dict[str, Callable[[], Estimator]] = {
     "muprop": lambda: MuProp(2),
     "muprop_loo": lambda: MuProp(baseline=LeaveOneOut()),
-    "rebar": Rebar,
-    "relax": lambda: Relax(Control()),
-    "relax_black_box": lambda: Relax(Control(), temperature=None),
+    "rebar": REBAR,
+    "relax": lambda: RELAX(Control()),
+    "relax_black_box": lambda: RELAX(Control(), temperature=None),
 }
 by_estimator = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 WEIGHT = torch.tensor([[2.2, -1.9], [-1.4, 2.6]], dtype=torch.float64)
@@ -51,7 +51,7 @@ def test_pathwise_node_above(make: Callable[[], Estimator], estimator: Estimator
     many = mean.expand(REPLICATES).clone().requires_grad_()
     q = {"z": Normal(many, 1.0), "b": lambda z: Bernoulli(logits=z)}
     result = evaluate(lambda b: (b - 0.3) ** 2, q, {"z": estimator, "b": make()})
-    assert result.draws["z"].value.requires_grad, "pathwise"
+    assert result.samples["z"].value.requires_grad, "pathwise"
     agrees(many, result.total, exact)
 
 

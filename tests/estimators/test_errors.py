@@ -60,7 +60,7 @@ def test_cost_without_a_gradient_path_is_refused(step, estimator: type[Estimator
     with pytest.raises(EstimatorError, match=f"node 'z'.*{estimator.__name__}.*no gradient path.*work: ") as caught:
         expectation(lambda z: weight * step(z), {"z": q}, estimator())
     works = fitting("normal" if estimator is Pathwise else "bernoulli")
-    assert named(caught.value) == {c.__name__ for c in works if not c.relies_on_path}
+    assert named(caught.value) == {c.__name__ for c in works if not c.requires_differentiable_cost}
 
 
 @pytest.mark.parametrize("q", [Normal, Bernoulli])

@@ -144,13 +144,13 @@ def test_every_distribution(name: str) -> None:
     fits = [
         e
         for e in (ScoreFunction, Pathwise, MeasureValued)
-        if e.fits(q) and not (name == "pareto" and e is ScoreFunction)
+        if e.supports(q) and not (name == "pareto" and e is ScoreFunction)
     ]
     for estimator in fits:
         samples = []
         for of in (q, in_float32(q)):
             torch.manual_seed(0)
-            draw = estimator(num_samples=20).draw(of)
+            draw = estimator(num_samples=20).sample(of)
             samples.append(draw)
         first, second = samples
         assert first.value.dtype == second.value.dtype != dtype
@@ -162,7 +162,7 @@ def test_every_distribution(name: str) -> None:
 
 def test_mixture() -> None:
     q = FAMILIES["mixture"](columns(torch.bfloat16, -3.0, -1.4375, 0.33203125))
-    value = Pathwise(1000).draw(q).value
+    value = Pathwise(1000).sample(q).value
     assert value.dtype == torch.float32
     assert value.unique().numel() > 0.99 * value.numel()
 
@@ -185,7 +185,7 @@ def test_rare_binary_value(make: Callable[[], Estimator], dtype: torch.dtype) ->
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_many_categories_are_all_drawn(make: Callable[..., Estimator], family: type, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    seen = make(10_000).draw(family(logits=torch.zeros(500, dtype=dtype))).value.sum(0)
+    seen = make(10_000).sample(family(logits=torch.zeros(500, dtype=dtype))).value.sum(0)
     assert stats.chisquare(seen.detach().double()).pvalue > 1e-5
 
 
@@ -201,15 +201,15 @@ def test_under_autocast(make: Callable[[], Estimator]) -> None:
             q = MultivariateNormal(t.float(), scale_tril=torch.eye(4) + 0.1 * torch.ones(4, 4).tril())
         else:
             q = Independent(Bernoulli(logits=t), 1)
-        draw = make().draw(q)
+        draw = make().sample(q)
         assert draw.value.dtype == torch.float32
         if make is Pathwise:
             torch.manual_seed(1)
-            inside = make().draw(q).value
+            inside = make().sample(q).value
         total = expectation(lambda z: z.square().sum(-1), q, make())
     if make is Pathwise:
         torch.manual_seed(1)
-        torch.testing.assert_close(inside, make().draw(q).value, rtol=0, atol=0)
+        torch.testing.assert_close(inside, make().sample(q).value, rtol=0, atol=0)
     total.sum().backward()
     assert total.dtype == layer.weight.grad.dtype == torch.float32
     assert layer.weight.grad.isfinite().all()

@@ -8,11 +8,11 @@ from torch.distributions import Bernoulli
 
 from vaekit import expectation
 from vaekit.distributions import OneHotCategorical
-from vaekit.estimators import Estimator, Rebar, Relax
+from vaekit.estimators import REBAR, RELAX, Estimator
 
 LEARNED = {
-    "rebar": Rebar,
-    "relax": lambda: Relax(torch.nn.Sequential(torch.nn.Linear(3, 1)), temperature=0.5),
+    "rebar": REBAR,
+    "relax": lambda: RELAX(torch.nn.Sequential(torch.nn.Linear(3, 1)), temperature=0.5),
 }
 
 

@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli
 
 import vaekit
 from vaekit.batch import Batch
-from vaekit.estimators import Critic, Estimator, Learned, MovingAverage, MuProp, Rebar, Relax, ScoreFunction
+from vaekit.estimators import REBAR, RELAX, Critic, Estimator, LearnedBaseline, MovingAverage, MuProp, ScoreFunction
 from vaekit.likelihoods import Bernoulli as BernoulliLikelihood
 from vaekit.models import DiscreteVAE
 
@@ -26,13 +26,13 @@ def linear(features: int = FEATURES) -> nn.Module:
 
 
 MAKERS: dict[str, Callable[[], Estimator]] = {
-    "learned": lambda: ScoreFunction(2, Learned(linear())),
+    "learned": lambda: ScoreFunction(2, LearnedBaseline(linear())),
     "critic": lambda: ScoreFunction(2, critic=Critic(linear())),
-    "both": lambda: ScoreFunction(2, Learned(linear()), critic=Critic(linear()), lam=0.5),
-    "muprop": lambda: MuProp(2, Learned(linear())),
-    "rebar": lambda: Rebar(num_samples=2),
-    "relax": lambda: Relax(linear(1 + FEATURES)),
-    "relax_black_box": lambda: Relax(linear(1 + FEATURES), temperature=None),
+    "both": lambda: ScoreFunction(2, LearnedBaseline(linear()), critic=Critic(linear()), lam=0.5),
+    "muprop": lambda: MuProp(2, LearnedBaseline(linear())),
+    "rebar": lambda: REBAR(num_samples=2),
+    "relax": lambda: RELAX(linear(1 + FEATURES)),
+    "relax_black_box": lambda: RELAX(linear(1 + FEATURES), temperature=None),
 }
 by_estimator = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
@@ -120,8 +120,8 @@ def test_in_a_model_the_size_of_the_loss_is_followed_and_its_sign_is_not(scale: 
 
     def gradients(scale: float) -> list[Tensor]:
         torch.manual_seed(0)
-        model = DiscreteVAE(4, BernoulliLikelihood(), variables=2, categories=3, hidden=[3], estimator=Rebar())
-        total = model.bound(Batch((torch.rand(6, 4) > 0.5).float()), training=True).total
+        model = DiscreteVAE(4, BernoulliLikelihood(), variables=2, categories=3, hidden=[3], estimator=REBAR())
+        total = model.loss(Batch((torch.rand(6, 4) > 0.5).float()), training=True).total
         (scale * total.mean()).backward()
         return [p.grad for p in model.estimators["y"].parameters()]
 

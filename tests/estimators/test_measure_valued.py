@@ -181,8 +181,8 @@ def test_vector_under_a_step_agrees_with_the_score_function(name: str, num_sampl
 @pytest.mark.parametrize("num_samples", [1, 2])
 def test_each_further_row_perturbs_one_variable_of_one_draw(q: Independent, changes: int, num_samples: int) -> None:
     estimator = MeasureValued(num_samples)
-    draw = estimator.draw(q)
-    assert len(draw.value) == estimator.rows(q) == num_samples * (1 + 3 * changes)
+    draw = estimator.sample(q)
+    assert len(draw.value) == estimator.num_evaluations(q) == num_samples * (1 + 3 * changes)
     assert (draw.weight[:num_samples] == 1 / num_samples).all()
     assert (draw.weight[num_samples:] == 0).all()
     real = draw.value[:num_samples]
@@ -199,7 +199,7 @@ def test_matrix_of_variables_and_rows_in_front() -> None:
     q = Independent(Independent(Normal(location, 1.0), 1), 1)
     estimator = MeasureValued(2)
     assert q.batch_shape == (1, 4)
-    draw = estimator.draw(q)
+    draw = estimator.sample(q)
     assert draw.value.shape == (2 * (1 + 6 * 3), 1, 4, 3, 2)
     correction = estimator.correction(draw, draw.value.sum((-1, -2)))
     gradient = torch.autograd.grad((draw.weight * correction).sum(), location)[0]
@@ -263,6 +263,6 @@ def test_others_are_refused() -> None:
     with pytest.raises(EstimatorError, match="joint trajectories"):
         expectation(lambda z: z, {"z": Normal(torch.zeros(3), 1.0)}, MeasureValued(), num_samples=2)
     with pytest.raises(EstimatorError, match="joint trajectories"):
-        MeasureValued().draw(Normal(torch.zeros(3), 1.0), torch.Size())
+        MeasureValued().sample(Normal(torch.zeros(3), 1.0), torch.Size())
     with pytest.raises(EstimatorError, match="num_samples is 0"):
         MeasureValued(0)

@@ -144,7 +144,7 @@ def test_the_same_is_accepted_where_no_gradient_is_wanted(make) -> None:
 def test_fixed_supports_are_served(make) -> None:
     q = make(parameter())
     assert not support_moves(q)
-    assert ScoreFunction.fits(q)
+    assert ScoreFunction.supports(q)
 
 
 def test_pathwise_gradient_of_a_moving_support_is_right() -> None:
@@ -180,8 +180,8 @@ def test_importance_weighted_gradient_is_the_plain_one() -> None:
 def test_report_does_not_call_it_unbiased() -> None:
     t = torch.tensor(1.5, requires_grad=True)
     report = vaekit.gradient_report(
-        lambda z: z**2, lambda: Uniform(ZERO, t), [ScoreFunction(), Pathwise()], t, draws=64, progress=False
+        lambda z: z**2, lambda: Uniform(ZERO, t), [ScoreFunction(), Pathwise()], t, num_estimates=64, progress=False
     )
     assert list(report.unbiased) == [False, True]
-    assert "support" in report.refused[0]
+    assert "support" in report.error[0]
     assert report.attrs["best_unbiased"] == "Pathwise"

@@ -30,7 +30,7 @@ def leaf(kind: str) -> Tensor:
 
 def mean_gradient(estimator: Estimator, kind: str, logits: Tensor, cost) -> Tensor:
     """Return the estimator's exact mean, its draws replaced by all states with their probabilities."""
-    states = Enumerate().draw(node(kind, logits))
+    states = Enumerate().sample(node(kind, logits))
     found = torch.zeros_like(logits)
     for value, weight in zip(states.value, states.weight.detach(), strict=True):
         module = type(estimator).__module__
@@ -88,7 +88,7 @@ def test_gradient_of_a_draw_is_its_formula(kind: str) -> None:
     logits = leaf("categorical") if kind == "categorical" else leaf("bernoulli")
     slope = torch.randn(logits.shape, dtype=_F64)
     estimator = ReinMax(temperature=1.5)
-    value = estimator.draw(node(kind, logits)).value
+    value = estimator.sample(node(kind, logits)).value
     (found,) = torch.autograd.grad((slope * value).sum(), logits)
     drawn, warm = value[0].detach(), (logits / 1.5).detach()
     soft = torch.sigmoid if kind == "bernoulli" else (lambda x: x.softmax(-1))

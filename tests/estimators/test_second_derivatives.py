@@ -13,6 +13,7 @@ from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorica
 
 import vaekit
 from vaekit.estimators import (
+    REBAR,
     Enumerate,
     Estimator,
     GumbelSoftmax,
@@ -21,7 +22,6 @@ from vaekit.estimators import (
     MeasureValued,
     Pathwise,
     RaoBlackwell,
-    Rebar,
     ScoreFunction,
     SelfCritic,
     StraightThrough,
@@ -214,7 +214,7 @@ def test_functional_transforms_reject_it_too(estimator: Estimator, transform: Ca
 
 def test_a_learned_control_variate_above_them_is_trained_all_the_same() -> None:
     """REBAR differentiates its own estimate, in which deeper nodes count to first order alone."""
-    estimator = Rebar()
+    estimator = REBAR()
     logits = torch.zeros(50, requires_grad=True)
     q = {"a": Bernoulli(logits=logits), "b": lambda a: Bernoulli(logits=a - 0.3)}
     total = evaluate(lambda a, b: (a + b - 0.4) ** 2, q, {"a": estimator, "b": MeasureValued()}).total

@@ -8,7 +8,7 @@ from models.tiny import counts, fit
 
 from vaekit import DiscreteVAE
 from vaekit._core.components import from_config
-from vaekit.estimators import Annealed, GumbelRao, GumbelSoftmax, ReinMax
+from vaekit.estimators import GumbelRao, GumbelSoftmax, ReinMax, TemperatureSchedule
 from vaekit.exceptions import EstimatorError
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import load
@@ -18,10 +18,10 @@ TEMPERED = (GumbelSoftmax, GumbelRao, ReinMax)
 
 @pytest.mark.parametrize("make", TEMPERED)
 def test_follows_the_schedule_and_then_stays(make) -> None:
-    estimator = make(Annealed(2.0, 0.5, share=0.5))
+    estimator = make(TemperatureSchedule(2.0, 0.5, fraction=0.5))
     found = []
     for progress in (0.0, 0.25, 0.5, 0.8):
-        estimator.advance(progress)
+        estimator.update_schedule(progress)
         found.append(estimator.temperature.item())
     assert found == pytest.approx([2.0, 1.0, 0.5, 0.5])
 
@@ -29,19 +29,19 @@ def test_follows_the_schedule_and_then_stays(make) -> None:
 @pytest.mark.parametrize("make", TEMPERED)
 def test_a_value_stays(make) -> None:
     estimator = make(0.7)
-    estimator.advance(1.0)
+    estimator.update_schedule(1.0)
     assert estimator.temperature.item() == pytest.approx(0.7)
 
 
 def test_configuration_makes_it_again() -> None:
-    again = from_config(GumbelSoftmax(Annealed(1.0, 0.1, share=0.2), hard=True).config)
+    again = from_config(GumbelSoftmax(TemperatureSchedule(1.0, 0.1, fraction=0.2), hard=True).config)
     assert (again.schedule.start, again.schedule.end, again.schedule.share) == (1.0, 0.1, 0.2)
 
 
 @pytest.mark.parametrize("arguments", [(0.0, 1.0), (1.0, -1.0), (1.0, 0.5, 0.0), (1.0, 0.5, 1.5)])
 def test_impossible_schedules(arguments) -> None:
-    with pytest.raises(EstimatorError, match="Annealed"):
-        Annealed(*arguments)
+    with pytest.raises(EstimatorError, match="TemperatureSchedule"):
+        TemperatureSchedule(*arguments)
 
 
 @pytest.mark.parametrize("make", TEMPERED)
@@ -52,7 +52,7 @@ def test_impossible_values(make, temperature) -> None:
 
 
 def test_training_anneals_and_a_checkpoint_keeps_the_temperature(tmp_path) -> None:
-    estimator = GumbelSoftmax(Annealed(1.0, 0.25, share=1.0))
+    estimator = GumbelSoftmax(TemperatureSchedule(1.0, 0.25, fraction=1.0))
     model = DiscreteVAE(5, NegativeBinomial(), variables=2, categories=3, hidden=[4], estimator=estimator)
     trainer = fit(model, counts(), 4)  # the last batch begins at 3 / 4 of the training
     wanted = 0.25**0.75

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Gamma, Normal
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import vaekit
-from vaekit.estimators import Enumerate, Estimator, LeaveOneOut, MovingAverage, MuProp, Pathwise, Rebar, ScoreFunction
+from vaekit.estimators import REBAR, Enumerate, Estimator, LeaveOneOut, MovingAverage, MuProp, Pathwise, ScoreFunction
 from vaekit.exceptions import EstimatorError
 
 from .conformance import UNBIASED, Row
@@ -85,9 +85,9 @@ def test_random_numbers_within_vmap_are_asked_for(transform: Callable) -> None:
 
 
 @by_way
-@pytest.mark.parametrize("make", [MuProp, Rebar, lambda: ScoreFunction(baseline=MovingAverage())])
+@pytest.mark.parametrize("make", [MuProp, REBAR, lambda: ScoreFunction(baseline=MovingAverage())])
 def test_others_are_rejected_by_name(make: Callable[[], Estimator], way: Callable) -> None:
-    with pytest.raises(EstimatorError, match=r"(MuProp|Rebar|ScoreFunction) .* Use|learns from costs"):
+    with pytest.raises(EstimatorError, match=r"(MuProp|REBAR|ScoreFunction) .* Use|learns from costs"):
         way(value_of(make(), bernoulli, square), torch.full((3,), 0.3))
 
 

@@ -152,7 +152,7 @@ by_estimator = pytest.mark.parametrize("estimator", FITTING.values(), ids=FITTIN
 )
 def test_extreme_logits_give_finite_gradients(estimator: Estimator, extreme: list[float], dtype: torch.dtype) -> None:
     logits = torch.tensor(extreme, dtype=dtype).repeat(50, 1).requires_grad_()
-    draw = estimator.draw(one_hot(logits))
+    draw = estimator.sample(one_hot(logits))
     torch.testing.assert_close(draw.weight.sum(0), torch.ones(50, dtype=dtype))
     assert (draw.weight >= 0).all()
     value, gradient = run(one_hot(logits), logits, estimator)
@@ -186,7 +186,7 @@ def test_infinite_cost_of_an_impossible_state_does_no_harm(estimator: Estimator)
 
 @by_estimator
 def test_states_are_distinct_where_they_should_be(estimator: Estimator) -> None:
-    draw = estimator.draw(Categorical(probs=PROB.expand(200, 5)))
+    draw = estimator.sample(Categorical(probs=PROB.expand(200, 5)))
     distinct = len(draw.value) if isinstance(estimator, UnorderedSet) else estimator.num_exact
     states = draw.value[:distinct].sort(0).values
     assert (states[1:] != states[:-1]).all()
@@ -200,7 +200,7 @@ def test_states_are_distinct_where_they_should_be(estimator: Estimator) -> None:
 def test_variance_is_lower_than_that_of_the_score_function(estimator: Estimator, baseline: LeaveOneOut | None) -> None:
     """For as many evaluations, where most of the mass is on few states and costs are not centred at 0."""
     logits = torch.tensor([0.9, 0.05, 0.03, 0.01, 0.01]).double().log().repeat(20_000, 1).requires_grad_()
-    score = ScoreFunction(estimator.rows(one_hot(logits)), baseline)
+    score = ScoreFunction(estimator.num_evaluations(one_hot(logits)), baseline)
     variances = [
         run(one_hot(logits), logits, e, lambda z: 2 + (z * COST).sum(-1))[1].var(0).sum() for e in (estimator, score)
     ]
@@ -231,9 +231,9 @@ def test_infinite_support_and_joint_trajectories_are_refused(estimator: Estimato
     with pytest.raises(EstimatorError, match="does not fit Poisson"):
         expectation(lambda z: z, Poisson(torch.ones(2)), estimator)
     with pytest.raises(EstimatorError, match="not finite"):
-        estimator.draw(Poisson(torch.ones(2)))
+        estimator.sample(Poisson(torch.ones(2)))
     with pytest.raises(EstimatorError, match="joint trajectories"):
-        estimator.draw(Categorical(probs=PROB), torch.Size())
+        estimator.sample(Categorical(probs=PROB), torch.Size())
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ CASES = [
     (kind, name)
     for kind, zero in KINDS.items()
     for name, row in UNBIASED.items()
-    if row.make().fits(zero.make(zero.parameter))
+    if row.make().supports(zero.make(zero.parameter))
 ]
 
 
@@ -198,12 +198,12 @@ def test_value_and_gradient_are_the_exact_ones(kind: str, name: str) -> None:
 def test_an_impossible_state_may_have_any_cost(kind: str, name: str, bad: float) -> None:
     """The value is right, and the gradient by possible probabilities and logits is as without it."""
     zero, row = KINDS[kind], UNBIASED[name]
-    if row.make().relies_on_path:  # these differentiate the cost at values between the states
+    if row.make().requires_differentiable_cost:  # these differentiate the cost at values between the states
         bad = 1e6
     values, gradients = estimate(zero, row.make().to(torch.float32), bad)
     check(values, exact(zero)[0])
     assert gradients.isfinite().all()
-    if "logits" in kind and not row.make().relies_on_path:
+    if "logits" in kind and not row.make().requires_differentiable_cost:
         check(gradients, exact(zero)[1].flatten())
 
 
@@ -212,7 +212,7 @@ def test_an_impossible_state_may_have_any_cost(kind: str, name: str, bad: float)
 def test_biased_estimators_stay_finite(kind: str, row: Row) -> None:
     zero, estimator = KINDS[kind], row.make().to(torch.float32)
     values, gradients = estimate(zero, estimator)
-    if estimator.exact_value:
+    if estimator.unbiased_value:
         check(values, exact(zero)[0])
     assert gradients.isfinite().all()
     if "logits" in kind:
@@ -256,9 +256,9 @@ CERTAIN = {
 @pytest.mark.parametrize("name", UNBIASED)
 def test_given_a_certain_parent(name: str, kind: str, certain: Callable[[Tensor], Distribution]) -> None:
     zero, row = KINDS[kind], UNBIASED[name]
-    if not row.make().fits(zero.make(zero.parameter)):
+    if not row.make().supports(zero.make(zero.parameter)):
         zero = KINDS["bernoulli_probs_0"]  # ARM has binary variables alone, and continuous ones are below
-        if not row.make().fits(zero.make(zero.parameter)):
+        if not row.make().supports(zero.make(zero.parameter)):
             zero = None
     torch.manual_seed(0)
     above = torch.zeros(COUNT, requires_grad=True)
@@ -286,9 +286,9 @@ def test_given_a_certain_parent(name: str, kind: str, certain: Callable[[Tensor]
 @pytest.mark.parametrize("kind", ["one_hot_logits_30", "bits_logits_30", "bernoulli_logits_-30", "bits_probs"])
 def test_a_batch_of_one_entry_is_as_none(name: str, kind: str) -> None:
     zero, row = KINDS[kind], {row.name: row for row in TABLE + PARTS}[name]
-    if not row.make().fits(zero.make(zero.parameter)):
+    if not row.make().supports(zero.make(zero.parameter)):
         zero = KINDS["bits_logits_30"]._replace(make=lambda t: Independent(Normal(t, 1.0), 1))
-        if not row.make().fits(zero.make(zero.parameter)):  # ARM
+        if not row.make().supports(zero.make(zero.parameter)):  # ARM
             zero = KINDS["bits_logits_30"]
     found = []
     for batch in ((), (1,)):

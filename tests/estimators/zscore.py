@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vaekit.estimators import Estimator
-from vaekit.graph.dependencies import parse
+from vaekit.graph.dependencies import parse_graph
 from vaekit.graph.expectation import evaluate
-from vaekit.graph.sampling import sample
+from vaekit.graph.sampling import sample_graph
 
 from .conformance import CONTEXT_FEATURES
 from .graphs import ENTRIES, Graph, as_expectation, shared_over
@@ -76,8 +76,8 @@ def num_rows(graph: Graph, estimators: dict[str, Estimator], num_samples: int | 
     cost, q = as_expectation(graph, _leaves(graph, 1))
     context = torch.zeros(1, CONTEXT_FEATURES, dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
-        drawn = sample(parse(cost, q)[0], estimators, num_samples=num_samples, context=context)
-    return num_samples or math.prod(len(draw.weight) for draw in drawn.draws.values())
+        drawn = sample_graph(parse_graph(cost, q)[0], estimators, num_samples=num_samples, context=context)
+    return num_samples or math.prod(len(draw.weight) for draw in drawn.samples.values())
 
 
 def measure(

@@ -18,17 +18,17 @@ from scipy import sparse as scipy_sparse
 
 from gpu.waiting import NoWaiting
 from vaekit import DiscreteVAE
-from vaekit.callbacks import CapturedSteps, ClippedSteps, FiniteLoss
+from vaekit.callbacks import CUDAGraphs, GradientClippingMonitor, TerminateOnNonFinite
 from vaekit.data import GeneExpressionData
 from vaekit.data.on_device import CountsOnDevice
-from vaekit.estimators import Learned, MovingAverage, ScoreFunction
+from vaekit.estimators import LearnedBaseline, MovingAverage, ScoreFunction
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.likelihoods.counts import sparse
 from vaekit.models.cuda_graph import WARM
 from vaekit.networks import MLP
 
 STEPS = 15  # in the one epoch
-BASELINES = {"moving_average": MovingAverage, "learned": lambda: Learned(MLP([4]))}
+BASELINES = {"moving_average": MovingAverage, "learned": lambda: LearnedBaseline(MLP([4]))}
 ON_A_GPU = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none"),
@@ -95,8 +95,8 @@ def test_no_step_of_a_training_waits(
         max_epochs=1,
         accelerator="gpu" if on_gpu else "cpu",
         devices=1,
-        # FiniteLoss looks at each loss on a CPU, where it does not wait for anything
-        callbacks=[CapturedSteps(), ClippedSteps(), *[FiniteLoss()] * on_gpu, watch],
+        # TerminateOnNonFinite looks at each loss on a CPU, where it does not wait for anything
+        callbacks=[CUDAGraphs(), GradientClippingMonitor(), *[TerminateOnNonFinite()] * on_gpu, watch],
         gradient_clip_val=1.0,
         default_root_dir=tmp_path,
         logger=False,

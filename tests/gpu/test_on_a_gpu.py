@@ -15,10 +15,10 @@ from vaekit.batch import Batch
 from vaekit.data import GeneExpressionData, ImageData
 from vaekit.data.dataset import CountDataset, ImageDataset
 from vaekit.data.on_device import CountsOnDevice, ImagesOnDevice, on_device
-from vaekit.estimators import Rebar
+from vaekit.estimators import REBAR
 from vaekit.likelihoods import Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial
 from vaekit.likelihoods.counts import sparse
-from vaekit.models.cuda_graph import WARM, CapturedStep
+from vaekit.models.cuda_graph import WARM, CUDAGraphStep
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,7 +51,7 @@ def model_of(kind: str):
     """Return a model of counts or of images on the GPU, and its data there."""
     torch.manual_seed(0)
     if kind == "images":
-        model = DiscreteVAE(30, Bernoulli(), variables=3, categories=4, hidden=[16], estimator=Rebar())
+        model = DiscreteVAE(30, Bernoulli(), variables=3, categories=4, hidden=[16], estimator=REBAR())
         return model.to(GPU).train(), on_device(images(), GPU)
     likelihood = NegativeBinomial() if kind == "nb" else ZeroInflatedNegativeBinomial()
     model = GaussianVAE(GENES, likelihood, latent_dim=4, hidden=[16], dropout=0.1)
@@ -129,10 +129,10 @@ def test_captured_steps_are_the_usual_ones():
     def train(captured):
         torch.manual_seed(0)
         model = MODELS["discrete_enumerate"](NegativeBinomial(), features=GENES).to(GPU)
-        optimizer = model._trained().adam(1e-2, 1e-4)
+        optimizer = model._trained().make_optimizer(1e-2, 1e-4)
         data, step, losses = on_device(counts(), GPU), None, []
         if captured:
-            step = CapturedStep(model, optimizer, clip=10.0)
+            step = CUDAGraphStep(model, optimizer, clip=10.0)
         for number in range(4 * WARM):
             batch = data.__getitems__(torch.arange(16) + 4 * number % 48)
             kl_weight = min(1.0, number / 8)
@@ -140,7 +140,7 @@ def test_captured_steps_are_the_usual_ones():
                 losses.append(step(batch, kl_weight).loss.clone())
                 continue
             optimizer.zero_grad()
-            loss = model.bound(batch, kl_weight, training=True).total.mean()
+            loss = model.loss(batch, kl_weight, training=True).total.mean()
             loss.backward()
             model._trained().clip(10.0)
             optimizer.step()
@@ -155,7 +155,7 @@ def test_captured_steps_are_the_usual_ones():
 def test_captured_steps_draw_new_noise_and_follow_the_learning_rate():
     model, data = model_of("nb")
     optimizer = model._trained().adam(1e-3, 0.0)
-    step, batch = CapturedStep(model, optimizer), data.__getitems__(torch.arange(32))
+    step, batch = CUDAGraphStep(model, optimizer), data.__getitems__(torch.arange(32))
     for _ in range(WARM + 2):
         step(batch)
     for group in optimizer.param_groups:

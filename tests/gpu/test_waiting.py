@@ -10,15 +10,15 @@ from gpu.waiting import NoWaiting
 from vaekit import DiscreteVAE, MixedVAE
 from vaekit.data.dataset import CountDataset
 from vaekit.data.on_device import CountsOnDevice
-from vaekit.estimators import ARM, DisARM, GumbelRao, LocalExpectation, MuProp, Pathwise, Rebar, ReinMax, Relax
+from vaekit.estimators import ARM, REBAR, RELAX, DisARM, GumbelRao, LocalExpectation, MuProp, Pathwise, ReinMax
 from vaekit.latents import Bernoulli as BernoulliLatent
 from vaekit.likelihoods import Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial
 from vaekit.likelihoods.counts import sparse
-from vaekit.models.cuda_graph import CapturedStep
+from vaekit.models.cuda_graph import CUDAGraphStep
 from vaekit.models.objectives import ELBO, IWAE
 from vaekit.networks import MLP
 
-OTHERS = [ARM, DisARM, GumbelRao, LocalExpectation, MuProp, Rebar, ReinMax, lambda: Relax(MLP([4]))]
+OTHERS = [ARM, DisARM, GumbelRao, LocalExpectation, MuProp, REBAR, ReinMax, lambda: RELAX(MLP([4]))]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_no_captured_step_waits(as_on_a_gpu, objective):
     """With the divergences' weight as a tensor, as it is recorded."""
     torch.manual_seed(0)
     model = MODELS["gaussian"](NegativeBinomial(), objective=objective())
-    step = CapturedStep(model, model._trained().adam(1e-3, 1e-4), clip=10.0)
+    step = CUDAGraphStep(model, model._trained().make_optimizer(1e-3, 1e-4), clip=10.0)
     weight = torch.tensor(0.5)
     step._step(batch_for(NegativeBinomial), weight)
     with NoWaiting():
@@ -114,7 +114,7 @@ def test_no_captured_step_waits(as_on_a_gpu, objective):
 
 def test_the_weight_of_an_estimator_that_sticks_the_landing_is_a_number():
     model = MODELS["gaussian"](Bernoulli(), estimator=Pathwise(stick_the_landing=True))
-    step = CapturedStep(model, model._trained().adam(1e-3, 1e-4))
+    step = CUDAGraphStep(model, model._trained().make_optimizer(1e-3, 1e-4))
     assert step._sticks
     assert step(batch_for(Bernoulli), 0.5).loss.isfinite()
 
@@ -126,17 +126,17 @@ def test_a_captured_step_is_a_training_step(name):
     def train(captured):
         torch.manual_seed(0)
         model = MODELS[name](Bernoulli())
-        optimizer = model._trained().adam(1e-2, 1e-4)
-        step = CapturedStep(model, optimizer, clip=0.1)
+        optimizer = model._trained().make_optimizer(1e-2, 1e-4)
+        step = CUDAGraphStep(model, optimizer, clip=0.1)
         batch = batch_for(Bernoulli)
         for _ in range(3):
             if captured:
                 step(batch, 0.5)
                 continue
             optimizer.zero_grad()
-            model.bound(batch, 0.5, training=True).total.mean().backward()
-            if not all(estimator.exact_value for estimator in model.estimators.values()):
-                model.bound(batch)  # draws numbers
+            model.loss(batch, 0.5, training=True).total.mean().backward()
+            if not all(estimator.unbiased_value for estimator in model.estimators.values()):
+                model.loss(batch)  # draws numbers
             model.configure_gradient_clipping(optimizer, 0.1)
             optimizer.step()
         return torch.cat([p.detach().flatten() for p in model.parameters()])

@@ -13,7 +13,7 @@ from torch.distributions import Bernoulli, Independent, Normal
 from vaekit import expectation
 from vaekit.estimators import Enumerate, LeaveOneOut, MovingAverage, Pathwise, ScoreFunction
 from vaekit.exceptions import EstimatorError
-from vaekit.graph.expectation import Named
+from vaekit.graph.expectation import NodeFunction
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ class TestCost:
         q = Bernoulli(logits=torch.zeros(3))
         for cost in (
             lambda whatever: 2 * whatever,
-            Named(lambda value: 2 * value, ("value",)),
+            NodeFunction(lambda value: 2 * value, ("value",)),
             {"t": lambda x: 2 * x},
         ):
             torch.testing.assert_close(expectation(cost, q, Enumerate()), torch.ones(3))
@@ -168,7 +168,7 @@ class TestErrors:
 
     def test_named_cost_of_a_single_node_with_a_wrong_name(self) -> None:
         with pytest.raises(EstimatorError, match="'z'"):
-            expectation(Named(lambda z: z, ("z",)), Normal(torch.zeros(2), 1.0))
+            expectation(NodeFunction(lambda z: z, ("z",)), Normal(torch.zeros(2), 1.0))
 
 
 def test_nothing_is_logged_without_auto(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,18 +12,18 @@ from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorica
 
 from vaekit import expectation
 from vaekit.estimators import (
+    REBAR,
+    RELAX,
     Critic,
-    Draw,
     Enumerate,
     Estimator,
-    Learned,
+    LearnedBaseline,
     LeaveOneOut,
     MeasureValued,
     MovingAverage,
     MuProp,
+    NodeSample,
     Pathwise,
-    Rebar,
-    Relax,
     ScoreFunction,
     SelfCritic,
 )
@@ -126,14 +126,14 @@ class TestCredit:
         seen = {}
 
         class Spy(ScoreFunction):
-            def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+            def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
                 seen["cost"] = cost
                 return super().correction(draw, cost)
 
         logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
         q = {"y": Bernoulli(logits=torch.zeros(3)), "z": lambda y: Bernoulli(logits=logits + y)}
         result = evaluate({"y": lambda y: 5 * y, "z": lambda z: z + 2}, q, {"y": Spy(), "z": ScoreFunction()})
-        z, y = result.draws["z"].value[0, 0], result.draws["y"].value[0]
+        z, y = result.samples["z"].value[0, 0], result.samples["y"].value[0]
         gradient = torch.autograd.grad(seen["cost"].sum(), logits, retain_graph=True)[0]
         torch.testing.assert_close(gradient, ((z + 2) * (z - torch.sigmoid(y))).double())
         torch.testing.assert_close(seen["cost"][0].detach(), (5 * y + z + 2).double())
@@ -224,7 +224,7 @@ class TestCostsThatAreNotFinite:
     """An estimator that uses the cost of a row of weight 0 must show that it is not finite, not take it for 0."""
 
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-    @pytest.mark.parametrize("estimator", [Rebar, MuProp, lambda: Relax(Sum())], ids=["rebar", "muprop", "relax"])
+    @pytest.mark.parametrize("estimator", [REBAR, MuProp, lambda: RELAX(Sum())], ids=["rebar", "muprop", "relax"])
     def test_at_a_value_between_the_discrete_ones(self, estimator: Callable[[], Estimator], bad: float) -> None:
         logits = torch.zeros(6, dtype=torch.float64, requires_grad=True)
 
@@ -254,7 +254,7 @@ class TestCostsThatAreNotFinite:
 
     @pytest.mark.parametrize(
         "estimator",
-        [Rebar, MuProp, MeasureValued, lambda: Relax(Sum())],
+        [REBAR, MuProp, MeasureValued, lambda: RELAX(Sum())],
         ids=["rebar", "muprop", "measure_valued", "relax"],
     )
     def test_in_a_row_that_an_earlier_node_rules_out(self, estimator: Callable[[], Estimator]) -> None:
@@ -284,7 +284,7 @@ class TestWithoutGradients:
         linear = torch.nn.Linear(2, 1, dtype=torch.float64)
         return {
             "moving": lambda: ScoreFunction(baseline=MovingAverage()),
-            "learned": lambda: ScoreFunction(baseline=Learned(linear)),
+            "learned": lambda: ScoreFunction(baseline=LearnedBaseline(linear)),
             "critic": lambda: ScoreFunction(critic=Critic(linear)),
             "muprop": lambda: MuProp(baseline=MovingAverage()),
         }[name]()

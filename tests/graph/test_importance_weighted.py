@@ -19,9 +19,9 @@ from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorica
 from vaekit import importance_weighted_bound
 from vaekit.estimators import Enumerate, GumbelSoftmax, LeaveOneOut, MovingAverage, Pathwise, ScoreFunction
 from vaekit.exceptions import EstimatorError
-from vaekit.graph.dependencies import parse
+from vaekit.graph.dependencies import parse_graph
 from vaekit.graph.importance_weighted import combine, prepare
-from vaekit.graph.sampling import sample
+from vaekit.graph.sampling import sample_graph
 
 K, BATCH, CHUNKS, POINTS = 2, 200_000, 5, 40
 CODE = torch.tensor([-0.7, 0.4, 1.1], dtype=torch.float64)
@@ -90,8 +90,8 @@ def estimate(graph, estimators, beta: float = 1.0) -> tuple[Tensor, Tensor, Tens
         if beta == 1:
             bound = importance_weighted_bound(lambda y, z, p=p: log_joint(p, y, z), graph(p), estimators, num_samples=K)
         else:
-            nodes, _ = parse(lambda y, z: y, graph(p))
-            drawn = prepare(sample(nodes, estimators, num_samples=K))
+            nodes, _ = parse_graph(lambda y, z: y, graph(p))
+            drawn = prepare(sample_graph(nodes, estimators, num_samples=K))
             bound = combine(drawn, log_joint(p, **drawn.values), beta)
         gradients = torch.autograd.grad(bound.sum(), list(p.values()))
         found.append(torch.cat([bound.detach()[:, None], *(g.reshape(BATCH, -1) for g in gradients)], 1))

@@ -11,7 +11,7 @@ from torch.distributions import Bernoulli, Categorical, Independent, Normal
 from vaekit import expectation
 from vaekit.estimators import Enumerate, LeaveOneOut, Pathwise, ScoreFunction
 from vaekit.exceptions import EstimatorError
-from vaekit.graph.expectation import Named, evaluate
+from vaekit.graph.expectation import NodeFunction, evaluate
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,9 @@ class TestAxes:
             "d": Bernoulli(logits=torch.zeros(5)),
         }
         estimators = {n: ScoreFunction(num_samples=s) for n, s in zip("abcd", (2, 3, 4, 6), strict=True)}
-        shapes = {n: d.value.shape for n, d in evaluate(lambda a, b, c, d: a + b + c + d, q, estimators).draws.items()}
+        shapes = {
+            n: d.value.shape for n, d in evaluate(lambda a, b, c, d: a + b + c + d, q, estimators).samples.items()
+        }
         assert shapes == {"a": (2, 5), "b": (3, 2, 5), "c": (4, 1, 2, 5), "d": (6, 1, 1, 1, 5)}
 
     def test_declared_order_does_not_matter(self) -> None:
@@ -80,8 +82,8 @@ class TestAxes:
                 total += share * (i * (weights @ np.array([1, 4, 9])) + j)
             expected.append(total)
         torch.testing.assert_close(result.total, torch.tensor(expected, dtype=torch.float64))
-        assert result.draws["a"].value.shape == (4, 2, 2)
-        assert result.draws["k"].value.shape == (3, 4, 2)
+        assert result.samples["a"].value.shape == (4, 2, 2)
+        assert result.samples["k"].value.shape == (3, 4, 2)
 
 
 class TestJointTrajectories:
@@ -90,7 +92,9 @@ class TestJointTrajectories:
         logits = torch.zeros(7, dtype=torch.float64, requires_grad=True)
         q: dict = {"n0": Bernoulli(logits=logits)}
         for i in range(1, 12):
-            q[f"n{i}"] = Named(lambda i=i, **parent: Bernoulli(logits=parent[f"n{i - 1}"] + logits), (f"n{i - 1}",))
+            q[f"n{i}"] = NodeFunction(
+                lambda i=i, **parent: Bernoulli(logits=parent[f"n{i - 1}"] + logits), (f"n{i - 1}",)
+            )
         shapes = set()
 
         def cost(**nodes: Tensor) -> Tensor:
@@ -109,7 +113,7 @@ class TestJointTrajectories:
         torch.testing.assert_close(gradient, torch.tensor([[5.0], [3.0]]).expand(2, 6))
 
     def test_trajectories_are_independent(self) -> None:
-        draws = evaluate(lambda a: a, {"a": Normal(torch.zeros(3), 1.0)}, Pathwise(), num_samples=50).draws
+        draws = evaluate(lambda a: a, {"a": Normal(torch.zeros(3), 1.0)}, Pathwise(), num_samples=50).samples
         assert draws["a"].value.unique().numel() == 150
 
     @pytest.mark.parametrize("num_samples", [0, -3])
@@ -139,14 +143,14 @@ class TestBatch:
 
     def test_node_shared_by_a_batch_has_size_1_there(self) -> None:
         q = {"a": Normal(torch.zeros(1), 1.0), "b": lambda a: Normal(a + torch.zeros(5), 1.0)}
-        draws = evaluate(lambda a, b: a + b, q, Pathwise(num_samples=2)).draws
+        draws = evaluate(lambda a, b: a + b, q, Pathwise(num_samples=2)).samples
         assert draws["a"].value.shape == (2, 1)
         assert draws["b"].value.shape == (2, 2, 5)
 
     def test_context_reaches_the_draws(self) -> None:
         context = torch.randn(3, 2)
         q = {"y": Bernoulli(logits=torch.zeros(3)), "z": lambda y: Normal(y, 1.0)}
-        draws = evaluate(lambda y, z: y + z, q, context=context).draws
+        draws = evaluate(lambda y, z: y + z, q, context=context).samples
         assert all(draw.context is context for draw in draws.values())
 
 

@@ -16,7 +16,7 @@ from vaekit.estimators import Enumerate, LeaveOneOut, Pathwise, ScoreFunction
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gamma, Gaussian, LibrarySize, StudentT
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.models.objectives import analytic_divergence, divergence_of
+from vaekit.models.objectives import analytic_divergence, kl_or_estimate
 
 WIDTH = 4
 LATENTS = {
@@ -116,14 +116,14 @@ def test_category_given_others_by_hand():
     latent = Categorical(3, variables=2, parents=["a", "b"])
     latent.build(WIDTH, 5)
     h, parents = torch.randn(6, WIDTH), F.one_hot(torch.randint(5, (7, 6)), 5).float()
-    q = latent.posterior(latent.join(h, parents))
+    q = latent.posterior(latent.condition_on_parents(h, parents))
     assert (q.batch_shape, q.event_shape) == ((7, 6), (2, 3))
     linear, norm, _ = latent.joining.layers
     hidden = F.linear(h, linear.weight[:, :WIDTH], linear.bias) + F.linear(parents, linear.weight[:, WIDTH:])
     features = F.layer_norm(hidden, (WIDTH,), norm.weight, norm.bias).relu()
     probabilities = latent.head(features).unflatten(-1, (2, 3)).softmax(-1)
     torch.testing.assert_close(q.mean, probabilities)
-    assert latent.most_probable(q).equal(F.one_hot(probabilities.argmax(-1), 3).float())
+    assert latent.point_estimate(q).equal(F.one_hot(probabilities.argmax(-1), 3).float())
     prior = latent.prior(parents, h)
     torch.testing.assert_close(prior.mean, torch.full((7, 6, 2, 3), 1 / 3))  # at first
     network, last = latent.prior_network
@@ -138,7 +138,7 @@ def test_bits_are_most_probably_what_is_likelier():
     torch.nn.init.zeros_(latent.head.weight)
     with torch.no_grad():
         latent.head.bias.copy_(torch.tensor([-1.0, 0.0, 2.0]))
-    assert latent.most_probable(latent.posterior(torch.ones(2, WIDTH))).tolist() == [[0, 0, 1]] * 2
+    assert latent.point_estimate(latent.posterior(torch.ones(2, WIDTH))).tolist() == [[0, 0, 1]] * 2
 
 
 @pytest.mark.parametrize("large", [-1e4, 1e4])
@@ -148,7 +148,7 @@ def test_extreme_heads_are_finite(large):
         torch.nn.init.constant_(latent.head.weight, large)
         q = latent.posterior(torch.ones(2, WIDTH, requires_grad=True))
         p, value = latent.prior(None, torch.zeros(())), q.rsample() if q.has_rsample else q.sample()
-        kl = divergence_of(q, p, value)
+        kl = kl_or_estimate(q, p, value)
         (kl.sum() + latent.flatten(value).mean()).backward()
         assert latent.head.bias.grad.isfinite().all(), name
         assert kl.isfinite().all(), name
@@ -286,7 +286,7 @@ def test_order_of_declaration_does_not_matter(order):
     gradients = []
     for model in (first, other):
         torch.manual_seed(0)  # both discrete latents are summed: the only noise is that of z
-        result = model.eval().bound(counts(), training=True)
+        result = model.eval().loss(counts(), training=True)
         result.total.mean().backward()
         gradients.append((result.total, result.terms, {n: p.grad for n, p in model.named_parameters()}))
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -295,7 +295,7 @@ def test_order_of_declaration_does_not_matter(order):
 @pytest.mark.parametrize("name", ["name", "_name", "self", "batch", "latent"])
 def test_names_of_no_meaning(name):
     model = mixed(**{name: Categorical(3), "z": Gaussian(2, parent=name)})
-    result = model.bound(counts(), training=True)
+    result = model.loss(counts(), training=True)
     assert set(result.terms) == {"reconstruction", f"kl_{name}", "kl_z"}
     assert result.total.isfinite().all()
 

@@ -10,7 +10,7 @@ from models.tiny import FEATURES, adata, broaden, counts, repeated, sharpen, tra
 from torch.distributions import Normal
 
 from vaekit import MixedVAE, load
-from vaekit.batch import Batch, Moments
+from vaekit.batch import Batch, DataStatistics
 from vaekit.data import GeneExpressionData
 from vaekit.diagnostics import importance_sampled_log_likelihood
 from vaekit.distributions import NegativeBinomial as NegativeBinomialDistribution
@@ -29,7 +29,7 @@ def model(likelihood=None, **kwargs) -> MixedVAE:
     latents = kwargs.pop("latents", None) or {"l": LibrarySize(), "y": Categorical(3)}
     made = MixedVAE(FEATURES, likelihood or NegativeBinomial(), 2, latents=latents, hidden=[6], dropout=0.0, **kwargs)
     made = broaden(sharpen(made, 1.2))
-    made.networks.start_at(Moments(torch.ones(FEATURES), log_size=LOG_SIZE, batches=2))
+    made.networks.init_from_data(DataStatistics(torch.ones(FEATURES), log_size_factor=LOG_SIZE, num_batches=2))
     return made
 
 
@@ -72,7 +72,7 @@ def test_bound_and_likelihood_are_those_of_quadrature(order):
     assert ((estimate.log_likelihood - log_likelihood).abs() < LIMIT * error + 1e-5).all()
     for row in (0, 1, 11):
         with torch.no_grad():
-            draws = -made.bound(repeated(batch, row, 10_000)).total.double()
+            draws = -made.loss(repeated(batch, row, 10_000)).total.double()
         assert abs(draws.mean() - elbo[row]) < LIMIT * draws.std() / math.sqrt(len(draws)) + 1e-5
     assert (elbo < log_likelihood).all()
 
@@ -86,7 +86,7 @@ def test_gradient_is_the_same_by_every_unbiased_estimator():
         runs = []
         for _ in range(30):
             made.zero_grad()
-            made.bound(batch, training=True).total.mean().backward()
+            made.loss(batch, training=True).total.mean().backward()
             runs.append(made.latents["l"].head.bias.grad.double().clone())
         found.append(torch.stack(runs))
     (one, other), se = (f.mean(0) for f in found), (found[0].var(0) / 30 + found[1].var(0) / 30).sqrt()
@@ -119,7 +119,7 @@ def test_rows_of_the_library_size_and_of_others_combine():
 
 
 def test_prior_has_the_moments_of_the_training_cells(tmp_path):
-    data = GeneExpressionData(adata(), batch_key="batch", continuous_covariates=None, batch_size=16)
+    data = GeneExpressionData(adata(), batch_key="batch", continuous_covariate_keys=None, batch_size=16)
     latents = {"z": Gaussian(2), "l": LibrarySize()}
     made = MixedVAE(data.features, NegativeBinomial(), data.covariates, latents=latents, hidden=[6])
     used = trainer(max_epochs=1)
@@ -140,14 +140,14 @@ def test_prior_has_the_moments_of_the_training_cells(tmp_path):
 def test_without_batches_and_with_other_covariates():
     latent = LibrarySize()
     latent.build(4, None, covariates=2)
-    latent.start_at(Moments(torch.ones(3), log_size=LOG_SIZE[:1]))
+    latent.init_from_data(DataStatistics(torch.ones(3), log_size_factor=LOG_SIZE[:1]))
     batch = Batch(torch.zeros(5, 3), covariates=torch.randn(5, 2))
     torch.testing.assert_close(latent.size_factor(torch.ones(5, 1), batch).log(), torch.full((5, 1), 2.4))
 
 
 def test_importance_weighted_training():
     made = model(objective=IWAE(num_samples=3), latents={"l": LibrarySize(), "z": Gaussian(2)})
-    made.bound(cells(), training=True).total.mean().backward()
+    made.loss(cells(), training=True).total.mean().backward()
     assert (made.latents["l"].head.weight.grad != 0).any()
 
 

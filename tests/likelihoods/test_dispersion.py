@@ -8,7 +8,7 @@ from models.tiny import COUNT_LIKELIHOODS, FEATURES, counts
 from scipy.stats import chi2
 from torch import Tensor
 
-from vaekit.batch import Batch, Moments
+from vaekit.batch import Batch, DataStatistics
 from vaekit.exceptions import ConfigError
 from vaekit.likelihoods import Likelihood, NegativeBinomial, ZeroInflatedNegativeBinomial
 
@@ -20,7 +20,7 @@ KINDS = (NegativeBinomial, ZeroInflatedNegativeBinomial)
 def built(kind: type, dispersion: str) -> Likelihood:
     likelihood = kind(dispersion)
     likelihood.build(WIDTH, FEATURES, covariates=3)
-    likelihood.start_at(Moments(torch.rand(FEATURES) + 0.2, batches=2))
+    likelihood.init_from_data(DataStatistics(torch.rand(FEATURES) + 0.2, num_batches=2))
     return likelihood
 
 
@@ -123,7 +123,7 @@ def test_errors():
         ZeroInflatedNegativeBinomial("gene-batch").build(WIDTH, FEATURES)
     likelihood = built(NegativeBinomial, "gene-batch")
     with pytest.raises(ConfigError, match="needs batches"):
-        likelihood.start_at(Moments(torch.ones(FEATURES), batches=0))
+        likelihood.init_from_data(DataStatistics(torch.ones(FEATURES), num_batches=0))
     with pytest.raises(ConfigError, match="needs batches"):
         likelihood.log_prob(torch.zeros(CELLS, WIDTH), cells()._replace(covariates=None))
 
@@ -147,7 +147,7 @@ def test_encoder_sees_what_it_would_expect_of_unobserved_genes(kind):
     """The mean over all choices of three genes of five is what it sees of all five."""
     likelihood, batch = kind(), counts()
     likelihood.build(WIDTH, FEATURES)
-    likelihood.start_at(Moments(batch.x.mean(0), batch.x.log1p().mean(0)))
+    likelihood.init_from_data(DataStatistics(batch.x.mean(0), batch.x.log1p().mean(0)))
     seen = []
     for genes in torch.combinations(torch.arange(FEATURES), 3):
         observed = torch.zeros(FEATURES, dtype=torch.bool).index_fill(0, genes, True).expand_as(batch.x)

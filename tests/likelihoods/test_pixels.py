@@ -1,4 +1,4 @@
-"""Likelihoods of pixels: against quadrature and scipy, in float32 at extremes, with dense and with local heads."""
+"""Likelihoods of pixels: against quadrature and scipy, in float32 at extremes, with dense and with pixelwise heads."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import torch
 from scipy import integrate, stats
 from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 
-from vaekit.batch import Batch, Moments
+from vaekit.batch import Batch, DataStatistics
 from vaekit.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from vaekit.exceptions import ConfigError, DataError
 from vaekit.likelihoods import Bernoulli, Categorical, ContinuousBernoulli, Gaussian
-from vaekit.likelihoods.heads import Local
-from vaekit.likelihoods.levels import Levels
+from vaekit.likelihoods.heads import PixelwiseLinear
+from vaekit.likelihoods.levels import DiscretizedLevels
 
 FEATURES, WIDTH = 6, 12  # two maps a feature
 KINDS = {
     "Bernoulli": Bernoulli,
     "ContinuousBernoulli": ContinuousBernoulli,
     "Gaussian": Gaussian,
-    "Categorical": lambda local: Categorical(5, local),
+    "Categorical": lambda pixelwise: Categorical(5, pixelwise),
 }
 LOGITS = [-1e4, -300.0, -30.0, -3.0, -1.1, -0.99, -0.1, -1e-3, -1e-6, 0.0, 1e-6, 1e-3, 0.1, 0.99, 1.1, 3.0, 30.0, 1e4]
 
 
-def built(name, local=False):
-    likelihood = KINDS[name](local=local)
+def built(name, pixelwise=False):
+    likelihood = KINDS[name](pixelwise=pixelwise)
     likelihood.build(WIDTH, FEATURES)
     return likelihood
 
@@ -38,10 +38,10 @@ def grey(rows=4):
     return Batch(torch.randint(0, 5, (rows, FEATURES)) / 4)
 
 
-@pytest.mark.parametrize("local", [False, True], ids=["dense", "local"])
+@pytest.mark.parametrize("pixelwise", [False, True], ids=["dense", "pixelwise"])
 @pytest.mark.parametrize("name", KINDS)
-def test_axes_gradients_and_draws(name, local):
-    likelihood, batch = built(name, local), grey()
+def test_axes_gradients_and_draws(name, pixelwise):
+    likelihood, batch = built(name, pixelwise), grey()
     h = torch.randn(3, 2, 4, WIDTH, requires_grad=True)
     p = likelihood(h, batch)
     assert (p.batch_shape, p.event_shape, p.mean.shape) == ((3, 2, 4), (FEATURES,), (3, 2, 4, FEATURES))
@@ -54,12 +54,12 @@ def test_axes_gradients_and_draws(name, local):
         assert (value.grad != 0).any(), parameter
 
 
-@pytest.mark.parametrize("local", [False, True], ids=["dense", "local"])
+@pytest.mark.parametrize("pixelwise", [False, True], ids=["dense", "pixelwise"])
 @pytest.mark.parametrize("name", KINDS)
-def test_starts_at_the_mean_picture(name, local):
-    likelihood = built(name, local)
+def test_starts_at_the_mean_picture(name, pixelwise):
+    likelihood = built(name, pixelwise)
     mean = torch.tensor([0.1, 0.5, 0.0, 1.0, 0.7, 0.499])
-    likelihood.start_at(Moments(mean))
+    likelihood.init_from_data(DataStatistics(mean))
     expected = mean if name == "Gaussian" else mean.clamp(0.01, 0.99)
     found = likelihood(torch.zeros(3, WIDTH), grey(3)).mean
     torch.testing.assert_close(found, expected.expand(3, -1), atol=2e-5, rtol=0)
@@ -76,20 +76,22 @@ def test_values_outside_the_unit_interval_are_refused(name, value):
 
 
 def test_a_local_head_is_one_map_for_all_places():
-    local = Local(WIDTH, FEATURES, 3)
+    pixelwise = PixelwiseLinear(WIDTH, FEATURES, 3)
     h = torch.randn(2, WIDTH)
-    found = local(h).reshape(2, FEATURES, 3)
+    found = pixelwise(h).reshape(2, FEATURES, 3)
     with torch.no_grad():
-        local.bias.normal_()
-    shifted = local(h).reshape(2, FEATURES, 3) - found
-    torch.testing.assert_close(shifted, local.bias.reshape(FEATURES, 3).expand(2, -1, -1))
+        pixelwise.bias.normal_()
+    shifted = pixelwise(h).reshape(2, FEATURES, 3) - found
+    torch.testing.assert_close(shifted, pixelwise.bias.reshape(FEATURES, 3).expand(2, -1, -1))
     for feature in range(FEATURES):
-        torch.testing.assert_close(found[:, feature], h[:, 2 * feature : 2 * feature + 2] @ local.mix.weight.T)
+        torch.testing.assert_close(found[:, feature], h[:, 2 * feature : 2 * feature + 2] @ pixelwise.mix.weight.T)
 
 
 def test_a_local_head_needs_features_of_each_place():
-    with pytest.raises(ConfigError, match="local=True needs a decoder with as many features for each of the 6 values"):
-        Bernoulli(local=True).build(WIDTH + 1, FEATURES)
+    with pytest.raises(
+        ConfigError, match="pixelwise=True needs a decoder with as many features for each of the 6 values"
+    ):
+        Bernoulli(pixelwise=True).build(WIDTH + 1, FEATURES)
 
 
 def test_too_few_levels():
@@ -192,7 +194,7 @@ class TestContinuousBernoulli:
 class TestLevels:
     def test_against_enumeration(self):
         logits = torch.randn(3, FEATURES, 5, dtype=torch.float64)
-        p, grid = Levels(logits), torch.linspace(0, 1, 5, dtype=torch.float64)
+        p, grid = DiscretizedLevels(logits), torch.linspace(0, 1, 5, dtype=torch.float64)
         probabilities = torch.stack([p.log_prob(level.expand(3, FEATURES)).exp() for level in grid], -1)
         torch.testing.assert_close(probabilities, logits.softmax(-1))
         torch.testing.assert_close(p.mean, probabilities @ grid)
@@ -204,17 +206,17 @@ class TestLevels:
     def test_every_byte_is_a_level(self):
         bytes_ = torch.arange(256)
         x = torch.from_numpy(np.divide(bytes_.numpy(), 255, dtype=np.float32))  # as the data set makes them
-        p = Levels(torch.eye(256).mul(100.0))
+        p = DiscretizedLevels(torch.eye(256).mul(100.0))
         assert p.log_prob(x).abs().max() < 1e-6
 
     def test_values_belong_to_the_nearest_level(self):
-        p = Levels(torch.tensor([[0.0, 1.0, 2.0]]).expand(4, -1))
+        p = DiscretizedLevels(torch.tensor([[0.0, 1.0, 2.0]]).expand(4, -1))
         logs = torch.tensor([0.0, 1.0, 2.0]).log_softmax(-1)
         torch.testing.assert_close(p.log_prob(torch.tensor([0.2, 0.3, 0.74, 0.76])), logs[[0, 1, 1, 2]])
 
     def test_extreme_logits_are_finite(self):
         logits = torch.tensor([[1e4, 0.0, -1e4]], requires_grad=True)
-        log_prob = Levels(logits).log_prob(torch.tensor([1.0]))
+        log_prob = DiscretizedLevels(logits).log_prob(torch.tensor([1.0]))
         log_prob.sum().backward()
         assert log_prob.isfinite().all()
         assert logits.grad.isfinite().all()

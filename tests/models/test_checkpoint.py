@@ -17,7 +17,7 @@ import vaekit
 from vaekit import GaussianVAE, MixedVAE
 from vaekit.callbacks import RunCheckpoint
 from vaekit.data import GeneExpressionData
-from vaekit.estimators import Learned, ScoreFunction
+from vaekit.estimators import LearnedBaseline, ScoreFunction
 from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE, load
@@ -80,7 +80,7 @@ def test_a_loaded_model_is_the_saved_one(name, kind, tmp_path):
         bounds = []
         for either in (model, loaded):
             torch.manual_seed(1)
-            bounds.append(either.bound(batch).total)
+            bounds.append(either.loss(batch).total)
     assert bounds[0].equal(bounds[1])
 
 
@@ -251,7 +251,7 @@ def test_weights_of_another_size(saved):
 
 
 def test_what_a_checkpoint_cannot_hold_is_an_error_at_once():
-    estimator = ScoreFunction(baseline=Learned(torch.nn.Linear(8, 1)))
+    estimator = ScoreFunction(baseline=LearnedBaseline(torch.nn.Linear(8, 1)))
     with pytest.raises(ConfigError, match=r"network is a torch\.nn.*Linear.*plain data.*MLP"):
         MODELS["discrete_auto"](NegativeBinomial(), estimator=estimator)
 

@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 
 import vaekit
 from vaekit import MixedVAE
-from vaekit.analysis import embed, training_data
+from vaekit.analysis import embed, load_training_data
 from vaekit.data import GeneExpressionData, query_dataset
-from vaekit.data.dataset import as_is
+from vaekit.data.dataset import identity_collate
 from vaekit.diagnostics import evaluate_model, posterior_summaries
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Gaussian, LibrarySize
@@ -27,7 +27,7 @@ def cells(path=None, **arguments) -> GeneExpressionData:
     made.obs["donor"] = np.array(["d1", "d2", "d3"])[rng.integers(0, 3, 60)]
     made.obs["age"] = rng.integers(20, 80, 60)
     made.obs["depth"] = made.X.toarray().sum(1) * rng.uniform(0.9, 1.1, 60)
-    columns = {"batch_key": "batch", "categorical_covariates": ["donor"], "continuous_covariates": ["age"]}
+    columns = {"batch_key": "batch", "categorical_covariate_keys": ["donor"], "continuous_covariate_keys": ["age"]}
     arguments = {**columns, "size_factor_key": "depth", "batch_size": 16, **arguments}
     if path is None:
         return GeneExpressionData(made, **arguments)
@@ -73,10 +73,10 @@ def test_saved_loaded_evaluated_and_embedded(tmp_path, dispersion):
     loaded = vaekit.load(tmp_path / "a.ckpt")
     for name, value in model.state_dict().items():
         assert loaded.state_dict()[name].equal(value), name
-    again = training_data(loaded)
+    again = load_training_data(loaded)
     for field, other in zip(data.dataset[5][:5], again.dataset[5][:5], strict=True):
         assert field is other is None or field.equal(other)
-    figures = evaluate_model(loaded, again.dataloader("test"), 50).record()
+    figures = evaluate_model(loaded, again.dataloader("test"), 50).to_dict()
     assert figures["elbo"] <= figures["log_likelihood"] + 1
     query = data.adata[:9].copy()
     assert embed(query, loaded) == []
@@ -142,11 +142,11 @@ def test_evaluation_leaves_unobserved_genes_out(trained):
     model, data = trained
     names = data.feature_names[:240]
     query = query_dataset(data.adata[:20, names].copy(), data.state_dict(), layer=data.counts_layer)
-    batch = next(iter(DataLoader(query.dataset, batch_size=20, collate_fn=as_is)))
+    batch = next(iter(DataLoader(query.dataset, batch_size=20, collate_fn=identity_collate)))
     values = {"z": posterior_summaries(model, [batch])["z"]}
     with torch.no_grad():
         found = model.networks.log_likelihood(values, batch)
         each = model.networks.observation(values, batch).base_dist.log_prob(batch.x)
     torch.testing.assert_close(found, each[:, :240].sum(1), check_dtype=False)
-    figures = evaluate_model(model, [batch], 20).record()
+    figures = evaluate_model(model, [batch], 20).to_dict()
     assert figures["elbo"] <= figures["log_likelihood"]

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 import vaekit
-from vaekit.callbacks import Collapse
+from vaekit.callbacks import PosteriorCollapseMonitor
 from vaekit.exceptions import CheckpointError
 
 from .test_checkpoint import data, model_for
@@ -96,8 +96,10 @@ def test_validation_is_that_of_one_process(runs: Runs, name: str) -> None:
     """The split fits into one batch, so that the second process has no rows at all."""
     cells, model = data(), vaekit.load(runs.folder / name / "last.ckpt")
     pl.seed_everything(123, verbose=False)  # as the draws of a held-out bound follow from the batch, any seed will do
-    alone = trainer(callbacks=[Collapse(every=1)]).validate(model, datamodule=cells, verbose=False)[0]
-    assert {"val/elbo", "val/reconstruction", *(f"use/{latent}" for latent in model.latents)} <= alone.keys()
+    alone = trainer(callbacks=[PosteriorCollapseMonitor(every_n_validations=1)]).validate(
+        model, datamodule=cells, verbose=False
+    )[0]
+    assert {"val/elbo", "val/reconstruction", *(f"active/{latent}" for latent in model.latents)} <= alone.keys()
     for found in (runs.first["whole"][name], runs.second["whole"][name]):
         assert found["val"] == pytest.approx(alone, rel=1e-6)
         assert found["metrics"]["val/elbo"] == pytest.approx(alone["val/elbo"], rel=1e-6)

@@ -30,13 +30,13 @@ def test_weight_rises_linearly_and_stays():
 
 def test_penalty_without_free_bits_is_the_divergence():
     kl = torch.tensor([1.0, 3.0], requires_grad=True)
-    assert ELBO().penalty(kl, torch.full_like(kl, 1 / len(kl))) is kl
+    assert ELBO().apply_free_bits(kl, torch.full_like(kl, 1 / len(kl))) is kl
 
 
 @pytest.mark.parametrize(("floor", "value", "gradient"), [(1.9, 2.0, 0.5), (2.1, 2.1, 0.0)])
 def test_penalty_compares_the_mean_over_the_batch(floor, value, gradient):
     kl = torch.tensor([0.5, 3.5], requires_grad=True)
-    penalty = ELBO(free_bits=floor).penalty(kl, torch.full_like(kl, kl.shape[-1] / kl.numel())).mean()
+    penalty = ELBO(free_bits=floor).apply_free_bits(kl, torch.full_like(kl, kl.shape[-1] / kl.numel())).mean()
     penalty.backward()
     assert penalty.item() == pytest.approx(value)
     assert kl.grad.tolist() == [gradient, gradient]
@@ -77,7 +77,7 @@ def exact_bound(model, row: int) -> float:
     """Return the bound of a cell, its codes summed."""
     exact = MODELS["discrete_enumerate"](NegativeBinomial())
     exact.load_state_dict(model.state_dict(), strict=False)
-    return -exact.eval().bound(repeated(counts(), row, 1)).total.item()
+    return -exact.eval().loss(repeated(counts(), row, 1)).total.item()
 
 
 @pytest.mark.parametrize("estimator", ["gumbel_soft", "gumbel_hard", "straight_through", "score", "self_critic"])
@@ -86,11 +86,11 @@ def test_logged_bound_is_of_discrete_codes(estimator):
     exact = exact_bound(model, 0)
     replicates = repeated(counts(), 0, REPLICATES)
     with torch.no_grad():
-        error = model.bound(replicates).total.std().item() / REPLICATES**0.5
+        error = model.loss(replicates).total.std().item() / REPLICATES**0.5
     metrics = fit(model, replicates, 1).callback_metrics
     for stage in ("train", "val"):
         assert abs(metrics[f"{stage}/elbo"].item() - exact) < 4 * error
-    relaxed = abs(-metrics["train/objective"].item() - exact)
+    relaxed = abs(-metrics["train/loss"].item() - exact)
     assert (relaxed > 4 * error) is (estimator == "gumbel_soft")  # else the test could not fail
 
 
@@ -99,7 +99,7 @@ def test_divergence_of_a_child_of_a_summed_code_beside_bits():
     latents = {"y": Categorical(3), "b": Bernoulli(2), "z": Gaussian(2, parent="y")}
     model = MixedVAE(5, NegativeBinomial(), latents=latents, hidden=(8,)).eval()
     batch = counts(7, 5)
-    result = model.bound(batch, training=False)
+    result = model.loss(batch, training=False)
     h = model.networks.encode(batch)
     share = model.networks.posterior("y", h, {}).base_dist.probs
     expected = torch.zeros(7)

@@ -44,8 +44,8 @@ def test_an_exported_model_is_the_same(name, tmp_path):
 
 
 def test_what_is_known_of_the_data_comes_back(saved, tmp_path):
-    before = vaekit.load(saved).reference
-    after = vaekit.load(export(read_checkpoint(saved), tmp_path / "out")).reference
+    before = vaekit.load(saved).data_registry
+    after = vaekit.load(export(read_checkpoint(saved), tmp_path / "out")).data_registry
     assert before is not None
     assert after is not None
     assert before.keys() == after.keys()
@@ -84,10 +84,10 @@ def exported(saved: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", "null", "{" * 9, "[" * 100_000, '{"format": 2}', '{"format": 1}', "\0",
-             '{"format": 1, "hyper_parameters": 3, "reference": null, "state_dict": {}}',
-             '{"format": 1, "hyper_parameters": {"_class_path": "os.system"}, "reference": null, "state_dict": {}}',
+             '{"format": 1, "hyper_parameters": 3, "data_registry": null, "state_dict": {}}',
+             '{"format": 1, "hyper_parameters": {"_class_path": "os.system"}, "data_registry": null, "state_dict": {}}',
              '{"format": 1, "hyper_parameters": {"_class_path": "vaekit.GaussianVAE", "features": {"tensor": "no"}},'
-             ' "reference": null, "state_dict": 5}'],
+             ' "data_registry": null, "state_dict": 5}'],
     ids=range(12),
 )  # fmt: skip
 def test_foreign_descriptions(saved, tmp_path, text):

@@ -49,7 +49,7 @@ def cells(copies: int) -> Batch:
 def gradients(model: VAE, batch: Batch) -> dict[str, Tensor]:
     """Return the gradient of the loss with respect to the model's own parameters."""
     model.zero_grad()
-    model.bound(batch, kl_weight=0.7, training=True).total.mean().backward()
+    model.loss(batch, kl_weight=0.7, training=True).total.mean().backward()
     baselines = {id(p) for e in model.estimators.values() for p in e.parameters()}
     return {n: p.grad.double().flatten() for n, p in model.named_parameters() if id(p) not in baselines}
 
@@ -103,7 +103,7 @@ def test_exact_gradient_is_that_of_finite_differences(make):
 
     def loss() -> Tensor:
         torch.manual_seed(3)  # the same Gaussian noise
-        return model.bound(batch, kl_weight=0.7, training=True).total.mean()
+        return model.loss(batch, kl_weight=0.7, training=True).total.mean()
 
     loss().backward()
     for index in [(0, 0), (1, 2), (2, 5)]:
@@ -123,7 +123,7 @@ def test_free_bits_below_the_floor_leave_the_gradient_of_the_reconstruction(make
     def of(objective: ELBO, kl_weight: float) -> list[Tensor]:
         model.objective = objective
         torch.manual_seed(3)
-        total = model.bound(cells(4), kl_weight, training=True).total.mean()
+        total = model.loss(cells(4), kl_weight, training=True).total.mean()
         found = torch.autograd.grad(total, list(model.parameters()), allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(model.parameters(), found, strict=True)]
 
@@ -140,10 +140,10 @@ def test_floor_is_under_the_mean_divergence_of_each_latent(make, estimator, shar
     if make is mixed:
         with torch.no_grad():  # the components lie at different distances from the posterior
             model.latents["z"].components.weight[0].copy_(torch.tensor([0.0, 2.0, 6.0]))
-    kl = {n: v.mean().item() for n, v in model.bound(cells(2000)).terms.items() if n.startswith("kl_")}
+    kl = {n: v.mean().item() for n, v in model.loss(cells(2000)).terms.items() if n.startswith("kl_")}
     floor = share * max(kl.values())
     model.objective = ELBO(free_bits=floor)
-    result = model.bound(cells(2000), training=True)
+    result = model.loss(cells(2000), training=True)
     means = {name: value.mean().item() for name, value in result.terms.items()}
     wanted = means.pop("reconstruction") + sum(max(floor, value) for value in means.values())
     assert result.total.mean().item() == pytest.approx(wanted, rel=1e-4)

@@ -21,8 +21,8 @@ def test_loss_is_minus_the_log_mean_weight() -> None:
     model = sharpen(MODELS["mixed"](NegativeBinomial(), objective=IWAE(num_samples=4))).eval()
     batch = counts()
     torch.manual_seed(0)
-    result = model.bound(batch, training=True)
-    networks, values = model.networks, {name: draw.value for name, draw in result.draws.items()}
+    result = model.loss(batch, training=True)
+    networks, values = model.networks, {name: draw.value for name, draw in result.samples.items()}
     h = networks.encode(batch)
     log_weight = networks.log_likelihood(values, batch)
     for name, q in networks.posteriors(h).items():
@@ -34,8 +34,8 @@ def test_loss_is_minus_the_log_mean_weight() -> None:
 def test_bound_lies_above_the_elbo() -> None:
     model = sharpen(MODELS["gaussian"](NegativeBinomial(), objective=IWAE(num_samples=50))).eval()
     batch = counts()
-    bound = torch.stack([-model.bound(batch, training=True).total.detach().mean() for _ in range(20)]).mean()
-    elbo = torch.stack([-model.bound(batch).total.detach().mean() for _ in range(20)]).mean()
+    bound = torch.stack([-model.loss(batch, training=True).total.detach().mean() for _ in range(20)]).mean()
+    elbo = torch.stack([-model.loss(batch).total.detach().mean() for _ in range(20)]).mean()
     assert bound > elbo + 0.5
 
 
@@ -53,7 +53,7 @@ def test_sticking_the_landing_leaves_the_mean_gradient(objective) -> None:
         torch.manual_seed(1)
         for _ in range(100):
             model.zero_grad()
-            model.bound(batch, objective.beta, training=True).total.mean().backward()
+            model.loss(batch, objective.beta, training=True).total.mean().backward()
             runs.append(torch.cat([model.latents["z"].head.weight.grad.flatten(), model.latents["z"].head.bias.grad]))
         found.append(torch.stack(runs).double())
     difference = found[0].mean(0) - found[1].mean(0)
@@ -84,7 +84,7 @@ def test_exact_sums_are_refused_before_training() -> None:
 def test_trains_and_loads_again(name, tmp_path) -> None:
     model = MODELS[name](NegativeBinomial(), objective=IWAE(num_samples=3, warmup=0.5))
     trainer = fit(model, counts(), 6)
-    assert trainer.callback_metrics["train/objective"].isfinite()
+    assert trainer.callback_metrics["train/loss"].isfinite()
     kinds = {key for key in trainer.callback_metrics if key.startswith("val/")}
     assert kinds == {"val/elbo", "val/reconstruction", *(f"val/kl_{latent}" for latent in model.latents)}
     trainer.save_checkpoint(tmp_path / "a.ckpt")
@@ -105,13 +105,13 @@ def test_decoder_or_prior_without_a_gradient_path_is_refused(flat, monkeypatch) 
         stepped = lambda self, values, batch: whole(self, {n: v.round() for n, v in values.items()}, batch)  # noqa: E731
         monkeypatch.setattr(networks, "log_likelihood", stepped)
     else:
-        monkeypatch.setattr(networks, "prior", lambda self, *given: Stepped(prior(self, *given)))
+        monkeypatch.setattr(networks, "prior", lambda self, *given: StepOutput(prior(self, *given)))
     with pytest.raises(EstimatorError, match=r"node 'z'.*Pathwise.*no gradient path.*VIMCO"):
-        model.bound(counts(), training=True)
-    assert model.eval().bound(counts()).total.isfinite().all()
+        model.loss(counts(), training=True)
+    assert model.eval().loss(counts()).total.isfinite().all()
 
 
-class Stepped:
+class StepOutput:
     """A distribution whose density is a step function of the value."""
 
     def __init__(self, inner: torch.distributions.Distribution) -> None:

@@ -39,7 +39,7 @@ def test_latents_are_in_float32(name: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         h = model.networks.encode(batch)
         assert h.dtype == torch.bfloat16
-        values = model.networks.draw(h, 2)
+        values = model.networks.sample_posterior(h, 2)
         for latent in model.latents:
             q = model.networks.posterior(latent, h, values)
             p = model.networks.prior(latent, values, h)

@@ -108,7 +108,7 @@ def test_training_alone_sees_it_and_a_configuration_keeps_it():
 
     def total(training):
         torch.manual_seed(1)
-        return vae.bound(batch, training=training)
+        return vae.loss(batch, training=training)
 
     with_it, held_out = total(True), total(False)
     vae.regularizer = None

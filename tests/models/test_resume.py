@@ -15,7 +15,7 @@ from vaekit.callbacks import RunCheckpoint
 from vaekit.data import ImageData
 from vaekit.likelihoods import Bernoulli
 from vaekit.models import VAE
-from vaekit.models.rng_state import random_state, set_random_state
+from vaekit.models.rng_state import get_rng_state, set_rng_state
 
 from .test_checkpoint import data, model_for, same, state
 from .tiny import trainer
@@ -101,8 +101,8 @@ def test_wherever_it_stops(tmp_path: Path, kind: str, length: dict) -> None:
 
 
 def test_all_generators_are_kept(tmp_path):
-    state = random_state()
+    state = get_rng_state()
     torch.save(state, tmp_path / "state.pt")
     first = [(torch.randn(3).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1)) for _ in range(3)]
-    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    set_rng_state(torch.load(tmp_path / "state.pt", weights_only=True))
     assert first == [(torch.randn(3).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1)) for _ in range(3)]

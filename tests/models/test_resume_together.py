@@ -14,14 +14,14 @@ from pytorch_lightning.callbacks import EarlyStopping, GradientAccumulationSched
 from pytorch_lightning.loggers import Logger
 
 from vaekit.callbacks import (
-    BoundCurve,
-    ClippedSteps,
-    Collapse,
-    FiniteLoss,
-    GradientNoise,
+    ELBOCurve,
+    GradientClippingMonitor,
+    GradientNoiseMonitor,
+    PosteriorCollapseMonitor,
     RunCheckpoint,
     SAGATraining,
     SVRGTraining,
+    TerminateOnNonFinite,
 )
 from vaekit.data import GeneExpressionData
 from vaekit.exceptions import CheckpointError
@@ -67,7 +67,13 @@ def train(folder: Path, seed: int, case: Case, *others: pl.Callback, start: Path
     torch.manual_seed(seed)
     cells = GeneExpressionData(adata(), batch_key="batch", label_key="cell_type", batch_size=8)  # six batches an epoch
     model, log = model_for(name, cells), Log()
-    own = [FiniteLoss(), ClippedSteps(), RunCheckpoint(every_n_steps=every), Collapse(every=1), GradientNoise(every=1)]
+    own = [
+        TerminateOnNonFinite(),
+        GradientClippingMonitor(),
+        RunCheckpoint(every_n_steps=every),
+        PosteriorCollapseMonitor(every_n_validations=1),
+        GradientNoiseMonitor(every_n_steps=1),
+    ]
     trainer = pl.Trainer(
         accelerator="cpu", default_root_dir=folder, logger=log, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, log_every_n_steps=1, callbacks=[*own, *extra(), *others],
@@ -104,7 +110,7 @@ CASES: dict[str, Case] = {
     "stopped early": (
         "gaussian", 1, {"max_epochs": 8, "val_check_interval": 2},
         lambda: [EarlyStopping("val/elbo", mode="max", patience=2, min_delta=3)]),
-    "SVRG": ("mixed", 5, {"val_check_interval": 4}, lambda: [SVRGTraining(lr=0.01, momentum=0.5, every=2)]),
+    "SVRG": ("mixed", 5, {"val_check_interval": 4}, lambda: [SVRGTraining(lr=0.01, momentum=0.5, every_n_epochs=2)]),
     "SAGA": ("discrete_enumerate", 5, {"val_check_interval": 4}, lambda: [SAGATraining(lr=0.01)]),
 }  # fmt: skip
 
@@ -115,7 +121,7 @@ def test_everything_that_is_stored_and_logged(tmp_path: Path, name: str) -> None
     kept = Kept(tmp_path)
     logged = train(run, 3, case, kept)
     run.rename(tmp_path / "whole")
-    assert any({"train/elbo", "train/clipped_steps"} <= row[1].keys() for row in logged)
+    assert any({"train/elbo", "train/clip_fraction"} <= row[1].keys() for row in logged)
     assert len(kept.found) > 1
     for start in kept.found[::2] if len(kept.found) > 8 else kept.found:
         shutil.rmtree(run, ignore_errors=True)
@@ -151,7 +157,7 @@ def test_other_accumulation_is_rejected(tmp_path: Path) -> None:
 
 
 def test_a_resumed_curve_continues(tmp_path: Path) -> None:
-    first, second = BoundCurve(), BoundCurve()
+    first, second = ELBOCurve(), ELBOCurve()
     case: Case = ("gaussian", 1, {}, list)
     kept = Kept(tmp_path)
     train(tmp_path / "run", 3, case, first, kept)

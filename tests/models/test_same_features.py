@@ -11,7 +11,11 @@ from vaekit.likelihoods import NegativeBinomial
 
 from .tiny import MODELS, adata, trainer
 
-TRAINED = {"batch_key": "batch", "categorical_covariates": ["donor", "sex"], "continuous_covariates": ["age", "dose"]}
+TRAINED = {
+    "batch_key": "batch",
+    "categorical_covariate_keys": ["donor", "sex"],
+    "continuous_covariate_keys": ["age", "dose"],
+}
 
 
 def cells(rows: slice = slice(None)):
@@ -38,10 +42,10 @@ def go_on(model, adata, **arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"categorical_covariates": ["sex", "donor"]}, "2 categorical covariates.*'donor' and 'sex'"),
-        ({"continuous_covariates": ["dose", "age"]}, "2 continuous covariates.*'age' and 'dose'"),
-        ({"continuous_covariates": ["age"]}, "2 continuous covariates and these data have 1"),
-        ({"batch_key": "sex", "categorical_covariates": ["donor", "batch"]}, "batches"),
+        ({"categorical_covariate_keys": ["sex", "donor"]}, "2 categorical covariates.*'donor' and 'sex'"),
+        ({"continuous_covariate_keys": ["dose", "age"]}, "2 continuous covariates.*'age' and 'dose'"),
+        ({"continuous_covariate_keys": ["age"]}, "2 continuous covariates and these data have 1"),
+        ({"batch_key": "sex", "categorical_covariate_keys": ["donor", "batch"]}, "batches"),
     ],
 )
 def test_other_covariates(model, arguments, message):

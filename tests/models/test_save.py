@@ -25,7 +25,7 @@ def test_comes_back_as_it_was(kind, tmp_path):
     assert again.config == model.config
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-    assert again.reference is None
+    assert again.data_registry is None
     one, other = ({k: q.mean for k, q in m.posteriors(counts()).items()} for m in (model, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -40,8 +40,8 @@ def test_holds_what_a_trainers_checkpoint_holds(tmp_path):
     trained, saved = (read_checkpoint(tmp_path / f"{name}.ckpt") for name in ("trained", "saved"))
     assert set(saved) <= set(trained)
     assert saved["hyper_parameters"] == trained["hyper_parameters"]
-    assert set(saved["reference"]) == set(trained["reference"])
-    assert saved["reference"]["batch_categories"] == ["b1", "b2"]
+    assert set(saved["data_registry"]) == set(trained["data_registry"])
+    assert saved["data_registry"]["batch_categories"] == ["b1", "b2"]
     again = MODELS["gaussian"](NegativeBinomial(), features=data.features, covariates=data.covariates)
     trainer().validate(again, datamodule=data, ckpt_path=tmp_path / "saved.ckpt", verbose=False)
     assert torch.equal(again.networks.decoder.layers[0].weight, model.networks.decoder.layers[0].weight)
@@ -83,8 +83,8 @@ def test_a_folder_that_does_not_exist(tmp_path):
 def test_a_reference_is_plain(tmp_path):
     cells = adata()
     cells.obs["dose"] = np.linspace(0, 1, 60)
-    data = GeneExpressionData(cells, continuous_covariates=["dose"])
+    data = GeneExpressionData(cells, continuous_covariate_keys=["dose"])
     model = MODELS["gaussian"](NegativeBinomial(), features=data.features, covariates=data.covariates)
     trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=data)
     vaekit.save(model, tmp_path / "model.ckpt")
-    assert list(vaekit.load(tmp_path / "model.ckpt").reference["continuous_covariates"]) == ["dose"]
+    assert list(vaekit.load(tmp_path / "model.ckpt").data_registry["continuous_covariate_keys"]) == ["dose"]

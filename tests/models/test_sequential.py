@@ -30,7 +30,7 @@ def test_bound_of_draws_is_the_exact_one_on_average(num_samples):
     for row in (0, 1, 11):
         exact = list_paths(model, repeated(counts(), row, 1))
         with torch.no_grad():
-            result = model.bound(repeated(counts(), row, 20_000), training=True)
+            result = model.loss(repeated(counts(), row, 20_000), training=True)
             q = exact.log_q.sum(0).exp()
             wanted = {f"kl_z{t + 1}": (q * (exact.log_q - exact.log_p)[t]).sum() for t in range(3)}
             wanted["total"] = exact.loss().sum()
@@ -46,7 +46,7 @@ def test_draws_have_the_posteriors_and_the_priors_frequencies():
     count = 20_000
     with torch.no_grad():
         listed = list_paths(model, cells(1))
-        drawn = model.draw(cells(1), count)
+        drawn = model.sample_posterior(cells(1), count)
         prior = sample_prior(model, count)
     for values, exact in ((drawn, listed.log_q), (prior, listed.log_p[:, :, :1])):
         codes = torch.stack([v.squeeze(-2).argmax(-1) for v in values.values()], -1).reshape(count, -1, 3)
@@ -110,7 +110,7 @@ def test_a_mixture_may_hang_on_a_sequence():
         "coarse": Enumerate,
     }
     batch = cells(3000)
-    result = model.bound(batch, training=True)
+    result = model.loss(batch, training=True)
     assert set(result.terms) == {"reconstruction", "kl_z", "kl_fine", "kl_coarse"}
     with torch.no_grad():  # its divergence is a mean over what the sequence leads to
         h = model.networks.encode(batch)
@@ -130,7 +130,7 @@ def test_a_critic_sees_the_features_and_what_was_drawn_before():
     assert widths == [6, 6 + 4, 6 + 4 + 3]
     critics = [latent.estimator.critic for latent in model.latents.values()]
     assert len({id(one) for one in critics}) == 3  # each its own
-    model.bound(counts(), training=True).total.mean().backward()
+    model.loss(counts(), training=True).total.mean().backward()
     assert all(one.head.bias.grad.abs() > 0 for one in critics)
 
 
@@ -144,7 +144,7 @@ def test_extreme_parameters_are_finite(size):
         for name in ("z2", "z3"):
             torch.nn.init.constant_(model.latents[name].prior_network[1].weight, size)
             model.latents[name].prior_network[1].weight[0].mul_(-1)
-    total = model.bound(counts(), training=True).total
+    total = model.loss(counts(), training=True).total
     total.mean().backward()
     assert total.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -191,8 +191,8 @@ def test_joint_trajectories_serve_other_models_too():
     latents = {f"y{i}": Categorical(3, estimator=ScoreFunction(baseline=LeaveOneOut())) for i in range(3)}
     objective = ELBO(num_samples=5)
     model = MixedVAE(FEATURES, NegativeBinomial(), latents=latents, hidden=[6], objective=objective)
-    result = model.bound(counts(), training=True)
-    assert {draw.value.shape[0] for draw in result.draws.values()} == {5}
+    result = model.loss(counts(), training=True)
+    assert {draw.value.shape[0] for draw in result.samples.values()} == {5}
     torch.testing.assert_close(sum(result.terms.values()), result.total, rtol=1e-5, atol=1e-4)
     alone = DiscreteVAE(FEATURES, NegativeBinomial(), estimator=ScoreFunction(9), hidden=[6], objective=objective)
-    assert alone.bound(counts(), training=True).draws["y"].value.shape[0] == 5
+    assert alone.loss(counts(), training=True).samples["y"].value.shape[0] == 5

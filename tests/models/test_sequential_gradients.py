@@ -54,7 +54,7 @@ def drawn_gradients(model: VAE) -> dict[str, Tensor]:
     parameters = own_parameters(model)
     runs = []
     for _ in range(REPLICATES):
-        loss = model.bound(cells(COPIES), KL_WEIGHT, training=True).total.mean()
+        loss = model.loss(cells(COPIES), KL_WEIGHT, training=True).total.mean()
         runs.append(torch.autograd.grad(loss, list(parameters.values())))
     return {name: torch.stack(column) for name, column in zip(parameters, zip(*runs, strict=True), strict=True)}
 
@@ -79,7 +79,7 @@ def test_gradient_on_joint_trajectories_is_that_of_all_paths(name):
     estimator, num_samples = JOINT[name]
     model = sharpen(sequential(estimator, num_samples), 1.5)
     for _ in range(20):  # let running means settle
-        model.bound(cells(10), KL_WEIGHT, training=True)
+        model.loss(cells(10), KL_WEIGHT, training=True)
     worst, coarsest = scores(model)
     assert coarsest < 0.15
     assert worst < 4
@@ -99,7 +99,7 @@ def test_a_wrong_critic_biases_below_one_alone():
 
 def test_sums_over_all_latents_are_exact():
     model = sharpen(sequential(Enumerate(), None), 1.5)
-    result = model.bound(cells(1), KL_WEIGHT, training=True)
+    result = model.loss(cells(1), KL_WEIGHT, training=True)
     listed = list_paths(model, cells(1))
     torch.testing.assert_close(result.total.double(), listed.loss(KL_WEIGHT), rtol=1e-5, atol=1e-5)
     parameters = own_parameters(model)
@@ -115,7 +115,7 @@ def test_sums_over_all_latents_are_exact():
 
 def test_relaxed_values_pass_their_gradient_on():
     model = sharpen(sequential(GumbelSoftmax(hard=True), 4))
-    model.bound(cells(5), training=True).total.mean().backward()
+    model.loss(cells(5), training=True).total.mean().backward()
     for name in ("z1", "z2", "z3"):
         assert model.latents[name].head.weight.grad.abs().sum() > 0
     # where the decoder sees nothing, the first latent still acts on the divergences of the others
@@ -123,7 +123,7 @@ def test_relaxed_values_pass_their_gradient_on():
     blind_decoder(model)
     model.networks.latents["z1"].prior_logits.requires_grad_(False)
     batch = cells(5)
-    total = model.bound(batch, training=True).total.mean()
+    total = model.loss(batch, training=True).total.mean()
     h = model.networks.encode(batch)
     own = torch.distributions.kl_divergence(
         model.networks.posterior("z1", h, {}), model.networks.prior("z1", {}, h)
@@ -137,8 +137,8 @@ def test_a_latent_pays_for_what_it_can_change():
     model = sharpen(sequential(ScoreFunction(baseline=LeaveOneOut())))
     blind_decoder(model)  # all values have one reconstruction, which leave-one-out takes away
     batch = cells(5)
-    result = model.bound(batch, KL_WEIGHT, training=True)
-    values = {name: draw.value for name, draw in result.draws.items()}
+    result = model.loss(batch, KL_WEIGHT, training=True)
+    values = {name: draw.value for name, draw in result.samples.items()}
     last, h = model.latents["z3"], model.networks.encode(batch)
     q = model.networks.posterior("z3", h, values)
     p = model.networks.prior("z3", values, h)
@@ -158,7 +158,7 @@ def test_importance_weighted_gradient_is_that_of_all_pairs_of_paths():
     parameters = own_parameters(model)
     wanted = torch.autograd.grad(exact, list(parameters.values()))
     runs = [
-        torch.autograd.grad(model.bound(cells(COPIES), training=True).total.mean(), list(parameters.values()))
+        torch.autograd.grad(model.loss(cells(COPIES), training=True).total.mean(), list(parameters.values()))
         for _ in range(REPLICATES)
     ]
     for name, own, column in zip(parameters, wanted, zip(*runs, strict=True), strict=True):
@@ -179,10 +179,10 @@ def test_floor_is_under_the_mean_divergence_of_each_latent(num_samples, share):
     """However the rows of what it depends on come."""
     model = sharpen(sequential(ScoreFunction(), num_samples))
     batch = cells(5000)
-    means = {name: value.mean().item() for name, value in model.bound(batch, training=True).terms.items()}
+    means = {name: value.mean().item() for name, value in model.loss(batch, training=True).terms.items()}
     floor = share * max(value for name, value in means.items() if name != "reconstruction")
     model.objective = ELBO(free_bits=floor, num_samples=num_samples)
-    result = model.bound(batch, training=True)
+    result = model.loss(batch, training=True)
     means = {name: value.mean().item() for name, value in result.terms.items()}
     wanted = means.pop("reconstruction") + sum(max(floor, value) for value in means.values())
     assert result.total.mean().item() == pytest.approx(wanted, rel=1e-4)

@@ -45,7 +45,7 @@ def test_trains(name, likelihood):
     latents = {f"kl_{latent}" for latent in model.latents}
     for stage in ("train", "val"):
         assert {f"{stage}/{n}" for n in {"elbo", "reconstruction", *latents}} <= set(used.callback_metrics)
-    assert {"train/objective", "train/kl_weight"} <= set(used.callback_metrics)
+    assert {"train/loss", "train/kl_weight"} <= set(used.callback_metrics)
     assert all(value.isfinite() for value in used.callback_metrics.values())
 
 
@@ -90,9 +90,9 @@ def test_logged_bound_has_no_weight_and_no_free_bits(name):
     true = logged(plain)
     for metric in ("train/elbo", "val/elbo", "train/reconstruction"):
         assert weighted[metric] == pytest.approx(true[metric], rel=1e-5)
-    assert true["train/objective"] == pytest.approx(-true["train/elbo"], rel=1e-5)
+    assert true["train/loss"] == pytest.approx(-true["train/elbo"], rel=1e-5)
     kl = [value for metric, value in true.items() if metric.startswith("train/kl_") and metric != "train/kl_weight"]
-    assert weighted["train/objective"] >= true["train/reconstruction"] + 7 * sum(kl) - 1e-3
+    assert weighted["train/loss"] >= true["train/reconstruction"] + 7 * sum(kl) - 1e-3
     assert weighted["train/kl_weight"] == 7
 
 
@@ -111,8 +111,8 @@ def test_warm_up_rises_by_step_and_stays():
 
 def test_loss_of_the_first_step_is_the_bound_that_bound_returns():
     model = sharpen(MODELS["discrete_enumerate"](NegativeBinomial(), learning_rate=1e-12))
-    exact = model.bound(counts()).total.mean().item()
-    assert logged(model)["train/objective"] == pytest.approx(exact, rel=1e-5)
+    exact = model.loss(counts()).total.mean().item()
+    assert logged(model)["train/loss"] == pytest.approx(exact, rel=1e-5)
 
 
 def test_clipping_leaves_the_baseline_its_own_norm():

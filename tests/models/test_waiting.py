@@ -11,15 +11,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models.tiny import MODELS, batch_for
 from vaekit import DiscreteVAE
 from vaekit.estimators import (
+    REBAR,
+    RELAX,
     DisARM,
     GumbelRao,
     LocalExpectation,
     MeasureValued,
     MuProp,
     RaoBlackwell,
-    Rebar,
     ReinMax,
-    Relax,
     UnorderedSet,
 )
 from vaekit.likelihoods import Bernoulli
@@ -35,9 +35,9 @@ ESTIMATORS = {
     "measure_valued": MeasureValued,
     "muprop": MuProp,
     "rao_blackwell": RaoBlackwell,
-    "rebar": Rebar,
+    "rebar": REBAR,
     "reinmax": ReinMax,
-    "relax": lambda: Relax(MLP([4])),
+    "relax": lambda: RELAX(MLP([4])),
     "unordered_set": UnorderedSet,
 }
 DISCRETE = [name for name in MODELS if name.startswith("discrete_")]

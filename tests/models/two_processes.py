@@ -13,11 +13,11 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
 from vaekit import DiscreteVAE
-from vaekit.callbacks import Collapse, FiniteLoss, RunCheckpoint
+from vaekit.callbacks import PosteriorCollapseMonitor, RunCheckpoint, TerminateOnNonFinite
 from vaekit.cli.fit import in_order
 from vaekit.data import GeneExpressionData
-from vaekit.estimators import MuProp, Rebar, ReinMax, Relax
-from vaekit.estimators.running_moments import RunningMean
+from vaekit.estimators import REBAR, RELAX, MuProp, ReinMax
+from vaekit.estimators.running_moments import RunningMoments
 from vaekit.exceptions import DataError, TrainingError
 from vaekit.likelihoods import Poisson
 from vaekit.models import VAE
@@ -29,7 +29,7 @@ from .tiny import MODELS, adata, trainer
 
 EPOCHS = 3
 KEPT = ("discrete_moving_average", "discrete_learned", "mixed_sampled", "mixed_relaxed", "sequential_critic")
-LEARNING = {"rebar": Rebar, "relax": lambda: Relax(MLP([4])), "muprop": MuProp, "reinmax": ReinMax}
+LEARNING = {"rebar": REBAR, "relax": lambda: RELAX(MLP([4])), "muprop": MuProp, "reinmax": ReinMax}
 
 
 class Start(pl.Callback):
@@ -69,7 +69,7 @@ def whole_runs(folder: Path) -> dict[str, Any]:
     found = {}
     for name in KEPT:
         cells, model = begin(name)
-        order, start, watch = Order(), Start(), Collapse(every=1)
+        order, start, watch = Order(), Start(), PosteriorCollapseMonitor(every_n_validations=1)
         used = together(folder / name, max_epochs=EPOCHS, callbacks=[RunCheckpoint(), order, start, watch])
         used.fit(model, datamodule=cells)
         metrics = {key: float(value) for key, value in used.callback_metrics.items()}
@@ -82,9 +82,9 @@ def whole_runs(folder: Path) -> dict[str, Any]:
 def moving_average() -> dict[str, Any]:
     """Note the costs that reach a moving average, and what it is after each step."""
     seen: list[torch.Tensor] = []
-    update = RunningMean.update
+    update = RunningMoments.update
 
-    def noted(self: RunningMean, cost: torch.Tensor, weight: torch.Tensor) -> None:
+    def noted(self: RunningMoments, cost: torch.Tensor, weight: torch.Tensor) -> None:
         seen.append(torch.stack([(weight * cost.double()).sum(0).mean(), (weight * cost.double() ** 2).sum(0).mean()]))
         update(self, cost, weight)
 
@@ -92,13 +92,13 @@ def moving_average() -> dict[str, Any]:
 
     class Before(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-            (running,) = (part for part in pl_module.modules() if isinstance(part, RunningMean))
+            (running,) = (part for part in pl_module.modules() if isinstance(part, RunningMoments))
             kept.append(torch.stack([running.first, running.second, running.seen]))
 
     cells, model = begin("discrete_moving_average")
-    RunningMean.update = noted  # type: ignore[method-assign]
+    RunningMoments.update = noted  # type: ignore[method-assign]
     together(max_steps=4, limit_val_batches=0, callbacks=[Before()]).fit(model, datamodule=cells)
-    RunningMean.update = update  # type: ignore[method-assign]
+    RunningMoments.update = update  # type: ignore[method-assign]
     return {"costs": torch.stack(seen), "kept": torch.stack(kept)}
 
 
@@ -154,7 +154,7 @@ def broken() -> str:
     """Train until a loss is NaN in one process."""
     cells, model = begin("gaussian")
     try:
-        together(max_steps=4, callbacks=[Poison(), FiniteLoss()]).fit(model, datamodule=cells)
+        together(max_steps=4, callbacks=[Poison(), TerminateOnNonFinite()]).fit(model, datamodule=cells)
     except TrainingError as error:
         return str(error)
     return ""

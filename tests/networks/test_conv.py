@@ -21,7 +21,7 @@ SHAPES = [(1, 28, 28), (3, 32, 32), (1, 8, 8), (2, 9, 5), (1, 1, 3)]
 @pytest.mark.parametrize("rows", [(), (2,), (3, 2)], ids=str)
 def test_sizes_flow_through(shape, rows):
     size = shape[0] * shape[1] * shape[2]
-    encoder, decoder = ConvEncoder(shape, [4, 6], hidden=16), ConvDecoder(shape, [4, 6], hidden=16, maps=3)
+    encoder, decoder = ConvEncoder(shape, [4, 6], hidden=16), ConvDecoder(shape, [4, 6], hidden=16, num_feature_maps=3)
     assert (encoder.build(size), decoder.build(7)) == (16, 3 * size)
     assert encoder(torch.randn(*rows, 5, size)).shape == (*rows, 5, 16)
     assert decoder(torch.randn(*rows, 5, 7)).shape == (*rows, 5, 3 * size)
@@ -62,7 +62,7 @@ def test_the_encoder_sees_places_where_the_data_have_them():
 
 
 def test_the_decoders_maps_lie_side_by_side():
-    network = ConvDecoder((2, 4, 4), [3], hidden=4, maps=5)
+    network = ConvDecoder((2, 4, 4), [3], hidden=4, num_feature_maps=5)
     network.build(3)
     x = torch.randn(2, 3)
     pictures = network.layers(x)  # [2, channels * maps, height, width]
@@ -80,7 +80,7 @@ def test_the_decoders_maps_lie_side_by_side():
         (lambda: ConvEncoder([1, 8, 8], []), r"channels is \[\]"),
         (lambda: ConvDecoder([1, 8, 8], [0]), r"channels is \[0\]"),
         (lambda: ConvDecoder([1, 8, 8], hidden=0), "hidden is 0"),
-        (lambda: ConvDecoder([1, 8, 8], maps=0), "maps is 0"),
+        (lambda: ConvDecoder([1, 8, 8], num_feature_maps=0), "maps is 0"),
         (
             lambda: ConvEncoder([1, 8, 8]).build(65),
             r"shape \[1, 8, 8\] has 64 values, and the data .* have 65.*"
@@ -96,8 +96,8 @@ def test_wrong_sizes(make, message):
 def model(**kwargs):
     shape = [1, 8, 8]
     latents = {"y": Categorical(4), "z": Gaussian(3)}
-    networks = ConvEncoder(shape, [4, 8], hidden=16), latents, ConvDecoder(shape, [4, 8], hidden=16, maps=2)
-    return VAE(64, *networks, Bernoulli(local=True), **kwargs)
+    networks = ConvEncoder(shape, [4, 8], hidden=16), latents, ConvDecoder(shape, [4, 8], hidden=16, num_feature_maps=2)
+    return VAE(64, *networks, Bernoulli(pixelwise=True), **kwargs)
 
 
 def test_a_model_learns_and_is_made_again():
@@ -105,7 +105,7 @@ def test_a_model_learns_and_is_made_again():
     optimizer = torch.optim.Adam(made.parameters(), 3e-3)
     losses = []
     for _ in range(40):
-        loss = made.bound(batch, training=True).total.mean()
+        loss = made.loss(batch, training=True).total.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

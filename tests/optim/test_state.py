@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from vaekit.exceptions import ConfigError, EstimatorError
-from vaekit.optim import SAGA, SVRG, FixedBatches
+from vaekit.optim import SAGA, SVRG, FixedBatchSampler
 from vaekit.optim.variance_reduced_sgd import rows_of
 
 from .problems import ROWS, WIDTH, logistic, losses_and_outputs
@@ -170,7 +170,7 @@ def test_memory_is_said_and_refused_over_the_budget(caplog):
     assert sum(t.numel() * t.element_size() for t in stored) == optimizer.memory
     assert SAGA(net.parameters(), 0.1, examples=500, outputs=10).memory == (5000 + 1000) * 4
     with pytest.raises(ConfigError, match=r"24\.0 kB, over the budget of 23\.0 kB"):
-        SAGA(net.parameters(), 0.1, batch_sizes=[8] * 5, budget=23_000)
+        SAGA(net.parameters(), 0.1, batch_sizes=[8] * 5, max_bytes=23_000)
 
 
 def test_a_model_that_is_not_linear_has_no_table_of_examples():
@@ -269,7 +269,7 @@ WRONG = {
     "one loss each, [3]": lambda: SAGA([W], 0.1, examples=5, outputs=2).step(
         lambda: losses_and_outputs(W, torch.arange(3)), [0, 1, 2]
     ),
-    "rows is 0": lambda: FixedBatches(0, 3),
+    "rows is 0": lambda: FixedBatchSampler(0, 3),
 }
 
 
@@ -292,7 +292,7 @@ def test_rows_of_what_a_loader_yields():
 
 
 def test_fixed_batches_are_fixed_and_their_order_is_not():
-    sampler = FixedBatches(10, 3, seed=1)
+    sampler = FixedBatchSampler(10, 3, seed=1)
     orders, members = [], []
     for _ in range(8):
         rows = torch.tensor(list(sampler)).split(3)

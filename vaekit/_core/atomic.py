@@ -15,7 +15,7 @@ TRIAL = bytes(2**16)  # more than the rest of a block that a full disk may have 
 
 
 @contextlib.contextmanager
-def written(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to; a block that ends well renames it to ``path``.
 
     A file of that name is replaced in one step, after the new one has reached the disk: whenever a program is stopped,
@@ -42,7 +42,7 @@ def written(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = _temporary(path)
-    remove_parts(path.parent, glob.escape(path.name))
+    remove_partial_files(path.parent, glob.escape(path.name))
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -91,7 +91,7 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def remove_parts(folder: str | Path, pattern: str = "*") -> None:
+def remove_partial_files(folder: str | Path, pattern: str = "*") -> None:
     """Remove the temporary files that killed processes have left beside files of a pattern, such as ``*.ckpt``.
 
     Those of processes that still run are kept. A pattern may name directories, too: ``figures/**/*``.

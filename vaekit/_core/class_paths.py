@@ -40,7 +40,7 @@ def trusted() -> tuple[str, ...]:
     return tuple(_trusted)
 
 
-def check(path: Any, where: str = "", packages: Iterable[str] = ALLOWED) -> str:
+def check_class_path(path: Any, where: str = "", packages: Iterable[str] = ALLOWED) -> str:
     """Return a class path that leads into one of the packages or a trusted one; nothing is imported.
 
     Parameters
@@ -83,7 +83,7 @@ def check(path: Any, where: str = "", packages: Iterable[str] = ALLOWED) -> str:
     return path
 
 
-def check_all(config: Any, where: str = "") -> None:
+def check_class_paths(config: Any, where: str = "") -> None:
     """Check every ``class_path`` of a configuration that was read as plain data.
 
     Raises
@@ -101,7 +101,7 @@ def check_all(config: Any, where: str = "") -> None:
         if isinstance(value, Mapping):
             for name in ("class_path", "_class_path"):
                 if name in value:
-                    check(value[name], ": ".join(filter(None, (where, key))))
+                    check_class_path(value[name], ": ".join(filter(None, (where, key))))
             waiting += [(f"{key}.{name}" if key else str(name), item) for name, item in value.items()]
         elif isinstance(value, list | tuple):
             waiting += [(f"{key}[{i}]", item) for i, item in enumerate(value)]

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from vaekit._core.arguments import check_arguments
-from vaekit._core.class_paths import check
-from vaekit.exceptions import ConfigError, nearest
+from vaekit._core.class_paths import check_class_path
+from vaekit.exceptions import ConfigError, did_you_mean
 
 
 class Component:
@@ -35,7 +35,7 @@ class Component:
     @property
     def config(self) -> dict[str, Any]:
         """The class path and arguments, as plain data (see :func:`plain`)."""
-        arguments = {name: plain(value, name) for name, value in self.__dict__.get("_arguments", {}).items()}
+        arguments = {name: to_config(value, name) for name, value in self.__dict__.get("_arguments", {}).items()}
         return {"class_path": class_path(type(self)), "init_args": arguments}
 
 
@@ -65,7 +65,7 @@ def class_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def plain(value: Any, name: str = "value") -> Any:
+def to_config(value: Any, name: str = "value") -> Any:
     """Return ``value`` made of dict, list, str, numbers, booleans and None only.
 
     Raises
@@ -90,9 +90,9 @@ def plain(value: Any, name: str = "value") -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{name}.{key}") for key, item in value.items()}
+        return {str(key): to_config(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, f"{name}[{i}]") for i, item in enumerate(value)]
+        return [to_config(item, f"{name}[{i}]") for i, item in enumerate(value)]
     raise ConfigError(
         f"{name} is a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint cannot hold as plain "
         "data: pass a vaekit component (for a network: vaekit.networks.MLP)"
@@ -124,7 +124,7 @@ def from_config(config: Any) -> Any:
     known = inspect.signature(cls).parameters
     for key in arguments:
         if key not in known:
-            raise ConfigError(f"{config['class_path']} has no argument {key!r}: {nearest(key, known)}")
+            raise ConfigError(f"{config['class_path']} has no argument {key!r}: {did_you_mean(key, known)}")
     required = [key for key, p in known.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     if missing := [key for key in required if key not in arguments]:
         raise ConfigError(f"{config['class_path']} lacks the argument {', '.join(map(repr, missing))}")
@@ -132,7 +132,7 @@ def from_config(config: Any) -> Any:
 
 
 def _resolve(path: str) -> type[Component]:
-    check(path, packages=("vaekit",))  # as a string, before anything is imported
+    check_class_path(path, packages=("vaekit",))  # as a string, before anything is imported
     module, _, name = path.rpartition(".")
     if not module:
         raise ConfigError(f"class path {path!r} names no package: nothing outside vaekit is looked for")
@@ -142,5 +142,7 @@ def _resolve(path: str) -> type[Component]:
         raise ConfigError(f"class path {path!r}: there is no module {error.name!r}") from error
     found = getattr(package, name, None)
     if not (isinstance(found, type) and issubclass(found, Component)):
-        raise ConfigError(f"class path {path!r} names no component: {nearest(name, getattr(package, '__all__', []))}")
+        raise ConfigError(
+            f"class path {path!r} names no component: {did_you_mean(name, getattr(package, '__all__', []))}"
+        )
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import numba
 
 
-def compiled(**options: Any) -> Callable[[Any], Any]:
+def cached_njit(**options: Any) -> Callable[[Any], Any]:
     """Return numba's decorator with the settings of all our loops.
 
     They hold no lock, divide by zero as NumPy does (a check would keep the compiler from using vectors), and are kept

@@ -4,28 +4,28 @@ from vaekit.analysis.differential_expression import differential_expression
 from vaekit.analysis.embed import check_latent_fields, embed, latent_fields
 from vaekit.analysis.map_query import map_query
 from vaekit.analysis.markers import markers
-from vaekit.analysis.model_source import opened, reference_of, training_data
-from vaekit.analysis.normalized_expression import Normalization, normalized_expression
+from vaekit.analysis.model_source import get_data_registry, load_training_data, resolve_model
+from vaekit.analysis.normalized_expression import NormalizedExpressionWriter, normalized_expression
 from vaekit.analysis.predictive_check import posterior_predictive_check
-from vaekit.analysis.query import query_for
+from vaekit.analysis.query import prepare_query
 from vaekit.analysis.transfer_labels import transfer_labels
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 
 __all__ = [
-    "Normalization",
+    "NormalizedExpressionWriter",
     "check_latent_fields",
     "differential_expression",
     "embed",
+    "get_data_registry",
     "latent_fields",
+    "load_training_data",
     "map_query",
     "markers",
     "normalized_expression",
-    "opened",
     "plot_predictive_check",
     "plot_volcano",
     "posterior_predictive_check",
-    "query_for",
-    "reference_of",
-    "training_data",
+    "prepare_query",
+    "resolve_model",
     "transfer_labels",
 ]

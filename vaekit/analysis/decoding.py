@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.model_source import reference_of
+from vaekit.analysis.model_source import get_data_registry
 from vaekit.batch import Batch
 from vaekit.data.cells.columns import match_category
-from vaekit.data.dataset import ResidentDataset
+from vaekit.data.dataset import BatchDataset
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.keyed_noise import draw_by_key
-from vaekit.exceptions import CheckpointError, DataError, nearest
+from vaekit.exceptions import CheckpointError, DataError, did_you_mean
 from vaekit.models import VAE
 
 DECODED = 2**21  # draws times cells times genes held at a time
@@ -30,7 +30,7 @@ def evaluating(model: VAE, seed: int = 0) -> Iterator[None]:
     CheckpointError
         If the likelihood has no composition over genes.
     """
-    if not model.networks.likelihood.scaled:
+    if not model.networks.likelihood.uses_size_factor:
         raise CheckpointError(
             f"the model's likelihood is {type(model.networks.likelihood).__name__}, which has no composition over "
             "genes; NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson have one"
@@ -61,7 +61,7 @@ def measured(share: Tensor, batch: Batch) -> Tensor:
 def draws(model: VAE, batch: Batch, num_samples: int, keys: np.ndarray) -> dict[str, Tensor]:
     """Draw the latents from their posteriors, each ``[num_samples, batch, *event]``, by the keys of the cells."""
     h = model.networks.encode(batch)
-    return draw_by_key(lambda part: model.networks.draw(h[part], num_samples), keys, num_samples)
+    return draw_by_key(lambda part: model.networks.sample_posterior(h[part], num_samples), keys, num_samples)
 
 
 def check_sizes(num_samples: int, batch_size: int) -> None:
@@ -77,7 +77,7 @@ def check_sizes(num_samples: int, batch_size: int) -> None:
 
 
 def chunks(
-    model: VAE, dataset: ResidentDataset, rows: Tensor, num_samples: int, batch_size: int
+    model: VAE, dataset: BatchDataset, rows: Tensor, num_samples: int, batch_size: int
 ) -> Iterator[tuple[Tensor, Batch]]:
     """Yield the numbers of some rows and their batch, on the model's device, few enough to decode at once."""
     check_sizes(num_samples, batch_size)
@@ -86,7 +86,7 @@ def chunks(
         yield part, dataset.__getitems__(part).to(model.device)
 
 
-def batch_numbers(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) -> list[int]:
+def batch_indices(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) -> list[int]:
     """Return the one-hot columns of the batches that are named; of all for None.
 
     Raises
@@ -94,7 +94,7 @@ def batch_numbers(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) 
     DataError
         If one is unknown, or the model knows no batches.
     """
-    known = list(reference_of(model)["batch_categories"])
+    known = list(get_data_registry(model)["batch_categories"])
     if wanted is None:
         return list(range(len(known)))
     names = [match_category(name, known) for name in ([wanted] if np.isscalar(wanted) else wanted)]
@@ -104,15 +104,15 @@ def batch_numbers(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) 
             "with a batch_key"
         )
     if not names:
-        raise DataError(f"transform_batch={wanted!r} names no batch; {nearest('', known)}")
+        raise DataError(f"transform_batch={wanted!r} names no batch; {did_you_mean('', known)}")
     for name in names:
         if name not in known:
-            hint = nearest(str(name).strip(), known)
+            hint = did_you_mean(str(name).strip(), known)
             raise DataError(f"transform_batch={name!r}: the model knows no such batch; {hint}")
     return [known.index(name) for name in names]
 
 
-def in_batch(batch: Batch, number: int | Tensor, batches: int) -> Batch:
+def set_batch(batch: Batch, number: int | Tensor, batches: int) -> Batch:
     """Return the cells as if they came from other batches.
 
     Parameters

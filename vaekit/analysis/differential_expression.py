@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaekit.analysis.decoding import batch_numbers, check_sizes, evaluating
+from vaekit.analysis.decoding import batch_indices, check_sizes, evaluating
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.group_sums import PSEUDOCOUNT, GroupSums, log_ratio, sum_group
 from vaekit.analysis.groups import two_groups
-from vaekit.analysis.model_source import check_in_memory, opened, provenance, reference_of
-from vaekit.analysis.query import obs_of, query_for
+from vaekit.analysis.model_source import check_in_memory, get_data_registry, provenance, resolve_model
+from vaekit.analysis.query import obs_of, prepare_query
 from vaekit.analysis.shrinkage import shrink
 from vaekit.exceptions import DataError
 from vaekit.models import VAE
@@ -140,7 +140,7 @@ def differential_expression(
     import pandas as pd
     from tqdm.auto import tqdm
 
-    model, checkpoint = opened(model)
+    model, checkpoint = resolve_model(model)
     check_sizes(num_samples, batch_size)
     obs, source = obs_of(adata)
     into = None if isinstance(adata, str | Path | Sequence) else adata
@@ -148,8 +148,8 @@ def differential_expression(
         check_in_memory(into)
         check_free(into, key_added, {}, key_added)
     rows = two_groups(obs, groupby, group1, group2, source)
-    query = query_for(model, adata, layer, batch_key)
-    batches = len(batch_numbers(model, None))
+    query = prepare_query(model, adata, layer, batch_key)
+    batches = len(batch_indices(model, None))
     with (
         evaluating(model, seed),
         tqdm(total=sum(map(len, rows)), desc="comparing", unit="cell", disable=not progress) as bar,
@@ -164,13 +164,13 @@ def differential_expression(
             UserWarning,
             stacklevel=2,
         )
-    genes = np.array(reference_of(model)["feature_names"])
+    genes = np.array(get_data_registry(model)["feature_names"])
     measured = ~np.isin(genes, query.missing_genes)
     table = pd.DataFrame(_columns(first, second, measured, delta), index=pd.Index(genes[measured], name="gene"))
     table = table.iloc[_order(table)]
     seen = (table["raw_mean1"] + table["raw_mean2"] > 0).to_numpy()
     table[f"is_de_fdr_{fdr}"] = False
-    table.loc[seen, f"is_de_fdr_{fdr}"] = called(table["proba_de"].to_numpy()[seen], fdr)
+    table.loc[seen, f"is_de_fdr_{fdr}"] = call_at_fdr(table["proba_de"].to_numpy()[seen], fdr)
     other = "Rest" if group2 is None else str(group2)
     table["comparison"], table["group1"], table["group2"] = f"{group1} vs {other}", str(group1), other
     if into is not None:
@@ -178,7 +178,7 @@ def differential_expression(
     return table
 
 
-def called(proba_de: np.ndarray, fdr: float) -> np.ndarray:
+def call_at_fdr(proba_de: np.ndarray, fdr: float) -> np.ndarray:
     """Return which genes are called: the most probable ones, while the mean of 1 - proba_de is at most ``fdr``.
 
     Notes
@@ -210,7 +210,7 @@ def _columns(first: GroupSums, second: GroupSums, measured: np.ndarray, delta: f
     """Return the table's columns, for the genes ``measured``."""
     ratio, log2 = log_ratio(first, second), math.log(2)
     posterior = shrink(ratio.estimate[measured], ratio.error[measured], ratio.shapes[:, measured])
-    proba = posterior.beyond(delta * log2).round(DIGITS)
+    proba = posterior.prob_exceeds(delta * log2).round(DIGITS)
     columns: dict[str, np.ndarray | float] = {
         "proba_de": proba,
         "proba_not_de": 1 - proba,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Effects(NamedTuple):
+class NormalMixturePosterior(NamedTuple):
     r"""Posterior of each gene's effect: a mixture of normals.
 
     Attributes
@@ -41,9 +41,9 @@ class Effects(NamedTuple):
         below = np.where(point, distance >= 0, ndtr(distance / np.where(point, 1, self.scale)))
         return (self.weight * below).sum(1)
 
-    def beyond(self, delta: float) -> np.ndarray:
+    def prob_exceeds(self, delta: float) -> np.ndarray:
         """Return the probability of an effect larger than ``delta`` in size, ``[genes]``."""
-        above = Effects(self.weight, -self.loc, self.scale).cdf(
+        above = NormalMixturePosterior(self.weight, -self.loc, self.scale).cdf(
             np.nextafter(-delta, -np.inf)
         )  # precise where it is small
         return np.clip(self.cdf(np.nextafter(-delta, -np.inf)) + above, 0, 1)
@@ -59,7 +59,7 @@ class Effects(NamedTuple):
         return high
 
 
-class Tabulated(NamedTuple):
+class TabulatedPosterior(NamedTuple):
     """Posterior of each gene's effect: a table of probabilities.
 
     Attributes
@@ -83,7 +83,7 @@ class Tabulated(NamedTuple):
         """Posterior standard deviations, ``[genes]``."""
         return np.sqrt(np.maximum(self.weight @ self.value**2 - self.mean**2, 0))
 
-    def beyond(self, delta: float) -> np.ndarray:
+    def prob_exceeds(self, delta: float) -> np.ndarray:
         """Return the probability of an effect larger than ``delta`` in size, ``[genes]``."""
         return np.clip(self.weight[:, np.abs(self.value) > delta].sum(1), 0, 1)
 
@@ -108,7 +108,7 @@ class Posterior(NamedTuple):
         Which genes, bool ``[genes]``, and their posterior.
     """
 
-    parts: tuple[tuple[np.ndarray, Effects | Tabulated], ...]
+    parts: tuple[tuple[np.ndarray, NormalMixturePosterior | TabulatedPosterior], ...]
 
     @property
     def mean(self) -> np.ndarray:
@@ -120,15 +120,15 @@ class Posterior(NamedTuple):
         """Posterior standard deviations, ``[genes]``."""
         return self._each(lambda part: part.std)
 
-    def beyond(self, delta: float) -> np.ndarray:
+    def prob_exceeds(self, delta: float) -> np.ndarray:
         """Return the probability of an effect larger than ``delta`` in size, ``[genes]``."""
-        return self._each(lambda part: part.beyond(delta))
+        return self._each(lambda part: part.prob_exceeds(delta))
 
     def quantile(self, probability: float) -> np.ndarray:
         """Return quantiles, ``[genes]``."""
         return self._each(lambda part: part.quantile(probability))
 
-    def _each(self, function: Callable[[Effects | Tabulated], np.ndarray]) -> np.ndarray:
+    def _each(self, function: Callable[[NormalMixturePosterior | TabulatedPosterior], np.ndarray]) -> np.ndarray:
         found = np.empty(len(self.parts[0][0]))
         for genes, part in self.parts:
             found[genes] = function(part)

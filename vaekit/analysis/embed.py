@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, opened, provenance
-from vaekit.analysis.query import query_for
+from vaekit.analysis.model_source import check_in_memory, provenance, resolve_model
+from vaekit.analysis.query import prepare_query
 from vaekit.data.cells.align import QueryData
-from vaekit.data.dataset import as_is
-from vaekit.diagnostics import codes_of, posterior_summaries
-from vaekit.diagnostics.latent_usage import coordinates
+from vaekit.data.dataset import identity_collate
+from vaekit.diagnostics import most_probable_codes, posterior_summaries
+from vaekit.diagnostics.usage import coordinates
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def embed(
         If the counts, genes or batches do not fit the model (see ``vaekit.data.query_dataset``).
     """
     check_in_memory(adata, "embed")
-    model, checkpoint = opened(model)
+    model, checkpoint = resolve_model(model)
     check_latent_fields(adata, model, key_added)
-    query = query_for(model, adata, layer, batch_key)
+    query = prepare_query(model, adata, layer, batch_key)
     fields = latent_fields(query, model, key_added, batch_size, progress, checkpoint)
     for key, codes in fields.obs.items():
         adata.obs[key] = codes
@@ -124,13 +124,13 @@ def latent_fields(
     """Return what :func:`embed` writes of the cells of ``query``, whether they are in memory or in a file."""
     from tqdm.auto import tqdm
 
-    batches = DataLoader(query.dataset, batch_size=batch_size, collate_fn=as_is)
+    batches = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
     summaries = posterior_summaries(model, tqdm(batches, desc="embedding", unit="batch", disable=not progress))
     prefix = key_added.removeprefix("X_")
     fields = LatentFields({}, {key_added: coordinates(model, summaries).numpy()}, {})
     for name, latent in model.latents.items():
         if latent.discrete:
-            fields.obs[f"{prefix}_{name}"] = codes_of(latent, summaries[name])
+            fields.obs[f"{prefix}_{name}"] = most_probable_codes(latent, summaries[name])
             fields.obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
     fields.uns[prefix] = provenance(model, query.missing_genes, checkpoint)
     return fields

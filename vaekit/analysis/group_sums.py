@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.decoding import chunks, composition, draws, in_batch, measured
+from vaekit.analysis.decoding import chunks, composition, draws, measured, set_batch
 from vaekit.batch import Batch
-from vaekit.data.dataset import ResidentDataset
+from vaekit.data.dataset import BatchDataset
 from vaekit.diagnostics.keyed_noise import number_repeats, observation_keys
 from vaekit.models import VAE
 
@@ -51,7 +51,7 @@ class GroupSums:
 
 def sum_group(
     model: VAE,
-    dataset: ResidentDataset,
+    dataset: BatchDataset,
     rows: Tensor,
     batches: int,
     num_samples: int,
@@ -74,10 +74,10 @@ def sum_group(
     }
     cells = torch.zeros(strata, dtype=torch.float64, device=device)
     everywhere = len(rows) * num_samples * DECODED_BATCHES < TURNS * batches
-    seen_before: dict[int, int] = {}
+    critic_input: dict[int, int] = {}
     for _, batch in chunks(model, dataset, rows, num_samples, batch_size):
         x = batch.x.double()
-        keys = number_repeats(observation_keys(batch, seed), seen_before)
+        keys = number_repeats(observation_keys(batch, seed), critic_input)
         values = draws(model, batch, num_samples, keys)
         seen = model.networks.observation(values, _with_measured_total(model, values, batch))
         mean, variance = seen.mean.double().mean(0), seen.variance.double().mean(0)
@@ -118,7 +118,7 @@ def _over_batches(
         num_samples = len(next(iter(values.values())))
         first = torch.from_numpy((keys % np.uint64(batches)).astype(np.int64)).to(batch.x.device)
         first = first + torch.arange(num_samples, device=batch.x.device)[:, None]
-        places = [in_batch(batch, (first + step * batches // count) % batches, batches) for step in range(count)]
+        places = [set_batch(batch, (first + step * batches // count) % batches, batches) for step in range(count)]
     parts = (measured(composition(model, values, place), batch).double().mean(0).sum(0) for place in places)
     return sum(parts) / len(places)  # type: ignore[return-value]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.cells.columns import match_category, read_column
-from vaekit.exceptions import DataError, nearest
+from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def two_groups(obs: pd.DataFrame, groupby: str, group1: str, group2: str | None,
         if name not in column.categories:
             raise DataError(
                 f"{argument}={name!r}: no cell of {source} has this value in {groupby!r}; "
-                f"{nearest(name, column.categories)}"
+                f"{did_you_mean(name, column.categories)}"
             )
     if len(set(wanted.values())) < len(wanted):
         raise DataError(f"group1 and group2 are both {str(group1)!r}: two different groups are needed")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vaekit._core.components import from_config
-from vaekit.analysis.model_source import opened, reference_of
+from vaekit.analysis.model_source import get_data_registry, resolve_model
 from vaekit.batch import Batch
 from vaekit.data.cells.align import query_dataset
 from vaekit.data.cells.columns import Column, match_category, read_column
@@ -108,19 +108,19 @@ def map_query(
             f"max_steps is {max_steps}, max_epochs is {max_epochs} and batch_size {batch_size} (1 at least), "
             f"learning_rate {learning_rate} (positive)"
         )
-    model, _ = opened(model)
-    reference = reference_of(model)
-    if "feature_names" not in reference:
+    model, _ = resolve_model(model)
+    registry = get_data_registry(model)
+    if "feature_names" not in registry:
         raise CheckpointError("the model was trained on images; this is for gene expression")
-    known = list(reference["batch_categories"])
+    known = list(registry["batch_categories"])
     if not known:
         raise CheckpointError(
             "the model was trained without batches, and has no effect of a batch to learn; "
             "vaekit.analysis.embed takes new cells as they are"
         )
-    trained = reference["config"]["init_args"]
-    layer, batch_key = layer or reference["matrix"], batch_key or trained["batch_key"]
-    adata, source = open_adata(adata, layer, reference["gene_names"])
+    trained = registry["config"]["init_args"]
+    layer, batch_key = layer or registry["matrix"], batch_key or trained["batch_key"]
+    adata, source = open_adata(adata, layer, registry["gene_name_key"])
     column = read_column(adata.obs, str(batch_key), "batch_key", source)
     added = [name for name in column.categories if match_category(name, known) not in known]
     if not added:
@@ -128,7 +128,7 @@ def map_query(
             f"batch_key={batch_key!r}: the model knows all batches of {source}: {', '.join(map(repr, known))}; there "
             "is nothing to train, vaekit.analysis.embed takes these cells"
         )
-    extended = {**reference, "batch_categories": [*known, *added]}
+    extended = {**registry, "batch_categories": [*known, *added]}
     dataset = query_dataset(adata, extended, layer, batch_key).dataset
     rows = torch.from_numpy(np.flatnonzero(np.isin(column.names(), added)))
     _warn_few(column, added, source)
@@ -146,7 +146,7 @@ def _widened(model: VAE, known: int, added: int) -> tuple[VAE, dict[str, Tensor]
     """Return a copy of the model with more batches, and which elements of its parameters are new (bool masks)."""
     arguments = {key: value for key, value in model.hparams.items() if key != "_class_path"}
     arguments["covariates"] = model.covariates + added
-    if model.networks.likelihood.scaled:
+    if model.networks.likelihood.uses_size_factor:
         likelihood = arguments["likelihood"]
         arguments["likelihood"] = {**likelihood, "init_args": {**likelihood["init_args"], "gene_shift": True}}
     made = from_config({"class_path": model.hparams["_class_path"], "init_args": arguments})
@@ -225,7 +225,7 @@ def _train(
 def _bound(model: VAE, batch: Batch) -> Tensor:
     """Return the negative bound, ``[batch]``, with gradients by the model's own estimators, whatever its objective."""
     joint = model.objective.num_samples  # their rows, and their baselines', are made for as many trajectories
-    return model.bound(batch, training=True, objective=ELBO(num_samples=joint)).total
+    return model.loss(batch, training=True, objective=ELBO(num_samples=joint)).total
 
 
 def _warn_few(column: Column, added: list[str], source: str) -> None:

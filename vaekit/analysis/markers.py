@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vaekit.analysis.decoding import batch_numbers, composition, evaluating, in_batch
+from vaekit.analysis.decoding import batch_indices, composition, evaluating, set_batch
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, opened, provenance, reference_of
-from vaekit.analysis.prior_samples import Code, draw_given
-from vaekit.analysis.query import query_for
+from vaekit.analysis.model_source import check_in_memory, get_data_registry, provenance, resolve_model
+from vaekit.analysis.prior_samples import Code, sample_given_code
+from vaekit.analysis.query import prepare_query
 from vaekit.batch import Batch
-from vaekit.data.dataset import CountDataset, as_is
+from vaekit.data.dataset import CountDataset, identity_collate
 from vaekit.diagnostics import posterior_summaries
 from vaekit.diagnostics.keyed_noise import observation_keys
-from vaekit.diagnostics.latent_usage import ACTIVE_PROBABILITY, state_probabilities
-from vaekit.exceptions import DataError, nearest
+from vaekit.diagnostics.usage import ACTIVE_PROBABILITY, state_probabilities
+from vaekit.exceptions import DataError, did_you_mean
 from vaekit.latents import Categorical, Dirichlet
 from vaekit.models import VAE
 
@@ -37,7 +37,7 @@ def markers(
     latent: str = "y",
     *,
     n_genes: int = 20,
-    pseudo_share: float = PSEUDO_SHARE,
+    pseudo_fraction: float = PSEUDO_SHARE,
     layer: str | None = None,
     batch_key: str | None = None,
     key_added: str = "vaekit_markers",
@@ -72,7 +72,7 @@ def markers(
         Name of a discrete or Dirichlet latent.
     n_genes
         Genes a code: those of the highest log ratio.
-    pseudo_share
+    pseudo_fraction
         What is added to both shares of the ratio; 0: nothing. The default is one count in 10,000.
     layer, batch_key
         As in :func:`vaekit.analysis.embed`.
@@ -93,7 +93,7 @@ def markers(
         ``n_genes`` rows for each code with a mean probability above 0.01 (whether or not it depends on the cell), the
         most used code first:
         ``code`` (``"3"``; ``"1:3"`` for state 3 of variable 1 where there are several variables, or bits), ``use``,
-        ``n_cells`` (cells of which it is the most probable code, or the largest topic), ``gene``, ``log2_ratio``,
+        ``n_cells`` (cells of which it is the most probable code, or the largest topic), ``gene``, ``log2_fold_change``,
         ``scale`` and ``scale_others`` (the two compositions, without the pseudo-share).
 
     Sets the following field:
@@ -113,12 +113,12 @@ def markers(
     from tqdm.auto import tqdm
 
     check_in_memory(adata)
-    model, checkpoint = opened(model)
-    _check(model, latent, n_genes, num_samples, pseudo_share)
+    model, checkpoint = resolve_model(model)
+    _check(model, latent, n_genes, num_samples, pseudo_fraction)
     check_free(adata, key_added, {}, key_added)
-    query = query_for(model, adata, layer, batch_key)
-    loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=as_is)
-    genes = np.array(reference_of(model)["feature_names"])
+    query = prepare_query(model, adata, layer, batch_key)
+    loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
+    genes = np.array(get_data_registry(model)["feature_names"])
     with evaluating(model, seed):
         summaries = posterior_summaries(model, tqdm(loader, desc="embedding", unit="batch", disable=not progress))
         probabilities = state_probabilities(model.latents[latent], summaries[latent])
@@ -126,8 +126,8 @@ def markers(
         n_cells = torch.nn.functional.one_hot(probabilities.argmax(-1), usage.shape[-1]).sum(0)
         rows = _spread(query.dataset, num_samples, batch_size, seed)
         cells = query.dataset.__getitems__(rows).to(model.device)
-        if batches := len(batch_numbers(model, None)):
-            cells = in_batch(cells, torch.arange(num_samples, device=model.device) % batches, batches)
+        if batches := len(batch_indices(model, None)):
+            cells = set_batch(cells, torch.arange(num_samples, device=model.device) % batches, batches)
         tables = []
         for variable, use in enumerate(usage):
             used = [state for state in range(len(use)) if use[state] > ACTIVE_PROBABILITY]
@@ -137,17 +137,17 @@ def markers(
                 weight[number] = 0
                 others = weight @ scale / weight.sum()
                 with np.errstate(divide="ignore", invalid="ignore"):  # shares of 0 without a pseudo-share
-                    ratio = np.log2(scale[number] + pseudo_share) - np.log2(others + pseudo_share)
+                    ratio = np.log2(scale[number] + pseudo_fraction) - np.log2(others + pseudo_fraction)
                 top = np.argsort(-ratio, kind="stable")[:n_genes]
                 single = len(usage) == 1 and isinstance(model.latents[latent], Categorical | Dirichlet)
                 tables.append(
                     pd.DataFrame(
                         {
                             "code": str(state) if single else f"{variable}:{state}",  # bits are numbered
-                            "use": float(use[state]),
+                            "usage": float(use[state]),
                             "n_cells": int(n_cells[variable, state]),
                             "gene": genes[top],
-                            "log2_ratio": ratio[top],
+                            "log2_fold_change": ratio[top],
                             "scale": scale[number][top],
                             "scale_others": others[top],
                         }
@@ -155,11 +155,11 @@ def markers(
                 )
     if not tables:
         raise DataError(f"latent={latent!r}: these cells use one code only: there is nothing to compare it with")
-    table = pd.concat(sorted(tables, key=lambda part: -part["use"].iloc[0]), ignore_index=True)
+    table = pd.concat(sorted(tables, key=lambda part: -part["usage"].iloc[0]), ignore_index=True)
     adata.uns[key_added] = {
         "table": table.copy(),
         "latent": latent,
-        "pseudo_share": pseudo_share,
+        "pseudo_fraction": pseudo_fraction,
         **provenance(model, query.missing_genes, checkpoint),
     }
     return table
@@ -175,16 +175,16 @@ def _spread(dataset: CountDataset, count: int, batch_size: int, seed: int) -> Te
     return order[torch.linspace(0, len(rows) - 1, count).long()]
 
 
-def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_share: float) -> None:
+def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_fraction: float) -> None:
     possible = [name for name, one in model.latents.items() if one.discrete or isinstance(one, Dirichlet)]
     if latent not in possible:
         what = "is not discrete, nor proportions of topics," if latent in model.latents else "does not exist"
-        raise DataError(f"latent={latent!r} {what} in this model; {nearest(latent, possible)}")
+        raise DataError(f"latent={latent!r} {what} in this model; {did_you_mean(latent, possible)}")
     if n_genes < 1 or num_samples < 1:
         raise DataError(f"n_genes is {n_genes} and num_samples {num_samples}: at least 1 is needed")
-    if not 0 <= pseudo_share < 1:
+    if not 0 <= pseudo_fraction < 1:
         raise DataError(
-            f"pseudo_share is {pseudo_share}: a share from 0 to below 1 is needed, such as {PSEUDO_SHARE:g}, one count "
+            f"pseudo_fraction is {pseudo_fraction}: a share from 0 to below 1 is needed, such as {PSEUDO_SHARE:g}, one count "
             "in 10,000"
         )
 
@@ -192,7 +192,7 @@ def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_share
 def _scale(model: VAE, code: Code, use: Tensor, cells: Batch) -> np.ndarray:
     """Return the mean composition at a code, float64 ``[genes]``."""
     topics = isinstance(model.latents[code.latent], Dirichlet)
-    values = _draw_at(model, code, cells.x) if topics else draw_given(model, code, use, cells.x)
+    values = _draw_at(model, code, cells.x) if topics else sample_given_code(model, code, use, cells.x)
     return composition(model, values, cells).double().mean(0).cpu().numpy()
 
 
@@ -205,6 +205,6 @@ def _draw_at(model: VAE, topic: Code, like: Tensor) -> dict[str, Tensor]:
             share = like.new_zeros(len(like), latent.size)
             share[:, topic.state] = 1
             values[name] = share.log()
-        elif not latent.technical:
+        elif not latent.is_nuisance:
             values[name] = model.networks.prior(name, values, like).expand(torch.Size([len(like)])).sample()
     return values

@@ -12,12 +12,12 @@ import vaekit
 from vaekit._core.components import from_config
 from vaekit.data.cells.backed_counts import is_csr, matrix_of_file
 from vaekit.data.cells.sources import local_paths
-from vaekit.data.data_module import ResidentData
+from vaekit.data.data_module import DataModule
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE, load
 
 
-def opened(model: VAE | str | Path) -> tuple[VAE, str]:
+def resolve_model(model: VAE | str | Path) -> tuple[VAE, str]:
     """Return a model given as such or by the path of its checkpoint, and that path ("" without one).
 
     Raises
@@ -65,19 +65,19 @@ def check_in_memory(adata: Any, command: str | None = None, argument: str = "ada
 
 def provenance(model: VAE, missing_genes: list[str], checkpoint: str = "") -> dict[str, Any]:
     """Return where results come from, as plain data for ``adata.uns``."""
-    reference = reference_of(model)
+    registry = get_data_registry(model)
     return {
         "version": vaekit.__version__,
         "model": str(model.hparams["_class_path"]),
         "latents": {name: type(latent).__name__ for name, latent in model.latents.items()},
         "checkpoint": checkpoint,
-        "training_data": str(reference["source"]),
-        "training_fingerprint": str(reference["fingerprint"]),
+        "training_data": str(registry["source"]),
+        "training_fingerprint": str(registry["fingerprint"]),
         "missing_genes": np.array(missing_genes, dtype=str),
     }
 
 
-def reference_of(model: VAE) -> dict[str, Any]:
+def get_data_registry(model: VAE) -> dict[str, Any]:
     """Return the names and the split of the data that a model was trained on.
 
     Raises
@@ -85,21 +85,21 @@ def reference_of(model: VAE) -> dict[str, Any]:
     CheckpointError
         If the model was never trained on a datamodule.
     """
-    if model.reference is None:
+    if model.data_registry is None:
         raise CheckpointError(
             "this model knows no data: train it with Trainer.fit(model, datamodule=...) or load a trained checkpoint"
         )
-    return model.reference
+    return model.data_registry
 
 
-def training_data(model: VAE, in_files: bool = False) -> ResidentData:
+def load_training_data(model: VAE, backed: bool = False) -> DataModule:
     """Return the datamodule that a model was trained on, with the same split.
 
     Parameters
     ----------
     model
         A trained model.
-    in_files
+    backed
         Whether counts stay in their files wherever they can, however small these are.
 
     Raises
@@ -107,17 +107,17 @@ def training_data(model: VAE, in_files: bool = False) -> ResidentData:
     CheckpointError
         If the data were in memory only, or cannot be found as they were.
     """
-    reference = reference_of(model)
-    if reference.get("in_memory"):
+    registry = get_data_registry(model)
+    if registry.get("in_memory"):
         raise CheckpointError(
             "the model was trained on an AnnData in memory, which is gone: give the file to use (data.path)"
         )
     try:
-        config = reference["config"]
-        if in_files and "feature_names" in reference:
+        config = registry["config"]
+        if backed and "feature_names" in registry:
             config = {**config, "init_args": {**config["init_args"], **_mode(config["init_args"])}}
         data = from_config(config)
-        data.load_state_dict(reference)
+        data.load_state_dict(registry)
         data.setup()
     except DataError as error:
         raise CheckpointError(f"the data that the model was trained on are not there as they were: {error}") from error

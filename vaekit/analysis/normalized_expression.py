@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.decoding import batch_numbers, check_sizes, chunks, composition, draws, evaluating, in_batch
+from vaekit.analysis.decoding import batch_indices, check_sizes, chunks, composition, draws, evaluating, set_batch
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, opened, provenance
-from vaekit.analysis.query import counts_reference, query_for
+from vaekit.analysis.model_source import check_in_memory, provenance, resolve_model
+from vaekit.analysis.query import counts_reference, prepare_query
 from vaekit.batch import Batch
 from vaekit.data.cells.align import QueryData
 from vaekit.data.cells.genes import rename_versions
 from vaekit.diagnostics.keyed_noise import hash_names, observation_keys
-from vaekit.exceptions import DataError, in_words, nearest
+from vaekit.exceptions import DataError, did_you_mean, format_bytes
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -105,23 +105,23 @@ def normalized_expression(
         ``key_added`` is taken.
     """
     check_in_memory(adata, "denoise")
-    model, checkpoint = opened(model)
-    asked = Normalization(model, library_size, transform_batch, num_samples, batch_size, seed)
+    model, checkpoint = resolve_model(model)
+    asked = NormalizedExpressionWriter(model, library_size, transform_batch, num_samples, batch_size, seed)
     wanted = None if genes is None else asked.known([genes] if isinstance(genes, str) else genes)
     if wanted is None:
         check_free(adata, key_added, {"layers": [key_added], "obsm": [key_added]}, key_added)
     _check_memory(adata.n_obs, adata.n_vars if wanted is None else len(wanted))
-    query = query_for(model, adata, layer, batch_key)
+    query = prepare_query(model, adata, layer, batch_key)
     if wanted is not None:
         import pandas as pd
 
         result = np.empty((adata.n_obs, len(wanted)), dtype=np.float32)
-        asked.fill(result, query, wanted, progress)
+        asked.write(result, query, wanted, progress)
         return pd.DataFrame(result, index=adata.obs_names, columns=wanted)
     shapes = asked.shapes(query, key_added)
     _check_memory(adata.n_obs, sum(shape[1] for shape in shapes.values()))
     arrays = {place: np.empty(shape, dtype=np.float32) for place, shape in shapes.items()}
-    asked.write(arrays, query, progress)
+    asked.write_all(arrays, query, progress)
     for place in ("layers", "obsm"):
         getattr(adata, place).pop(key_added, None)
         getattr(adata, place).update({key_added: arrays[place]} if place in arrays else {})
@@ -129,7 +129,7 @@ def normalized_expression(
     return None
 
 
-class Normalization:
+class NormalizedExpressionWriter:
     """What :func:`normalized_expression` is asked for, checked: it can be written anywhere, a few cells at a time.
 
     Parameters
@@ -159,19 +159,19 @@ class Normalization:
         check_sizes(num_samples, batch_size)
         self.model = model
         self.library_size = library_size
-        reference = counts_reference(model)
-        self.names, self.batches = list(reference["feature_names"]), list(reference["batch_categories"])
-        self.numbers = [] if transform_batch is None else batch_numbers(model, transform_batch)  # type: ignore[arg-type]
+        registry = counts_reference(model)
+        self.names, self.batches = list(registry["feature_names"]), list(registry["batch_categories"])
+        self.numbers = [] if transform_batch is None else batch_indices(model, transform_batch)  # type: ignore[arg-type]
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
 
     def known(self, genes: Sequence[str]) -> list[str]:
         """Return the genes, if the model knows all of them."""
         wanted = [str(gene) for gene in genes]
         if not wanted:
-            raise DataError(f"genes names no gene; {nearest('', self.names)}")
+            raise DataError(f"genes names no gene; {did_you_mean('', self.names)}")
         if unknown := [gene for gene in wanted if gene not in set(self.names)]:
             raise DataError(
-                f"genes: the model does not know {', '.join(map(repr, unknown[:5]))}; {nearest(unknown[0], self.names)}"
+                f"genes: the model does not know {', '.join(map(repr, unknown[:5]))}; {did_you_mean(unknown[0], self.names)}"
             )
         return wanted
 
@@ -197,12 +197,12 @@ class Normalization:
             )
         return shapes
 
-    def write(self, arrays: Mapping[str, Any], query: QueryData, progress: bool = False) -> None:
+    def write_all(self, arrays: Mapping[str, Any], query: QueryData, progress: bool = False) -> None:
         """Write the expression of all genes into arrays or data sets on disk of the :meth:`shapes`."""
         columns = {"layers": self._columns(query), "obsm": np.arange(len(self.names))}
         self._fill([(array, columns[place]) for place, array in arrays.items()], query, self.names, progress)
 
-    def fill(self, into: Any, query: QueryData, genes: Sequence[str], progress: bool = False) -> None:
+    def write(self, into: Any, query: QueryData, genes: Sequence[str], progress: bool = False) -> None:
         """Write the expression of ``genes`` into an array or a data set on disk, float32 ``[cells, genes]``."""
         self._fill([(into, np.arange(len(genes)))], query, genes, progress)
 
@@ -245,7 +245,7 @@ class Normalization:
         """Return the column of ``query.adata`` of each of the model's genes, -1 for those that it lacks or repeats."""
         import pandas as pd
 
-        table, key = query.adata.var, counts_reference(self.model)["gene_names"]
+        table, key = query.adata.var, counts_reference(self.model)["gene_name_key"]
         genes = (table[key] if key in table.columns else table.index).astype(str)
         found = pd.Index(rename_versions(list(genes), self.names, query.source))
         once = np.flatnonzero(~found.duplicated(keep=False))
@@ -255,7 +255,7 @@ class Normalization:
     def _composition(self, batch: Batch, keys: np.ndarray) -> Tensor:
         """Return the posterior mean of the composition, averaged over batches if some are named, ``[batch, genes]``."""
         values = draws(self.model, batch, self.num_samples, keys)
-        places = [in_batch(batch, number, len(self.batches)) for number in self.numbers] or [batch]
+        places = [set_batch(batch, number, len(self.batches)) for number in self.numbers] or [batch]
         return torch.stack([composition(self.model, values, place).mean(0) for place in places]).mean(0)
 
 
@@ -264,6 +264,6 @@ def _check_memory(cells: int, genes: int) -> None:
     needed, total = 4 * cells * genes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > MEMORY_SHARE * total:
         raise DataError(
-            f"{cells} cells x {genes} genes take {in_words(needed)} and this machine has {in_words(total)}: name "
+            f"{cells} cells x {genes} genes take {format_bytes(needed)} and this machine has {format_bytes(total)}: name "
             "fewer genes (genes=[...]), or pass fewer cells"
         )

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vaekit.analysis.decoding import chunks, evaluating
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, opened, provenance, reference_of
-from vaekit.analysis.query import query_for
+from vaekit.analysis.model_source import check_in_memory, get_data_registry, provenance, resolve_model
+from vaekit.analysis.query import prepare_query
 from vaekit.batch import Batch
 from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, observation_keys
 from vaekit.models import VAE
@@ -87,10 +87,10 @@ def posterior_predictive_check(
     from tqdm.auto import tqdm
 
     check_in_memory(adata)
-    model, checkpoint = opened(model)
+    model, checkpoint = resolve_model(model)
     check_free(adata, key_added, {"obs": [f"{key_added}_{name}" for name in CELL_COLUMNS]}, key_added)
-    query = query_for(model, adata, layer, batch_key)
-    genes = np.array(reference_of(model)["feature_names"])
+    query = prepare_query(model, adata, layer, batch_key)
+    genes = np.array(get_data_registry(model)["feature_names"])
     measured = torch.from_numpy(~np.isin(genes, query.missing_genes))
     size = int(measured.sum())
     observed, replicated = torch.zeros(3, 1, size).double(), torch.zeros(3, num_samples, size).double()
@@ -132,7 +132,9 @@ def _replicate(model: VAE, batch: Batch, num_samples: int, keys: np.ndarray) -> 
     h = model.networks.encode(batch)
 
     def draw(part: slice) -> Tensor:
-        return model.networks.observation(model.networks.draw(h[part], num_samples), batch.rows(part)).sample()
+        return model.networks.observation(
+            model.networks.sample_posterior(h[part], num_samples), batch.rows(part)
+        ).sample()
 
     return draw_by_key(draw, keys, num_samples)
 

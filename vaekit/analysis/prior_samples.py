@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.discrete_support import logits_of, num_states, states
+from vaekit.estimators.discrete_support import get_logits, num_states, states
 from vaekit.models import VAE
 
 PROPOSALS = 4096  # joint states of ancestors that are gone through; of more, so many draws
@@ -22,7 +22,7 @@ class Code(NamedTuple):
     state: int
 
 
-def draw_given(model: VAE, code: Code, use: Tensor, like: Tensor) -> dict[str, Tensor]:
+def sample_given_code(model: VAE, code: Code, use: Tensor, like: Tensor) -> dict[str, Tensor]:
     r"""Draw all latents given a code c of one of them, each ``[draws, *event]``; a library size is left out.
 
     .. math:: p(\mathrm{others} | c) \propto p(\mathrm{ancestors})\, p(c | \mathrm{parents})\,
@@ -45,7 +45,7 @@ def draw_given(model: VAE, code: Code, use: Tensor, like: Tensor) -> dict[str, T
     networks, count = model.networks, len(like)
     values = _ancestors(model, code, like)
     for name in networks.order:
-        if name in values or model.latents[name].technical:
+        if name in values or model.latents[name].is_nuisance:
             continue
         if name != code.latent:
             values[name] = networks.prior(name, values, like).expand(torch.Size([count])).sample()
@@ -54,7 +54,7 @@ def draw_given(model: VAE, code: Code, use: Tensor, like: Tensor) -> dict[str, T
         drawn = torch.distributions.Categorical(probs=probabilities, validate_args=False).sample(torch.Size([count]))
         drawn[:, code.variable] = code.state
         one_hot = torch.nn.functional.one_hot(drawn, probabilities.shape[-1]).to(like)
-        values[name] = one_hot[..., 1] if model.latents[name].event_dims == 1 else one_hot  # bits
+        values[name] = one_hot[..., 1] if model.latents[name].event_dim == 1 else one_hot  # bits
     return values
 
 
@@ -105,7 +105,7 @@ def _draws(model: VAE, names: list[str], like: Tensor) -> dict[str, Tensor]:
 
 def _log_prob(prior: Distribution, code: Code) -> Tensor:
     """Return log p(code | parents), ``[rows]``."""
-    logits = logits_of(prior)
+    logits = get_logits(prior)
     if prior.event_shape == logits.shape[-1:]:  # bits
         return torch.nn.functional.logsigmoid(logits[..., code.variable] * (1 if code.state else -1))
     return logits.log_softmax(-1)[..., code.variable, code.state]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vaekit.analysis.model_source import reference_of
-from vaekit.analysis.stored_cells import StoredCells
+from vaekit.analysis.model_source import get_data_registry
+from vaekit.analysis.stored_cells import BackedCells
 from vaekit.data.cells.align import QueryData, query_dataset
-from vaekit.data.cells.backed_counts import StoredCounts, gene_columns, is_csr, matrix_of_file, read_obs
+from vaekit.data.cells.backed_counts import BackedCounts, gene_columns, is_csr, matrix_of_file, read_obs
 from vaekit.data.cells.columns import read_column
-from vaekit.data.cells.covariates import Keys, check_keys, read_covariates
+from vaekit.data.cells.covariates import CovariateKeys, check_keys, read_covariates
 from vaekit.data.cells.genes import align_genes, match_genes
 from vaekit.data.cells.matrices import RAW, X, counts_are_there
 from vaekit.data.cells.read_counts import warn_empty
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 
-def query_for(
+def prepare_query(
     model: VAE,
     source: AnnData | str | Path | Sequence[str | Path],
     layer: str | None,
@@ -48,14 +48,14 @@ def query_for(
     DataError
         If the cells do not fit the model.
     """
-    reference = counts_reference(model)
-    trained = reference["config"]["init_args"]
-    layer, batch_key = layer or reference["matrix"], batch_key or trained["batch_key"]
+    registry = counts_reference(model)
+    trained = registry["config"]["init_args"]
+    layer, batch_key = layer or registry["matrix"], batch_key or trained["batch_key"]
     if isinstance(source, str | Path):
         layer = matrix_of_file(str(source), layer)
         if is_csr(str(source), layer):
-            return stored_query(str(source), reference, layer, batch_key, label_key)
-    return query_dataset(source, reference, layer, batch_key, label_key)
+            return stored_query(str(source), registry, layer, batch_key, label_key)
+    return query_dataset(source, registry, layer, batch_key, label_key)
 
 
 def counts_reference(model: VAE) -> dict[str, Any]:
@@ -66,10 +66,10 @@ def counts_reference(model: VAE) -> dict[str, Any]:
     CheckpointError
         If it was never trained on a datamodule, or on images.
     """
-    reference = reference_of(model)
-    if "feature_names" not in reference:
+    registry = get_data_registry(model)
+    if "feature_names" not in registry:
         raise CheckpointError("the model was trained on images; this is for gene expression")
-    return reference
+    return registry
 
 
 def obs_of(source: AnnData | str | Path | Sequence[str | Path]) -> tuple[pd.DataFrame, str]:
@@ -81,27 +81,27 @@ def obs_of(source: AnnData | str | Path | Sequence[str | Path]) -> tuple[pd.Data
 
 
 def stored_query(
-    path: str, reference: Mapping[str, Any], matrix: str, batch_key: str | None, label_key: str | None
+    path: str, registry: Mapping[str, Any], matrix: str, batch_key: str | None, label_key: str | None
 ) -> QueryData:
     """Do for a file whose counts stay there what ``vaekit.data.query_dataset`` does in memory.
 
     Everything but the counts is checked before these are read, once, for their values and their totals.
     """
-    wanted = list(reference["feature_names"])
-    gene_names = reference["gene_names"] if reference["gene_names"] in gene_columns(path, matrix) else None
-    stored = StoredCounts([path], matrix, path if matrix == X else f"{path}, {matrix}", gene_names)
+    wanted = list(registry["feature_names"])
+    gene_name_key = registry["gene_name_key"] if registry["gene_name_key"] in gene_columns(path, matrix) else None
+    stored = BackedCounts([path], matrix, path if matrix == X else f"{path}, {matrix}", gene_name_key)
     obs = stored.table.obs
     stored.genes = match_genes(stored.genes, wanted, path, stored.var)
-    keys = Keys(batch_key, None, None)
+    keys = CovariateKeys(batch_key, None, None)
     check_keys(keys)
-    known = read_covariates(obs, keys, path, reference=reference)
+    known = read_covariates(obs, keys, path, registry=registry)
     label = None if label_key is None else read_column(obs, label_key, "label_key", path)
     have = set(stored.genes)
     missing = [gene for gene in wanted if gene not in have]
     observed = np.isin(wanted, missing, invert=True)
-    size_factor_key = reference["size_factor_key"]
+    size_factor_key = registry["size_factor_key"]
     totals = np.zeros(len(obs))
-    query_size_factors(obs, size_factor_key, path, _column(totals), observed, reference)  # what is wrong, before
+    query_size_factors(obs, size_factor_key, path, _column(totals), observed, registry)  # what is wrong, before
     if missing:
         warnings.warn(
             f"{path} lacks {len(missing)} of the checkpoint's {len(wanted)} genes; they are "
@@ -115,8 +115,8 @@ def stored_query(
             totals[start : start + cells.shape[0]] = np.asarray(aligned.sum(axis=1, dtype=np.float64)).ravel()
     except DataError as error:
         raise DataError(f"{error}; {_count_layers(path, matrix)}") from None
-    sizes = query_size_factors(obs, size_factor_key, path, _column(totals), observed, reference)
-    dataset = StoredCells(
+    sizes = query_size_factors(obs, size_factor_key, path, _column(totals), observed, registry)
+    dataset = BackedCells(
         path,
         stored,
         wanted,
@@ -158,7 +158,7 @@ def _count_layers(path: str, asked: str) -> str:
 
 def _holds_counts(path: str, matrix: str) -> bool:
     try:
-        for _ in StoredCounts([path], matrix, path).chunks("looking for counts"):
+        for _ in BackedCounts([path], matrix, path).chunks("looking for counts"):
             pass
     except DataError:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaekit.analysis.effects import Effects, Posterior, Tabulated
+from vaekit.analysis.effects import NormalMixturePosterior, Posterior, TabulatedPosterior
 
 STEPS = 2000  # of expectation maximisation; it stops where the weights do
 TOLERANCE = 1e-6
@@ -61,10 +61,10 @@ def shrink(estimate: np.ndarray, error: np.ndarray, shapes: np.ndarray | None = 
     share = density[~few] * weight
     share /= share.sum(1, keepdims=True)
     kept = grid**2 / variance
-    many = Effects(share, kept * estimate[~few, None], np.sqrt(kept) * error[~few, None])
+    many = NormalMixturePosterior(share, kept * estimate[~few, None], np.sqrt(kept) * error[~few, None])
     likelihood *= prior @ weight
     likelihood /= likelihood.sum(1, keepdims=True)
-    return Posterior(((~few, many), (few, Tabulated(value, likelihood))))
+    return Posterior(((~few, many), (few, TabulatedPosterior(value, likelihood))))
 
 
 def _weights(density: np.ndarray) -> np.ndarray:

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
-from vaekit.data.cells.backed_counts import CHUNK_CELLS, StoredCounts
+from vaekit.data.cells.backed_counts import CHUNK_CELLS, BackedCounts
 from vaekit.data.cells.genes import align_genes
-from vaekit.data.dataset import CountDataset, ResidentDataset
+from vaekit.data.dataset import BatchDataset, CountDataset
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 
-class StoredCells(ResidentDataset):
+class BackedCells(BatchDataset):
     """Cells of a file in the form of a checkpoint; only the chunk that was read last is in memory.
 
     Made for batches of cells in the order of the file.
@@ -38,7 +38,7 @@ class StoredCells(ResidentDataset):
     def __init__(
         self,
         path: str,
-        stored: StoredCounts,
+        stored: BackedCounts,
         genes: list[str],
         covariates: Tensor | None,
         label: Tensor | None,

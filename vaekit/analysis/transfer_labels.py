@@ -9,12 +9,12 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, opened, provenance
-from vaekit.analysis.query import query_for
+from vaekit.analysis.model_source import check_in_memory, provenance, resolve_model
+from vaekit.analysis.query import prepare_query
 from vaekit.data.cells.align import QueryData
-from vaekit.data.dataset import as_is
+from vaekit.data.dataset import identity_collate
 from vaekit.diagnostics import posterior_summaries
-from vaekit.diagnostics.latent_usage import coordinates
+from vaekit.diagnostics.usage import coordinates
 from vaekit.exceptions import DataError
 from vaekit.models import VAE
 
@@ -33,7 +33,7 @@ def transfer_labels(
     model: VAE | str | Path,
     label_key: str,
     *,
-    k: int = 15,
+    n_neighbors: int = 15,
     layer: str | None = None,
     batch_key: str | None = None,
     key_added: str | None = None,
@@ -43,7 +43,7 @@ def transfer_labels(
     r"""Label cells by their nearest labelled neighbours in the model's latent space.
 
     The share of a label is the sum of :math:`\exp(-d^2 / 2 \sigma^2)` over the neighbours that have it, over the sum of
-    all k, with the distances d in the space of posterior means and the query cell's mean distance as sigma.
+    all n_neighbors, with the distances d in the space of posterior means and the query cell's mean distance as sigma.
     Every cell gets the label of the largest share, of equal ones the first in the order of the categories; which
     uncertainty is too much is for the user to say. Reference cells at the same distance as the last neighbor share its
     place.
@@ -58,7 +58,7 @@ def transfer_labels(
         A trained model, or the path of its checkpoint.
     label_key
         Column of ``reference_adata.obs``.
-    k
+    n_neighbors
         Neighbours.
     layer, batch_key
         Of both; as in :func:`vaekit.analysis.embed`.
@@ -84,7 +84,7 @@ def transfer_labels(
     CheckpointError
         If the model was not trained on gene expression.
     DataError
-        If cells do not fit the model, there is no such column, it has fewer than ``k`` labels, or ``key_added`` is
+        If cells do not fit the model, there is no such column, it has fewer than ``n_neighbors`` labels, or ``key_added`` is
         taken.
 
     Notes
@@ -97,22 +97,24 @@ def transfer_labels(
     check_in_memory(query_adata, argument="query_adata")
     key_added = f"{label_key}_transferred" if key_added is None else key_added
     check_free(query_adata, key_added, {"obs": [key_added, f"{key_added}_uncertainty"]}, key_added)
-    model, checkpoint = opened(model)
-    reference = query_for(model, reference_adata, layer, batch_key, label_key)
+    model, checkpoint = resolve_model(model)
+    reference = prepare_query(model, reference_adata, layer, batch_key, label_key)
     known = np.flatnonzero(reference.dataset.label.numpy() >= 0)  # type: ignore[union-attr]  # (label_key was given)
-    if not 1 <= k <= len(known):
-        raise DataError(f"k is {k}: it must lie between 1 and the {len(known)} cells with a label in {label_key!r}")
-    query = query_for(model, query_adata, layer, batch_key)
-    neighbours = NearestNeighbors(n_neighbors=k).fit(_embedded(model, reference, batch_size, progress)[known])
+    if not 1 <= n_neighbors <= len(known):
+        raise DataError(
+            f"n_neighbors is {n_neighbors}: it must lie between 1 and the {len(known)} cells with a label in {label_key!r}"
+        )
+    query = prepare_query(model, query_adata, layer, batch_key)
+    neighbours = NearestNeighbors(n_neighbors=n_neighbors).fit(_embedded(model, reference, batch_size, progress)[known])
     shares = np.zeros((query_adata.n_obs, len(reference.label_categories)))
     points = _embedded(model, query, batch_size, progress)
     codes = reference.dataset.label.numpy()[known]  # type: ignore[union-attr]
     for start in range(0, len(points), batch_size):
         part = points[start : start + batch_size]
-        distance, near = neighbours.kneighbors(part, min(k + 1, len(known)))
+        distance, near = neighbours.kneighbors(part, min(n_neighbors + 1, len(known)))
         distance[distance < SAME] = 0
-        tied = np.flatnonzero(_same(distance[:, -1], distance[:, k - 1]) & (k < len(known)))
-        distance, near = distance[:, :k], near[:, :k]
+        tied = np.flatnonzero(_same(distance[:, -1], distance[:, n_neighbors - 1]) & (n_neighbors < len(known)))
+        distance, near = distance[:, :n_neighbors], near[:, :n_neighbors]
         width = np.maximum(distance.mean(1, keepdims=True), np.finfo(float).tiny)
         weight = np.exp(-((distance / width) ** 2) / 2)
         rows = np.arange(start, start + len(near))[:, None]
@@ -123,7 +125,7 @@ def transfer_labels(
     labels = _labels(reference, label_key)
     query_adata.obs[key_added] = pd.Categorical.from_codes(labels.codes[shares.argmax(1)], dtype=labels.dtype)
     query_adata.obs[f"{key_added}_uncertainty"] = np.clip(1 - shares.max(1), 0, 1)
-    query_adata.uns[key_added] = {"k": k, **provenance(model, query.missing_genes, checkpoint)}
+    query_adata.uns[key_added] = {"n_neighbors": n_neighbors, **provenance(model, query.missing_genes, checkpoint)}
 
 
 def _labels(reference: QueryData, label_key: str) -> pd.Categorical:
@@ -150,7 +152,7 @@ def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _tied_shares(
     neighbors: NearestNeighbors, point: np.ndarray, distance: np.ndarray, codes: np.ndarray, count: int
 ) -> np.ndarray:
-    """Return the weight of each label if more than k reference cells are as near as the last neighbor.
+    """Return the weight of each label if more than n_neighbors reference cells are as near as the last neighbor.
 
     These share the remaining places, in any order.
     """
@@ -167,6 +169,6 @@ def _embedded(model: VAE, cells: QueryData, batch_size: int, progress: bool) -> 
     """Return the coordinates of cells, ``[cells, units]``."""
     from tqdm.auto import tqdm
 
-    loader = DataLoader(cells.dataset, batch_size=batch_size, collate_fn=as_is)
+    loader = DataLoader(cells.dataset, batch_size=batch_size, collate_fn=identity_collate)
     bar = tqdm(loader, desc=f"embedding {cells.source}", unit="batch", disable=not progress)
     return coordinates(model, posterior_summaries(model, bar)).double().numpy()

@@ -13,14 +13,14 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 
-from vaekit._core.atomic import remove_parts, written
+from vaekit._core.atomic import atomic_write, remove_partial_files
 from vaekit.callbacks.run_lock import lock_run, unlock_run
 from vaekit.exceptions import ConfigError
 from vaekit.models.checkpoint import check_undamaged
 from vaekit.models.resume import check_same_arguments, training_arguments
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a temporary name in its own folder, and renames it when it is on the disk.
 
     Lightning's own writes to the machine's folder for temporary files. Where that is another disk, moving it copies it,
@@ -37,7 +37,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 class RunCheckpoint(ModelCheckpoint):
     """Keeps ``last.ckpt`` and, by the validation bound, ``best.ckpt`` in the run's folder.
 
-    Both are there whole or not at all, whenever the process is killed (:class:`WholeCheckpoints`). The last one is
+    Both are there whole or not at all, whenever the process is killed (:class:`AtomicCheckpointIO`). The last one is
     written with each best one, at the end of training, and when ``every_n_steps`` steps have gone by without: at the
     end of an epoch or within it. A training that goes on from it ends with the weights of one that was never stopped,
     and is refused with another seed, or another clipping or accumulation of gradients.
@@ -91,7 +91,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         assert self.dirpath is not None
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not one that somebody chose
-            trainer.strategy.checkpoint_io = WholeCheckpoints()
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             made = not Path(self.dirpath).exists()
             Path(self.dirpath).mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class RunCheckpoint(ModelCheckpoint):
                     f"RunCheckpoint: dirpath={str(self.dirpath)!r} is in use by another run. Wait until that has "
                     "ended, or choose another directory."
                 )
-            remove_parts(self.dirpath, "*.ckpt")
+            remove_partial_files(self.dirpath, "*.ckpt")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Release the run directory (Lightning's hook)."""

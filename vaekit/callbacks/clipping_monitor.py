@@ -9,8 +9,8 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 
-class ClippedSteps(Callback):
-    """Logs ``train/clipped_steps``, the share of an epoch's steps whose gradient was clipped.
+class GradientClippingMonitor(Callback):
+    """Logs ``train/clip_fraction``, the share of an epoch's steps whose gradient was clipped.
 
     Clipping is there for the rare step that would undo the training; a share near 1 says that it sets the step size,
     and ``trainer.gradient_clip_val`` or the learning rate is too small or too large. The norm is that which clipping
@@ -38,7 +38,7 @@ class ClippedSteps(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Log the share (Lightning's hook)."""
         if self._steps:
-            pl_module.log("train/clipped_steps", self._clipped / self._steps, sync_dist=True)
+            pl_module.log("train/clip_fraction", self._clipped / self._steps, sync_dist=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count, so that a resumed epoch continues it."""

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from vaekit.diagnostics.latent_usage import ACTIVE_PROBABILITY, ACTIVE_VARIANCE, activity, moments
+from vaekit.diagnostics.usage import ACTIVE_PROBABILITY, ACTIVE_VARIANCE, activity, moments
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical, Latent
 
@@ -19,23 +19,23 @@ DEAD = 0.5  # share of a threshold below which something that was above it is de
 LISTED = 12  # numbers in a message
 
 
-class Collapse(Callback):
+class PosteriorCollapseMonitor(Callback):
     r"""Counts the units and codes in use on the validation data, and warns of those that die.
 
     A unit :math:`i` of a continuous latent is in use while the variance over the data of its posterior mean,
     :math:`\mathrm{Var}_x(E[z_i | x])`, is above 0.01 (Burda, Grosse and Salakhutdinov, 2016, Importance Weighted
     Autoencoders); a code while its mean posterior probability is and the data explain more than 1 % of its variance,
-    if its variable takes another one as well (:func:`vaekit.diagnostics.latent_usage.activity`). One that was in use and
+    if its variable takes another one as well (:func:`vaekit.diagnostics.usage.activity`). One that was in use and
     has fallen below half of its threshold is dead: the warning names it, once, or again after it came back to life.
     While the KL weight rises, units come and go; those that the warm-up has cost are named at its end. At the end of
     training one line names all units and codes that never were in use. Not using all units can be what the likelihood
     asks for, so nothing is done about it.
 
-    Logs ``use/<latent>``, the number of units, bits or codes in use.
+    Logs ``active/<latent>``, the number of units, bits or codes in use.
 
     Parameters
     ----------
-    every
+    every_n_validations
         Validations from one count to the next.
 
     Raises
@@ -44,10 +44,12 @@ class Collapse(Callback):
         If ``every`` is below 1.
     """
 
-    def __init__(self, every: int = 5) -> None:
-        if every < 1:
-            raise ConfigError(f"Collapse: every is {every}; it counts validations, 1 at least")
-        self.every = every
+    def __init__(self, every_n_validations: int = 5) -> None:
+        if every_n_validations < 1:
+            raise ConfigError(
+                f"Collapse: every_n_validations is {every_n_validations}; it counts validations, 1 at least"
+            )
+        self.every_n_validations = every_n_validations
         self.alive: dict[str, list[int]] = {}
         self.never: dict[str, list[int]] = {}
         self._validations = 0
@@ -63,7 +65,7 @@ class Collapse(Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Take in a batch (Lightning's hook)."""
-        if trainer.sanity_checking or self._validations % self.every:
+        if trainer.sanity_checking or self._validations % self.every_n_validations:
             return
         with torch.no_grad():
             for name, q in pl_module.posteriors(batch).items():
@@ -82,7 +84,7 @@ class Collapse(Callback):
             level = (level if not latent.discrete or isinstance(latent, Categorical) else level[:, 1]).flatten()
             threshold = ACTIVE_PROBABILITY if latent.discrete else ACTIVE_VARIANCE
             used = level > threshold
-            pl_module.log(f"use/{name}", used.sum().float(), sync_dist=True)
+            pl_module.log(f"active/{name}", used.sum().float(), sync_dist=True)
             alive = self.alive.get(name, [])
             dead = [] if rising else [i for i in alive if level[i] < DEAD * threshold]
             if dead:

@@ -9,11 +9,11 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from vaekit.exceptions import ConfigError
-from vaekit.models.cuda_graph import CapturedStep
+from vaekit.models.cuda_graph import CUDAGraphStep
 
 
-class CapturedSteps(Callback):
-    """Lets a GPU be given whole training steps (:class:`vaekit.models.cuda_graph.CapturedStep`).
+class CUDAGraphs(Callback):
+    """Lets a GPU be given whole training steps (:class:`vaekit.models.cuda_graph.CUDAGraphStep`).
 
     On the CPU the same steps are made as usual. Hooks between a gradient and the optimizer's step are not called.
 
@@ -33,15 +33,13 @@ class CapturedSteps(Callback):
         }
         for name, (found, needed) in asked.items():
             if found != needed:
-                raise ConfigError(
-                    f"CapturedSteps: trainer.{name} is {found!r}; steps are recorded with {needed!r} only"
-                )
+                raise ConfigError(f"CUDAGraphs: trainer.{name} is {found!r}; steps are recorded with {needed!r} only")
         if not isinstance(trainer.optimizers[0], torch.optim.AdamW):
             raise ConfigError(
-                f"CapturedSteps: the optimizer is {type(trainer.optimizers[0]).__name__}; steps are recorded with "
+                f"CUDAGraphs: the optimizer is {type(trainer.optimizers[0]).__name__}; steps are recorded with "
                 "AdamW only. Leave out one of the two callbacks"
             )
-        pl_module.captured = CapturedStep(pl_module, trainer.optimizers[0], trainer.gradient_clip_val)
+        pl_module.captured = CUDAGraphStep(pl_module, trainer.optimizers[0], trainer.gradient_clip_val)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Free what was recorded (Lightning's hook)."""

@@ -27,7 +27,7 @@ class Point(NamedTuple):
     elbo: float
 
 
-class BoundCurve(Callback):
+class ELBOCurve(Callback):
     """Keeps the validation bound of each validation, with the steps and the training time up to it.
 
     Attributes

@@ -13,11 +13,11 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from vaekit._core.atomic import written
+from vaekit._core.atomic import atomic_write
 from vaekit.callbacks.history import History
 from vaekit.callbacks.image_figures import image_figures
-from vaekit.diagnostics import codes_of, latent_use, posterior_summaries
-from vaekit.diagnostics.latent_usage import ACTIVE_VARIANCE, coordinates
+from vaekit.diagnostics import latent_usage, most_probable_codes, posterior_summaries
+from vaekit.diagnostics.usage import ACTIVE_VARIANCE, coordinates
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical
 from vaekit.plotting import model_figures
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Pictures(Callback):
+class FigureWriter(Callback):
     """Draws what people look at, at the end of training and after any epochs before it.
 
     ``loss_curves.png``; ``schedules.png``, the KL weight and the temperatures; ``umap.png`` of all rows, coloured by
@@ -86,7 +86,7 @@ class Pictures(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in self.figures(model, data, umap).items():
             path = folder / f"{name}.png"
-            with written(path) as temporary:
+            with atomic_write(path) as temporary:
                 figure.savefig(temporary, dpi=130, format="png")
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger | History):
@@ -104,7 +104,7 @@ class Pictures(Callback):
         summaries = posterior_summaries(model, data.dataloader("all", batch_size=1024))
         if umap:
             drawn["umap"] = _umap(model, data, summaries, rows)
-        for name, usage in latent_use(model, summaries).code_usage.items():
+        for name, usage in latent_usage(model, summaries).code_usage.items():
             drawn[f"code_usage_{name}"] = _code_usage(model, data, name, summaries[name], usage.numpy())
         varied = {
             name: summaries[name].var(0, correction=0).numpy()
@@ -134,7 +134,7 @@ def _umap(model: Any, data: Any, summaries: dict[str, torch.Tensor], rows: np.nd
         colours["label"] = pd.Categorical(data.labels, data.label_categories)[rows]
     for name, latent in model.latents.items():
         if latent.discrete and latent.size <= 64:
-            colours[f"code {name}"] = codes_of(latent, summaries[name])[rows]
+            colours[f"code {name}"] = most_probable_codes(latent, summaries[name])[rows]
     split = np.full(len(data.dataset), None, dtype=object)
     for name, indices in data.split_indices.items():
         split[indices.numpy()] = name

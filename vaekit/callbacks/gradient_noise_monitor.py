@@ -12,7 +12,7 @@ from torch import Tensor
 from vaekit.exceptions import ConfigError
 
 
-class GradientNoise(Callback):
+class GradientNoiseMonitor(Callback):
     r"""Logs variance and signal-to-noise ratio of the gradient at each latent's posterior head.
 
     ``gradient/<latent>/variance`` is the variance of one step's gradient, summed over the parameters of the head, and
@@ -31,7 +31,7 @@ class GradientNoise(Callback):
 
     Parameters
     ----------
-    every
+    every_n_steps
         Steps from one gradient that is looked at to the next.
     decay
         Share of the old averages that stays.
@@ -42,10 +42,12 @@ class GradientNoise(Callback):
         If ``every`` is below 1 or ``decay`` not in (0, 1).
     """
 
-    def __init__(self, every: int = 10, decay: float = 0.95) -> None:
-        if every < 1 or not 0 < decay < 1:
-            raise ConfigError(f"GradientNoise: every is {every} (1 at least), decay {decay} (between 0 and 1)")
-        self.every, self.decay = every, decay
+    def __init__(self, every_n_steps: int = 10, decay: float = 0.95) -> None:
+        if every_n_steps < 1 or not 0 < decay < 1:
+            raise ConfigError(
+                f"GradientNoiseMonitor: every_n_steps is {every_n_steps} (1 at least), decay {decay} (between 0 and 1)"
+            )
+        self.every_n_steps, self.decay = every_n_steps, decay
         self._heads: dict[str, list[Tensor]] = {}
         self._means: dict[str, Tensor] = {}
         self._squares: dict[str, Tensor] = {}
@@ -62,7 +64,7 @@ class GradientNoise(Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Take in a gradient (Lightning's hook, before clipping)."""
-        if trainer.global_step % self.every:
+        if trainer.global_step % self.every_n_steps:
             return
         with torch.no_grad():
             for name, head in self._heads.items():

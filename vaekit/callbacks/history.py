@@ -20,7 +20,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from vaekit._core.atomic import written
+from vaekit._core.atomic import atomic_write
 
 _ID = re.compile(r"[\w-]{1,64}")
 
@@ -87,7 +87,7 @@ class History(Logger):
     def _open(self, rewrite: bool = False) -> Any:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if rewrite and self.rows:
-            with written(self.path) as temporary:
+            with atomic_write(self.path) as temporary:
                 temporary.write_text("".join(map(_line, [{"run_id": self.run_id}, *self.rows])))
         self._file = self.path.open("a", buffering=1)  # by lines: each reaches the system when it is logged
         if not (rewrite and self.rows):

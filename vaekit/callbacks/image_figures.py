@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.diagnostics import category_means, prior_means, traversal
+from vaekit.diagnostics import category_means, latent_traversal, prior_means
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.generation import gaussian_latents, single_categories
 from vaekit.plotting import model_figures
@@ -44,7 +44,7 @@ def image_figures(model: Any, data: Any) -> dict[str, Figure]:
     return drawn
 
 
-def pictures(flat: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+def to_images(flat: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     """Return pictures ``[*rows, channels, height, width]`` of flat ones ``[*rows, features]``."""
     return flat.reshape(*flat.shape[:-1], *shape).cpu().numpy()
 
@@ -53,10 +53,10 @@ def reconstructions(model: Any, data: Any) -> Figure:
     """Draw test images above their reconstructions, from one draw of the latents."""
     batch = next(iter(data.dataloader("test", batch_size=COLUMNS))).to(model.device)
     with evaluation_mode(model):
-        values = {name: value.squeeze(0) for name, value in model.draw(batch, 1).items()}
+        values = {name: value.squeeze(0) for name, value in model.sample_posterior(batch, 1).items()}
         means = model.networks.observation(values, batch).mean
     shape = tuple(data.image_shape)
-    return model_figures.reconstructions(pictures(batch.x, shape), pictures(means, shape))
+    return model_figures.reconstructions(to_images(batch.x, shape), to_images(means, shape))
 
 
 def samples(model: Any, shape: tuple[int, ...], count: int = 6 * COLUMNS) -> Figure:
@@ -66,20 +66,20 @@ def samples(model: Any, shape: tuple[int, ...], count: int = 6 * COLUMNS) -> Fig
     flat = prior_means(model, count)
     sheet = torch.ones(down * across, flat.shape[1], device=flat.device)  # white where the last row ends
     sheet[:count] = flat
-    return model_figures.grid(pictures(sheet.unflatten(0, (down, across)), shape), title="draws from the prior")
+    return model_figures.grid(to_images(sheet.unflatten(0, (down, across)), shape), title="draws from the prior")
 
 
 def categories(model: Any, name: str, shape: tuple[int, ...], count: int = COLUMNS) -> Figure:
     """Draw a row of pictures for each category."""
     flat = category_means(model, name, count)
     rows = [str(category) for category in range(len(flat))]
-    return model_figures.grid(pictures(flat, shape), rows, title=f"draws of each category of {name}")
+    return model_figures.grid(to_images(flat, shape), rows, title=f"draws of each category of {name}")
 
 
 def traversals(model: Any, name: str, batch: Any, shape: tuple[int, ...], steps: int = 11, span: float = 3.0) -> Figure:
     """Draw a row of pictures for each unit of a Gaussian latent, which moves along its prior."""
-    flat, positions = traversal(model, name, batch, steps, span)
+    flat, positions = latent_traversal(model, name, batch, steps, span)
     rows = [f"{name}[{unit}]" for unit in range(len(flat))]
     columns = [f"{p:+.1f}" if p else "0" for p in positions.round(decimals=6).tolist()]
     title = f"units of {name}, in standard deviations of the prior"
-    return model_figures.grid(pictures(flat, shape), rows, columns, title)
+    return model_figures.grid(to_images(flat, shape), rows, columns, title)

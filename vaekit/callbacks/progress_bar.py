@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 
 
-class TrainingProgress(ProgressBar):
+class TrainingProgressBar(ProgressBar):
     """One bar over all training steps, with the epoch and the latest bounds beside it.
 
     Lightning's own shows a bar an epoch, which on small data flickers by the hundred. Evaluation loops, which

@@ -26,7 +26,7 @@ class Step(NamedTuple):
     terms: dict[str, Tensor]
 
 
-class FiniteLoss(Callback):
+class TerminateOnNonFinite(Callback):
     """Stops the training at a NaN or infinite loss, gradient or weight, with :class:`vaekit.exceptions.TrainingError`.
 
     The error names the step, the term of the bound that broke, the rows in which it did, and the rows of the batch.

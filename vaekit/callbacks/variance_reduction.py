@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from vaekit.exceptions import ConfigError
-from vaekit.optim import SAGA, SVRG, FixedBatches, RandomState
+from vaekit.optim import SAGA, SVRG, FixedBatchSampler, RNGState
 
 if TYPE_CHECKING:
     from vaekit.models import VAE
@@ -86,7 +86,7 @@ class _FiniteSum(Callback):
         """Return the optimizer of some parameter groups."""
 
     @abstractmethod
-    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, random_state: RandomState) -> None:
+    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, random_state: RNGState) -> None:
         """Correct the gradient in ``.grad``."""
 
 
@@ -98,7 +98,7 @@ class SVRGTraining(_FiniteSum):
     snapshot's gradient. What changes within an inner loop other than the parameters (a KL weight that warms up, a
     temperature) leaves the full gradient a little behind: a bias, until the next snapshot.
 
-    In the list of callbacks it comes before those that look at the gradient, :class:`GradientNoise` for one.
+    In the list of callbacks it comes before those that look at the gradient, :class:`GradientNoiseMonitor` for one.
 
     Parameters
     ----------
@@ -106,9 +106,9 @@ class SVRGTraining(_FiniteSum):
         As for ``torch.optim.SGD``; constant in time.
     weight_decay
         Likewise, of the parameters that the model's own optimizer decays (weight matrices).
-    every
+    every_n_epochs
         Epochs from one snapshot to the next.
-    draws
+    num_passes
         Passes over the data for the full gradient, each with other draws of the latents.
     seed
         Of these draws.
@@ -121,31 +121,39 @@ class SVRGTraining(_FiniteSum):
     """
 
     def __init__(
-        self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, every: int = 1, draws: int = 1, seed: int = 0
+        self,
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        every_n_epochs: int = 1,
+        num_passes: int = 1,
+        seed: int = 0,
     ) -> None:
-        if every < 1 or draws < 1:
-            raise ConfigError(f"SVRGTraining: every is {every} and draws {draws}; both must be at least 1")
+        if every_n_epochs < 1 or num_passes < 1:
+            raise ConfigError(
+                f"SVRGTraining: every_n_epochs is {every_n_epochs} and num_passes {num_passes}; both must be at least 1"
+            )
         super().__init__(lr, momentum, weight_decay)
-        self.every, self.draws, self.seed = every, draws, seed
+        self.every_n_epochs, self.num_passes, self.seed = every_n_epochs, num_passes, seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take a snapshot (Lightning's hook)."""
-        if trainer.current_epoch % self.every == 0 or not self.optimizer.ready:
+        if trainer.current_epoch % self.every_n_epochs == 0 or not self.optimizer.ready:
             batches = _OnDevice(trainer, trainer.train_dataloader)
             with _Buffers(pl_module).replayed():
-                self.optimizer.snapshot(lambda batch: _loss(trainer, pl_module, batch), batches, self.draws)
+                self.optimizer.snapshot(lambda batch: _loss(trainer, pl_module, batch), batches, self.num_passes)
 
     def _make(self, trainer: pl.Trainer, groups: list[dict[str, Any]]) -> SVRG:
         return SVRG(groups, self.lr, self.momentum, seed=self.seed)
 
-    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, random_state: RandomState) -> None:
+    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, random_state: RNGState) -> None:
         self.optimizer.correct(lambda: _loss(trainer, model, batch), random_state)
 
 
 class SAGATraining(_FiniteSum):
     """Trains a model by :class:`vaekit.optim.SAGA`, with a table of the gradient of each mini-batch.
 
-    The rows of the training data are parted into mini-batches once and for all (:class:`vaekit.optim.FixedBatches`),
+    The rows of the training data are parted into mini-batches once and for all (:class:`vaekit.optim.FixedBatchSampler`),
     which each epoch takes in a new order. A loss with noise of its own is refused at the first step: the latents must
     be summed over (``Enumerate``) and the dropout be 0, and images be binarized by ``fixed`` or ``threshold``.
 
@@ -153,7 +161,7 @@ class SAGATraining(_FiniteSum):
     ----------
     lr, momentum, weight_decay
         As for :class:`SVRGTraining`.
-    budget
+    max_bytes
         Bytes that the table may take: as many times the parameters as there are mini-batches.
     seed
         Of the partition.
@@ -167,10 +175,10 @@ class SAGATraining(_FiniteSum):
     """
 
     def __init__(
-        self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, budget: int = 2**30, seed: int = 0
+        self, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, max_bytes: int = 2**30, seed: int = 0
     ) -> None:
         super().__init__(lr, momentum, weight_decay)
-        self.budget, self.seed = budget, seed
+        self.max_bytes, self.seed = max_bytes, seed
 
     def _make(self, trainer: pl.Trainer, groups: list[dict[str, Any]]) -> SAGA:
         _ = trainer.estimated_stepping_batches  # makes the loader
@@ -181,18 +189,18 @@ class SAGATraining(_FiniteSum):
                 f"SAGATraining: the training data come from a {type(loader).__name__} whose mini-batches cannot be "
                 "fixed; a DataLoader with a batch_size (or a BatchSampler) and without drop_last is needed"
             )
-        self._partition = FixedBatches(len(batches.sampler), batches.batch_size, self.seed)
+        self._partition = FixedBatchSampler(len(batches.sampler), batches.batch_size, self.seed)
         batches.sampler = self._partition
-        return SAGA(groups, self.lr, self.momentum, batch_sizes=self._partition.sizes, budget=self.budget)
+        return SAGA(groups, self.lr, self.momentum, batch_sizes=self._partition.sizes, max_bytes=self.max_bytes)
 
-    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, random_state: RandomState) -> None:
+    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, random_state: RNGState) -> None:
         self.optimizer.correct(self._partition.order[batch_idx], random_state)
 
 
 def _loss(trainer: pl.Trainer, model: VAE, batch: Any) -> torch.Tensor:
     """Work out what a training step of this moment minimises, and its gradient; nothing is logged."""
     kl_weight = model.objective.kl_weight(trainer.global_step, trainer.estimated_stepping_batches)
-    loss = model.bound(batch, kl_weight, training=True).total.mean()
+    loss = model.loss(batch, kl_weight, training=True).total.mean()
     loss.backward()
     return loss.detach()
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaekit._core.atomic import written
-from vaekit.exceptions import CheckpointError, DataError, OutputError, VaekitError, in_words
+from vaekit._core.atomic import atomic_write
+from vaekit.exceptions import CheckpointError, DataError, OutputError, VaekitError, format_bytes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,7 +22,7 @@ COPIED_BYTES = 64 * 2**20  # at a time
 DATAFRAME = "0.2.0"  # version of the encoding of tables to which columns can be added
 
 
-def cells_of(model: VAE, checkpoint: str, data: str | None, layer: str | None) -> tuple[AnnData | str, str | None]:
+def resolve_cells(model: VAE, checkpoint: str, data: str | None, layer: str | None) -> tuple[AnnData | str, str | None]:
     """Return the file of the cells (for ``data`` of None the training data's) and the layer of their counts.
 
     Training data that are no single file come as an AnnData.
@@ -32,11 +32,11 @@ def cells_of(model: VAE, checkpoint: str, data: str | None, layer: str | None) -
     CheckpointError
         If the training data are wanted and were images, in memory, or are not there as they were.
     """
-    from vaekit.analysis import training_data
+    from vaekit.analysis import load_training_data
 
     if data is not None:
         return data, layer
-    trained = training_data(model, in_files=True)
+    trained = load_training_data(model, backed=True)
     if trained.kind != "counts":
         raise CheckpointError(f"{checkpoint} was trained on images; this is for gene expression")
     layer = layer or trained.counts_layer  # type: ignore[attr-defined]
@@ -45,7 +45,7 @@ def cells_of(model: VAE, checkpoint: str, data: str | None, layer: str | None) -
 
 
 @contextmanager
-def written_copy(source: AnnData | str, cells: QueryData, output: Path, more: int = 0) -> Iterator[Any]:
+def open_output_copy(source: AnnData | str, cells: QueryData, output: Path, more: int = 0) -> Iterator[Any]:
     """Give a copy of the cells to add to, an ``h5py.File``; a block that ends well makes it the output.
 
     A file is copied byte by byte. A zarr store, a file of anndata 0.6 or older, and cells in memory are written. So
@@ -54,9 +54,9 @@ def written_copy(source: AnnData | str, cells: QueryData, output: Path, more: in
     Parameters
     ----------
     source
-        From :func:`cells_of`.
+        From :func:`resolve_cells`.
     cells
-        From :func:`vaekit.analysis.query_for`.
+        From :func:`vaekit.analysis.prepare_query`.
     output
         The .h5ad file to write, whole or not at all.
     more
@@ -72,7 +72,7 @@ def written_copy(source: AnnData | str, cells: QueryData, output: Path, more: in
 
     path = Path(source).expanduser() if isinstance(source, str) else None
     check_room(output, more + (0 if path is None else _size(path)))
-    with written(output) as temporary, _nullable_strings():
+    with atomic_write(output) as temporary, _nullable_strings():
         if path is not None and path.is_dir():
             _convert(path, temporary, output)
         elif path is not None and _can_be_added_to(path):
@@ -94,12 +94,12 @@ def check_room(output: Path, needed: int) -> None:
     free = shutil.disk_usage(output.parent).free
     if needed > free:
         raise OutputError(
-            f"{output} needs {in_words(needed)}, but its disk has {in_words(free)} free. Free some space, or choose a "
+            f"{output} needs {format_bytes(needed)}, but its disk has {format_bytes(free)} free. Free some space, or choose a "
             "place on another disk."
         )
 
 
-def add(file: Any, place: str, values: Mapping[str, Any]) -> None:
+def write_fields(file: Any, place: str, values: Mapping[str, Any]) -> None:
     """Add fields to an open .h5ad file, replacing those of the same names: to its ``obs``, ``obsm`` or ``uns``.
 
     Raises

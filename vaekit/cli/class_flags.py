@@ -18,17 +18,17 @@ PACKAGES = {
     "critic": "estimators",
     "temperature": "estimators",
     "likelihood": "likelihoods",
-    "objective": "objectives",
+    "objective": "models.objectives",
     "encoder": "networks",
     "decoder": "networks",
     "network": "networks",
     "control_variate": "networks",
     "latents": "latents",
-    "regularizer": "regularizers",
+    "regularizer": "models.regularizers",
 }
 
 
-def complete_classes(arguments: list[str]) -> list[str]:
+def expand_class_defaults(arguments: list[str]) -> list[str]:
     """Return the arguments, with all those of a class where a flag below ``--model.`` names one of vaekit's.
 
     The parser would keep those arguments of the configuration's class that the new one has too, and all if it is the
@@ -96,8 +96,7 @@ def component_class(path: Any, key: str) -> type | None:
     if not isinstance(path, str):
         return None
     if "." in path:
-        top, package, *_ = path.split(".")
-        package = package if top == "vaekit" and package in PACKAGES.values() else None
+        package = next((p for p in PACKAGES.values() if path.startswith(f"vaekit.{p}.")), None)
     if package is None:
         return None
     found = getattr(import_module(f"vaekit.{package}"), path.rpartition(".")[2], None)

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaekit._core.atomic import written
-from vaekit.cli.console import Parser, quiet
+from vaekit._core.atomic import atomic_write
+from vaekit.cli.console import Parser, silence_libraries
 from vaekit.cli.estimator_names import estimator_config
 from vaekit.cli.image_output import picture_path
 from vaekit.cli.run_directory import make_folder
@@ -22,7 +22,7 @@ from vaekit.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from vaekit.callbacks.elbo_curve import Point
-    from vaekit.cli.instantiate import Built
+    from vaekit.cli.instantiate import InstantiateOnlyCLI
 
 WIDTH = 44  # of an estimator's name
 Runs = dict[str, list[list["Point"]]]  # for each estimator the curve of each seed
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> None:
     if len(set(options.seeds)) < len(options.seeds) or len(set(options.estimators)) < len(options.estimators):
         raise ConfigError(f"--estimators {options.estimators} and --seeds {options.seeds}: each may be there once")
     estimators = {text: estimator_config(text) for text in options.estimators}
-    quiet()
+    silence_libraries()
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)  # a line a run
 
     import torch
@@ -84,13 +84,13 @@ def run(arguments: list[str]) -> None:
         print(json.dumps({"key": key, "seeds": options.seeds, "estimators": figures}))
 
 
-def _built(arguments: list[str]) -> Built:
-    from vaekit.cli.instantiate import built
+def _built(arguments: list[str]) -> InstantiateOnlyCLI:
+    from vaekit.cli.instantiate import instantiate
 
-    return built(arguments)
+    return instantiate(arguments)
 
 
-def estimator_key(cli: Built, latent: str | None) -> str:
+def estimator_key(cli: InstantiateOnlyCLI, latent: str | None) -> str:
     """Return the key of the configuration that holds the estimator of the latent.
 
     Raises
@@ -116,10 +116,10 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
     from pytorch_lightning.callbacks import Callback
     from tqdm.auto import tqdm
 
-    from vaekit.callbacks import BoundCurve, Pictures, RunCheckpoint
-    from vaekit.cli.fit import RunConfig
+    from vaekit.callbacks import ELBOCurve, FigureWriter, RunCheckpoint
+    from vaekit.cli.fit import SaveRunConfig
     from vaekit.cli.foreign import check_wandb_files
-    from vaekit.cli.logger import closing_line, name_run
+    from vaekit.cli.logger import finish_run, name_run
     from vaekit.cli.training_errors import start_loggers
 
     runs: Runs = {text: [] for text in choices}
@@ -137,15 +137,15 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
     with bar:
         for number, (seed, text) in enumerate(itertools.product(seeds, choices), 1):
             bar.set_postfix_str(f"run {number} of {total}: {text}, seed {seed}", refresh=False)
-            cli, curve = _built([*common, *choices[text], "--seed_everything", str(seed)]), BoundCurve()
+            cli, curve = _built([*common, *choices[text], "--seed_everything", str(seed)]), ELBOCurve()
             # nothing is written into the run's folder, where an earlier run may be
-            kept = [c for c in cli.trainer.callbacks if not isinstance(c, RunConfig | RunCheckpoint | Pictures)]  # type: ignore[attr-defined]
+            kept = [c for c in cli.trainer.callbacks if not isinstance(c, SaveRunConfig | RunCheckpoint | FigureWriter)]  # type: ignore[attr-defined]
             cli.trainer.callbacks = [*kept, curve, Progress()]  # type: ignore[attr-defined]
             name_run(cli.trainer.loggers, f"{cli.run_name} {text} seed {seed}")
             check_wandb_files(cli.trainer.loggers)
             start_loggers(cli.trainer)
             cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-            for line in filter(None, map(closing_line, cli.trainer.loggers)):  # finishes the W&B run
+            for line in filter(None, map(finish_run, cli.trainer.loggers)):  # finishes the W&B run
                 print(line, file=sys.stderr)
             if cli.trainer.interrupted:
                 raise KeyboardInterrupt
@@ -159,13 +159,13 @@ def write(runs: Runs, seeds: list[int], picture: Path) -> None:
     """Write the curves as a table, and draw them."""
     from vaekit.plotting import model_figures
 
-    with written(picture.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(picture.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["estimator", "seed", "step", "seconds", "elbo"])
         for text, curves in runs.items():
             for seed, points in zip(seeds, curves, strict=True):
                 writer.writerows([text, seed, *point] for point in points)
-    with written(picture) as temporary:
+    with atomic_write(picture) as temporary:
         model_figures.bound_curves(runs).savefig(temporary, dpi=130, format="png")
 
 

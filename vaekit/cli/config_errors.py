@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import pytorch_lightning as pl
 
-from vaekit._core.class_paths import check
+from vaekit._core.class_paths import check_class_path
 from vaekit._core.components import Component
 from vaekit.cli.raw_config import found_class
-from vaekit.exceptions import ConfigError, VaekitError, nearest
+from vaekit.exceptions import ConfigError, VaekitError, did_you_mean
 
 TOP_LEVEL = ("seed_everything", "trainer", "model", "data", "ckpt_path", "config")
 
@@ -30,7 +30,7 @@ _PACKAGES = ("vaekit.", "pytorch_lightning.", "lightning_fabric.")
 
 
 @contextlib.contextmanager
-def explain(command: str) -> Iterator[None]:
+def translate_errors(command: str) -> Iterator[None]:
     """Turn parser and trainer errors into :class:`ConfigError`.
 
     Parameters
@@ -48,10 +48,10 @@ def explain(command: str) -> Iterator[None]:
             raise ConfigError(f"seed_everything: {text}") from None
         if isinstance(error, ValueError) and "Does not validate against" not in text:
             raise
-        raise ConfigError(shorten(text, command)) from None
+        raise ConfigError(summarize_error(text, command)) from None
 
 
-def shorten(text: str, command: str = "fit") -> str:
+def summarize_error(text: str, command: str = "fit") -> str:
     """Reduce an error of jsonargparse to what is wrong, where, and what would work.
 
     Examples
@@ -79,7 +79,7 @@ def shorten(text: str, command: str = "fit") -> str:
             return _tell(line, ".".join(keys), owner, value, lines[:i], lines[i + 1 :])
     if given is not None:  # all that was expected is of a fixed set of words
         words = dict.fromkeys(re.findall(r"'([^']+)'", " ".join(re.findall(r"Expected a typing.Literal(.*)", text))))
-        return f"{'.'.join(keys)}: {given[1][:80]!r} is not possible: {nearest(given[1], words)}"
+        return f"{'.'.join(keys)}: {given[1][:80]!r} is not possible: {did_you_mean(given[1], words)}"
     return " ".join(text.split())[:300]
 
 
@@ -94,7 +94,9 @@ def _tell(
         r"Expected a dot import path string: (\S+)|has no attribute '([^']+)'|Import path (\S+) does", line
     ):
         name = match[1] or match[2] or match[3]
-        return f"{where}there is no class {name!r} to use here: {nearest(name.split('.')[-1], _class_names(before))}"
+        return (
+            f"{where}there is no class {name!r} to use here: {did_you_mean(name.split('.')[-1], _class_names(before))}"
+        )
     if match := re.match(r"Expected a <class '([\w.]+)'>\.?(?: Got value: (.*))?", line):
         return f"{where}expected {_kinds(line, after)}, got {given if match[2] is None else match[2]!r}"
     if match := re.search(r"argument (\S+): expected one argument", line):
@@ -126,7 +128,7 @@ def _kinds(line: str, after: Sequence[str]) -> str:
 def _denied(path: str, key: str) -> str:
     """Return the message for a class path that was not followed."""
     try:
-        check(path, key)
+        check_class_path(path, key)
     except ConfigError as error:
         return str(error)
     # allowed by its name, but what it leads to is defined elsewhere
@@ -143,11 +145,13 @@ def _unknown_key(option: str, where: str, owner: str | None) -> str:
                 f"model.{option}: {owner.split('.')[-1]} has no `latents`, its own arguments make what it has; "
                 "MixedVAE and VAE name theirs, as in pbmc_mixed.yaml and pbmc_topics.yaml"
             )
-        return f"{where}{owner} has no option {name!r}: {nearest(name, _options(owner))}"
+        return f"{where}{owner} has no option {name!r}: {did_you_mean(name, _options(owner))}"
     head, _, rest = option.partition(".")
     if head == "trainer" and rest:
-        return f"there is no key {option!r}: {nearest(rest.split('.')[0], inspect.signature(pl.Trainer).parameters)}"
-    return f"there is no key {head!r}: {nearest(head, TOP_LEVEL)}"
+        return (
+            f"there is no key {option!r}: {did_you_mean(rest.split('.')[0], inspect.signature(pl.Trainer).parameters)}"
+        )
+    return f"there is no key {head!r}: {did_you_mean(head, TOP_LEVEL)}"
 
 
 def _other_place(option: str, owner: str) -> str:

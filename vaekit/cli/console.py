@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}. See {self.prog} --help\n")
 
 
-def quiet() -> None:
+def silence_libraries() -> None:
     """Show the project's warnings as one line each, and hide those of libraries that a user can do nothing about."""
 
     def one_line(message: Warning | str, category: type[Warning], *args: object, **kwargs: object) -> str:

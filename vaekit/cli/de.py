@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaekit._core.atomic import written
-from vaekit.cli.cells import cells_of, check_room
-from vaekit.cli.console import Parser, quiet
+from vaekit._core.atomic import atomic_write
+from vaekit.cli.cells import check_room, resolve_cells
+from vaekit.cli.console import Parser, silence_libraries
 from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> None:
     plot_file = table_file.parent / f"{table_file.stem}.png"
     for file in (table_file, plot_file):
         check_output(file, (options.checkpoint, options.data), options.overwrite)
-    quiet()
+    silence_libraries()
 
     from vaekit.analysis import differential_expression, plot_volcano
     from vaekit.models import load
@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> None:
     for file in (table_file, plot_file):
         refuse_inputs(file, training_files(model))
     check_room(table_file, PLOT_BYTES + GENE_BYTES * model.features)
-    cells, layer = cells_of(model, options.checkpoint, options.data, options.layer)
+    cells, layer = resolve_cells(model, options.checkpoint, options.data, options.layer)
     table = differential_expression(
         cells,
         model,
@@ -76,9 +76,9 @@ def run(arguments: list[str]) -> None:
         progress=True,
         seed=options.seed,
     )
-    with written(table_file) as file:
+    with atomic_write(table_file) as file:
         table.to_csv(file)
-    with written(plot_file) as file:
+    with atomic_write(plot_file) as file:
         plot_volcano(table).savefig(file, dpi=150, format="png")
     decision = f"is_de_fdr_{options.fdr}"
     print(table[["proba_de", "lfc_median", "raw_mean1", "raw_mean2", decision]].head(SHOWN).to_string())

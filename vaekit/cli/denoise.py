@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaekit.cli.cells import add, cells_of, new_array, written_copy
-from vaekit.cli.console import Parser, quiet
+from vaekit.cli.cells import new_array, open_output_copy, resolve_cells, write_fields
+from vaekit.cli.console import Parser, silence_libraries
 from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
@@ -49,27 +49,29 @@ def run(arguments: list[str]) -> None:
     output = Path(options.output)
     check_output(output, (options.checkpoint, options.data), options.overwrite)
     library_size = options.library_size if options.library_size == "observed" else _number(options.library_size)
-    quiet()
+    silence_libraries()
 
-    from vaekit.analysis import Normalization, query_for
+    from vaekit.analysis import NormalizedExpressionWriter, prepare_query
     from vaekit.analysis.fields import check_free
     from vaekit.models import load
 
     model = load(options.checkpoint)
     refuse_inputs(output, training_files(model))
-    asked = Normalization(
+    asked = NormalizedExpressionWriter(
         model, library_size, options.transform_batch, num_samples=options.num_samples, seed=options.seed
     )
-    source, layer = cells_of(model, options.checkpoint, options.data, options.layer)
-    query = query_for(model, source, layer, options.batch_key)
+    source, layer = resolve_cells(model, options.checkpoint, options.data, options.layer)
+    query = prepare_query(model, source, layer, options.batch_key)
     key = options.key_added
     shapes = asked.shapes(query, key)
-    with written_copy(source, query, output, more=sum(4 * cells * genes for cells, genes in shapes.values())) as file:
+    with open_output_copy(
+        source, query, output, more=sum(4 * cells * genes for cells, genes in shapes.values())
+    ) as file:
         check_free(file, key, {"layers": [key], "obsm": [key]}, key)
         for place in {"layers", "obsm"}.difference(shapes):  # of an earlier result
             file.get(place, {}).pop(key, None)
-        asked.write({place: new_array(file, place, key, shape) for place, shape in shapes.items()}, query, True)
-        add(file, "uns", {key: asked.provenance(query, str(options.checkpoint))})
+        asked.write_all({place: new_array(file, place, key, shape) for place, shape in shapes.items()}, query, True)
+        write_fields(file, "uns", {key: asked.provenance(query, str(options.checkpoint))})
     places = ", ".join(f'{place}["{key}"] {list(shape)}' for place, shape in shapes.items())
     print(f"wrote {output}: {len(query.dataset)} cells, {places}")
 

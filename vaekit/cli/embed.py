@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaekit.cli.cells import add, cells_of, written_copy
-from vaekit.cli.console import Parser, quiet
+from vaekit.cli.cells import open_output_copy, resolve_cells, write_fields
+from vaekit.cli.console import Parser, silence_libraries
 from vaekit.cli.overwriting import check_output, refuse_inputs, training_files
 
 
@@ -34,21 +34,21 @@ def run(arguments: list[str]) -> None:
     options = parser().parse_args(arguments[1:])
     output = Path(options.output)
     check_output(output, (options.checkpoint, options.data), options.overwrite)
-    quiet()
+    silence_libraries()
 
-    from vaekit.analysis import check_latent_fields, latent_fields, query_for
+    from vaekit.analysis import check_latent_fields, latent_fields, prepare_query
     from vaekit.models import load
 
     model = load(options.checkpoint)
     refuse_inputs(output, training_files(model))
-    source, layer = cells_of(model, options.checkpoint, options.data, options.layer)
-    query = query_for(model, source, layer, options.batch_key)
+    source, layer = resolve_cells(model, options.checkpoint, options.data, options.layer)
+    query = prepare_query(model, source, layer, options.batch_key)
     more = 8 * len(query.dataset) * sum(latent.size for latent in model.latents.values())
-    with written_copy(source, query, output, more) as file:
+    with open_output_copy(source, query, output, more) as file:
         check_latent_fields(file, model, options.key_added)
         fields = latent_fields(query, model, options.key_added, progress=True, checkpoint=str(options.checkpoint))
         for place, values in fields._asdict().items():
-            add(file, place, values)
+            write_fields(file, place, values)
     shape = list(fields.obsm[options.key_added].shape)
     codes = "".join(f', obs["{key}"] ({codes.categories.size} different codes)' for key, codes in fields.obs.items())
     print(f'wrote {output}: {shape[0]} cells, obsm["{options.key_added}"] {shape}{codes}')

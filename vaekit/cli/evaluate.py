@@ -7,7 +7,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from vaekit.cli.console import Parser, quiet
+from vaekit.cli.console import Parser, silence_libraries
 from vaekit.cli.seed import seed
 from vaekit.exceptions import DataError
 
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> None:
         raise DataError(
             f"--num_samples is {options.num_samples} and --data.batch_size {options.batch_size}; at least 1"
         )
-    quiet()
+    silence_libraries()
 
     import torch
     from tqdm.auto import tqdm
@@ -65,16 +65,16 @@ def run(arguments: list[str]) -> None:
     evaluation = evaluate_model(model, tqdm(batches, desc="evaluating", unit="batch"), options.num_samples)
     print(report(evaluation, source))
     if options.json:
-        print(json.dumps(evaluation.record()))
+        print(json.dumps(evaluation.to_dict()))
 
 
 def held_out(model: VAE, options: argparse.Namespace) -> tuple[DataLoader, str]:
     """Return the batches to evaluate, and what they are in words."""
     from torch.utils.data import DataLoader
 
-    from vaekit.analysis import query_for, reference_of, training_data
+    from vaekit.analysis import get_data_registry, load_training_data, prepare_query
     from vaekit.analysis.query import obs_of
-    from vaekit.data.dataset import as_is
+    from vaekit.data.dataset import identity_collate
 
     if options.path is None:
         for name in ("layer", "batch_key", "label_key"):
@@ -82,20 +82,20 @@ def held_out(model: VAE, options: argparse.Namespace) -> tuple[DataLoader, str]:
                 raise DataError(
                     f"--data.{name} is given without --data.path; the training data are read as in training"
                 )
-        data = training_data(model)
+        data = load_training_data(model)
         split = options.split or "test"
         return data.dataloader(split, options.batch_size), f"{data.source}, {split} split"
-    label_key = options.label_key or reference_of(model)["config"]["init_args"].get("label_key")
+    label_key = options.label_key or get_data_registry(model)["config"]["init_args"].get("label_key")
     obs, source = obs_of(options.path)
     if options.label_key is None and label_key not in obs:
         label_key = None
-    query = query_for(model, options.path, options.layer, options.batch_key, label_key)
+    query = prepare_query(model, options.path, options.layer, options.batch_key, label_key)
     if options.split is not None:
         raise DataError(
             f"--split {options.split} is a part of the training data; with --data.path all cells of {source} are "
             "evaluated: leave one of them out"
         )
-    return DataLoader(query.dataset, batch_size=options.batch_size, collate_fn=as_is), f"{source}, all cells"
+    return DataLoader(query.dataset, batch_size=options.batch_size, collate_fn=identity_collate), f"{source}, all cells"
 
 
 def report(evaluation: Any, source: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaekit.cli.console import Parser, quiet
+from vaekit.cli.console import Parser, silence_libraries
 from vaekit.cli.overwriting import refuse_inputs
 
 
@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> None:
     """Run the command."""
     options = parser().parse_args(arguments[1:])
     refuse_inputs(Path(options.output), (options.checkpoint,), directory=True)
-    quiet()
+    silence_libraries()
 
     from vaekit.models import load
     from vaekit.models.checkpoint import read_checkpoint

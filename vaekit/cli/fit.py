@@ -15,22 +15,29 @@ from filelock import FileLock
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vaekit._core.atomic import remove_parts, try_writing, written
+from vaekit._core.atomic import atomic_write, remove_partial_files, try_writing
 from vaekit._core.threads import keep_threads
-from vaekit.callbacks import ClippedSteps, Collapse, FiniteLoss, Pictures, RunCheckpoint, TrainingProgress
+from vaekit.callbacks import (
+    FigureWriter,
+    GradientClippingMonitor,
+    PosteriorCollapseMonitor,
+    RunCheckpoint,
+    TerminateOnNonFinite,
+    TrainingProgressBar,
+)
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
-from vaekit.cli.class_flags import complete_classes
-from vaekit.cli.config_errors import explain
-from vaekit.cli.console import quiet
+from vaekit.cli.class_flags import expand_class_defaults
+from vaekit.cli.config_errors import translate_errors
+from vaekit.cli.console import silence_libraries
 from vaekit.cli.estimator_flag import name_latent
 from vaekit.cli.foreign import check_trainer, check_wandb_files
-from vaekit.cli.logger import closing_line, continue_run, wandb_logger
+from vaekit.cli.logger import continue_run, finish_run, wandb_logger
 from vaekit.cli.raw_config import LINKED, check_arguments, check_parsed, configs, refuse_sizes
-from vaekit.cli.run_directory import claim, make_folder, prepare, run_label
-from vaekit.cli.short_commands import RUN_FOLDER, complete
+from vaekit.cli.run_directory import archive_previous_run, claim, make_folder, run_label
+from vaekit.cli.short_commands import RUN_FOLDER, fill_defaults
 from vaekit.cli.trainer_values import check_values
 from vaekit.cli.training_errors import explained, start_loggers
-from vaekit.data.data_module import ResidentData
+from vaekit.data.data_module import DataModule
 from vaekit.exceptions import CheckpointError, ConfigError, OutputError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
@@ -38,7 +45,7 @@ from vaekit.models.checkpoint import read_checkpoint
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_str(str(member.value)))
 
 
-class RunConfig(SaveConfigCallback):
+class SaveRunConfig(SaveConfigCallback):
     """Keeps the whole configuration in the run's folder, and gives it to the logger with the data's fingerprint."""
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -53,7 +60,7 @@ class RunConfig(SaveConfigCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``config.yaml``: now, as a run that may not go on from its checkpoint keeps the file that it has."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            with written(Path(trainer.default_root_dir) / self.config_filename) as temporary:
+            with atomic_write(Path(trainer.default_root_dir) / self.config_filename) as temporary:
                 temporary.write_text(self.parser.dump(self.config, skip_none=False))
 
 
@@ -135,9 +142,13 @@ class VaekitCLI(LightningCLI):
         config = self.config[self.subcommand].trainer
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         given = given if isinstance(given, list) else [given]
-        own = [FiniteLoss(), ClippedSteps(), RunCheckpoint(), Pictures(), Collapse()] + [TrainingProgress()] * (
-            config.enable_progress_bar is not False
-        )
+        own = [
+            TerminateOnNonFinite(),
+            GradientClippingMonitor(),
+            RunCheckpoint(),
+            FigureWriter(),
+            PosteriorCollapseMonitor(),
+        ] + [TrainingProgressBar()] * (config.enable_progress_bar is not False)
         kwargs["callbacks"] = given + [c for c in own if not any(isinstance(g, type(c)) for g in given)]
         if config.logger in (None, True):
             kwargs["logger"] = wandb_logger(self.folder, self._wandb_name()) if self.subcommand == "fit" else False
@@ -197,11 +208,11 @@ class VaekitCLI(LightningCLI):
         if not self.trainer.fast_dev_run and self.lock is None:  # type: ignore[attr-defined]  # by an odd launcher
             self.folder, self.lock = claim(self.folder, resumes=True)
         for pattern in ("*", "figures/**/*"):
-            remove_parts(self.folder, pattern)
+            remove_partial_files(self.folder, pattern)
         start = self.config.fit.get("ckpt_path")
         resumes = start is not None and Path(start).resolve().parent == self.folder.resolve()
         if not resumes and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            aside = prepare(self.folder)
+            aside = archive_previous_run(self.folder)
             if aside is not None:
                 print(f"the earlier run in {self.folder} is now in {aside}", file=sys.stderr)
         self.trainer.loggers = continue_run(self.trainer.loggers, self.folder, self._steps)
@@ -219,10 +230,10 @@ class VaekitCLI(LightningCLI):
         """Say what was written."""
         if not self.trainer.is_global_zero:
             return
-        for line in filter(None, map(closing_line, self.trainer.loggers)):
+        for line in filter(None, map(finish_run, self.trainer.loggers)):
             print(line)
-        written = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.folder / n).exists()]
-        print(f"wrote {self.folder}: {', '.join(written)}")
+        files = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.folder / n).exists()]
+        print(f"wrote {self.folder}: {', '.join(files)}")
 
     def predict(self, model: VAE, **kwargs: Any) -> None:
         """Write each latent's posterior means or probabilities of all rows to ``predictions.pt``."""
@@ -234,7 +245,7 @@ class VaekitCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         latents = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-        with written(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save(latents, temporary)
         print(f"wrote {path}: " + ", ".join(f"{name} {list(value.shape)}" for name, value in latents.items()))
 
@@ -257,9 +268,9 @@ def run(arguments: list[str]) -> None:
     ConfigError
         If the configuration names a class, key or value that does not exist.
     """
-    quiet()
+    silence_libraries()
     torch.set_float32_matmul_precision("high")
-    command_line(complete(arguments))
+    command_line(fill_defaults(arguments))
 
 
 def command_line(arguments: list[str], kind: type[VaekitCLI] = VaekitCLI) -> VaekitCLI:
@@ -282,18 +293,18 @@ def command_line(arguments: list[str], kind: type[VaekitCLI] = VaekitCLI) -> Vae
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
-    with explain(arguments[0]):
+    with translate_errors(arguments[0]):
         return kind(
             model_class=VAE,
-            datamodule_class=ResidentData,
+            datamodule_class=DataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=RunConfig,
+            save_config_callback=SaveRunConfig,
             save_config_kwargs={"save_to_log_dir": False},  # prepare() has moved an earlier run aside
             trainer_defaults=trainer_defaults,
             seed_everything_default=0,
             load_from_checkpoint_support=False,
             auto_configure_optimizers=False,
             parser_kwargs={"exit_on_error": False},
-            args=complete_classes(name_latent(arguments)),
+            args=expand_class_defaults(name_latent(arguments)),
         )

@@ -20,7 +20,7 @@ def image_shape(model: VAE, checkpoint: str) -> tuple[int, ...]:
     CheckpointError
         If it was not trained on images.
     """
-    shape = (model.reference or {}).get("image_shape")
+    shape = (model.data_registry or {}).get("image_shape")
     if shape is None:
         raise CheckpointError(f"{checkpoint} was not trained on images: it has no pictures to draw")
     return tuple(shape)

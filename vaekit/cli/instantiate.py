@@ -10,7 +10,7 @@ from vaekit.models.checkpoint import read_checkpoint
 from vaekit.models.parameter_groups import match_precision
 
 
-class Built(VaekitCLI):
+class InstantiateOnlyCLI(VaekitCLI):
     """A command line that stops before it would train."""
 
     writes = False
@@ -19,7 +19,7 @@ class Built(VaekitCLI):
         """Run nothing."""
 
 
-def built(arguments: list[str], checkpoint: str | None = None) -> Built:
+def instantiate(arguments: list[str], checkpoint: str | None = None) -> InstantiateOnlyCLI:
     """Make what a configuration describes.
 
     Parameters
@@ -39,12 +39,12 @@ def built(arguments: list[str], checkpoint: str | None = None) -> Built:
     """
     if "--config" not in {argument.partition("=")[0] for argument in arguments}:
         if checkpoint is None:
-            raise ConfigError("which model? pass --config FILE.yaml, or --ckpt FILE.ckpt of a trained one")
+            raise ConfigError("which model? pass --config FILE.yaml, or --ckpt_path FILE.ckpt of a trained one")
         arguments = ["--config", config_of(checkpoint), *arguments]
-    cli = command_line(["fit", *arguments], Built)
-    assert isinstance(cli, Built)
+    cli = command_line(["fit", *arguments], InstantiateOnlyCLI)
+    assert isinstance(cli, InstantiateOnlyCLI)
     if checkpoint is None:
-        cli.model.networks.start_at(cli.datamodule.moments)
+        cli.model.networks.init_from_data(cli.datamodule.statistics)
     else:
         load_weights(cli.model, checkpoint)
     return cli

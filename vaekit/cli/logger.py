@@ -93,7 +93,7 @@ def name_run(loggers: list[Any], name: str) -> None:
             logger._name = logger._wandb_init["name"] = name
 
 
-def closing_line(logger: Any) -> str | None:
+def finish_run(logger: Any) -> str | None:
     """Finish a run and say where it is: its address, or the command that uploads it; None for other loggers."""
     from pytorch_lightning.loggers import WandbLogger
 

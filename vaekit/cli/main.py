@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from vaekit._core.class_paths import trust
-from vaekit.exceptions import ConfigError, VaekitError, lacks_memory, nearest
+from vaekit.exceptions import ConfigError, VaekitError, did_you_mean, lacks_memory
 
 HELP = """\
 usage: vaekit COMMAND [ARGUMENTS]
@@ -29,7 +29,7 @@ with a trained model:
              vaekit de RUN/last.ckpt DATA.h5ad --groupby COL --group1 A --group2 B -o TABLE.csv
   denoise    write expected expression into an .h5ad file     vaekit denoise RUN/last.ckpt DATA.h5ad -o OUT.h5ad
   gradients  bias, variance and time of every gradient estimator that fits each latent
-             vaekit gradients --config configs/pbmc_mixed.yaml --ckpt RUN/last.ckpt
+             vaekit gradients --config configs/pbmc_mixed.yaml --ckpt_path RUN/last.ckpt
   export     safetensors and JSON, which hold no code     vaekit export RUN/last.ckpt -o FOLDER
   sample     pictures from the prior, or of each category     vaekit sample RUN/last.ckpt --category y
   traverse   what each unit of a Gaussian latent does to a picture     vaekit traverse RUN/last.ckpt
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     command = arguments[0]
     if command not in COMMANDS:
-        print(f"vaekit: there is no command {command!r}: {nearest(command, COMMANDS)}", file=sys.stderr)
+        print(f"vaekit: there is no command {command!r}: {did_you_mean(command, COMMANDS)}", file=sys.stderr)
         return 2
     # Models of this size gain nothing from a second thread, and on busy or virtual cores lose a factor of ten by
     # threads that wait for each other; OMP_NUM_THREADS says otherwise.

@@ -76,5 +76,5 @@ def training_files(model: VAE) -> list[str]:
     """Return the files and folders that a model was trained on; none for packaged data, or data in memory."""
     from vaekit.data.cells.sources import local_paths
 
-    path = ((model.reference or {}).get("config") or {}).get("init_args", {}).get("path")
+    path = ((model.data_registry or {}).get("config") or {}).get("init_args", {}).get("path")
     return [] if path is None else local_paths(path)

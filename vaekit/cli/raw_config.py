@@ -14,7 +14,7 @@ import jsonargparse
 import yaml
 from jsonargparse import Namespace
 
-from vaekit._core.class_paths import ALLOWED, check_all, trusted
+from vaekit._core.class_paths import ALLOWED, check_class_paths, trusted
 from vaekit.cli.yaml_file import check_unique, parse, read_text
 from vaekit.exceptions import ConfigError
 
@@ -46,7 +46,7 @@ def check_arguments(arguments: list[str]) -> None:
     before: list[tuple[str, Any]] = []
     for text in configs(arguments):
         name, config = read(text)
-        check_all(config, name)
+        check_class_paths(config, name)
         model = config.get("model")
         for level in ("init_args", "dict_kwargs"):
             refuse_sizes(model.get(level) if isinstance(model, Mapping) else None, name)

@@ -83,7 +83,7 @@ def claim(folder: Path, resumes: bool) -> tuple[Path, FileLock]:
     return own, lock
 
 
-def prepare(folder: Path) -> Path | None:
+def archive_previous_run(folder: Path) -> Path | None:
     """Make the folder, and move an earlier run in it aside to ``earlier/NUMBER``.
 
     Returns

@@ -12,7 +12,7 @@ from vaekit.models.checkpoint import read_checkpoint
 RUN_FOLDER = "__run_folder__"  # stands for trainer.default_root_dir in a logger's save_dir
 
 
-def complete(arguments: list[str]) -> list[str]:
+def fill_defaults(arguments: list[str]) -> list[str]:
     """Fill in what a short command leaves out.
 
     A file logger without a folder gets the run's. ``validate``, ``test`` and ``predict`` with a checkpoint and
@@ -50,9 +50,9 @@ def config_of(checkpoint_path: str) -> str:
     class_path = model.pop("_class_path")
     for size in LINKED:
         model.pop(size)  # linked from the data
-    if not checkpoint.get("reference"):
+    if not checkpoint.get("data_registry"):
         raise ConfigError(f"{checkpoint_path} does not say which data it was trained on: pass --config")
-    data = dict(checkpoint["reference"]["config"])
+    data = dict(checkpoint["data_registry"]["config"])
     data["init_args"] = {key: value for key, value in data["init_args"].items() if key != "adata"}
     return json.dumps(
         {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaekit._core.atomic import written
-from vaekit.cli.console import Parser, quiet
+from vaekit._core.atomic import atomic_write
+from vaekit.cli.console import Parser, silence_libraries
 from vaekit.cli.image_output import image_shape, picture_path
 from vaekit.cli.overwriting import refuse_inputs, training_files
 from vaekit.exceptions import CheckpointError, DataError
@@ -21,9 +21,9 @@ def parser() -> Parser:
     made.add_argument("checkpoint", metavar="CKPT", help="checkpoint of a trained model, such as RUN/last.ckpt")
     made.add_argument("-o", "--output", metavar="OUT.png", help="picture to write; default: traversals.png beside CKPT")
     made.add_argument("--latent", metavar="NAME", help="the Gaussian latent; needed where there are several")
-    made.add_argument("--image", type=int, default=0, metavar="N", help="number of the test image to start from (0)")
-    made.add_argument("--steps", type=int, default=11, help="pictures in a row (11)")
-    made.add_argument("--span", type=float, default=3.0, help="standard deviations of the prior to both sides (3)")
+    made.add_argument("--index", type=int, default=0, metavar="N", help="number of the test image to start from (0)")
+    made.add_argument("--num_steps", type=int, default=11, help="pictures in a row (11)")
+    made.add_argument("--num_std", type=float, default=3.0, help="standard deviations of the prior to both sides (3)")
     made.add_argument("--overwrite", action="store_true", help="replace OUT.png if it exists")
     return made
 
@@ -31,13 +31,13 @@ def parser() -> Parser:
 def run(arguments: list[str]) -> None:
     """Run the command."""
     options = parser().parse_args(arguments[1:])
-    if options.steps < 2 or not options.span > 0:
-        raise DataError(f"--steps is {options.steps} (2 at least) and --span {options.span:g} (positive)")
+    if options.num_steps < 2 or not options.num_std > 0:
+        raise DataError(f"--num_steps is {options.num_steps} (2 at least) and --num_std {options.num_std:g} (positive)")
     path = picture_path(options.output, options.overwrite, Path(options.checkpoint).parent, "traversals")
     refuse_inputs(path, (options.checkpoint,))
-    quiet()
+    silence_libraries()
 
-    from vaekit.analysis import training_data
+    from vaekit.analysis import load_training_data
     from vaekit.callbacks import image_figures
     from vaekit.diagnostics.generation import gaussian_latents
     from vaekit.models import load
@@ -50,12 +50,12 @@ def run(arguments: list[str]) -> None:
     if options.latent is None and len(names) > 1:
         raise DataError(f"which latent? pass --latent with one of {', '.join(names)}")
     name = options.latent or names[0]
-    data = training_data(model)
+    data = load_training_data(model)
     rows = data.split_indices["test"]
-    if not 0 <= options.image < len(rows):
-        raise DataError(f"--image is {options.image}; there are {len(rows)} test images, counted from 0")
-    batch = data.dataset.__getitems__(rows[options.image : options.image + 1])
-    figure = image_figures.traversals(model, name, batch, shape, options.steps, options.span)
-    with written(path) as temporary:
+    if not 0 <= options.index < len(rows):
+        raise DataError(f"--index is {options.index}; there are {len(rows)} test images, counted from 0")
+    batch = data.dataset.__getitems__(rows[options.index : options.index + 1])
+    figure = image_figures.traversals(model, name, batch, shape, options.num_steps, options.num_std)
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
     print(f"wrote {path}: {model.latents[name].size} units of {name}")

@@ -16,17 +16,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from vaekit._core.components import Component
-from vaekit.batch import Batch, Moments
-from vaekit.data.dataset import ResidentDataset, ResumableLoader, Rows, WholeBatches, as_is
+from vaekit.batch import Batch, DataStatistics
+from vaekit.data.dataset import BatchDataset, BatchIndexSampler, ResumableLoader, RowSubset, identity_collate
 from vaekit.data.on_device import on_device
 from vaekit.data.splits import SPLITS, check_fractions
-from vaekit.exceptions import DataError, nearest
+from vaekit.exceptions import DataError, did_you_mean
 
-Place = Callable[[ResidentDataset], ResidentDataset]
+Place = Callable[[BatchDataset], BatchDataset]
 
 
 @dataclass(frozen=True)
-class Resident:
+class LoadedData:
     """Data in memory.
 
     Attributes
@@ -51,8 +51,8 @@ class Resident:
         What the data are, in words.
     """
 
-    dataset: ResidentDataset
-    train_dataset: ResidentDataset
+    dataset: BatchDataset
+    train_dataset: BatchDataset
     split_indices: dict[str, Tensor]
     features: int
     covariates: int
@@ -63,7 +63,7 @@ class Resident:
     source: str
 
 
-class ResidentData(Component, pl.LightningDataModule, ABC):
+class DataModule(Component, pl.LightningDataModule, ABC):
     """A datamodule whose rows fit in memory; they are loaded when first needed.
 
     Loaders slice whole batches without workers. Their order comes from torch's global generator alone, so
@@ -91,48 +91,48 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
         self.batch_size = batch_size
         self.split = None if split is None else check_fractions(split)
         self.seed = seed
-        self._resident: Any = None
+        self._loaded: Any = None
         self._state: dict[str, Any] | None = None
-        self._on_device: dict[tuple[ResidentDataset, torch.device], ResidentDataset] = {}
+        self._on_device: dict[tuple[BatchDataset, torch.device], BatchDataset] = {}
         # Written to checkpoints by Lightning, but not to loggers: the keys would collide with the model's.
         self._set_hparams(self.config["init_args"])
         self._log_hyperparams = False
 
     @abstractmethod
-    def _load(self, state: Mapping[str, Any] | None) -> Resident:
+    def _load(self, state: Mapping[str, Any] | None) -> LoadedData:
         """Read the source; with a ``state``, as it was when the state was taken."""
 
     @property
-    def resident(self) -> Any:
-        """The data in memory, a :class:`Resident`; read at the first access."""
-        if self._resident is None:
-            self._resident = self._load(self._state)
-        return self._resident
+    def loaded(self) -> Any:
+        """The data in memory, a :class:`LoadedData`; read at the first access."""
+        if self._loaded is None:
+            self._loaded = self._load(self._state)
+        return self._loaded
 
     @property
-    def dataset(self) -> ResidentDataset:
+    def dataset(self) -> BatchDataset:
         """All rows, in the order of the source."""
-        return self.resident.dataset
+        return self.loaded.dataset
 
     @property
     def features(self) -> int:
         """Columns of ``Batch.x``."""
-        return self.resident.features
+        return self.loaded.features
 
     @property
     def covariates(self) -> int:
         """Columns of ``Batch.covariates``; 0 where there are none."""
-        return self.resident.covariates
+        return self.loaded.covariates
 
     @property
     def mean(self) -> Tensor:
         """Mean of ``x`` over the training rows, float32 ``[features]``."""
-        return self.resident.mean
+        return self.loaded.mean
 
     @property
-    def moments(self) -> Moments:
+    def statistics(self) -> DataStatistics:
         """What a model starts from: the mean, and what else is known of the training rows."""
-        return Moments(self.mean)
+        return DataStatistics(self.mean)
 
     @property
     def example(self) -> Batch:
@@ -142,27 +142,27 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
     @property
     def split_indices(self) -> dict[str, Tensor]:
         """Sorted int64 row numbers under 'train', 'val' and 'test'."""
-        return self.resident.split_indices
+        return self.loaded.split_indices
 
     @property
     def label_categories(self) -> list[str]:
         """Names of the classes, numbered as in ``Batch.label``; empty where there are no labels."""
-        return self.resident.label_categories
+        return self.loaded.label_categories
 
     @property
     def labels(self) -> np.ndarray:
         """Class name of each row, object array ``[rows]``, None where unknown."""
-        return self.resident.labels
+        return self.loaded.labels
 
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell the source's content from any other."""
-        return self.resident.fingerprint
+        return self.loaded.fingerprint
 
     @property
     def source(self) -> str:
         """What the data are, in words: a path, say."""
-        return self.resident.source
+        return self.loaded.source
 
     @property
     def description(self) -> str:
@@ -175,7 +175,7 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
 
     def setup(self, stage: str | None = None) -> None:
         """Load the data (Lightning's hook)."""
-        _ = self.resident
+        _ = self.loaded
 
     def dataloader(self, split: str, batch_size: int | None = None, shuffle: bool = False) -> DataLoader:
         """Return a loader of whole batches over one split.
@@ -195,19 +195,19 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
             If there is no such split.
         """
         if split not in (*SPLITS, "all"):
-            raise DataError(f"split={split!r}: {nearest(split, (*SPLITS, 'all'))}")
+            raise DataError(f"split={split!r}: {did_you_mean(split, (*SPLITS, 'all'))}")
         return self._loader(split, batch_size, shuffle, lambda dataset: dataset)
 
     def _loader(self, split: str, batch_size: int | None, shuffle: bool, place: Place) -> DataLoader:
-        dataset = place(self.resident.train_dataset if split == "train" else self.dataset)
+        dataset = place(self.loaded.train_dataset if split == "train" else self.dataset)
         rows = torch.arange(len(dataset)) if split == "all" else self.split_indices[split]
         order = dataset.random_order(rows) if shuffle else SequentialSampler(rows)
         if split != "all":
-            dataset = Rows(dataset, rows)
-        batches = WholeBatches(order, batch_size or self.batch_size, even=shuffle, order=order)
-        return ResumableLoader(dataset, batch_sampler=batches, collate_fn=as_is)
+            dataset = RowSubset(dataset, rows)
+        batches = BatchIndexSampler(order, batch_size or self.batch_size, even=shuffle, order=order)
+        return ResumableLoader(dataset, batch_sampler=batches, collate_fn=identity_collate)
 
-    def _placed(self, dataset: ResidentDataset) -> ResidentDataset:
+    def _placed(self, dataset: BatchDataset) -> BatchDataset:
         """Return the data set on the GPU of a trainer at work, where there is one with room; else as it is."""
         trainer = self.trainer
         if trainer is None or trainer.state.status != TrainerStatus.RUNNING:
@@ -259,8 +259,8 @@ class ResidentData(Component, pl.LightningDataModule, ABC):
         """
         if missing := [key for key in self._state_keys() if key not in state]:
             raise DataError(f"the checkpoint's {type(self).__name__} state lacks {', '.join(map(repr, missing))}")
-        if self._resident is not None:
-            self._resident = self._load(state)
+        if self._loaded is not None:
+            self._loaded = self._load(state)
         self._state = dict(state)
 
     def _state_keys(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Data sets held in memory that slice whole batches at once.
 
-``DataLoader`` calls ``__getitems__`` with all row numbers of a batch, from :class:`WholeBatches` as one tensor;
-with ``collate_fn=as_is`` the batch goes through untouched. No workers: slicing 128 rows takes less time than
+``DataLoader`` calls ``__getitems__`` with all row numbers of a batch, from :class:`BatchIndexSampler` as one tensor;
+with ``collate_fn=identity_collate`` the batch goes through untouched. No workers: slicing 128 rows takes less time than
 passing them between processes.
 """
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def as_is(batch: T) -> T:
+def identity_collate(batch: T) -> T:
     """Return the batch as it is; the ``collate_fn`` of data sets that slice whole batches."""
     return batch
 
 
-class WholeBatches(BatchSampler):
+class BatchIndexSampler(BatchSampler):
     """The rows that a sampler gives, as one tensor a batch: a list of integers a batch takes longer to index with.
 
     It can go on within an epoch: its state is that of torch's generator when the order was drawn, the number of batches
@@ -106,9 +106,9 @@ class WholeBatches(BatchSampler):
 
 
 class ResumableLoader(DataLoader):
-    """A loader of :class:`WholeBatches`, whose place in the epoch Lightning keeps in checkpoints."""
+    """A loader of :class:`BatchIndexSampler`, whose place in the epoch Lightning keeps in checkpoints."""
 
-    batch_sampler: WholeBatches
+    batch_sampler: BatchIndexSampler
 
     def state_dict(self) -> dict[str, Any]:
         """Return where in the epoch it is."""
@@ -119,7 +119,7 @@ class ResumableLoader(DataLoader):
         self.batch_sampler.load_state_dict(state)
 
 
-class ResidentDataset(Dataset, ABC):
+class BatchDataset(Dataset, ABC):
     """Rows in memory; ``dataset[i]`` is a batch of one row, ``dataset.__getitems__(rows)`` one of many."""
 
     @abstractmethod
@@ -139,7 +139,7 @@ class ResidentDataset(Dataset, ABC):
         return self.__getitems__([row % len(self)])
 
 
-class Rows(ResidentDataset):
+class RowSubset(BatchDataset):
     """Some rows of a data set.
 
     Parameters
@@ -150,7 +150,7 @@ class Rows(ResidentDataset):
         Numbers of those that remain, int64 ``[rows]``.
     """
 
-    def __init__(self, dataset: ResidentDataset, rows: Tensor) -> None:
+    def __init__(self, dataset: BatchDataset, rows: Tensor) -> None:
         self.dataset = dataset
         self.rows = rows
 
@@ -161,7 +161,7 @@ class Rows(ResidentDataset):
         return self.dataset.__getitems__(self.rows[torch.as_tensor(rows, dtype=torch.int64)])
 
 
-class CountDataset(ResidentDataset):
+class CountDataset(BatchDataset):
     """UMI counts in CSR form with what is known of each cell.
 
     Parameters
@@ -221,14 +221,14 @@ class CountDataset(ResidentDataset):
         )
 
 
-class ImageDataset(ResidentDataset):
+class ImageDataset(BatchDataset):
     """Images as whole grey levels.
 
     Parameters
     ----------
     pixels
         Grey levels, uint8 ``[images, features]``, from 0 to ``white``.
-    white
+    max_level
         The level that becomes 1.
     label
         Class of each image, int64 ``[images]``.
@@ -236,9 +236,9 @@ class ImageDataset(ResidentDataset):
         Whether each batch is binarized anew: ``x ~ Bernoulli(pixel)`` from torch's global generator.
     """
 
-    def __init__(self, pixels: Tensor, white: int, label: Tensor, draw: bool = False) -> None:
+    def __init__(self, pixels: Tensor, max_level: int, label: Tensor, draw: bool = False) -> None:
         self.pixels = pixels
-        self.white = white
+        self.max_level = max_level
         self.label = label
         self.draw = draw
 
@@ -248,5 +248,5 @@ class ImageDataset(ResidentDataset):
     def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
         index = torch.as_tensor(rows, dtype=torch.int64)
         # In numpy: torch would spread so small an operation over threads, which is slow when cores are busy.
-        x = torch.from_numpy(np.divide(self.pixels.numpy()[index.numpy()], self.white, dtype=np.float32))
+        x = torch.from_numpy(np.divide(self.pixels.numpy()[index.numpy()], self.max_level, dtype=np.float32))
         return Batch(x=torch.bernoulli(x) if self.draw else x, label=self.label[index], index=index)

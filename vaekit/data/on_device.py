@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
-from vaekit.data.dataset import CountDataset, ImageDataset, ResidentDataset
+from vaekit.data.dataset import BatchDataset, CountDataset, ImageDataset
 
 SHARE = 0.5  # of the device's free memory that data may take
 
 
-def on_device(dataset: ResidentDataset, device: torch.device) -> ResidentDataset:
+def on_device(dataset: BatchDataset, device: torch.device) -> BatchDataset:
     """Return the data set on ``device`` if that is a GPU whose free memory is at least twice as large, else as it is.
 
     Counts that stay in their files stay there.
@@ -31,7 +31,7 @@ def on_device(dataset: ResidentDataset, device: torch.device) -> ResidentDataset
     return CountsOnDevice(dataset, device) if isinstance(dataset, CountDataset) else ImagesOnDevice(dataset, device)
 
 
-class CountsOnDevice(ResidentDataset):
+class CountsOnDevice(BatchDataset):
     """The rows of a :class:`~vaekit.data.dataset.CountDataset`, on another device.
 
     Its batches are the same, but that they do not tell where the non-zero counts are: a GPU does not ask.
@@ -62,7 +62,7 @@ class CountsOnDevice(ResidentDataset):
     def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
         here = torch.as_tensor(rows, dtype=torch.int64)
         lengths = self._lengths[here]
-        return self.gather(send(here, self.device), send(lengths, self.device), int(lengths.sum()))
+        return self.gather(copy_async(here, self.device), copy_async(lengths, self.device), int(lengths.sum()))
 
     def gather(self, index: Tensor, lengths: Tensor, count: int) -> Batch:
         """Put a batch together, without waiting.
@@ -92,7 +92,7 @@ class CountsOnDevice(ResidentDataset):
         )
 
 
-class ImagesOnDevice(ResidentDataset):
+class ImagesOnDevice(BatchDataset):
     """The rows of an :class:`~vaekit.data.dataset.ImageDataset`, on another device, whose generator draws them.
 
     Parameters
@@ -105,18 +105,18 @@ class ImagesOnDevice(ResidentDataset):
 
     def __init__(self, dataset: ImageDataset, device: torch.device) -> None:
         self.device = device
-        self.white, self.draw = dataset.white, dataset.draw
+        self.max_level, self.draw = dataset.max_level, dataset.draw
         self._pixels, self._label = dataset.pixels.to(device), dataset.label.to(device)
 
     def __len__(self) -> int:
         return len(self._pixels)
 
     def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
-        index = send(torch.as_tensor(rows, dtype=torch.int64), self.device)
-        x = self._pixels[index] / self.white
+        index = copy_async(torch.as_tensor(rows, dtype=torch.int64), self.device)
+        x = self._pixels[index] / self.max_level
         return Batch(x=torch.bernoulli(x) if self.draw else x, label=self._label[index], index=index)
 
 
-def send(values: Tensor, device: torch.device) -> Tensor:
+def copy_async(values: Tensor, device: torch.device) -> Tensor:
     """Return a copy on ``device`` without waiting for it: a GPU reads from memory that is pinned while it works."""
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)

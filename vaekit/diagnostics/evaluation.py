@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
+from vaekit.diagnostics.agreement import Agreement, label_agreement
 from vaekit.diagnostics.importance import LikelihoodEstimate, importance_sampled_log_likelihood
-from vaekit.diagnostics.label_agreement import Agreement, agreement
-from vaekit.diagnostics.latent_usage import LatentUse, latent_use, posterior_summaries
+from vaekit.diagnostics.usage import LatentUsage, latent_usage, posterior_summaries
 from vaekit.models import VAE
 
 
@@ -30,10 +30,10 @@ class Evaluation(NamedTuple):
     """
 
     likelihood: LikelihoodEstimate
-    use: LatentUse
+    use: LatentUsage
     agreement: Agreement | None
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the figures under the names of the command line's JSON, in nats an observation; None if undefined."""
         likelihood, found = self.likelihood, self.agreement
         figures = {
@@ -77,5 +77,5 @@ def evaluate_model(model: VAE, batches: Iterable[Batch], num_samples: int = 1000
 
     likelihood = importance_sampled_log_likelihood(model, passing(), num_samples)
     whole = {name: torch.cat([part[name] for part in summaries]) for name in model.latents}
-    found = agreement(model, whole, torch.cat(labels).numpy()) if labels else None
-    return Evaluation(likelihood, latent_use(model, whole), found)
+    found = label_agreement(model, whole, torch.cat(labels).numpy()) if labels else None
+    return Evaluation(likelihood, latent_usage(model, whole), found)

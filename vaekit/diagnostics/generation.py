@@ -85,7 +85,7 @@ def category_means(model: VAE, name: str, count: int) -> Tensor:
     return decoded_mean(model, values).unflatten(0, (categories, count))
 
 
-def traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span: float = 3.0) -> tuple[Tensor, Tensor]:
+def latent_traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span: float = 3.0) -> tuple[Tensor, Tensor]:
     """Move each unit of a Gaussian latent along its prior, the others kept as one observation has them.
 
     Discrete latents are kept at their most probable codes. A unit goes over ``span`` standard deviations of its prior
@@ -127,7 +127,7 @@ def traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span: float 
     with evaluation_mode(model):
         values = {}
         for other, q in model.posteriors(batch).items():
-            values[other] = model.latents[other].most_probable(q)
+            values[other] = model.latents[other].point_estimate(q)
         prior = model.networks.prior(name, values, batch.x)
         units = model.latents[name].size
         start = values[name].expand(units, steps, units).clone()

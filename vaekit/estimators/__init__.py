@@ -1,12 +1,12 @@
 """Estimators of the gradient of an expectation, one file each, all behind one contract (see ``base``)."""
 
 from vaekit.estimators.arm import ARM
-from vaekit.estimators.baselines import Baseline, Learned, LeaveOneOut, MovingAverage, SelfCritic
+from vaekit.estimators.baselines import Baseline, LearnedBaseline, LeaveOneOut, MovingAverage, SelfCritic
 from vaekit.estimators.critic import Critic
 from vaekit.estimators.disarm import DisARM
 from vaekit.estimators.enumerate import Enumerate
-from vaekit.estimators.estimator import Draw, Estimator
-from vaekit.estimators.fixed_values import recorded
+from vaekit.estimators.estimator import Estimator, NodeSample
+from vaekit.estimators.fixed_values import sample_from_values
 from vaekit.estimators.gumbel_rao import GumbelRao
 from vaekit.estimators.gumbel_softmax import GumbelSoftmax
 from vaekit.estimators.local_expectation import LocalExpectation
@@ -14,39 +14,39 @@ from vaekit.estimators.measure_valued import MeasureValued
 from vaekit.estimators.muprop import MuProp
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.rao_blackwell import RaoBlackwell
-from vaekit.estimators.rebar import Rebar
+from vaekit.estimators.rebar import REBAR
 from vaekit.estimators.reinmax import ReinMax
-from vaekit.estimators.relax import Relax
+from vaekit.estimators.relax import RELAX
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.estimators.straight_through import StraightThrough
-from vaekit.estimators.temperature import Annealed
+from vaekit.estimators.temperature import TemperatureSchedule
 from vaekit.estimators.unordered_set import UnorderedSet
 
 __all__ = [
     "ARM",
-    "Annealed",
+    "REBAR",
+    "RELAX",
     "Baseline",
     "Critic",
     "DisARM",
-    "Draw",
     "Enumerate",
     "Estimator",
     "GumbelRao",
     "GumbelSoftmax",
-    "Learned",
+    "LearnedBaseline",
     "LeaveOneOut",
     "LocalExpectation",
     "MeasureValued",
     "MovingAverage",
     "MuProp",
+    "NodeSample",
     "Pathwise",
     "RaoBlackwell",
-    "Rebar",
     "ReinMax",
-    "Relax",
     "ScoreFunction",
     "SelfCritic",
     "StraightThrough",
+    "TemperatureSchedule",
     "UnorderedSet",
-    "recorded",
+    "sample_from_values",
 ]

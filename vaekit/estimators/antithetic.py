@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.discrete_support import base_of
+from vaekit.estimators.discrete_support import unwrap_independent
 
 
 def antithetic(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,5 +18,5 @@ def antithetic(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
 
 def sum_variables(score: Tensor, q: Distribution) -> Tensor:
     """Sum ``[rows, *batch, *variables]`` over the variables that ``Independent`` declares to be one event."""
-    declared = base_of(q)[1]
+    declared = unwrap_independent(q)[1]
     return score.flatten(-declared).sum(-1) if declared else score

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.antithetic import antithetic, sum_variables
-from vaekit.estimators.discrete_support import is_bernoulli, log_prob, logits_of
-from vaekit.estimators.estimator import Draw, Estimator, uniform_weight
+from vaekit.estimators.discrete_support import get_logits, is_bernoulli, log_prob
+from vaekit.estimators.estimator import Estimator, NodeSample, uniform_weight
 from vaekit.estimators.noise import zero_with_gradient
 
 
@@ -34,29 +34,31 @@ class ARM(Estimator):
         Independent pairs.
     """
 
-    joint = False
-    compares_rows = True
+    supports_joint_samples = False
+    common_random_numbers = True
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether ``q`` is made of Bernoulli variables."""
         return is_bernoulli(q)
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return two rows a pair."""
         return 2 * self.num_samples
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw pairs, and keep the uniform variables (see the base class)."""
-        logits = logits_of(q)
+        logits = get_logits(q)
         uniform = torch.rand(self.shape(sample_shape) + logits.shape, dtype=logits.dtype, device=logits.device)
         value = torch.cat(antithetic(logits.detach(), uniform)).to(logits.dtype)
         score = log_prob(q, value)
-        return Draw(value, uniform_weight(value, q, score.dtype), score, q, uniform)
+        return NodeSample(value, uniform_weight(value, q, score.dtype), score, q, uniform)
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the pair's estimate in both of its rows (see the base class)."""
         first, second = cost.detach().chunk(2)
-        score = (draw.noise - 0.5) * zero_with_gradient(logits_of(draw.q))
+        score = (draw.noise - 0.5) * zero_with_gradient(get_logits(draw.q))
         pair = (first - second) * sum_variables(score, draw.q)
         return torch.cat([pair, pair])

@@ -11,14 +11,14 @@ from vaekit.estimators.baselines import LeaveOneOut
 from vaekit.estimators.disarm import DisARM
 from vaekit.estimators.discrete_support import is_bernoulli, num_states
 from vaekit.estimators.enumerate import Enumerate
-from vaekit.estimators.estimator import Estimator, describe
+from vaekit.estimators.estimator import Estimator, describe_distribution
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.score_function import ScoreFunction
 
 ENUMERATION_BUDGET = 64  # rows over all nodes that `auto` spends on exact sums
 
 
-def choose(q: Distribution, differentiable: bool = True, rows: int = 1, joint: bool = False) -> Estimator:
+def choose_estimator(q: Distribution, differentiable: bool = True, rows: int = 1, joint: bool = False) -> Estimator:
     """Choose an estimator: exact sum within the budget, else pathwise, DisARM (binary variables), or score function.
 
     The score function is that with leave-one-out. Joint trajectories have it for binary variables too: DisARM draws
@@ -51,7 +51,7 @@ def choose(q: Distribution, differentiable: bool = True, rows: int = 1, joint: b
     count = num_states(q)
     if not joint and count is not None and count * rows <= ENUMERATION_BUDGET:
         return Enumerate()
-    if differentiable and Pathwise.fits(q):
+    if differentiable and Pathwise.supports(q):
         return Pathwise()
     if not joint and is_bernoulli(q):
         return DisARM()
@@ -64,7 +64,7 @@ def log_choice(node: str, distribution: str, estimator: str) -> None:
     logging.getLogger("vaekit").info("auto: node %r (%s) gets %s", node, distribution, estimator)
 
 
-def fitting(q: Distribution, without_path: bool = False) -> str:
+def describe_supported(q: Distribution, without_path: bool = False) -> str:
     """Return the names of the estimators that fit ``q``, for an error message.
 
     Parameters
@@ -78,5 +78,5 @@ def fitting(q: Distribution, without_path: bool = False) -> str:
 
     exported = (getattr(package, name) for name in package.__all__)
     catalogue = [c for c in exported if isinstance(c, type) and issubclass(c, Estimator) and c is not Estimator]
-    fit = [c.__name__ for c in catalogue if c.fits(q) and not (without_path and c.relies_on_path)]
-    return f"for {describe(q)} these work: {', '.join(fit)}"
+    fit = [c.__name__ for c in catalogue if c.supports(q) and not (without_path and c.requires_differentiable_cost)]
+    return f"for {describe_distribution(q)} these work: {', '.join(fit)}"

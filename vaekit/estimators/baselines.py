@@ -14,9 +14,9 @@ from torch.distributions import Distribution
 
 from vaekit._core.components import Component
 from vaekit.estimators.critic import Critic
-from vaekit.estimators.discrete_support import is_bernoulli, log_prob, logits_of
-from vaekit.estimators.estimator import Draw, uniform_weight
-from vaekit.estimators.running_moments import RunningMean
+from vaekit.estimators.discrete_support import get_logits, is_bernoulli, log_prob
+from vaekit.estimators.estimator import NodeSample, uniform_weight
+from vaekit.estimators.running_moments import RunningMoments
 from vaekit.exceptions import EstimatorError
 
 
@@ -27,16 +27,16 @@ class Baseline(Component, nn.Module, ABC):
     ----------
     min_samples
         Draws that a node must have.
-    counterfactual_rows
+    num_auxiliary_samples
         Rows of weight 0 that it adds to the draw.
-    keeps_state
+    is_stateful
         Whether ``update`` has anything to do.
     """
 
     min_samples: ClassVar[int] = 1
-    counterfactual_rows: ClassVar[int] = 0
+    num_auxiliary_samples: ClassVar[int] = 0
 
-    def extended(self, draw: Draw, joint: bool) -> Draw:
+    def add_auxiliary_samples(self, draw: NodeSample, joint: bool) -> NodeSample:
         """Return the draw with the counterfactual rows whose cost the baseline needs; here, as it is.
 
         Parameters
@@ -51,7 +51,7 @@ class Baseline(Component, nn.Module, ABC):
     def build(self, context_features: int) -> None:
         """Make the network's layers, once the width of the context is known; here, nothing."""
 
-    keeps_state: ClassVar[bool] = False
+    is_stateful: ClassVar[bool] = False
 
     def update(self, cost: Tensor, weight: Tensor) -> None:
         """Take in costs ``[*rows, *batch]`` with their weights, after the baseline was used; here, nothing."""
@@ -61,7 +61,7 @@ class Baseline(Component, nn.Module, ABC):
         return None
 
     @abstractmethod
-    def forward(self, draw: Draw, cost: Tensor) -> Tensor:
+    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the baseline, broadcastable to ``cost`` ``[rows, *batch]``; with a gradient if it is learned."""
 
 
@@ -86,13 +86,13 @@ class MovingAverage(Baseline):
         If ``decay`` is not in [0, 1).
     """
 
-    keeps_state = True
+    is_stateful = True
 
     def __init__(self, decay: float = 0.9) -> None:
         super().__init__()
-        self.running = RunningMean(decay)
+        self.running = RunningMoments(decay)
 
-    def forward(self, draw: Draw, cost: Tensor) -> Tensor:
+    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the average of the costs before this one, a scalar."""
         return self.running.mean().to(cost)
 
@@ -113,7 +113,7 @@ class LeaveOneOut(Baseline):
     def __init__(self) -> None:
         super().__init__()
 
-    def forward(self, draw: Draw, cost: Tensor) -> Tensor:
+    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the mean of the other rows, ``[rows, *batch]``."""
         rows = cost.shape[0]
         if rows < 2:
@@ -121,7 +121,7 @@ class LeaveOneOut(Baseline):
         return (cost.sum(0, keepdim=True) - cost) / (rows - 1)
 
 
-class Learned(Baseline):
+class LearnedBaseline(Baseline):
     r"""A network's prediction of the cost from the context, trained by regression on the costs seen.
 
     .. math:: b(x) = m + s\, h_\psi(x), \qquad \text{loss } \Big(\frac{f(z) - b(x)}{s}\Big)^2
@@ -140,7 +140,7 @@ class Learned(Baseline):
         ``vaekit.networks.MLP`` gets its sizes from the model that it becomes part of.
     """
 
-    keeps_state = True
+    is_stateful = True
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Learned(Baseline):
         """Make the layers of a vaekit network, and its last one with a single output."""
         self.critic.build(context_features)
 
-    def forward(self, draw: Draw, cost: Tensor) -> Tensor:
+    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the prediction, ``[*batch]``, with the gradient of the network alone."""
         if draw.context is None:
             raise EstimatorError(
@@ -177,12 +177,12 @@ class SelfCritic(Baseline):
     Rennie, Marcheret, Mroueh, Ross and Goel (2017), Self-Critical Sequence Training for Image Captioning.
     """
 
-    counterfactual_rows = 1
+    num_auxiliary_samples = 1
 
     def __init__(self) -> None:
         super().__init__()
 
-    def extended(self, draw: Draw, joint: bool) -> Draw:
+    def add_auxiliary_samples(self, draw: NodeSample, joint: bool) -> NodeSample:
         """Return the draw with the mode of its distribution as a last row (see the base class).
 
         Raises
@@ -199,9 +199,9 @@ class SelfCritic(Baseline):
         score = log_prob(draw.q, value)
         weight = uniform_weight(value, draw.q, score.dtype) * (len(value) / real)
         weight[real:] = 0
-        return Draw(value, weight, score, draw.q)
+        return NodeSample(value, weight, score, draw.q)
 
-    def forward(self, draw: Draw, cost: Tensor) -> Tensor:
+    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the cost of the counterfactual row, ``[1, *batch]``."""
         return cost[-1:]
 
@@ -209,7 +209,7 @@ class SelfCritic(Baseline):
 def _mode(q: Distribution) -> Tensor:
     """Return the most probable value, ``[1, *batch, *event]``."""
     if is_bernoulli(q):  # torch's mode is NaN at probability 1/2
-        logits = logits_of(q)
+        logits = get_logits(q)
         return (logits > 0).to(logits.dtype)[None].detach()
     try:
         mode = q.mode

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.derivatives import learning_term
-from vaekit.estimators.discrete_support import base_of, is_bernoulli, is_one_hot, log_prob, logits_of
-from vaekit.estimators.estimator import Draw, Estimator, average_batch, average_outer
+from vaekit.estimators.discrete_support import get_logits, is_bernoulli, is_one_hot, log_prob, unwrap_independent
+from vaekit.estimators.estimator import Estimator, NodeSample, average_batch, average_outer
 from vaekit.estimators.noise import (
     conditional_gumbel,
     conditional_logistic,
@@ -21,7 +21,7 @@ from vaekit.estimators.noise import (
 )
 
 
-class Noise(NamedTuple):
+class ConditionalNoise(NamedTuple):
     """The noise behind a discrete value, each ``[num_samples, *batch, *event]``.
 
     Attributes
@@ -37,8 +37,8 @@ class Noise(NamedTuple):
     """
 
     logits: Tensor
-    free: Tensor
-    given: Tensor
+    perturbed: Tensor
+    conditional: Tensor
     binary: bool
 
 
@@ -54,51 +54,53 @@ class ConditionalEstimator(Estimator):
     mean square, which takes the second, is an approximation; the estimate is unbiased all the same.
     """
 
-    joint = False
-    compares_rows = True
-    uses_counterfactuals = True
+    supports_joint_samples = False
+    common_random_numbers = True
+    uses_auxiliary_samples = True
     differentiates_cost = True
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
         return is_bernoulli(q) or is_one_hot(q)
 
     @abstractmethod
-    def relaxed_rows(self, noise: Noise) -> Tensor | None:
+    def relaxed_rows(self, noise: ConditionalNoise) -> Tensor | None:
         """Return values of weight 0 whose cost the control variate needs, ``[rows, *batch, *event]``, or None."""
 
     @abstractmethod
-    def control_variate(self, draw: Draw, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
+    def control_variate(self, draw: NodeSample, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
         """Return c(z) and c(z~), broadcastable to ``[num_samples, *batch]``; ``relaxed_cost``: of the relaxed rows."""
 
-    def relax(self, noise: Noise, temperature: Tensor) -> Tensor:
+    def relax(self, noise: ConditionalNoise, temperature: Tensor) -> Tensor:
         """Return relaxed values of both noises; the temperature learns in training alone."""
-        perturbed = torch.cat([noise.free, noise.given])
+        perturbed = torch.cat([noise.perturbed, noise.conditional])
         return relax(perturbed, temperature if self.training else temperature.detach(), noise.binary)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw discrete values and the noise behind them (see the base class)."""
         binary, shape = is_bernoulli(q), self.shape(sample_shape)
-        logits = logits_of(q).detach()
+        logits = get_logits(q).detach()
         logits = logits.expand(shape + logits.shape).contiguous().requires_grad_()
         if binary:
-            free = logits + logistic(logits, shared)
+            free = logits + logistic(logits, common_noise_dims)
             value = (free > 0).to(logits.dtype)
-            noise = Noise(logits, free, conditional_logistic(logits, value, shared), True)
+            noise = ConditionalNoise(logits, free, conditional_logistic(logits, value, common_noise_dims), True)
         else:
-            free = logits.log_softmax(-1) + gumbel(logits, shared)
+            free = logits.log_softmax(-1) + gumbel(logits, common_noise_dims)
             value = torch.zeros_like(free).scatter_(-1, free.argmax(-1, keepdim=True), 1.0)
-            noise = Noise(logits, free, conditional_gumbel(logits, value, shared), False)
+            noise = ConditionalNoise(logits, free, conditional_gumbel(logits, value, common_noise_dims), False)
         relaxed = self.relaxed_rows(noise)
         rows = value if relaxed is None else torch.cat([value, relaxed])
         weight = logits.new_zeros(len(rows), *[1] * (rows.dim() - len(q.event_shape) - 1))
         weight[: len(value)] = 1 / len(value)
-        return Draw(rows, weight, log_prob(q, value) if relaxed is None else None, q, noise)
+        return NodeSample(rows, weight, log_prob(q, value) if relaxed is None else None, q, noise)
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the estimate, and what trains the control variate (see the base class)."""
-        logits, noise, event = logits_of(draw.q), draw.noise, tuple(range(-len(draw.q.event_shape), 0))
+        logits, noise, event = get_logits(draw.q), draw.noise, tuple(range(-len(draw.q.event_shape), 0))
         if not (torch.is_grad_enabled() and logits.requires_grad):
             return cost.new_zeros(())
         learned = [p for p in self.parameters() if p.requires_grad and self.training]
@@ -112,7 +114,7 @@ class ConditionalEstimator(Estimator):
                 difference, noise.logits, create_graph=bool(learned), retain_graph=True, materialize_grads=True
             )
         residual = average_outer(draw, cost[:samples].detach()) - given
-        score = draw.value[:samples].detach() - base_of(draw.q)[0].mean.detach()
+        score = draw.value[:samples].detach() - unwrap_independent(draw.q)[0].mean.detach()
         estimate = residual[(...,) + (None,) * len(event)] * score + path
         correction = estimate.detach() * zero_with_gradient(logits)
         correction = correction.sum(event) if event else correction

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vaekit._core.components import Component
-from vaekit.estimators.running_moments import RunningMean
+from vaekit.estimators.running_moments import RunningMoments
 
 
 class Critic(Component, nn.Module):
@@ -54,7 +54,7 @@ class Critic(Component, nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.running = RunningMean(0.9)
+        self.running = RunningMoments(0.9)
         self.head: nn.Module = nn.Identity()
 
     def build(self, features: int) -> None:
@@ -67,7 +67,7 @@ class Critic(Component, nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         """Return the prediction, ``[*rows, *batch]``, from what it sees; it has the gradient of the network alone."""
-        mean, scale = self.running.mean().to(seen), self.running.scale().to(seen)
+        mean, scale = self.running.mean().to(seen), self.running.std().to(seen)
         if seen.shape[-1] == 0:
             return mean.expand(seen.shape[:-1])
         prediction = self.head(self.network(seen.detach()))
@@ -77,7 +77,7 @@ class Critic(Component, nn.Module):
 
     def loss(self, cost: Tensor, prediction: Tensor) -> Tensor:
         """Return the squared error in units of the running deviation."""
-        return ((cost - prediction) / self.running.scale().to(cost)).square()
+        return ((cost - prediction) / self.running.std().to(cost)).square()
 
     def update(self, cost: Tensor, weight: Tensor) -> None:
         """Move the running mean and deviation towards costs ``[*rows, *batch]``, weighted."""

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.antithetic import antithetic, sum_variables
-from vaekit.estimators.discrete_support import is_bernoulli, is_one_hot, log_prob, logits_of
-from vaekit.estimators.estimator import Draw, Estimator, uniform_weight
+from vaekit.estimators.discrete_support import get_logits, is_bernoulli, is_one_hot, log_prob
+from vaekit.estimators.estimator import Estimator, NodeSample, uniform_weight
 from vaekit.estimators.noise import zero_with_gradient
 from vaekit.exceptions import EstimatorError
 
@@ -48,8 +48,8 @@ class DisARM(Estimator):
         If ``num_pairs`` is less than 1.
     """
 
-    joint = False
-    compares_rows = True
+    supports_joint_samples = False
+    common_random_numbers = True
 
     def __init__(self, num_pairs: int = 1) -> None:
         if num_pairs < 1:
@@ -58,13 +58,15 @@ class DisARM(Estimator):
         self.num_pairs = num_pairs
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
         return is_bernoulli(q) or is_one_hot(q)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw pairs (see the base class); the noise is the place of each category in the order."""
-        logits = logits_of(q).detach()
+        logits = get_logits(q).detach()
         uniform = torch.rand((self.num_pairs, *logits.shape), dtype=logits.dtype, device=logits.device)
         if is_bernoulli(q):
             value, place = torch.cat(antithetic(logits, uniform)).to(logits.dtype), None
@@ -79,11 +81,11 @@ class DisARM(Estimator):
             chosen = answers.to(torch.uint8).argmax(-1, keepdim=True)  # the place of the first yes
             value = (place == chosen).to(logits.dtype)
         score = log_prob(q, value)
-        return Draw(value, uniform_weight(value, q, score.dtype), score, q, place)
+        return NodeSample(value, uniform_weight(value, q, score.dtype), score, q, place)
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the pair's estimate in both of its rows (see the base class)."""
-        logits, (first, second) = logits_of(draw.q), draw.value.chunk(2)
+        logits, (first, second) = get_logits(draw.q), draw.value.chunk(2)
         if draw.noise is None:
             score = (first - second) * logits.detach().abs().sigmoid() * zero_with_gradient(logits)
         else:

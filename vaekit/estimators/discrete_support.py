@@ -22,10 +22,10 @@ from torch.distributions import (
 
 from vaekit.distributions.mixture import mixture_log_prob
 from vaekit.distributions.precise import exact_logits, given_probs, safe_log
-from vaekit.estimators.noise import open_shape
+from vaekit.estimators.noise import common_noise_shape
 
 
-def base_of(q: Distribution) -> tuple[Distribution, int]:
+def unwrap_independent(q: Distribution) -> tuple[Distribution, int]:
     """Return the distribution inside (nested) ``Independent`` and how many batch dimensions it declares as event."""
     declared = 0
     while isinstance(q, Independent):
@@ -36,23 +36,23 @@ def base_of(q: Distribution) -> tuple[Distribution, int]:
 
 def is_bernoulli(q: Distribution) -> bool:
     """Tell whether ``q`` is a Bernoulli variable or a vector of them."""
-    return isinstance(base_of(q)[0], Bernoulli)
+    return isinstance(unwrap_independent(q)[0], Bernoulli)
 
 
 def is_one_hot(q: Distribution) -> bool:
     """Tell whether ``q`` is a one-hot categorical variable or a vector of them."""
-    return isinstance(base_of(q)[0], OneHotCategorical)
+    return isinstance(unwrap_independent(q)[0], OneHotCategorical)
 
 
-def logits_of(q: Distribution) -> Tensor:
+def get_logits(q: Distribution) -> Tensor:
     """Return the logits of a (vector of) Bernoulli or one-hot categorical variables, in the value's shape.
 
     Where a probability was given as exactly 0 or 1 they are infinite, and have no gradient.
     """
-    return exact_logits(base_of(q)[0])
+    return exact_logits(unwrap_independent(q)[0])
 
 
-def sample(q: Distribution, shape: torch.Size, shared: tuple[int, ...] = ()) -> Tensor:
+def sample_discrete(q: Distribution, shape: torch.Size, shared: tuple[int, ...] = ()) -> Tensor:
     """Return ``q.sample(shape)``, one-hot variables by inversion of their cumulative probabilities.
 
     Bernoulli and one-hot variables have common noise along the ``shared`` axes of the result.
@@ -63,13 +63,13 @@ def sample(q: Distribution, shape: torch.Size, shared: tuple[int, ...] = ()) -> 
     if not is_one_hot(q):
         if not (shared and is_bernoulli(q)):
             return q.sample(shape)
-        probs = base_of(q)[0].mean.detach()
-        uniform = torch.rand(open_shape(shape + probs.shape, shared), dtype=probs.dtype, device=probs.device)
+        probs = unwrap_independent(q)[0].mean.detach()
+        uniform = torch.rand(common_noise_shape(shape + probs.shape, shared), dtype=probs.dtype, device=probs.device)
         return (uniform < probs).to(probs.dtype)
-    given = given_probs(base_of(q)[0])  # the other would have lost zeros, or cost a softmax
-    probs = logits_of(q).exp() if given is None else given
+    given = given_probs(unwrap_independent(q)[0])  # the other would have lost zeros, or cost a softmax
+    probs = get_logits(q).exp() if given is None else given
     below = probs.detach().cumsum(-1)
-    open_axes = open_shape(shape + below.shape[:-1], shared)
+    open_axes = common_noise_shape(shape + below.shape[:-1], shared)
     uniform = torch.rand((*open_axes, 1), dtype=below.dtype, device=below.device)
     index = (uniform * below[..., -1:] >= below[..., :-1]).sum(-1, keepdim=True)
     return below.new_zeros((*shape, *below.shape)).scatter_(-1, index, 1.0)
@@ -80,7 +80,7 @@ def log_prob(q: Distribution, value: Tensor) -> Tensor:
 
     torch's is NaN where logits are infinite or a rate is 0, and clamps probabilities.
     """
-    base, declared = base_of(q)
+    base, declared = unwrap_independent(q)
     if isinstance(base, OneHotCategorical):
         logits = exact_logits(base)
         own = (value * logits.clamp_min(torch.finfo(logits.dtype).min)).sum(-1)  # 0 * -inf would be NaN
@@ -129,7 +129,7 @@ def prob(q: Distribution, value: Tensor) -> Tensor:
 
     For distributions whose support can be listed.
     """
-    base, declared = base_of(q)
+    base, declared = unwrap_independent(q)
     given: Any = given_probs(base)
     if given is None:
         return log_prob(q, value).exp()
@@ -157,7 +157,7 @@ def num_states(q: Distribution) -> int | None:
     >>> num_states(Independent(Bernoulli(logits=torch.zeros(5, 3)), 1))
     8
     """
-    base, declared = base_of(q)
+    base, declared = unwrap_independent(q)
     if not base.has_enumerate_support:
         return None
     try:
@@ -173,7 +173,7 @@ def states(q: Distribution) -> Tensor:
 
     torch's ``Independent`` enumerates its variables in lockstep only; the product is built here.
     """
-    base, declared = base_of(q)
+    base, declared = unwrap_independent(q)
     values = base.enumerate_support(expand=False)  # [K, 1, ..., 1, *base_event]
     rank = len(base.batch_shape) - declared
     variables = base.batch_shape[rank:]

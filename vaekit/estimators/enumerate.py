@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.discrete_support import log_prob, num_states, prob, states
-from vaekit.estimators.estimator import Draw, Estimator, describe
+from vaekit.estimators.estimator import Estimator, NodeSample, describe_distribution
 from vaekit.exceptions import EstimatorError
 
 
@@ -34,9 +34,9 @@ class Enumerate(Estimator):
         If the support is infinite, or the budget is exceeded.
     """
 
-    joint = False
+    supports_joint_samples = False
     higher_order = True
-    uses_counterfactuals = True
+    uses_auxiliary_samples = True
 
     def __init__(self, max_states: int = 4096) -> None:
         super().__init__()
@@ -45,16 +45,16 @@ class Enumerate(Estimator):
         self.max_states = max_states
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether the support of ``q`` is finite and can be listed."""
         return num_states(q) is not None
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return the number of states, checked against the budget before anything is built."""
         count = num_states(q)
         if count is None:
-            raise EstimatorError(f"Enumerate cannot list the support of {describe(q)}: it is not finite")
-        self.check_budget(count, describe(q))
+            raise EstimatorError(f"Enumerate cannot list the support of {describe_distribution(q)}: it is not finite")
+        self.check_budget(count, describe_distribution(q))
         return count
 
     def check_budget(self, count: int, what: str) -> None:
@@ -65,16 +65,18 @@ class Enumerate(Estimator):
                 "budget, or use ScoreFunction(baseline=LeaveOneOut())"
             )
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """List all states with their probabilities (see the base class)."""
         if sample_shape is not None:
             raise EstimatorError("Enumerate lists all states and cannot draw single ones for joint trajectories")
-        self.rows(q)
+        self.num_evaluations(q)
         value = states(q)
         share = prob(q, value)
-        return Draw(value, share.detach(), log_prob(q, value), q, share)
+        return NodeSample(value, share.detach(), log_prob(q, value), q, share)
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the sum over states of the centred cost times the probability's derivative, in each row.
 
         The cost of a state of probability 0 counts if it is finite: the probability may have a derivative there.

@@ -25,7 +25,7 @@ from vaekit.distributions.precise import precise
 from vaekit.exceptions import EstimatorError
 
 
-class Draw(NamedTuple):
+class NodeSample(NamedTuple):
     """What an estimator drew at one node.
 
     Attributes
@@ -74,17 +74,17 @@ class Estimator(Component, nn.Module, ABC):
 
     Attributes
     ----------
-    relies_on_path
+    requires_differentiable_cost
         Whether the gradient travels through the value, so that a cost without a path to it is an error.
-    exact_value
+    unbiased_value
         Whether the expected forward value is the true expectation (a relaxation's is not).
     joint
         Whether it can draw one row on an axis of joint trajectories.
     unbiased
         Whether its gradient is unbiased for every cost that it accepts.
-    compares_rows
+    common_random_numbers
         Whether its gradient is a difference between rows: deeper nodes then share their noise between these.
-    uses_counterfactuals
+    uses_auxiliary_samples
         Whether its gradient uses the costs of its rows of weight 0: one that is not finite then shows in the gradient.
     stick_the_landing
         Whether it takes the score out of a cost that holds log q at the value (see ``Pathwise``).
@@ -98,12 +98,12 @@ class Estimator(Component, nn.Module, ABC):
         the result with reaches them.
     """
 
-    relies_on_path: ClassVar[bool] = False
-    exact_value: ClassVar[bool] = True
-    joint: ClassVar[bool] = True
+    requires_differentiable_cost: ClassVar[bool] = False
+    unbiased_value: ClassVar[bool] = True
+    supports_joint_samples: ClassVar[bool] = True
     unbiased: ClassVar[bool] = True
-    compares_rows: ClassVar[bool] = False
-    uses_counterfactuals: ClassVar[bool] = False
+    common_random_numbers: ClassVar[bool] = False
+    uses_auxiliary_samples: ClassVar[bool] = False
     stick_the_landing: bool = False
     higher_order: bool = False
     differentiates_cost: ClassVar[bool] = False
@@ -112,7 +112,7 @@ class Estimator(Component, nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "draw" in cls.__dict__:
-            cls.draw = _in_full_precision(cls.draw)  # type: ignore[method-assign]
+            cls.sample = _in_full_precision(cls.sample)  # type: ignore[method-assign]
 
     def __init__(self, num_samples: int = 1) -> None:
         super().__init__()
@@ -122,15 +122,17 @@ class Estimator(Component, nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether this estimator can serve a node with the distribution ``q``."""
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return the number of rows that ``draw(q)`` will have: cost evaluations an entry of the batch."""
         return self.num_samples
 
     @abstractmethod
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw values from ``q``, in at least float32, also under autocast (every subclass's method does).
 
         Parameters
@@ -140,7 +142,7 @@ class Estimator(Component, nn.Module, ABC):
         sample_shape
             None: ``[self.num_samples]``. The empty shape: ``q`` has an axis of rows already (joint
             trajectories), and one value is drawn for each of them.
-        shared
+        common_noise_dims
             Axes of the value, rows of earlier nodes, along which the noise is to be common, where this can be had: the
             costs of these rows are compared, and differ less so.
         """
@@ -158,10 +160,10 @@ class Estimator(Component, nn.Module, ABC):
             The same of the nodes that its distribution depends on, together.
         """
 
-    def advance(self, progress: float) -> None:
+    def update_schedule(self, progress: float) -> None:
         """Take note of how far training is, in 0..1: schedules follow it; here, nothing."""
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return a term with value 0 whose gradient is what the values do not carry; here, nothing.
 
         Parameters
@@ -175,12 +177,12 @@ class Estimator(Component, nn.Module, ABC):
         return cost.new_zeros(())
 
     @property
-    def corrects(self) -> bool:
+    def has_correction(self) -> bool:
         """Whether :meth:`correction` has anything to return."""
         return type(self).correction is not Estimator.correction
 
     @property
-    def keeps_state(self) -> bool:
+    def is_stateful(self) -> bool:
         """Whether :meth:`update` has anything to do."""
         return False
 
@@ -200,11 +202,11 @@ class Estimator(Component, nn.Module, ABC):
         return torch.Size([self.num_samples]) if sample_shape is None else sample_shape
 
 
-def _in_full_precision(draw: Callable[..., Draw]) -> Callable[..., Draw]:
+def _in_full_precision(draw: Callable[..., NodeSample]) -> Callable[..., NodeSample]:
     """Return a ``draw`` that takes its distribution in at least float32, and computes in that."""
 
     @functools.wraps(draw)
-    def wrapper(self: Estimator, q: Distribution, *args: Any, **kwargs: Any) -> Draw:
+    def wrapper(self: Estimator, q: Distribution, *args: Any, **kwargs: Any) -> NodeSample:
         q = precise(q)
         kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
         if not kinds:
@@ -217,7 +219,7 @@ def _in_full_precision(draw: Callable[..., Draw]) -> Callable[..., Draw]:
     return wrapper
 
 
-def average_outer(draw: Draw, value: Tensor) -> Tensor:
+def average_outer(draw: NodeSample, value: Tensor) -> Tensor:
     """Average ``[rows, *rows of earlier nodes, *batch]`` over the rows of those nodes that all share this draw.
 
     A correction that multiplies the derivative of a draw by costs must average these costs first: there is one
@@ -229,7 +231,7 @@ def average_outer(draw: Draw, value: Tensor) -> Tensor:
     return value
 
 
-def average_batch(draw: Draw, value: Tensor) -> Tensor:
+def average_batch(draw: NodeSample, value: Tensor) -> Tensor:
     """Average ``[rows, *rows of earlier nodes, *batch]`` over the axes of the batch that all share this draw.
 
     The draw has size 1 there. A control variate whose derivative is taken inside the step must be one for all these
@@ -247,7 +249,7 @@ def uniform_weight(value: Tensor, q: Distribution, dtype: torch.dtype | None = N
     return torch.full((rows, *[1] * (rank - 1)), 1.0 / rows, dtype=dtype, device=value.device)
 
 
-def describe(q: Distribution) -> str:
+def describe_distribution(q: Distribution) -> str:
     """Name a distribution for an error message.
 
     Examples
@@ -257,4 +259,4 @@ def describe(q: Distribution) -> str:
     'Independent(Normal)'
     """
     base = getattr(q, "base_dist", None)
-    return f"{type(q).__name__}({describe(base)})" if base is not None else type(q).__name__
+    return f"{type(q).__name__}({describe_distribution(base)})" if base is not None else type(q).__name__

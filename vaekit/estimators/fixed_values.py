@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.discrete_support import log_prob
-from vaekit.estimators.estimator import Draw, uniform_weight
+from vaekit.estimators.estimator import NodeSample, uniform_weight
 
 
-def recorded(q: Distribution, value: Tensor) -> Draw:
+def sample_from_values(q: Distribution, value: Tensor) -> NodeSample:
     """Return the draw of values that are known already: the actions of a simulator's record, say.
 
     :meth:`ScoreFunction.correction` of it, given costs, has the gradient of a policy, time being an axis of the batch.
@@ -40,4 +40,4 @@ def recorded(q: Distribution, value: Tensor) -> Draw:
             [-1.0000,  1.0000]])
     """
     score = log_prob(q, value)
-    return Draw(value, uniform_weight(value, q, score.dtype), score, q, equal_weights=True)
+    return NodeSample(value, uniform_weight(value, q, score.dtype), score, q, equal_weights=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch.distributions import Distribution
 
-from vaekit.estimators.discrete_support import is_bernoulli, logits_of, sample
-from vaekit.estimators.estimator import Draw, uniform_weight
+from vaekit.estimators.discrete_support import get_logits, is_bernoulli, sample_discrete
+from vaekit.estimators.estimator import NodeSample, uniform_weight
 from vaekit.estimators.noise import conditional_gumbel, conditional_logistic, zero_with_gradient
-from vaekit.estimators.temperature import Annealed, TemperedEstimator
+from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 from vaekit.exceptions import EstimatorError
 
 
@@ -31,7 +31,7 @@ class GumbelRao(TemperedEstimator):
     Parameters
     ----------
     temperature
-        Positive, or a schedule (:class:`Annealed`). The current one is the buffer ``temperature``.
+        Positive, or a schedule (:class:`TemperatureSchedule`). The current one is the buffer ``temperature``.
     num_inner
         Draws of the noise for each value.
     num_samples
@@ -43,19 +43,23 @@ class GumbelRao(TemperedEstimator):
         If the temperature is not positive, or ``num_inner`` is less than 1.
     """
 
-    def __init__(self, temperature: float | Annealed = 0.5, num_inner: int = 10, num_samples: int = 1) -> None:
+    def __init__(
+        self, temperature: float | TemperatureSchedule = 0.5, num_inner: int = 10, num_samples: int = 1
+    ) -> None:
         super().__init__(temperature, num_samples)
         if num_inner < 1:
             raise EstimatorError(f"GumbelRao: num_inner is {num_inner}, it must be at least 1")
         self.num_inner = num_inner
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw discrete values with their averaged gradient (see the base class)."""
-        drawn, logits = sample(q, self.shape(sample_shape), shared), logits_of(q)
+        drawn, logits = sample_discrete(q, self.shape(sample_shape), common_noise_dims), get_logits(q)
         conditional = conditional_logistic if is_bernoulli(q) else conditional_gumbel
         # the noise is held fixed: what is differentiated is the logits that it is added to
         perturbed = conditional(logits.detach(), drawn.expand(self.num_inner, *drawn.shape))
         scaled = (perturbed + zero_with_gradient(logits)) / self.temperature.to(logits.dtype)
         soft = (scaled.sigmoid() if is_bernoulli(q) else scaled.softmax(-1)).mean(0)
         value = drawn + (soft - soft.detach())
-        return Draw(value, uniform_weight(value, q), None, q)
+        return NodeSample(value, uniform_weight(value, q), None, q)

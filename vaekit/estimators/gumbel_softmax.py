@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch.distributions import Distribution
 
-from vaekit.estimators.discrete_support import is_bernoulli, logits_of
-from vaekit.estimators.estimator import Draw, uniform_weight
+from vaekit.estimators.discrete_support import get_logits, is_bernoulli
+from vaekit.estimators.estimator import NodeSample, uniform_weight
 from vaekit.estimators.noise import gumbel, logistic
-from vaekit.estimators.temperature import Annealed, TemperedEstimator
+from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 
 
 class GumbelSoftmax(TemperedEstimator):
@@ -29,7 +29,7 @@ class GumbelSoftmax(TemperedEstimator):
     Parameters
     ----------
     temperature
-        Positive, or a schedule (:class:`Annealed`). The current one is the buffer ``temperature``.
+        Positive, or a schedule (:class:`TemperatureSchedule`). The current one is the buffer ``temperature``.
     hard
         Whether values are one-hot.
     num_samples
@@ -41,12 +41,14 @@ class GumbelSoftmax(TemperedEstimator):
         If the temperature is not positive.
     """
 
-    def __init__(self, temperature: float | Annealed = 0.5, hard: bool = False, num_samples: int = 1) -> None:
+    def __init__(
+        self, temperature: float | TemperatureSchedule = 0.5, hard: bool = False, num_samples: int = 1
+    ) -> None:
         super().__init__(temperature, num_samples)
         self.hard = hard
 
     @property
-    def exact_value(self) -> bool:  # type: ignore[override]
+    def unbiased_value(self) -> bool:  # type: ignore[override]
         """Whether values are true discrete ones, so that the forward value is exact."""
         return self.hard
 
@@ -55,12 +57,14 @@ class GumbelSoftmax(TemperedEstimator):
         """Whether values are relaxed: the expectation of a relaxation is differentiated exactly."""
         return not self.hard
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw relaxed values (see the base class)."""
-        logits = logits_of(q)
+        logits = get_logits(q)
         logits = logits.expand(self.shape(sample_shape) + logits.shape)
         binary = is_bernoulli(q)
-        noise = logistic(logits, shared) if binary else gumbel(logits, shared)
+        noise = logistic(logits, common_noise_dims) if binary else gumbel(logits, common_noise_dims)
         perturbed = logits + noise
         scaled = perturbed / self.temperature.to(logits.dtype)
         value = scaled.sigmoid() if binary else scaled.softmax(-1)
@@ -71,4 +75,4 @@ class GumbelSoftmax(TemperedEstimator):
             else:
                 discrete = torch.zeros_like(value).scatter_(-1, perturbed.argmax(-1, keepdim=True), 1.0)
             value = discrete.detach() + (value - value.detach())
-        return Draw(value, uniform_weight(value, q), None, q, noise, equal_weights=True)
+        return NodeSample(value, uniform_weight(value, q), None, q, noise, equal_weights=True)

@@ -8,8 +8,15 @@ from torch.distributions import Distribution
 
 from vaekit.distributions.precise import given_probs
 from vaekit.estimators.derivatives import likelihood_ratio
-from vaekit.estimators.discrete_support import base_of, is_bernoulli, is_one_hot, log_prob, logits_of, sample
-from vaekit.estimators.estimator import Draw, Estimator
+from vaekit.estimators.discrete_support import (
+    get_logits,
+    is_bernoulli,
+    is_one_hot,
+    log_prob,
+    sample_discrete,
+    unwrap_independent,
+)
+from vaekit.estimators.estimator import Estimator, NodeSample
 from vaekit.exceptions import EstimatorError
 
 
@@ -35,35 +42,37 @@ class LocalExpectation(Estimator):
         Independent draws of the whole vector.
     """
 
-    joint = False
+    supports_joint_samples = False
     higher_order = True
-    compares_rows = True
-    uses_counterfactuals = True
+    common_random_numbers = True
+    uses_auxiliary_samples = True
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
         return is_bernoulli(q) or is_one_hot(q)
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return the number of draws times one and each variable's other values."""
-        base, declared = base_of(q)
+        base, declared = unwrap_independent(q)
         variables = base.batch_shape[len(base.batch_shape) - declared :].numel()
         others = 1 if is_bernoulli(q) else base.event_shape[0] - 1
         return self.num_samples * (1 + variables * others)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw vectors and list their neighbours; the noise is the probabilities of these and of variables before."""
         if sample_shape is not None:
             raise EstimatorError("LocalExpectation lists values and cannot draw single ones for joint trajectories")
-        logits, given, rank = logits_of(q), given_probs(base_of(q)[0]), len(q.batch_shape)
+        logits, given, rank = get_logits(q), given_probs(unwrap_independent(q)[0]), len(q.batch_shape)
         if given is None:  # in place of 1 - p, which rounds
             given, rest = (logits.sigmoid(), (-logits).sigmoid()) if is_bernoulli(q) else (logits.softmax(-1), logits)
         else:
             rest = 1 - given
         width = () if is_bernoulli(q) else logits.shape[-1:]
         flat = (*q.batch_shape, -1, *width)  # [*batch, D], or [*batch, D, K]
-        drawn = sample(q, torch.Size([self.num_samples])).reshape(self.num_samples, *flat)
+        drawn = sample_discrete(q, torch.Size([self.num_samples])).reshape(self.num_samples, *flat)
         given, rest = given.reshape(flat), rest.reshape(flat)
         if is_bernoulli(q):
             changed = 1 - drawn[None]  # [1, samples, *batch, D]
@@ -81,9 +90,9 @@ class LocalExpectation(Estimator):
         weight = torch.cat([own.sum(-1)[None], other]).detach().flatten(0, 1) / (variables * self.num_samples)
         score = own.log()
         before = (score.cumsum(-1) - score).movedim(-1, 0)[:, None].expand(variables, len(changed), *own.shape[:-1])
-        return Draw(value, weight, log_prob(q, value), q, (other, before.flatten(0, 1)))
+        return NodeSample(value, weight, log_prob(q, value), q, (other, before.flatten(0, 1)))
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the sum over variables and values in each row of a draw (see the base class)."""
         cost, (other, before) = cost.unflatten(0, (-1, self.num_samples)), draw.noise
         # probabilities sum to 1: their gradients weigh the difference from the draw's own cost. The product over all

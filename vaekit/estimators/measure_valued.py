@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Poisson
 
-from vaekit.estimators.discrete_support import base_of, log_prob
-from vaekit.estimators.estimator import Draw, Estimator, uniform_weight
+from vaekit.estimators.discrete_support import log_prob, unwrap_independent
+from vaekit.estimators.estimator import Estimator, NodeSample, uniform_weight
 from vaekit.estimators.weak_derivatives import changes, decomposition
 from vaekit.exceptions import EstimatorError
 
@@ -42,26 +42,28 @@ class MeasureValued(Estimator):
         If ``num_samples`` is below 1.
     """
 
-    joint = False
-    compares_rows = True
-    uses_counterfactuals = True
+    supports_joint_samples = False
+    common_random_numbers = True
+    uses_auxiliary_samples = True
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether a decomposition of the density of ``q`` is known."""
-        return decomposition(base_of(q)[0]) is not None
+        return decomposition(unwrap_independent(q)[0]) is not None
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return the number of draws and of perturbed values."""
-        base, declared = base_of(q)
+        base, declared = unwrap_independent(q)
         variables = base.batch_shape[len(base.batch_shape) - declared :].numel()
         return self.num_samples * (1 + variables * changes(base))
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw values, and append those with one variable perturbed (see the base class)."""
         if sample_shape is not None:
             raise EstimatorError("MeasureValued adds perturbed rows, which joint trajectories have no place for")
-        base, declared = base_of(q)
+        base, declared = unwrap_independent(q)
         rank = len(base.batch_shape) - declared
         batch, variables = base.batch_shape[:rank], base.batch_shape[rank:].numel()
         decompose = decomposition(base)
@@ -76,22 +78,22 @@ class MeasureValued(Estimator):
         weight = uniform_weight(value, q, score.dtype) * (len(value) / self.num_samples)
         weight[self.num_samples :] = 0
         slope = slope.reshape(*slope.shape[:2], *batch, variables).movedim(-1, 1)
-        return Draw(value, weight, score, q, slope)
+        return NodeSample(value, weight, score, q, slope)
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the differences of the costs times the parameters' slopes, in the rows of the draws."""
         slope, real, other = draw.noise, cost.detach()[: self.num_samples], cost.detach()[self.num_samples :]
         count, variables = slope.shape[:2]
-        other = other.reshape(changes(base_of(draw.q)[0]), variables, *real.shape)
+        other = other.reshape(changes(unwrap_independent(draw.q)[0]), variables, *real.shape)
         positive, negative = self._possible(draw, other, real)[:count], other[count:]
         # the draws are the negative part of those parameters whose own does not follow
         negative = torch.cat([negative, real.expand(count - len(negative), variables, *real.shape)])
         change = (slope * (positive - negative)).sum((0, 1))
         return torch.cat([change, change.new_zeros(len(cost) - len(change), *change.shape[1:])])
 
-    def _possible(self, draw: Draw, other: Tensor, real: Tensor) -> Tensor:
+    def _possible(self, draw: NodeSample, other: Tensor, real: Tensor) -> Tensor:
         """Return the costs of perturbed values; where a state of probability 0 has none, that of the draw."""
-        base = base_of(draw.q)[0]
+        base = unwrap_independent(draw.q)[0]
         if not (base.has_enumerate_support or isinstance(base, Poisson)):
             return other
         assert draw.log_prob is not None  # draw() above always fills it

@@ -8,8 +8,15 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.derivatives import learning_term
-from vaekit.estimators.discrete_support import base_of, is_bernoulli, is_one_hot, log_prob, logits_of, sample
-from vaekit.estimators.estimator import Draw, Estimator, average_batch, average_outer, uniform_weight
+from vaekit.estimators.discrete_support import (
+    get_logits,
+    is_bernoulli,
+    is_one_hot,
+    log_prob,
+    sample_discrete,
+    unwrap_independent,
+)
+from vaekit.estimators.estimator import Estimator, NodeSample, average_batch, average_outer, uniform_weight
 from vaekit.estimators.noise import jacobian_product, zero_with_gradient
 from vaekit.exceptions import EstimatorError
 
@@ -40,10 +47,10 @@ class MuProp(Estimator):
         If ``num_samples`` is fewer than the baseline needs, or the baseline needs rows of its own (``SelfCritic``).
     """
 
-    relies_on_path = True
-    joint = False
-    compares_rows = True
-    uses_counterfactuals = True
+    requires_differentiable_cost = True
+    supports_joint_samples = False
+    common_random_numbers = True
+    uses_auxiliary_samples = True
     differentiates_cost = True
 
     def __init__(self, num_samples: int | None = None, baseline: Baseline | None = None) -> None:
@@ -52,33 +59,35 @@ class MuProp(Estimator):
         name = type(baseline).__name__
         if self.num_samples < needed:
             raise EstimatorError(f"MuProp: num_samples is {num_samples}, but {name} compares draws: at least {needed}")
-        if baseline is not None and baseline.counterfactual_rows:
+        if baseline is not None and baseline.num_auxiliary_samples:
             raise EstimatorError(
                 f"MuProp: {name} adds a row, and the mean is there already; use MovingAverage, LeaveOneOut or Learned"
             )
         self.baseline = baseline
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
         return is_bernoulli(q) or is_one_hot(q)
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return the draws, and the mean."""
         return self.num_samples + 1
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw discrete values, and add the mean as a leaf (see the base class)."""
-        mean = base_of(q)[0].mean.detach().clone().requires_grad_()
-        real = sample(q, self.shape(sample_shape), shared)
+        mean = unwrap_independent(q)[0].mean.detach().clone().requires_grad_()
+        real = sample_discrete(q, self.shape(sample_shape), common_noise_dims)
         value = torch.cat([real, mean[None]])
         weight = uniform_weight(value, q) * (len(value) / len(real))
         weight[len(real) :] = 0
-        return Draw(value, weight, None, q, mean)
+        return NodeSample(value, weight, None, q, mean)
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the estimate (see the base class)."""
-        mean = base_of(draw.q)[0].mean
+        mean = unwrap_independent(draw.q)[0].mean
         if not (torch.is_grad_enabled() and mean.requires_grad):
             return cost.new_zeros(())
         leaf, event = draw.noise, tuple(range(-len(draw.q.event_shape), 0))
@@ -96,7 +105,7 @@ class MuProp(Estimator):
             learning = self.baseline.loss(residual, baseline) if self.baseline.training else None
         score = log_prob(draw.q, draw.value[:-1].detach())
         # by the logits, as the score: an impossible state then has no share in either
-        linear = slope * jacobian_product(mean.detach(), zero_with_gradient(logits_of(draw.q)), is_bernoulli(draw.q))
+        linear = slope * jacobian_product(mean.detach(), zero_with_gradient(get_logits(draw.q)), is_bernoulli(draw.q))
         linear = linear.sum(event) if event else linear
         correction = centred * (score - score.detach()) + linear
         if learning is not None:
@@ -109,9 +118,9 @@ class MuProp(Estimator):
             self.baseline.build(context_features)
 
     @property
-    def keeps_state(self) -> bool:
+    def is_stateful(self) -> bool:
         """Whether the baseline learns from the costs, in training."""
-        return self.baseline is not None and self.baseline.keeps_state and self.baseline.training
+        return self.baseline is not None and self.baseline.is_stateful and self.baseline.training
 
     def update(self, cost: Tensor, weight: Tensor) -> None:
         """Let the baseline see the costs less that at the mean; the linear term has the mean 0 (see the base class)."""

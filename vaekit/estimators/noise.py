@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def open_shape(shape: torch.Size, shared: tuple[int, ...]) -> list[int]:
+def common_noise_shape(shape: torch.Size, shared: tuple[int, ...]) -> list[int]:
     """Return a shape with size 1 on the shared axes: noise of that shape is common to all along them.
 
     Costs that are subtracted from each other differ less if all else that is random is the same.
@@ -17,7 +17,7 @@ def open_shape(shape: torch.Size, shared: tuple[int, ...]) -> list[int]:
 
 def gumbel(like: Tensor, shared: tuple[int, ...] = ()) -> Tensor:
     """Draw standard Gumbel noise: minus the log of an exponential variable, which must not be 0."""
-    exponential = like.new_empty(open_shape(like.shape, shared)).exponential_()
+    exponential = like.new_empty(common_noise_shape(like.shape, shared)).exponential_()
     return -exponential.clamp_min(torch.finfo(like.dtype).tiny).log()
 
 

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from vaekit.estimators.derivatives import likelihood_ratio
-from vaekit.estimators.discrete_support import base_of, is_one_hot
-from vaekit.estimators.estimator import Draw, Estimator, describe, uniform_weight
+from vaekit.estimators.discrete_support import is_one_hot, unwrap_independent
+from vaekit.estimators.estimator import Estimator, NodeSample, describe_distribution, uniform_weight
 from vaekit.estimators.func_transforms import in_transform
 from vaekit.estimators.moving_support import support_moves
-from vaekit.estimators.noise import open_shape
+from vaekit.estimators.noise import common_noise_shape
 from vaekit.exceptions import EstimatorError
 
 
@@ -50,7 +50,7 @@ class Pathwise(Estimator):
         If ``stick_the_landing`` is asked for and the distribution has no log-density, or one whose support moves.
     """
 
-    relies_on_path = True
+    requires_differentiable_cost = True
     higher_order = True
 
     def __init__(self, num_samples: int = 1, stick_the_landing: bool = False) -> None:
@@ -58,29 +58,33 @@ class Pathwise(Estimator):
         self.stick_the_landing = stick_the_landing
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether ``q`` can be drawn as a differentiable function of its parameters."""
         return bool(q.has_rsample) and not is_one_hot(q)  # torch's straight-through one-hot is biased
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw with a gradient (see the base class)."""
-        shape, base = self.shape(sample_shape), base_of(q)[0]
-        if type(base) is Normal and (shared or in_transform()):  # torch's own rsample fails inside vmap
+        shape, base = self.shape(sample_shape), unwrap_independent(q)[0]
+        if type(base) is Normal and (common_noise_dims or in_transform()):  # torch's own rsample fails inside vmap
             noise = torch.randn(
-                open_shape(shape + base.loc.shape, shared), dtype=base.loc.dtype, device=base.loc.device
+                common_noise_shape(shape + base.loc.shape, common_noise_dims),
+                dtype=base.loc.dtype,
+                device=base.loc.device,
             )
             value = base.loc + base.scale * noise
         else:
             value = q.rsample(shape)
         log_prob = self._log_prob(q, value.detach()) if self.stick_the_landing else None
-        return Draw(value, uniform_weight(value, q), log_prob, q)
+        return NodeSample(value, uniform_weight(value, q), log_prob, q)
 
     @property
-    def corrects(self) -> bool:
+    def has_correction(self) -> bool:
         """Whether the landing is stuck."""
         return self.stick_the_landing
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return minus the score to stick the landing, else nothing; its derivatives have the mean 0 as well."""
         if draw.log_prob is None:
             return super().correction(draw, cost)
@@ -91,11 +95,11 @@ class Pathwise(Estimator):
         """Return the log-density; raise if there is none, or the mean of its gradient is not 0."""
         if type(q).log_prob is Distribution.log_prob:
             raise EstimatorError(
-                f"Pathwise(stick_the_landing=True) needs a log-density, which {describe(q)} lacks; use Pathwise()"
+                f"Pathwise(stick_the_landing=True) needs a log-density, which {describe_distribution(q)} lacks; use Pathwise()"
             )
         if support_moves(q):
             raise EstimatorError(
                 f"Pathwise(stick_the_landing=True) needs a support that does not depend on the parameters, and that of "
-                f"{describe(q)} does: the mean of the score is not 0. Use Pathwise()"
+                f"{describe_distribution(q)} does: the mean of the score is not 0. Use Pathwise()"
             )
         return q.log_prob(value)

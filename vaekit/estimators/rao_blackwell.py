@@ -10,8 +10,8 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.derivatives import likelihood_ratio
 from vaekit.estimators.discrete_support import num_states
-from vaekit.estimators.estimator import Draw, Estimator
-from vaekit.estimators.support import count_states, list_states, perturb, pick
+from vaekit.estimators.estimator import Estimator, NodeSample
+from vaekit.estimators.support import count_states, list_states, perturb, select_states
 from vaekit.exceptions import EstimatorError
 
 
@@ -45,7 +45,7 @@ class RaoBlackwell(Estimator):
         If a number is below 1, or the node has too many states.
     """
 
-    joint = False
+    supports_joint_samples = False
     higher_order = True
 
     def __init__(self, num_exact: int = 1, num_samples: int = 1) -> None:
@@ -57,19 +57,21 @@ class RaoBlackwell(Estimator):
         self.num_exact = num_exact
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether the support of ``q`` is finite and can be listed."""
         return num_states(q) is not None
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return the number of exact and sampled states, at most that of all states."""
         return min(self.num_exact + self.num_samples, count_states(self, q))
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Take the most probable states and sample the others (see the base class)."""
         value, log_prob = list_states(self, q, sample_shape)
         if self.num_exact + self.num_samples >= len(value):
-            return Draw(value, log_prob.detach().softmax(0), log_prob, q)
+            return NodeSample(value, log_prob.detach().softmax(0), log_prob, q)
         exact = log_prob.detach().topk(self.num_exact, 0).indices
         rest = log_prob.scatter(0, exact, -math.inf)
         remainder = rest.logsumexp(0)
@@ -78,9 +80,9 @@ class RaoBlackwell(Estimator):
         log_prob = log_prob.gather(0, index)
         share = (remainder - math.log(self.num_samples)).expand(self.num_samples, *remainder.shape)
         weight = torch.cat([log_prob[: self.num_exact], share]).detach().softmax(0)
-        return Draw(pick(value, index, q), weight, log_prob, q, remainder)
+        return NodeSample(select_states(value, index, q), weight, log_prob, q, remainder)
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the costs, less baselines, times the scores: whole ones, or within the remainder."""
         assert draw.log_prob is not None  # draw() above always fills it
         ratio = likelihood_ratio(draw.log_prob)

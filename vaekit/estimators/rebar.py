@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.estimators.conditional_noise import ConditionalEstimator, Noise
-from vaekit.estimators.estimator import Draw
+from vaekit.estimators.conditional_noise import ConditionalEstimator, ConditionalNoise
+from vaekit.estimators.estimator import NodeSample
 from vaekit.exceptions import EstimatorError
 
 
-class Rebar(ConditionalEstimator):
+class REBAR(ConditionalEstimator):
     r"""Score function whose control variate is the cost of a relaxed value, made unbiased by conditioning.
 
     .. math:: (f(b) - \eta f(\tilde y))\, \nabla \log q(b) + \eta \nabla f(y) - \eta \nabla f(\tilde y), \quad
@@ -36,7 +36,7 @@ class Rebar(ConditionalEstimator):
         Of the relaxation, at the start; positive.
     scale
         eta, at the start.
-    learned
+    learnable
         Whether both are learned.
     num_samples
         Independent draws.
@@ -47,31 +47,31 @@ class Rebar(ConditionalEstimator):
         If the temperature is not positive.
     """
 
-    relies_on_path = True
+    requires_differentiable_cost = True
 
     def __init__(
-        self, temperature: float = 0.5, scale: float = 1.0, learned: bool = True, num_samples: int = 1
+        self, temperature: float = 0.5, scale: float = 1.0, learnable: bool = True, num_samples: int = 1
     ) -> None:
         super().__init__(num_samples)
         if not temperature > 0:
-            raise EstimatorError(f"Rebar: temperature is {temperature}, it must be positive")
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learned)
-        self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=learned)
+            raise EstimatorError(f"REBAR: temperature is {temperature}, it must be positive")
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learnable)
+        self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=learnable)
 
     @property
     def temperature(self) -> Tensor:
         """The temperature of the relaxation, positive."""
         return self.log_temperature.exp()
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return three rows a draw."""
         return 3 * self.num_samples
 
-    def relaxed_rows(self, noise: Noise) -> Tensor:
+    def relaxed_rows(self, noise: ConditionalNoise) -> Tensor:
         """Return the relaxed values, of the free noise and of that given the value (see the base class)."""
         return self.relax(noise, self.temperature)
 
-    def control_variate(self, draw: Draw, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
+    def control_variate(self, draw: NodeSample, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cost of the relaxed values, scaled (see the base class)."""
         free, given = (self.scale.to(relaxed_cost.dtype) * relaxed_cost).chunk(2)
         return free, given

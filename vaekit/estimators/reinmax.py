@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch.distributions import Distribution
 
-from vaekit.estimators.discrete_support import is_bernoulli, logits_of, sample
-from vaekit.estimators.estimator import Draw, uniform_weight
+from vaekit.estimators.discrete_support import get_logits, is_bernoulli, sample_discrete
+from vaekit.estimators.estimator import NodeSample, uniform_weight
 from vaekit.estimators.noise import jacobian_product, zero_with_gradient
-from vaekit.estimators.temperature import Annealed, TemperedEstimator
+from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 
 
 class ReinMax(TemperedEstimator):
@@ -30,7 +30,7 @@ class ReinMax(TemperedEstimator):
     ----------
     temperature
         Positive; 1 is the method of second order, warmer ones trade bias for variance; or a schedule
-        (:class:`Annealed`). The current one is the buffer ``temperature``.
+        (:class:`TemperatureSchedule`). The current one is the buffer ``temperature``.
     num_samples
         Independent draws.
 
@@ -40,12 +40,14 @@ class ReinMax(TemperedEstimator):
         If the temperature is not positive.
     """
 
-    def __init__(self, temperature: float | Annealed = 1.0, num_samples: int = 1) -> None:
+    def __init__(self, temperature: float | TemperatureSchedule = 1.0, num_samples: int = 1) -> None:
         super().__init__(temperature, num_samples)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw discrete values with their second-order gradient (see the base class)."""
-        drawn, logits = sample(q, self.shape(sample_shape), shared), logits_of(q)
+        drawn, logits = sample_discrete(q, self.shape(sample_shape), common_noise_dims), get_logits(q)
         zero = zero_with_gradient(logits)
         logits = logits.detach()
         warm = logits / self.temperature.to(logits.dtype)
@@ -55,4 +57,4 @@ class ReinMax(TemperedEstimator):
             middle, mean = (drawn + warm.softmax(-1)) / 2, logits.softmax(-1)
         binary = is_bernoulli(q)
         value = drawn + 2 * jacobian_product(middle, zero, binary) - 0.5 * jacobian_product(mean, zero, binary)
-        return Draw(value, uniform_weight(value, q), None, q)
+        return NodeSample(value, uniform_weight(value, q), None, q)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.estimators.conditional_noise import ConditionalEstimator, Noise
-from vaekit.estimators.estimator import Draw
+from vaekit.estimators.conditional_noise import ConditionalEstimator, ConditionalNoise
+from vaekit.estimators.estimator import NodeSample
 from vaekit.exceptions import EstimatorError
 
 BOUND = 20.0  # of perturbed logits as the network sees them: an impossible category has -inf
 
 
-class Relax(ConditionalEstimator):
+class RELAX(ConditionalEstimator):
     r"""Score function whose control variate is a network, trained on the variance of the gradient.
 
     .. math:: (f(b) - c(\tilde z))\, \nabla \log q(b) + \nabla c(z) - \nabla c(\tilde z), \quad
@@ -60,7 +60,7 @@ class Relax(ConditionalEstimator):
     ) -> None:
         super().__init__(num_samples)
         if temperature is not None and not temperature > 0:
-            raise EstimatorError(f"Relax: temperature is {temperature}, it must be positive (or None)")
+            raise EstimatorError(f"RELAX: temperature is {temperature}, it must be positive (or None)")
         self.control_variate_network = control_variate
         self.head: nn.Module = nn.Identity()
         if temperature is not None:
@@ -69,7 +69,7 @@ class Relax(ConditionalEstimator):
         self._relaxes = temperature is not None
 
     @property
-    def relies_on_path(self) -> bool:  # type: ignore[override]
+    def requires_differentiable_cost(self) -> bool:  # type: ignore[override]
         """Whether the control variate holds the relaxed cost, which must then be differentiable."""
         return self._relaxes
 
@@ -81,20 +81,20 @@ class Relax(ConditionalEstimator):
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return three rows a draw, or one without a temperature."""
         return (3 if self._relaxes else 1) * self.num_samples
 
-    def relaxed_rows(self, noise: Noise) -> Tensor | None:
+    def relaxed_rows(self, noise: ConditionalNoise) -> Tensor | None:
         """Return the relaxed values, of the free noise and of that given the value (see the base class)."""
         if not self._relaxes:
             return None
         return self.relax(noise, self.log_temperature.exp())
 
-    def control_variate(self, draw: Draw, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
+    def control_variate(self, draw: NodeSample, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's value, and the scaled cost of the relaxed values (see the base class)."""
         event = len(draw.q.event_shape)
-        perturbed = torch.cat([draw.noise.free, draw.noise.given]).clamp(-BOUND, BOUND)
+        perturbed = torch.cat([draw.noise.perturbed, draw.noise.conditional]).clamp(-BOUND, BOUND)
         inputs = perturbed.flatten(-event) if event else perturbed[..., None]
         if draw.context is not None:
             context = draw.context.detach()

@@ -10,7 +10,7 @@ from vaekit.exceptions import EstimatorError
 ROUNDING = 1e-6  # below this share of the mean a deviation is what rounding leaves of the difference of squares
 
 
-class RunningMean(nn.Module):
+class RunningMoments(nn.Module):
     """Bias-corrected exponential moving averages of the cost and of its square, held as buffers."""
 
     def __init__(self, decay: float) -> None:
@@ -28,7 +28,7 @@ class RunningMean(nn.Module):
         """Return the mean of the costs before this one; 0 before the first."""
         return self._share(self.first)
 
-    def scale(self) -> Tensor:
+    def std(self) -> Tensor:
         """Return the standard deviation of the costs before this one; 1 before the first, and of equal costs."""
         square, mean = self._share(self.second), self.mean()
         deviation = (square - mean.square()).clamp_min(0).sqrt()

@@ -9,9 +9,9 @@ from torch.distributions import Distribution
 from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.critic import Critic
 from vaekit.estimators.derivatives import learning_term, likelihood_ratio
-from vaekit.estimators.discrete_support import sample
-from vaekit.estimators.estimator import Draw, Estimator
-from vaekit.estimators.fixed_values import recorded
+from vaekit.estimators.discrete_support import sample_discrete
+from vaekit.estimators.estimator import Estimator, NodeSample
+from vaekit.estimators.fixed_values import sample_from_values
 from vaekit.estimators.moving_support import support_moves
 from vaekit.exceptions import EstimatorError
 
@@ -77,19 +77,21 @@ class ScoreFunction(Estimator):
         return self.lam == 1
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether ``q`` has a log-density, on a support that does not depend on parameters."""
         return type(q).log_prob is not Distribution.log_prob and not support_moves(q)
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return the number of draws, and the baseline's counterfactual rows."""
-        return self.num_samples + (0 if self.baseline is None else self.baseline.counterfactual_rows)
+        return self.num_samples + (0 if self.baseline is None else self.baseline.num_auxiliary_samples)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw without a gradient (see the base class)."""
         shape = self.shape(sample_shape)
-        draw = recorded(q, sample(q, shape, shared))
-        return draw if self.baseline is None else self.baseline.extended(draw, joint=not shape)
+        draw = sample_from_values(q, sample_discrete(q, shape, common_noise_dims))
+        return draw if self.baseline is None else self.baseline.add_auxiliary_samples(draw, joint=not shape)
 
     def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
         """Make the layers of baseline and critic (see the base class)."""
@@ -98,7 +100,7 @@ class ScoreFunction(Estimator):
         if self.critic is not None:
             self.critic.build(context_features + ancestor_features)
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the cost less the baseline, times the likelihood ratio, and the learned baseline's own loss."""
         assert draw.log_prob is not None  # draw() above always fills it
         ratio = likelihood_ratio(draw.log_prob)
@@ -111,9 +113,9 @@ class ScoreFunction(Estimator):
         return correction if loss is None else correction + learning_term(loss, self.follows_scale)
 
     @property
-    def keeps_state(self) -> bool:
+    def is_stateful(self) -> bool:
         """Whether the baseline learns from the costs, in training."""
-        return self.baseline is not None and self.baseline.keeps_state and self.baseline.training
+        return self.baseline is not None and self.baseline.is_stateful and self.baseline.training
 
     def update(self, cost: Tensor, weight: Tensor) -> None:
         """Let the baseline see the costs (see the base class)."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.distributions import Distribution
 
-from vaekit.estimators.discrete_support import base_of, is_bernoulli, is_one_hot, sample
-from vaekit.estimators.estimator import Draw, Estimator, uniform_weight
+from vaekit.estimators.discrete_support import is_bernoulli, is_one_hot, sample_discrete, unwrap_independent
+from vaekit.estimators.estimator import Estimator, NodeSample, uniform_weight
 
 
 class StraightThrough(Estimator):
@@ -26,16 +26,18 @@ class StraightThrough(Estimator):
         Independent draws.
     """
 
-    relies_on_path = True
+    requires_differentiable_cost = True
     unbiased = False
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
         return is_bernoulli(q) or is_one_hot(q)
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw discrete values with the gradient of their mean (see the base class)."""
-        mean = base_of(q)[0].mean
-        value = sample(q, self.shape(sample_shape), shared) + (mean - mean.detach())
-        return Draw(value, uniform_weight(value, q), None, q, equal_weights=True)
+        mean = unwrap_independent(q)[0].mean
+        value = sample_discrete(q, self.shape(sample_shape), common_noise_dims) + (mean - mean.detach())
+        return NodeSample(value, uniform_weight(value, q), None, q, equal_weights=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.discrete_support import log_prob, num_states, states
-from vaekit.estimators.estimator import Estimator, describe
+from vaekit.estimators.estimator import Estimator, describe_distribution
 from vaekit.estimators.noise import gumbel
 from vaekit.exceptions import EstimatorError
 
@@ -19,10 +19,12 @@ def count_states(estimator: Estimator, q: Distribution) -> int:
     """Return the number of states of ``q``; raise an error if they are too many to list."""
     count, name = num_states(q), type(estimator).__name__
     if count is None:
-        raise EstimatorError(f"{name} cannot list the support of {describe(q)}: it is not finite; use ScoreFunction()")
+        raise EstimatorError(
+            f"{name} cannot list the support of {describe_distribution(q)}: it is not finite; use ScoreFunction()"
+        )
     if count > MAX_STATES:
         raise EstimatorError(
-            f"{name}: {describe(q)} has {count} states, over the limit of {MAX_STATES}; use LocalExpectation(), which "
+            f"{name}: {describe_distribution(q)} has {count} states, over the limit of {MAX_STATES}; use LocalExpectation(), which "
             "takes one variable at a time"
         )
     return count
@@ -37,7 +39,7 @@ def list_states(estimator: Estimator, q: Distribution, sample_shape: torch.Size 
     return value, log_prob(q, value).clamp_min(_LOWEST)
 
 
-def pick(value: Tensor, index: Tensor, q: Distribution) -> Tensor:
+def select_states(value: Tensor, index: Tensor, q: Distribution) -> Tensor:
     """Return from ``[states, *batch, *event]`` the states at ``index``, ``[rows, *batch]``."""
     index = index.reshape(*index.shape, *[1] * len(q.event_shape))
     return value.gather(0, index.expand(*index.shape[: value.dim() - len(q.event_shape)], *q.event_shape))

@@ -12,7 +12,7 @@ from vaekit.estimators.estimator import Estimator
 from vaekit.exceptions import EstimatorError
 
 
-class Annealed(Component):
+class TemperatureSchedule(Component):
     r"""A temperature that falls (or rises) exponentially with training, then stays.
 
     .. math:: \tau(p) = \tau_0 (\tau_1 / \tau_0)^{\min(1, p / s)}
@@ -23,7 +23,7 @@ class Annealed(Component):
     ----------
     start, end
         First and last temperature, positive.
-    share
+    fraction
         s, the share of all training steps over which it moves, in (0, 1].
 
     Raises
@@ -33,21 +33,23 @@ class Annealed(Component):
 
     Examples
     --------
-    >>> schedule = Annealed(1.0, 0.25, share=0.5)
+    >>> schedule = TemperatureSchedule(1.0, 0.25, share=0.5)
     >>> [schedule.at(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
     [1.0, 0.5, 0.25, 0.25]
     """
 
-    def __init__(self, start: float = 1.0, end: float = 0.5, share: float = 0.5) -> None:
+    def __init__(self, start: float = 1.0, end: float = 0.5, fraction: float = 0.5) -> None:
         if not (start > 0 and end > 0):
-            raise EstimatorError(f"Annealed: temperature goes from {start} to {end}, both must be positive")
-        if not 0 < share <= 1:
-            raise EstimatorError(f"Annealed: share is {share}, of all training steps: it must lie in (0, 1]")
-        self.start, self.end, self.share = start, end, share
+            raise EstimatorError(f"TemperatureSchedule: temperature goes from {start} to {end}, both must be positive")
+        if not 0 < fraction <= 1:
+            raise EstimatorError(
+                f"TemperatureSchedule: fraction is {fraction}, of all training steps: it must lie in (0, 1]"
+            )
+        self.start, self.end, self.fraction = start, end, fraction
 
-    def at(self, progress: float) -> float:
+    def value_at(self, progress: float) -> float:
         """Return the temperature at a progress in 0..1."""
-        return self.start * (self.end / self.start) ** min(1.0, progress / self.share)
+        return self.start * (self.end / self.start) ** min(1.0, progress / self.fraction)
 
 
 class TemperedEstimator(Estimator):
@@ -66,24 +68,24 @@ class TemperedEstimator(Estimator):
         If the temperature is not positive.
     """
 
-    relies_on_path = True
+    requires_differentiable_cost = True
     unbiased = False
 
-    def __init__(self, temperature: float | Annealed, num_samples: int) -> None:
+    def __init__(self, temperature: float | TemperatureSchedule, num_samples: int) -> None:
         super().__init__(num_samples)
-        self.schedule = temperature if isinstance(temperature, Annealed) else None
-        first = temperature.start if isinstance(temperature, Annealed) else temperature
+        self.schedule = temperature if isinstance(temperature, TemperatureSchedule) else None
+        first = temperature.start if isinstance(temperature, TemperatureSchedule) else temperature
         if not first > 0:
             raise EstimatorError(f"{type(self).__name__}: temperature is {first}, it must be positive")
         self.temperature: Tensor
         self.register_buffer("temperature", torch.tensor(float(first)))
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
         return is_bernoulli(q) or is_one_hot(q)
 
-    def advance(self, progress: float) -> None:
+    def update_schedule(self, progress: float) -> None:
         """Set the temperature that the schedule has at this progress (see the base class)."""
         if self.schedule is not None:
-            self.temperature.fill_(self.schedule.at(progress))
+            self.temperature.fill_(self.schedule.value_at(progress))

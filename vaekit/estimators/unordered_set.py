@@ -10,8 +10,8 @@ from torch.distributions import Distribution
 
 from vaekit.estimators.derivatives import likelihood_ratio, with_gradient_of
 from vaekit.estimators.discrete_support import num_states
-from vaekit.estimators.estimator import Draw, Estimator
-from vaekit.estimators.support import count_states, list_states, perturb, pick
+from vaekit.estimators.estimator import Estimator, NodeSample
+from vaekit.estimators.support import count_states, list_states, perturb, select_states
 from vaekit.exceptions import EstimatorError
 
 MAX_SAMPLES = 8
@@ -45,7 +45,7 @@ class UnorderedSet(Estimator):
         If ``num_samples`` is out of range, or the node has too many states.
     """
 
-    joint = False
+    supports_joint_samples = False
     higher_order = True
 
     def __init__(self, num_samples: int = 2) -> None:
@@ -57,15 +57,17 @@ class UnorderedSet(Estimator):
             )
 
     @classmethod
-    def fits(cls, q: Distribution) -> bool:
+    def supports(cls, q: Distribution) -> bool:
         """Tell whether the support of ``q`` is finite and can be listed."""
         return num_states(q) is not None
 
-    def rows(self, q: Distribution) -> int:
+    def num_evaluations(self, q: Distribution) -> int:
         """Return the size of the set."""
         return min(self.num_samples, count_states(self, q))
 
-    def draw(self, q: Distribution, sample_shape: torch.Size | None = None, shared: tuple[int, ...] = ()) -> Draw:
+    def sample(
+        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
+    ) -> NodeSample:
         """Draw a set by the largest perturbed log-probabilities (see the base class)."""
         value, log_prob = list_states(self, q, sample_shape)
         everything = log_prob.detach()
@@ -80,9 +82,9 @@ class UnorderedSet(Estimator):
         diagonal = torch.eye(len(chosen), dtype=torch.bool, device=chosen.device)
         diagonal = diagonal.reshape(*diagonal.shape, *[1] * (chosen.dim() - 1))
         second = second.masked_fill(diagonal, torch.finfo(second.dtype).min).softmax(1)
-        return Draw(pick(value, index, q), weight, log_prob, q, second)
+        return NodeSample(select_states(value, index, q), weight, log_prob, q, second)
 
-    def correction(self, draw: Draw, cost: Tensor) -> Tensor:
+    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
         """Return the cost of each state, less what the others tell of the expected cost, times its score."""
         assert draw.log_prob is not None  # draw() above always fills it
         seen = cost.detach()

@@ -27,9 +27,9 @@ from torch.distributions import (
 )
 
 from vaekit.distributions.precise import given_probs
-from vaekit.estimators.discrete_support import base_of
+from vaekit.estimators.discrete_support import unwrap_independent
 from vaekit.estimators.enumerate import Enumerate
-from vaekit.estimators.estimator import Draw, Estimator
+from vaekit.estimators.estimator import Estimator, NodeSample
 from vaekit.estimators.local_expectation import LocalExpectation
 from vaekit.estimators.measure_valued import MeasureValued
 from vaekit.estimators.rao_blackwell import RaoBlackwell
@@ -53,7 +53,7 @@ class Completed(NamedTuple):
         ``[rows, *batch]``, zeros with the gradient of the probability that the auxiliary sample is about.
     """
 
-    draw: Draw
+    sample: NodeSample
     slope: Tensor
 
     def correction(self, estimator: Estimator, cost: Tensor, masked_cost: Tensor) -> Tensor:
@@ -69,12 +69,12 @@ class Completed(NamedTuple):
             ``[rows, *batch]``, of the draw alone and as the estimator expects it.
         """
         real, moved = cost.detach().chunk(2)
-        change = torch.where((self.draw.weight > 0) & moved.isfinite(), moved - real, 0)
-        own = estimator.correction(self.draw, masked_cost) + self.slope * change
+        change = torch.where((self.sample.weight > 0) & moved.isfinite(), moved - real, 0)
+        own = estimator.correction(self.sample, masked_cost) + self.slope * change
         return torch.cat([own, torch.zeros_like(own)])
 
 
-def complete(estimator: Estimator, draw: Draw, name: str, joint: bool) -> Draw:
+def complete(estimator: Estimator, draw: NodeSample, name: str, joint: bool) -> NodeSample:
     """Return the draw with its auxiliary samples, where a probability of exactly 0 has a gradient."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return draw
@@ -84,7 +84,7 @@ def complete(estimator: Estimator, draw: Draw, name: str, joint: bool) -> Draw:
         return _without_impossible(draw) if listed else draw
     if isinstance(estimator, Enumerate | LocalExpectation | MeasureValued):  # these evaluate impossible states
         return draw
-    if estimator.relies_on_path and not estimator.unbiased:  # a relaxation, with its own derivative
+    if estimator.requires_differentiable_cost and not estimator.unbiased:  # a relaxation, with its own derivative
         return draw
     impossible = slope.detach() > 0
     if not impossible.any():
@@ -107,12 +107,12 @@ def complete(estimator: Estimator, draw: Draw, name: str, joint: bool) -> Draw:
     own = (zero * chosen).flatten(len(shape)).sum(-1) * flat.sum(-1)
     value = torch.cat([draw.value, moved])
     weight = torch.cat([draw.weight, torch.zeros_like(draw.weight)])
-    return Draw(value, weight, draw.log_prob, draw.q, completed=Completed(draw, own))
+    return NodeSample(value, weight, draw.log_prob, draw.q, completed=Completed(draw, own))
 
 
-def _without_impossible(draw: Draw) -> Draw:
+def _without_impossible(draw: NodeSample) -> NodeSample:
     """Return the draw with the most probable row in place of rows that are impossible and listed nevertheless."""
-    if draw.log_prob is None or not base_of(draw.q)[0].has_enumerate_support:
+    if draw.log_prob is None or not unwrap_independent(draw.q)[0].has_enumerate_support:
         return draw
     impossible = draw.log_prob.detach() < _LOWEST  # without a look whether there is one: a GPU would be waited for
     best = draw.log_prob.detach().argmax(0, keepdim=True)
@@ -126,7 +126,7 @@ def _slopes(q: Distribution) -> Tensor | None:
 
     ``[*batch, *variables, changes]``: the changes of a variable are its categories; of a binary one up, then down.
     """
-    base: Any = base_of(q)[0]
+    base: Any = unwrap_independent(q)[0]
     count: Any
     if isinstance(base, Poisson):
         up = torch.where(base.rate > 0, 0, 1 + base.rate)
@@ -150,12 +150,12 @@ def _slopes(q: Distribution) -> Tensor | None:
 
 def _per_variable(q: Distribution, chosen: Tensor) -> Tensor:
     """Return which variables are moved, broadcastable to the value."""
-    return chosen.any(-1, keepdim=isinstance(base_of(q)[0], OneHotCategorical | Multinomial))
+    return chosen.any(-1, keepdim=isinstance(unwrap_independent(q)[0], OneHotCategorical | Multinomial))
 
 
 def _moved(q: Distribution, value: Tensor, chosen: Tensor) -> Tensor:
     """Return the value with the chosen changes."""
-    base = base_of(q)[0]
+    base = unwrap_independent(q)[0]
     if isinstance(base, OneHotCategorical):
         return chosen.to(value.dtype)
     if isinstance(base, Multinomial):  # one of its draws, at random

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vaekit.estimators.estimator import Draw
+from vaekit.estimators.estimator import NodeSample
 from vaekit.graph.dependencies import Node
 
 
-class Credit:
+class CreditAssignment:
     """The values of the cost terms, averaged over the nodes that were visited.
 
     Parameters
@@ -48,7 +48,7 @@ class Credit:
         return sum((self.mean[term] for term in self.terms[node][1:]), start=self.mean[self.terms[node][0]])
 
     def lambda_return(self, node: str) -> Tensor:
-        """Return the cost-to-go of a node, what its descendants' critics foresee in the place of what they cover.
+        """Return the cost-to-go of a node, what its descendants' critics add_critic_return in the place of what they cover.
 
         The closest descendants come first; one whose terms another covers in part is passed over.
         """
@@ -60,24 +60,24 @@ class Credit:
         parts += [self.mean[term] for term in self.terms[node] if term in rest]
         return sum(parts[1:], start=parts[0])
 
-    def foresee(self, node: str, prediction: Tensor, lam: float) -> None:
+    def add_critic_return(self, node: str, prediction: Tensor, lam: float) -> None:
         """Let the nodes before this one take the critic's prediction for a share ``1 - lam`` of its cost-to-go."""
         self._foreseen[node] = (1 - lam) * prediction.detach() + lam * self.lambda_return(node)
 
-    def average(self, draw: Draw) -> None:
+    def average(self, draw: NodeSample) -> None:
         """Average the first axis away, that of the node just visited."""
         weight = draw.weight.detach()
-        self.mean = {name: average(draw, weight, value) for name, value in self.mean.items()}
-        self._foreseen = {name: average(draw, weight, value) for name, value in self._foreseen.items()}
+        self.mean = {name: weighted_sum(draw, weight, value) for name, value in self.mean.items()}
+        self._foreseen = {name: weighted_sum(draw, weight, value) for name, value in self._foreseen.items()}
 
 
-def average(draw: Draw, weight: Tensor, value: Tensor) -> Tensor:
+def weighted_sum(draw: NodeSample, weight: Tensor, value: Tensor) -> Tensor:
     """Return the weighted sum over rows, whose weights sum to 1."""
     if value.shape[0] == 1 and not weight.requires_grad:
         return value.squeeze(0)
-    return value.mean(0) if draw.equal_weights else (weight * masked(weight, value)).sum(0)
+    return value.mean(0) if draw.equal_weights else (weight * mask_zero_weight(weight, value)).sum(0)
 
 
-def masked(weight: Tensor, value: Tensor) -> Tensor:
+def mask_zero_weight(weight: Tensor, value: Tensor) -> Tensor:
     """Return ``value`` in the shape of both; a row of weight 0 may hold an infinity or a NaN, which become 0."""
     return torch.where((weight != 0) | value.isfinite(), value, 0)

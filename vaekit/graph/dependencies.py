@@ -10,24 +10,24 @@ from torch import nn
 from torch.distributions import Distribution
 
 from vaekit.estimators.estimator import Estimator
-from vaekit.exceptions import EstimatorError, nearest
+from vaekit.exceptions import EstimatorError, did_you_mean
 
 
-class Named(NamedTuple):
+class NodeFunction(NamedTuple):
     """A function of nodes that names them, where its own signature does not: called with keywords.
 
     Attributes
     ----------
     function
         Called as ``function(**{name: value})``.
-    names
+    inputs
         Nodes that it depends on.
     optional
         Those of them that it takes as ``**values`` and may not use.
     """
 
     function: Callable[..., Any]
-    names: tuple[str, ...]
+    inputs: tuple[str, ...]
     optional: tuple[str, ...] = ()
 
 
@@ -45,21 +45,21 @@ class Node(NamedTuple):
     """
 
     name: str
-    q: Distribution | Named
+    q: Distribution | NodeFunction
     parents: tuple[str, ...]
     ancestors: frozenset[str]
 
 
-def parse(cost: Any, q: Any) -> tuple[list[Node], dict[str, Named]]:
+def parse_graph(cost: Any, q: Any) -> tuple[list[Node], dict[str, NodeFunction]]:
     """Read nodes (parents first) and cost terms off their signatures."""
     single = not isinstance(q, Mapping)
     given = {"value": q} if single else dict(q)
     costs = dict(cost) if isinstance(cost, Mapping) else {"cost": cost}
     if not given:
         raise EstimatorError("q has no nodes")
-    functions: dict[str, Distribution | Named] = {}
+    functions: dict[str, Distribution | NodeFunction] = {}
     for name, item in given.items():
-        if not isinstance(item, Distribution) and not callable(item) and not isinstance(item, Named):
+        if not isinstance(item, Distribution) and not callable(item) and not isinstance(item, NodeFunction):
             raise EstimatorError(
                 f"q[{name!r}] is a {type(item).__name__}; a distribution, or a function that returns one"
             )
@@ -73,9 +73,9 @@ def parse(cost: Any, q: Any) -> tuple[list[Node], dict[str, Named]]:
     return _sorted(functions), terms
 
 
-def _named(function: Any, nodes: Mapping[str, Any], what: str) -> Named:
+def _named(function: Any, nodes: Mapping[str, Any], what: str) -> NodeFunction:
     """Read which nodes a function depends on."""
-    if not isinstance(function, Named):
+    if not isinstance(function, NodeFunction):
         target = function.forward if isinstance(function, nn.Module) else function
         required: list[str] = []
         optional: list[str] = []
@@ -86,30 +86,32 @@ def _named(function: Any, nodes: Mapping[str, Any], what: str) -> Named:
                 parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
             ):
                 required.append(parameter.name)
-        function = Named(function, (*required, *optional), tuple(optional))
-    for name in function.names:
+        function = NodeFunction(function, (*required, *optional), tuple(optional))
+    for name in function.inputs:
         if name not in nodes:
-            raise EstimatorError(f"{what} has a parameter {name!r}, which is no node of q: {nearest(name, nodes)}")
+            raise EstimatorError(f"{what} has a parameter {name!r}, which is no node of q: {did_you_mean(name, nodes)}")
     return function
 
 
-def _positional(function: Any) -> Named:
+def _positional(function: Any) -> NodeFunction:
     """Wrap a cost of the only node, whose parameter may have any name, or none."""
-    if isinstance(function, Named):
-        if not set(function.names) <= {"value"}:
-            raise EstimatorError(f"the cost names {list(function.names)}; the only node of a single q is named 'value'")
+    if isinstance(function, NodeFunction):
+        if not set(function.inputs) <= {"value"}:
+            raise EstimatorError(
+                f"the cost names {list(function.inputs)}; the only node of a single q is named 'value'"
+            )
         return function
     try:
         target = function.forward if isinstance(function, nn.Module) else function
         takes_value = bool(inspect.signature(target).parameters)
     except ValueError:  # a builtin without a signature, such as torch.sum
         takes_value = True
-    return Named(lambda value: function(value), ("value",)) if takes_value else Named(function, ())
+    return NodeFunction(lambda value: function(value), ("value",)) if takes_value else NodeFunction(function, ())
 
 
-def _sorted(functions: Mapping[str, Distribution | Named]) -> list[Node]:
+def _sorted(functions: Mapping[str, Distribution | NodeFunction]) -> list[Node]:
     """Order nodes so that parents come first, else as declared."""
-    parents = {name: item.names if isinstance(item, Named) else () for name, item in functions.items()}
+    parents = {name: item.inputs if isinstance(item, NodeFunction) else () for name, item in functions.items()}
     done: dict[str, Node] = {}
     while len(done) < len(functions):
         ready = next((n for n in functions if n not in done and all(p in done for p in parents[n])), None)
@@ -122,13 +124,13 @@ def _sorted(functions: Mapping[str, Distribution | Named]) -> list[Node]:
     return list(done.values())
 
 
-def assign(estimator: Any, names: list[str]) -> dict[str, Estimator | str]:
+def assign_estimators(estimator: Any, names: list[str]) -> dict[str, Estimator | str]:
     """Give each node its estimator, or ``"auto"``."""
     if not isinstance(estimator, Mapping):
         estimator = dict.fromkeys(names, estimator)
     for name in estimator:
         if name not in names:
-            raise EstimatorError(f"estimator names {name!r}, which is no node of q: {nearest(name, names)}")
+            raise EstimatorError(f"estimator names {name!r}, which is no node of q: {did_you_mean(name, names)}")
     for name in names:
         found = estimator.get(name, "auto")
         if not (isinstance(found, Estimator) or found == "auto"):

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.estimators.automatic import log_choice
-from vaekit.estimators.estimator import Draw, Estimator, describe
+from vaekit.estimators.estimator import Estimator, describe_distribution
 from vaekit.estimators.func_transforms import forward_mode, in_transform
 from vaekit.estimators.zero_probabilities import EVALUATED_THERE
 from vaekit.exceptions import EstimatorError
-from vaekit.graph.dependencies import Named, Node, assign, parse
-from vaekit.graph.fold import Result, SilentNodeError, Term, describe_cost, fold, require_paths
-from vaekit.graph.sampling import Sample, sample
+from vaekit.graph.dependencies import Node, NodeFunction, assign_estimators, parse_graph
+from vaekit.graph.fold import CostTerm, Estimate, MissingGradientPathError, check_gradient_paths, describe_cost, fold
+from vaekit.graph.sampling import GraphSample, sample_graph
 
 _T = TypeVar("_T")
 
@@ -25,8 +25,8 @@ __all__ = ["Draw", "Named", "Result", "evaluate", "expectation"]
 
 
 def expectation(
-    cost: Callable[..., Tensor] | Named | Mapping[str, Callable[..., Tensor] | Named],
-    q: Distribution | Mapping[str, Distribution | Callable[..., Distribution] | Named],
+    cost: Callable[..., Tensor] | NodeFunction | Mapping[str, Callable[..., Tensor] | NodeFunction],
+    q: Distribution | Mapping[str, Distribution | Callable[..., Distribution] | NodeFunction],
     estimator: Estimator | str | Mapping[str, Estimator | str] = "auto",
     *,
     num_samples: int | None = None,
@@ -93,14 +93,14 @@ def expectation(
 
 
 def evaluate(
-    cost: Callable[..., Tensor] | Named | Mapping[str, Callable[..., Tensor] | Named],
-    q: Distribution | Mapping[str, Distribution | Callable[..., Distribution] | Named],
+    cost: Callable[..., Tensor] | NodeFunction | Mapping[str, Callable[..., Tensor] | NodeFunction],
+    q: Distribution | Mapping[str, Distribution | Callable[..., Distribution] | NodeFunction],
     estimator: Estimator | str | Mapping[str, Estimator | str] = "auto",
     *,
     num_samples: int | None = None,
     context: Tensor | None = None,
     check_paths: bool = True,
-) -> Result:
+) -> Estimate:
     """Return the expectation with the mean of each cost term and the draws; arguments as in :func:`expectation`.
 
     ``check_paths`` may be False where the same cost and estimators were checked before: it walks the graph.
@@ -111,10 +111,10 @@ def evaluate(
         return outside_graph(
             evaluate, cost, q, estimator, num_samples=num_samples, context=context, check_paths=check_paths
         )
-    nodes, functions = parse(cost, q)
-    chosen = assign(estimator, [node.name for node in nodes])
+    nodes, functions = parse_graph(cost, q)
+    chosen = assign_estimators(estimator, [node.name for node in nodes])
 
-    def folded(drawn: Sample) -> Result:
+    def folded(drawn: GraphSample) -> Estimate:
         terms = {name: evaluate_term(function, drawn, name) for name, function in functions.items()}
         if check_paths and forward_mode():
             _look_for_paths(functions, drawn)
@@ -123,21 +123,21 @@ def evaluate(
     return attempt(nodes, chosen, folded, num_samples=num_samples, context=context)
 
 
-def _look_for_paths(functions: Mapping[str, Named], drawn: Sample) -> None:
+def _look_for_paths(functions: Mapping[str, NodeFunction], drawn: GraphSample) -> None:
     """Check the gradient paths of nodes to the costs that name them, by evaluating these anew in reverse mode.
 
     In forward mode autograd records no graph that could be read.
     """
-    values = {n: d.value.detach() for n, d in drawn.draws.items() if drawn.estimators[n].relies_on_path}
+    values = {n: d.value.detach() for n, d in drawn.samples.items() if drawn.estimators[n].requires_differentiable_cost}
     if not values:
         return
 
     def costs(values: dict[str, Tensor]) -> Tensor:
-        draws = {name: draw._replace(value=values.get(name, draw.value)) for name, draw in drawn.draws.items()}
-        anew = drawn._replace(draws=draws)
-        terms = {n: evaluate_term(f, anew, n) for n, f in functions.items() if set(f.names) - set(f.optional)}
+        draws = {name: draw._replace(value=values.get(name, draw.value)) for name, draw in drawn.samples.items()}
+        anew = drawn._replace(samples=draws)
+        terms = {n: evaluate_term(f, anew, n) for n, f in functions.items() if set(f.inputs) - set(f.optional)}
         named = [node for node in drawn.nodes if any(node.name in term.names for term in terms.values())]
-        require_paths(anew._replace(nodes=named), terms)
+        check_gradient_paths(anew._replace(nodes=named), terms)
         return next(iter(values.values())).sum()
 
     torch.func.vjp(costs, values)
@@ -152,7 +152,7 @@ def _needs_python(cost: Any, q: Any, estimator: Any) -> bool:
     estimators = list(estimator.values()) if isinstance(estimator, Mapping) else [estimator]
     return (
         (isinstance(estimator, Mapping) and isinstance(q, Mapping) and len(estimator) < len(q))
-        or not all(isinstance(function, Named) for function in functions)
+        or not all(isinstance(function, NodeFunction) for function in functions)
         or any(not isinstance(each, Estimator) or each.differentiates_cost for each in estimators)
     )  # fmt: skip
 
@@ -160,7 +160,7 @@ def _needs_python(cost: Any, q: Any, estimator: Any) -> bool:
 def attempt(
     nodes: list[Node],
     chosen: Mapping[str, Estimator | str],
-    work: Callable[[Sample], _T],
+    work: Callable[[GraphSample], _T],
     *,
     num_samples: int | None = None,
     context: Tensor | None = None,
@@ -171,18 +171,20 @@ def attempt(
     again; what was chosen in the end is logged.
     """
     undifferentiable: set[str] = set()
-    drawn: Sample | None = None
+    drawn: GraphSample | None = None
     while True:
         try:
-            drawn = sample(nodes, chosen, num_samples=num_samples, context=context, undifferentiable=undifferentiable)
+            drawn = sample_graph(
+                nodes, chosen, num_samples=num_samples, context=context, undifferentiable=undifferentiable
+            )
             result = work(drawn)
-        except SilentNodeError as silent:
+        except MissingGradientPathError as silent:
             if chosen[silent.node] != "auto":
                 raise
             undifferentiable.add(silent.node)  # `auto` had tried the pathwise estimator: take another
             continue
         except Exception as error:
-            if drawn is not None and any(draw.completed is not None for draw in drawn.draws.values()):
+            if drawn is not None and any(draw.completed is not None for draw in drawn.samples.values()):
                 error.add_note(EVALUATED_THERE)
             if not (isinstance(error, RuntimeError) and in_transform()):
                 raise
@@ -193,20 +195,20 @@ def attempt(
         for node in nodes:
             if chosen[node.name] == "auto":
                 found = drawn.estimators[node.name]
-                log_choice(node.name, describe(drawn.draws[node.name].q), type(found).__name__)
+                log_choice(node.name, describe_distribution(drawn.samples[node.name].q), type(found).__name__)
         return result
 
 
-def evaluate_term(function: Named, drawn: Sample, name: str = "cost") -> Term:
+def evaluate_term(function: NodeFunction, drawn: GraphSample, name: str = "cost") -> CostTerm:
     """Evaluate a cost term; a NumPy array, a number or a tensor of another type becomes a floating-point tensor."""
     values = drawn.values
-    value: Any = function.function(**{node: values[node] for node in function.names})
-    like = drawn.draws[drawn.nodes[0].name].weight
+    value: Any = function.function(**{node: values[node] for node in function.inputs})
+    like = drawn.samples[drawn.nodes[0].name].weight
     tensor = as_floating_point(value, like, name)
-    if isinstance(value, int | float | np.number) and not function.names:
+    if isinstance(value, int | float | np.number) and not function.inputs:
         # a number of no node is the same for every entry of the batch; of a node, it may be their sum (see fold.align)
         tensor = tensor.expand(drawn.batch)
-    return Term(tensor, function.names, function.optional)
+    return CostTerm(tensor, function.inputs, function.optional)
 
 
 def as_floating_point(value: Any, like: Tensor, name: str) -> Tensor:

@@ -15,20 +15,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaekit.estimators.automatic import fitting
+from vaekit.estimators.automatic import describe_supported
 from vaekit.estimators.critic import Critic
 from vaekit.estimators.derivatives import FirstOrder, learning_term
-from vaekit.estimators.discrete_support import base_of
-from vaekit.estimators.estimator import Draw, Estimator
+from vaekit.estimators.discrete_support import unwrap_independent
+from vaekit.estimators.estimator import Estimator, NodeSample
 from vaekit.estimators.func_transforms import without_vmap
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
-from vaekit.graph.credit import Credit, average, masked
+from vaekit.graph.credit import CreditAssignment, mask_zero_weight, weighted_sum
 from vaekit.graph.gradient_path import has_gradient_path
-from vaekit.graph.sampling import Sample
+from vaekit.graph.sampling import GraphSample
 
 
-class Term(NamedTuple):
+class CostTerm(NamedTuple):
     """A term of the cost, worked out.
 
     Attributes
@@ -46,7 +46,7 @@ class Term(NamedTuple):
     optional: tuple[str, ...] = ()
 
 
-class Result(NamedTuple):
+class Estimate(NamedTuple):
     """What :func:`fold` returns.
 
     Attributes
@@ -61,10 +61,10 @@ class Result(NamedTuple):
 
     total: Tensor
     terms: dict[str, Tensor]
-    draws: dict[str, Draw]
+    samples: dict[str, NodeSample]
 
 
-class SilentNodeError(EstimatorError):
+class MissingGradientPathError(EstimatorError):
     """A node relies on a gradient path that the cost does not have."""
 
     def __init__(self, node: str, message: str) -> None:
@@ -72,7 +72,7 @@ class SilentNodeError(EstimatorError):
         self.node = node
 
 
-def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True) -> Result:
+def fold(sample: GraphSample, terms: Mapping[str, CostTerm], *, check_paths: bool = True) -> Estimate:
     """Correct and average, deepest node first (see the module's docstring).
 
     Parameters
@@ -92,47 +92,49 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
     """
     terms = align(sample, terms)
     if check_paths:
-        require_paths(sample, terms)
+        check_gradient_paths(sample, terms)
     total = functools.reduce(torch.add, (term.value for term in terms.values()))
-    credit = Credit(sample.nodes, {t: term.value for t, term in terms.items()}, {t: x.names for t, x in terms.items()})
+    credit = CreditAssignment(
+        sample.nodes, {t: term.value for t, term in terms.items()}, {t: x.names for t, x in terms.items()}
+    )
     learning: list[tuple[Estimator | Critic, Tensor, Tensor]] = []
     marks = FirstOrder()
-    all_equal = all(draw.equal_weights for draw in sample.draws.values())
+    all_equal = all(draw.equal_weights for draw in sample.samples.values())
     for node in reversed(sample.nodes):
-        draw, estimator = sample.draws[node.name], sample.estimators[node.name]
-        if credit.terms[node.name] and (estimator.corrects or estimator.keeps_state):
+        draw, estimator = sample.samples[node.name], sample.estimators[node.name]
+        if credit.terms[node.name] and (estimator.has_correction or estimator.is_stateful):
             weight = sample.row_weight(node.name)
-            fit = _broadcast if all_equal else masked
+            fit = _broadcast if all_equal else mask_zero_weight
             cost = credit.cost_to_go(node.name)
             if isinstance(estimator, ScoreFunction) and estimator.critic is not None:
                 critic, cost = estimator.critic, fit(weight, cost)
-                prediction = critic(sample.seen_before(node.name))
+                prediction = critic(sample.critic_input(node.name))
                 if critic.training:
                     total = total + learning_term(critic.loss(cost, prediction), estimator.follows_scale)
                     learning.append((critic, cost, weight))
                 cost = credit.lambda_return(node.name) - prediction.detach()
-                credit.foresee(node.name, prediction, estimator.lam)
+                credit.add_critic_return(node.name, prediction, estimator.lam)
             cost = cost + (total - total.detach())
             every = sample.row_weight(node.name, True)
             if draw.completed is None:
-                cost = fit(every if estimator.uses_counterfactuals else weight, cost)
+                cost = fit(every if estimator.uses_auxiliary_samples else weight, cost)
                 correction = estimator.correction(draw, cost)
             else:
-                rows, whole = len(draw.completed.draw.weight), masked(every, cost)
+                rows, whole = len(draw.completed.draw.weight), mask_zero_weight(every, cost)
                 weight, every = weight[:rows], every[:rows]
-                cost = masked(every if estimator.uses_counterfactuals else weight, whole[:rows])
+                cost = mask_zero_weight(every if estimator.uses_auxiliary_samples else weight, whole[:rows])
                 correction = draw.completed.correction(estimator, whole, cost)
             if not estimator.higher_order or draw.completed is not None:
                 message = _second_order(node.name, estimator)
                 total = marks.mark(total, message, correction)
                 correction = marks.mark(correction, message, correction, cost)
             total = total + correction
-            if estimator.keeps_state:
+            if estimator.is_stateful:
                 learning.append((estimator, cost.detach(), weight))
         elif not estimator.higher_order:
             total = marks.mark(total, _second_order(node.name, estimator), draw.value)
         if not sample.joint:
-            total = average(draw, draw.weight, total)
+            total = weighted_sum(draw, draw.weight, total)
             credit.average(draw)
     mean = credit.mean
     if sample.joint:  # all nodes share the axis of trajectories, whose weights are equal
@@ -142,7 +144,7 @@ def fold(sample: Sample, terms: Mapping[str, Term], *, check_paths: bool = True)
         for learner, cost, weight in learning:  # now: an estimator may serve several nodes
             learner.update(cost, weight)
     means = {name: value.expand(sample.batch) for name, value in mean.items()}
-    return Result(total.expand(sample.batch), means, sample.draws)
+    return Estimate(total.expand(sample.batch), means, sample.samples)
 
 
 def _second_order(node: str, estimator: Estimator) -> str:
@@ -154,13 +156,13 @@ def _second_order(node: str, estimator: Estimator) -> str:
     )
 
 
-def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:
+def align(sample: GraphSample, terms: Mapping[str, CostTerm]) -> dict[str, CostTerm]:
     """Bring each term to ``[S_n, ..., S_1, *batch]``, with size 1 where an axis is absent; refuse other shapes.
 
     On an axis of the batch a term may have size 1 only if all nodes that it names have: the whole batch
     shares their samples. Otherwise it is a sum over the batch, and repeating it would multiply the cost.
     """
-    shapes = [draw.weight.shape for draw in sample.draws.values()]
+    shapes = [draw.weight.shape for draw in sample.samples.values()]
     rank, batch = max(map(len, shapes)), sample.batch
     padded_shapes = [[1] * (rank - len(shape)) + list(shape) for shape in (*shapes, batch)]
     full = [next((size for size in axis if size != 1), 1) for axis in zip(*padded_shapes, strict=True)]
@@ -175,7 +177,7 @@ def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:
                 f"then the batch {list(batch)}): sum over event dimensions, keep the batch"
             )
         summed = [axis - rank for axis in range(rank - len(batch), rank) if padded[axis] == 1 < full[axis]]
-        sizes = [sample.draws[node].q.batch_shape[axis] for axis in summed for node in term.names]
+        sizes = [sample.samples[node].q.batch_shape[axis] for axis in summed for node in term.names]
         if summed and (not sizes or max(sizes) > 1):
             raise EstimatorError(
                 f"{label} has shape {own}, one value for all entries of the batch {list(batch)}: it seems to be summed "
@@ -184,7 +186,7 @@ def align(sample: Sample, terms: Mapping[str, Term]) -> dict[str, Term]:
             )
         aligned[name] = term._replace(value=term.value.reshape(padded))
         for node in term.names:
-            weight = sample.draws[node].weight
+            weight = sample.samples[node].weight
             averaged = aligned[name].value.shape[rank - weight.dim()] == 1 < len(weight)
             if averaged and node not in term.optional:
                 raise EstimatorError(
@@ -199,14 +201,14 @@ def describe_cost(name: str) -> str:
     return "the cost" if name == "cost" else f"cost term {name!r}"
 
 
-def _carriers(draw: Draw) -> list[Tensor]:
+def _carriers(draw: NodeSample) -> list[Tensor]:
     """Return the tensors of a node by which a gradient flows to its parents: of its draw, and of its distribution.
 
     An estimator may differentiate the log-density in its correction alone.
     """
     if draw.log_prob is not None:
         return [draw.value, draw.log_prob, draw.weight]
-    base = base_of(draw.q)[0]
+    base = unwrap_independent(draw.q)[0]
     own = (getattr(base, name, None) for name in base.arg_constraints)
     return [draw.value, draw.weight, *(tensor for tensor in own if isinstance(tensor, Tensor))]
 
@@ -216,7 +218,7 @@ def _broadcast(weight: Tensor, value: Tensor) -> Tensor:
     return torch.broadcast_tensors(value, weight)[0]
 
 
-def require_paths(sample: Sample, terms: Mapping[str, Term], remedy: str | None = None) -> None:
+def check_gradient_paths(sample: GraphSample, terms: Mapping[str, CostTerm], remedy: str | None = None) -> None:
     """Raise if a node relies on a gradient path that is not there: silence would be a wrong gradient.
 
     Each cost term that names the node must have one, save those that may as well not depend on it; and some term, or
@@ -233,15 +235,15 @@ def require_paths(sample: Sample, terms: Mapping[str, Term], remedy: str | None 
 
     Raises
     ------
-    SilentNodeError
+    MissingGradientPathError
         It names the node.
     """
     if not torch.is_grad_enabled():
         return
-    compiling, draws = torch.compiler.is_compiling(), sample.draws
+    compiling, draws = torch.compiler.is_compiling(), sample.samples
     for node in sample.nodes:
         name, draw, estimator = node.name, draws[node.name], sample.estimators[node.name]
-        if not (estimator.relies_on_path and without_vmap(draw.value).requires_grad):
+        if not (estimator.requires_differentiable_cost and without_vmap(draw.value).requires_grad):
             continue
         direct = [term for term in terms.values() if name in term.names]
         children = [draws[child.name] for child in sample.nodes if name in child.parents]
@@ -261,4 +263,4 @@ def require_paths(sample: Sample, terms: Mapping[str, Term], remedy: str | None 
             continue
         found = (has_gradient_path(value, draw.value) for value in outputs)
         if not (all(found) if required else any(found)):
-            raise SilentNodeError(name, message + (remedy or fitting(draw.q, without_path=True)))
+            raise MissingGradientPathError(name, message + (remedy or describe_supported(draw.q, without_path=True)))

@@ -34,10 +34,10 @@ from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
-from vaekit.graph.dependencies import Named, assign, parse
+from vaekit.graph.dependencies import NodeFunction, assign_estimators, parse_graph
 from vaekit.graph.expectation import attempt, evaluate_term
-from vaekit.graph.fold import Term, align, require_paths
-from vaekit.graph.sampling import Sample
+from vaekit.graph.fold import CostTerm, align, check_gradient_paths
+from vaekit.graph.sampling import GraphSample
 
 
 class _Factor:
@@ -62,8 +62,8 @@ class _LateScale(torch.autograd.Function):
 
 
 def importance_weighted_bound(
-    log_joint: Callable[..., Tensor] | Named,
-    q: Distribution | Mapping[str, Distribution | Callable[..., Distribution] | Named],
+    log_joint: Callable[..., Tensor] | NodeFunction,
+    q: Distribution | Mapping[str, Distribution | Callable[..., Distribution] | NodeFunction],
     estimator: Estimator | str | Mapping[str, Estimator | str] = "auto",
     *,
     num_samples: int,
@@ -121,18 +121,18 @@ def importance_weighted_bound(
             f"importance_weighted_bound: log_joint is a dictionary of {list(log_joint)}, but the bound is the "
             "logarithm of a mean and has no terms of its own: give one function that returns their sum"
         )
-    nodes, functions = parse(log_joint, q)
+    nodes, functions = parse_graph(log_joint, q)
     (function,) = functions.values()
 
-    def bound(drawn: Sample) -> Tensor:
+    def bound(drawn: GraphSample) -> Tensor:
         drawn = prepare(drawn)
         terms = checked(drawn, {"log_joint": evaluate_term(function, drawn, "log_joint")})
         return combine(drawn, terms["log_joint"].value)
 
-    return attempt(nodes, assign(estimator, [node.name for node in nodes]), bound, num_samples=num_samples)
+    return attempt(nodes, assign_estimators(estimator, [node.name for node in nodes]), bound, num_samples=num_samples)
 
 
-def checked(drawn: Sample, terms: Mapping[str, Term], check_paths: bool = True) -> dict[str, Term]:
+def checked(drawn: GraphSample, terms: Mapping[str, CostTerm], check_paths: bool = True) -> dict[str, CostTerm]:
     """Return the terms of log p(x, z) as ``[K or 1, *batch]``.
 
     Parameters
@@ -151,11 +151,13 @@ def checked(drawn: Sample, terms: Mapping[str, Term], check_paths: bool = True) 
     """
     aligned = align(drawn, terms)
     if check_paths:
-        require_paths(drawn, aligned, "these work: ScoreFunction(baseline=LeaveOneOut()) (VIMCO), ScoreFunction()")
+        check_gradient_paths(
+            drawn, aligned, "these work: ScoreFunction(baseline=LeaveOneOut()) (VIMCO), ScoreFunction()"
+        )
     return aligned
 
 
-def check(name: str, estimator: Estimator) -> None:
+def check_estimator(name: str, estimator: Estimator) -> None:
     """Raise an error if an estimator cannot serve an importance-weighted bound."""
     if isinstance(estimator, ScoreFunction):
         served = estimator.critic is None and (
@@ -178,12 +180,12 @@ def describe_estimator(estimator: Estimator) -> str:
     return f"{type(estimator).__name__}({inside})"
 
 
-def prepare(drawn: Sample) -> Sample:
+def prepare(drawn: GraphSample) -> GraphSample:
     """Check the estimators, and make pathwise values ready for the doubly reparameterized gradient."""
     parents = {parent for node in drawn.nodes for parent in node.parents}
-    draws = dict(drawn.draws)
+    draws = dict(drawn.samples)
     for name, estimator in drawn.estimators.items():
-        check(name, estimator)
+        check_estimator(name, estimator)
         if isinstance(estimator, ScoreFunction) and estimator.baseline is not None and len(draws[name].value) < 2:
             raise EstimatorError(f"node {name!r}: LeaveOneOut compares trajectories: num_samples must be at least 2")
         if _held(name, drawn, parents) and not estimator.stick_the_landing:
@@ -192,24 +194,24 @@ def prepare(drawn: Sample) -> Sample:
             # in full: where draws are shared over the batch, each of its entries has a factor of its own
             value = value.expand(len(value), *drawn.batch, *event)
             draws[name] = draws[name]._replace(value=_LateScale.apply(value, factor), noise=factor)
-    return drawn._replace(draws=draws)
+    return drawn._replace(samples=draws)
 
 
-def _held(name: str, drawn: Sample, parents: set[str]) -> bool:
+def _held(name: str, drawn: GraphSample, parents: set[str]) -> bool:
     """Tell whether the parameters inside log q of a node are held: a pathwise node that no other depends on.
 
     Where the support moves with them, the gradient stays the plain one: DReG has no term for its ends.
     """
-    draw, estimator = drawn.draws[name], drawn.estimators[name]
+    draw, estimator = drawn.samples[name], drawn.estimators[name]
     free = name not in parents and draw.value.requires_grad
     return isinstance(estimator, Pathwise) and free and not support_moves(draw.q)
 
 
-def log_posterior(drawn: Sample) -> Tensor:
+def log_posterior(drawn: GraphSample) -> Tensor:
     """Return log q(z | x) of the trajectories, ``[K, *batch]``, with the gradients that :func:`combine` needs."""
     parents = {parent for node in drawn.nodes for parent in node.parents}
     total: Any = 0.0
-    for name, draw in drawn.draws.items():
+    for name, draw in drawn.samples.items():
         log_q = log_prob(draw.q, draw.value)
         if _held(name, drawn, parents):
             score = log_prob(draw.q, draw.value.detach())
@@ -218,7 +220,7 @@ def log_posterior(drawn: Sample) -> Tensor:
     return total
 
 
-def combine(drawn: Sample, log_joint: Tensor, posterior_weight: float = 1.0) -> Tensor:
+def combine(drawn: GraphSample, log_joint: Tensor, posterior_weight: float = 1.0) -> Tensor:
     """Return the bound, ``[*batch]``.
 
     Parameters
@@ -234,7 +236,7 @@ def combine(drawn: Sample, log_joint: Tensor, posterior_weight: float = 1.0) -> 
     bound = log_weight.logsumexp(0) - math.log(log_weight.shape[0])
     fixed = log_weight.detach()
     first_order = False
-    for name, draw in drawn.draws.items():
+    for name, draw in drawn.samples.items():
         estimator = drawn.estimators[name]
         if isinstance(draw.noise, _Factor):
             draw.noise.value = 1 - posterior_weight * (1 - fixed.softmax(0))
@@ -254,7 +256,7 @@ def combine(drawn: Sample, log_joint: Tensor, posterior_weight: float = 1.0) -> 
         "importance_weighted_bound: DReG and VIMCO estimate first derivatives only, and a second derivative was taken "
         "through the bound. Use expectation() for second derivatives."
     )
-    sources = [t for draw in drawn.draws.values() for t in (draw.value, draw.log_prob) if t is not None]
+    sources = [t for draw in drawn.samples.values() for t in (draw.value, draw.log_prob) if t is not None]
     return marks.mark(bound, message, log_weight, *sources)
 
 

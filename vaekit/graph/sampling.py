@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily
 
 from vaekit.distributions.precise import precise
-from vaekit.estimators.automatic import choose, fitting
-from vaekit.estimators.discrete_support import base_of
+from vaekit.estimators.automatic import choose_estimator, describe_supported
+from vaekit.estimators.discrete_support import unwrap_independent
 from vaekit.estimators.enumerate import Enumerate
-from vaekit.estimators.estimator import Draw, Estimator, describe
+from vaekit.estimators.estimator import Estimator, NodeSample, describe_distribution
 from vaekit.estimators.func_transforms import in_transform, refuses_randomness
 from vaekit.estimators.moving_support import support_moves
 from vaekit.estimators.score_function import ScoreFunction
@@ -29,7 +29,7 @@ from vaekit.exceptions import EstimatorError
 from vaekit.graph.dependencies import Node
 
 
-class Sample(NamedTuple):
+class GraphSample(NamedTuple):
     """A graph whose nodes were drawn.
 
     Attributes
@@ -38,7 +38,7 @@ class Sample(NamedTuple):
         Parents first.
     estimators
         The one that drew each node.
-    draws
+    samples
         What it drew.
     batch
         Batch shape that all nodes share.
@@ -48,43 +48,43 @@ class Sample(NamedTuple):
 
     nodes: list[Node]
     estimators: dict[str, Estimator]
-    draws: dict[str, Draw]
+    samples: dict[str, NodeSample]
     batch: torch.Size
     joint: bool
 
     @property
     def values(self) -> dict[str, Tensor]:
         """The value drawn at each node, ``[*rows, *batch, *event]``."""
-        return {name: draw.value for name, draw in self.draws.items()}
+        return {name: draw.value for name, draw in self.samples.items()}
 
     def row_weight(self, name: str, counterfactuals: bool = False) -> Tensor:
         """Return the weight of a row at a node: the product over it and the nodes before it, detached.
 
         With ``counterfactuals`` the node's own rows weigh 1 each: 0 are those alone that nodes before it rule out.
         """
-        draw = self.draws[name]
+        draw = self.samples[name]
         own = torch.ones_like(draw.weight) if counterfactuals else draw.weight.detach()
         return functools.reduce(torch.mul, draw.outer, own)
 
-    def share(self, names: Collection[str]) -> Tensor:
+    def joint_weight(self, names: Collection[str]) -> Tensor:
         """Return the share of each row in a mean over some nodes, which depend on others: it sums to 1; detached."""
-        weights = [draw.weight.detach() for draw in self.draws.values()]
+        weights = [draw.weight.detach() for draw in self.samples.values()]
         if self.joint:
             return weights[0]
         needed = frozenset[str]().union(*(node.ancestors for node in self.nodes if node.name in names))
-        among = [weight for name, weight in zip(self.draws, weights, strict=True) if name in needed]
+        among = [weight for name, weight in zip(self.samples, weights, strict=True) if name in needed]
         return functools.reduce(torch.mul, among, weights[0].new_ones(()))
 
-    def seen_before(self, name: str) -> Tensor:
+    def critic_input(self, name: str) -> Tensor:
         """Return what a critic of a node sees: the context, and the values of the node's ancestors, flattened.
 
         ``[1, *rows of nodes before it, *batch, features]``, without a gradient; ``[K, *batch, features]`` of joint
         trajectories.
         """
-        own, rank = self.draws[name], self.draws[name].weight.dim()
+        own, rank = self.samples[name], self.samples[name].weight.dim()
         ancestors = next(node.ancestors for node in self.nodes if node.name == name) - {name}
         parts = [] if own.context is None else [own.context.to(own.weight.dtype)]
-        for draw in (self.draws[node.name] for node in self.nodes if node.name in ancestors):
+        for draw in (self.samples[node.name] for node in self.nodes if node.name in ancestors):
             value, event = draw.value.detach(), len(draw.q.event_shape)
             parts.append(value.flatten(-event) if event else value[..., None])
         if not parts:
@@ -94,20 +94,20 @@ class Sample(NamedTuple):
         return torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1).to(own.weight.dtype)
 
 
-def sample(
+def sample_graph(
     nodes: list[Node],
     estimators: Mapping[str, Estimator | str],
     *,
     num_samples: int | None = None,
     context: Tensor | None = None,
     undifferentiable: Collection[str] = (),
-) -> Sample:
+) -> GraphSample:
     """Draw all nodes.
 
     Parameters
     ----------
     nodes
-        Parents first, as :func:`vaekit.graph.dependencies.parse` returns them.
+        Parents first, as :func:`vaekit.graph.dependencies.parse_graph` returns them.
     estimators
         An estimator for each node, or ``"auto"``.
     num_samples
@@ -125,70 +125,72 @@ def sample(
     if num_samples is not None and num_samples < 1:
         raise EstimatorError(f"num_samples is {num_samples}, it must be at least 1 (or None)")
     resolved: dict[str, Any] = dict(estimators)
-    draws: dict[str, Draw] = {}
+    samples: dict[str, NodeSample] = {}
     batch: torch.Size | None = None
     outer: tuple[Tensor, ...] = ()
     rows = 1
     for depth, node in enumerate(nodes):
-        q = precise(_distribution(node, draws))  # before it is expanded: torch's expand loses which were given
+        q = precise(_distribution(node, samples))  # before it is expanded: torch's expand loses which were given
         own = q.batch_shape
         if batch is None:
             batch = own
         axes = 1 if num_samples is not None else depth
         if len(own) > len(batch) + axes or len(own) < len(batch) or (not node.parents and len(own) != len(batch)):
             raise EstimatorError(
-                f"node {node.name!r} ({describe(q)}) has batch shape {list(own)}, but the batch shape of the graph is "
+                f"node {node.name!r} ({describe_distribution(q)}) has batch shape {list(own)}, but the batch shape of the graph is "
                 f"{list(batch)}: all nodes share one number of batch dimensions (after the axes of rows)"
             )
         inner = own[len(own) - len(batch) :]
-        _check_rows(node, q, own[: len(own) - len(batch)], draws, num_samples)
+        _check_rows(node, q, own[: len(own) - len(batch)], samples, num_samples)
         batch = batch if inner == batch else torch.broadcast_shapes(batch, inner)
         later = [resolved[n.name] for n in nodes[depth + 1 :]]
         budgeted = rows * math.prod([e.num_samples for e in later if isinstance(e, Estimator)])
         estimator = _resolve(node, q, resolved[node.name], node.name in undifferentiable, budgeted, num_samples)
         resolved[node.name] = estimator
         if num_samples is None:
-            rows *= estimator.rows(q)
+            rows *= estimator.num_evaluations(q)
             for found in resolved.values():  # before anything is built
                 if isinstance(found, Enumerate):
                     found.check_budget(rows, f"the graph (all nodes up to {node.name!r} together)")
             if depth:
                 q = q.expand(torch.Size([1] * (len(batch) + depth - len(own))) + own)
-            compared = [resolved[before.name].compares_rows for before in reversed(nodes[:depth])]
+            compared = [resolved[before.name].common_random_numbers for before in reversed(nodes[:depth])]
             shared = tuple(axis for axis, compares in enumerate(compared, start=1) if compares)
-            draw = estimator.draw(q, shared=shared)
+            draw = estimator.sample(q, common_noise_dims=shared)
         else:
-            draw = estimator.draw(q.expand(torch.Size([num_samples]) + inner), torch.Size())
+            draw = estimator.sample(q.expand(torch.Size([num_samples]) + inner), torch.Size())
         draw = complete(estimator, draw, node.name, num_samples is not None)
         if draw.completed is not None:
             inner_draw = draw.completed.draw._replace(context=context, outer=outer)
             draw = draw._replace(completed=draw.completed._replace(draw=inner_draw))
-        draws[node.name] = draw._replace(context=context, outer=outer)
+        samples[node.name] = draw._replace(context=context, outer=outer)
         if num_samples is None:
             outer = (draw.weight.detach(), *outer)
     assert batch is not None  # there is at least one node
-    return Sample(nodes, resolved, draws, batch, joint=num_samples is not None)
+    return GraphSample(nodes, resolved, samples, batch, joint=num_samples is not None)
 
 
-def _distribution(node: Node, draws: Mapping[str, Draw]) -> Distribution:
+def _distribution(node: Node, samples: Mapping[str, NodeSample]) -> Distribution:
     """Return the distribution of a node, given the values of its parents."""
     if isinstance(node.q, Distribution):
         return node.q
-    q = node.q.function(**{parent: draws[parent].value for parent in node.parents})
+    q = node.q.function(**{parent: samples[parent].value for parent in node.parents})
     if not isinstance(q, Distribution):
         raise EstimatorError(f"q[{node.name!r}] returned a {type(q).__name__}, not a distribution")
     return q
 
 
-def _check_rows(node: Node, q: Distribution, leading: torch.Size, draws: Mapping[str, Draw], joint: int | None) -> None:
+def _check_rows(
+    node: Node, q: Distribution, leading: torch.Size, samples: Mapping[str, NodeSample], joint: int | None
+) -> None:
     """Raise an error if the axes in front of a node's batch are not those of the rows of the nodes before it."""
-    rows = [joint] if joint is not None else [len(draw.weight) for draw in reversed(list(draws.values()))]
+    rows = [joint] if joint is not None else [len(draw.weight) for draw in reversed(list(samples.values()))]
     rows = rows[len(rows) - len(leading) :]
     if any(size not in (1, count) for size, count in zip(leading, rows, strict=True)):
         rank = len(q.batch_shape) - len(leading)
         raise EstimatorError(
-            f"node {node.name!r} ({describe(q)}) has batch shape {list(q.batch_shape)}, but the nodes before it have "
-            f"{rank} batch dimensions and {rows} rows on the axes in front: where nodes share their draws over a "
+            f"node {node.name!r} ({describe_distribution(q)}) has batch shape {list(q.batch_shape)}, but the nodes before it have "
+            f"{rank} batch dimensions and {rows} rows on the axes in front: where nodes share their samples over a "
             "batch, their own batch has size 1 there, such as logits[None] for logits without a batch"
         )
 
@@ -198,22 +200,24 @@ def _resolve(
 ) -> Estimator:
     """Return the node's estimator, chosen by rule for ``auto``; refuse one that does not fit."""
     if not isinstance(estimator, Estimator):  # "auto"
-        estimator = choose(q, not undifferentiable, rows, num_samples is not None)
-        if num_samples == 1 and not estimator.relies_on_path:
+        estimator = choose_estimator(q, not undifferentiable, rows, num_samples is not None)
+        if num_samples == 1 and not estimator.requires_differentiable_cost:
             estimator = ScoreFunction()  # a single trajectory has no others to be compared with
-    if not estimator.fits(q):
+    if not estimator.supports(q):
         if isinstance(estimator, ScoreFunction) and support_moves(q):
             remedy = "Use Pathwise() and a cost with a gradient path to the value"
-            if isinstance(base_of(q)[0], MixtureSameFamily):
+            if isinstance(unwrap_independent(q)[0], MixtureSameFamily):
                 remedy = "Make the component a node of its own, with a node of Pathwise() that depends on it"
             elif not q.has_rsample:
                 remedy = "Apply the transform within the cost"
             raise EstimatorError(
                 f"node {node.name!r}: ScoreFunction needs a support that does not depend on the parameters, and that "
-                f"of {describe(q)} moves with them: the gradient would miss what enters and leaves at its ends. "
+                f"of {describe_distribution(q)} moves with them: the gradient would miss what enters and leaves at its ends. "
                 f"{remedy}, or detach the parameters of the support"
             )
-        raise EstimatorError(f"node {node.name!r}: {type(estimator).__name__} does not fit {describe(q)}; {fitting(q)}")
+        raise EstimatorError(
+            f"node {node.name!r}: {type(estimator).__name__} does not fit {describe_distribution(q)}; {describe_supported(q)}"
+        )
     if num_samples is not None:
         check_joint(node.name, estimator, num_samples)
     if in_transform():
@@ -227,7 +231,7 @@ def check_transform(name: str, estimator: Estimator) -> None:
     Raises
     ------
     EstimatorError
-        If it differentiates the cost itself, learns from costs, or draws within a ``vmap`` that rejects randomness.
+        If it differentiates the cost itself, learns from costs, or samples within a ``vmap`` that rejects randomness.
     """
     what = f"node {name!r}: {type(estimator).__name__}"
     critic = estimator.critic if isinstance(estimator, ScoreFunction) else None
@@ -236,14 +240,14 @@ def check_transform(name: str, estimator: Estimator) -> None:
             f"{what} differentiates the cost inside the step, which torch.func and forward mode do not allow. Use "
             "DisARM() or LocalExpectation(), or torch.autograd.grad instead of the transform."
         )
-    if torch.is_grad_enabled() and (estimator.keeps_state or (critic is not None and critic.training)):
+    if torch.is_grad_enabled() and (estimator.is_stateful or (critic is not None and critic.training)):
         raise EstimatorError(
             f"{what} learns from costs, which torch.func and forward mode do not allow. Call its eval(), use "
             "ScoreFunction(baseline=LeaveOneOut()), or torch.autograd.grad instead of the transform."
         )
     if refuses_randomness() and not isinstance(estimator, Enumerate):
         raise EstimatorError(
-            f"{what} draws random numbers within a vmap that rejects them. Pass randomness='different' (or 'same') to "
+            f"{what} samples random numbers within a vmap that rejects them. Pass randomness='different' (or 'same') to "
             "torch.func.vmap or jacfwd; instead of hessian(f) use jacfwd(jacrev(f), randomness='same')."
         )
 
@@ -254,10 +258,10 @@ def check_joint(name: str, estimator: Estimator, num_samples: int) -> None:
     Raises
     ------
     EstimatorError
-        If it draws sets of rows or adds some, or compares a trajectory with others and there are none.
+        If it samples sets of rows or adds some, or compares a trajectory with others and there are none.
     """
     baseline = estimator.baseline if isinstance(estimator, ScoreFunction) else None
-    if not estimator.joint or (baseline is not None and baseline.counterfactual_rows):
+    if not estimator.supports_joint_samples or (baseline is not None and baseline.num_auxiliary_samples):
         what = type(estimator).__name__ + (f"(baseline={type(baseline).__name__}())" if baseline is not None else "")
         raise EstimatorError(
             f"node {name!r}: {what} cannot draw joint trajectories; leave num_samples at None, or use "

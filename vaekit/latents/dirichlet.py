@@ -14,7 +14,7 @@ from vaekit.exceptions import ConfigError
 from vaekit.latents.gamma import MIN_PARAMETER
 from vaekit.latents.gaussian import UNIT
 from vaekit.latents.latent import Latent
-from vaekit.networks.precision import full_precision
+from vaekit.networks.precision import at_least_float32
 
 
 class Dirichlet(Latent):
@@ -53,7 +53,7 @@ class Dirichlet(Latent):
     """
 
     discrete = False
-    event_dims = 1
+    event_dim = 1
 
     def __init__(
         self, topics: int, concentration: float = 0.5, estimator: Estimator | Literal["auto"] = "auto"
@@ -72,7 +72,7 @@ class Dirichlet(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return the distribution of log x (see the base class)."""
-        return LogDirichlet(F.softplus(full_precision(self.head(h)) + UNIT) + MIN_PARAMETER, validate_args=False)
+        return LogDirichlet(F.softplus(at_least_float32(self.head(h)) + UNIT) + MIN_PARAMETER, validate_args=False)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return the symmetric prior of log x (see the base class)."""

@@ -12,11 +12,11 @@ from torch.distributions import Distribution, Independent
 
 from vaekit.distributions import OneHotCategorical
 from vaekit.estimators import Estimator
-from vaekit.estimators.discrete_support import logits_of
+from vaekit.estimators.discrete_support import get_logits
 from vaekit.exceptions import ConfigError
 from vaekit.latents.latent import Latent
 from vaekit.networks import MLP
-from vaekit.networks.precision import full_precision
+from vaekit.networks.precision import at_least_float32
 
 
 class Categorical(Latent):
@@ -58,15 +58,15 @@ class Categorical(Latent):
     >>> latent = Categorical(3, parents=["kind"])
     >>> _ = latent.build(in_features=8, parent_size=2)
     >>> kind = torch.eye(2)[:, None].expand(2, 5, 2)  # both, of five observations
-    >>> latent.posterior(latent.join(torch.zeros(5, 8), kind)).batch_shape
+    >>> latent.posterior(latent.condition_on_parents(torch.zeros(5, 8), kind)).batch_shape
     torch.Size([2, 5])
     >>> latent.prior(kind, kind).mean[0, 0].detach()
     tensor([[0.3333, 0.3333, 0.3333]])
     """
 
-    conditional = True
+    conditional_posterior = True
     discrete = True
-    event_dims = 2
+    event_dim = 2
 
     def __init__(
         self,
@@ -98,22 +98,22 @@ class Categorical(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return one-hot posteriors, event shape ``[variables, categories]`` (see the base class)."""
-        logits = full_precision(self.head(h)).unflatten(-1, self.shape)
+        logits = at_least_float32(self.head(h)).unflatten(-1, self.shape)
         return Independent(OneHotCategorical(logits=logits), 1)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return the prior of the categories (see the base class)."""
         if parent is not None:
-            logits = full_precision(self.prior_network(parent.to(like.dtype))).unflatten(-1, self.shape)
+            logits = at_least_float32(self.prior_network(parent.to(like.dtype))).unflatten(-1, self.shape)
             return Independent(OneHotCategorical(logits=logits), 1)
         logits = self.prior_logits if self.learned_prior else like.new_zeros(self.shape)
         return Independent(OneHotCategorical(logits=logits), 1)
 
     def summary(self, q: Distribution) -> Tensor:
         """Return the categories' probabilities, ``[batch, variables * categories]``."""
-        return self.flatten(logits_of(q).softmax(-1))
+        return self.flatten(get_logits(q).softmax(-1))
 
-    def most_probable(self, q: Distribution) -> Tensor:
+    def point_estimate(self, q: Distribution) -> Tensor:
         """Return the most probable codes (see the base class)."""
         return q.mode
 
@@ -145,7 +145,7 @@ class Bernoulli(Latent):
     """
 
     discrete = True
-    event_dims = 1
+    event_dim = 1
 
     def __init__(self, dim: int, estimator: Estimator | Literal["auto"] = "auto") -> None:
         if dim < 1:
@@ -158,7 +158,7 @@ class Bernoulli(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return independent bits (see the base class)."""
-        return Independent(BernoulliDistribution(logits=full_precision(self.head(h)), validate_args=False), 1)
+        return Independent(BernoulliDistribution(logits=at_least_float32(self.head(h)), validate_args=False), 1)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return fair bits (see the base class)."""
@@ -168,6 +168,6 @@ class Bernoulli(Latent):
         """Return the probabilities of a 1, ``[batch, dim]``."""
         return q.mean
 
-    def most_probable(self, q: Distribution) -> Tensor:
+    def point_estimate(self, q: Distribution) -> Tensor:
         """Return the most probable bits (see the base class)."""
         return (q.mean > 0.5).to(q.mean.dtype)  # torch's own mode is NaN at 1/2

@@ -13,7 +13,7 @@ from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.gaussian import UNIT
 from vaekit.latents.latent import Latent
-from vaekit.networks.precision import full_precision
+from vaekit.networks.precision import at_least_float32
 
 MIN_PARAMETER = 1e-3
 
@@ -53,7 +53,7 @@ class Gamma(Latent):
     """
 
     discrete = False
-    event_dims = 1
+    event_dim = 1
 
     def __init__(
         self, dim: int, concentration: float = 1.0, rate: float = 1.0, estimator: Estimator | Literal["auto"] = "auto"
@@ -72,7 +72,7 @@ class Gamma(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return the distribution of log x (see the base class)."""
-        concentration, rate = (F.softplus(full_precision(self.head(h)) + UNIT) + MIN_PARAMETER).chunk(2, -1)
+        concentration, rate = (F.softplus(at_least_float32(self.head(h)) + UNIT) + MIN_PARAMETER).chunk(2, -1)
         return Independent(LogGamma(concentration, rate, validate_args=False), 1)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:

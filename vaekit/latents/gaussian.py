@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, Normal
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.latent import Latent
-from vaekit.networks.precision import full_precision
+from vaekit.networks.precision import at_least_float32
 
 MIN_SCALE = 1e-4  # keeps log-densities finite in float32
 UNIT = 0.5413  # softplus(0.5413) = 1
@@ -20,7 +20,7 @@ UNIT = 0.5413  # softplus(0.5413) = 1
 
 def diagonal_normal(parameters: Tensor) -> Distribution:
     """Return a diagonal normal from ``[..., 2 dim]``: locations, then scales before their softplus."""
-    loc, raw = full_precision(parameters).chunk(2, -1)
+    loc, raw = at_least_float32(parameters).chunk(2, -1)
     return Independent(Normal(loc, F.softplus(raw + UNIT) + MIN_SCALE, validate_args=False), 1)
 
 
@@ -58,7 +58,7 @@ class Gaussian(Latent):
     """
 
     discrete = False
-    event_dims = 1
+    event_dim = 1
 
     def __init__(self, dim: int, parent: str | None = None, estimator: Estimator | Literal["auto"] = "auto") -> None:
         if dim < 1:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit._core.components import Component
-from vaekit.batch import Moments
+from vaekit.batch import DataStatistics
 from vaekit.estimators import Enumerate, Estimator
-from vaekit.estimators.automatic import choose, fitting
+from vaekit.estimators.automatic import choose_estimator, describe_supported
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.networks import MLP
 
@@ -51,9 +51,9 @@ class Latent(Component, nn.Module, ABC):
         Width of the known covariates.
     """
 
-    conditional: ClassVar[bool] = False
+    conditional_posterior: ClassVar[bool] = False
     discrete: ClassVar[bool]
-    technical: ClassVar[bool] = False
+    is_nuisance: ClassVar[bool] = False
     covariates = 0
 
     def __init__(self, size: int, estimator: Estimator | Literal["auto"], parents: Sequence[str] = ()) -> None:
@@ -108,18 +108,18 @@ class Latent(Component, nn.Module, ABC):
             If the estimator does not fit the posterior.
         """
         self.covariates = covariates
-        if self.conditional and parent_size is not None:
+        if self.conditional_posterior and parent_size is not None:
             self.joining = MLP([in_features])
             self.joining.build(in_features + parent_size)
         self.build_layers(in_features, parent_size)
         q = self.posterior(torch.zeros(1, in_features))
         if self._automatic:
-            self.estimator = choose(q, rows=rows, joint=joint)
-        if not self.estimator.fits(q):
+            self.estimator = choose_estimator(q, rows=rows, joint=joint)
+        if not self.estimator.supports(q):
             raise EstimatorError(
-                f"{type(self.estimator).__name__} does not fit a {type(self).__name__} latent; {fitting(q)}"
+                f"{type(self.estimator).__name__} does not fit a {type(self).__name__} latent; {describe_supported(q)}"
             )
-        own = self.estimator.rows(q)  # refuses a support over the budget
+        own = self.estimator.num_evaluations(q)  # refuses a support over the budget
         if isinstance(self.estimator, Enumerate) and not joint:  # where it cannot serve, the objective says so
             self.estimator.check_budget(rows * own, "this latent together with those before it")
         self.estimator.build(in_features, self.size, ancestor_size)
@@ -132,9 +132,9 @@ class Latent(Component, nn.Module, ABC):
     @property
     def posterior_parents(self) -> tuple[str, ...]:
         """Names of the latents that the posterior depends on."""
-        return self.parents if self.conditional else ()
+        return self.parents if self.conditional_posterior else ()
 
-    def join(self, h: Tensor, parents: Tensor) -> Tensor:
+    def condition_on_parents(self, h: Tensor, parents: Tensor) -> Tensor:
         """Return what the head of a conditional latent sees, ``[*rows, batch, in_features]``.
 
         One layer of encoder features ``[batch, in_features]`` and of the parents' flattened values,
@@ -147,7 +147,7 @@ class Latent(Component, nn.Module, ABC):
         """Return q(z | x), batch shape ``[*rows, batch]``, from features ``[*rows, batch, in_features]``.
 
         They are the encoder's, or what :meth:`join` makes of them. The distribution's parameters are float32 at least,
-        also where training is in mixed precision (:func:`vaekit.networks.precision.full_precision`).
+        also where training is in mixed precision (:func:`vaekit.networks.precision.at_least_float32`).
         """
 
     @abstractmethod
@@ -166,20 +166,20 @@ class Latent(Component, nn.Module, ABC):
     def summary(self, q: Distribution) -> Tensor:
         """Return what an embedding stores: means ``[batch, size]``, or the codes' probabilities."""
 
-    def most_probable(self, q: Distribution) -> Tensor:
+    def point_estimate(self, q: Distribution) -> Tensor:
         """Return one value that stands for ``q``, ``[*batch, *event]``: here, of a continuous latent, its mean."""
         return q.mean
 
-    def start_at(self, moments: Moments) -> None:
+    def init_from_data(self, moments: DataStatistics) -> None:
         """Take over what the latent needs to know of the training data; here, nothing."""
 
     def flatten(self, value: Tensor) -> Tensor:
         """Return values ``[..., *event]`` as ``[..., size]``, as the decoder sees them."""
-        return value.reshape(*value.shape[: value.dim() - self.event_dims], self.size)
+        return value.reshape(*value.shape[: value.dim() - self.event_dim], self.size)
 
     @property
     @abstractmethod
-    def event_dims(self) -> int:
+    def event_dim(self) -> int:
         """Number of event dimensions of a value."""
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from vaekit.batch import Batch, Moments
+from vaekit.batch import Batch, DataStatistics
 from vaekit.estimators import Estimator
 from vaekit.latents.gaussian import diagonal_normal
 from vaekit.latents.latent import Latent
@@ -37,14 +37,14 @@ class LibrarySize(Latent):
     --------
     >>> latent = LibrarySize()
     >>> _ = latent.build(4, None)
-    >>> latent.start_at(Moments(torch.ones(2), log_size=torch.tensor([[2.0, 0.5]])))
+    >>> latent.init_from_data(Moments(torch.ones(2), log_size=torch.tensor([[2.0, 0.5]])))
     >>> latent.size_factor(torch.tensor([[0.0], [2.0]]), Batch(torch.zeros(2, 2))).log().tolist()
     [[2.0], [3.0]]
     """
 
     discrete = False
-    technical = True
-    event_dims = 1
+    is_nuisance = True
+    event_dim = 1
     log_size: Tensor
 
     def __init__(self, estimator: Estimator | Literal["auto"] = "auto") -> None:
@@ -58,13 +58,13 @@ class LibrarySize(Latent):
         self.log_size[0, 1] = 1
 
     @torch.no_grad()
-    def start_at(self, moments: Moments) -> None:
+    def init_from_data(self, moments: DataStatistics) -> None:
         """Take over the moments of the training cells' log sizes (see the base class)."""
-        if moments.log_size is None:
+        if moments.log_size_factor is None:
             return
         self.log_size.zero_()
-        first = 1 if moments.batches else 0  # the batches' rows replace the constant
-        self.log_size[first : first + len(moments.log_size)] = moments.log_size.to(self.log_size)
+        first = 1 if moments.num_batches else 0  # the batches' rows replace the constant
+        self.log_size[first : first + len(moments.log_size_factor)] = moments.log_size_factor.to(self.log_size)
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return the normal posterior of u (see the base class)."""

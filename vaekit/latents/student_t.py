@@ -14,7 +14,7 @@ from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.gaussian import MIN_SCALE, UNIT
 from vaekit.latents.latent import Latent
-from vaekit.networks.precision import full_precision
+from vaekit.networks.precision import at_least_float32
 
 
 class StudentT(Latent):
@@ -47,7 +47,7 @@ class StudentT(Latent):
     """
 
     discrete = False
-    event_dims = 1
+    event_dim = 1
 
     def __init__(self, dim: int, df: float = 5.0, estimator: Estimator | Literal["auto"] = "auto") -> None:
         if dim < 1 or not df > 1:
@@ -61,7 +61,7 @@ class StudentT(Latent):
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return independent Student-t variables (see the base class)."""
-        loc, raw = full_precision(self.head(h)).chunk(2, -1)
+        loc, raw = at_least_float32(self.head(h)).chunk(2, -1)
         return self._distribution(loc, F.softplus(raw + UNIT) + MIN_SCALE)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:

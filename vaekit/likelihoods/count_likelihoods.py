@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions import Poisson as PoissonDistribution
 
-from vaekit.batch import Batch, Moments
+from vaekit.batch import Batch, DataStatistics
 from vaekit.distributions import NegativeBinomial as NegativeBinomialDistribution
 from vaekit.distributions import ZeroInflated
-from vaekit.exceptions import ConfigError, DataError, nearest
+from vaekit.exceptions import ConfigError, DataError, did_you_mean
 from vaekit.likelihoods.counts import sparse
 from vaekit.likelihoods.likelihood import Likelihood
-from vaekit.networks.precision import full_precision
+from vaekit.networks.precision import at_least_float32
 
 Dispersion = Literal["gene", "gene-batch", "gene-cell"]
 
 
-class _Counts(Likelihood):
+class CountLikelihood(Likelihood):
     """What the count likelihoods share: ``log mean = log size_factor + log_softmax(logits)``.
 
     Parameters
@@ -34,7 +34,7 @@ class _Counts(Likelihood):
         With ``gene_shift``, once it is part of a model without covariates, or meets data without.
     """
 
-    scaled = True
+    uses_size_factor = True
     mean_input: Tensor
 
     def __init__(self, gene_shift: bool = False) -> None:
@@ -69,7 +69,7 @@ class _Counts(Likelihood):
 
         ``[*rows, batch, genes]``; additional zeros and the library size are no part of it.
         """
-        logits = full_precision(self.composition(h))
+        logits = at_least_float32(self.composition(h))
         if not self.gene_shift:
             return logits
         if batch.covariates is None:
@@ -88,23 +88,23 @@ class _Counts(Likelihood):
         Genes that were not observed take the training mean, and what the others deviate from theirs is divided by the
         share of genes observed: the encoder's first layer sees what it would expect had genes been lost at random.
         """
-        x = batch.x.add(1).log_()  # exact for whole numbers, and faster than log1p
+        x = batch.x.add(1).log_()  # 1 + x is exact for counts, and log is faster than log1p
         if batch.observed is None:
             return x
         observed = batch.observed.to(x.dtype)
         return self.mean_input + (x - self.mean_input) * observed / observed.mean(-1, keepdim=True)
 
     @torch.no_grad()
-    def start_at(self, moments: Moments) -> None:
+    def init_from_data(self, moments: DataStatistics) -> None:
         """Start from the mean composition; a gene that no cell has gets half of the smallest positive mean."""
         mean = moments.mean
         floor = mean[mean > 0].min() / 2 if bool((mean > 0).any()) else torch.ones(())
         self.composition.bias.copy_(mean.clamp_min(floor).log())
-        if moments.mean_log is not None:
-            self.mean_input.copy_(moments.mean_log)
+        if moments.mean_log1p is not None:
+            self.mean_input.copy_(moments.mean_log1p)
 
 
-class Poisson(_Counts):
+class Poisson(CountLikelihood):
     """Poisson counts: the variance is the mean.
 
     Parameters
@@ -126,7 +126,7 @@ class Poisson(_Counts):
         return Independent(PoissonDistribution(self.log_mean(h, batch).exp(), validate_args=False), 1)
 
 
-class NegativeBinomial(_Counts):
+class NegativeBinomial(CountLikelihood):
     r"""Negative binomial counts: the variance is ``mean + mean^2 / theta``.
 
     Parameters
@@ -150,7 +150,7 @@ class NegativeBinomial(_Counts):
         super().__init__(gene_shift)
         if dispersion not in get_args(Dispersion):
             raise ConfigError(
-                f"{type(self).__name__}: dispersion is {dispersion!r}; {nearest(str(dispersion), get_args(Dispersion))}"
+                f"{type(self).__name__}: dispersion is {dispersion!r}; {did_you_mean(str(dispersion), get_args(Dispersion))}"
             )
         self.dispersion = dispersion
 
@@ -168,13 +168,13 @@ class NegativeBinomial(_Counts):
             self.dispersion_shift = nn.Parameter(torch.zeros(covariates, features))
             self.register_buffer("batch_columns", torch.ones(covariates))  # all, until the data tell
 
-    def start_at(self, moments: Moments) -> None:
+    def init_from_data(self, moments: DataStatistics) -> None:
         """Start from the mean composition; learn which covariates are batches (see the base class)."""
-        super().start_at(moments)
+        super().init_from_data(moments)
         if self.dispersion == "gene-batch":
-            if not moments.batches:
+            if not moments.num_batches:
                 raise self._no_batches()
-            self.batch_columns.copy_(torch.arange(len(self.batch_columns)) < moments.batches)
+            self.batch_columns.copy_(torch.arange(len(self.batch_columns)) < moments.num_batches)
 
     def _no_batches(self) -> ConfigError:
         return ConfigError(
@@ -185,7 +185,7 @@ class NegativeBinomial(_Counts):
     def log_theta(self, h: Tensor, batch: Batch) -> Tensor:
         """Return the log inverse dispersions: ``[genes]``, ``[batch, genes]`` or ``[*rows, batch, genes]``."""
         if self.dispersion == "gene-cell":
-            return full_precision(self.dispersion_head(h))
+            return at_least_float32(self.dispersion_head(h))
         if self.dispersion == "gene":
             return self.log_inverse_dispersion
         if batch.covariates is None:
@@ -232,11 +232,11 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         counts = NegativeBinomialDistribution(
             log_mean=self.log_mean(h, batch), log_inverse_dispersion=self.log_theta(h, batch)
         )
-        return Independent(ZeroInflated(counts, full_precision(self.gate(h))), 1)
+        return Independent(ZeroInflated(counts, at_least_float32(self.gate(h))), 1)
 
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
         """Return log p(x | latents), by way of the non-zero counts (see the base class)."""
         self.check(batch)
         if batch.observed is not None:
             return super().log_prob(h, batch)
-        return sparse.log_prob(self.logits(h, batch), batch, self.log_theta(h, batch), full_precision(self.gate(h)))
+        return sparse.log_prob(self.logits(h, batch), batch, self.log_theta(h, batch), at_least_float32(self.gate(h)))

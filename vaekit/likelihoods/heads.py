@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vaekit.exceptions import ConfigError
 
 
-class Local(nn.Module):
+class PixelwiseLinear(nn.Module):
     """One small linear map for all places, and a bias of each parameter: what a convolutional decoder needs.
 
     Parameters
@@ -30,7 +30,7 @@ class Local(nn.Module):
         super().__init__()
         if in_features % features:
             raise ConfigError(
-                f"local=True needs a decoder with as many features for each of the {features} values (ConvDecoder), "
+                f"pixelwise=True needs a decoder with as many features for each of the {features} values (ConvDecoder), "
                 f"and this one has {in_features} in all; leave local out for another decoder"
             )
         self.features = features
@@ -42,8 +42,8 @@ class Local(nn.Module):
         return self.mix(h.unflatten(-1, (self.features, -1))).flatten(-2) + self.bias
 
 
-def head(in_features: int, features: int, local: bool, parameters: int = 1) -> nn.Linear | Local:
+def head(in_features: int, features: int, local: bool, parameters: int = 1) -> nn.Linear | PixelwiseLinear:
     """Return a dense head, or a local one; both have a ``bias`` ``[features * parameters]``."""
     if local:
-        return Local(in_features, features, parameters)
+        return PixelwiseLinear(in_features, features, parameters)
     return nn.Linear(in_features, features * parameters)

@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.distributions import Categorical as CategoricalDistribution
 from torch.distributions import Distribution, Independent, constraints
 
-from vaekit.batch import Batch, Moments
+from vaekit.batch import Batch, DataStatistics
 from vaekit.exceptions import ConfigError
 from vaekit.likelihoods.heads import head
-from vaekit.likelihoods.pixels import Pixels, check_unit_interval
-from vaekit.networks.precision import full_precision
+from vaekit.likelihoods.pixels import PixelLikelihood, check_unit_interval
+from vaekit.networks.precision import at_least_float32
 
 
-class Levels(Distribution):
+class DiscretizedLevels(Distribution):
     """A categorical distribution over the grey levels ``0, 1 / (levels - 1), ..., 1``.
 
     Parameters
@@ -31,9 +31,11 @@ class Levels(Distribution):
         self.levels = logits.shape[-1]
         super().__init__(self.index.batch_shape, validate_args=False)
 
-    def expand(self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: object = None) -> Levels:
+    def expand(
+        self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: object = None
+    ) -> DiscretizedLevels:
         """Return the distribution with a larger batch shape."""
-        return Levels(self.index.logits.expand(*batch_shape, self.levels))
+        return DiscretizedLevels(self.index.logits.expand(*batch_shape, self.levels))
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw grey levels in 0..1."""
@@ -50,7 +52,7 @@ class Levels(Distribution):
         return self.index.probs @ grid
 
 
-class Categorical(Pixels):
+class Categorical(PixelLikelihood):
     """Pixels as one of some grey levels, each with a probability of its own: no order is assumed.
 
     A value belongs to the nearest level; log-probabilities are those of levels, not densities, and compare only
@@ -62,8 +64,8 @@ class Categorical(Pixels):
     ----------
     levels
         Grey levels: 256 for bytes as they are. A dense head has ``levels`` outputs a pixel: with many levels take
-        ``ConvDecoder`` and ``local=True``.
-    local
+        ``ConvDecoder`` and ``pixelwise=True``.
+    pixelwise
         Whether the decoder gives features of each pixel value (``ConvDecoder``).
 
     Raises
@@ -72,26 +74,26 @@ class Categorical(Pixels):
         If there are fewer than two levels.
     """
 
-    def __init__(self, levels: int = 256, local: bool = False) -> None:
-        super().__init__(local)
+    def __init__(self, levels: int = 256, pixelwise: bool = False) -> None:
+        super().__init__(pixelwise)
         if levels < 2:
             raise ConfigError(f"Categorical: levels is {levels}; at least 2 are needed")
         self.levels = levels
 
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
         """Make the head of the levels' logits (see the base class)."""
-        self.logits = head(in_features, features, self.local, self.levels)
+        self.logits = head(in_features, features, self.pixelwise, self.levels)
 
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
         """Return independent levels (see the base class)."""
-        return Independent(Levels(full_precision(self.logits(h)).unflatten(-1, (-1, self.levels))), 1)
+        return Independent(DiscretizedLevels(at_least_float32(self.logits(h)).unflatten(-1, (-1, self.levels))), 1)
 
     def check(self, batch: Batch) -> None:
         """Raise an error if values lie outside 0..1 (see the base class)."""
         check_unit_interval(batch, "Categorical", "counts use NegativeBinomial, for other values Gaussian")
 
     @torch.no_grad()
-    def start_at(self, moments: Moments) -> None:
+    def init_from_data(self, moments: DataStatistics) -> None:
         """Start from the mean picture: logits linear in the level, whose slope is found by bisection."""
         wanted = moments.mean.double().clamp(0.01, 0.99)
         grid = torch.linspace(0, 1, self.levels, dtype=wanted.dtype, device=wanted.device)

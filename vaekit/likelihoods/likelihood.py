@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit._core.components import Component
-from vaekit.batch import Batch, Moments
+from vaekit.batch import Batch, DataStatistics
 
 
 class Likelihood(Component, nn.Module, ABC):
     """The distribution p(x | latents) of an observation, from the features of the decoder's last layer.
 
     Its parameters are float32 at least, also where training is in mixed precision
-    (:func:`vaekit.networks.precision.full_precision`).
+    (:func:`vaekit.networks.precision.at_least_float32`).
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class Likelihood(Component, nn.Module, ABC):
         Whether the size factor of an observation scales its mean, so that it can be a latent variable.
     """
 
-    scaled: ClassVar[bool] = False
+    uses_size_factor: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
@@ -87,5 +87,5 @@ class Likelihood(Component, nn.Module, ABC):
         """Return what the encoder sees of the observations, ``[batch, features]``; here, as they are."""
         return batch.x
 
-    def start_at(self, moments: Moments) -> None:
+    def init_from_data(self, moments: DataStatistics) -> None:
         """Set the heads' biases so that a decoder of zeros predicts the data's mean; here, nothing."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vaekit._core.atomic import written
+from vaekit._core.atomic import atomic_write
 from vaekit._core.class_paths import trust as trust_packages
 from vaekit._core.components import from_config
 from vaekit.exceptions import CheckpointError, ConfigError, VaekitError
@@ -126,7 +126,7 @@ def save(model: VAE, path: Any) -> None:
         "hyper_parameters": dict(model.hparams),
     }
     model.on_save_checkpoint(checkpoint)
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(checkpoint, temporary)
 
 
@@ -166,5 +166,5 @@ def load(path: Any, expected: type[VAE] = VAE, map_location: Any = "cpu", trust:
         model.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its weights do not fit its own model: {error}") from error
-    model.reference = checkpoint.get("reference")
+    model.data_registry = checkpoint.get("data_registry")
     return model.eval().to(map_location)

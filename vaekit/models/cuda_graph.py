@@ -13,7 +13,7 @@ from vaekit.models.vae import VAE
 WARM = 3  # steps that run as usual before one is recorded: libraries set themselves up, and state is made
 
 
-class Stepped(NamedTuple):
+class StepOutput(NamedTuple):
     """What a training step leaves, without gradients. The next step writes over the tensors of a recorded one.
 
     Attributes
@@ -31,7 +31,7 @@ class Stepped(NamedTuple):
     norm: Tensor | None
 
 
-class CapturedStep:
+class CUDAGraphStep:
     """Loss, gradient, clipping and the optimizer's step, recorded once on a GPU and then played back.
 
     A batch of another shape than those before (an epoch's last) is taken as usual, and so is every batch on the CPU.
@@ -54,7 +54,7 @@ class CapturedStep:
     >>> from vaekit import GaussianVAE
     >>> from vaekit.likelihoods import Bernoulli
     >>> model = GaussianVAE(4, Bernoulli(), latent_dim=2, hidden=[3])
-    >>> step = CapturedStep(model, torch.optim.AdamW(model.parameters()), clip=10.0)
+    >>> step = CUDAGraphStep(model, torch.optim.AdamW(model.parameters()), clip=10.0)
     >>> step(Batch(torch.ones(5, 4))).terms["kl_z"].shape
     torch.Size([5])
     """
@@ -63,7 +63,7 @@ class CapturedStep:
         self.model, self.optimizer, self.clip = model, optimizer, clip
         self.device = next(model.parameters()).device
         self._trained = model._trained()
-        self._exact = all(estimator.exact_value for estimator in model.estimators.values())
+        self._exact = all(estimator.unbiased_value for estimator in model.estimators.values())
         self._sticks = any(estimator.stick_the_landing for estimator in model.estimators.values())
         self._kl_weight = torch.ones((), device=self.device)
         self._last: Any = None
@@ -74,7 +74,7 @@ class CapturedStep:
                 group["capturable"] = True
                 group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.device)
 
-    def __call__(self, batch: Batch, kl_weight: float = 1.0) -> Stepped:
+    def __call__(self, batch: Batch, kl_weight: float = 1.0) -> StepOutput:
         """Make a step on a batch, which lies on the model's device."""
         if self.device.type != "cuda":
             return self._step(batch, kl_weight)
@@ -101,7 +101,7 @@ class CapturedStep:
         here.wait_stream(beside)
         return result
 
-    def _record(self, key: Any, batch: Batch, weight: float | Tensor) -> Stepped:
+    def _record(self, key: Any, batch: Batch, weight: float | Tensor) -> StepOutput:
         held = Batch(*(None if part is None else part.clone() for part in _tensors(batch)))  # type: ignore[arg-type]
         self.optimizer.zero_grad()  # the graph has gradients of its own
         graph = torch.cuda.CUDAGraph()
@@ -111,18 +111,18 @@ class CapturedStep:
         graph.replay()  # to record is not to run
         return result
 
-    def _step(self, batch: Batch, weight: float | Tensor) -> Stepped:
+    def _step(self, batch: Batch, weight: float | Tensor) -> StepOutput:
         self.optimizer.zero_grad()
-        result = self.model.bound(batch, weight, training=True)  # type: ignore[arg-type]
+        result = self.model.loss(batch, weight, training=True)  # type: ignore[arg-type]
         loss = result.total.mean()
         loss.backward()
         terms = result.terms
         if not self._exact:
             with torch.no_grad():  # as in VAE.training_step
-                terms = self.model.bound(batch).terms
+                terms = self.model.loss(batch).terms
         norm = None if self.clip is None else self._trained.clip(self.clip)
         self.optimizer.step()
-        return Stepped(loss.detach(), {name: value.detach() for name, value in terms.items()}, norm)
+        return StepOutput(loss.detach(), {name: value.detach() for name, value in terms.items()}, norm)
 
 
 def _tensors(batch: Batch) -> tuple[Tensor | None, ...]:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from vaekit.estimators.running_moments import RunningMean
+from vaekit.estimators.running_moments import RunningMoments
 from vaekit.exceptions import CheckpointError
 
 
-def separate_noise(rank: int, processes: int) -> None:
+def seed_rank(rank: int, processes: int) -> None:
     """Let each process draw numbers of its own from here on, which follow from the seed that all of them were given.
 
     With the same numbers, the rows of one process would have the noise of those of the others. In a single process the
@@ -25,7 +25,7 @@ def separate_noise(rank: int, processes: int) -> None:
 
 
 @contextlib.contextmanager
-def noise_of_batch(number: int, device: torch.device) -> Iterator[None]:
+def fork_rng_for_batch(number: int, device: torch.device) -> Iterator[None]:
     """Draw what follows from the number of a batch alone, and set the generator back afterwards.
 
     A held-out bound is then the same whichever process works out a batch, and from epoch to epoch it moves with the
@@ -36,7 +36,7 @@ def noise_of_batch(number: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def average_baselines(module: nn.Module, mean: Callable[[Tensor], Any]) -> None:
+def sync_baselines(module: nn.Module, mean: Callable[[Tensor], Any]) -> None:
     """Average the running means and deviations of costs over processes that had them in common before a step.
 
     These are linear in a step's costs, so that each process then has what the costs of all of them make.
@@ -48,7 +48,7 @@ def average_baselines(module: nn.Module, mean: Callable[[Tensor], Any]) -> None:
     mean
         Returns the mean of a tensor over the processes; all of them call it.
     """
-    found = [buffer for part in module.modules() if isinstance(part, RunningMean) for buffer in part.buffers()]
+    found = [buffer for part in module.modules() if isinstance(part, RunningMoments) for buffer in part.buffers()]
     if found:
         for buffer, value in zip(found, mean(torch.stack(found)).unbind(), strict=True):
             buffer.copy_(value)
@@ -63,7 +63,7 @@ def gather(state: dict[str, Any]) -> list[dict[str, Any]]:
     return states
 
 
-def own_random_state(checkpoint: Mapping[str, Any], rank: int, processes: int) -> Mapping[str, Any] | None:
+def get_rank_rng_state(checkpoint: Mapping[str, Any], rank: int, processes: int) -> Mapping[str, Any] | None:
     """Return the random state that a checkpoint has for a process; None if it has none at all.
 
     Raises

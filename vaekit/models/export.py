@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 import vaekit
-from vaekit._core.atomic import written
+from vaekit._core.atomic import atomic_write
 from vaekit.exceptions import CheckpointError, OutputError
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
-KEPT = ("hyper_parameters", "reference", "state_dict")  # what a model needs; the rest is for training on
+KEPT = ("hyper_parameters", "data_registry", "state_dict")  # what a model needs; the rest is for training on
 
 
 def export(checkpoint: Mapping[str, Any], folder: str | Path) -> Path:
@@ -61,14 +61,14 @@ def export(checkpoint: Mapping[str, Any], folder: str | Path) -> Path:
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made: {error}") from error
     try:
-        with written(folder / TENSORS) as file:
+        with atomic_write(folder / TENSORS) as file:
             try:
                 save_file(tensors, file)
             except Exception as error:  # safetensors' own type for every failure of its writer
                 raise OSError(str(error)) from error
         content["sha256"] = {TENSORS: _hash_file(folder / TENSORS)}
         content["sha256"][DESCRIPTION] = _hash_content(content)
-        with written(folder / DESCRIPTION) as file:  # last: where it is, the export is whole
+        with atomic_write(folder / DESCRIPTION) as file:  # last: where it is, the export is whole
             file.write_text(json.dumps(content, indent=1, allow_nan=False))
     except BaseException:
         if made:

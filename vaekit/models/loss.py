@@ -9,14 +9,14 @@ from torch import Tensor
 from vaekit.batch import Batch
 from vaekit.estimators import Enumerate, Estimator, Pathwise, ScoreFunction
 from vaekit.graph.dependencies import Node
-from vaekit.graph.fold import Result, Term
-from vaekit.graph.sampling import sample
-from vaekit.models.objectives import Divergence, Objective
-from vaekit.models.vae_networks import Generative
+from vaekit.graph.fold import CostTerm, Estimate
+from vaekit.graph.sampling import sample_graph
+from vaekit.models.objectives import LatentPrior, Objective
+from vaekit.models.vae_networks import VAENetworks
 
 
-def bound_of(
-    networks: Generative,
+def compute_loss(
+    networks: VAENetworks,
     batch: Batch,
     nodes: list[Node],
     h: Tensor,
@@ -24,7 +24,7 @@ def bound_of(
     objective: Objective,
     kl_weight: float,
     check_paths: bool,
-) -> Result:
+) -> Estimate:
     """Return an objective and its terms at given posteriors.
 
     Parameters
@@ -46,16 +46,16 @@ def bound_of(
     check_paths
         Whether to look for the gradient paths that estimators rely on.
     """
-    drawn = objective.prepare(sample(nodes, estimators, num_samples=objective.num_samples, context=h))
+    drawn = objective.prepare(sample_graph(nodes, estimators, num_samples=objective.num_samples, context=h))
     values = drawn.values
-    reconstruction = Term(-networks.log_likelihood(values, batch), networks.seen_by_decoder)
+    reconstruction = CostTerm(-networks.log_likelihood(values, batch), networks.seen_by_decoder)
     divergences = {
-        name: Divergence(networks.prior(name, values, h), latent.parents) for name, latent in networks.latents.items()
+        name: LatentPrior(networks.prior(name, values, h), latent.parents) for name, latent in networks.latents.items()
     }
-    return objective.combine(drawn, reconstruction, divergences, kl_weight, check_paths)
+    return objective.compute_loss(drawn, reconstruction, divergences, kl_weight, check_paths)
 
 
-def drawing(estimator: Estimator) -> Estimator:
+def evaluation_estimator(estimator: Estimator) -> Estimator:
     """Return what evaluates a node whose gradient is not wanted: discrete draws, no relaxation, nothing learned."""
     kept = isinstance(estimator, Enumerate) or (isinstance(estimator, Pathwise) and not estimator.stick_the_landing)
     return estimator if kept else ScoreFunction()

@@ -11,7 +11,7 @@ from torch import Tensor
 FOLD_EVERY = 50  # steps: tensors that are kept until then
 
 
-class RunningMeans:
+class MetricAccumulator:
     """Bound, terms and other quantities of all steps since the last :meth:`take`, weighted by their rows.
 
     A step only hands its tensors over: sums and means of so small values would take as long as a layer, in each step.
@@ -25,7 +25,7 @@ class RunningMeans:
         self._terms: set[str] = set()
         self._waiting: list[tuple[int, dict[str, Tensor | float]]] = []
 
-    def add(self, terms: Mapping[str, Tensor], others: Mapping[str, Tensor | float]) -> None:
+    def update(self, terms: Mapping[str, Tensor], others: Mapping[str, Tensor | float]) -> None:
         """Take in a step.
 
         Parameters
@@ -45,10 +45,10 @@ class RunningMeans:
         if len(self._waiting) >= FOLD_EVERY:
             self._fold()
 
-    def take(self) -> dict[str, float]:
+    def compute_and_reset(self) -> dict[str, float]:
         """Return ``elbo``, the terms and the others, averaged over all rows, and begin anew."""
         means = self.means()
-        self.load_state_dict(RunningMeans().state_dict())
+        self.load_state_dict(MetricAccumulator().state_dict())
         return means
 
     def means(self) -> dict[str, float]:

@@ -16,11 +16,11 @@ from vaekit._core.components import Component
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.graph import importance_weighted
-from vaekit.graph.fold import Result, Term, fold
-from vaekit.graph.sampling import Sample, check_joint
+from vaekit.graph.fold import CostTerm, Estimate, fold
+from vaekit.graph.sampling import GraphSample, check_joint
 
 
-class Divergence(NamedTuple):
+class LatentPrior(NamedTuple):
     """What the KL divergence of one latent is made of.
 
     Attributes
@@ -88,19 +88,19 @@ class Objective(Component, nn.Module, ABC):
     def check_estimators(self, estimators: Mapping[str, Estimator]) -> None:
         """Raise an error if an estimator cannot serve this objective."""
 
-    def prepare(self, drawn: Sample) -> Sample:
+    def prepare(self, drawn: GraphSample) -> GraphSample:
         """Make the drawn values ready, before the model decodes them; here, nothing."""
         return drawn
 
     @abstractmethod
-    def combine(
+    def compute_loss(
         self,
-        drawn: Sample,
-        reconstruction: Term,
-        divergences: Mapping[str, Divergence],
+        drawn: GraphSample,
+        reconstruction: CostTerm,
+        divergences: Mapping[str, LatentPrior],
         kl_weight: float,
         check_paths: bool,
-    ) -> Result:
+    ) -> Estimate:
         """Return the loss and its terms.
 
         Parameters
@@ -187,7 +187,7 @@ class ELBO(Objective):
                     "part of the KL divergence's gradient that a floor would have to keep: use one of them"
                 )
 
-    def penalty(self, kl: Tensor, share: Tensor) -> Tensor:
+    def apply_free_bits(self, kl: Tensor, share: Tensor) -> Tensor:
         """Return the KL divergence ``[*rows, batch]`` of one latent with its free bits.
 
         Where its mean is below the floor, it is the floor, and has no gradient. ``share`` weighs the rows: it sums
@@ -198,19 +198,19 @@ class ELBO(Objective):
         mean = (share * kl.detach()).sum() / kl.shape[-1]
         return torch.where(mean > self.free_bits, kl, self.free_bits)
 
-    def combine(
+    def compute_loss(
         self,
-        drawn: Sample,
-        reconstruction: Term,
-        divergences: Mapping[str, Divergence],
+        drawn: GraphSample,
+        reconstruction: CostTerm,
+        divergences: Mapping[str, LatentPrior],
         kl_weight: float,
         check_paths: bool,
-    ) -> Result:
+    ) -> Estimate:
         """Return the weighted bound by the fold (see the base class)."""
         terms, unweighted = {"reconstruction": reconstruction}, {}
         like = reconstruction.value
         for name, (prior, names) in divergences.items():
-            draw = drawn.draws[name]
+            draw = drawn.samples[name]
             analytic = None if drawn.estimators[name].stick_the_landing else analytic_divergence(draw.q, prior)
             if analytic is None:
                 kl, names = draw.q.log_prob(draw.value) - prior.log_prob(draw.value), (*names, name)
@@ -218,13 +218,15 @@ class ELBO(Objective):
                 kl = analytic
             kl = kl.to(like.dtype)
             rows = kl.dim() > 1
-            unweighted[f"kl_{name}"] = (drawn.share(names) * kl.detach()).flatten(0, -2).sum(0) if rows else kl.detach()
-            value = kl_weight * (self.penalty(kl, drawn.share(names)) if self.free_bits else kl)
+            unweighted[f"kl_{name}"] = (
+                (drawn.joint_weight(names) * kl.detach()).flatten(0, -2).sum(0) if rows else kl.detach()
+            )
+            value = kl_weight * (self.apply_free_bits(kl, drawn.joint_weight(names)) if self.free_bits else kl)
             if drawn.estimators[name].stick_the_landing and kl_weight != 1:
                 # the estimator takes away the whole score, of which this term has the share kl_weight
                 assert draw.log_prob is not None
                 value = value + (1 - kl_weight) * (draw.log_prob - draw.log_prob.detach())
-            terms[f"kl_{name}"] = Term(value, names)
+            terms[f"kl_{name}"] = CostTerm(value, names)
         result = fold(drawn, terms, check_paths=check_paths)
         return result._replace(terms={"reconstruction": result.terms["reconstruction"], **unweighted})
 
@@ -261,35 +263,35 @@ class IWAE(Objective):
     def check_estimators(self, estimators: Mapping[str, Estimator]) -> None:
         """Raise an error if an estimator serves linear expectations only."""
         for name, estimator in estimators.items():
-            importance_weighted.check(name, estimator)
+            importance_weighted.check_estimator(name, estimator)
 
-    def prepare(self, drawn: Sample) -> Sample:
+    def prepare(self, drawn: GraphSample) -> GraphSample:
         """Prepare pathwise values for the doubly reparameterized gradient."""
         return importance_weighted.prepare(drawn)
 
-    def combine(
+    def compute_loss(
         self,
-        drawn: Sample,
-        reconstruction: Term,
-        divergences: Mapping[str, Divergence],
+        drawn: GraphSample,
+        reconstruction: CostTerm,
+        divergences: Mapping[str, LatentPrior],
         kl_weight: float,
         check_paths: bool,
-    ) -> Result:
+    ) -> Estimate:
         """Return minus the importance-weighted bound; the terms are those of the ELBO on the same draws."""
         log_joint = {"reconstruction": reconstruction._replace(value=-reconstruction.value)}
         terms = {"reconstruction": reconstruction.value.detach().mean(0)}
         for name, (prior, parents) in divergences.items():
-            draw = drawn.draws[name]
-            log_joint[f"prior of {name}"] = Term(kl_weight * prior.log_prob(draw.value), (*parents, name))
+            draw = drawn.samples[name]
+            log_joint[f"prior of {name}"] = CostTerm(kl_weight * prior.log_prob(draw.value), (*parents, name))
             with torch.no_grad():
-                terms[f"kl_{name}"] = divergence_of(draw.q, prior, draw.value).mean(0)
+                terms[f"kl_{name}"] = kl_or_estimate(draw.q, prior, draw.value).mean(0)
         parts = importance_weighted.checked(drawn, log_joint, check_paths).values()
         summed = functools.reduce(torch.add, (part.value for part in parts))
         total = -importance_weighted.combine(drawn, summed, kl_weight)
-        return Result(total, terms, drawn.draws)
+        return Estimate(total, terms, drawn.samples)
 
 
-def divergence_of(q: Distribution, p: Distribution, value: Tensor) -> Tensor:
+def kl_or_estimate(q: Distribution, p: Distribution, value: Tensor) -> Tensor:
     """Return KL(q || p): analytic where torch knows it, else from a draw ``value`` of ``q``."""
     analytic = analytic_divergence(q, p)
     return q.log_prob(value) - p.log_prob(value) if analytic is None else analytic

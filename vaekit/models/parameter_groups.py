@@ -13,10 +13,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.models.vae_networks import Generative
+from vaekit.models.vae_networks import VAENetworks
 
 
-class Trained(NamedTuple):
+class ParameterGroups(NamedTuple):
     """Parameters by what they are trained for.
 
     Attributes
@@ -30,11 +30,13 @@ class Trained(NamedTuple):
     """
 
     weights: list[Tensor]
-    others: list[Tensor]
+    other: list[Tensor]
     baselines: list[Tensor]
 
     @classmethod
-    def of(cls, networks: Generative, estimators: Mapping[str, Estimator], parameters: Iterable[Tensor]) -> Trained:
+    def from_model(
+        cls, networks: VAENetworks, estimators: Mapping[str, Estimator], parameters: Iterable[Tensor]
+    ) -> ParameterGroups:
         """Sort a model's parameters."""
         baselines: list[Tensor] = [p for estimator in estimators.values() for p in estimator.parameters()]
         apart = {id(p) for p in baselines}
@@ -43,11 +45,11 @@ class Trained(NamedTuple):
         weights = [p for p in own if id(p) in decayed]
         return cls(weights, [p for p in own if id(p) not in decayed], baselines)
 
-    def adam(self, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    def make_optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
         """Return Adam with a decoupled decay of the weight matrices."""
         groups = [
             {"params": self.weights, "weight_decay": weight_decay},
-            {"params": self.others, "weight_decay": 0.0},
+            {"params": self.other, "weight_decay": 0.0},
             {"params": self.baselines, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
@@ -62,10 +64,10 @@ class Trained(NamedTuple):
         """
         if self.baselines:
             _clip(self.baselines, limit)
-        return _clip([*self.weights, *self.others], limit)
+        return _clip([*self.weights, *self.other], limit)
 
 
-def cosine(optimizer: torch.optim.Optimizer, steps: float) -> LambdaLR:
+def cosine_schedule(optimizer: torch.optim.Optimizer, steps: float) -> LambdaLR:
     """Return the schedule by which the rate falls to 0 along a cosine.
 
     It is a function of the step alone: a training that goes on with more epochs follows the longer curve.

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekit._core.components import Component
-from vaekit.estimators.discrete_support import logits_of
-from vaekit.exceptions import ConfigError, nearest
+from vaekit.estimators.discrete_support import get_logits
+from vaekit.exceptions import ConfigError, did_you_mean
 from vaekit.latents import Categorical, Latent
 
 __all__ = ["InformationMaximization", "Regularizer"]
@@ -101,7 +101,7 @@ class InformationMaximization(Regularizer):
     def check(self, latents: Mapping[str, Latent]) -> None:
         """Raise an error if there is no such latent, or it is no category by itself (see the base class)."""
         if self.latent not in latents:
-            raise ConfigError(f"InformationMaximization: latent={self.latent!r}: {nearest(self.latent, latents)}")
+            raise ConfigError(f"InformationMaximization: latent={self.latent!r}: {did_you_mean(self.latent, latents)}")
         latent = latents[self.latent]
         if not isinstance(latent, Categorical) or latent.parents:
             parents = f" with parents {', '.join(map(repr, latent.parents))}" if latent.parents else ""
@@ -116,7 +116,7 @@ class InformationMaximization(Regularizer):
         """Return the penalty (see the base class), added up over the variables of the latent."""
 
         def log_probs(features: Tensor) -> Tensor:
-            return logits_of(latents[self.latent].posterior(features)).log_softmax(-1)
+            return get_logits(latents[self.latent].posterior(features)).log_softmax(-1)
 
         log_q = log_probs(h)  # [batch, variables, categories]
         q = log_q.exp()

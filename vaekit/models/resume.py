@@ -17,11 +17,11 @@ def check_same_features(trained: Mapping[str, Any], found: Mapping[str, Any]) ->
     kinds = {
         "feature_names": "features (genes)",
         "batch_categories": "batches",
-        "categorical_covariates": "categorical covariates",
-        "continuous_covariates": "continuous covariates",
+        "categorical_covariate_keys": "categorical covariates",
+        "continuous_covariate_keys": "continuous covariates",
     }
     parts = [(what, trained.get(key), found.get(key)) for key, what in kinds.items()]
-    levels, now = (state.get("categorical_covariates") or {} for state in (trained, found))
+    levels, now = (state.get("categorical_covariate_keys") or {} for state in (trained, found))
     parts += [(f"levels of the covariate {name!r}", levels[name], now[name]) for name in levels if name in now]
     for what, before, after in parts:
         if before is not None and after is not None and list(before) != list(after):

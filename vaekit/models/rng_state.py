@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def random_state() -> dict[str, Any]:
+def get_rng_state() -> dict[str, Any]:
     """Return the states of torch (and its CUDA devices, where used), NumPy and Python; loads with ``weights_only``."""
     name, keys, *rest = np.random.get_state(legacy=True)
     version, numbers, gauss = random.getstate()
@@ -25,14 +25,14 @@ def random_state() -> dict[str, Any]:
     return state
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
+def set_rng_state(state: Mapping[str, Any]) -> None:
     """Set the generators to the states that :func:`random_state` returned.
 
     Examples
     --------
     >>> state = random_state()
     >>> first = torch.rand(2), np.random.rand(), random.random()
-    >>> set_random_state(state)
+    >>> set_rng_state(state)
     >>> again = torch.rand(2), np.random.rand(), random.random()
     >>> first[0].equal(again[0]), first[1:] == again[1:]
     (True, True)

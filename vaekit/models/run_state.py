@@ -9,19 +9,19 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.trainer.states import TrainerFn
 
-from vaekit.models.distributed import gather, own_random_state
+from vaekit.models.distributed import gather, get_rank_rng_state
 from vaekit.models.resume import check_same_arguments
-from vaekit.models.rng_state import random_state, set_random_state
+from vaekit.models.rng_state import get_rng_state, set_rng_state
 
 if TYPE_CHECKING:
-    from vaekit.models.metric_accumulator import RunningMeans
+    from vaekit.models.metric_accumulator import MetricAccumulator
 
 
 def store(
-    checkpoint: dict[str, Any], trainer: pl.Trainer | None, module: pl.LightningModule, means: RunningMeans
+    checkpoint: dict[str, Any], trainer: pl.Trainer | None, module: pl.LightningModule, means: MetricAccumulator
 ) -> None:
     """Put the state of each process into a checkpoint."""
-    states = gather({"random": random_state(), "within_epoch": within_epoch(trainer, module, means)})
+    states = gather({"random": get_rng_state(), "within_epoch": within_epoch(trainer, module, means)})
     checkpoint["random_state"], *others = (state["random"] for state in states)
     if others:
         checkpoint["random_states_of_others"] = others
@@ -45,10 +45,10 @@ def accept(checkpoint: Mapping[str, Any], trainer: pl.Trainer, module: pl.Lightn
     data: Any = getattr(trainer, "datamodule", None)
     same = checkpoint.get("datamodule_hyper_parameters", {})
     check_same_arguments(same, {} if data is None else dict(data.hparams), "data")
-    state = own_random_state(checkpoint, trainer.global_rank, trainer.world_size)
+    state = get_rank_rng_state(checkpoint, trainer.global_rank, trainer.world_size)
     if state is None:
         return {}
-    set_random_state(state)
+    set_rng_state(state)
     # as the first process wrote them, except for the generator
     found = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {}).get("combined_loader", [])
     return {
@@ -57,7 +57,9 @@ def accept(checkpoint: Mapping[str, Any], trainer: pl.Trainer, module: pl.Lightn
     }
 
 
-def resume(trainer: pl.Trainer, module: pl.LightningModule, means: RunningMeans, resumed: Mapping[str, Any]) -> None:
+def resume(
+    trainer: pl.Trainer, module: pl.LightningModule, means: MetricAccumulator, resumed: Mapping[str, Any]
+) -> None:
     """Continue, at the start of training, from what :func:`accept` returned.
 
     Lightning may have made the data's loader before it knew where it was.
@@ -71,7 +73,7 @@ def resume(trainer: pl.Trainer, module: pl.LightningModule, means: RunningMeans,
         loader.load_state_dict({**state, "position": 0} if ended and "position" in state else state)
 
 
-def within_epoch(trainer: pl.Trainer | None, module: pl.LightningModule, means: RunningMeans) -> dict[str, Any]:
+def within_epoch(trainer: pl.Trainer | None, module: pl.LightningModule, means: MetricAccumulator) -> dict[str, Any]:
     """Return the state of this process that an epoch builds up, as plain data.
 
     Returns
@@ -86,7 +88,7 @@ def within_epoch(trainer: pl.Trainer | None, module: pl.LightningModule, means: 
 
 
 def resume_within_epoch(
-    trainer: pl.Trainer, module: pl.LightningModule, means: RunningMeans, state: Mapping[str, Any]
+    trainer: pl.Trainer, module: pl.LightningModule, means: MetricAccumulator, state: Mapping[str, Any]
 ) -> None:
     """Continue, at the start of training, from the state that :func:`within_epoch` returned."""
     if not state:

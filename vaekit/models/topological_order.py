@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vaekit.exceptions import ConfigError, nearest
+from vaekit.exceptions import ConfigError, did_you_mean
 from vaekit.latents import Latent
 
 
-def parents_first(latents: Mapping[str, Latent]) -> tuple[str, ...]:
+def topological_order(latents: Mapping[str, Latent]) -> tuple[str, ...]:
     """Return the names of latents, parents before their children, else as declared.
 
     Raises
@@ -20,7 +20,7 @@ def parents_first(latents: Mapping[str, Latent]) -> tuple[str, ...]:
         for parent in latent.parents:
             if parent not in latents:
                 raise ConfigError(
-                    f"latent {name!r} has the parent {parent!r}, which is no latent: {nearest(parent, latents)}"
+                    f"latent {name!r} has the parent {parent!r}, which is no latent: {did_you_mean(parent, latents)}"
                 )
             if not latents[parent].discrete:
                 raise ConfigError(

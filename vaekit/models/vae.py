@@ -17,18 +17,24 @@ from vaekit._core.threads import keep_threads
 from vaekit.batch import Batch
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.graph.fold import Result
+from vaekit.graph.fold import Estimate
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
-from vaekit.models.distributed import average_baselines, noise_of_batch, separate_noise
-from vaekit.models.loss import bound_of, drawing
-from vaekit.models.metric_accumulator import RunningMeans, mean_terms, no_terms
+from vaekit.models.distributed import fork_rng_for_batch, seed_rank, sync_baselines
+from vaekit.models.loss import compute_loss, evaluation_estimator
+from vaekit.models.metric_accumulator import MetricAccumulator, mean_terms, no_terms
 from vaekit.models.objectives import ELBO, Objective
-from vaekit.models.parameter_groups import Trained, check_precision, cosine, match_precision, settle_accelerators
+from vaekit.models.parameter_groups import (
+    ParameterGroups,
+    check_precision,
+    cosine_schedule,
+    match_precision,
+    settle_accelerators,
+)
 from vaekit.models.regularizers import Regularizer
 from vaekit.models.resume import check_same_features
 from vaekit.models.run_state import accept, resume, store
-from vaekit.models.vae_networks import Generative
+from vaekit.models.vae_networks import VAENetworks
 from vaekit.models.weight_memory import Budget
 from vaekit.networks import Network
 
@@ -95,7 +101,7 @@ class VAE(Component, pl.LightningModule):
         self.objective = objective or ELBO()
         joint = self.objective.num_samples is not None
         with Budget(self.config["init_args"]):
-            self.networks = Generative(features, covariates, encoder, latents, decoder, likelihood, joint)
+            self.networks = VAENetworks(features, covariates, encoder, latents, decoder, likelihood, joint)
         self.objective.check_estimators(self.estimators)
         for estimator in self.estimators.values():
             estimator.follows_scale = True  # a gradient scaler, and accumulation, scale the gradients back
@@ -104,14 +110,14 @@ class VAE(Component, pl.LightningModule):
             regularizer.check(self.latents)
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.features, self.covariates = features, covariates
-        self.reference: dict[str, Any] | None = None  # the state of the data it is trained on: names, split
+        self.data_registry: dict[str, Any] | None = None  # the state of the data it is trained on: names, split
         self._paths_checked = False
-        self.captured: Any = None  # makes whole steps, where they are recorded (vaekit.callbacks.CapturedSteps)
+        self.captured: Any = None  # makes whole steps, where they are recorded (vaekit.callbacks.CUDAGraphs)
         self._resumed: dict[str, Any] = {}  # what a checkpoint within an epoch holds, until training starts
         self.step_terms: dict[str, Tensor] = {}  # of the last training step, [batch]
-        self._clipped: Trained | None = None  # found once a training: a search takes as long as a small layer
+        self._clipped: ParameterGroups | None = None  # found once a training: a search takes as long as a small layer
         self.gradient_norm: Tensor | None = None  # of the last training step, before clipping; None without it
-        self._means, self._means_logged = RunningMeans(), False
+        self._means, self._means_logged = MetricAccumulator(), False
         self._total_steps = float("inf")
         config = self.config  # the constructor's arguments as plain data: a checkpoint loads with weights_only=True
         self.save_hyperparameters({"_class_path": config["class_path"], **config["init_args"]})
@@ -134,13 +140,13 @@ class VAE(Component, pl.LightningModule):
         """
         return self.networks.posteriors(self.networks.encode(batch))
 
-    def draw(self, batch: Batch, num_samples: int) -> dict[str, Tensor]:
+    def sample_posterior(self, batch: Batch, num_samples: int) -> dict[str, Tensor]:
         """Draw all latents from the posterior, each ``[num_samples, batch, *event]``."""
-        return self.networks.draw(self.networks.encode(batch), num_samples)
+        return self.networks.sample_posterior(self.networks.encode(batch), num_samples)
 
-    def bound(
+    def loss(
         self, batch: Batch, kl_weight: float = 1.0, training: bool = False, objective: Objective | None = None
-    ) -> Result:
+    ) -> Estimate:
         """Estimate the bound and its terms on a batch.
 
         Parameters
@@ -165,11 +171,13 @@ class VAE(Component, pl.LightningModule):
         networks = self.networks
         regularizer = self.regularizer if training and objective is None else None
         objective = (objective or self.objective) if training else TRUE_BOUND
-        estimators = self.estimators if training else {name: drawing(e) for name, e in self.estimators.items()}
+        estimators = (
+            self.estimators if training else {name: evaluation_estimator(e) for name, e in self.estimators.items()}
+        )
         check = training and not self._paths_checked
         x = networks.likelihood.encoder_input(batch)
         h = networks.features(x, batch.covariates)
-        result = bound_of(networks, batch, networks.nodes(h), h, estimators, objective, kl_weight, check)
+        result = compute_loss(networks, batch, networks.nodes(h), h, estimators, objective, kl_weight, check)
         self._paths_checked = self._paths_checked or check
         if regularizer is None:
             return result
@@ -179,7 +187,7 @@ class VAE(Component, pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let the estimators' schedules follow the training."""
         for estimator in self.estimators.values():
-            estimator.advance(min(1.0, self.global_step / self._total_steps))
+            estimator.update_schedule(min(1.0, self.global_step / self._total_steps))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the objective's loss, and log the true bound and its terms beside it."""
@@ -189,16 +197,16 @@ class VAE(Component, pl.LightningModule):
             loss, terms = made.loss.clone(), {name: value.clone() for name, value in made.terms.items()}
             self.gradient_norm = None if made.norm is None else made.norm.clone()
         else:
-            result = self.bound(batch, kl_weight, training=True)
+            result = self.loss(batch, kl_weight, training=True)
             loss, terms = result.total.mean(), result.terms
         self.step_terms = {name: value.detach() for name, value in terms.items()}  # named if the loss is not finite
-        if self.captured is None and not all(estimator.exact_value for estimator in self.estimators.values()):
+        if self.captured is None and not all(estimator.unbiased_value for estimator in self.estimators.values()):
             with torch.no_grad():  # a relaxed value makes no bound: the logged one draws discrete values
-                terms = self.bound(batch).terms
+                terms = self.loss(batch).terms
         tempered = {name: getattr(e, "temperature", None) for name, e in self.estimators.items()}
         warm = {f"temperature_{name}": value for name, value in tempered.items() if value is not None}
         if self._trainer is not None:
-            self._means.add(terms, {"objective": loss, "kl_weight": kl_weight, **warm})
+            self._means.update(terms, {"loss": loss, "kl_weight": kl_weight, **warm})
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -233,8 +241,8 @@ class VAE(Component, pl.LightningModule):
 
     def _log_held_out(self, stage: str, batch: Batch, batch_idx: int) -> None:
         processes, rank = (1, 0) if self._trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        with noise_of_batch(batch_idx * processes + rank, batch.x.device):  # batches are dealt out in turn
-            terms = self.bound(batch).terms if len(batch.x) else no_terms(self.latents, batch.x)
+        with fork_rng_for_batch(batch_idx * processes + rank, batch.x.device):  # batches are dealt out in turn
+            terms = self.loss(batch).terms if len(batch.x) else no_terms(self.latents, batch.x)
         self._log(stage, mean_terms(terms), len(batch.x))
 
     def _log_training(self) -> None:
@@ -260,18 +268,18 @@ class VAE(Component, pl.LightningModule):
         if stage == "fit" and data is not None:
             self.networks.likelihood.check(data.example)
             found = data.state_dict()
-            if self.reference is None:
-                self.networks.start_at(data.moments)
+            if self.data_registry is None:
+                self.networks.init_from_data(data.statistics)
             else:  # it was trained before
-                check_same_features(self.reference, found)
+                check_same_features(self.data_registry, found)
                 self.train()  # vaekit.load returns a model in evaluation mode
-            self.reference = found
+            self.data_registry = found
         if stage == "fit":
-            separate_noise(self.trainer.global_rank, self.trainer.world_size)
+            seed_rank(self.trainer.global_rank, self.trainer.world_size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the data's names and split, and the random state: a resumed run goes on as an uninterrupted one."""
-        checkpoint["reference"] = self.reference
+        checkpoint["data_registry"] = self.data_registry
         store(checkpoint, self._trainer, self, self._means)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -288,7 +296,7 @@ class VAE(Component, pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Keep the moving averages of costs in step, where several processes train; log at the end of an epoch."""
         if self.trainer.world_size > 1:
-            average_baselines(self, lambda value: self.trainer.strategy.reduce(value, reduce_op="mean"))
+            sync_baselines(self, lambda value: self.trainer.strategy.reduce(value, reduce_op="mean"))
         stops = self.trainer.should_stop and self.trainer.fit_loop._can_stop_early
         if stops or self.trainer.is_last_batch or self.global_step >= self.trainer.max_steps >= 0:
             self._log_training()  # before the callbacks' end of the epoch, which read it
@@ -296,23 +304,26 @@ class VAE(Component, pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log an epoch that ended early, at a validation, or just before it was resumed; begin the next."""
         self._log_training()
-        self._means, self._means_logged = RunningMeans(), False
+        self._means, self._means_logged = MetricAccumulator(), False
 
     def on_fit_start(self) -> None:
         """Settle the number of steps that the warm-up refers to, of threads, and what each step would ask again."""
         rank_zero_info(keep_threads())
-        self._means, self._means_logged, self._clipped = RunningMeans(), False, None
+        self._means, self._means_logged, self._clipped = MetricAccumulator(), False, None
         settle_accelerators()
         self._total_steps = self.trainer.estimated_stepping_batches
         self.objective.check_steps(self._total_steps)
 
     def configure_optimizers(self) -> Any:
         """Return Adam over weights (decayed), other parameters and baselines, with a cosine schedule."""
-        optimizer = self._trained().adam(self.learning_rate, self.weight_decay)
+        optimizer = self._trained().make_optimizer(self.learning_rate, self.weight_decay)
         total = self.trainer.estimated_stepping_batches
         if not 0 < total < float("inf"):
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine(optimizer, total), "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": cosine_schedule(optimizer, total), "interval": "step"},
+        }
 
     def configure_gradient_clipping(
         self,
@@ -328,9 +339,9 @@ class VAE(Component, pl.LightningModule):
         self._clipped = self._clipped or self._trained()
         self.gradient_norm = self._clipped.clip(gradient_clip_val)
 
-    def _trained(self) -> Trained:
+    def _trained(self) -> ParameterGroups:
         """Return the parameters by what they are trained for."""
-        return Trained.of(self.networks, self.estimators, self.parameters())
+        return ParameterGroups.from_model(self.networks, self.estimators, self.parameters())
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = "cpu", **kwargs: Any) -> VAE:  # type: ignore[override]

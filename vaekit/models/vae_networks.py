@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.batch import Batch, Moments
+from vaekit.batch import Batch, DataStatistics
 from vaekit.exceptions import ConfigError, EstimatorError
-from vaekit.graph.dependencies import Named, Node
+from vaekit.graph.dependencies import Node, NodeFunction
 from vaekit.latents import Latent, LibrarySize
 from vaekit.likelihoods import Likelihood
-from vaekit.models.topological_order import parents_first, posterior_ancestors
+from vaekit.models.topological_order import posterior_ancestors, topological_order
 from vaekit.networks import Network
-from vaekit.networks.precision import full_precision
+from vaekit.networks.precision import at_least_float32
 
 RESERVED = ("weight",)  # kl_weight is logged beside kl_<name>
 MAX_ROWS = 4096  # of all latents together, each with an axis of its own
 
 
-class Generative(nn.Module):
+class VAENetworks(nn.Module):
     r"""Encoder, latents, decoder and likelihood, with their sizes made to fit.
 
     .. math:: p(z) = \prod_l p(z_l | \mathrm{parents}_l), \quad q(z | x) = \prod_l q(z_l | x, \mathrm{parents}_l),
@@ -91,7 +91,7 @@ class Generative(nn.Module):
         encoder, decoder, likelihood = copy.deepcopy(encoder), copy.deepcopy(decoder), copy.deepcopy(likelihood)
         latents = {name: copy.deepcopy(latent) for name, latent in latents.items()}  # each with its own estimator
         width = encoder.build(features + covariates)
-        self.order = parents_first(latents)
+        self.order = topological_order(latents)
         self._ancestors = posterior_ancestors(self.order, latents)
         rows = 1
         for name in self.order:
@@ -109,7 +109,9 @@ class Generative(nn.Module):
             )
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self._latents = nn.ModuleDict(latents)
-        hidden = {parent for latent in latents.values() if not latent.conditional for parent in latent.parents}
+        hidden = {
+            parent for latent in latents.values() if not latent.conditional_posterior for parent in latent.parents
+        }
         self.seen_by_decoder = tuple(name for name in latents if name not in hidden)
         self.library = _library(latents, likelihood)
         self.decoded = tuple(name for name in self.seen_by_decoder if name != self.library)
@@ -141,11 +143,11 @@ class Generative(nn.Module):
         layers = (m for m in self.modules() if isinstance(m, nn.Linear) and id(m) not in components)
         return [layer.weight for layer in layers]
 
-    def start_at(self, moments: Moments) -> None:
+    def init_from_data(self, moments: DataStatistics) -> None:
         """Start the likelihood and the latents at the data's moments."""
-        self.likelihood.start_at(moments)
+        self.likelihood.init_from_data(moments)
         for latent in self.latents.values():
-            latent.start_at(moments)
+            latent.init_from_data(moments)
 
     def encode(self, batch: Batch) -> Tensor:
         """Return encoder features, ``[batch, width]``."""
@@ -161,7 +163,7 @@ class Generative(nn.Module):
         latent = self.latents[name]
         if not latent.posterior_parents:
             return latent.posterior(h)
-        return latent.posterior(latent.join(h, self._side_by_side(latent.posterior_parents, values)))
+        return latent.posterior(latent.condition_on_parents(h, self._side_by_side(latent.posterior_parents, values)))
 
     def posteriors(self, h: Tensor) -> dict[str, Distribution]:
         """Return q(z | x) of each latent, batch shape ``[batch]``, a conditional one's on the most probable path.
@@ -174,7 +176,7 @@ class Generative(nn.Module):
         for name in self.order:
             found[name] = self.posterior(name, h, values)
             if self.latents[name].discrete:  # what may be a parent
-                values[name] = self.latents[name].most_probable(found[name])
+                values[name] = self.latents[name].point_estimate(found[name])
         return {name: found[name] for name in self.latents}
 
     def nodes(self, h: Tensor) -> list[Node]:
@@ -187,12 +189,12 @@ class Generative(nn.Module):
         parents, ancestors = latent.posterior_parents, self._ancestors[name]
         if not parents:
             return Node(name, latent.posterior(h), (), ancestors)
-        return Node(name, Named(functools.partial(self._given, name, h), parents), parents, ancestors)
+        return Node(name, NodeFunction(functools.partial(self._given, name, h), parents), parents, ancestors)
 
     def _given(self, name: str, h: Tensor, /, **values: Tensor) -> Distribution:
         return self.posterior(name, h, values)
 
-    def draw(self, h: Tensor, num_samples: int) -> dict[str, Tensor]:
+    def sample_posterior(self, h: Tensor, num_samples: int) -> dict[str, Tensor]:
         """Draw all latents from the posterior, parents first, each ``[num_samples, batch, *event]``."""
         values: dict[str, Tensor] = {}
         for name in self.order:
@@ -204,7 +206,7 @@ class Generative(nn.Module):
         """Return the prior of a latent, given the values of its parents in ``values``."""
         latent = self.latents[name]
         parents = self._side_by_side(latent.parents, values) if latent.parents else None
-        return latent.prior(parents, full_precision(self._like_weights(like)))
+        return latent.prior(parents, at_least_float32(self._like_weights(like)))
 
     def _side_by_side(self, names: Sequence[str], values: Mapping[str, Tensor]) -> Tensor:
         """Return flattened values of latents, ``[*rows, batch, sizes together]``."""
@@ -246,7 +248,7 @@ def _library(latents: Mapping[str, Latent], likelihood: Likelihood) -> str | Non
             f"latents are {', '.join(map(repr, latents))}, of which {', '.join(map(repr, names))} are library sizes; "
             "one library size beside other latents is possible"
         )
-    if not likelihood.scaled:
+    if not likelihood.uses_size_factor:
         raise ConfigError(
             f"latent {names[0]!r} is a library size, which {type(likelihood).__name__} has no use for; "
             "NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson scale their mean by it"

@@ -112,7 +112,7 @@ class ConvDecoder(_Conv):
     """Two linear layers, then transposed convolutions that each double the picture: the encoder's mirror.
 
     Its outputs are ``maps`` features of each value of the picture, in the order of ``x``: a likelihood with
-    ``local=True`` reads them with one small head for all places.
+    ``pixelwise=True`` reads them with one small head for all places.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class ConvDecoder(_Conv):
         Channels of each layer, from the last one to the first: the same list as the encoder's.
     hidden
         Width of the first linear layer.
-    maps
+    num_feature_maps
         Features of each value of the picture.
     normalize
         Whether to normalize over the features of each layer.
@@ -147,13 +147,13 @@ class ConvDecoder(_Conv):
         shape: Sequence[int],
         channels: Sequence[int] = (32, 64),
         hidden: int = 256,
-        maps: int = 8,
+        num_feature_maps: int = 8,
         normalize: bool = True,
     ) -> None:
         super().__init__(shape, channels, hidden, normalize)
-        if maps < 1:
-            raise ConfigError(f"ConvDecoder: maps is {maps}, it must be positive")
-        self.maps = maps
+        if num_feature_maps < 1:
+            raise ConfigError(f"ConvDecoder: num_feature_maps is {num_feature_maps}, it must be positive")
+        self.num_feature_maps = num_feature_maps
 
     def build(self, in_features: int) -> int:
         """Make the layers (see the base class)."""
@@ -161,16 +161,16 @@ class ConvDecoder(_Conv):
         start = (self.channels[-1], *self.sides[-1])
         self._append_linear(self.hidden, math.prod(start))
         self.layers.append(nn.Unflatten(-1, start))
-        outputs = [*reversed(self.channels[:-1]), self.shape[0] * self.maps]
+        outputs = [*reversed(self.channels[:-1]), self.shape[0] * self.num_feature_maps]
         before = self.channels[-1]
         for i, channels in enumerate(outputs):
             small, large = self.sides[-1 - i], self.sides[-2 - i]
             extra = (large[0] - 2 * small[0] + 1, large[1] - 2 * small[1] + 1)  # what rounding up took off
             self._append(nn.ConvTranspose2d(before, channels, KERNEL, 2, padding=1, output_padding=extra), channels)
             before = channels
-        return math.prod(self.shape) * self.maps
+        return math.prod(self.shape) * self.num_feature_maps
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[*rows, channels * height * width * maps]``, the maps of a value side by side."""
-        pictures = self.layers(x.reshape(-1, x.shape[-1])).unflatten(1, (self.shape[0], self.maps))
+        pictures = self.layers(x.reshape(-1, x.shape[-1])).unflatten(1, (self.shape[0], self.num_feature_maps))
         return pictures.movedim(2, -1).reshape(*x.shape[:-1], -1)

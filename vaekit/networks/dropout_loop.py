@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaekit._core.numba_cache import compiled
+from vaekit._core.numba_cache import cached_njit
 
 u64, f32 = np.uint64, np.float32
 # SplitMix64: its k-th number is a function of seed and k alone (Steele, Lea and Flood 2014, Fast Splittable
@@ -12,7 +12,7 @@ u64, f32 = np.uint64, np.float32
 STEP, FIRST, SECOND = u64(0x9E3779B97F4A7C15), u64(0xBF58476D1CE4E5B9), u64(0x94D049BB133111EB)
 
 
-@compiled()
+@cached_njit()
 def fill(seed, threshold, scale, out):
     """Write 0 with probability ``threshold / 2^32``, else ``scale``; float32 ``[count]``, the numbers are uint64."""
     for k in range(len(out)):

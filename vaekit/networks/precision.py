@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def full_precision(parameter: Tensor) -> Tensor:
+def at_least_float32(parameter: Tensor) -> Tensor:
     """Return what a head gives in float32 at least: in mixed precision only its matrix product is in half precision.
 
     Densities would lose nats, and draws of discrete variables would have other probabilities: half precision counts

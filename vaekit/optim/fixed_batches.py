@@ -10,10 +10,10 @@ from torch.utils.data import Sampler
 from vaekit.exceptions import ConfigError
 
 
-class FixedBatches(Sampler[int]):
+class FixedBatchSampler(Sampler[int]):
     """Rows in mini-batches whose members never change, in a new random order of the mini-batches each epoch.
 
-    A sampler for ``DataLoader(data, batch_size, sampler=FixedBatches(len(data), batch_size))``: it yields the rows of
+    A sampler for ``DataLoader(data, batch_size, sampler=FixedBatchSampler(len(data), batch_size))``: it yields the rows of
     one mini-batch after another. Which rows go together is drawn from ``seed``; the order from torch's global
     generator. A smaller mini-batch, if the rows do not divide evenly, comes last in every epoch.
 
@@ -40,7 +40,7 @@ class FixedBatches(Sampler[int]):
 
     Examples
     --------
-    >>> sampler = FixedBatches(5, batch_size=2)
+    >>> sampler = FixedBatchSampler(5, batch_size=2)
     >>> sampler.sizes
     [2, 2, 1]
     >>> rows = list(sampler)
@@ -50,7 +50,7 @@ class FixedBatches(Sampler[int]):
 
     def __init__(self, rows: int, batch_size: int, seed: int = 0) -> None:
         if rows < 1 or batch_size < 1:
-            raise ConfigError(f"FixedBatches: rows is {rows} and batch_size {batch_size}; both must be at least 1")
+            raise ConfigError(f"FixedBatchSampler: rows is {rows} and batch_size {batch_size}; both must be at least 1")
         permuted = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
         self._batches = permuted.split(batch_size)
         self.sizes = [len(batch) for batch in self._batches]

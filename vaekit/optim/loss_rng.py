@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class RandomState:
+class RNGState:
     """The states of torch's global generators at the time of its making.
 
     Those of the CPU and of the CUDA devices that hold ``params``. NumPy's and Python's generators, and generators of
@@ -44,7 +44,7 @@ class RandomState:
             yield
 
     @property
-    def moved(self) -> bool:
+    def advanced(self) -> bool:
         """Whether numbers have been drawn since."""
         return not all(a.equal(b) for a, b in zip(self._states, self._now(), strict=True))
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaekit.exceptions import ConfigError, EstimatorError, in_words
+from vaekit.exceptions import ConfigError, EstimatorError, format_bytes
 from vaekit.optim.linear import check_linear, check_rows, check_shapes, derivatives, pull_back
-from vaekit.optim.loss_rng import RandomState
-from vaekit.optim.variance_reduced_sgd import ControlledSGD, extent
+from vaekit.optim.loss_rng import RNGState
+from vaekit.optim.variance_reduced_sgd import VarianceReducedSGD, extent
 
 
-class SAGA(ControlledSGD):
+class SAGA(VarianceReducedSGD):
     r"""SGD with a table of earlier gradients as its control variate.
 
     .. math:: w_{t+1} = w_t - \eta \Big(\nabla F_j(w_t) - g_j + \frac{1}{m} \sum_k g_k + \lambda w_t\Big), \qquad
@@ -31,7 +31,7 @@ class SAGA(ControlledSGD):
     - ``examples`` and ``outputs``: of a model whose output is linear in its parameters (logistic regression, a linear
       layer on fixed features), the derivative of each example's loss by its ``outputs`` numbers; the gradient is the
       Jacobian times that. Memory: ``examples * outputs`` numbers. Mini-batches may be any.
-    - ``batch_sizes``: the gradient of each mini-batch of a fixed partition of the data (:class:`FixedBatches`), for any
+    - ``batch_sizes``: the gradient of each mini-batch of a fixed partition of the data (:class:`FixedBatchSampler`), for any
       model. Memory: as many times the parameters as there are mini-batches. Mini-batches of other sizes count by their
       rows: the difference above is multiplied by :math:`m n_j / n`, and the mean is weighted.
 
@@ -52,7 +52,7 @@ class SAGA(ControlledSGD):
         Rows of each mini-batch of the partition.
     examples, outputs
         In place of it: examples in the data, and the width of the model's output.
-    budget
+    max_bytes
         Bytes that table and mean may take.
     independent_noise
         Whether a random loss is accepted; for comparisons only.
@@ -101,7 +101,7 @@ class SAGA(ControlledSGD):
         batch_sizes: Sequence[int] | None = None,
         examples: int | None = None,
         outputs: int | None = None,
-        budget: int = 2**30,
+        max_bytes: int = 2**30,
         independent_noise: bool = False,
     ) -> None:
         given = f"batch_sizes is {batch_sizes}, examples {examples}, outputs {outputs}"
@@ -118,9 +118,9 @@ class SAGA(ControlledSGD):
         table = math.prod(shape) * owned[0].element_size() if shape else len(self._sizes) * numbers
         self.memory = table + numbers
         what = f"{shape[0]} x {shape[1]} derivatives" if shape else f"the gradients of {len(self._sizes)} mini-batches"
-        text = f"SAGA: a table of {what}, and their mean, take {in_words(self.memory)}"
-        if self.memory > budget:
-            raise ConfigError(f"{text}, over the budget of {in_words(budget)}: raise it, take fewer and larger "
+        text = f"SAGA: a table of {what}, and their mean, take {format_bytes(self.memory)}"
+        if self.memory > max_bytes:
+            raise ConfigError(f"{text}, over the max_bytes of {format_bytes(max_bytes)}: raise it, take fewer and larger "
                               "mini-batches, or use SVRG, which keeps two copies of the parameters")  # fmt: skip
         logging.getLogger("vaekit").info(text)
         about: dict[str, Any] = {"sizes": self._sizes}
@@ -146,7 +146,7 @@ class SAGA(ControlledSGD):
         super().load_state_dict(state_dict)
 
     @torch.no_grad()
-    def correct(self, entry: int, random_state: RandomState) -> None:
+    def correct(self, entry: int, random_state: RNGState) -> None:
         """Turn a mini-batch's gradient in ``.grad`` into the variance-reduced one, and note it in the table.
 
         :meth:`step` does this by itself; apart, it lets the gradient be clipped in between.
@@ -217,7 +217,7 @@ class SAGA(ControlledSGD):
         self._descend()
         return loss
 
-    def _step_examples(self, closure: Any, entry: Any, state: RandomState) -> Tensor:
+    def _step_examples(self, closure: Any, entry: Any, state: RNGState) -> Tensor:
         """Work out the corrected gradient of some examples, and note their derivatives."""
         about: Any = self.state["saga"]  # type: ignore[index]
         table, params = about["table"], self.parameters()
@@ -240,8 +240,8 @@ class SAGA(ControlledSGD):
         self._corrected = True
         return losses.detach().mean()
 
-    def _refuse_noise(self, state: RandomState) -> None:
-        if not self.independent_noise and state.moved:
+    def _refuse_noise(self, state: RNGState) -> None:
+        if not self.independent_noise and state.advanced:
             raise EstimatorError(
                 "SAGA: the loss drew random numbers (sampled latents, dropout). The table's gradients have drawn "
                 "others: their noise would be added, not cancelled. Use SVRG, whose two gradients draw the same "

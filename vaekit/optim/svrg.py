@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from vaekit.exceptions import ConfigError, EstimatorError
-from vaekit.optim.loss_rng import RandomState, cuda_devices
-from vaekit.optim.variance_reduced_sgd import Closure, ControlledSGD, distance, refuse_distributed, rows_of
+from vaekit.optim.loss_rng import RNGState, cuda_devices
+from vaekit.optim.variance_reduced_sgd import Closure, VarianceReducedSGD, distance, refuse_distributed, rows_of
 
 SAME = 1e-3  # relative difference of two gradients that rounding may leave, on accelerators too
 
 
-class SVRG(ControlledSGD):
+class SVRG(VarianceReducedSGD):
     r"""SGD with the gradient at a snapshot of the parameters as its control variate.
 
     .. math:: w_{t+1} = w_t - \eta \Big(\nabla F_B(w_t) - \nabla F_B(\tilde w) + \nabla F(\tilde w)
@@ -160,7 +160,7 @@ class SVRG(ControlledSGD):
         return loss / total
 
     @torch.no_grad()
-    def correct(self, closure: Closure, random_state: RandomState) -> None:
+    def correct(self, closure: Closure, random_state: RNGState) -> None:
         """Turn the mini-batch's gradient in ``.grad`` into the variance-reduced one.
 
         :meth:`step` does this by itself. Apart from it, it lets the gradient be clipped in between:

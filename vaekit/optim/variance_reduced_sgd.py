@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.optim import SGD
 
 from vaekit.exceptions import ConfigError, EstimatorError
-from vaekit.optim.loss_rng import RandomState
+from vaekit.optim.loss_rng import RNGState
 
 _sgd_step: Callable[[Any], Any] = inspect.unwrap(SGD.step)  # without the wrapper that calls a step's hooks: ours does
 
 Closure = Callable[[], Any]
 
 
-class ControlledSGD(SGD):
+class VarianceReducedSGD(SGD):
     """Stochastic gradient descent whose gradient is corrected before the step.
 
     The update is torch's own, weight decay and momentum included: the decay is added to the corrected gradient at
@@ -71,9 +71,9 @@ class ControlledSGD(SGD):
         """Return the parameters of all groups."""
         return [p for group in self.param_groups for p in group["params"]]
 
-    def random_state(self) -> RandomState:
+    def random_state(self) -> RNGState:
         """Return the present state of the generators that a closure may draw from."""
-        return RandomState(self.parameters())
+        return RNGState(self.parameters())
 
     @abstractmethod
     def step(self, closure: Any = None) -> Any:

@@ -31,7 +31,7 @@ def plot_gradient_report(report: pd.DataFrame, title: str = "") -> Figure:
     """
     from matplotlib.figure import Figure
 
-    rows = report[report.refused == ""]
+    rows = report[report.error == ""]
     product = "mse_x_time" if rows.mse_x_time.notna().any() else "variance_x_time"
     rows = rows.sort_values([product, "milliseconds"], ascending=False)
     figure = Figure(figsize=(13, 1.8 + 0.3 * len(rows)), layout="constrained")

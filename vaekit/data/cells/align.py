@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vaekit.data.cells.columns import read_column
-from vaekit.data.cells.covariates import REFERENCE_KEYS, Keys, check_keys, read_covariates
+from vaekit.data.cells.covariates import REFERENCE_KEYS, CovariateKeys, check_keys, read_covariates
 from vaekit.data.cells.genes import align_genes, match_genes
 from vaekit.data.cells.matrices import RAW, matrix_of_adata
 from vaekit.data.cells.read_counts import read_counts, warn_empty
@@ -56,15 +56,15 @@ class QueryData(NamedTuple):
 
 def query_dataset(
     source: AnnData | str | Path | Sequence[str | Path],
-    reference: Mapping[str, Any],
+    registry: Mapping[str, Any],
     layer: str | None = None,
     batch_key: str | None = None,
     label_key: str | None = None,
     *,
-    categorical_covariates: Sequence[str] | None = None,
-    continuous_covariates: Sequence[str] | None = None,
+    categorical_covariate_keys: Sequence[str] | None = None,
+    continuous_covariate_keys: Sequence[str] | None = None,
     size_factor_key: str | None = None,
-    gene_names: str | None = None,
+    gene_name_key: str | None = None,
 ) -> QueryData:
     """Read cells for a trained model: genes, batches and levels are matched by name.
 
@@ -76,16 +76,16 @@ def query_dataset(
     ----------
     source
         An AnnData, the path of an .h5ad file, or the paths of several; it is not changed.
-    reference
+    registry
         ``GeneExpressionData.state_dict()``, as the checkpoint holds it.
     layer, batch_key, label_key
         As for :class:`GeneExpressionData`. Where the checkpoint knows one batch only, ``batch_key`` may be
         None.
-    categorical_covariates, continuous_covariates
+    categorical_covariate_keys, continuous_covariate_keys
         Columns in the order of the checkpoint's; None for the same names.
     size_factor_key
         Column of size factors, in the unit of the checkpoint's; None for the same name.
-    gene_names
+    gene_name_key
         Column of ``.var`` with the names of the genes; None for the checkpoint's column where there is one of that
         name, else ``var_names``.
 
@@ -100,19 +100,19 @@ def query_dataset(
         If the source cannot be read, its values are no counts, fewer than half of the checkpoint's genes are
         there, or covariates are missing or unknown to the checkpoint.
     """
-    if missing_keys := [key for key in REFERENCE_KEYS if key not in reference]:
+    if missing_keys := [key for key in REFERENCE_KEYS if key not in registry]:
         raise DataError(f"the reference lacks {missing_keys}: pass the state_dict() of a GeneExpressionData")
-    wanted = list(reference["feature_names"])
-    adata, name = open_adata(source, layer, gene_names or reference["gene_names"])
+    wanted = list(registry["feature_names"])
+    adata, name = open_adata(source, layer, gene_name_key or registry["gene_name_key"])
     layer = matrix_of_adata(adata, layer, name)
     table = adata.raw.var if layer == RAW else adata.var
-    if gene_names is None and reference["gene_names"] in table.columns:
-        gene_names = reference["gene_names"]
-    counts, genes = read_counts(adata, layer, name, gene_names)
+    if gene_name_key is None and registry["gene_name_key"] in table.columns:
+        gene_name_key = registry["gene_name_key"]
+    counts, genes = read_counts(adata, layer, name, gene_name_key)
     genes = match_genes(genes, wanted, name, table)
-    keys = Keys(batch_key, categorical_covariates, continuous_covariates)
+    keys = CovariateKeys(batch_key, categorical_covariate_keys, continuous_covariate_keys)
     check_keys(keys)
-    known = read_covariates(adata.obs, keys, name, reference=reference)
+    known = read_covariates(adata.obs, keys, name, registry=registry)
     label = None if label_key is None else read_column(adata.obs, label_key, "label_key", name)
     counts, missing = align_genes(counts, genes, wanted)
     if missing:
@@ -123,8 +123,8 @@ def query_dataset(
             stacklevel=2,
         )
     observed = np.isin(wanted, missing, invert=True)
-    size_factor_key = size_factor_key or reference["size_factor_key"]
-    sizes = query_size_factors(adata.obs, size_factor_key, name, counts, observed, reference)
+    size_factor_key = size_factor_key or registry["size_factor_key"]
+    sizes = query_size_factors(adata.obs, size_factor_key, name, counts, observed, registry)
     dataset = CountDataset(
         counts,
         known.values,

@@ -10,10 +10,10 @@ import numpy as np
 
 from vaekit.data.cells.matrices import matrix_of_store, stored_name
 from vaekit.data.cells.read_counts import canonical, check_gene_names, check_values, gene_names_of
-from vaekit.data.cells.sources import check_same_genes, join, open_store, reading
-from vaekit.data.cells.structure import REMEDY, check_numbers, check_starts
+from vaekit.data.cells.sources import check_same_genes, concat_cells, open_store, translate_read_errors
+from vaekit.data.cells.structure import REMEDY, check_indices, check_indptr
 from vaekit.data.cells.tables import column_names, read_table
-from vaekit.exceptions import DataError, nearest
+from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ class _Matrix(NamedTuple):
     columns: np.ndarray | None
 
 
-class StoredCounts:
+class BackedCounts:
     """Counts in CSR form in one or several files, as one matrix; only the starts of the rows are in memory.
 
     Parameters
@@ -45,7 +45,7 @@ class StoredCounts:
         Name or path of a matrix (:func:`vaekit.data.cells.matrices.find_matrix`), the same in all files.
     source
         What to call the data in messages.
-    gene_names
+    gene_name_key
         Column of ``.var`` with the names of the genes; None for ``var_names``.
 
     Attributes
@@ -64,25 +64,25 @@ class StoredCounts:
         files, or are missing or named twice.
     """
 
-    def __init__(self, paths: Sequence[str], layer: str | None, source: str, gene_names: str | None = None) -> None:
+    def __init__(self, paths: Sequence[str], layer: str | None, source: str, gene_name_key: str | None = None) -> None:
         tables, variables, names, groups = [], [], [], []
         for path in paths:
-            with reading(path):
+            with translate_read_errors(path):
                 store = open_store(path)
                 layer = matrix_of_store(store, layer, path)
-                table, var, genes, group = _open(store, path, layer, gene_names)
+                table, var, genes, group = _open(store, path, layer, gene_name_key)
             tables.append(table)
             variables.append(var)
             names.append(genes)
             groups.append(group)
         check_same_genes(names, paths)
         self.genes = names[0]
-        check_gene_names(self.genes, source, gene_names)
+        check_gene_names(self.genes, source, gene_name_key)
         self.source = source
         self._matrices = [
             _matrix(path, group, found, self.genes) for path, group, found in zip(paths, groups, names, strict=True)
         ]
-        self.table: AnnData = tables[0] if len(tables) == 1 else join([table[:, :0] for table in tables])
+        self.table: AnnData = tables[0] if len(tables) == 1 else concat_cells([table[:, :0] for table in tables])
         self.var: pd.DataFrame = variables[0]
         self._first_row = np.cumsum([0, *(len(part.starts) - 1 for part in self._matrices)])
         if not len(self) or not self.genes:
@@ -122,9 +122,9 @@ class StoredCounts:
         """Return the column numbers and the values of some rows."""
         where = f"{matrix.path}, {matrix.place}"
         _check_room((high - low) * (matrix.indices.dtype.itemsize + matrix.data.dtype.itemsize), where)
-        with reading(matrix.path):
+        with translate_read_errors(matrix.path):
             indices, values = np.asarray(matrix.indices[low:high]), np.asarray(matrix.data[low:high])
-        check_numbers(indices, len(self.genes), "genes", where, "indices", first=low)
+        check_indices(indices, len(self.genes), "genes", where, "indices", first=low)
         # scipy has no sparse float16, numpy no negative bool, and loops no foreign order of bytes
         kind = np.float32 if values.dtype in (np.bool_, np.float16) else values.dtype.newbyteorder("=")
         return indices, values.astype(kind, copy=False)
@@ -150,27 +150,27 @@ class StoredCounts:
 
 def matrix_of_file(path: str, layer: str | None) -> str:
     """Return the path of the matrix of a file that ``layer`` names, by :func:`vaekit.data.cells.matrices.find_matrix`."""
-    with reading(path):
+    with translate_read_errors(path):
         return matrix_of_store(open_store(path), layer, path)
 
 
 def is_csr(path: str, layer: str | None) -> bool:
     """Return whether a file holds a layer's counts in CSR form, so that they can stay there."""
-    with reading(path):
+    with translate_read_errors(path):
         store = open_store(path)
         return (name := _stored_name(store, layer, path)) in store and _form(store[name]) == "csr_matrix"
 
 
 def stored_bytes(path: str, layer: str | None) -> int:
     """Return the memory that the values and column numbers of a CSR layer take, in bytes."""
-    with reading(path):
+    with translate_read_errors(path):
         store = open_store(path)
         return int(store[_stored_name(store, layer, path)]["data"].shape[0]) * 8
 
 
 def gene_columns(path: str, layer: str | None) -> list[str]:
     """Return the names of the columns of a layer's table of genes."""
-    with reading(path):
+    with translate_read_errors(path):
         store = open_store(path)
         return column_names(store[_table_of(_stored_name(store, layer, path))])
 
@@ -206,25 +206,27 @@ def _form(element: Any) -> str | None:
     return attributes.get("encoding-type")
 
 
-def _open(store: Any, path: str, matrix: str, gene_names: str | None) -> tuple[AnnData, pd.DataFrame, list[str], Any]:
+def _open(
+    store: Any, path: str, matrix: str, gene_name_key: str | None
+) -> tuple[AnnData, pd.DataFrame, list[str], Any]:
     """Return the tables, that of the matrix's genes, their names, and the group of the counts."""
     from anndata import AnnData
 
     name = stored_name(store, matrix)
     if name not in store:
         known = [*store.get("layers", ()), *(["raw"] if "raw/X" in store else [])]
-        raise DataError(f"{path} has no {name}; {nearest('', known)}")
+        raise DataError(f"{path} has no {name}; {did_you_mean('', known)}")
     if (kind := _form(store[name])) != "csr_matrix":
         raise DataError(
             f"{path} holds its counts ({name}) as {kind or 'array'}; to stay in the file they need rows of cells: "
-            "adata.X = scipy.sparse.csr_matrix(adata.X) before writing it, or mode='resident'"
+            "adata.X = scipy.sparse.csr_matrix(adata.X) before writing it, or mode='in_memory'"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Variable names are not unique")  # an error follows
         table = AnnData(obs=read_table(store, "obs", path), var=read_table(store, "var", path))
     var = table.var if _table_of(name) == "var" else read_table(store, _table_of(name), path)
     _check_rows(store[name], len(table.obs), len(var), f"{path}, {name}")
-    return table, var, gene_names_of(var, gene_names, path), store[name]
+    return table, var, gene_names_of(var, gene_name_key, path), store[name]
 
 
 def _check_rows(group: Any, cells: int, genes: int, where: str) -> None:
@@ -242,7 +244,7 @@ def _check_rows(group: Any, cells: int, genes: int, where: str) -> None:
         raise DataError(f"{where}: the values are of type {group['data'].dtype}, not numbers")
     _check_room(lengths["indptr"][0] * group["indptr"].dtype.itemsize, where)
     starts, values = np.asarray(group["indptr"][:]), lengths["data"][0]
-    check_starts(starts, cells, "cells", values, where)
+    check_indptr(starts, cells, "cells", values, where)
     if starts[-1] != values:
         raise DataError(
             f"{where} is no whole CSR matrix: its {cells} cells have {starts[-1]} values, and {values} are stored; "

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.exceptions import DataError, nearest
+from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,7 @@ def match_category(name: Any, categories: Iterable[str]) -> str:
 def _only_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> pd.Series:
     if key not in obs.columns:
         raise DataError(
-            f"{argument}={key!r}: {source} has no such column in .obs; {nearest(key, map(str, obs.columns))}"
+            f"{argument}={key!r}: {source} has no such column in .obs; {did_you_mean(key, map(str, obs.columns))}"
         )
     values = obs[key]
     if values.ndim != 1:
@@ -114,7 +114,7 @@ def _only_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> pd.
     return values
 
 
-def read_groups(
+def read_categories(
     obs: pd.DataFrame, key: str, argument: str, source: str, reference: list[str] | None = None, what: str = "level"
 ) -> Column:
     """Read the group of each cell, numbered as in ``reference`` (the categories of a checkpoint) if given.
@@ -185,7 +185,7 @@ def read_batches(obs: pd.DataFrame, key: str | None, source: str, reference: lis
     Raises
     ------
     DataError
-        As for :func:`read_groups`; or if the reference has batches and the data have not, or the other way round.
+        As for :func:`read_categories`; or if the reference has batches and the data have not, or the other way round.
     """
     if key is None:
         if not reference:
@@ -198,10 +198,10 @@ def read_batches(obs: pd.DataFrame, key: str | None, source: str, reference: lis
         return Column(np.zeros(len(obs), dtype=np.int64), list(reference))  # one batch only: there is no choice
     if reference is not None and not reference:
         raise DataError(f"batch_key={key!r}: the checkpoint was trained without batches; leave batch_key out")
-    return read_groups(obs, key, "batch_key", source, reference, "batch")
+    return read_categories(obs, key, "batch_key", source, reference, "batch")
 
 
-def read_numbers(obs: pd.DataFrame, key: str, argument: str, source: str, positive: bool = False) -> np.ndarray:
+def read_numeric(obs: pd.DataFrame, key: str, argument: str, source: str, positive: bool = False) -> np.ndarray:
     """Read a column of numbers, float64 ``[cells]``.
 
     Raises

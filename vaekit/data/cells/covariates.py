@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.cells.columns import Column, one_hot, read_batches, read_groups, read_numbers
+from vaekit.data.cells.columns import Column, one_hot, read_batches, read_categories, read_numeric
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 # What a checkpoint has to say for a query, or a training that goes on, to be read alike.
 REFERENCE_KEYS = (
     "feature_names",
-    "gene_names",
+    "gene_name_key",
     "mean",
     "batch_categories",
-    "categorical_covariates",
-    "continuous_covariates",
+    "categorical_covariate_keys",
+    "continuous_covariate_keys",
     "size_factor_key",
     "size_factor_scale",
     "matrix",
 )
 
 
-class Keys(NamedTuple):
+class CovariateKeys(NamedTuple):
     """Names of the columns; those of a query stand in the order of the checkpoint's, None for the same names."""
 
     batch: str | None = None
@@ -73,15 +73,15 @@ class Covariates(NamedTuple):
         return Column(codes.numpy(), self.batch_categories)
 
     def state(self) -> dict[str, Any]:
-        """Return what the columns mean, as plain data: a reference for :func:`read_covariates`."""
+        """Return what the columns mean, as plain data: a registry for :func:`read_covariates`."""
         return {
             "batch_categories": list(self.batch_categories),
-            "categorical_covariates": {key: list(levels) for key, levels in self.categorical.items()},
-            "continuous_covariates": {key: list(moments) for key, moments in self.continuous.items()},
+            "categorical_covariate_keys": {key: list(levels) for key, levels in self.categorical.items()},
+            "continuous_covariate_keys": {key: list(moments) for key, moments in self.continuous.items()},
         }
 
 
-def check_keys(keys: Keys) -> None:
+def check_keys(keys: CovariateKeys) -> None:
     """Check names of columns before data are read.
 
     Raises
@@ -90,24 +90,27 @@ def check_keys(keys: Keys) -> None:
         If a list of names is no list, or names a column that already has a part.
     """
     taken = [] if keys.batch is None else [keys.batch]
-    for argument, names in (("categorical_covariates", keys.categorical), ("continuous_covariates", keys.continuous)):
+    for argument, names in (
+        ("categorical_covariate_keys", keys.categorical),
+        ("continuous_covariate_keys", keys.continuous),
+    ):
         if isinstance(names, str):
             raise DataError(f"{argument}={names!r} must be a list of columns: [{names!r}]")
         for name in names or ():
             if name in taken:
                 raise DataError(
-                    f"{argument}: the column {name!r} is named twice (among batch_key, categorical_covariates and "
-                    "continuous_covariates); name it once"
+                    f"{argument}: the column {name!r} is named twice (among batch_key, categorical_covariate_keys and "
+                    "continuous_covariate_keys); name it once"
                 )
             taken.append(name)
 
 
 def read_covariates(
     obs: pd.DataFrame,
-    keys: Keys,
+    keys: CovariateKeys,
     source: str,
     train: np.ndarray | None = None,
-    reference: Mapping[str, Any] | None = None,
+    registry: Mapping[str, Any] | None = None,
 ) -> Covariates:
     """Read the covariates of cells.
 
@@ -120,8 +123,8 @@ def read_covariates(
     source
         Where the table comes from, for messages.
     train
-        Row numbers of the training cells, whose mean and scale standardise; not needed with a reference.
-    reference
+        Row numbers of the training cells, whose mean and scale standardise; not needed with a registry.
+    registry
         :meth:`Covariates.state` of a checkpoint: the columns get its meaning.
 
     Warns
@@ -133,33 +136,33 @@ def read_covariates(
     ------
     DataError
         If a column is missing, does not hold what it should (see ``vaekit.data.cells.columns``), does not fit the
-        reference, or is not finite after standardization.
+        registry, or is not finite after standardization.
     """
-    known = {} if reference is None else dict(reference["categorical_covariates"])
-    moments = {} if reference is None else dict(reference["continuous_covariates"])
-    categorical = _matched(keys.categorical, "categorical_covariates", known, reference)
-    continuous = _matched(keys.continuous, "continuous_covariates", moments, reference)
-    batch = read_batches(obs, keys.batch, source, None if reference is None else list(reference["batch_categories"]))
+    known = {} if registry is None else dict(registry["categorical_covariate_keys"])
+    moments = {} if registry is None else dict(registry["continuous_covariate_keys"])
+    categorical = _matched(keys.categorical, "categorical_covariate_keys", known, registry)
+    continuous = _matched(keys.continuous, "continuous_covariate_keys", moments, registry)
+    batch = read_batches(obs, keys.batch, source, None if registry is None else list(registry["batch_categories"]))
     parts, levels = [one_hot(batch)], {}
-    if batch is not None and reference is None:
+    if batch is not None and registry is None:
         _warn_untrained(batch, "batch_key", keys.batch, source, train)
     for name, key in categorical.items():
-        column = read_groups(obs, key, "categorical_covariates", source, known.get(name))
+        column = read_categories(obs, key, "categorical_covariate_keys", source, known.get(name))
         levels[name] = column.categories
-        if reference is None:
+        if registry is None:
             if len(column.categories) == 1:
-                _warn(f"categorical_covariates={key!r}: {source} has one level only, {column.categories[0]!r}")
-            _warn_untrained(column, "categorical_covariates", key, source, train)
+                _warn(f"categorical_covariate_keys={key!r}: {source} has one level only, {column.categories[0]!r}")
+            _warn_untrained(column, "categorical_covariate_keys", key, source, train)
         parts.append(one_hot(column))
     for name, key in continuous.items():
-        values = read_numbers(obs, key, "continuous_covariates", source)
-        if reference is None:
+        values = read_numeric(obs, key, "continuous_covariate_keys", source)
+        if registry is None:
             moments[name] = _mean_and_scale(values if train is None else values[train])
             if np.isinf(moments[name][1]):
                 _warn(
-                    f"continuous_covariates={key!r}: all training cells of {source} have the value {moments[name][0]:g}"
+                    f"continuous_covariate_keys={key!r}: all training cells of {source} have the value {moments[name][0]:g}"
                 )
-        parts.append(_standardized(values, moments[name], f"continuous_covariates={key!r}", source, obs))
+        parts.append(_standardized(values, moments[name], f"continuous_covariate_keys={key!r}", source, obs))
     given = [part for part in parts if part is not None]
     return Covariates(
         torch.cat(given, 1) if given else None, [] if batch is None else batch.categories, levels, moments
@@ -202,10 +205,10 @@ def _standardized(values: np.ndarray, moments: Sequence[float], what: str, sourc
 
 
 def _matched(
-    keys: Sequence[str] | None, argument: str, known: Mapping[str, Any], reference: Mapping[str, Any] | None
+    keys: Sequence[str] | None, argument: str, known: Mapping[str, Any], registry: Mapping[str, Any] | None
 ) -> dict[str, str]:
     """Return the column to read for each covariate of the checkpoint, or of the data itself."""
-    if reference is None:
+    if registry is None:
         return {key: key for key in keys or ()}
     keys = list(known) if keys is None else keys
     if len(keys) != len(known):

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit._core.numba_cache import compiled
-from vaekit.batch import Nonzero
+from vaekit._core.numba_cache import cached_njit
+from vaekit.batch import CSREntries
 
 
-@compiled()
+@cached_njit()
 def gather(starts, genes, values, rows, x, own_starts, gene, value):
     """Write some rows of a CSR matrix, dense and as CSR.
 
@@ -39,11 +39,11 @@ def gather(starts, genes, values, rows, x, own_starts, gene, value):
     own_starts[len(rows)] = place
 
 
-def dense_rows(starts: Any, genes: Any, values: Any, rows: Any, width: int) -> tuple[Tensor, Nonzero]:
+def dense_rows(starts: Any, genes: Any, values: Any, rows: Any, width: int) -> tuple[Tensor, CSREntries]:
     """Return rows of a CSR matrix, dense and with their non-zero entries; arrays as for :func:`gather`, NumPy's."""
     count = int((starts[rows + 1] - starts[rows]).sum())
     x = torch.zeros(len(rows), width)
     own_starts = np.empty(len(rows) + 1, np.int64)
     gene, value = np.empty(count, np.int64), np.empty(count, np.float32)
     gather(starts, genes, values, rows, x.numpy(), own_starts, gene, value)
-    return x, Nonzero(x, *map(torch.from_numpy, (own_starts, gene, value)))
+    return x, CSREntries(x, *map(torch.from_numpy, (own_starts, gene, value)))

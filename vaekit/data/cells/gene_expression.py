@@ -10,41 +10,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vaekit.batch import Moments
-from vaekit.data.cells.backed_counts import StoredCounts, matrix_of_file
+from vaekit.batch import DataStatistics
+from vaekit.data.cells.backed_counts import BackedCounts, matrix_of_file
 from vaekit.data.cells.columns import read_column
-from vaekit.data.cells.covariates import REFERENCE_KEYS, Covariates, Keys, check_keys, read_covariates
+from vaekit.data.cells.covariates import REFERENCE_KEYS, CovariateKeys, Covariates, check_keys, read_covariates
 from vaekit.data.cells.genes import HVG_CELLS, align_genes, highly_variable_genes
 from vaekit.data.cells.matrices import matrix_of_adata
-from vaekit.data.cells.mode import MODES, Mode, choose
+from vaekit.data.cells.mode import MODES, Mode, choose_mode
 from vaekit.data.cells.read_counts import read_counts, warn_empty
 from vaekit.data.cells.size_factors import read_size_factors, training_moments
-from vaekit.data.cells.sources import local_paths, name_of, open_adata, pbmc68k
-from vaekit.data.cells.statistics import Counts, CountsInMemory, identify, measure
+from vaekit.data.cells.sources import describe_paths, local_paths, open_adata, pbmc68k
+from vaekit.data.cells.statistics import Counts, CountsInMemory, count_statistics, fingerprint_counts
 from vaekit.data.cells.streamed import StreamedDataset
-from vaekit.data.data_module import Resident, ResidentData, check_fingerprint, restored_split
-from vaekit.data.dataset import CountDataset, ResidentDataset
+from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, restored_split
+from vaekit.data.dataset import BatchDataset, CountDataset
 from vaekit.data.splits import split_rows
-from vaekit.exceptions import DataError, nearest
+from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 @dataclass(frozen=True)
-class ResidentCells(Resident):
-    """:class:`Resident` with the names of cells and genes, and what is known of the cells."""
+class LoadedCells(LoadedData):
+    """:class:`LoadedData` with the names of cells and genes, and what is known of the cells."""
 
     obs_names: list[str]
     feature_names: list[str]
     known: Covariates
     size_factor_scale: float | None
-    moments: Moments
+    statistics: DataStatistics
     why: str  # the counts are in memory, or in their files
     matrix: str  # path of the counts, as "/layers/counts"
 
 
-class GeneExpressionData(ResidentData):
+class GeneExpressionData(DataModule):
     """UMI counts of single cells, from memory, .h5ad files or zarr stores.
 
     Without ``adata`` and ``path`` it is scanpy's packaged ``pbmc68k_reduced`` (700 blood cells, 765 genes)
@@ -74,15 +74,15 @@ class GeneExpressionData(ResidentData):
         Fractions of training, validation and test cells.
     seed
         Seed of the split.
-    categorical_covariates, continuous_covariates
+    categorical_covariate_keys, continuous_covariate_keys
         Further columns of ``.obs`` that condition encoder and decoder: categories, one-hot, and numbers, standardised
         by the training cells. ``Batch.covariates`` holds the batch first, then these.
     size_factor_key
         Column of ``.obs`` with size factors or library sizes, in any unit; None for the total counts.
-    gene_names
+    gene_name_key
         Column of ``.var`` with the names of the genes, such as their Ensembl ids; None for ``var_names``.
     mode
-        'resident': the counts are read into memory. 'streamed': they stay in their files, in CSR form, and blocks of
+        'in_memory': the counts are read into memory. 'streamed': they stay in their files, in CSR form, and blocks of
         cells are read as the training needs them (:mod:`vaekit.data.cells.streamed`), some hundred MB at a time. 'auto':
         streamed where reading them would take more than half of the free memory (``description`` says both). Split,
         genes and names are the same in both; the order of the training cells is not.
@@ -116,17 +116,17 @@ class GeneExpressionData(ResidentData):
         batch_size: int = 128,
         split: tuple[float, float, float] = (0.8, 0.1, 0.1),
         seed: int = 0,
-        categorical_covariates: Sequence[str] | None = None,
-        continuous_covariates: Sequence[str] | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
         size_factor_key: str | None = None,
-        gene_names: str | None = None,
+        gene_name_key: str | None = None,
         mode: Mode = "auto",
     ) -> None:
         if mode not in MODES:
-            raise DataError(f"mode={mode!r}: {nearest(mode, MODES)}")
+            raise DataError(f"mode={mode!r}: {did_you_mean(mode, MODES)}")
         if mode == "streamed" and path is None:
             raise DataError("mode='streamed' needs path: an AnnData in memory, or the packaged data, is resident")
-        self._keys = Keys(batch_key, categorical_covariates or (), continuous_covariates or ())
+        self._keys = CovariateKeys(batch_key, categorical_covariate_keys or (), continuous_covariate_keys or ())
         check_keys(self._keys)
         if adata is not None and path is not None:
             raise DataError(f"adata and path={path!r} are both given: pass one of them")
@@ -150,7 +150,7 @@ class GeneExpressionData(ResidentData):
         self.label_key = label_key
         self.n_top_genes = n_top_genes
         self.size_factor_key = size_factor_key
-        self.gene_names = gene_names
+        self.gene_name_key = gene_name_key
         self.mode = mode
         super().__init__(batch_size, split, seed)
 
@@ -161,25 +161,25 @@ class GeneExpressionData(ResidentData):
             self._adata = self._adata if self._adata is not None else pbmc68k()
             return self._adata, name, None
         if self._adata is None:
-            self._adata, self._name = open_adata(self._given, self.layer, self.gene_names)
+            self._adata, self._name = open_adata(self._given, self.layer, self.gene_name_key)
         return self._adata, self._name, self.layer
 
-    def _load(self, state: Mapping[str, Any] | None) -> ResidentCells:
+    def _load(self, state: Mapping[str, Any] | None) -> LoadedCells:
         paths = [self._given] if isinstance(self._given, str) else self._given
         counts: Counts
-        where, chosen, why = "", "resident", ""
+        where, chosen, why = "", "in_memory", ""
         if isinstance(paths, list):
             where = matrix_of_file(paths[0], self.layer)
-            chosen, why = choose(self.mode, paths, where)
+            chosen, why = choose_mode(self.mode, paths, where)
         streamed = chosen == "streamed"
         if streamed:
-            source = name_of(paths)
-            stored = StoredCounts(paths, where, source, self.gene_names)
+            source = describe_paths(paths)
+            stored = BackedCounts(paths, where, source, self.gene_name_key)
             counts, genes, obs = stored, stored.genes, stored.table.obs
         else:
             adata, source, layer = self._open()
             where = where or matrix_of_adata(adata, layer, source)
-            matrix, genes = read_counts(adata, where, source, self.gene_names)
+            matrix, genes = read_counts(adata, where, source, self.gene_name_key)
             counts, obs = CountsInMemory(matrix), adata.obs
         cells = [str(name) for name in obs.index]
         label = None if self.label_key is None else read_column(obs, self.label_key, "label_key", source)
@@ -188,7 +188,7 @@ class GeneExpressionData(ResidentData):
             split = split_rows(len(cells), self.split or (), self.seed, None if label is None else label.codes)
             if self.n_top_genes is not None:
                 sample = _at_most(HVG_CELLS, split["train"].numpy(), self.seed)
-        identity, variable = identify(counts, genes, cells, sample)
+        identity, variable = fingerprint_counts(counts, genes, cells, sample)
         check_fingerprint(identity, source, state)
         if state is not None:
             split = restored_split(state)
@@ -207,21 +207,21 @@ class GeneExpressionData(ResidentData):
         elif not streamed:
             matrix, _ = align_genes(matrix, genes, names)
             counts = CountsInMemory(matrix)
-        totals, mean, mean_log = measure(counts, columns, len(names), split["train"])
+        totals, mean, mean_log = count_statistics(counts, columns, len(names), split["train"])
         empty, sizes, scale = np.flatnonzero(totals == 0), np.maximum(totals, 1), None
         if self.size_factor_key is not None:
             sizes, scale = read_size_factors(obs, self.size_factor_key, source, sizes, train)
         codes = None if label is None else torch.from_numpy(label.codes)
         size_factor = torch.from_numpy(sizes.astype(np.float32))[:, None]
-        dataset: ResidentDataset
+        dataset: BatchDataset
         if streamed:
             dataset = StreamedDataset(stored, columns, known.values, codes, size_factor)
         else:
             dataset = CountDataset(matrix, known.values, codes, size_factor)
-        if self._resident is None:  # not again when a checkpoint's state comes after the data
+        if self._loaded is None:  # not again when a checkpoint's state comes after the data
             warn_empty(len(empty), len(cells), source, [cells[row] for row in empty[:3]])
         moments = training_moments(mean, mean_log, sizes[train], known.batch(train))
-        return ResidentCells(
+        return LoadedCells(
             dataset=dataset,
             train_dataset=dataset,
             split_indices=split,
@@ -236,7 +236,7 @@ class GeneExpressionData(ResidentData):
             feature_names=names,
             known=known,
             size_factor_scale=scale,
-            moments=moments,
+            statistics=moments,
             why=why,
             matrix=where,
         )
@@ -254,22 +254,22 @@ class GeneExpressionData(ResidentData):
     @property
     def obs_names(self) -> list[str]:
         """Names of the cells."""
-        return self.resident.obs_names
+        return self.loaded.obs_names
 
     @property
     def feature_names(self) -> list[str]:
         """Names of the modelled genes, in the order of ``Batch.x``."""
-        return self.resident.feature_names
+        return self.loaded.feature_names
 
     @property
     def batch_categories(self) -> list[str]:
         """Names of the batches, in the order of ``Batch.covariates``; empty without ``batch_key``."""
-        return self.resident.known.batch_categories
+        return self.loaded.known.batch_categories
 
     @property
-    def moments(self) -> Moments:
+    def statistics(self) -> DataStatistics:
         """What a model starts from: means and size factors of the training cells."""
-        return self.resident.moments
+        return self.loaded.statistics
 
     @property
     def num_cells(self) -> int:
@@ -278,20 +278,20 @@ class GeneExpressionData(ResidentData):
 
     def _size(self) -> str:
         where = "streamed from disk" if isinstance(self.dataset, StreamedDataset) else "in memory"
-        why = f" ({self.resident.why})" if self.resident.why else ""
+        why = f" ({self.loaded.why})" if self.loaded.why else ""
         return f"{self.num_cells} cells x {self.features} genes, {where}{why}"
 
     def state_dict(self) -> dict[str, Any]:
         """Return split, genes, covariates and fingerprint as plain data: a reference for ``query_dataset``."""
         return {
             **super().state_dict(),
-            **self.resident.known.state(),
-            "matrix": self.resident.matrix,
+            **self.loaded.known.state(),
+            "matrix": self.loaded.matrix,
             "feature_names": list(self.feature_names),
-            "gene_names": self.gene_names,
+            "gene_name_key": self.gene_name_key,
             "mean": self.mean,
             "size_factor_key": self.size_factor_key,
-            "size_factor_scale": self.resident.size_factor_scale,
+            "size_factor_scale": self.loaded.size_factor_scale,
             "in_memory": self._arguments["path"] is None and self._given is not None,
         }
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from vaekit.exceptions import DataError, nearest
+from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -55,7 +55,7 @@ def find_matrix(layer: str | None, layers: Collection[str], has_raw: bool, sourc
         return path
     known = [*layers, *(["raw"] if has_raw else []), "X"]
     name = layer_name(layer, layers) if layer.startswith("/") else layer
-    raise DataError(f"layer={name!r}: {source} has no such layer; {nearest(name, known)}")
+    raise DataError(f"layer={name!r}: {source} has no such layer; {did_you_mean(name, known)}")
 
 
 def layer_name(path: str, layers: Collection[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 from vaekit.data.cells.backed_counts import is_csr, stored_bytes
 
-Mode = Literal["auto", "resident", "streamed"]
+Mode = Literal["auto", "in_memory", "streamed"]
 MODES = get_args(Mode)
 COPIES = 3  # of the counts while they are read: the file's, one in canonical form, one in float32
 
@@ -15,11 +15,11 @@ COPIES = 3  # of the counts while they are read: the file's, one in canonical fo
 class Choice(NamedTuple):
     """What was chosen, and why, in words; nothing where there was no choice."""
 
-    mode: Literal["resident", "streamed"]
+    mode: Literal["in_memory", "streamed"]
     why: str
 
 
-def choose(mode: Mode, paths: Sequence[str], layer: str | None) -> Choice:
+def choose_mode(mode: Mode, paths: Sequence[str], layer: str | None) -> Choice:
     """Return where counts go: for 'auto' by their size against half of the free memory.
 
     Counts that are not stored as CSR cannot stay in their files.
@@ -32,13 +32,13 @@ def choose(mode: Mode, paths: Sequence[str], layer: str | None) -> Choice:
     if mode != "auto":
         return Choice(mode, "")
     if not all(is_csr(path, layer) for path in paths):
-        return Choice("resident", "mode auto: counts that are not stored as CSR cannot stay in their files")
+        return Choice("in_memory", "mode auto: counts that are not stored as CSR cannot stay in their files")
     import psutil
 
     needed = COPIES * sum(stored_bytes(path, layer) for path in paths)
     free = psutil.virtual_memory().available
     sizes = f"mode auto: to read the counts takes {_size(needed)}, and {_size(free)} of memory are free"
-    return Choice("resident" if needed <= free / 2 else "streamed", sizes)
+    return Choice("in_memory" if needed <= free / 2 else "streamed", sizes)
 
 
 def _size(count: float) -> str:

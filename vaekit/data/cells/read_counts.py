@@ -11,7 +11,7 @@ import numpy as np
 
 from vaekit.data.cells.matrices import RAW, X, counts_are_there, matrix_of_adata
 from vaekit.data.cells.structure import REMEDY, check_structure
-from vaekit.exceptions import DataError, nearest
+from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ LARGEST_LOG = 30  # exp(30) reads in a cell: no logarithm
 
 
 def read_counts(
-    adata: AnnData, layer: str | None, source: str, gene_names: str | None = None
+    adata: AnnData, layer: str | None, source: str, gene_name_key: str | None = None
 ) -> tuple[sparse.csr_matrix, list[str]]:
     """Read the counts of one layer and the names of its genes.
 
@@ -36,7 +36,7 @@ def read_counts(
         Name or path of a matrix (:func:`vaekit.data.cells.matrices.find_matrix`); CSR, CSC or dense, of any numeric type.
     source
         What to call the data in messages.
-    gene_names
+    gene_name_key
         Column of ``.var`` (of ``.raw.var`` for "raw") with the names of the genes; None for ``var_names``.
 
     Returns
@@ -55,10 +55,10 @@ def read_counts(
     """
     layer = matrix_of_adata(adata, layer, source)
     place, matrix, table = _select(adata, layer, source)
-    genes = gene_names_of(table, gene_names, source)
+    genes = gene_names_of(table, gene_name_key, source)
     if adata.n_obs == 0 or not genes:
         raise DataError(f"{source} has {adata.n_obs} cells and {len(genes)} genes in {place}: nothing to model")
-    check_gene_names(genes, f"{source}, {place}", gene_names)
+    check_gene_names(genes, f"{source}, {place}", gene_name_key)
     where = f"{source}, {place}"
     try:
         counts = _as_csr(matrix, where, (adata.n_obs, len(genes)))
@@ -118,7 +118,7 @@ def _select(adata: AnnData, layer: str | None, source: str) -> tuple[str, Any, p
     return f".layers[{name!r}]", adata.layers[name], adata.var
 
 
-def check_gene_names(genes: list[str], where: str, gene_names: str | None) -> None:
+def check_gene_names(genes: list[str], where: str, gene_name_key: str | None) -> None:
     """Check that no two genes have one name.
 
     Raises
@@ -128,8 +128,10 @@ def check_gene_names(genes: list[str], where: str, gene_names: str | None) -> No
     """
     if len(set(genes)) < len(genes):
         twice = [name for name, times in Counter(genes).items() if times > 1]
-        column = "" if gene_names is None else f" (gene_names={gene_names!r})"
-        help_ = "adata.var_names_make_unique() makes them differ" if gene_names is None else "another column may differ"
+        column = "" if gene_name_key is None else f" (gene_name_key={gene_name_key!r})"
+        help_ = (
+            "adata.var_names_make_unique() makes them differ" if gene_name_key is None else "another column may differ"
+        )
         number = f"1 gene name{column} occurs" if len(twice) == 1 else f"{len(twice)} gene names{column} occur"
         raise DataError(f"{where}: {number} more than once, such as {', '.join(twice[:5])}; {help_}")
 
@@ -151,13 +153,13 @@ def gene_names_of(var: pd.DataFrame, key: str | None, source: str) -> list[str]:
         return [str(name) for name in var.index]
     if key not in var.columns:
         raise DataError(
-            f"gene_names={key!r}: {source} has no such column in .var; {nearest(key, map(str, var.columns))}; leave "
-            "gene_names out for var_names"
+            f"gene_name_key={key!r}: {source} has no such column in .var; {did_you_mean(key, map(str, var.columns))}; leave "
+            "gene_name_key out for var_names"
         )
     if missing := int(var[key].isna().sum()):
         first = str(var.index[int(np.argmax(var[key].isna()))])
         raise DataError(
-            f"gene_names={key!r}: {missing} of {len(var)} genes of {source} have no name (NaN), the first {first!r}; "
+            f"gene_name_key={key!r}: {missing} of {len(var)} genes of {source} have no name (NaN), the first {first!r}; "
             "fill them in, or leave these genes out"
         )
     return [str(name) for name in var[key]]

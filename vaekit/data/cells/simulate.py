@@ -23,12 +23,12 @@ def simulate_counts(
     genes: int = 1000,
     clusters: int = 5,
     batches: int = 1,
-    programmes: int = 5,
+    programs: int = 5,
     *,
     cluster_sizes: Sequence[float] | None = None,
     de_fraction: float = 0.1,
     lfc_scale: float = 1.0,
-    programme_scale: float = 0.3,
+    program_scale: float = 0.3,
     batch_scale: float = 0.3,
     confounding: float = 0.0,
     library_size: float = 1000.0,
@@ -44,20 +44,20 @@ def simulate_counts(
         \rho_i = \mathrm{softmax}(b + c_{k(i)} + W a_i + d_{s(i)})
 
     with the baseline b, the effects c of the cell's cluster (normal, and 0 for most genes), the loadings W of the
-    programmes (0 for most genes) with activities a that are standard normal in every cell, the effects d of its
+    programs (0 for most genes) with activities a that are standard normal in every cell, the effects d of its
     batch on every gene, and a log-normal library size.
 
     Parameters
     ----------
-    cells, genes, clusters, batches, programmes
-        Numbers of them; programmes may be 0.
+    cells, genes, clusters, batches, programs
+        Numbers of them; programs may be 0.
     cluster_sizes
         Relative sizes of the clusters; None: equal ones.
     de_fraction
         Share of the genes that a cluster moves away from the baseline.
     lfc_scale
         Standard deviation of these effects, in log2.
-    programme_scale, batch_scale
+    program_scale, batch_scale
         Standard deviations of loadings and of batch effects, natural logarithm.
     confounding
         Share of the cells of a cluster that come from one batch (the clusters' own by turns); the others are spread
@@ -78,14 +78,14 @@ def simulate_counts(
 
         ``obs["cluster"]``, ``obs["batch"]``, ``obs["library_size"]``
             Of each cell; the expected total of its counts is the library size.
-        ``obsm["programmes"]``
-            Activities ``[cells, programmes]``.
+        ``obsm["programs"]``
+            Activities ``[cells, programs]``.
         ``var["inverse_dispersion"]``, ``var["baseline"]``
             theta and b.
         ``varm["composition"]``
             Mean of rho over the cells of each cluster, *without* the effects of batches: a table of genes and
             clusters, whose log ratios are the true log fold changes.
-        ``varm["cluster_effects"]``, ``varm["programmes"]``, ``varm["batch_effects"]``
+        ``varm["cluster_effects"]``, ``varm["programs"]``, ``varm["batch_effects"]``
             c, W and d, natural logarithm.
         ``uns["simulation"]``
             The arguments.
@@ -113,13 +113,13 @@ def simulate_counts(
     baseline = rng.normal(0, BASELINE_SPREAD, genes)
     moved = rng.random((genes, clusters)) < de_fraction
     cluster_effects = rng.normal(0, lfc_scale * np.log(2), (genes, clusters)) * moved
-    loadings = rng.normal(0, programme_scale, (genes, programmes)) * (rng.random((genes, programmes)) < IN_PROGRAMME)
+    loadings = rng.normal(0, program_scale, (genes, programs)) * (rng.random((genes, programs)) < IN_PROGRAMME)
     batch_effects = rng.normal(0, batch_scale, (genes, batches)) * (batches > 1)
     theta = inverse_dispersion * np.exp(rng.normal(0, 0.5, genes))
     cluster = rng.choice(clusters, cells, p=sizes)
     batch = np.where(rng.random(cells) < confounding, cluster % batches, rng.integers(batches, size=cells))
     library = library_size * np.exp(rng.normal(0, library_spread, cells))
-    activity = rng.normal(size=(cells, programmes))
+    activity = rng.normal(size=(cells, programs))
 
     parts: list[sparse.csr_matrix] = []
     truth = np.zeros((clusters, genes))
@@ -150,14 +150,14 @@ def simulate_counts(
     )
     var = pd.DataFrame({"inverse_dispersion": theta, "baseline": baseline}, index=[f"gene{g}" for g in range(genes)])
     adata = AnnData(sparse.vstack(parts, format="csr"), obs=obs, var=var)
-    adata.obsm["programmes"] = activity
+    adata.obsm["programs"] = activity
     for key, values, columns in (
         ("composition", truth.T, names["cluster"]),
         ("cluster_effects", cluster_effects, names["cluster"]),
         ("batch_effects", batch_effects, names["batch"]),
     ):
         adata.varm[key] = pd.DataFrame(values, index=var.index, columns=columns)
-    adata.varm["programmes"] = loadings
+    adata.varm["programs"] = loadings
     adata.uns["simulation"] = {**arguments, "cluster_sizes": sizes}
     return adata
 
@@ -179,8 +179,8 @@ def _sizes(given: Sequence[float] | None, clusters: int) -> np.ndarray:
 
 def _check(arguments: dict[str, Any]) -> None:
     """Raise an error that names what is out of range."""
-    least = {"cells": 1, "genes": 2, "clusters": 1, "batches": 1, "programmes": 0}
-    for name in ("lfc_scale", "programme_scale", "batch_scale", "library_spread", "de_fraction", "confounding"):
+    least = {"cells": 1, "genes": 2, "clusters": 1, "batches": 1, "programs": 0}
+    for name in ("lfc_scale", "program_scale", "batch_scale", "library_spread", "de_fraction", "confounding"):
         least[name] = 0
     for name, lowest in least.items():
         if not arguments[name] >= lowest:

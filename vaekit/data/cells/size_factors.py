@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.batch import Moments
-from vaekit.data.cells.columns import Column, read_numbers
+from vaekit.batch import DataStatistics
+from vaekit.data.cells.columns import Column, read_numeric
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def read_size_factors(
     DataError
         If there is no such column, or a value is no number, not finite or not positive.
     """
-    values = read_numbers(obs, key, "size_factor_key", source, positive=True)
+    values = read_numeric(obs, key, "size_factor_key", source, positive=True)
     largest = values[train].max()  # the sum of huge values is not finite
     with np.errstate(over="ignore"):
         scale = float(totals[train].sum() / (values[train] / largest).sum() / largest)
@@ -87,7 +87,7 @@ def query_size_factors(
     source: str,
     counts: sparse.csr_matrix,
     observed: np.ndarray,
-    reference: Mapping[str, Any],
+    registry: Mapping[str, Any],
 ) -> np.ndarray:
     """Return the size factors of a query in the checkpoint's unit, ``[cells]``: expected totals over all its genes.
 
@@ -99,27 +99,29 @@ def query_size_factors(
     DataError
         If the column and the checkpoint do not fit each other, or values are not positive.
     """
-    scale = reference["size_factor_scale"]
+    scale = registry["size_factor_scale"]
     if key is not None and scale is None:
         raise DataError(
             f"size_factor_key={key!r}: the checkpoint was trained with the total counts as size factors; leave "
             "size_factor_key out"
         )
     if key is not None:
-        values = read_numbers(obs, key, "size_factor_key", source, positive=True)
+        values = read_numeric(obs, key, "size_factor_key", source, positive=True)
         return _scaled(values, scale, obs, key, source)
     if scale is not None:
         raise DataError(
             f"size_factor_key is needed for {source}: the checkpoint was trained with the size factors of a column"
         )
-    mean = reference["mean"].double().numpy()
+    mean = registry["mean"].double().numpy()
     share = mean[observed].sum() / max(mean.sum(), np.finfo(np.float64).tiny)
     if not observed.all() and share == 0:
         raise DataError(f"{source} has no gene of the checkpoint that had counts in its training")
     return total_counts(counts) / (1.0 if observed.all() else share)
 
 
-def training_moments(mean: np.ndarray, mean_log: np.ndarray, size_factor: np.ndarray, batch: Column | None) -> Moments:
+def training_moments(
+    mean: np.ndarray, mean_log: np.ndarray, size_factor: np.ndarray, batch: Column | None
+) -> DataStatistics:
     """Return the moments of the training cells.
 
     Parameters
@@ -137,7 +139,7 @@ def training_moments(mean: np.ndarray, mean_log: np.ndarray, size_factor: np.nda
         groups = [log_size[batch.codes == code] for code in range(len(batch.categories))]
     rows = [_mean_and_scale(group if len(group) else log_size) for group in groups]
     first, log = (torch.from_numpy(values.astype(np.float32)) for values in (mean, mean_log))
-    return Moments(first, log, torch.stack(rows), 0 if batch is None else len(batch.categories))
+    return DataStatistics(first, log, torch.stack(rows), 0 if batch is None else len(batch.categories))
 
 
 def _mean_and_scale(values: np.ndarray) -> Tensor:

@@ -18,14 +18,14 @@ from vaekit.data.cells.read_counts import check_gene_names, gene_names_of
 from vaekit.data.cells.structure import check_all
 from vaekit.data.cells.tables import error_line, num_bytes, read_table
 from vaekit.data.containment import check_hdf5, check_regular
-from vaekit.exceptions import DataError, VaekitError, nearest
+from vaekit.exceptions import DataError, VaekitError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
 
-def open_adata(source: Any, layer: str | None = None, gene_names: str | None = None) -> tuple[AnnData, str]:
+def open_adata(source: Any, layer: str | None = None, gene_name_key: str | None = None) -> tuple[AnnData, str]:
     """Return the AnnData behind ``source`` (an AnnData, a path or several) and what to call it in messages.
 
     Of several files, the matrix that ``layer`` names must have the same genes, by :func:`read_files`.
@@ -41,7 +41,7 @@ def open_adata(source: Any, layer: str | None = None, gene_names: str | None = N
     if isinstance(source, str | Path):
         return read_file(source), str(source)
     if isinstance(source, Sequence):
-        return read_files(source, layer, gene_names), name_of(source)
+        return read_files(source, layer, gene_name_key), describe_paths(source)
     from anndata import AnnData
 
     if not isinstance(source, AnnData):
@@ -49,21 +49,21 @@ def open_adata(source: Any, layer: str | None = None, gene_names: str | None = N
     if source.isbacked:
         import h5py
 
-        with reading(source.filename):
+        with translate_read_errors(source.filename):
             check_hdf5(source.file._file if source.file.is_open else h5py.File(source.filename, "r"), source.filename)
             return source.to_memory(), f"AnnData of {source.filename}"
     return source, "AnnData in memory"
 
 
-def name_of(paths: Sequence[str | Path]) -> str:
+def describe_paths(paths: Sequence[str | Path]) -> str:
     """Return what to call several files in messages."""
     return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
-def read_files(paths: Sequence[str | Path], layer: str | None = None, gene_names: str | None = None) -> AnnData:
+def read_files(paths: Sequence[str | Path], layer: str | None = None, gene_name_key: str | None = None) -> AnnData:
     """Read files with the same genes in the matrix that ``layer`` names into memory, as one AnnData.
 
-    Genes are the same if their names are, in the column ``gene_names`` if all files have it, else in ``var_names``.
+    Genes are the same if their names are, in the column ``gene_name_key`` if all files have it, else in ``var_names``.
     The result has the ``var_names`` of the first file.
 
     Raises
@@ -80,13 +80,13 @@ def read_files(paths: Sequence[str | Path], layer: str | None = None, gene_names
     for part, path in zip(parts, paths, strict=True):
         where = matrix_of_adata(part, where, str(path))
         tables.append(part.raw.var if where == RAW else part.var)
-    key = gene_names if all(gene_names in table.columns for table in tables) else None
+    key = gene_name_key if all(gene_name_key in table.columns for table in tables) else None
     names = [gene_names_of(table, key, str(path)) for table, path in zip(tables, paths, strict=True)]
     check_same_genes(names, paths)
     for part, own, path in zip(parts, names, paths, strict=True):
         check_gene_names(own, str(path), key)
         check_all(part, str(path))  # what joins them trusts them
-    return join(parts) if key is None else _join_by(parts, key, paths)
+    return concat_cells(parts) if key is None else _join_by(parts, key, paths)
 
 
 def _join_by(parts: Sequence[AnnData], key: str, paths: Sequence[str | Path]) -> AnnData:
@@ -99,7 +99,7 @@ def _join_by(parts: Sequence[AnnData], key: str, paths: Sequence[str | Path]) ->
         for table, own, path in zip(tables, names, paths, strict=True):
             check_gene_names(own, str(path), column)
             table.index = own
-    joined = join(parts)
+    joined = concat_cells(parts)
     for table, (column, index_of) in zip(_gene_tables(joined), originals, strict=True):
         if column is not None:
             table[column] = list(table.index)  # anndata drops the columns of .raw
@@ -112,7 +112,7 @@ def _gene_tables(adata: AnnData) -> list[pd.DataFrame]:
     return [adata.var, *([] if adata.raw is None else [adata.raw.var])]
 
 
-def join(parts: Sequence[AnnData]) -> AnnData:
+def concat_cells(parts: Sequence[AnnData]) -> AnnData:
     """Return the cells of all parts, with the columns that all tables have and the first one's order of genes."""
     import anndata
 
@@ -152,7 +152,7 @@ def open_store(path: str | Path) -> Any:
         If there is no such file, it is neither, or an object of it has data outside it.
     """
     file = _existing(path)
-    with reading(path):
+    with translate_read_errors(path):
         if file.is_dir():
             import zarr
 
@@ -178,7 +178,7 @@ def read_file(path: str | Path) -> AnnData:
     file = _existing(path)
     import anndata
 
-    with warnings.catch_warnings(), reading(path):
+    with warnings.catch_warnings(), translate_read_errors(path):
         warnings.filterwarnings("ignore", message="Variable names are not unique")  # an error follows
         store = open_store(path)
         _check_room(store, path)
@@ -203,7 +203,7 @@ def _check_room(store: Any, path: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def reading(path: str | Path | None) -> Iterator[None]:
+def translate_read_errors(path: str | Path | None) -> Iterator[None]:
     """Tell of whatever goes wrong in a file as a DataError that names it.
 
     h5py, zarr and anndata raise what foreign content leads to: any error, want of memory for what it claims included.
@@ -257,7 +257,7 @@ def local_paths(path: Any) -> list[str]:
 def _beside(folder: Path, name: str) -> str:
     if not folder.is_dir():
         return f"there is no folder {str(folder)!r} either"
-    return f"in {str(folder)!r}: " + nearest(name, sorted(file.name for file in folder.glob("*.h5ad")))
+    return f"in {str(folder)!r}: " + did_you_mean(name, sorted(file.name for file in folder.glob("*.h5ad")))
 
 
 def pbmc68k() -> AnnData:

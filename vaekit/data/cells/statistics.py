@@ -40,7 +40,7 @@ class CountsInMemory:
             yield start, self.matrix[start : start + CHUNK_CELLS]
 
 
-def identify(
+def fingerprint_counts(
     counts: Counts, genes: Sequence[str], cells: Sequence[str], sample: np.ndarray
 ) -> tuple[str, sparse.csr_matrix | None]:
     """Return the fingerprint of the counts, and some of their rows.
@@ -85,7 +85,7 @@ class Measured(NamedTuple):
     mean_log: np.ndarray
 
 
-def measure(counts: Counts, columns: np.ndarray | None, num_genes: int, train: torch.Tensor) -> Measured:
+def count_statistics(counts: Counts, columns: np.ndarray | None, num_genes: int, train: torch.Tensor) -> Measured:
     """Measure the counts of the modelled genes, those in ``columns`` (None for all); ``train`` is sorted."""
     totals, sums, rows = np.empty(len(counts)), np.zeros((2, num_genes)), train.numpy()
     for start, part in counts.chunks("summing counts"):

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from vaekit.batch import Batch
-from vaekit.data.cells.backed_counts import StoredCounts
-from vaekit.data.dataset import ResidentDataset
+from vaekit.data.cells.backed_counts import BackedCounts
+from vaekit.data.dataset import BatchDataset
 
 POOL_BYTES = 256 * 2**20  # of counts in memory at a time
 MIN_BLOCK, MAX_BLOCK = 64, 2048  # cells
@@ -66,7 +66,7 @@ class _Block(NamedTuple):
     values: np.ndarray
 
 
-class StreamedDataset(ResidentDataset):
+class StreamedDataset(BatchDataset):
     """UMI counts that stay in their files, with what is known of each cell in memory.
 
     The blocks that were used last stay in memory, ``POOL_BYTES`` of them.
@@ -83,7 +83,7 @@ class StreamedDataset(ResidentDataset):
 
     def __init__(
         self,
-        stored: StoredCounts,
+        stored: BackedCounts,
         columns: np.ndarray | None,
         covariates: Tensor | None,
         label: Tensor | None,

@@ -41,16 +41,16 @@ def check_structure(matrix: Any, where: str) -> None:
     cells, genes = (matrix.shape[0], "cells"), (matrix.shape[1], "genes")
     if form == "COO":
         for numbers, name, across in zip(matrix.coords, ("row", "col"), (cells, genes), strict=True):
-            check_numbers(numbers, *across, where, name)
+            check_indices(numbers, *across, where, name)
             _check_length(numbers, len(values), name, where, form)
         return
     lines, across = (cells, genes) if form == "CSR" else (genes, cells)
-    check_starts(matrix.indptr, *lines, len(values), where, form)
-    check_numbers(matrix.indices, *across, where, "indices")
+    check_indptr(matrix.indptr, *lines, len(values), where, form)
+    check_indices(matrix.indices, *across, where, "indices")
     _check_length(matrix.indices, len(values), "indices", where, form)
 
 
-def check_starts(starts: np.ndarray, lines: int, of: str, values: int, where: str, form: str = "CSR") -> None:
+def check_indptr(starts: np.ndarray, lines: int, of: str, values: int, where: str, form: str = "CSR") -> None:
     """Check where the rows of a CSR matrix (the columns of a CSC matrix) start: ``lines + 1`` numbers that never fall.
 
     Parameters
@@ -83,7 +83,7 @@ def check_starts(starts: np.ndarray, lines: int, of: str, values: int, where: st
         raise _damaged(where, form, f"indptr[{first}] is {starts[first]}, less than {starts[first - 1]} before it")
 
 
-def check_numbers(numbers: np.ndarray, size: int, of: str, where: str, name: str, first: int = 0) -> None:
+def check_indices(numbers: np.ndarray, size: int, of: str, where: str, name: str, first: int = 0) -> None:
     """Check that the numbers of rows or columns exist.
 
     Parameters

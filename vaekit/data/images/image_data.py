@@ -11,24 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.data_module import Resident, ResidentData, check_fingerprint, fingerprint, restored_split
+from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, fingerprint, restored_split
 from vaekit.data.dataset import ImageDataset
 from vaekit.data.images.deskew import deskew
-from vaekit.data.images.image_sources import Images, load_images, load_own
+from vaekit.data.images.image_sources import Images, load_custom_images, load_images
 from vaekit.data.splits import as_splits, hold_out, split_rows
-from vaekit.exceptions import DataError, nearest
+from vaekit.exceptions import DataError, did_you_mean
 
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 
 
 @dataclass(frozen=True)
-class ResidentImages(Resident):
-    """Images in memory: :class:`Resident` with their shape (channels, height, width)."""
+class ResidentImages(LoadedData):
+    """Images in memory: :class:`LoadedData` with their shape (channels, height, width)."""
 
     image_shape: tuple[int, int, int]
 
 
-class ImageData(ResidentData):
+class ImageData(DataModule):
     """Small images, grey or in colour, flattened: ``x`` is ``[batch, channels * height * width]`` in 0..1.
 
     Parameters
@@ -55,7 +55,7 @@ class ImageData(ResidentData):
         named train, val and test are the official split and others classes, or an .npz file with ``images`` and
         ``labels``, or by split ``x_train``, ``y_train``, ``x_test``, ... or ``train_images``, ``train_labels``, ...
         (MedMNIST).
-    size
+    image_size
         Side to which the pictures of a folder are scaled and cropped; None: they are all of one size.
     deskew
         Whether to set handwriting upright by the moments of its ink (:func:`vaekit.data.images.deskew.deskew`), before all
@@ -86,32 +86,40 @@ class ImageData(ResidentData):
         split: tuple[float, float, float] | None = None,
         seed: int = 0,
         path: str | None = None,
-        size: int | None = None,
+        image_size: int | None = None,
         deskew: bool = False,
     ) -> None:
-        if size is not None and (size < 1 or path is None):
-            raise DataError(f"size={size}: a positive side for the pictures of a folder (path), which is {path!r}")
+        if image_size is not None and (image_size < 1 or path is None):
+            raise DataError(
+                f"image_size={image_size}: a positive side for the pictures of a folder (path), which is {path!r}"
+            )
         if binarization not in BINARIZATIONS:
-            raise DataError(f"binarization={binarization!r}: {nearest(binarization, BINARIZATIONS)}")
+            raise DataError(f"binarization={binarization!r}: {did_you_mean(binarization, BINARIZATIONS)}")
         root = str(Path(root).expanduser().absolute())
         path = None if path is None else str(Path(path).expanduser().absolute())
         self._arguments.update(root=root, path=path)
         self.name = name
         self.root = root
         self.binarization = binarization
-        self.path, self.size, self.deskew = path, size, deskew
+        self.path, self.image_size, self.deskew = path, image_size, deskew
         super().__init__(batch_size, split, seed)
 
     def _load(self, state: Mapping[str, Any] | None) -> ResidentImages:
         own = self.path is not None
-        images = load_own(Path(str(self.path)), self.size) if own else load_images(self.name, Path(self.root))
+        images = (
+            load_custom_images(Path(str(self.path)), self.image_size)
+            if own
+            else load_images(self.name, Path(self.root))
+        )
         identity = fingerprint([images.pixels.numpy(), images.label.numpy()])
         check_fingerprint(identity, images.source, state)
         split = self._split(images) if state is None else restored_split(state)
         if self.deskew:
             images = images._replace(pixels=deskew(images.pixels))
         _, channels, height, width = images.pixels.shape
-        grey = ImageDataset(images.pixels.flatten(1), images.white, images.label, draw=self.binarization == "dynamic")
+        grey = ImageDataset(
+            images.pixels.flatten(1), images.max_level, images.label, draw=self.binarization == "dynamic"
+        )
         dataset = self._binarized(grey)
         train = grey if grey.draw else dataset
         return ResidentImages(
@@ -148,10 +156,10 @@ class ImageData(ResidentData):
         if self.binarization == "none":
             return grey
         if self.binarization == "threshold":
-            return ImageDataset((grey.pixels > grey.white / 2).to(torch.uint8), 1, grey.label)
+            return ImageDataset((grey.pixels > grey.max_level / 2).to(torch.uint8), 1, grey.label)
         generator = torch.Generator().manual_seed(self.seed)
         drawn = [
-            torch.bernoulli(part.float() / grey.white, generator=generator).to(torch.uint8)
+            torch.bernoulli(part.float() / grey.max_level, generator=generator).to(torch.uint8)
             for part in grey.pixels.split(8192)  # float32 copies of all images at once would take four times more
         ]
         return ImageDataset(torch.cat(drawn), 1, grey.label)
@@ -159,7 +167,7 @@ class ImageData(ResidentData):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width, in the order in which ``x`` is flattened."""
-        return self.resident.image_shape
+        return self.loaded.image_shape
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the base class does and the images' shape, so that a model can draw without its data."""
@@ -176,4 +184,4 @@ def _mean(dataset: ImageDataset, rows: Tensor) -> Tensor:
     total = torch.zeros(dataset.pixels.shape[1], dtype=torch.float64)
     for part in rows.split(8192):
         total += dataset.pixels[part].sum(0, dtype=torch.int64)
-    return (total / (len(rows) * dataset.white)).float()
+    return (total / (len(rows) * dataset.max_level)).float()

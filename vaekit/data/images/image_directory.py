@@ -26,7 +26,7 @@ SPLIT_OF = {
 DARK = 32  # of 255; no image set that uses all its bits is darker
 
 
-def read_pictures(
+def read_image_directory(
     folder: Path, size: int | None
 ) -> tuple[np.ndarray, np.ndarray, list[str], tuple[int, int, int] | None]:
     """Load all images of a directory; directories in it are splits or classes.

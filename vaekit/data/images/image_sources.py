@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vaekit.data.images.image_directory import read_pictures
+from vaekit.data.images.image_directory import read_image_directory
 from vaekit.data.images.image_files import read_npz
-from vaekit.exceptions import DataError, nearest
+from vaekit.exceptions import DataError, did_you_mean
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -45,7 +45,7 @@ class Images(NamedTuple):
     """
 
     pixels: Tensor
-    white: int
+    max_level: int
     label: Tensor
     categories: list[str]
     official: tuple[int, int, int] | None
@@ -63,11 +63,11 @@ def load_images(name: str, root: Path) -> Images:
     if name == "digits":
         return _digits()
     if name not in TORCHVISION_CLASSES:
-        raise DataError(f"name={name!r} is no image set: {nearest(name, ['digits', *TORCHVISION_CLASSES])}")
+        raise DataError(f"name={name!r} is no image set: {did_you_mean(name, ['digits', *TORCHVISION_CLASSES])}")
     return _torchvision(name, root)
 
 
-def load_own(path: Path, size: int | None) -> Images:
+def load_custom_images(path: Path, size: int | None) -> Images:
     """Load a user's own images: a folder of pictures, or an .npz file.
 
     Parameters
@@ -83,7 +83,7 @@ def load_own(path: Path, size: int | None) -> Images:
         If there is no such file or folder, or its images cannot be used.
     """
     if path.is_dir():
-        pixels, label, categories, official = read_pictures(path, size)
+        pixels, label, categories, official = read_image_directory(path, size)
     elif path.suffix.lower() == ".npz" and path.is_file():
         if size is not None:
             raise DataError(f"size={size} is for folders of pictures; the images of {path} are taken as they are")
@@ -100,7 +100,7 @@ def _digits() -> Images:
     digits = load_digits()
     return Images(
         pixels=torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1),
-        white=16,
+        max_level=16,
         label=torch.from_numpy(digits.target).long(),
         categories=[str(name) for name in digits.target_names],
         official=None,
@@ -121,7 +121,7 @@ def _torchvision(name: str, root: Path) -> Images:
             raise DataError(f"{folder}: {len(part.data)} images and {len(part.targets)} labels do not match")
     return Images(
         pixels=torch.cat([part.data for part in parts]).unsqueeze(1),
-        white=255,
+        max_level=255,
         label=torch.cat([part.targets for part in parts]).long(),
         categories=list(cls.classes) if name == "fashion_mnist" else [str(digit) for digit in range(10)],
         official=(len(parts[0].data), 0, len(parts[1].data)),

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.diagnostics.gradients.compatible_estimators import is_unbiased, label
-from vaekit.diagnostics.gradients.moments import Moments, Projection, Reference
+from vaekit.diagnostics.gradients.estimator_catalog import is_unbiased, label
+from vaekit.diagnostics.gradients.moments import GradientMoments, Projection, Reference
 from vaekit.diagnostics.gradients.target import Target
 from vaekit.estimators import Estimator
 from vaekit.exceptions import EstimatorError, VaekitError
@@ -30,11 +30,11 @@ STEADY = 10  # calls in which a baseline that learns from costs settles, before 
 FEWEST = 8  # draws that tell a mean and a variance
 TIMED = 0.25  # share of an estimator's time in which one gradient is timed
 COLUMNS = ["estimator", "unbiased", "relative_bias", "bias_noise", "z", "p_value", "variance", "relative_std",
-           "cosine", "evaluations", "milliseconds", "variance_x_time", "mse_x_time", "draws", "refused"]  # fmt: skip
+           "cosine", "evaluations", "milliseconds", "variance_x_time", "mse_x_time", "num_estimates", "error"]  # fmt: skip
 
 
 @contextlib.contextmanager
-def quiet_random(seed: int, params: Sequence[Tensor]) -> Iterator[None]:
+def isolated_rng(seed: int, params: Sequence[Tensor]) -> Iterator[None]:
     """Set torch's and NumPy's random state within, and put it back afterwards."""
     devices = sorted({p.device.index or 0 for p in params if p.is_cuda})
     numpy_state = np.random.get_state()  # a cost may be a simulator
@@ -50,7 +50,7 @@ def quiet_random(seed: int, params: Sequence[Tensor]) -> Iterator[None]:
 def measure(
     target: Target,
     estimators: Mapping[str, Any],
-    draws: int,
+    num_estimates: int,
     reference: Any,
     *,
     words: str | None,
@@ -69,42 +69,42 @@ def measure(
     """
     import pandas as pd
 
-    if draws < FEWEST:
+    if num_estimates < FEWEST:
         raise EstimatorError(
-            f"draws is {draws}; at least {FEWEST} are needed to tell a mean and a variance, better 1000"
+            f"num_estimates is {num_estimates}; at least {FEWEST} are needed to tell a mean and a variance, better 1000"
         )
     if not estimators:
         raise EstimatorError("estimators is empty: there is nothing to measure")
     fresh = {name: copy.deepcopy(item) for name, item in estimators.items()}
-    total = draws * (len(fresh) + isinstance(reference, Estimator | Mapping))
+    total = num_estimates * (len(fresh) + isinstance(reference, Estimator | Mapping))
     with _progress_bar(total, title, progress) as bar:
-        with quiet_random(seed + 1, target.params):  # its draws are independent of those that it is compared with
-            known, words = _reference(target, reference, words, reference_draws, max_seconds, bar, draws)
+        with isolated_rng(seed + 1, target.params):  # its draws are independent of those that it is compared with
+            known, words = _reference(target, reference, words, reference_draws, max_seconds, bar, num_estimates)
         rows: dict[str, dict[str, Any]] = {}
         for name, item in fresh.items():
             bar.set_postfix_str(name, refresh=False)
-            with quiet_random(seed, target.params):
+            with isolated_rng(seed, target.params):
                 try:
-                    rows[name] = _moments(target, item, draws, known, max_seconds, bar)
+                    rows[name] = _moments(target, item, num_estimates, known, max_seconds, bar)
                 except Exception as error:  # of a foreign cost or estimator: the other rows stand
-                    rows[name] = {"refused": explain(error)}
-                    bar.update(draws)
-    served = [name for name, row in rows.items() if "refused" not in row]
-    with quiet_random(seed, target.params):
+                    rows[name] = {"error": explain(error)}
+                    bar.update(num_estimates)
+    served = [name for name, row in rows.items() if "error" not in row]
+    with isolated_rng(seed, target.params):
         times, failed = _times(target, {name: fresh[name] for name in served}, timings, max_seconds)
-    rows |= {name: {"refused": reason} for name, reason in failed.items()}
+    rows |= {name: {"error": reason} for name, reason in failed.items()}
     records = []
     for name, row in rows.items():
         in_theory = is_unbiased(fresh[name]) if unbiased is None else unbiased[name]
-        known_unbiased = in_theory and "refused" not in row  # its condition may not hold here
+        known_unbiased = in_theory and "error" not in row  # its condition may not hold here
         spent, variance = times.get(name, math.nan), row.get("variance", math.nan)
         squared_bias = row.pop("squared_bias", 0.0 if known_unbiased else math.nan)
         records.append(
             {"estimator": name, "unbiased": known_unbiased, **row, "milliseconds": spent,
              "variance_x_time": variance * spent, "mse_x_time": (variance + squared_bias) * spent}
         )  # fmt: skip
-    report = pd.DataFrame(records).reindex(columns=COLUMNS).fillna({"refused": ""})
-    report = report.astype({"evaluations": "Int64", "draws": "Int64"})
+    report = pd.DataFrame(records).reindex(columns=COLUMNS).fillna({"error": ""})
+    report = report.astype({"evaluations": "Int64", "num_estimates": "Int64"})
     report.attrs = {
         "best_unbiased": _least(report[report.unbiased], "variance_x_time"),
         "best": _least(report, "mse_x_time"),
@@ -153,7 +153,13 @@ def _least(report: pd.DataFrame, column: str) -> str | None:
 
 
 def _reference(
-    target: Target, reference: Any, words: str | None, draws: int, max_seconds: float | None, bar: Any, share: int
+    target: Target,
+    reference: Any,
+    words: str | None,
+    num_estimates: int,
+    max_seconds: float | None,
+    bar: Any,
+    share: int,
 ) -> tuple[Reference | None, str | None]:
     """Return what estimates are compared with; ``share`` is its part of the progress bar."""
     if reference is None:
@@ -162,16 +168,22 @@ def _reference(
         return Reference(reference, reference, None, 0.0), words
     bar.set_postfix_str("reference", refresh=False)
     try:
-        return _estimated(target, copy.deepcopy(reference), words, draws, max_seconds, bar, share)
+        return _estimated(target, copy.deepcopy(reference), words, num_estimates, max_seconds, bar, share)
     except Exception as error:  # the estimators can be measured without it
         return None, f"none, as that by {label(reference)} failed: {explain(error)}"
 
 
 def _estimated(
-    target: Target, estimator: Any, words: str | None, draws: int, max_seconds: float | None, bar: Any, share: int
+    target: Target,
+    estimator: Any,
+    words: str | None,
+    num_estimates: int,
+    max_seconds: float | None,
+    bar: Any,
+    share: int,
 ) -> tuple[Reference, str]:
     """Return the reference by an unbiased estimator, within four times ``max_seconds``, and what to call it."""
-    pilot, budget = Moments(), math.inf if max_seconds is None else 4 * max_seconds
+    pilot, budget = GradientMoments(), math.inf if max_seconds is None else 4 * max_seconds
     begun = time.perf_counter()
     pilot.add(_estimates(target, estimator, 1))
     if (seconds := time.perf_counter() - begun) > budget:
@@ -189,11 +201,11 @@ def _estimated(
     if 2 * BLOCKS * seconds > left:
         raise EstimatorError(f"{2 * BLOCKS} draws take {2 * BLOCKS * seconds:.3g} s, and max_seconds={max_seconds:g}")
     fits = left / (2 * BLOCKS * max(seconds, 1e-9))
-    size = math.ceil(max(1, min(draws / (2 * BLOCKS), math.floor(fits) if math.isfinite(fits) else fits)))
+    size = math.ceil(max(1, min(num_estimates / (2 * BLOCKS), math.floor(fits) if math.isfinite(fits) else fits)))
     chunk, done = target.chunk(estimator), 0
-    moments, blocks = Moments(), []
+    moments, blocks = GradientMoments(), []
     for number in range(2 * BLOCKS):
-        block = Moments()
+        block = GradientMoments()
         for start in range(0, size, chunk):
             gradients = _estimates(target, estimator, min(chunk, size - start))
             moments.add(gradients)
@@ -210,7 +222,7 @@ def _estimated(
 
 
 def _moments(
-    target: Target, estimator: Any, draws: int, reference: Reference | None, max_seconds: float | None, bar: Any
+    target: Target, estimator: Any, num_estimates: int, reference: Reference | None, max_seconds: float | None, bar: Any
 ) -> dict[str, Any]:
     """Draw one estimator's gradients, and return its part of the row; the rest of its time is for :func:`_times`."""
     budget = math.inf if max_seconds is None else (1 - TIMED) * max_seconds
@@ -224,20 +236,20 @@ def _moments(
     while size < warm and 8 * seconds < budget:  # together they may take no longer than one
         size = min(4 * size, warm)
         seconds = _seconds(target, estimator, size)
-    stateful = any(getattr(part, "keeps_state", False) for part in _parts(estimator))
+    stateful = any(getattr(part, "is_stateful", False) for part in _parts(estimator))
     for _ in range(STEADY if stateful else 1):
         if 4 * (time.perf_counter() - begun) < budget:
             _estimates(target, estimator, size)
-    wanted, ends = draws, [math.inf, math.inf]
+    wanted, ends = num_estimates, [math.inf, math.inf]
     if max_seconds is not None:
         each = _seconds(target, estimator, size) / size
         if FEWEST * each > budget:
             raise EstimatorError(f"{FEWEST} draws take {FEWEST * each:.3g} s, and max_seconds={max_seconds:g}")
         started = time.perf_counter()
         left = max(begun + budget - started, FEWEST * each)  # trials of a short time may have used it up
-        wanted = min(draws, max(FEWEST, int(left / max(each, 1e-9))))
+        wanted = min(num_estimates, max(FEWEST, int(left / max(each, 1e-9))))
         ends = [started + left / 2, started + left]
-    moments = Moments(None if reference is None else reference.mean)
+    moments = GradientMoments(None if reference is None else reference.mean)
     projection = None
     done = 0
     for half, end in zip((wanted // 2, wanted - wanted // 2), ends, strict=True):
@@ -249,12 +261,12 @@ def _moments(
             if projection is not None:
                 projection.add(gradients)
             done += len(gradients)
-            bar.update(done * draws // wanted - (done - len(gradients)) * draws // wanted)
+            bar.update(done * num_estimates // wanted - (done - len(gradients)) * num_estimates // wanted)
         if projection is None and reference is not None:
             assert moments.mean is not None
             projection = Projection(moments.mean, reference)
     assert moments.mean is not None
-    row: dict[str, Any] = {"variance": moments.variance, "evaluations": evaluations, "draws": done}
+    row: dict[str, Any] = {"variance": moments.variance, "evaluations": evaluations, "num_estimates": done}
     deviation = math.sqrt(moments.variance)
     if reference is None or projection is None:
         norm = moments.mean.norm().item()
@@ -300,7 +312,7 @@ def _times(
                 if cuda:
                     torch.cuda.synchronize()
                 started = time.perf_counter()
-                target.once(item)
+                target.single_gradient(item)
                 if cuda:
                     torch.cuda.synchronize()
             except Exception as error:  # of a foreign cost or estimator: the other rows stand

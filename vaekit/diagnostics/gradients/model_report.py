@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.batch import Batch
-from vaekit.diagnostics.gradients.compatible_estimators import catalogue, is_unbiased
-from vaekit.diagnostics.gradients.measurement import measure, quiet_random
+from vaekit.diagnostics.gradients.estimator_catalog import compatible_estimators, is_unbiased
+from vaekit.diagnostics.gradients.measurement import isolated_rng, measure
 from vaekit.diagnostics.gradients.replicas import flatten, pull_back, replicate
 from vaekit.diagnostics.gradients.target import Target, bounded
 from vaekit.estimators import Enumerate, Estimator, LocalExpectation, Pathwise
 from vaekit.exceptions import EstimatorError
 from vaekit.graph.dependencies import Node
-from vaekit.graph.fold import Result
-from vaekit.models.loss import bound_of
+from vaekit.graph.fold import Estimate
+from vaekit.models.loss import compute_loss
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,12 +83,12 @@ class ModelTarget(Target):
         total = self._bound(nodes, h, estimators).total.mean()
         return flatten(torch.autograd.grad(total, self.params, allow_unused=True, retain_graph=True), self.params)
 
-    def once(self, estimators: Any) -> None:
+    def single_gradient(self, estimators: Any) -> None:
         """Work out the gradient of a training step, with respect to all parameters (see the base class)."""
         for name, estimator in estimators.items():
             self.model.latents[name].estimator = estimator
         self.model._paths_checked = True
-        total = self.model.bound(self.batch, self.kl_weight, training=True).total.mean()
+        total = self.model.loss(self.batch, self.kl_weight, training=True).total.mean()
         torch.autograd.grad(total, self.everything, allow_unused=True)
 
     def rows(self, estimators: Any) -> int:
@@ -112,18 +112,18 @@ class ModelTarget(Target):
         """Tell whether an estimator of the latent is known to be unbiased for this objective."""
         return is_unbiased(estimator) or (estimator.stick_the_landing and self.model.objective.num_samples is None)
 
-    def _bound(self, nodes: list[Node], h: Tensor, estimators: Mapping[str, Estimator]) -> Result:
+    def _bound(self, nodes: list[Node], h: Tensor, estimators: Mapping[str, Estimator]) -> Estimate:
         """Return the objective at given posteriors, as ``VAE.bound`` does."""
         networks, objective = self.model.networks, self.model.objective
         objective.check_estimators(estimators)
-        return bound_of(networks, self.batch, nodes, h, estimators, objective, self.kl_weight, True)
+        return compute_loss(networks, self.batch, nodes, h, estimators, objective, self.kl_weight, True)
 
 
 def model_gradient_report(
     model: VAE,
     batch: Batch,
     latent: str,
-    draws: int = 400,
+    num_estimates: int = 400,
     *,
     estimators: Mapping[str, Estimator] | None = None,
     reference_draws: int | None = None,
@@ -137,7 +137,7 @@ def model_gradient_report(
 
     The other latents keep their estimators; where one of these is biased, the reference shares its bias. Times are
     those of the gradient of a whole training step. The reference sums discrete latents where that can be afforded, and
-    is a mean of many draws where something is left to chance: pathwise for Gaussian latents, local expectations for
+    is a mean of many num_estimates where something is left to chance: pathwise for Gaussian latents, local expectations for
     discrete ones with too many states.
 
     Parameters
@@ -148,7 +148,7 @@ def model_gradient_report(
         A batch of its data.
     latent
         Name of the latent.
-    draws, timings, max_seconds, seed, progress
+    num_estimates, timings, max_seconds, seed, progress
         As in :func:`vaekit.gradient_report`.
     estimators
         By label; None: all of ``vaekit.estimators`` that fit.
@@ -172,20 +172,20 @@ def model_gradient_report(
     q = target.q[latent]
     left_out: dict[str, str] = {}
     if estimators is None:
-        estimators, left_out = catalogue(q)
+        estimators, left_out = compatible_estimators(q)
     own = {name: copy.deepcopy(estimator) for name, estimator in target.model.estimators.items()}
     served = {}
     for label, estimator in estimators.items():
         with contextlib.suppress(Exception):  # of a foreign estimator: its row will say why
-            if (rows := estimator.rows(q)) > MAX_ROWS:
+            if (rows := estimator.num_evaluations(q)) > MAX_ROWS:
                 left_out[label] = f"{rows} evaluations an estimate, over {MAX_ROWS}"
                 continue
         served[label] = {**own, latent: estimator}
     if not served:
         raise EstimatorError(f"latent {latent!r}: no estimator can be measured; {'; '.join(left_out.values())}")
     report = measure(
-        target, served, draws, _reference_of(target, own), words=None,
-        reference_draws=4 * draws if reference_draws is None else reference_draws,
+        target, served, num_estimates, _reference_of(target, own), words=None,
+        reference_draws=4 * num_estimates if reference_draws is None else reference_draws,
         timings=timings, max_seconds=max_seconds, seed=seed, progress=progress,
         unbiased={label: target.unbiased(item[latent]) for label, item in served.items()},
         title=f"gradients of {latent}",
@@ -202,14 +202,14 @@ def _reference_of(target: ModelTarget, own: Mapping[str, Estimator]) -> dict[str
         ladder: list[Estimator] = [Enumerate(), LocalExpectation(), Pathwise()]
         for estimator in ladder:
             try:
-                if estimator.fits(q) and estimator.rows(q) <= MAX_ROWS:
+                if estimator.supports(q) and estimator.num_evaluations(q) <= MAX_ROWS:
                     chosen[name] = estimator
                     break
             except EstimatorError:
                 continue
     for candidate in (chosen, {**own, target.name: chosen[target.name]}, dict(own)):
         try:
-            with quiet_random(0, target.params):
+            with isolated_rng(0, target.params):
                 target.gradients(copy.deepcopy(candidate), 1)
         except Exception:  # of another latent's foreign estimator: each row will say why
             continue

@@ -11,7 +11,7 @@ from torch import Tensor
 ROUNDING = 100.0  # in units of the type's resolution: what sums of many terms in another order differ by
 
 
-class Moments:
+class GradientMoments:
     """Mean and total variance of gradients, and the mean of their cosine with a reference (Welford's updates).
 
     Parameters
@@ -92,7 +92,7 @@ class Reference(NamedTuple):
     noise: float
 
 
-class Test(NamedTuple):
+class BiasTest(NamedTuple):
     """A test of unbiasedness: the statistic and its one-sided p-value."""
 
     z: float
@@ -129,7 +129,7 @@ class Projection:
         self._squared_norms += gradients.square().sum(dtype=torch.float64).item()
         self._resolution = torch.finfo(gradients.dtype).eps
 
-    def test(self) -> Test:
+    def test(self) -> BiasTest:
         """Return the statistic, with Welch's degrees of freedom where the reference has an error of its own."""
         from scipy import stats
 
@@ -145,4 +145,4 @@ class Projection:
         degrees = (own + other) ** 2 / freedom if freedom > 0 else 1e6
         rounding = (ROUNDING * self._resolution) ** 2 * self._squared_norms / count
         z = (values.mean().item() - expected) / math.sqrt(own + other + rounding + 1e-300)
-        return Test(z, float(stats.t.sf(z, degrees)))
+        return BiasTest(z, float(stats.t.sf(z, degrees)))

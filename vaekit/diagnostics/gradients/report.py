@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from vaekit.diagnostics.gradients.compatible_estimators import label
-from vaekit.diagnostics.gradients.measurement import measure, quiet_random
+from vaekit.diagnostics.gradients.estimator_catalog import label
+from vaekit.diagnostics.gradients.measurement import isolated_rng, measure
 from vaekit.diagnostics.gradients.replicas import flatten
 from vaekit.diagnostics.gradients.target import ExpectationTarget
 from vaekit.estimators import Enumerate, Estimator
@@ -23,7 +23,7 @@ def gradient_report(
     q: Any,
     estimators: Mapping[str, Any] | Sequence[Any],
     params: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
-    draws: int = 1000,
+    num_estimates: int = 1000,
     reference: Any = "auto",
     *,
     num_samples: int | None = None,
@@ -51,7 +51,7 @@ def gradient_report(
         holds. They are copied: baselines learn from the costs here, networks and other parameters stay as they are.
     params
         Tensors that require a gradient; the gradients with respect to all of them are one vector ``g``.
-    draws
+    num_estimates
         Estimates made with each estimator.
     reference
         The gradient that ``g`` is compared with. ``"auto"``: the exact one where all nodes can be enumerated within
@@ -84,10 +84,10 @@ def gradient_report(
         ``relative_bias``, ``bias_noise``
             :math:`\|\bar g - g^*\| / \|g^*\|`, and what it would be on average if there were no bias.
         ``z``, ``p_value``
-            Test of unbiasedness. The first half of the draws chooses a direction, that of their mean's difference from
+            Test of unbiasedness. The first half of the num_estimates chooses a direction, that of their mean's difference from
             the reference; z is the mean of the second half along it, less the reference's, over its standard error.
-            Whatever the number of components, z of an unbiased estimator is Student's t (draws / 2 - 1 degrees of
-            freedom, Welch's if the reference has an error) as far as a mean of draws is normal: by chance above 4 in 3
+            Whatever the number of components, z of an unbiased estimator is Student's t (num_estimates / 2 - 1 degrees of
+            freedom, Welch's if the reference has an error) as far as a mean of num_estimates is normal: by chance above 4 in 3
             of 100,000 reports of 1,000 draws. One-sided: a bias makes it large and positive.
         ``variance``, ``relative_std``
             Variance of one estimate, summed over components; its root over the norm of the exact gradient (of the mean
@@ -111,7 +111,7 @@ def gradient_report(
     Raises
     ------
     EstimatorError
-        If there are no estimators or fewer than 8 draws, or ``params`` or ``reference`` cannot be used.
+        If there are no estimators or fewer than 8 num_estimates, or ``params`` or ``reference`` cannot be used.
 
     Examples
     --------
@@ -142,13 +142,13 @@ def gradient_report(
             raise EstimatorError(f"reference is {reference!r}: 'auto', None, a gradient or an estimator")
         reference, words = Enumerate(max_states), "exact, by enumeration"
         try:
-            with quiet_random(seed, leaves):
+            with isolated_rng(seed, leaves):
                 target.rows(reference)
         except Exception:  # too many states, or a cost that not all of them can be passed to at once
             reference, words = None, None
     return measure(
-        target, named(estimators), draws, reference, words=words,
-        reference_draws=10 * draws if reference_draws is None else reference_draws,
+        target, named(estimators), num_estimates, reference, words=words,
+        reference_draws=10 * num_estimates if reference_draws is None else reference_draws,
         timings=timings, max_seconds=max_seconds, seed=seed, progress=progress,
     )  # fmt: skip
 

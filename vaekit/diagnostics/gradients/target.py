@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.diagnostics.gradients.replicas import NotReplicableError, Replicas, flatten, pull_back, replicate
-from vaekit.estimators import Draw
+from vaekit.estimators import NodeSample
 from vaekit.exceptions import EstimatorError
-from vaekit.graph.dependencies import Named, parse
+from vaekit.graph.dependencies import NodeFunction, parse_graph
 from vaekit.graph.expectation import evaluate
-from vaekit.graph.fold import Result
+from vaekit.graph.fold import Estimate
 
 MAX_REPLICATES = 256
 HELD = 2**22  # numbers a chunk of replicates may hold at a time, in each of its tensors
@@ -39,7 +39,7 @@ class Target(ABC):
         """Return independent gradient estimates, ``[count, components]``."""
 
     @abstractmethod
-    def once(self, estimators: Any) -> None:
+    def single_gradient(self, estimators: Any) -> None:
         """Work out one gradient as a training step would: what is timed."""
 
     @abstractmethod
@@ -107,13 +107,13 @@ class ExpectationTarget(Target):
             gradients = gradients + pull_back([total], [own], self.params, count)
         return gradients
 
-    def once(self, estimators: Any) -> None:
+    def single_gradient(self, estimators: Any) -> None:
         """Work out one gradient (see the base class)."""
         self._one(estimators)
 
     def rows(self, estimators: Any) -> int:
         """Return the product of the rows of all nodes, or the number of joint trajectories (see the base class)."""
-        draws = self._evaluate(self._q(), estimators).draws
+        draws = self._evaluate(self._q(), estimators).samples
         if self._num_samples is not None:
             return self._num_samples
         return math.prod(draw.weight.shape[0] for draw in draws.values())
@@ -125,7 +125,7 @@ class ExpectationTarget(Target):
         if not self._together:
             return 16
         result = self._evaluate(self._q(), estimators)
-        size = max(draw.value.numel() for draw in result.draws.values()) * self.rows(estimators)
+        size = max(draw.value.numel() for draw in result.samples.values()) * self.rows(estimators)
         count = bounded(size, sum(p.numel() for p in self.params))
         return max(1, min(count, math.isqrt(HELD // max(1, size)))) if self._direct else count
 
@@ -134,7 +134,7 @@ class ExpectationTarget(Target):
         _check_connected(total)
         return flatten(torch.autograd.grad(total, self.params, allow_unused=True, retain_graph=True), self.params)
 
-    def _evaluate(self, q: Any, estimators: Any, count: int | None = None) -> Result:
+    def _evaluate(self, q: Any, estimators: Any, count: int | None = None) -> Estimate:
         context = self._context
         if context is not None and count is not None:
             context = context.expand(count, *context.shape)
@@ -157,17 +157,17 @@ class ExpectationTarget(Target):
         try:
             q, _ = self._replicated(3)
             result = self._evaluate(q, estimators, 3)
-            draws = result.draws
+            draws = result.samples
             if result.total.requires_grad:
                 found = torch.autograd.grad(result.total.sum(), self.params, allow_unused=True)
                 self._direct = any(g is not None for g in found)
-            nodes, terms = parse(self._cost, q)
+            nodes, terms = parse_graph(self._cost, q)
             with torch.no_grad():
                 for function in terms.values():
                     if not _agree(function, draws, batch, lambda output, values: output):
                         return False
                 for node in nodes:
-                    if isinstance(node.q, Named) and not _agree(node.q, draws, batch, _density(node.name)):
+                    if isinstance(node.q, NodeFunction) and not _agree(node.q, draws, batch, _density(node.name)):
                         return False
         except (NotReplicableError, EstimatorError, RuntimeError, ValueError, IndexError, TypeError):
             return False
@@ -193,14 +193,17 @@ def _pick(value: Tensor, batch: int, event: int = 0) -> Tensor:
 
 
 def _agree(
-    function: Named, draws: Mapping[str, Draw], batch: int, compared: Callable[[Any, Mapping[str, Tensor]], Any]
+    function: NodeFunction,
+    draws: Mapping[str, NodeSample],
+    batch: int,
+    compared: Callable[[Any, Mapping[str, Tensor]], Any],
 ) -> bool:
     """Compare what a function makes of one replicate alone with its part of what it makes of all."""
     everything = {name: draw.value for name, draw in draws.items()}
     alone = {name: _pick(draw.value, batch, len(draw.q.event_shape)) for name, draw in draws.items()}
     outputs = []
     for values in (everything, alone):
-        output = function.function(**{name: values[name] for name in function.names})
+        output = function.function(**{name: values[name] for name in function.inputs})
         outputs.append(torch.as_tensor(compared(output, values)).double())
     whole, part = outputs
     mine = _pick(whole, batch)

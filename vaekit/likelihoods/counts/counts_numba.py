@@ -10,14 +10,14 @@ import math
 
 import numpy as np
 
-from vaekit._core.numba_cache import compiled
+from vaekit._core.numba_cache import cached_njit
 from vaekit.likelihoods.counts.elementary import EXACT, REORDER, exponential, f32, log_one_plus, logarithm
 
 SMALL = 8  # counts up to here are read off tables; Stirling's series is exact to 1e-11 beyond
 LOG_FACTORIALS = np.array([math.lgamma(x + 1) for x in range(1024)])
 
 
-@compiled()
+@cached_njit()
 def evaluate(logits, top, size, theta, gate, starts, gene, count, value, d_logits, d_size, d_theta, d_gate):
     """Compute the log-probability of all cells, and its gradient.
 
@@ -94,19 +94,19 @@ def evaluate(logits, top, size, theta, gate, starts, gene, count, value, d_logit
             _through_softmax(slope, mean, d_size[i] / size[i], d_logits[i])
 
 
-@compiled(fastmath=REORDER)
+@cached_njit(fastmath=REORDER)
 def _reciprocals(theta, inverse):
     for j in range(len(theta)):
         inverse[j] = f32(1) / theta[j]
 
 
-@compiled(fastmath=EXACT)
+@cached_njit(fastmath=EXACT)
 def _exponentials(logits, top, out):
     for j in range(len(logits)):
         out[j] = exponential(logits[j] - top)
 
 
-@compiled(fastmath=EXACT)
+@cached_njit(fastmath=EXACT)
 def _ratios(mean, scale, inverse, share, log1p):
     """Scale the means; write 1 / (1 + mean / theta) and log(1 + mean / theta)."""
     for j in range(len(mean)):
@@ -117,7 +117,7 @@ def _ratios(mean, scale, inverse, share, log1p):
         log1p[j] = log_one_plus(ratio)
 
 
-@compiled(fastmath=REORDER)
+@cached_njit(fastmath=REORDER)
 def _zeros(theta, mean, share, log1p, slope):
     """Write the log-probability of a zero over ``log1p``, and its slope in log mean; return the sum of the first."""
     total = f32(0)
@@ -129,7 +129,7 @@ def _zeros(theta, mean, share, log1p, slope):
     return total
 
 
-@compiled(fastmath=EXACT)
+@cached_njit(fastmath=EXACT)
 def _inflate(gate, zero, slope, kept, own, mixed):
     """Write the probability of no additional zero, the counts' own share among zeros and the zeros' log-probability."""
     for j in range(len(gate)):
@@ -143,7 +143,7 @@ def _inflate(gate, zero, slope, kept, own, mixed):
         mixed[j] = logarithm(both * k) + (both - both)  # the last carries NaN
 
 
-@compiled(fastmath=REORDER)
+@cached_njit(fastmath=REORDER)
 def _dispersion_slopes(zero, own, inflated, slope, out):
     if inflated:
         for j in range(len(zero)):
@@ -153,13 +153,13 @@ def _dispersion_slopes(zero, own, inflated, slope, out):
             out[j] = zero[j] - slope[j]
 
 
-@compiled(fastmath=REORDER)
+@cached_njit(fastmath=REORDER)
 def _gate_slopes(kept, own, out):
     for j in range(len(kept)):
         out[j] = kept[j] - own[j]
 
 
-@compiled(fastmath=REORDER)
+@cached_njit(fastmath=REORDER)
 def _total(values):
     total = f32(0)
     for j in range(len(values)):
@@ -167,13 +167,13 @@ def _total(values):
     return total
 
 
-@compiled(fastmath=REORDER)
+@cached_njit(fastmath=REORDER)
 def _through_softmax(slope, mean, total, out):
     for j in range(len(slope)):
         out[j] = slope[j] - mean[j] * total
 
 
-@compiled(fastmath=REORDER)
+@cached_njit(fastmath=REORDER)
 def _tables(theta, inverse, logs, slopes):
     """Fill in what :func:`sums` returns for counts up to SMALL, a row each."""
     for j in range(len(theta)):
@@ -183,7 +183,7 @@ def _tables(theta, inverse, logs, slopes):
         _next_row(theta, inverse, f32(k), logs[k], slopes[k], logs[k + 1], slopes[k + 1])
 
 
-@compiled(fastmath=EXACT)
+@cached_njit(fastmath=EXACT)
 def _next_row(theta, inverse, k, logs, slopes, next_logs, next_slopes):
     own = log_one_plus(k)
     for j in range(len(theta)):
@@ -191,7 +191,7 @@ def _next_row(theta, inverse, k, logs, slopes, next_logs, next_slopes):
         next_slopes[j] = slopes[j] + theta[j] / (theta[j] + k)
 
 
-@compiled()
+@cached_njit()
 def sums(x, theta):
     r"""Return the sums over k < x that stand for gamma functions, in float64, for a count x of 1 or more.
 
@@ -206,7 +206,7 @@ def sums(x, theta):
     return math.log(product) - LOG_FACTORIALS[int(x)], slope
 
 
-@compiled()
+@cached_njit()
 def _first(count, theta):
     """Return the product and the sum over k < count."""
     product, slope = 1.0, 0.0
@@ -216,7 +216,7 @@ def _first(count, theta):
     return product, slope
 
 
-@compiled()
+@cached_njit()
 def _begin(theta):
     """Return what the sums up to any count beyond SMALL have in common; the first is never 0."""
     product, slope = _first(SMALL, theta)
@@ -224,7 +224,7 @@ def _begin(theta):
     return math.log1p(SMALL / theta), math.log(product), slope, _log_gamma_series(start), _digamma_series(start)
 
 
-@compiled()
+@cached_njit()
 def _go_on(x, theta, begun):
     """Return the sums up to a count beyond SMALL, by Stirling's series from there on."""
     start, more = theta + SMALL, x - SMALL
@@ -235,21 +235,21 @@ def _go_on(x, theta, begun):
     return log_sum, begun[2] + theta * (growth + _digamma_series(stop) - begun[4])
 
 
-@compiled()
+@cached_njit()
 def _log_gamma_series(y):
     """Return log Gamma(y) - (y - 1/2) log y + y - log(2 pi) / 2 for y >= SMALL, by Stirling's series."""
     square = 1 / (y * y)
     return (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))) / y
 
 
-@compiled()
+@cached_njit()
 def _digamma_series(y):
     """Return digamma(y) - log y for y >= SMALL."""
     square = 1 / (y * y)
     return -0.5 / y - square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
 
 
-@compiled(fastmath=EXACT)
+@cached_njit(fastmath=EXACT)
 def all_counts(values):
     """Return whether all values are whole and 1 at least."""
     strange = 0

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from vaekit._core.numba_cache import compiled
+from vaekit._core.numba_cache import cached_njit
 
 # What the compiler may do. NaN and infinity keep their meaning. Sums become vectors only where they may be reordered,
 # but the small terms here that make up for rounding would be reordered away: no function here has its place in a sum.
@@ -29,7 +29,7 @@ LOWEST, HIGHEST = f32(-87.0), f32(88.0)  # of the exponential: a normal float32
 ROOT_HALF = np.array([0.5**0.5], f32).view(i32)[0]  # as bits
 
 
-@compiled(fastmath=EXACT)
+@cached_njit(fastmath=EXACT)
 def exponential(x):
     """Return exp(x), for x below -87 the smallest normal number, above 88 the value there."""
     x = LOWEST if x < LOWEST else x  # in this order NaN passes
@@ -45,7 +45,7 @@ def exponential(x):
     return p * i32(i32(i32(n) + i32(127)) << i32(23)).view(f32)
 
 
-@compiled(fastmath=EXACT)
+@cached_njit(fastmath=EXACT)
 def logarithm(x):
     """Return log(x) of a positive finite normal x."""
     bits = f32(x).view(i32)
@@ -63,7 +63,7 @@ def logarithm(x):
     return m * m * p + f32(n) * LOG2_LOW + m + f32(n) * LOG2_HIGH
 
 
-@compiled(fastmath=EXACT)
+@cached_njit(fastmath=EXACT)
 def log_one_plus(x):
     """Return log(1 + x) for x >= 0, right to float32's precision of itself where x is small; NaN stays NaN."""
     u = f32(1) + x

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaekit.batch import Batch, Nonzero
+from vaekit.batch import Batch, CSREntries
 from vaekit.distributions import NegativeBinomial, ZeroInflated
 
 MAX_LOG_THETA = 40.0  # beyond, float32 overflows
@@ -100,20 +100,20 @@ def _in_range(logits: Tensor, log_theta: Tensor, gate: Tensor | None) -> bool:
         return -MAX_GATE < float(low) <= float(high) < MAX_GATE
 
 
-def _find(batch: Batch) -> Nonzero | None:
+def _find(batch: Batch) -> CSREntries | None:
     """Return the non-zero counts; None if some values are no counts (not whole, negative, not finite)."""
     from vaekit.likelihoods.counts.counts_numba import all_counts  # slow to import
 
     found = batch.entries or _search(batch.x.detach().float())
-    return found if all_counts(found.value.numpy()) else None
+    return found if all_counts(found.data.numpy()) else None
 
 
-def _search(x: Tensor) -> Nonzero:
+def _search(x: Tensor) -> CSREntries:
     """Return the non-zero entries of a matrix."""
     row, column = x.nonzero().T
     starts = torch.zeros(len(x) + 1, dtype=torch.int64)
     torch.cumsum(row.bincount(minlength=len(x)), 0, out=starts[1:])
-    return Nonzero(x, starts, column.contiguous(), x[row, column])
+    return CSREntries(x, starts, column.contiguous(), x[row, column])
 
 
 class _SparseLogProb(torch.autograd.Function):
@@ -127,7 +127,7 @@ class _SparseLogProb(torch.autograd.Function):
         log_theta: Tensor,
         gate: Tensor | None,
         x: Tensor,
-        counts: Nonzero,
+        counts: CSREntries,
         wanted: bool,
     ) -> Tensor:
         """Work out the values and, if wanted, their gradients."""

@@ -21,7 +21,7 @@ ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): the threshold between units in us
 ACTIVE_PROBABILITY = 0.01  # of codes: of their mean probability, and of the fraction of its variance that x explains
 
 
-class LatentUse(NamedTuple):
+class LatentUsage(NamedTuple):
     """How a model uses its latents.
 
     Attributes
@@ -63,7 +63,7 @@ def posterior_summaries(model: VAE, batches: Iterable[Batch]) -> dict[str, Tenso
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-def latent_use(model: VAE, summaries: dict[str, Tensor]) -> LatentUse:
+def latent_usage(model: VAE, summaries: dict[str, Tensor]) -> LatentUsage:
     """Count active units and code usage.
 
     Parameters
@@ -84,10 +84,10 @@ def latent_use(model: VAE, summaries: dict[str, Tensor]) -> LatentUse:
             states = state_probabilities(latent, summaries[name])
             usage[name] = states.mean(0)
             activities[name] = activity(latent, moments(latent, summaries[name]))
-        elif not latent.technical:
+        elif not latent.is_nuisance:
             active += int((activity(latent, moments(latent, summaries[name])) > ACTIVE_VARIANCE).sum())
             units += latent.size
-    return LatentUse(active, units, usage, activities)
+    return LatentUsage(active, units, usage, activities)
 
 
 def has_shares(latent: Latent) -> bool:
@@ -149,12 +149,12 @@ def coordinates(model: VAE, summaries: dict[str, Tensor]) -> Tensor:
     These are all continuous latents, or all probabilities of the codes if there are none. A library size is not a
     coordinate.
     """
-    seen = {name: latent for name, latent in model.latents.items() if not latent.technical}
+    seen = {name: latent for name, latent in model.latents.items() if not latent.is_nuisance}
     continuous = [summaries[name] for name, latent in seen.items() if not latent.discrete]
     return torch.cat(continuous or [summaries[name] for name in seen], -1)
 
 
-def codes_of(latent: Latent, summary: Tensor) -> pd.Categorical:
+def most_probable_codes(latent: Latent, summary: Tensor) -> pd.Categorical:
     """Return the most probable code of each cell, such as ``"3"`` or, of several variables, ``"3-0-1"``.
 
     The categories are the codes in use, in the order of their numbers: ``"2"`` before ``"10"``.

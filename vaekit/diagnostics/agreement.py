@@ -34,7 +34,7 @@ class Agreement(NamedTuple):
     clusters: str
 
 
-def agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> Agreement | None:
+def label_agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> Agreement | None:
     """Compare clusters with labels, over the observations whose label is known.
 
     The clusters are the most probable category of the first latent that is a single categorical variable. For a
@@ -70,7 +70,7 @@ def agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> A
     else:
         from sklearn.cluster import KMeans
 
-        seen = [summaries[name] for name, latent in model.latents.items() if not latent.technical]
+        seen = [summaries[name] for name, latent in model.latents.items() if not latent.is_nuisance]
         points = torch.cat(seen, -1).numpy()
         order = np.lexsort(points.T)  # k-means starts from cells chosen by their place
         clusters, what = np.empty(len(points), dtype=int), f"k-means with {count} clusters"

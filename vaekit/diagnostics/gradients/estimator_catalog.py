@@ -59,7 +59,7 @@ def label(component: Any) -> str:
     return type(component).__name__ + (f"({', '.join(parts)})" if parts else "")
 
 
-def catalogue(q: Distribution) -> tuple[dict[str, Estimator], dict[str, str]]:
+def compatible_estimators(q: Distribution) -> tuple[dict[str, Estimator], dict[str, str]]:
     """Return every exported estimator that fits a distribution, and why others that would are left out.
 
     Each has its default arguments, and a second row for each switch (``hard``, say) turned on; the score function
@@ -75,7 +75,7 @@ def catalogue(q: Distribution) -> tuple[dict[str, Estimator], dict[str, str]]:
     classes = [part for name in exported.__all__ if inspect.isclass(part := getattr(exported, name))]
     baselines = [c for c in classes if issubclass(c, Baseline) and not inspect.isabstract(c)]
     for cls in classes:
-        if not issubclass(cls, Estimator) or inspect.isabstract(cls) or not cls.fits(q):
+        if not issubclass(cls, Estimator) or inspect.isabstract(cls) or not cls.supports(q):
             continue
         variants: list[dict[str, Any]] = [{}]
         for name, parameter in inspect.signature(cls).parameters.items():
@@ -93,7 +93,7 @@ def catalogue(q: Distribution) -> tuple[dict[str, Estimator], dict[str, str]]:
         for arguments in variants:
             try:
                 estimator = cls(**arguments)
-                estimator.rows(q)  # refuses too many states
+                estimator.num_evaluations(q)  # refuses too many states
             except VaekitError as error:
                 left_out[cls.__name__] = str(error)
             else:
