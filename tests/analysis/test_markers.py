@@ -167,12 +167,12 @@ def test_latents_with_parents_against_exact_enumeration(
         monkeypatch.setattr("vaekit.analysis.prior_samples.PROPOSALS", count)
         monkeypatch.setattr("vaekit.analysis.prior_samples.num_states", lambda prior: 10**9)
     table = markers(adata(), model, latent, num_samples=count, n_genes=12)
-    codes = torch.cartesian_prod(*(torch.arange(latent.shape[1]) for latent in model.latents.values()))
+    codes = torch.cartesian_prod(*(torch.arange(latent.state_shape[1]) for latent in model.latents.values()))
     values = {}
     log_p = torch.zeros(len(codes))
     with torch.no_grad():
         for name, code in zip(names, codes.T, strict=True):
-            values[name] = torch.eye(model.latents[name].shape[1])[code][:, None]
+            values[name] = torch.eye(model.latents[name].state_shape[1])[code][:, None]
             log_p += model.networks.prior(name, values, torch.zeros(1)).log_prob(values[name])
         rho = composition(model, values, counts(len(codes), 12)).double()
     torch.testing.assert_close(log_p.logsumexp(0), torch.tensor(0.0), atol=1e-5, rtol=0)

@@ -36,14 +36,6 @@ from torch import Tensor
 import vaekit
 from vaekit.analysis import load_training_data
 from vaekit.diagnostics import importance_sampled_log_likelihood, posterior_summaries
-from vaekit.diagnostics.usage import (
-    ACTIVE_PROBABILITY,
-    ACTIVE_VARIANCE,
-    activity,
-    has_shares,
-    moments,
-    state_probabilities,
-)
 from vaekit.latents import Latent
 from vaekit.models import VAE
 
@@ -109,18 +101,18 @@ def measure(model: VAE) -> Iterator[dict[str, Any]]:
     elbo = importance_sampled_log_likelihood(model, data.dataloader("test"), SAMPLES).elbo.mean().item()
     summaries = posterior_summaries(model, data.dataloader("all"))
     for name, latent in model.latents.items():
-        if not latent.technical:
+        if not latent.is_nuisance:
             yield {"latent": name, "kind": type(latent).__name__, **use(latent, summaries[name]), "elbo": elbo}
 
 
 def use(latent: Latent, summary: Tensor) -> dict[str, Any]:
     """Return how many units or codes of a latent are in use, of how many, and the perplexity of the codes."""
-    level = activity(latent, moments(latent, summary))
-    if not has_shares(latent):
-        return {"used": int((level > ACTIVE_VARIANCE).sum()), "of": latent.size, "perplexity": None}
-    share = state_probabilities(latent, summary).mean(0)
-    entropy = torch.special.entr(share).sum(-1).mean().item()
-    return {"used": int((level > ACTIVE_PROBABILITY).sum()), "of": share.numel(), "perplexity": math.exp(entropy)}
+    active = latent.activity(latent.moments(summary)) > latent.active_threshold
+    used = {"used": int(active.sum()), "of": active.numel(), "perplexity": None}
+    if latent.state_shape is None:
+        return used
+    entropy = torch.special.entr(latent.state_probabilities(summary).mean(0)).sum(-1).mean().item()
+    return {**used, "perplexity": math.exp(entropy)}
 
 
 if __name__ == "__main__":

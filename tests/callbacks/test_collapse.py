@@ -64,7 +64,8 @@ def test_warns_once_of_what_dies():
         fit(model, 6, [watch, Kill()])
     died = [str(w.message) for w in caught if " died by epoch" in str(w.message)]
     assert len(died) == 1
-    assert re.match(r"codes [\d, ]+ of y, units [\d, ]+ of z died by epoch 2; in use: y 0 of 16, z 0 of 10\.", died[0])
+    pattern = r"codes [\d, ]+ of y, dimensions [\d, ]+ of z died by epoch 2; in use: y 0 of 16, z 0 of 10\."
+    assert re.match(pattern, died[0])
     assert watch.alive == {"y": [], "z": []}  # code 0 is taken always, and carries nothing
 
 
@@ -111,8 +112,8 @@ def test_what_never_lived_is_named_at_the_end():
 @pytest.mark.parametrize(
     ("latent", "indices", "name"),
     [
-        (Gaussian(4), [3], "unit 3 of x"),
-        (Gaussian(4), [1, 3], "units 1, 3 of x"),
+        (Gaussian(4), [3], "dimension 3 of x"),
+        (Gaussian(4), [1, 3], "dimensions 1, 3 of x"),
         (Categorical(4), [3], "code 3 of x"),
         (Categorical(4, variables=3), [9], "code 2:1 of x"),
         (Categorical(20), range(20), "codes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 8 more of x"),
@@ -152,5 +153,5 @@ def test_nothing_dies_in_a_steady_model():
 
 
 def test_impossible_interval():
-    with pytest.raises(ConfigError, match="every is 0"):
+    with pytest.raises(ConfigError, match="every_n_validations is 0"):
         PosteriorCollapseMonitor(every_n_validations=0)

@@ -53,7 +53,7 @@ def test_other_components(tmp_path: Path) -> None:
     assert (made.objective.beta, made.objective.warmup) == (1.0, 0.0)
     assert type(made.networks.likelihood).__name__ == "Poisson"
     other = model(MIXED, tmp_path, "--model.latents.y", "Categorical")  # what has no default is kept
-    assert other.latents["y"].shape == model(MIXED, tmp_path).latents["y"].shape
+    assert other.latents["y"].state_shape == model(MIXED, tmp_path).latents["y"].state_shape
     nested = {"class_path": "ScoreFunction", "init_args": {"baseline": {"class_path": "MovingAverage"}}}
     filled = with_defaults(nested, "model.estimator")["init_args"]
     assert filled["baseline"] == {"class_path": "MovingAverage", "init_args": {"decay": 0.9}}

@@ -70,7 +70,7 @@ def mixture(model: VAE, batch: Batch) -> Exact:
 @torch.no_grad()
 def discrete(model: VAE, batch: Batch) -> Exact:
     """Independent categories ``y`` with a uniform prior."""
-    variables, categories = model.latents["y"].shape
+    variables, categories = model.latents["y"].state_shape
     codes = torch.cartesian_prod(*[torch.arange(categories)] * variables).reshape(-1, variables)
     log_x = decoded(model, batch, {"y": F.one_hot(codes, categories).float()})  # [codes, batch]
     prior = -torch.tensor(float(len(codes))).double().log()

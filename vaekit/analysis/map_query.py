@@ -20,7 +20,6 @@ from vaekit.data.cells.columns import Column, match_category, read_column
 from vaekit.data.cells.sources import open_adata
 from vaekit.data.dataset import CountDataset
 from vaekit.exceptions import CheckpointError, DataError
-from vaekit.latents import LibrarySize
 from vaekit.models import VAE
 from vaekit.models.objectives import ELBO
 from vaekit.models.parameter_groups import match_precision
@@ -178,12 +177,7 @@ def _start_library_sizes(model: VAE, dataset: CountDataset, rows: Tensor, batche
     assert dataset.covariates is not None  # there are batches
     batch, log_size = dataset.covariates[rows, :batches].argmax(1), dataset.size_factor[rows].log().flatten()
     for latent in model.latents.values():
-        if isinstance(latent, LibrarySize):
-            for number in batch.unique().tolist():
-                sizes = log_size[batch == number]
-                latent.log_size[1 + number, 0] = sizes.mean()
-                if len(sizes) > 1:  # else that of the known batches stays
-                    latent.log_size[1 + number, 1] = sizes.std()
+        latent.init_new_batches(log_size, batch)
 
 
 def _train(

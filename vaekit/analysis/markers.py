@@ -19,9 +19,8 @@ from vaekit.batch import Batch
 from vaekit.data.dataset import CountDataset, identity_collate
 from vaekit.diagnostics import posterior_summaries
 from vaekit.diagnostics.keyed_noise import observation_keys
-from vaekit.diagnostics.usage import ACTIVE_PROBABILITY, state_probabilities
 from vaekit.exceptions import DataError, did_you_mean
-from vaekit.latents import Categorical, Dirichlet
+from vaekit.latents.activity import ACTIVE_PROBABILITY
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def markers(
     genes = np.array(get_data_registry(model)["feature_names"])
     with evaluating(model, seed):
         summaries = posterior_summaries(model, tqdm(loader, desc="embedding", unit="batch", disable=not progress))
-        probabilities = state_probabilities(model.latents[latent], summaries[latent])
+        probabilities = model.latents[latent].state_probabilities(summaries[latent])
         usage = probabilities.mean(0)
         n_cells = torch.nn.functional.one_hot(probabilities.argmax(-1), usage.shape[-1]).sum(0)
         rows = _spread(query.dataset, num_samples, batch_size, seed)
@@ -139,11 +138,10 @@ def markers(
                 with np.errstate(divide="ignore", invalid="ignore"):  # shares of 0 without a pseudo-share
                     ratio = np.log2(scale[number] + pseudo_fraction) - np.log2(others + pseudo_fraction)
                 top = np.argsort(-ratio, kind="stable")[:n_genes]
-                single = len(usage) == 1 and isinstance(model.latents[latent], Categorical | Dirichlet)
                 tables.append(
                     pd.DataFrame(
                         {
-                            "code": str(state) if single else f"{variable}:{state}",  # bits are numbered
+                            "code": model.latents[latent].state_name(variable, state),
                             "usage": float(use[state]),
                             "n_cells": int(n_cells[variable, state]),
                             "gene": genes[top],
@@ -176,7 +174,7 @@ def _spread(dataset: CountDataset, count: int, batch_size: int, seed: int) -> Te
 
 
 def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_fraction: float) -> None:
-    possible = [name for name, one in model.latents.items() if one.discrete or isinstance(one, Dirichlet)]
+    possible = [name for name, one in model.latents.items() if one.state_shape]
     if latent not in possible:
         what = "is not discrete, nor proportions of topics," if latent in model.latents else "does not exist"
         raise DataError(f"latent={latent!r} {what} in this model; {did_you_mean(latent, possible)}")
@@ -184,15 +182,15 @@ def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_fract
         raise DataError(f"n_genes is {n_genes} and num_samples {num_samples}: at least 1 is needed")
     if not 0 <= pseudo_fraction < 1:
         raise DataError(
-            f"pseudo_fraction is {pseudo_fraction}: a share from 0 to below 1 is needed, such as {PSEUDO_SHARE:g}, one count "
-            "in 10,000"
+            f"pseudo_fraction is {pseudo_fraction}: a share from 0 to below 1 is needed, such as {PSEUDO_SHARE:g}, one "
+            "count in 10,000"
         )
 
 
 def _scale(model: VAE, code: Code, use: Tensor, cells: Batch) -> np.ndarray:
     """Return the mean composition at a code, float64 ``[genes]``."""
-    topics = isinstance(model.latents[code.latent], Dirichlet)
-    values = _draw_at(model, code, cells.x) if topics else sample_given_code(model, code, use, cells.x)
+    discrete = model.latents[code.latent].discrete
+    values = sample_given_code(model, code, use, cells.x) if discrete else _draw_at(model, code, cells.x)
     return composition(model, values, cells).double().mean(0).cpu().numpy()
 
 

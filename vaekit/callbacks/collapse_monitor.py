@@ -11,9 +11,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from vaekit.diagnostics.usage import ACTIVE_PROBABILITY, ACTIVE_VARIANCE, activity, moments
 from vaekit.exceptions import ConfigError
-from vaekit.latents import Categorical, Latent
+from vaekit.latents import Latent
 
 DEAD = 0.5  # share of a threshold below which something that was above it is dead, so that noise does not kill
 LISTED = 12  # numbers in a message
@@ -25,7 +24,7 @@ class PosteriorCollapseMonitor(Callback):
     A unit :math:`i` of a continuous latent is in use while the variance over the data of its posterior mean,
     :math:`\mathrm{Var}_x(E[z_i | x])`, is above 0.01 (Burda, Grosse and Salakhutdinov, 2016, Importance Weighted
     Autoencoders); a code while its mean posterior probability is and the data explain more than 1 % of its variance,
-    if its variable takes another one as well (:func:`vaekit.diagnostics.usage.activity`). One that was in use and
+    if its variable takes another one as well (:meth:`vaekit.latents.Latent.activity`). One that was in use and
     has fallen below half of its threshold is dead: the warning names it, once, or again after it came back to life.
     While the KL weight rises, units come and go; those that the warm-up has cost are named at its end. At the end of
     training one line names all units and codes that never were in use. Not using all units can be what the likelihood
@@ -70,8 +69,8 @@ class PosteriorCollapseMonitor(Callback):
         with torch.no_grad():
             for name, q in pl_module.posteriors(batch).items():
                 latent = pl_module.latents[name]
-                if not latent.technical:  # a library size varies whether the model learns or not
-                    self._sums[name] = self._sums.get(name, 0) + moments(latent, latent.summary(q))
+                if not latent.is_nuisance:  # a library size varies whether the model learns or not
+                    self._sums[name] = self._sums.get(name, 0) + latent.moments(latent.summary(q))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Log the numbers in use, and warn of those that died (Lightning's hook)."""
@@ -80,9 +79,8 @@ class PosteriorCollapseMonitor(Callback):
         died, left = [], []
         for name, sums in self._sums.items():
             latent = pl_module.latents[name]
-            level = activity(latent, trainer.strategy.reduce(sums, reduce_op="sum"))  # of all processes
-            level = (level if not latent.discrete or isinstance(latent, Categorical) else level[:, 1]).flatten()
-            threshold = ACTIVE_PROBABILITY if latent.discrete else ACTIVE_VARIANCE
+            level = latent.unit_activity(trainer.strategy.reduce(sums, reduce_op="sum"))  # of all processes
+            threshold = latent.active_threshold
             used = level > threshold
             pl_module.log(f"active/{name}", used.sum().float(), sync_dist=True)
             alive = self.alive.get(name, [])
@@ -116,11 +114,7 @@ class PosteriorCollapseMonitor(Callback):
 
 
 def describe(latent: Latent, name: str, indices: Sequence[int]) -> str:
-    """Return what to call units, bits or codes: "unit 3 of z" or, if y has several variables, "codes 1:0, 2:3 of y"."""
-    kind = "unit" if not latent.discrete else "code" if isinstance(latent, Categorical) else "bit"
-    if isinstance(latent, Categorical) and latent.shape[0] > 1:
-        places = [f"{i // latent.shape[1]}:{i % latent.shape[1]}" for i in indices]
-    else:
-        places = [str(i) for i in indices]
-    more = f" and {len(places) - LISTED} more" if len(places) > LISTED else ""
-    return f"{kind}{'s' * (len(places) > 1)} {', '.join(places[:LISTED])}{more} of {name}"
+    """Return the names of dimensions, bits or codes: ``"dimension 3 of z"`` or ``"codes 1:0, 2:3 of y"``."""
+    names = ", ".join(map(latent.unit_name, indices[:LISTED]))
+    more = f" and {len(indices) - LISTED} more" if len(indices) > LISTED else ""
+    return f"{latent.unit}{'s' * (len(indices) > 1)} {names}{more} of {name}"

@@ -17,9 +17,9 @@ from vaekit._core.atomic import atomic_write
 from vaekit.callbacks.history import History
 from vaekit.callbacks.image_figures import image_figures
 from vaekit.diagnostics import latent_usage, most_probable_codes, posterior_summaries
-from vaekit.diagnostics.usage import ACTIVE_VARIANCE, coordinates
+from vaekit.diagnostics.usage import coordinates
 from vaekit.exceptions import ConfigError
-from vaekit.latents import Categorical
+from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.plotting import model_figures
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class FigureWriter(Callback):
         varied = {
             name: summaries[name].var(0, correction=0).numpy()
             for name, latent in model.latents.items()
-            if not latent.discrete and not latent.technical
+            if latent.is_coordinate
         }
         if varied:
             drawn["active_units"] = model_figures.active_units(varied, ACTIVE_VARIANCE)
@@ -146,7 +146,7 @@ def _umap(model: Any, data: Any, summaries: dict[str, torch.Tensor], rows: np.nd
 
 def _code_usage(model: Any, data: Any, name: str, summary: torch.Tensor, usage: np.ndarray) -> Figure:
     latent = model.latents[name]
-    if isinstance(latent, Categorical) and latent.shape[0] == 1 and data.label_categories:
+    if latent.is_single_categorical and data.label_categories:
         labels = data.labels
         present = [category for category in data.label_categories if (labels == category).any()]
         means = np.stack([summary.numpy()[labels == category].mean(0) for category in present])

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.latents import Categorical
 from vaekit.models import VAE
 
 
@@ -64,7 +63,7 @@ def label_agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray
     count = len(np.unique(labels[known]))
     if count < 2:
         return None
-    codes = [name for name, x in model.latents.items() if isinstance(x, Categorical) and x.shape[0] == 1]
+    codes = [name for name, x in model.latents.items() if x.is_single_categorical]
     if codes:
         clusters, what = summaries[codes[0]].argmax(-1).numpy(), f"code {codes[0]}"
     else:

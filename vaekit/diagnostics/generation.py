@@ -10,7 +10,6 @@ from torch import Tensor
 from vaekit.batch import Batch
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.exceptions import VaekitError
-from vaekit.latents import Categorical, Gaussian
 from vaekit.models import VAE
 
 
@@ -55,12 +54,12 @@ def prior_means(model: VAE, count: int) -> Tensor:
 
 def single_categories(model: VAE) -> list[str]:
     """Return the latents that are one categorical variable."""
-    return [name for name, x in model.latents.items() if isinstance(x, Categorical) and x.shape[0] == 1]
+    return [name for name, x in model.latents.items() if x.is_single_categorical]
 
 
 def gaussian_latents(model: VAE) -> list[str]:
     """Return the latents that are Gaussian vectors."""
-    return [name for name, latent in model.latents.items() if isinstance(latent, Gaussian)]
+    return [name for name, latent in model.latents.items() if latent.supports_traversal]
 
 
 def category_means(model: VAE, name: str, count: int) -> Tensor:

@@ -11,14 +11,12 @@ from torch import Tensor
 
 from vaekit.batch import Batch
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
-from vaekit.latents import Categorical, Dirichlet, Latent
+from vaekit.latents import Latent
+from vaekit.latents.activity import ACTIVE_PROBABILITY
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ACTIVE_VARIANCE = 0.01  # Burda et al. (2016): the threshold between units in use and collapsed ones
-ACTIVE_PROBABILITY = 0.01  # of codes: of their mean probability, and of the fraction of its variance that x explains
 
 
 class LatentUsage(NamedTuple):
@@ -29,14 +27,14 @@ class LatentUsage(NamedTuple):
     active_units
         Units of continuous latents in use: the posterior mean varies over the data by more than 0.01. A library size
         is none: it varies whatever the model learns. Topics of a Dirichlet latent are judged as codes are, by their
-        :func:`activity`.
+        activity.
     units
         Units of continuous latents, but for a library size.
     code_usage
         For each discrete latent, the mean posterior probability of each state: ``[variables, categories]``, or
         ``[bits, 2]``.
     code_activity
-        For each discrete latent, the :func:`activity` of each state, of the same shape.
+        For each discrete latent, the :meth:`vaekit.latents.Latent.activity` of each state, of the same shape.
     """
 
     active_units: int
@@ -45,7 +43,7 @@ class LatentUsage(NamedTuple):
     code_activity: dict[str, Tensor]
 
     def used_codes(self, name: str, threshold: float = ACTIVE_PROBABILITY) -> int:
-        """Return how many states of a discrete latent are in use: their :func:`activity` is above ``threshold``."""
+        """Return the number of states of a discrete latent with an activity above ``threshold``."""
         return int((self.code_activity[name] > threshold).sum())
 
 
@@ -80,67 +78,13 @@ def latent_usage(model: VAE, summaries: dict[str, Tensor]) -> LatentUsage:
     active = units = 0
     usage, activities = {}, {}
     for name, latent in model.latents.items():
+        activity = latent.activity(latent.moments(summaries[name]))
         if latent.discrete:
-            states = state_probabilities(latent, summaries[name])
-            usage[name] = states.mean(0)
-            activities[name] = activity(latent, moments(latent, summaries[name]))
-        elif not latent.is_nuisance:
-            active += int((activity(latent, moments(latent, summaries[name])) > ACTIVE_VARIANCE).sum())
+            usage[name], activities[name] = latent.state_probabilities(summaries[name]).mean(0), activity
+        elif latent.is_coordinate:
+            active += int((activity > latent.active_threshold).sum())
             units += latent.size
     return LatentUsage(active, units, usage, activities)
-
-
-def has_shares(latent: Latent) -> bool:
-    """Tell whether a latent has states or topics, whose probabilities or proportions sum to 1."""
-    return latent.discrete or isinstance(latent, Dirichlet)
-
-
-def state_probabilities(latent: Latent, summary: Tensor) -> Tensor:
-    """Return the probabilities of a discrete latent's states, or proportions of topics.
-
-    They are ``[observations, variables, states]``.
-    """
-    if isinstance(latent, Categorical):
-        return summary.unflatten(-1, latent.shape)
-    if isinstance(latent, Dirichlet):
-        return summary.unsqueeze(-2)
-    return torch.stack([1 - summary, summary], -1)
-
-
-def moments(latent: Latent, summary: Tensor) -> Tensor:
-    """Return the number of observations, the sums of each dimension or state, and of its squares, in float64."""
-    values = (state_probabilities(latent, summary) if has_shares(latent) else summary).double()
-    return torch.stack([torch.ones_like(values), values, values.square()]).sum(1)
-
-
-def activity(latent: Latent, sums: Tensor) -> Tensor:
-    """Return a number for each dimension or state of a latent that is above 0.01 if it is in use.
-
-    For a dimension of a continuous latent it is the variance over the data of the posterior mean. For a state of a
-    discrete latent, and a topic with its proportion, it is the mean probability m, or the fraction of its variance
-    m (1 - m) that the data explain if this is less, and at most that of the second state of its variable: a variable
-    that always takes the same state, or whose probabilities are the same for all data, carries nothing.
-
-    Parameters
-    ----------
-    latent
-        The latent.
-    sums
-        Result of :func:`moments`, or a sum of such results.
-
-    Returns
-    -------
-    Tensor
-        ``[size]``; for a discrete latent ``[variables, states]``, for topics ``[1, topics]``.
-    """
-    count, total, squares = sums
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp_min(0)
-    if not has_shares(latent):
-        return variance
-    explained = variance / (mean * (1 - mean)).clamp_min(torch.finfo(mean.dtype).tiny)
-    states = torch.minimum(mean, explained)
-    return states.minimum(states.topk(min(2, states.shape[-1])).values[..., -1:])
 
 
 def coordinates(model: VAE, summaries: dict[str, Tensor]) -> Tensor:
@@ -161,9 +105,5 @@ def most_probable_codes(latent: Latent, summary: Tensor) -> pd.Categorical:
     """
     import pandas as pd
 
-    if isinstance(latent, Categorical):
-        digits = summary.unflatten(-1, latent.shape).argmax(-1)
-    else:
-        digits = (summary > 0.5).long()
-    codes, number = np.unique(digits.numpy(), axis=0, return_inverse=True)
-    return pd.Categorical.from_codes(number.reshape(-1), ["-".join(map(str, code)) for code in codes])
+    codes, index = np.unique(latent.codes(summary).numpy(), axis=0, return_inverse=True)
+    return pd.Categorical.from_codes(index.reshape(-1), ["-".join(map(str, code)) for code in codes])

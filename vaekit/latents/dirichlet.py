@@ -54,6 +54,7 @@ class Dirichlet(Latent):
 
     discrete = False
     event_dim = 1
+    unit = "topic"
 
     def __init__(
         self, topics: int, concentration: float = 0.5, estimator: Estimator | Literal["auto"] = "auto"
@@ -64,7 +65,7 @@ class Dirichlet(Latent):
                 "concentration are needed"
             )
         super().__init__(topics, estimator)
-        self.concentration = concentration
+        self.concentration, self.state_shape = concentration, (1, topics)
 
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
         """Make the posterior head (see the base class)."""

@@ -67,6 +67,9 @@ class Categorical(Latent):
     conditional_posterior = True
     discrete = True
     event_dim = 2
+    is_categorical = True
+    state_shape: tuple[int, int]
+    unit = "code"
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class Categorical(Latent):
                 f"Categorical: {variables} variables of {categories} categories; at least 1 of 2 are needed"
             )
         super().__init__(variables * categories, estimator, parents)
-        self.shape = (variables, categories)
+        self.state_shape = (variables, categories)
         self.learned_prior = learned_prior
 
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
@@ -94,19 +97,19 @@ class Categorical(Latent):
             nn.init.zeros_(last.bias)
             self.prior_network = nn.Sequential(network, last)
         elif self.learned_prior:
-            self.prior_logits = nn.Parameter(torch.zeros(self.shape))
+            self.prior_logits = nn.Parameter(torch.zeros(self.state_shape))
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return one-hot posteriors, event shape ``[variables, categories]`` (see the base class)."""
-        logits = at_least_float32(self.head(h)).unflatten(-1, self.shape)
+        logits = at_least_float32(self.head(h)).unflatten(-1, self.state_shape)
         return Independent(OneHotCategorical(logits=logits), 1)
 
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         """Return the prior of the categories (see the base class)."""
         if parent is not None:
-            logits = at_least_float32(self.prior_network(parent.to(like.dtype))).unflatten(-1, self.shape)
+            logits = at_least_float32(self.prior_network(parent.to(like.dtype))).unflatten(-1, self.state_shape)
             return Independent(OneHotCategorical(logits=logits), 1)
-        logits = self.prior_logits if self.learned_prior else like.new_zeros(self.shape)
+        logits = self.prior_logits if self.learned_prior else like.new_zeros(self.state_shape)
         return Independent(OneHotCategorical(logits=logits), 1)
 
     def summary(self, q: Distribution) -> Tensor:
@@ -116,6 +119,10 @@ class Categorical(Latent):
     def point_estimate(self, q: Distribution) -> Tensor:
         """Return the most probable codes (see the base class)."""
         return q.mode
+
+    def unit_name(self, index: int) -> str:
+        """Return ``"3"``, or ``"1:3"`` for category 3 of variable 1."""
+        return self.state_name(*divmod(index, self.state_shape[1]))
 
 
 class Bernoulli(Latent):
@@ -146,11 +153,13 @@ class Bernoulli(Latent):
 
     discrete = True
     event_dim = 1
+    unit = "bit"
 
     def __init__(self, dim: int, estimator: Estimator | Literal["auto"] = "auto") -> None:
         if dim < 1:
             raise ConfigError(f"Bernoulli: dim is {dim}, it must be at least 1")
         super().__init__(dim, estimator)
+        self.state_shape = (dim, 2)
 
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
         """Make the posterior head (see the base class)."""
@@ -167,6 +176,10 @@ class Bernoulli(Latent):
     def summary(self, q: Distribution) -> Tensor:
         """Return the probabilities of a 1, ``[batch, dim]``."""
         return q.mean
+
+    def state_probabilities(self, summary: Tensor) -> Tensor:
+        """Return the probabilities of 0 and 1, ``[observations, dim, 2]``."""
+        return torch.stack([1 - summary, summary], -1)
 
     def point_estimate(self, q: Distribution) -> Tensor:
         """Return the most probable bits (see the base class)."""

@@ -59,6 +59,7 @@ class Gaussian(Latent):
 
     discrete = False
     event_dim = 1
+    supports_traversal = True
 
     def __init__(self, dim: int, parent: str | None = None, estimator: Estimator | Literal["auto"] = "auto") -> None:
         if dim < 1:

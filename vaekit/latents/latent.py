@@ -11,10 +11,17 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit._core.components import Component
-from vaekit.batch import DataStatistics
+from vaekit.batch import Batch, DataStatistics
 from vaekit.estimators import Enumerate, Estimator
 from vaekit.estimators.automatic import choose_estimator, describe_supported
 from vaekit.exceptions import ConfigError, EstimatorError
+from vaekit.latents.activity import (
+    ACTIVE_PROBABILITY,
+    ACTIVE_VARIANCE,
+    dimension_activity,
+    state_activity,
+    sum_moments,
+)
 from vaekit.networks import MLP
 
 
@@ -40,20 +47,33 @@ class Latent(Component, nn.Module, ABC):
 
     Attributes
     ----------
-    conditional
+    conditional_posterior : bool
         Whether the posterior depends on the parents, as the prior does.
-    discrete
-        Whether values are codes rather than coordinates.
-    technical
-        Whether it describes the measurement (the library size) rather than the observation: the decoder does not
-        see it, and an embedding should not.
-    covariates
-        Width of the known covariates.
+    discrete : bool
+        Whether the values are codes, not coordinates. Only a discrete latent may be a parent.
+    is_nuisance : bool
+        Whether it describes the measurement (the library size), not the observation. The decoder and embeddings
+        ignore it; the likelihood uses its :meth:`size_factor`.
+    is_categorical : bool
+        Whether the values are one-hot vectors, so that the summary contains the probabilities of the categories.
+    supports_traversal : bool
+        Whether a dimension can be moved by standard deviations of its prior.
+    unit : str
+        Name, in messages, of one of the ``size`` values.
+    state_shape : tuple[int, int] or None
+        Number of variables and of states per variable, whose probabilities sum to 1; for topics, 1 and their number.
+        None if there are no states.
+    covariates : int
+        Width of the covariates.
     """
 
     conditional_posterior: ClassVar[bool] = False
     discrete: ClassVar[bool]
     is_nuisance: ClassVar[bool] = False
+    is_categorical: ClassVar[bool] = False
+    supports_traversal: ClassVar[bool] = False
+    unit: ClassVar[str] = "dimension"
+    state_shape: tuple[int, int] | None = None
     covariates = 0
 
     def __init__(self, size: int, estimator: Estimator | Literal["auto"], parents: Sequence[str] = ()) -> None:
@@ -172,6 +192,69 @@ class Latent(Component, nn.Module, ABC):
 
     def init_from_data(self, moments: DataStatistics) -> None:
         """Take over what the latent needs to know of the training data; here, nothing."""
+
+    def init_new_batches(self, log_size_factor: Tensor, batch: Tensor) -> None:
+        """Set the parameters of batches that the training data do not contain. The default does nothing.
+
+        Parameters
+        ----------
+        log_size_factor : Tensor, shape (observations,)
+            Logarithm of the size factor of each new observation.
+        batch : Tensor, shape (observations,)
+            Index of the batch of each observation.
+        """
+
+    def size_factor(self, value: Tensor, batch: Batch) -> Tensor:
+        """Return the size factors ``[*sample, batch, 1]`` of a nuisance latent at its values."""
+        raise NotImplementedError
+
+    @property
+    def is_coordinate(self) -> bool:
+        """Whether the dimensions are coordinates of an observation in latent space."""
+        return not self.discrete and not self.is_nuisance
+
+    @property
+    def is_single_categorical(self) -> bool:
+        """Whether the latent is one categorical variable, so that each observation has one category."""
+        return self.is_categorical and self.state_shape == (1, self.size)
+
+    def state_probabilities(self, summary: Tensor) -> Tensor:
+        """Return the probabilities of the states, ``[observations, *state_shape]``, from a summary."""
+        assert self.state_shape is not None
+        return summary.unflatten(-1, self.state_shape)
+
+    def codes(self, summary: Tensor) -> Tensor:
+        """Return the index of the most probable state of each variable, ``[observations, variables]``."""
+        return self.state_probabilities(summary).argmax(-1)
+
+    def moments(self, summary: Tensor) -> Tensor:
+        """Return the sums over observations that :meth:`activity` needs; add them up over mini-batches."""
+        return sum_moments(self.state_probabilities(summary) if self.state_shape else summary)
+
+    def activity(self, moments: Tensor) -> Tensor:
+        """Return the activity of each dimension ``[size]``, or of each state ``[*state_shape]``.
+
+        For a dimension it is the variance over the data of the posterior mean. For a state see
+        :func:`vaekit.latents.activity.state_activity`. Above :attr:`active_threshold` it is active.
+        """
+        return state_activity(moments) if self.state_shape else dimension_activity(moments)
+
+    @property
+    def active_threshold(self) -> float:
+        """Activity above which a dimension or state is active."""
+        return ACTIVE_PROBABILITY if self.state_shape else ACTIVE_VARIANCE
+
+    def unit_activity(self, moments: Tensor) -> Tensor:
+        """Return the activity of each value that the decoder sees, ``[size]``; for a bit that of state 1."""
+        return self.activity(moments).reshape(self.size, -1)[:, -1]
+
+    def unit_name(self, index: int) -> str:
+        """Return the name of one of the ``size`` values: ``"3"``, or ``"1:3"`` for category 3 of variable 1."""
+        return str(index)
+
+    def state_name(self, variable: int, state: int) -> str:
+        """Return ``"3"`` for state 3 of the only variable, or ``"1:3"`` for state 3 of variable 1 or bit 1."""
+        return str(state) if self.state_shape == (1, self.size) else f"{variable}:{state}"
 
     def flatten(self, value: Tensor) -> Tensor:
         """Return values ``[..., *event]`` as ``[..., size]``, as the decoder sees them."""

@@ -37,7 +37,7 @@ class LibrarySize(Latent):
     --------
     >>> latent = LibrarySize()
     >>> _ = latent.build(4, None)
-    >>> latent.init_from_data(Moments(torch.ones(2), log_size=torch.tensor([[2.0, 0.5]])))
+    >>> latent.init_from_data(DataStatistics(torch.ones(2), log_size_factor=torch.tensor([[2.0, 0.5]])))
     >>> latent.size_factor(torch.tensor([[0.0], [2.0]]), Batch(torch.zeros(2, 2))).log().tolist()
     [[2.0], [3.0]]
     """
@@ -65,6 +65,15 @@ class LibrarySize(Latent):
         self.log_size.zero_()
         first = 1 if moments.num_batches else 0  # the batches' rows replace the constant
         self.log_size[first : first + len(moments.log_size_factor)] = moments.log_size_factor.to(self.log_size)
+
+    @torch.no_grad()
+    def init_new_batches(self, log_size_factor: Tensor, batch: Tensor) -> None:
+        """Set the mean and standard deviation of each new batch; one observation keeps the standard deviation."""
+        for index in batch.unique().tolist():
+            sizes = log_size_factor[batch == index]
+            self.log_size[1 + index, 0] = sizes.mean()
+            if len(sizes) > 1:
+                self.log_size[1 + index, 1] = sizes.std()
 
     def posterior(self, h: Tensor) -> Distribution:
         """Return the normal posterior of u (see the base class)."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vaekit._core.components import Component
 from vaekit.estimators.discrete_support import get_logits
 from vaekit.exceptions import ConfigError, did_you_mean
-from vaekit.latents import Categorical, Latent
+from vaekit.latents import Latent
 
 __all__ = ["InformationMaximization", "Regularizer"]
 
@@ -103,7 +103,7 @@ class InformationMaximization(Regularizer):
         if self.latent not in latents:
             raise ConfigError(f"InformationMaximization: latent={self.latent!r}: {did_you_mean(self.latent, latents)}")
         latent = latents[self.latent]
-        if not isinstance(latent, Categorical) or latent.parents:
+        if not latent.is_categorical or latent.parents:
             parents = f" with parents {', '.join(map(repr, latent.parents))}" if latent.parents else ""
             raise ConfigError(
                 f"InformationMaximization: latent {self.latent!r} is {type(latent).__name__}{parents}; name a "

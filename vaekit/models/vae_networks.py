@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 from vaekit.batch import Batch, DataStatistics
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.graph.dependencies import Node, NodeFunction
-from vaekit.latents import Latent, LibrarySize
+from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.models.topological_order import posterior_ancestors, topological_order
 from vaekit.networks import Network
@@ -233,14 +233,13 @@ class VAENetworks(nn.Module):
         if self.library is None:
             return h, batch
         latent = self.latents[self.library]
-        assert isinstance(latent, LibrarySize)
         size = latent.size_factor(values[self.library], batch)
         rows = torch.broadcast_shapes(h.shape[:-1], size.shape[:-1])
         return h.expand(*rows, h.shape[-1]), batch._replace(size_factor=size)
 
 
 def _library(latents: Mapping[str, Latent], likelihood: Likelihood) -> str | None:
-    names = [name for name, latent in latents.items() if isinstance(latent, LibrarySize)]
+    names = [name for name, latent in latents.items() if latent.is_nuisance]
     if not names:
         return None
     if len(names) > 1 or len(latents) == 1:
