@@ -120,7 +120,7 @@ def fold(sample: GraphSample, terms: Mapping[str, CostTerm], *, check_paths: boo
                 cost = fit(every if estimator.uses_auxiliary_samples else weight, cost)
                 correction = estimator.correction(draw, cost)
             else:
-                rows, whole = len(draw.completed.draw.weight), mask_zero_weight(every, cost)
+                rows, whole = len(draw.completed.sample.weight), mask_zero_weight(every, cost)
                 weight, every = weight[:rows], every[:rows]
                 cost = mask_zero_weight(every if estimator.uses_auxiliary_samples else weight, whole[:rows])
                 correction = draw.completed.correction(estimator, whole, cost)

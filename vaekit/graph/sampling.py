@@ -161,8 +161,8 @@ def sample_graph(
             draw = estimator.sample(q.expand(torch.Size([num_samples]) + inner), torch.Size())
         draw = complete(estimator, draw, node.name, num_samples is not None)
         if draw.completed is not None:
-            inner_draw = draw.completed.draw._replace(context=context, outer=outer)
-            draw = draw._replace(completed=draw.completed._replace(draw=inner_draw))
+            inner_draw = draw.completed.sample._replace(context=context, outer=outer)
+            draw = draw._replace(completed=draw.completed._replace(sample=inner_draw))
         samples[node.name] = draw._replace(context=context, outer=outer)
         if num_samples is None:
             outer = (draw.weight.detach(), *outer)
