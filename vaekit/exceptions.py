@@ -1,4 +1,4 @@
-"""The errors of vaekit: each names what is wrong, its value, and what would work."""
+"""Errors of vaekit and the parts of their messages: each states the problem, the value and a remedy."""
 
 from __future__ import annotations
 
@@ -8,68 +8,67 @@ from difflib import get_close_matches
 
 
 class VaekitError(Exception):
-    """Base of every error that vaekit raises on purpose."""
+    """Base class of every error that vaekit raises on purpose."""
 
 
 class EstimatorError(VaekitError, ValueError):
-    """An estimator that cannot serve its node, or a cost that does not fit its graph."""
+    """Estimator that does not support its node, or cost that does not fit its graph."""
 
 
 class DataError(VaekitError, ValueError):
-    """A file, column, layer or value that cannot be used as data."""
+    """File, column, layer or value that cannot be used as data."""
 
 
 class CheckpointError(VaekitError, ValueError):
-    """A checkpoint that cannot be read, or does not fit what is asked of it."""
+    """Checkpoint that cannot be read, or does not fit its use."""
 
 
 class ConfigError(VaekitError, ValueError):
-    """A class, key or value of a configuration that cannot be used."""
+    """Class, key or value of a configuration that cannot be used."""
 
 
 class OutputError(DataError):
-    """A file that cannot be written."""
+    """File that cannot be written."""
 
 
 class TrainingError(VaekitError, ArithmeticError):
-    """A training that broke: its loss, gradient or weights are no longer finite."""
+    """Run whose loss, gradient or weights are no longer finite."""
 
 
-_MEMORY = ("allocate memory", "out of memory", "alloc_cpu", "storage size calculation overflowed")
+_MEMORY_MESSAGES = ("allocate memory", "out of memory", "alloc_cpu", "storage size calculation overflowed")
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Return whether an error of Python, NumPy or torch says that memory, of the machine or of a GPU, is exhausted."""
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY)
+    """Return whether an error of Python, NumPy or torch reports exhausted memory, of the machine or of a GPU."""
+    return isinstance(error, MemoryError) or any(message in str(error).lower() for message in _MEMORY_MESSAGES)
 
 
-def did_you_mean(name: str, valid: Iterable[str], listed: int = 12) -> str:
-    """Return a hint that ends an error message: the nearest valid names, or all of them.
+def did_you_mean(name: str, valid: Iterable[str], limit: int = 12) -> str:
+    """Return a sentence for the end of an error message: the nearest valid name, or else the first ``limit`` names.
 
     Examples
     --------
-    >>> nearest("cell_typ", ["cell_type", "batch"])
-    "did you mean 'cell_type'?"
-    >>> nearest("x", ["batch", "donor"])
-    "available: 'batch', 'donor'"
+    >>> did_you_mean("cell_typ", ["cell_type", "batch"])
+    "Did you mean 'cell_type'?"
+    >>> did_you_mean("x", ["batch", "donor"])
+    "Available: 'batch', 'donor'."
     """
     names = [str(candidate) for candidate in valid]
-    lowered = {candidate.lower(): candidate for candidate in names}
-    close = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {lowered[close[0]]!r}?"
+    by_lowercase = {candidate.lower(): candidate for candidate in names}
+    if close := get_close_matches(name.lower(), list(by_lowercase), n=1, cutoff=0.6):
+        return f"Did you mean {by_lowercase[close[0]]!r}?"
     if not names:
-        return "none is available"
-    more = f" and {len(names) - listed} more" if len(names) > listed else ""
-    return "available: " + ", ".join(repr(candidate) for candidate in names[:listed]) + more
+        return "None is available."
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"Available: {', '.join(map(repr, names[:limit]))}{more}."
 
 
 def format_bytes(count: float) -> str:
-    """Return a number of bytes in words.
+    """Return a number of bytes with its unit.
 
     Examples
     --------
-    >>> in_words(17), in_words(8_042_000)
+    >>> format_bytes(17), format_bytes(8_042_000)
     ('17 B', '8.0 MB')
     """
     units = ["B", "kB", "MB", "GB", "TB"]

@@ -137,14 +137,14 @@ def test_what_vaekit_imports_is_no_component(path: str) -> None:
 
 
 def test_unknown_class_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"'vaekit.estimators.Pathwize'.*did you mean 'Pathwise'\?"):
+    with pytest.raises(ConfigError, match=r"'vaekit.estimators.Pathwize'.*Did you mean 'Pathwise'\?"):
         from_config({"class_path": "vaekit.estimators.Pathwize"})
     with pytest.raises(ConfigError, match=r"no module 'vaekit.estimator'"):
         from_config({"class_path": "vaekit.estimator.Pathwise"})
 
 
 def test_unknown_argument_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"GumbelSoftmax has no argument 'temprature': did you mean 'temperature'\?"):
+    with pytest.raises(ConfigError, match=r"GumbelSoftmax has no argument 'temprature'. Did you mean 'temperature'\?"):
         from_config({"class_path": "vaekit.estimators.GumbelSoftmax", "init_args": {"temprature": 1.0}})
 
 

@@ -90,7 +90,7 @@ def test_many_unknown_batches_are_counted(simulated):
 def test_a_missing_batch_column(simulated, function):
     cells = simulated[0][:50].copy()
     del cells.obs["batch"]
-    with pytest.raises(DataError, match=r"batch_key='batch'.*no such column in .obs; available: 'cluster'"):
+    with pytest.raises(DataError, match=r"batch_key='batch'.*no such column in .obs. Available: 'cluster'"):
         function(cells, simulated[1])
 
 

@@ -180,9 +180,9 @@ def test_groups_without_a_common_batch_are_warned_of(simulated):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("clusters", "cluster0", "cluster1"), "no such column in .obs; did you mean 'cluster'"),
+        (("clusters", "cluster0", "cluster1"), "no such column in .obs. Did you mean 'cluster'"),
         (("cluster", "cluster9", "cluster1"), "group1='cluster9'.*'cluster"),
-        (("cluster", "cluster0", "B"), "group2='B'.*available: 'cluster0', 'cluster1', 'cluster2'"),
+        (("cluster", "cluster0", "B"), "group2='B'.*Available: 'cluster0', 'cluster1', 'cluster2'"),
         (("cluster", "cluster0", "cluster0"), "both 'cluster0'"),
         (("one", "all", None), "no cell is left"),
         (("holes", "cluster0", None), "1 of 1200 cells"),

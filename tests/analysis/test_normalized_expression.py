@@ -105,11 +105,11 @@ def test_a_layer_beyond_memory_is_refused(simulated, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"transform_batch": "batch2"}, "no such batch; did you mean"),
-        ({"transform_batch": " Batch1"}, "transform_batch=' Batch1': .*no such batch; did you mean 'batch1'"),
-        ({"transform_batch": []}, r"transform_batch=\[\] names no batch; available: 'batch0', 'batch1'"),
-        ({"genes": ["gen7"]}, "did you mean 'gene7'"),
-        ({"genes": []}, "genes names no gene; available: "),
+        ({"transform_batch": "batch2"}, "no such batch. Did you mean"),
+        ({"transform_batch": " Batch1"}, "transform_batch=' Batch1': .*no such batch. Did you mean 'batch1'"),
+        ({"transform_batch": []}, r"transform_batch=\[\] names no batch. Available: 'batch0', 'batch1'"),
+        ({"genes": ["gen7"]}, "Did you mean 'gene7'"),
+        ({"genes": []}, "genes names no gene. Available: "),
         ({"library_size": 0}, "library_size is 0"),
         ({"library_size": "total"}, "'observed'"),
         ({"num_samples": 0}, "num_samples is 0"),

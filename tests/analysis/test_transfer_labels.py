@@ -73,7 +73,7 @@ def test_cells_on_top_of_their_reference_are_certain(blood):
 
 def test_errors(blood):
     reference, query, model = blood[0], blood[1].copy(), blood[2]
-    with pytest.raises(DataError, match="did you mean 'bulk_labels'"):
+    with pytest.raises(DataError, match="Did you mean 'bulk_labels'"):
         transfer_labels(reference, query, model, "bulk_label", layer="counts")
     for n_neighbors in (0, 10_000):
         with pytest.raises(DataError, match=f"n_neighbors is {n_neighbors}.*490 cells"):

@@ -68,7 +68,7 @@ class TestHelp:
 
     def test_unknown_command_names_the_nearest(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["evalute"]) == 2
-        assert "did you mean 'evaluate'?" in capsys.readouterr().err
+        assert "Did you mean 'evaluate'?" in capsys.readouterr().err
 
 
 class TestFit:
@@ -134,15 +134,15 @@ class TestFit:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--model.hiden", "[3]"], "no option 'hiden': did you mean 'hidden'?"),
-            (["--model.likelihood", "NegativBinomial"], "did you mean 'NegativeBinomial'?"),
-            (["--model", "MixedVEA"], "did you mean 'MixedVAE'?"),
-            (["--data.pth", "x"], "no option 'pth': did you mean 'path'?"),
+            (["--model.hiden", "[3]"], "no option 'hiden'. Did you mean 'hidden'?"),
+            (["--model.likelihood", "NegativBinomial"], "Did you mean 'NegativeBinomial'?"),
+            (["--model", "MixedVEA"], "Did you mean 'MixedVAE'?"),
+            (["--data.pth", "x"], "no option 'pth'. Did you mean 'path'?"),
             (["--data.batch_size", "many"], "data.batch_size: expected int, got 'many'"),
             (["--data.path", "nowhere.h5ad"], "nowhere.h5ad does not exist"),
             (["--model.latents.y.estimator", "Pathwise"], "latent 'y': Pathwise does not fit a Categorical latent"),
-            (["--model.latents.y.estimator", "Enumerat"], "did you mean 'Enumerate'?"),
-            (["--model.estimator", "Enumerat"], "did you mean 'Enumerate'?"),
+            (["--model.latents.y.estimator", "Enumerat"], "Did you mean 'Enumerate'?"),
+            (["--model.estimator", "Enumerat"], "Did you mean 'Enumerate'?"),
             (["--model.estimator", "Pathwise"], "latent 'y': Pathwise does not fit a Categorical latent"),
             (["--model.objective.warmup", "1.5"], "never reach"),
             (["--trainer.max_epochs", "-1"], "never reach its end"),
@@ -175,7 +175,7 @@ class TestFit:
                 "model.latents.l: GaussianVAE has no `latents`, its own arguments make what it has; MixedVAE and VAE",
             ),
             ("digits_gaussian", ["--model.latents.z.estimator=Pathwise"], "GaussianVAE takes --model.estimator"),
-            ("digits_gaussian", ["--model.hiden.width", "3"], "no option 'hiden': did you mean 'hidden'?"),
+            ("digits_gaussian", ["--model.hiden.width", "3"], "no option 'hiden'. Did you mean 'hidden'?"),
         ],
     )
     def test_arguments_of_latents_are_where_the_model_has_them(
@@ -191,7 +191,7 @@ class TestFit:
             path = tmp_path / "wrong.yaml"
             path.write_text(text.replace(right, wrong, 1))
             assert run("fit", "--config", path) == 2
-            assert f"did you mean {hint}?" in capsys.readouterr().err
+            assert f"Did you mean {hint}?" in capsys.readouterr().err
 
     def test_logged_in_is_read_from_the_environment_and_netrc(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -83,7 +83,7 @@ class TestDe:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--groupby", "cell_typ", "--group1", "B", "-o", "{}/x.csv"), "did you mean 'cell_type'"),
+            (("--groupby", "cell_typ", "--group1", "B", "-o", "{}/x.csv"), "Did you mean 'cell_type'"),
             (("--groupby", "cell_type", "--group1", "C", "-o", "{}/x.csv"), "group1='C'"),
             ((*GROUPS, "-o", "{}/x.png"), "ending .csv"),
             ((*GROUPS, "-o", "{}/no/x.csv"), "does not exist"),

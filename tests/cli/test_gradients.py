@@ -80,7 +80,7 @@ def test_trained_weights_and_nothing_is_written_over(tmp_path, capsys):
         (["--config", CONFIG, "--num_estimates", "2"], "--num_estimates is 2"),
         (["--config", CONFIG, "--latent", "x", *SILENT], "no latent 'x'; it has 'y', 'z'"),
         (["--config", CONFIG, "--ckpt_path", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
-        (["--config", CONFIG, "--model.hiden", "[3]"], "did you mean 'hidden'?"),
+        (["--config", CONFIG, "--model.hiden", "[3]"], "Did you mean 'hidden'?"),
         ([], "pass --config"),
     ],
 )

@@ -171,7 +171,7 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--estimators", "ReinMux"), "did you mean 'ReinMax'?"),
+            (("--estimators", "ReinMux"), "Did you mean 'ReinMax'?"),
             (("--estimators", "ReinMax", "Pathwise"), "Pathwise does not fit a Categorical latent"),
             (("--estimators", "ReinMax(2.0)"), "'ReinMax(2.0)' is no estimator"),
             (("--estimators", "ReinMax(heat=2.0)"), "no option 'heat'"),

@@ -131,14 +131,14 @@ def test_impossible_names(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"categorical_covariate_keys": ["doner"]}, "categorical_covariate_keys='doner'.*did you mean 'donor'"),
-        ({"continuous_covariate_keys": ["agee"]}, "continuous_covariate_keys='agee'.*did you mean 'age'"),
+        ({"categorical_covariate_keys": ["doner"]}, "categorical_covariate_keys='doner'.*Did you mean 'donor'"),
+        ({"continuous_covariate_keys": ["agee"]}, "continuous_covariate_keys='agee'.*Did you mean 'age'"),
         ({"continuous_covariate_keys": ["donor"]}, "continuous_covariate_keys='donor': .*type category, such as"),
         (
             {"categorical_covariate_keys": ["mito"]},
             "categorical_covariate_keys='mito': .*60 different values in 60 cells",
         ),
-        ({"size_factor_key": "ages"}, "size_factor_key='ages'.*did you mean 'age'"),
+        ({"size_factor_key": "ages"}, "size_factor_key='ages'.*Did you mean 'age'"),
         ({"size_factor_key": "donor"}, "size_factor_key='donor': .*type category"),
         ({"gene_name_key": "id"}, "gene_name_key='id': .*no such column in .var"),
     ],

@@ -189,8 +189,8 @@ def test_impossible_arguments(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"label_key": "cell_tipe"}, r"label_key='cell_tipe': cells.h5ad|did you mean 'cell_type'"),
-        ({"batch_key": "batches"}, r"batch_key='batches'.*did you mean 'batch'"),
+        ({"label_key": "cell_tipe"}, r"label_key='cell_tipe': cells.h5ad|Did you mean 'cell_type'"),
+        ({"batch_key": "batches"}, r"batch_key='batches'.*Did you mean 'batch'"),
         ({"layer": "umi"}, r"layer='umi': .*no such layer"),
         ({"n_top_genes": 21}, r"n_top_genes=21: .*has 20 genes"),
     ],
@@ -207,5 +207,5 @@ def test_too_few_cells(make_adata):
 
 
 def test_unknown_split(make_adata):
-    with pytest.raises(DataError, match=r"split='vall': did you mean 'val'"):
+    with pytest.raises(DataError, match=r"split='vall' not found. Did you mean 'val'"):
         GeneExpressionData(make_adata()).dataloader("vall")

@@ -164,7 +164,7 @@ def test_state_keeps_the_split_and_other_images_are_an_error(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"name": "minst"}, "did you mean 'mnist'"), ({"binarization": "dynamc"}, "did you mean 'dynamic'")],
+    [({"name": "minst"}, "Did you mean 'mnist'"), ({"binarization": "dynamc"}, "Did you mean 'dynamic'")],
 )
 def test_unknown_names(arguments, message):
     with pytest.raises(DataError, match=message):

@@ -142,7 +142,7 @@ def test_says_what_values_look_like(change, message):
 def test_missing_layer_names_the_nearest():
     given = adata(COUNTS)
     given.layers["counts"] = COUNTS
-    with pytest.raises(DataError, match=r"layer='count': file has no such layer; did you mean 'counts'\?"):
+    with pytest.raises(DataError, match=r"layer='count': file has no such layer. Did you mean 'counts'\?"):
         read_counts(given, "count", "file")
     with pytest.raises(DataError, match=r"layer='raw': file has no such layer"):
         read_counts(given, "raw", "file")

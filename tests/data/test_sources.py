@@ -45,7 +45,7 @@ def test_backed_adata_is_read_into_memory(tmp_path, make_adata):
 
 def test_missing_file_names_the_nearest(tmp_path, make_adata):
     make_adata().write_h5ad(tmp_path / "cells.h5ad")
-    with pytest.raises(DataError, match=r"cell.h5ad does not exist.*did you mean 'cells.h5ad'"):
+    with pytest.raises(DataError, match=r"cell.h5ad does not exist.*Did you mean 'cells.h5ad'"):
         read_file(tmp_path / "cell.h5ad")
     with pytest.raises(DataError, match=r"there is no folder .*nowhere' either"):
         read_file(tmp_path / "nowhere" / "cell.h5ad")

@@ -124,7 +124,7 @@ def from_config(config: Any) -> Any:
     known = inspect.signature(cls).parameters
     for key in arguments:
         if key not in known:
-            raise ConfigError(f"{config['class_path']} has no argument {key!r}: {did_you_mean(key, known)}")
+            raise ConfigError(f"{config['class_path']} has no argument {key!r}. {did_you_mean(key, known)}")
     required = [key for key, p in known.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     if missing := [key for key in required if key not in arguments]:
         raise ConfigError(f"{config['class_path']} lacks the argument {', '.join(map(repr, missing))}")
@@ -143,6 +143,6 @@ def _resolve(path: str) -> type[Component]:
     found = getattr(package, name, None)
     if not (isinstance(found, type) and issubclass(found, Component)):
         raise ConfigError(
-            f"class path {path!r} names no component: {did_you_mean(name, getattr(package, '__all__', []))}"
+            f"class path {path!r} names no component. {did_you_mean(name, getattr(package, '__all__', []))}"
         )
     return found

@@ -104,11 +104,11 @@ def batch_indices(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) 
             "with a batch_key"
         )
     if not names:
-        raise DataError(f"transform_batch={wanted!r} names no batch; {did_you_mean('', known)}")
+        raise DataError(f"transform_batch={wanted!r} names no batch. {did_you_mean('', known)}")
     for name in names:
         if name not in known:
             hint = did_you_mean(str(name).strip(), known)
-            raise DataError(f"transform_batch={name!r}: the model knows no such batch; {hint}")
+            raise DataError(f"transform_batch={name!r}: the model knows no such batch. {hint}")
     return [known.index(name) for name in names]
 
 

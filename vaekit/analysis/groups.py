@@ -37,7 +37,7 @@ def two_groups(obs: pd.DataFrame, groupby: str, group1: str, group2: str | None,
     for argument, name in wanted.items():
         if name not in column.categories:
             raise DataError(
-                f"{argument}={name!r}: no cell of {source} has this value in {groupby!r}; "
+                f"{argument}={name!r}: no cell of {source} has this value in {groupby!r}. "
                 f"{did_you_mean(name, column.categories)}"
             )
     if len(set(wanted.values())) < len(wanted):

@@ -177,7 +177,7 @@ def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_fract
     possible = [name for name, one in model.latents.items() if one.state_shape]
     if latent not in possible:
         what = "is not discrete, nor proportions of topics," if latent in model.latents else "does not exist"
-        raise DataError(f"latent={latent!r} {what} in this model; {did_you_mean(latent, possible)}")
+        raise DataError(f"latent={latent!r} {what} in this model. {did_you_mean(latent, possible)}")
     if n_genes < 1 or num_samples < 1:
         raise DataError(f"n_genes is {n_genes} and num_samples {num_samples}: at least 1 is needed")
     if not 0 <= pseudo_fraction < 1:

@@ -168,10 +168,11 @@ class NormalizedExpressionWriter:
         """Return the genes, if the model knows all of them."""
         wanted = [str(gene) for gene in genes]
         if not wanted:
-            raise DataError(f"genes names no gene; {did_you_mean('', self.names)}")
+            raise DataError(f"genes names no gene. {did_you_mean('', self.names)}")
         if unknown := [gene for gene in wanted if gene not in set(self.names)]:
             raise DataError(
-                f"genes: the model does not know {', '.join(map(repr, unknown[:5]))}; {did_you_mean(unknown[0], self.names)}"
+                f"genes: the model does not know {', '.join(map(repr, unknown[:5]))}. "
+                f"{did_you_mean(unknown[0], self.names)}"
             )
         return wanted
 
@@ -264,6 +265,6 @@ def _check_memory(cells: int, genes: int) -> None:
     needed, total = 4 * cells * genes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > MEMORY_SHARE * total:
         raise DataError(
-            f"{cells} cells x {genes} genes take {format_bytes(needed)} and this machine has {format_bytes(total)}: name "
-            "fewer genes (genes=[...]), or pass fewer cells"
+            f"{cells} cells x {genes} genes take {format_bytes(needed)} and this machine has {format_bytes(total)}: "
+            "name fewer genes (genes=[...]), or pass fewer cells"
         )

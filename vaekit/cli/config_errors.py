@@ -79,7 +79,7 @@ def summarize_error(text: str, command: str = "fit") -> str:
             return _tell(line, ".".join(keys), owner, value, lines[:i], lines[i + 1 :])
     if given is not None:  # all that was expected is of a fixed set of words
         words = dict.fromkeys(re.findall(r"'([^']+)'", " ".join(re.findall(r"Expected a typing.Literal(.*)", text))))
-        return f"{'.'.join(keys)}: {given[1][:80]!r} is not possible: {did_you_mean(given[1], words)}"
+        return f"{'.'.join(keys)}: {given[1][:80]!r} is not possible. {did_you_mean(given[1], words)}"
     return " ".join(text.split())[:300]
 
 
@@ -95,7 +95,7 @@ def _tell(
     ):
         name = match[1] or match[2] or match[3]
         return (
-            f"{where}there is no class {name!r} to use here: {did_you_mean(name.split('.')[-1], _class_names(before))}"
+            f"{where}there is no class {name!r} to use here. {did_you_mean(name.split('.')[-1], _class_names(before))}"
         )
     if match := re.match(r"Expected a <class '([\w.]+)'>\.?(?: Got value: (.*))?", line):
         return f"{where}expected {_kinds(line, after)}, got {given if match[2] is None else match[2]!r}"
@@ -145,13 +145,13 @@ def _unknown_key(option: str, where: str, owner: str | None) -> str:
                 f"model.{option}: {owner.split('.')[-1]} has no `latents`, its own arguments make what it has; "
                 "MixedVAE and VAE name theirs, as in pbmc_mixed.yaml and pbmc_topics.yaml"
             )
-        return f"{where}{owner} has no option {name!r}: {did_you_mean(name, _options(owner))}"
+        return f"{where}{owner} has no option {name!r}. {did_you_mean(name, _options(owner))}"
     head, _, rest = option.partition(".")
     if head == "trainer" and rest:
         return (
-            f"there is no key {option!r}: {did_you_mean(rest.split('.')[0], inspect.signature(pl.Trainer).parameters)}"
+            f"there is no key {option!r}. {did_you_mean(rest.split('.')[0], inspect.signature(pl.Trainer).parameters)}"
         )
-    return f"there is no key {head!r}: {did_you_mean(head, TOP_LEVEL)}"
+    return f"there is no key {head!r}. {did_you_mean(head, TOP_LEVEL)}"
 
 
 def _other_place(option: str, owner: str) -> str:

@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     command = arguments[0]
     if command not in COMMANDS:
-        print(f"vaekit: there is no command {command!r}: {did_you_mean(command, COMMANDS)}", file=sys.stderr)
+        print(f"vaekit: there is no command {command!r}. {did_you_mean(command, COMMANDS)}", file=sys.stderr)
         return 2
     # Models of this size gain nothing from a second thread, and on busy or virtual cores lose a factor of ten by
     # threads that wait for each other; OMP_NUM_THREADS says otherwise.

@@ -195,7 +195,7 @@ class DataModule(Component, pl.LightningDataModule, ABC):
             If there is no such split.
         """
         if split not in (*SPLITS, "all"):
-            raise DataError(f"split={split!r}: {did_you_mean(split, (*SPLITS, 'all'))}")
+            raise DataError(f"split={split!r} not found. {did_you_mean(split, (*SPLITS, 'all'))}")
         return self._loader(split, batch_size, shuffle, lambda dataset: dataset)
 
     def _loader(self, split: str, batch_size: int | None, shuffle: bool, place: Place) -> DataLoader:

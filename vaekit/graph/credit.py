@@ -48,7 +48,7 @@ class CreditAssignment:
         return sum((self.mean[term] for term in self.terms[node][1:]), start=self.mean[self.terms[node][0]])
 
     def lambda_return(self, node: str) -> Tensor:
-        """Return the cost-to-go of a node, what its descendants' critics add_critic_return in the place of what they cover.
+        """Return the cost-to-go of a node, with the critic returns of its descendants for the terms that they cover.
 
         The closest descendants come first; one whose terms another covers in part is passed over.
         """

@@ -89,7 +89,7 @@ def _named(function: Any, nodes: Mapping[str, Any], what: str) -> NodeFunction:
         function = NodeFunction(function, (*required, *optional), tuple(optional))
     for name in function.inputs:
         if name not in nodes:
-            raise EstimatorError(f"{what} has a parameter {name!r}, which is no node of q: {did_you_mean(name, nodes)}")
+            raise EstimatorError(f"{what} has a parameter {name!r}, which is no node of q. {did_you_mean(name, nodes)}")
     return function
 
 
@@ -130,7 +130,7 @@ def assign_estimators(estimator: Any, names: list[str]) -> dict[str, Estimator |
         estimator = dict.fromkeys(names, estimator)
     for name in estimator:
         if name not in names:
-            raise EstimatorError(f"estimator names {name!r}, which is no node of q: {did_you_mean(name, names)}")
+            raise EstimatorError(f"estimator names {name!r}, which is no node of q. {did_you_mean(name, names)}")
     for name in names:
         found = estimator.get(name, "auto")
         if not (isinstance(found, Estimator) or found == "auto"):

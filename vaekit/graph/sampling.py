@@ -137,8 +137,8 @@ def sample_graph(
         axes = 1 if num_samples is not None else depth
         if len(own) > len(batch) + axes or len(own) < len(batch) or (not node.parents and len(own) != len(batch)):
             raise EstimatorError(
-                f"node {node.name!r} ({describe_distribution(q)}) has batch shape {list(own)}, but the batch shape of the graph is "
-                f"{list(batch)}: all nodes share one number of batch dimensions (after the axes of rows)"
+                f"node {node.name!r} ({describe_distribution(q)}) has batch shape {list(own)}, but the batch shape of "
+                f"the graph is {list(batch)}: all nodes share one number of batch dimensions (after the axes of rows)"
             )
         inner = own[len(own) - len(batch) :]
         _check_rows(node, q, own[: len(own) - len(batch)], samples, num_samples)
@@ -189,9 +189,9 @@ def _check_rows(
     if any(size not in (1, count) for size, count in zip(leading, rows, strict=True)):
         rank = len(q.batch_shape) - len(leading)
         raise EstimatorError(
-            f"node {node.name!r} ({describe_distribution(q)}) has batch shape {list(q.batch_shape)}, but the nodes before it have "
-            f"{rank} batch dimensions and {rows} rows on the axes in front: where nodes share their samples over a "
-            "batch, their own batch has size 1 there, such as logits[None] for logits without a batch"
+            f"node {node.name!r} ({describe_distribution(q)}) has batch shape {list(q.batch_shape)}, but the nodes "
+            f"before it have {rank} batch dimensions and {rows} rows on the axes in front: where nodes share their "
+            "samples over a batch, their own batch has size 1 there, such as logits[None] for logits without a batch"
         )
 
 
@@ -212,11 +212,12 @@ def _resolve(
                 remedy = "Apply the transform within the cost"
             raise EstimatorError(
                 f"node {node.name!r}: ScoreFunction needs a support that does not depend on the parameters, and that "
-                f"of {describe_distribution(q)} moves with them: the gradient would miss what enters and leaves at its ends. "
-                f"{remedy}, or detach the parameters of the support"
+                f"of {describe_distribution(q)} moves with them: the gradient would miss what enters and leaves at "
+                f"its ends. {remedy}, or detach the parameters of the support"
             )
         raise EstimatorError(
-            f"node {node.name!r}: {type(estimator).__name__} does not fit {describe_distribution(q)}; {describe_supported(q)}"
+            f"node {node.name!r}: {type(estimator).__name__} does not fit {describe_distribution(q)}; "
+            f"{describe_supported(q)}"
         )
     if num_samples is not None:
         check_joint(node.name, estimator, num_samples)
@@ -247,8 +248,8 @@ def check_transform(name: str, estimator: Estimator) -> None:
         )
     if refuses_randomness() and not isinstance(estimator, Enumerate):
         raise EstimatorError(
-            f"{what} samples random numbers within a vmap that rejects them. Pass randomness='different' (or 'same') to "
-            "torch.func.vmap or jacfwd; instead of hessian(f) use jacfwd(jacrev(f), randomness='same')."
+            f"{what} samples random numbers within a vmap that rejects them. Pass randomness='different' (or 'same') "
+            "to torch.func.vmap or jacfwd; instead of hessian(f) use jacfwd(jacrev(f), randomness='same')."
         )
 
 

@@ -150,7 +150,8 @@ class NegativeBinomial(CountLikelihood):
         super().__init__(gene_shift)
         if dispersion not in get_args(Dispersion):
             raise ConfigError(
-                f"{type(self).__name__}: dispersion is {dispersion!r}; {did_you_mean(str(dispersion), get_args(Dispersion))}"
+                f"{type(self).__name__}: dispersion={dispersion!r} not found. "
+                f"{did_you_mean(str(dispersion), get_args(Dispersion))}"
             )
         self.dispersion = dispersion
 

@@ -101,7 +101,9 @@ class InformationMaximization(Regularizer):
     def check(self, latents: Mapping[str, Latent]) -> None:
         """Raise an error if there is no such latent, or it is no category by itself (see the base class)."""
         if self.latent not in latents:
-            raise ConfigError(f"InformationMaximization: latent={self.latent!r}: {did_you_mean(self.latent, latents)}")
+            raise ConfigError(
+                f"InformationMaximization: latent={self.latent!r} not found. {did_you_mean(self.latent, latents)}"
+            )
         latent = latents[self.latent]
         if not latent.is_categorical or latent.parents:
             parents = f" with parents {', '.join(map(repr, latent.parents))}" if latent.parents else ""

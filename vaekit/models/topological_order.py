@@ -20,7 +20,7 @@ def topological_order(latents: Mapping[str, Latent]) -> tuple[str, ...]:
         for parent in latent.parents:
             if parent not in latents:
                 raise ConfigError(
-                    f"latent {name!r} has the parent {parent!r}, which is no latent: {did_you_mean(parent, latents)}"
+                    f"latent {name!r} has the parent {parent!r}, which is no latent. {did_you_mean(parent, latents)}"
                 )
             if not latents[parent].discrete:
                 raise ConfigError(

@@ -149,7 +149,7 @@ class BackedCounts:
 
 
 def matrix_of_file(path: str, layer: str | None) -> str:
-    """Return the path of the matrix of a file that ``layer`` names, by :func:`vaekit.data.cells.matrices.find_matrix`."""
+    """Return the path of the matrix of a file that ``layer`` names: :func:`vaekit.data.cells.matrices.find_matrix`."""
     with translate_read_errors(path):
         return matrix_of_store(open_store(path), layer, path)
 
@@ -215,7 +215,7 @@ def _open(
     name = stored_name(store, matrix)
     if name not in store:
         known = [*store.get("layers", ()), *(["raw"] if "raw/X" in store else [])]
-        raise DataError(f"{path} has no {name}; {did_you_mean('', known)}")
+        raise DataError(f"{path} has no {name}. {did_you_mean('', known)}")
     if (kind := _form(store[name])) != "csr_matrix":
         raise DataError(
             f"{path} holds its counts ({name}) as {kind or 'array'}; to stay in the file they need rows of cells: "

@@ -106,7 +106,7 @@ def match_category(name: Any, categories: Iterable[str]) -> str:
 def _only_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> pd.Series:
     if key not in obs.columns:
         raise DataError(
-            f"{argument}={key!r}: {source} has no such column in .obs; {did_you_mean(key, map(str, obs.columns))}"
+            f"{argument}={key!r}: {source} has no such column in .obs. {did_you_mean(key, map(str, obs.columns))}"
         )
     values = obs[key]
     if values.ndim != 1:

@@ -83,9 +83,9 @@ class GeneExpressionData(DataModule):
         Column of ``.var`` with the names of the genes, such as their Ensembl ids; None for ``var_names``.
     mode
         'in_memory': the counts are read into memory. 'streamed': they stay in their files, in CSR form, and blocks of
-        cells are read as the training needs them (:mod:`vaekit.data.cells.streamed`), some hundred MB at a time. 'auto':
-        streamed where reading them would take more than half of the free memory (``description`` says both). Split,
-        genes and names are the same in both; the order of the training cells is not.
+        cells are read as the training needs them (:mod:`vaekit.data.cells.streamed`), some hundred MB at a time.
+        'auto': streamed where reading them would take more than half of the free memory (``description`` says both).
+        Split, genes and names are the same in both; the order of the training cells is not.
 
     Raises
     ------
@@ -123,7 +123,7 @@ class GeneExpressionData(DataModule):
         mode: Mode = "auto",
     ) -> None:
         if mode not in MODES:
-            raise DataError(f"mode={mode!r}: {did_you_mean(mode, MODES)}")
+            raise DataError(f"mode={mode!r} not found. {did_you_mean(mode, MODES)}")
         if mode == "streamed" and path is None:
             raise DataError("mode='streamed' needs path: an AnnData in memory, or the packaged data, is resident")
         self._keys = CovariateKeys(batch_key, categorical_covariate_keys or (), continuous_covariate_keys or ())

@@ -55,7 +55,7 @@ def find_matrix(layer: str | None, layers: Collection[str], has_raw: bool, sourc
         return path
     known = [*layers, *(["raw"] if has_raw else []), "X"]
     name = layer_name(layer, layers) if layer.startswith("/") else layer
-    raise DataError(f"layer={name!r}: {source} has no such layer; {did_you_mean(name, known)}")
+    raise DataError(f"layer={name!r}: {source} has no such layer. {did_you_mean(name, known)}")
 
 
 def layer_name(path: str, layers: Collection[str]) -> str:

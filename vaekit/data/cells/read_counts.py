@@ -33,7 +33,8 @@ def read_counts(
     adata
         Cells; it is not changed.
     layer
-        Name or path of a matrix (:func:`vaekit.data.cells.matrices.find_matrix`); CSR, CSC or dense, of any numeric type.
+        Name or path of a matrix (:func:`vaekit.data.cells.matrices.find_matrix`);
+        CSR, CSC or dense, of any numeric type.
     source
         What to call the data in messages.
     gene_name_key
@@ -153,14 +154,14 @@ def gene_names_of(var: pd.DataFrame, key: str | None, source: str) -> list[str]:
         return [str(name) for name in var.index]
     if key not in var.columns:
         raise DataError(
-            f"gene_name_key={key!r}: {source} has no such column in .var; {did_you_mean(key, map(str, var.columns))}; leave "
-            "gene_name_key out for var_names"
+            f"gene_name_key={key!r}: {source} has no such column in .var. {did_you_mean(key, map(str, var.columns))} "
+            "Omit gene_name_key to use var_names."
         )
     if missing := int(var[key].isna().sum()):
         first = str(var.index[int(np.argmax(var[key].isna()))])
         raise DataError(
-            f"gene_name_key={key!r}: {missing} of {len(var)} genes of {source} have no name (NaN), the first {first!r}; "
-            "fill them in, or leave these genes out"
+            f"gene_name_key={key!r}: {missing} of {len(var)} genes of {source} have no name (NaN), "
+            f"the first {first!r}; fill them in, or leave these genes out"
         )
     return [str(name) for name in var[key]]
 

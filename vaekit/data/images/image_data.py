@@ -58,9 +58,9 @@ class ImageData(DataModule):
     image_size
         Side to which the pictures of a folder are scaled and cropped; None: they are all of one size.
     deskew
-        Whether to set handwriting upright by the moments of its ink (:func:`vaekit.data.images.deskew.deskew`), before all
-        else: the images modelled, and their bounds, are then those of the deskewed ones. It needs light ink on a dark
-        ground, as in MNIST.
+        Whether to set handwriting upright by the moments of its ink (:func:`vaekit.data.images.deskew.deskew`), before
+        all else: the images modelled, and their bounds, are then those of the deskewed ones. It needs light ink on a
+        dark ground, as in MNIST.
 
     Raises
     ------
@@ -94,7 +94,7 @@ class ImageData(DataModule):
                 f"image_size={image_size}: a positive side for the pictures of a folder (path), which is {path!r}"
             )
         if binarization not in BINARIZATIONS:
-            raise DataError(f"binarization={binarization!r}: {did_you_mean(binarization, BINARIZATIONS)}")
+            raise DataError(f"binarization={binarization!r} not found. {did_you_mean(binarization, BINARIZATIONS)}")
         root = str(Path(root).expanduser().absolute())
         path = None if path is None else str(Path(path).expanduser().absolute())
         self._arguments.update(root=root, path=path)

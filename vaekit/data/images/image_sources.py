@@ -63,7 +63,7 @@ def load_images(name: str, root: Path) -> Images:
     if name == "digits":
         return _digits()
     if name not in TORCHVISION_CLASSES:
-        raise DataError(f"name={name!r} is no image set: {did_you_mean(name, ['digits', *TORCHVISION_CLASSES])}")
+        raise DataError(f"name={name!r} is no image set. {did_you_mean(name, ['digits', *TORCHVISION_CLASSES])}")
     return _torchvision(name, root)
 
 
