@@ -5,13 +5,13 @@ from vaekit.estimators.baselines import Baseline, LearnedBaseline, LeaveOneOut, 
 from vaekit.estimators.critic import Critic
 from vaekit.estimators.disarm import DisARM
 from vaekit.estimators.enumerate import Enumerate
-from vaekit.estimators.estimator import Estimator, NodeSample
-from vaekit.estimators.fixed_values import sample_from_values
+from vaekit.estimators.estimator import Estimator
 from vaekit.estimators.gumbel_rao import GumbelRao
 from vaekit.estimators.gumbel_softmax import GumbelSoftmax
 from vaekit.estimators.local_expectation import LocalExpectation
 from vaekit.estimators.measure_valued import MeasureValued
 from vaekit.estimators.muprop import MuProp
+from vaekit.estimators.node_sample import NodeSample, sample_from_values
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.rao_blackwell import RaoBlackwell
 from vaekit.estimators.rebar import REBAR

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.antithetic import antithetic, sum_variables
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, log_prob
-from vaekit.estimators.estimator import Estimator, NodeSample, uniform_weight
+from vaekit.estimators.estimator import Estimator
+from vaekit.estimators.node_sample import NodeSample, uniform_weight
 from vaekit.estimators.noise import zero_with_gradient
 
 
@@ -46,12 +48,11 @@ class ARM(Estimator):
         """Return two rows a pair."""
         return 2 * self.num_samples
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw pairs, and keep the uniform variables (see the base class)."""
         logits = get_logits(q)
-        uniform = torch.rand(self.shape(sample_shape) + logits.shape, dtype=logits.dtype, device=logits.device)
+        uniform = torch.rand(shape + logits.shape, dtype=logits.dtype, device=logits.device)
         value = torch.cat(antithetic(logits.detach(), uniform)).to(logits.dtype)
         score = log_prob(q, value)
         return NodeSample(value, uniform_weight(value, q, score.dtype), score, q, uniform)

@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from vaekit._core.components import Component
 from vaekit.estimators.critic import Critic
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, log_prob
-from vaekit.estimators.estimator import NodeSample, uniform_weight
+from vaekit.estimators.node_sample import NodeSample, uniform_weight
 from vaekit.estimators.running_moments import RunningMoments
 from vaekit.exceptions import EstimatorError
 
@@ -35,8 +35,9 @@ class Baseline(Component, nn.Module, ABC):
 
     min_samples: ClassVar[int] = 1
     num_auxiliary_samples: ClassVar[int] = 0
+    supports_importance_weighting: ClassVar[bool] = False
 
-    def add_auxiliary_samples(self, draw: NodeSample, joint: bool) -> NodeSample:
+    def add_auxiliary_samples(self, draw: NodeSample) -> NodeSample:
         """Return the draw with the counterfactual rows whose cost the baseline needs; here, as it is.
 
         Parameters
@@ -109,6 +110,7 @@ class LeaveOneOut(Baseline):
     """
 
     min_samples = 2
+    supports_importance_weighting = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +184,7 @@ class SelfCritic(Baseline):
     def __init__(self) -> None:
         super().__init__()
 
-    def add_auxiliary_samples(self, draw: NodeSample, joint: bool) -> NodeSample:
+    def add_auxiliary_samples(self, draw: NodeSample) -> NodeSample:
         """Return the draw with the mode of its distribution as a last row (see the base class).
 
         Raises
@@ -190,11 +192,6 @@ class SelfCritic(Baseline):
         EstimatorError
             If there is no mode, or the draw is one of joint trajectories.
         """
-        if joint:
-            raise EstimatorError(
-                "SelfCritic adds a counterfactual row, which joint trajectories (num_samples=K of expectation) have no "
-                "place for; use LeaveOneOut() there"
-            )
         real, value = len(draw.value), torch.cat([draw.value, _mode(draw.q)])
         score = log_prob(draw.q, value)
         weight = uniform_weight(value, draw.q, score.dtype) * (len(value) / real)
@@ -216,3 +213,14 @@ def _mode(q: Distribution) -> Tensor:
     except NotImplementedError as error:
         raise EstimatorError(f"SelfCritic needs the mode of {type(q).__name__}, which torch does not have") from error
     return mode[None].detach()
+
+
+def resolve_num_samples(estimator: str, num_samples: int | None, baseline: Baseline | None) -> int:
+    """Return ``num_samples``, by default the least that the baseline allows; raise an error if it is less."""
+    min_samples = 1 if baseline is None else baseline.min_samples
+    if num_samples is not None and num_samples < min_samples > 1:
+        raise EstimatorError(
+            f"{estimator}: num_samples={num_samples} must be at least {min_samples}, because "
+            f"{type(baseline).__name__} compares samples. For one sample use baseline=MovingAverage()."
+        )
+    return min_samples if num_samples is None else num_samples

@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.derivatives import learning_term
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, is_one_hot, log_prob, unwrap_independent
-from vaekit.estimators.estimator import Estimator, NodeSample, average_batch, average_outer
+from vaekit.estimators.estimator import Estimator
+from vaekit.estimators.node_sample import NodeSample, average_batch, average_outer
 from vaekit.estimators.noise import (
     conditional_gumbel,
     conditional_logistic,
@@ -77,11 +79,10 @@ class ConditionalEstimator(Estimator):
         perturbed = torch.cat([noise.perturbed, noise.conditional])
         return relax(perturbed, temperature if self.training else temperature.detach(), noise.binary)
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw discrete values and the noise behind them (see the base class)."""
-        binary, shape = is_bernoulli(q), self.shape(sample_shape)
+        binary, shape = is_bernoulli(q), shape
         logits = get_logits(q).detach()
         logits = logits.expand(shape + logits.shape).contiguous().requires_grad_()
         if binary:

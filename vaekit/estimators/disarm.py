@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.antithetic import antithetic, sum_variables
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, is_one_hot, log_prob
-from vaekit.estimators.estimator import Estimator, NodeSample, uniform_weight
+from vaekit.estimators.estimator import Estimator
+from vaekit.estimators.node_sample import NodeSample, uniform_weight
 from vaekit.estimators.noise import zero_with_gradient
 from vaekit.exceptions import EstimatorError
 
@@ -62,9 +64,8 @@ class DisARM(Estimator):
         """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
         return is_bernoulli(q) or is_one_hot(q)
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw pairs (see the base class); the noise is the place of each category in the order."""
         logits = get_logits(q).detach()
         uniform = torch.rand((self.num_pairs, *logits.shape), dtype=logits.dtype, device=logits.device)

@@ -5,83 +5,68 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
-from vaekit.estimators.discrete_support import log_prob, num_states, prob, states
-from vaekit.estimators.estimator import Estimator, NodeSample, describe_distribution
+from vaekit.estimators.discrete_support import log_prob, prob, states
+from vaekit.estimators.node_sample import NodeSample
+from vaekit.estimators.support import MAX_STATES, FiniteSupportEstimator
 from vaekit.exceptions import EstimatorError
 
 
-class Enumerate(Estimator):
-    r"""Sum over all values: the exact expectation and its exact gradient.
+class Enumerate(FiniteSupportEstimator):
+    r"""Sum over all states: the exact expectation and its exact gradient.
 
     .. math:: \nabla_\theta \sum_z q_\theta(z) f(z)
               = \sum_z (f(z) - E_q[f])\, \nabla_\theta q_\theta(z)
 
-    The mean is taken away for its rounding alone: in float32 a large constant in the cost would not cancel.
+    Subtracting the mean only improves the rounding: a large constant in the cost would not cancel in float32.
 
-    Shapes: values ``[states, *batch, *event]``, weights ``q(z)``. Bias and variance: none.
-    Cost: as many evaluations as there are states; a vector of D variables with K values has K^D. Nodes:
-    Bernoulli, Categorical, OneHotCategorical, Binomial, and ``Independent`` vectors of them.
+    Shapes: values ``[states, *batch, *event]``, weights ``q(z)``. Bias and variance: none. Cost: one evaluation per
+    state, K^D for a vector of D variables with K categories. Nodes: Bernoulli, Categorical, OneHotCategorical,
+    Binomial, and ``Independent`` vectors of them.
 
     Parameters
     ----------
-    max_states
-        Budget: the largest product of rows over all nodes of the graph.
+    max_states : int
+        Budget: the largest product of the numbers of samples over all nodes of the graph.
 
     Raises
     ------
     EstimatorError
-        If the support is infinite, or the budget is exceeded.
+        If ``max_states`` is less than 1, the support is infinite, or the budget is exceeded.
     """
 
-    supports_joint_samples = False
-    higher_order = True
+    remedy = "Increase max_states, or use ScoreFunction(baseline=LeaveOneOut())."
+    is_deterministic = True
+    suits_evaluation = True
     uses_auxiliary_samples = True
+    handles_zero_probabilities = True
 
-    def __init__(self, max_states: int = 4096) -> None:
+    def __init__(self, max_states: int = MAX_STATES) -> None:
         super().__init__()
         if max_states < 1:
-            raise EstimatorError(f"Enumerate: max_states is {max_states}, it must be at least 1")
+            raise EstimatorError(f"Enumerate: max_states={max_states} must be at least 1.")
         self.max_states = max_states
 
-    @classmethod
-    def supports(cls, q: Distribution) -> bool:
-        """Tell whether the support of ``q`` is finite and can be listed."""
-        return num_states(q) is not None
-
+    @override
     def num_evaluations(self, q: Distribution) -> int:
-        """Return the number of states, checked against the budget before anything is built."""
-        count = num_states(q)
-        if count is None:
-            raise EstimatorError(f"Enumerate cannot list the support of {describe_distribution(q)}: it is not finite")
-        self.check_budget(count, describe_distribution(q))
-        return count
+        return self.count_states(q)
 
-    def check_budget(self, count: int, what: str) -> None:
-        """Raise an error if ``count`` rows, of ``what``, are more than the budget."""
-        if count > self.max_states:
-            raise EstimatorError(
-                f"Enumerate: {what} has {count} states, over the budget of max_states={self.max_states}; raise the "
-                "budget, or use ScoreFunction(baseline=LeaveOneOut())"
-            )
+    @override
+    def check_budget(self, num_evaluations: int, subject: str) -> None:
+        self._check_count(num_evaluations, subject)
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
-        """List all states with their probabilities (see the base class)."""
-        if sample_shape is not None:
-            raise EstimatorError("Enumerate lists all states and cannot draw single ones for joint trajectories")
-        self.num_evaluations(q)
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
+        self.count_states(q)
         value = states(q)
-        share = prob(q, value)
-        return NodeSample(value, share.detach(), log_prob(q, value), q, share)
+        probability = prob(q, value)
+        return NodeSample(value, probability.detach(), log_prob(q, value), q, probability)
 
-    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the sum over states of the centred cost times the probability's derivative, in each row.
-
-        The cost of a state of probability 0 counts if it is finite: the probability may have a derivative there.
-        """
-        possible = draw.weight > 0
-        mean = (draw.weight * torch.where(possible, cost, 0)).sum(0).detach()
-        centred = torch.where(possible | cost.isfinite(), cost - mean, 0)
-        return (centred * (draw.noise - draw.weight)).sum(0).expand(cost.shape)
+    @override
+    def correction(self, sample: NodeSample, cost: Tensor) -> Tensor:
+        # the cost of a state of probability 0 counts if it is finite: the probability may have a derivative there
+        possible = sample.weight > 0
+        mean = (sample.weight * torch.where(possible, cost, 0)).sum(0).detach()
+        centered = torch.where(possible | cost.isfinite(), cost - mean, 0)
+        return (centered * (sample.noise - sample.weight)).sum(0).expand(cost.shape)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, sample_discrete
-from vaekit.estimators.estimator import NodeSample, uniform_weight
+from vaekit.estimators.node_sample import NodeSample, uniform_weight
 from vaekit.estimators.noise import conditional_gumbel, conditional_logistic, zero_with_gradient
 from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 from vaekit.exceptions import EstimatorError
@@ -51,11 +52,10 @@ class GumbelRao(TemperedEstimator):
             raise EstimatorError(f"GumbelRao: num_inner is {num_inner}, it must be at least 1")
         self.num_inner = num_inner
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw discrete values with their averaged gradient (see the base class)."""
-        drawn, logits = sample_discrete(q, self.shape(sample_shape), common_noise_dims), get_logits(q)
+        drawn, logits = sample_discrete(q, shape, common_noise_dims), get_logits(q)
         conditional = conditional_logistic if is_bernoulli(q) else conditional_gumbel
         # the noise is held fixed: what is differentiated is the logits that it is added to
         perturbed = conditional(logits.detach(), drawn.expand(self.num_inner, *drawn.shape))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli
-from vaekit.estimators.estimator import NodeSample, uniform_weight
+from vaekit.estimators.node_sample import NodeSample, uniform_weight
 from vaekit.estimators.noise import gumbel, logistic
 from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 
@@ -57,12 +58,11 @@ class GumbelSoftmax(TemperedEstimator):
         """Whether values are relaxed: the expectation of a relaxation is differentiated exactly."""
         return not self.hard
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw relaxed values (see the base class)."""
         logits = get_logits(q)
-        logits = logits.expand(self.shape(sample_shape) + logits.shape)
+        logits = logits.expand(shape + logits.shape)
         binary = is_bernoulli(q)
         noise = logistic(logits, common_noise_dims) if binary else gumbel(logits, common_noise_dims)
         perturbed = logits + noise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.distributions.precise import given_probs
 from vaekit.estimators.derivatives import likelihood_ratio
@@ -16,8 +17,8 @@ from vaekit.estimators.discrete_support import (
     sample_discrete,
     unwrap_independent,
 )
-from vaekit.estimators.estimator import Estimator, NodeSample
-from vaekit.exceptions import EstimatorError
+from vaekit.estimators.estimator import Estimator
+from vaekit.estimators.node_sample import NodeSample
 
 
 class LocalExpectation(Estimator):
@@ -46,6 +47,8 @@ class LocalExpectation(Estimator):
     higher_order = True
     common_random_numbers = True
     uses_auxiliary_samples = True
+    lists_states = True
+    handles_zero_probabilities = True
 
     @classmethod
     def supports(cls, q: Distribution) -> bool:
@@ -59,12 +62,9 @@ class LocalExpectation(Estimator):
         others = 1 if is_bernoulli(q) else base.event_shape[0] - 1
         return self.num_samples * (1 + variables * others)
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw vectors and list their neighbours; the noise is the probabilities of these and of variables before."""
-        if sample_shape is not None:
-            raise EstimatorError("LocalExpectation lists values and cannot draw single ones for joint trajectories")
         logits, given, rank = get_logits(q), given_probs(unwrap_independent(q)[0]), len(q.batch_shape)
         if given is None:  # in place of 1 - p, which rounds
             given, rest = (logits.sigmoid(), (-logits).sigmoid()) if is_bernoulli(q) else (logits.softmax(-1), logits)

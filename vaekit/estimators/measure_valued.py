@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Poisson
+from typing_extensions import override
 
 from vaekit.estimators.discrete_support import log_prob, unwrap_independent
-from vaekit.estimators.estimator import Estimator, NodeSample, uniform_weight
+from vaekit.estimators.estimator import Estimator
+from vaekit.estimators.node_sample import NodeSample, uniform_weight
 from vaekit.estimators.weak_derivatives import changes, decomposition
-from vaekit.exceptions import EstimatorError
 
 
 class MeasureValued(Estimator):
@@ -45,6 +46,8 @@ class MeasureValued(Estimator):
     supports_joint_samples = False
     common_random_numbers = True
     uses_auxiliary_samples = True
+    lists_states = True
+    handles_zero_probabilities = True
 
     @classmethod
     def supports(cls, q: Distribution) -> bool:
@@ -57,12 +60,9 @@ class MeasureValued(Estimator):
         variables = base.batch_shape[len(base.batch_shape) - declared :].numel()
         return self.num_samples * (1 + variables * changes(base))
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw values, and append those with one variable perturbed (see the base class)."""
-        if sample_shape is not None:
-            raise EstimatorError("MeasureValued adds perturbed rows, which joint trajectories have no place for")
         base, declared = unwrap_independent(q)
         rank = len(base.batch_shape) - declared
         batch, variables = base.batch_shape[:rank], base.batch_shape[rank:].numel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.baselines import Baseline
 from vaekit.estimators.derivatives import learning_term
@@ -16,7 +17,8 @@ from vaekit.estimators.discrete_support import (
     sample_discrete,
     unwrap_independent,
 )
-from vaekit.estimators.estimator import Estimator, NodeSample, average_batch, average_outer, uniform_weight
+from vaekit.estimators.estimator import Estimator
+from vaekit.estimators.node_sample import NodeSample, average_batch, average_outer, uniform_weight
 from vaekit.estimators.noise import jacobian_product, zero_with_gradient
 from vaekit.exceptions import EstimatorError
 
@@ -74,12 +76,11 @@ class MuProp(Estimator):
         """Return the draws, and the mean."""
         return self.num_samples + 1
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw discrete values, and add the mean as a leaf (see the base class)."""
         mean = unwrap_independent(q)[0].mean.detach().clone().requires_grad_()
-        real = sample_discrete(q, self.shape(sample_shape), common_noise_dims)
+        real = sample_discrete(q, shape, common_noise_dims)
         value = torch.cat([real, mean[None]])
         weight = uniform_weight(value, q) * (len(value) / len(real))
         weight[len(real) :] = 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
+from typing_extensions import override
 
 from vaekit.estimators.derivatives import likelihood_ratio
 from vaekit.estimators.discrete_support import is_one_hot, unwrap_independent
-from vaekit.estimators.estimator import Estimator, NodeSample, describe_distribution, uniform_weight
+from vaekit.estimators.estimator import Estimator, describe_distribution
 from vaekit.estimators.func_transforms import in_transform
 from vaekit.estimators.moving_support import support_moves
+from vaekit.estimators.node_sample import NodeSample, uniform_weight
 from vaekit.estimators.noise import common_noise_shape
 from vaekit.exceptions import EstimatorError
 
@@ -52,6 +54,7 @@ class Pathwise(Estimator):
 
     requires_differentiable_cost = True
     higher_order = True
+    supports_importance_weighting = True
 
     def __init__(self, num_samples: int = 1, stick_the_landing: bool = False) -> None:
         super().__init__(num_samples)
@@ -62,11 +65,10 @@ class Pathwise(Estimator):
         """Tell whether ``q`` can be drawn as a differentiable function of its parameters."""
         return bool(q.has_rsample) and not is_one_hot(q)  # torch's straight-through one-hot is biased
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw with a gradient (see the base class)."""
-        shape, base = self.shape(sample_shape), unwrap_independent(q)[0]
+        shape, base = shape, unwrap_independent(q)[0]
         if type(base) is Normal and (common_noise_dims or in_transform()):  # torch's own rsample fails inside vmap
             noise = torch.randn(
                 common_noise_shape(shape + base.loc.shape, common_noise_dims),
@@ -78,6 +80,11 @@ class Pathwise(Estimator):
             value = q.rsample(shape)
         log_prob = self._log_prob(q, value.detach()) if self.stick_the_landing else None
         return NodeSample(value, uniform_weight(value, q), log_prob, q)
+
+    @property
+    def suits_evaluation(self) -> bool:  # type: ignore[override]
+        """Whether the samples have no correction."""
+        return not self.stick_the_landing
 
     @property
     def has_correction(self) -> bool:
@@ -95,7 +102,8 @@ class Pathwise(Estimator):
         """Return the log-density; raise if there is none, or the mean of its gradient is not 0."""
         if type(q).log_prob is Distribution.log_prob:
             raise EstimatorError(
-                f"Pathwise(stick_the_landing=True) needs a log-density, which {describe_distribution(q)} lacks; use Pathwise()"
+                f"Pathwise(stick_the_landing=True) needs a log-density, and {describe_distribution(q)} does not have one. "
+                "Use Pathwise()."
             )
         if support_moves(q):
             raise EstimatorError(

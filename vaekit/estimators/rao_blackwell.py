@@ -7,15 +7,15 @@ import math
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.derivatives import likelihood_ratio
-from vaekit.estimators.discrete_support import num_states
-from vaekit.estimators.estimator import Estimator, NodeSample
-from vaekit.estimators.support import count_states, list_states, perturb, select_states
+from vaekit.estimators.node_sample import NodeSample
+from vaekit.estimators.support import FiniteSupportEstimator, perturb, select_states
 from vaekit.exceptions import EstimatorError
 
 
-class RaoBlackwell(Estimator):
+class RaoBlackwell(FiniteSupportEstimator):
     r"""Sum over the most probable states ``C``, and sample the others from what remains of the distribution.
 
     .. math:: \nabla_\theta E_q[f(z)] = \sum_{z \in C} f(z)\, \nabla_\theta q_\theta(z)
@@ -45,9 +45,6 @@ class RaoBlackwell(Estimator):
         If a number is below 1, or the node has too many states.
     """
 
-    supports_joint_samples = False
-    higher_order = True
-
     def __init__(self, num_exact: int = 1, num_samples: int = 1) -> None:
         super().__init__(num_samples)
         if num_exact < 1:
@@ -56,20 +53,14 @@ class RaoBlackwell(Estimator):
             )
         self.num_exact = num_exact
 
-    @classmethod
-    def supports(cls, q: Distribution) -> bool:
-        """Tell whether the support of ``q`` is finite and can be listed."""
-        return num_states(q) is not None
-
     def num_evaluations(self, q: Distribution) -> int:
         """Return the number of exact and sampled states, at most that of all states."""
-        return min(self.num_exact + self.num_samples, count_states(self, q))
+        return min(self.num_exact + self.num_samples, self.count_states(q))
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Take the most probable states and sample the others (see the base class)."""
-        value, log_prob = list_states(self, q, sample_shape)
+        value, log_prob = self.list_states(q)
         if self.num_exact + self.num_samples >= len(value):
             return NodeSample(value, log_prob.detach().softmax(0), log_prob, q)
         exact = log_prob.detach().topk(self.num_exact, 0).indices

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.estimators.conditional_noise import ConditionalEstimator, ConditionalNoise
-from vaekit.estimators.estimator import NodeSample
+from vaekit.estimators.node_sample import NodeSample
 from vaekit.exceptions import EstimatorError
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, sample_discrete
-from vaekit.estimators.estimator import NodeSample, uniform_weight
+from vaekit.estimators.node_sample import NodeSample, uniform_weight
 from vaekit.estimators.noise import jacobian_product, zero_with_gradient
 from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 
@@ -43,11 +44,10 @@ class ReinMax(TemperedEstimator):
     def __init__(self, temperature: float | TemperatureSchedule = 1.0, num_samples: int = 1) -> None:
         super().__init__(temperature, num_samples)
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw discrete values with their second-order gradient (see the base class)."""
-        drawn, logits = sample_discrete(q, self.shape(sample_shape), common_noise_dims), get_logits(q)
+        drawn, logits = sample_discrete(q, shape, common_noise_dims), get_logits(q)
         zero = zero_with_gradient(logits)
         logits = logits.detach()
         warm = logits / self.temperature.to(logits.dtype)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.discrete_support import is_bernoulli, is_one_hot, sample_discrete, unwrap_independent
-from vaekit.estimators.estimator import Estimator, NodeSample, uniform_weight
+from vaekit.estimators.estimator import Estimator
+from vaekit.estimators.node_sample import NodeSample, uniform_weight
 
 
 class StraightThrough(Estimator):
@@ -28,16 +30,16 @@ class StraightThrough(Estimator):
 
     requires_differentiable_cost = True
     unbiased = False
+    handles_zero_probabilities = True
 
     @classmethod
     def supports(cls, q: Distribution) -> bool:
         """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
         return is_bernoulli(q) or is_one_hot(q)
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw discrete values with the gradient of their mean (see the base class)."""
         mean = unwrap_independent(q)[0].mean
-        value = sample_discrete(q, self.shape(sample_shape), common_noise_dims) + (mean - mean.detach())
+        value = sample_discrete(q, shape, common_noise_dims) + (mean - mean.detach())
         return NodeSample(value, uniform_weight(value, q), None, q, equal_weights=True)

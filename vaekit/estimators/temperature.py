@@ -70,6 +70,7 @@ class TemperedEstimator(Estimator):
 
     requires_differentiable_cost = True
     unbiased = False
+    handles_zero_probabilities = True
 
     def __init__(self, temperature: float | TemperatureSchedule, num_samples: int) -> None:
         super().__init__(num_samples)

@@ -7,17 +7,17 @@ import math
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.derivatives import likelihood_ratio, with_gradient_of
-from vaekit.estimators.discrete_support import num_states
-from vaekit.estimators.estimator import Estimator, NodeSample
-from vaekit.estimators.support import count_states, list_states, perturb, select_states
+from vaekit.estimators.node_sample import NodeSample
+from vaekit.estimators.support import FiniteSupportEstimator, perturb, select_states
 from vaekit.exceptions import EstimatorError
 
 MAX_SAMPLES = 8
 
 
-class UnorderedSet(Estimator):
+class UnorderedSet(FiniteSupportEstimator):
     r"""Draw distinct states ``S`` without replacement, and weigh each by its chance of having come first.
 
     .. math:: \nabla_\theta E_q[f(z)] = E_S\Big[\sum_{s \in S} \nabla_\theta q_\theta(s)\, R(S, s)
@@ -45,9 +45,6 @@ class UnorderedSet(Estimator):
         If ``num_samples`` is out of range, or the node has too many states.
     """
 
-    supports_joint_samples = False
-    higher_order = True
-
     def __init__(self, num_samples: int = 2) -> None:
         super().__init__(num_samples)
         if not 2 <= num_samples <= MAX_SAMPLES:
@@ -56,20 +53,14 @@ class UnorderedSet(Estimator):
                 "states, and its weights are sums over all subsets); for more use RaoBlackwell(num_samples=...)"
             )
 
-    @classmethod
-    def supports(cls, q: Distribution) -> bool:
-        """Tell whether the support of ``q`` is finite and can be listed."""
-        return num_states(q) is not None
-
     def num_evaluations(self, q: Distribution) -> int:
         """Return the size of the set."""
-        return min(self.num_samples, count_states(self, q))
+        return min(self.num_samples, self.count_states(q))
 
-    def sample(
-        self, q: Distribution, sample_shape: torch.Size | None = None, common_noise_dims: tuple[int, ...] = ()
-    ) -> NodeSample:
+    @override
+    def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         """Draw a set by the largest perturbed log-probabilities (see the base class)."""
-        value, log_prob = list_states(self, q, sample_shape)
+        value, log_prob = self.list_states(q)
         everything = log_prob.detach()
         index = perturb(everything).topk(min(self.num_samples, len(value)), 0).indices
         log_prob = log_prob.gather(0, index)

@@ -28,12 +28,8 @@ from torch.distributions import (
 
 from vaekit.distributions.precise import given_probs
 from vaekit.estimators.discrete_support import unwrap_independent
-from vaekit.estimators.enumerate import Enumerate
-from vaekit.estimators.estimator import Estimator, NodeSample
-from vaekit.estimators.local_expectation import LocalExpectation
-from vaekit.estimators.measure_valued import MeasureValued
-from vaekit.estimators.rao_blackwell import RaoBlackwell
-from vaekit.estimators.unordered_set import UnorderedSet
+from vaekit.estimators.estimator import Estimator
+from vaekit.estimators.node_sample import NodeSample
 
 EVALUATED_THERE = (
     "The cost was evaluated also at states of probability 0, as the gradient by a probability of exactly 0 needs their "
@@ -80,11 +76,8 @@ def complete(estimator: Estimator, draw: NodeSample, name: str, joint: bool) -> 
         return draw
     slope = _slopes(draw.q)
     if slope is None or not slope.requires_grad:
-        listed = isinstance(estimator, Enumerate | LocalExpectation | MeasureValued | RaoBlackwell | UnorderedSet)
-        return _without_impossible(draw) if listed else draw
-    if isinstance(estimator, Enumerate | LocalExpectation | MeasureValued):  # these evaluate impossible states
-        return draw
-    if estimator.requires_differentiable_cost and not estimator.unbiased:  # a relaxation, with its own derivative
+        return _without_impossible(draw) if estimator.lists_states else draw
+    if estimator.handles_zero_probabilities:
         return draw
     impossible = slope.detach() > 0
     if not impossible.any():
