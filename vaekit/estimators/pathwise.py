@@ -102,8 +102,8 @@ class Pathwise(Estimator):
         """Return the log-density; raise if there is none, or the mean of its gradient is not 0."""
         if type(q).log_prob is Distribution.log_prob:
             raise EstimatorError(
-                f"Pathwise(stick_the_landing=True) needs a log-density, and {describe_distribution(q)} does not have one. "
-                "Use Pathwise()."
+                "Pathwise: stick_the_landing=True needs a log-density, and "
+                f"{describe_distribution(q)} does not have one. Use Pathwise()."
             )
         if support_moves(q):
             raise EstimatorError(
