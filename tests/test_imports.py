@@ -1,77 +1,83 @@
-"""Imports point one way: lower layers know nothing of higher ones, and data and models nothing of each other."""
+"""Imports point in one direction, and the layout of the package follows from that."""
 
-from __future__ import annotations
-
-import ast
-from pathlib import Path
+from collections import Counter
 
 import pytest
+from import_map import PACKAGE, box_graph, cycles, file_graph, imported_names, modules
 
-PACKAGE = Path(__file__).parents[1] / "vaekit"
-
-# Each may import itself and what stands in its own entry.
-BASE = {"exceptions", "component", "class_paths", "atomic"}
-DRAWN = BASE | {"estimators", "signatures"}
-EXPECTATION = DRAWN | {
-    "sampling",
-    "credit",
-    "fold",
-    "stochastic_graph",
-    "importance_weighted",
-    "gradient_path",
-    "compilation",
-}
-GRAPH = EXPECTATION | {"batch", "distributions", "networks"}
-MODELS = GRAPH | {"latents", "likelihoods", "objectives", "regularizers", "models", "threads"}
+BASE = {"exceptions", "_core", "batch"}
+GRAPH = BASE | {"distributions", "networks", "estimators", "graph"}
+MODELS = GRAPH | {"latents", "likelihoods", "models", "__init__"}  # the version is in __init__
+DIAGNOSTICS = MODELS | {"diagnostics", "plotting"}
 ALLOWED = {
+    "__init__": set(),  # names its modules as strings, and imports them on first use
     "exceptions": set(),
-    "atomic": {"exceptions"},
     "batch": set(),
-    "compiled": set(),
-    "threads": set(),
-    "class_paths": {"exceptions"},
-    "arguments": {"exceptions"},
-    "component": {"exceptions", "class_paths", "arguments"},
-    "estimators": BASE | {"distributions"},
-    "gradient_path": {"estimators"},
-    "compilation": {"exceptions", "gradient_path"},
-    "signatures": BASE | {"estimators"},
-    "sampling": DRAWN | {"distributions"},
-    "credit": DRAWN,
-    "fold": DRAWN | {"sampling", "credit", "gradient_path", "compilation"},
-    "stochastic_graph": DRAWN | {"sampling", "fold", "compilation"},
-    "returns": BASE,
-    "importance_weighted": DRAWN | {"sampling", "fold", "stochastic_graph", "compilation"},
+    "_core": {"exceptions"},
+    "data": BASE,
     "distributions": BASE,
-    "networks": BASE | {"compiled"},
+    "networks": BASE,
+    "optim": BASE,
+    "plotting": {"exceptions", "_core"},
+    "estimators": BASE | {"distributions", "networks"},
+    "graph": GRAPH,
     "latents": GRAPH,
-    "likelihoods": GRAPH | {"compiled"},
-    "objectives": GRAPH,
-    "regularizers": GRAPH | {"latents"},
-    "models": MODELS,
-    "optim": {"exceptions"},
-    "diagnostics": MODELS,
-    "data": BASE | {"batch", "compiled", "threads"},
-    "callbacks": MODELS | {"diagnostics", "optim"},
-    "analysis": MODELS | {"diagnostics", "data"},
-    "cli": MODELS | {"arguments", "diagnostics", "data", "callbacks", "analysis"},
+    "likelihoods": GRAPH,
+    "models": MODELS | {"optim"},
+    "diagnostics": DIAGNOSTICS,
+    "callbacks": DIAGNOSTICS | {"optim"},
+    "analysis": DIAGNOSTICS | {"data"},
+    "cli": DIAGNOSTICS | {"optim", "data", "callbacks", "analysis"},
+}
+ROOT_FILES = {"__init__.py", "batch.py", "exceptions.py"}
+
+
+def forbidden_edges():
+    graph = box_graph()
+    return sorted(f"{box} -> {name}" for box in graph for name in graph[box] - ALLOWED[box])
+
+
+def forbidden_imports():
+    """A relative import, one of the whole package, which leads everywhere, and one of matplotlib outside plotting."""
+    names = [(module, name) for module, file in modules().items() for name in imported_names(file)]
+    return [
+        f"{module}: {name}"
+        for module, name in names
+        if name.startswith(".")
+        or name == "vaekit"
+        or (name.split(".")[0] == "matplotlib" and not module.startswith("vaekit.plotting"))
+    ]
+
+
+def shared_file_names():
+    counts = Counter(file.name for file in modules().values() if file.name != "__init__.py")
+    return sorted(name for name, count in counts.items() if count > 1)
+
+
+VIOLATIONS = {
+    "each box has a row": lambda: sorted(box_graph().keys() ^ ALLOWED),
+    "imports point in one direction": forbidden_edges,
+    "imports name a module": forbidden_imports,
+    "no cycle of boxes": lambda: cycles(box_graph()),
+    "no cycle of files": lambda: cycles(file_graph()),
+    "the root holds directories": lambda: sorted({file.name for file in PACKAGE.glob("*.py")} - ROOT_FILES),
+    "a file name occurs once": shared_file_names,
 }
 
 
-def imported(file: Path) -> set[str]:
-    """Return the parts of vaekit that a file imports."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file.name}: relative import"
-            names = [node.module or ""]
-        found |= {name.split(".")[1] for name in names if name.startswith("vaekit.")}
-    return found
+@pytest.mark.parametrize("rule", VIOLATIONS)
+def test_layout(rule):
+    violations = VIOLATIONS[rule]()
+    assert not violations, "\n".join(map(str, violations))
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_imports_point_one_way(file: Path) -> None:
-    part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if part != "__init__":
-        assert imported(file) <= ALLOWED[part] | {part}
+@pytest.mark.parametrize(
+    ("graph", "groups"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}, [["a", "b", "c"]]),
+        ({"a": {"b"}, "b": {"a"}, "c": {"d"}, "d": {"c"}}, [["a", "b"], ["c", "d"]]),
+    ],
+)
+def test_cycles(graph, groups):
+    assert cycles(graph) == groups
