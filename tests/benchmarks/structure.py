@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -103,10 +102,8 @@ def type_checks(tree: ast.Module) -> list[ast.AST]:
 
 def count_modules(package: Path) -> int:
     """Return the number of modules that ``import vaekit.models`` imports, in a new process."""
-    environment = {**os.environ, "PYTHONPATH": str(package.parent)}
-    process = subprocess.run(
-        [sys.executable, "-c", COUNT_MODULES], capture_output=True, text=True, check=True, env=environment
-    )
+    command = [sys.executable, "-c", COUNT_MODULES]
+    process = subprocess.run(command, cwd=package.parent, capture_output=True, text=True, check=True)
     return int(process.stdout)
 
 
