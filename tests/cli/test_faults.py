@@ -21,7 +21,8 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
 from vaekit.callbacks import TerminateOnNonFinite
-from vaekit.cli import embed, fit
+from vaekit.cli import embed
+from vaekit.cli import fit as fit_command
 from vaekit.cli.cells import write_fields
 from vaekit.cli.main import main
 from vaekit.exceptions import OutputError
@@ -125,7 +126,7 @@ class TestFit:
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(LightningCLI, "_run_subcommand", fails)
-        cli = fit.VaekitCLI.__new__(fit.VaekitCLI)
+        cli = fit_command.VaekitCLI.__new__(fit_command.VaekitCLI)
         cli.folder = Path("runs/a")
         cli.trainer = SimpleNamespace(loggers=[CSVLogger("logs/b"), CSVLogger("runs/a")])
         with pytest.raises(OutputError, match=rf"runs/a or logs/b could not be written: \[Errno {number}\]"):
@@ -161,7 +162,7 @@ class TestFit:
         assert "and 280 more" in message
 
     def test_all_runs_are_watched(self) -> None:
-        assert fit.TerminateOnNonFinite is TerminateOnNonFinite
+        assert fit_command.TerminateOnNonFinite is TerminateOnNonFinite
 
     @pytest.mark.parametrize(
         ("arguments", "words"),

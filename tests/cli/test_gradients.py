@@ -33,7 +33,7 @@ def test_table_files_and_wandb(tmp_path, capsys):
     best = next(line.split(": ")[1] for line in shown.out.splitlines() if line.startswith("best unbiased"))
     assert best in ("Enumerate", "LocalExpectation", "MeasureValued")  # exact ones: the fastest of them
     assert shown.out.count("best of all, by mean squared error x time: ") == 2
-    assert "left out: ScoreFunction(Learned): needs its own network" in shown.out
+    assert "left out: ScoreFunction(LearnedBaseline): needs its own network" in shown.out
     assert "untrained weights" in shown.out
     assert "gradients of y" in shown.err  # the progress bar
     assert "wandb sync" in shown.out

@@ -203,7 +203,7 @@ def test_wrong_files(tmp_path, make, message):
         ImageData(path=str(make(tmp_path))).setup()
 
 
-@pytest.mark.parametrize("arguments", [{"size": 8}, {"size": 0, "path": "x"}])
+@pytest.mark.parametrize("arguments", [{"image_size": 8}, {"image_size": 0, "path": "x"}])
 def test_size_without_a_folder(arguments):
     with pytest.raises(DataError, match="a positive side for the pictures of a folder"):
         ImageData(**arguments)

@@ -80,7 +80,7 @@ def test_every_exported_estimator_is_judged_rightly():
     estimators, left_out = compatible_estimators(q["x"])
     assert {"Enumerate", "GumbelSoftmax(hard)", LOO, "ScoreFunction(SelfCritic)", "DisARM"} <= set(estimators)
     assert "Pathwise" not in estimators
-    assert "network" in left_out["ScoreFunction(Learned)"]
+    assert "network" in left_out["ScoreFunction(LearnedBaseline)"]
     report = gradient_report(cost, q, estimators, leaves, 40_000, timings=1, progress=False)
     assert not report.error.any()
     assert (report.z[~report.unbiased] > 10).all(), report[["estimator", "z"]]
@@ -290,7 +290,7 @@ def test_a_models_report():
     assert {"ARM", "Enumerate", "REBAR"} <= set(report.estimator)
     assert not report.error.any()
     assert (report.z[report.unbiased] < 4).all()
-    assert "ScoreFunction(Learned)" in left_out
+    assert "ScoreFunction(LearnedBaseline)" in left_out
     report, _ = model_gradient_report(model, counts(), "z", 300, timings=1, progress=False)
     assert {"Pathwise", "MeasureValued", "ScoreFunction"} <= set(report.estimator)
     assert "draws of" in report.attrs["reference"]
@@ -305,7 +305,7 @@ def test_a_models_report_with_joint_trajectories():
     torch.manual_seed(0)
     model = MODELS["discrete_leave_one_out"](NegativeBinomial(), objective=IWAE(4))
     report, left_out = model_gradient_report(sharpen(model), counts(), "y", 200, timings=1, progress=False)
-    assert "ScoreFunction(Learned)" in left_out
+    assert "ScoreFunction(LearnedBaseline)" in left_out
     refused = report.set_index("estimator").error
     assert set(refused.index[refused == ""]) == {"ScoreFunction", LOO}
     assert "importance-weighted bound" in refused["GumbelSoftmax"]

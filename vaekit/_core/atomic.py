@@ -35,7 +35,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with written(f"{folder}/a.txt") as temporary:
+    ...     with atomic_write(f"{folder}/a.txt") as temporary:
     ...         _ = temporary.write_text("whole")
     ...     (Path(folder) / "a.txt").read_text()
     'whole'

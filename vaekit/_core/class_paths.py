@@ -59,9 +59,9 @@ def check_class_path(path: Any, where: str = "", packages: Iterable[str] = ALLOW
 
     Examples
     --------
-    >>> check("vaekit.latents.Gaussian"), check("Gaussian")
+    >>> check_class_path("vaekit.latents.Gaussian"), check_class_path("Gaussian")
     ('vaekit.latents.Gaussian', 'Gaussian')
-    >>> check("os.system")  # doctest: +ELLIPSIS
+    >>> check_class_path("os.system")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
     vaekit.exceptions.ConfigError: class path 'os.system' leads outside vaekit, torch, pytorch_lightning...

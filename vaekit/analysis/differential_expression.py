@@ -187,7 +187,7 @@ def call_at_fdr(proba_de: np.ndarray, fdr: float) -> np.ndarray:
 
     Examples
     --------
-    >>> called(np.array([0.5, 0.99, 0.95]), fdr=0.05)
+    >>> call_at_fdr(np.array([0.5, 0.99, 0.95]), fdr=0.05)
     array([False,  True,  True])
     """
     order = np.argsort(-proba_de, kind="stable")

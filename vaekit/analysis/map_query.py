@@ -137,7 +137,7 @@ def map_query(
         made, new = _widened(model, len(known), len(added))
         _start_library_sizes(made, dataset, rows, len(known) + len(added))
         _train(made, new, dataset, rows, steps, learning_rate, batch_size, progress)
-    made.reference = extended
+    made.data_registry = extended
     return made.eval()
 
 

@@ -56,7 +56,7 @@ def summarize_error(text: str, command: str = "fit") -> str:
 
     Examples
     --------
-    >>> shorten("Subcommand 'fit' does not accept option 'trainer.max_epoks'")
+    >>> summarize_error("Subcommand 'fit' does not accept option 'trainer.max_epoks'")
     "there is no key 'trainer.max_epoks': did you mean 'max_epochs'?"
     """
     if "Problems parsing config" in text:  # YAML's own account of it, place and all

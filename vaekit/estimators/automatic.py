@@ -39,13 +39,13 @@ def choose_estimator(q: Distribution, differentiable: bool = True, rows: int = 1
     --------
     >>> import torch
     >>> from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
-    >>> type(choose(OneHotCategorical(logits=torch.zeros(10)))).__name__
+    >>> type(choose_estimator(OneHotCategorical(logits=torch.zeros(10)))).__name__
     'Enumerate'
-    >>> type(choose(Independent(Bernoulli(logits=torch.zeros(10)), 1))).__name__
+    >>> type(choose_estimator(Independent(Bernoulli(logits=torch.zeros(10)), 1))).__name__
     'DisARM'
-    >>> type(choose(Normal(0.0, 1.0))).__name__
+    >>> type(choose_estimator(Normal(0.0, 1.0))).__name__
     'Pathwise'
-    >>> type(choose(Normal(0.0, 1.0), differentiable=False)).__name__
+    >>> type(choose_estimator(Normal(0.0, 1.0), differentiable=False)).__name__
     'ScoreFunction'
     """
     count = num_states(q)

@@ -33,8 +33,8 @@ class TemperatureSchedule(Component):
 
     Examples
     --------
-    >>> schedule = TemperatureSchedule(1.0, 0.25, share=0.5)
-    >>> [schedule.at(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+    >>> schedule = TemperatureSchedule(1.0, 0.25, fraction=0.5)
+    >>> [schedule.value_at(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
     [1.0, 0.5, 0.25, 0.25]
     """
 

@@ -30,7 +30,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
     Examples
     --------
-    >>> state = random_state()
+    >>> state = get_rng_state()
     >>> first = torch.rand(2), np.random.rand(), random.random()
     >>> set_rng_state(state)
     >>> again = torch.rand(2), np.random.rand(), random.random()

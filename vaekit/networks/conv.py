@@ -135,7 +135,7 @@ class ConvDecoder(_Conv):
     Examples
     --------
     >>> import torch
-    >>> network = ConvDecoder([3, 32, 32], [8, 16], hidden=32, maps=4)
+    >>> network = ConvDecoder([3, 32, 32], [8, 16], hidden=32, num_feature_maps=4)
     >>> network.build(10) == 3 * 32 * 32 * 4
     True
     >>> network(torch.zeros(2, 5, 10)).shape

@@ -22,11 +22,11 @@ class RNGState:
 
     Examples
     --------
-    >>> state = RandomState([])
+    >>> state = RNGState([])
     >>> first = torch.rand(3)
     >>> with state.replayed():
     ...     second = torch.rand(3)
-    >>> first.equal(second), state.moved
+    >>> first.equal(second), state.advanced
     (True, True)
     """
 
