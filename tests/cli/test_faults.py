@@ -144,7 +144,7 @@ class TestFit:
                 if trainer.global_step == 7:
                     os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(lightning, "Collapse", Impatient)  # a callback of every run
+        monkeypatch.setattr(fit_command, "PosteriorCollapseMonitor", Impatient)  # a callback of every run
         handler = signal.getsignal(signal.SIGINT)
         try:
             assert fit(tmp_path, "--trainer.max_epochs", "3") == 130
