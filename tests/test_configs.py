@@ -53,8 +53,9 @@ def test_runs_for_two_steps(path: Path, tmp_path: Path, request: pytest.FixtureR
 def test_64_true_ends(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its figures; and what was trained is loaded, exported and evaluated in the precision that it has."""
     import vaekit
+    from vaekit.plotting import model_figures
 
-    monkeypatch.setattr(plots, "umap_coordinates", lambda points, seed=0: points[:, :2])
+    monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **kwargs: Path(path).touch())
     arguments = ["fit", "--config", str(FOLDER / f"{name}.yaml"), "--trainer.precision", "64-true"]
     arguments += ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]

@@ -22,6 +22,7 @@ from vaekit.diagnostics import posterior_summaries
 from vaekit.exceptions import CheckpointError
 from vaekit.latents import Gaussian, LibrarySize
 from vaekit.likelihoods import Bernoulli, NegativeBinomial
+from vaekit.plotting import model_figures
 
 
 def data(**kwargs) -> GeneExpressionData:
@@ -99,7 +100,7 @@ def seen(path: Path) -> np.ndarray:
 
 @pytest.fixture
 def quick_umap(monkeypatch) -> None:
-    monkeypatch.setattr(plots, "umap_coordinates", lambda points, seed=0: np.asarray(points)[:, :2])
+    monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: np.asarray(points)[:, :2])
 
 
 def test_pictures_of_cells(tmp_path):
@@ -128,7 +129,7 @@ def test_pictures_of_every_kind_of_latent(tmp_path, name):
 
 def test_the_umap_shows_no_library_size(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(plots, "umap_coordinates", lambda points: shown.append(points) or points[:, :2])
+    monkeypatch.setattr(model_figures, "umap_coordinates", lambda points: shown.append(points) or points[:, :2])
     cells = data()
     latents = {"l": LibrarySize(), "z": Gaussian(3)}
     model = MixedVAE(cells.features, NegativeBinomial(), latents=latents, hidden=[4])

@@ -15,6 +15,7 @@ from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical, Gaussian
 from vaekit.likelihoods import Bernoulli
 from vaekit.models import MixedVAE
+from vaekit.plotting import model_figures
 
 
 def digits() -> ImageData:
@@ -23,7 +24,7 @@ def digits() -> ImageData:
 
 @pytest.fixture(autouse=True)
 def quick_umap(monkeypatch) -> None:
-    monkeypatch.setattr(plots, "umap_coordinates", lambda points, seed=0: points[:, :2])
+    monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
 
 
 def test_pictures_of_chosen_epochs(tmp_path):

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from scipy import sparse
 
-from vaekit.data import GeneExpressionData, ImageData
+from vaekit.data import GeneExpressionData, ImageData, data_module
 from vaekit.data.dataset import CountDataset, ImageDataset
 from vaekit.data.on_device import CountsOnDevice, ImagesOnDevice, on_device
 
@@ -96,7 +96,7 @@ def test_a_trainer_gets_the_same_batches(monkeypatch, tmp_path, make_adata, kind
             made.append(place(dataset, device))
             return made[-1]
 
-        monkeypatch.setattr(base, "on_device", placed)
+        monkeypatch.setattr(data_module, "on_device", placed)
         pl.seed_everything(3, verbose=False)
         data = (
             GeneExpressionData(make_adata(cells=90), batch_size=16) if kind == "counts" else ImageData(batch_size=256)

@@ -24,6 +24,7 @@ from vaekit.data.on_device import CountsOnDevice
 from vaekit.estimators import LearnedBaseline, MovingAverage, ScoreFunction
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.likelihoods.counts import sparse
+from vaekit.models import parameter_groups
 from vaekit.models.cuda_graph import WARM
 from vaekit.networks import MLP
 
@@ -82,7 +83,7 @@ def test_no_step_of_a_training_waits(
 ) -> None:
     on_gpu = device == "cuda"
     if not on_gpu:  # the branches of a GPU, but for its kernel
-        monkeypatch.setattr(optimization, "_clip", gpu_clip)
+        monkeypatch.setattr(parameter_groups, "_clip", gpu_clip)
         monkeypatch.setattr(sparse, "_in_range", lambda *inputs: False)
     counts = np.random.default_rng(0).poisson(0.5, (600, 30)).astype(np.float32)
     data = GeneExpressionData(anndata.AnnData(scipy_sparse.csr_matrix(counts)), batch_size=32)

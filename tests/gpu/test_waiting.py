@@ -14,6 +14,7 @@ from vaekit.estimators import ARM, REBAR, RELAX, DisARM, GumbelRao, LocalExpecta
 from vaekit.latents import Bernoulli as BernoulliLatent
 from vaekit.likelihoods import Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial
 from vaekit.likelihoods.counts import sparse
+from vaekit.models import parameter_groups
 from vaekit.models.cuda_graph import CUDAGraphStep
 from vaekit.models.objectives import ELBO, IWAE
 from vaekit.networks import MLP
@@ -50,7 +51,7 @@ def gpu_clip(parameters, limit):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Take the branches of a GPU but for its kernels, in whose place is the dense formula."""
-    monkeypatch.setattr(optimization, "_clip", gpu_clip)
+    monkeypatch.setattr(parameter_groups, "_clip", gpu_clip)
     monkeypatch.setattr(sparse, "_in_range", lambda *inputs: False)
 
 
