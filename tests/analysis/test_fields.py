@@ -108,7 +108,7 @@ def test_groups_are_named_by_their_value(model: VAE, cells: AnnData, kind: str, 
 def test_strings_have_their_own_names_alone(model: VAE, cells: AnnData) -> None:
     cells.obs["group"] = np.array(["True", "0.5", "b"], dtype=object)[GROUP]
     for name in ("true", "0.50"):
-        with pytest.raises(DataError, match=f"group1='{name}': no cell"):
+        with pytest.raises(DataError, match=f"group1='{name}' not found"):
             differential_expression(cells, model, "group", name)
 
 
@@ -198,7 +198,7 @@ class TestGenesOfRaw:
 
     def test_no_gene_is_dropped(self, raw: tuple[AnnData, VAE]) -> None:
         cells, model = raw[0].copy(), raw[1]
-        with pytest.warns(UserWarning, match=r"11 of the model's 15 genes, such as 'gene1', have no column in .var"):
+        with pytest.warns(UserWarning, match=r"11 of the model's 15 genes, such as 'gene1', are not in .var"):
             normalized_expression(cells, model, seed=3)
         genes = list(cells.uns["vaekit_normalized"]["genes"])
         assert genes == list(cells.raw.var_names)

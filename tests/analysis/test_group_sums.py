@@ -10,16 +10,9 @@ import torch
 from scipy.special import polygamma
 
 from vaekit.analysis import prepare_query
-from vaekit.analysis.decoding import draws, evaluating
+from vaekit.analysis.decoding import Chunk, PosteriorSampler, evaluating
 from vaekit.analysis.group_sums import GroupSums, log_ratio, sum_group
 from vaekit.diagnostics.keyed_noise import number_repeats, observation_keys
-
-
-class Bar:
-    total = 0
-
-    def update(self, count: int) -> None:
-        self.total += count
 
 
 def group(seed: int, batches: int = 3, genes: int = 6) -> GroupSums:
@@ -100,12 +93,11 @@ def test_sums_are_those_of_the_parts_of_the_model(simulated, parts, monkeypatch)
     cells = 60
     rows = torch.arange(0, cells)
     with evaluating(model):
-        found = sum_group(model, dataset, rows, 2, 2, 25, bar := Bar(), seed=3)
-    assert bar.total == cells
+        found = sum_group(PosteriorSampler(model, 2, 25, seed=3), dataset, rows)
     batch = dataset.__getitems__(rows)
     keys = number_repeats(observation_keys(batch, 3), {})
     with evaluating(model):
-        values = draws(model, batch, 2, keys)
+        values = PosteriorSampler(model, 2, 25, seed=3).sample(Chunk(rows, batch, keys))
         seen = model.networks.observation(values, batch)
         turned = []
         for draw in range(2):
@@ -129,10 +121,10 @@ def test_sums_are_those_of_the_parts_of_the_model(simulated, parts, monkeypatch)
 
 def test_errors_are_as_large_as_they_are_said_to_be(simulated):
     adata, model = simulated
-    dataset = prepare_query(model, adata, None, "batch").dataset
-    with evaluating(model, 0):
+    dataset, sampler = prepare_query(model, adata, None, "batch").dataset, PosteriorSampler(model, 2, 500, seed=0)
+    with evaluating(model):
         groups = [
-            sum_group(model, dataset, torch.from_numpy(np.flatnonzero(adata.obs["cluster"] == name)), 2, 2, 500, Bar())
+            sum_group(sampler, dataset, torch.from_numpy(np.flatnonzero(adata.obs["cluster"] == name)))
             for name in ("cluster0", "cluster1")
         ]
     truth = np.log(adata.varm["composition"]["cluster0"] / adata.varm["composition"]["cluster1"]).to_numpy()

@@ -65,7 +65,7 @@ def test_seed_single_replicate_and_missing_genes(simulated):
     assert one["mean_replicated_std"].isna().all()
     with pytest.warns(UserWarning, match="lacks 5"):
         assert len(posterior_predictive_check(cells[:, 5:].copy(), model, num_samples=1)) == 145
-    with pytest.raises(DataError, match="num_samples is 0"):
+    with pytest.raises(DataError, match="num_samples=0 must"):
         posterior_predictive_check(cells, model, num_samples=0)
 
 

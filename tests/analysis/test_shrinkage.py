@@ -136,10 +136,10 @@ def test_posteriors_of_few_counts_are_bayes_rule():
 
 def test_both_forms_agree_where_one_takes_over_from_the_other(monkeypatch):
     _, (estimate, error, shapes) = ratios(2000, 1, 300.0)
-    near = (shapes.min(0) > shrinkage.FEW) & (shapes.min(0) < 2 * shrinkage.FEW)
+    near = (shapes.min(0) > shrinkage.NORMAL_COUNTS) & (shapes.min(0) < 2 * shrinkage.NORMAL_COUNTS)
     assert near.sum() > 200
     normal = shrink(estimate, error, shapes)
-    monkeypatch.setattr(shrinkage, "FEW", 2 * shrinkage.FEW)
+    monkeypatch.setattr(shrinkage, "NORMAL_COUNTS", 2 * shrinkage.NORMAL_COUNTS)
     table = shrink(estimate, error, shapes)
     assert (normal.parts[0][0][near]).all()
     assert not (table.parts[0][0][near]).any()

@@ -87,7 +87,7 @@ class TestDe:
             (("--groupby", "cell_type", "--group1", "C", "-o", "{}/x.csv"), "group1='C'"),
             ((*GROUPS, "-o", "{}/x.png"), "ending .csv"),
             ((*GROUPS, "-o", "{}/no/x.csv"), "does not exist"),
-            ((*GROUPS, "-o", "{}/x.csv", "--delta", "-1"), "delta is -1"),
+            ((*GROUPS, "-o", "{}/x.csv", "--delta", "-1"), "delta=-1"),
         ],
     )
     def test_errors(
@@ -137,9 +137,9 @@ class TestDenoise:
         ("arguments", "message"),
         [
             (("--library_size", "big"), "'observed'"),
-            (("--library_size", "-1"), "library_size is -1"),
-            (("--transform_batch", "b3"), "no such batch"),
-            (("--num_samples", "0"), "num_samples is 0"),
+            (("--library_size", "-1"), "library_size=-1"),
+            (("--transform_batch", "b3"), "not found in the model's batches"),
+            (("--num_samples", "0"), "num_samples=0 must"),
         ],
     )
     def test_errors(

@@ -1,9 +1,11 @@
-"""Compositions of genes, decoded from a trained model with bounded memory."""
+"""Samples of the latents of cells, and the compositions of genes that a model decodes from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,16 +16,16 @@ from vaekit.batch import Batch
 from vaekit.data.cells.columns import match_category
 from vaekit.data.dataset import BatchDataset
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
-from vaekit.diagnostics.keyed_noise import draw_by_key
+from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, number_repeats, observation_keys
 from vaekit.exceptions import CheckpointError, DataError, did_you_mean
 from vaekit.models import VAE
 
-DECODED = 2**21  # draws times cells times genes held at a time
+DECODED = 2**21  # samples times cells times genes in memory at a time
 
 
 @contextmanager
 def evaluating(model: VAE, seed: int = 0) -> Iterator[None]:
-    """Put the model into evaluation mode, without gradients and with its draws seeded; undo all three afterwards.
+    """Set evaluation mode, disable gradients and seed torch within a ``with`` block; restore all three after it.
 
     Raises
     ------
@@ -32,100 +34,133 @@ def evaluating(model: VAE, seed: int = 0) -> Iterator[None]:
     """
     if not model.networks.likelihood.uses_size_factor:
         raise CheckpointError(
-            f"the model's likelihood is {type(model.networks.likelihood).__name__}, which has no composition over "
-            "genes; NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson have one"
+            f"{type(model.networks.likelihood).__name__} likelihood does not have a composition over genes. Train with "
+            "NegativeBinomial, ZeroInflatedNegativeBinomial or Poisson."
         )
     with evaluation_mode(model), torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
-def composition(model: VAE, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """Return the expected share of each gene in a cell's counts, ``[*rows, batch, genes]``; sums to 1.
+class Chunk(NamedTuple):
+    """Cells that are decoded together: their indices, their mini-batch on the model's device, and their keys."""
 
-    Additional zeros (of a zero-inflated likelihood) and the library size are no part of it.
+    index: Tensor
+    batch: Batch
+    keys: np.ndarray
+
+
+@dataclass(frozen=True)
+class PosteriorSampler:
+    """Sampler of the latents of many cells with bounded memory.
+
+    The samples of a cell follow from its counts, the seed, and its name or covariates, but not from its position.
+
+    Attributes
+    ----------
+    model : VAE
+        Trained model.
+    num_samples : int
+        Samples per cell.
+    batch_size : int
+        Cells per chunk; fewer if the samples of all genes would take too much memory.
+    seed : int
+        Seed of the samples.
+
+    Raises
+    ------
+    DataError
+        If ``num_samples`` or ``batch_size`` is not positive.
+    """
+
+    model: VAE
+    num_samples: int
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{name}={getattr(self, name)} must be at least 1.")
+
+    def chunks(
+        self, dataset: BatchDataset, index: Tensor, names: Sequence[str] | None, description: str, progress: bool
+    ) -> Iterator[Chunk]:
+        """Yield the cells at ``index`` in chunks.
+
+        Without ``names`` of the cells, cells of equal content get different samples in the order of ``index``; sums
+        over cells do not depend on it.
+        """
+        from tqdm.auto import tqdm
+
+        hashes = None if names is None else hash_names(names)
+        repeats: dict[int, int] = {}
+        step = max(1, min(self.batch_size, DECODED // (self.num_samples * self.model.features)))
+        with tqdm(total=len(index), desc=description, unit="cell", disable=not progress) as bar:
+            for part in index.split(step):
+                batch = dataset.__getitems__(part).to(self.model.device)
+                keys = observation_keys(batch, self.seed, None if hashes is None else hashes[part.numpy()])
+                yield Chunk(part, batch, number_repeats(keys, repeats) if hashes is None else keys)
+                bar.update(len(part))
+
+    def sample(self, chunk: Chunk) -> dict[str, Tensor]:
+        """Sample all latents of a chunk from their posteriors, each ``[num_samples, batch, *event]``."""
+        networks = self.model.networks
+        h = networks.encode(chunk.batch)
+        return draw_by_key(
+            lambda part: networks.sample_posterior(h[part], self.num_samples), chunk.keys, self.num_samples
+        )
+
+
+def composition(model: VAE, latents: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    """Return the expected fraction of each gene in a cell's counts, ``[*sample, batch, genes]``; sums to 1.
+
+    It does not depend on the library size or on the additional zeros of a zero-inflated likelihood.
     """
     networks = model.networks
-    logits: Tensor = networks.likelihood.logits(networks.decode(values, batch), batch)  # type: ignore[operator]
+    logits: Tensor = networks.likelihood.logits(networks.decode(latents, batch), batch)  # type: ignore[operator]
     return logits.softmax(-1)
 
 
-def measured(share: Tensor, batch: Batch) -> Tensor:
-    """Return compositions ``[*rows, batch, genes]`` over the genes that were measured: 0 elsewhere, with the sum 1."""
-    if batch.observed is None:
-        return share
-    share = torch.where(batch.observed, share, 0)
-    return share / share.sum(-1, keepdim=True)
-
-
-def draws(model: VAE, batch: Batch, num_samples: int, keys: np.ndarray) -> dict[str, Tensor]:
-    """Draw the latents from their posteriors, each ``[num_samples, batch, *event]``, by the keys of the cells."""
-    h = model.networks.encode(batch)
-    return draw_by_key(lambda part: model.networks.sample_posterior(h[part], num_samples), keys, num_samples)
-
-
-def check_sizes(num_samples: int, batch_size: int) -> None:
-    """Check the numbers of draws and of cells at a time.
+def batch_indices(model: VAE, transform_batch: str | Sequence[str]) -> list[int]:
+    """Return the one-hot columns of named batches.
 
     Raises
     ------
     DataError
-        If one is not positive.
+        If a batch is unknown, or the model was trained without batches.
     """
-    if num_samples < 1 or batch_size < 1:
-        raise DataError(f"num_samples is {num_samples} and batch_size {batch_size}: at least 1 is needed")
-
-
-def chunks(
-    model: VAE, dataset: BatchDataset, rows: Tensor, num_samples: int, batch_size: int
-) -> Iterator[tuple[Tensor, Batch]]:
-    """Yield the numbers of some rows and their batch, on the model's device, few enough to decode at once."""
-    check_sizes(num_samples, batch_size)
-    step = max(1, min(batch_size, DECODED // (num_samples * model.features)))
-    for part in rows.split(step):
-        yield part, dataset.__getitems__(part).to(model.device)
-
-
-def batch_indices(model: VAE, wanted: str | list[str] | tuple[str, ...] | None) -> list[int]:
-    """Return the one-hot columns of the batches that are named; of all for None.
-
-    Raises
-    ------
-    DataError
-        If one is unknown, or the model knows no batches.
-    """
-    known = list(get_data_registry(model)["batch_categories"])
-    if wanted is None:
-        return list(range(len(known)))
-    names = [match_category(name, known) for name in ([wanted] if np.isscalar(wanted) else wanted)]
-    if not known:
+    categories = list(get_data_registry(model)["batch_categories"])
+    if not categories:
         raise DataError(
-            f"transform_batch={wanted!r}: the model was trained without batches; leave transform_batch out, or train "
-            "with a batch_key"
+            f"transform_batch={transform_batch!r} needs a model with batches, and this one was trained without "
+            "batch_key. Omit transform_batch, or train with batch_key."
         )
+    requested = [transform_batch] if np.isscalar(transform_batch) else transform_batch
+    names = [match_category(name, categories) for name in requested]
     if not names:
-        raise DataError(f"transform_batch={wanted!r} names no batch. {did_you_mean('', known)}")
+        raise DataError(f"transform_batch={transform_batch!r} must name a batch. {did_you_mean('', categories)}")
     for name in names:
-        if name not in known:
-            hint = did_you_mean(str(name).strip(), known)
-            raise DataError(f"transform_batch={name!r}: the model knows no such batch. {hint}")
-    return [known.index(name) for name in names]
+        if name not in categories:
+            hint = did_you_mean(str(name).strip(), categories)
+            raise DataError(f"transform_batch={name!r} not found in the model's batches. {hint}")
+    return [categories.index(name) for name in names]
 
 
-def set_batch(batch: Batch, number: int | Tensor, batches: int) -> Batch:
-    """Return the cells as if they came from other batches.
+def set_batch(batch: Batch, index: int | Tensor, num_batches: int) -> Batch:
+    """Return cells as if they came from other batches.
 
     Parameters
     ----------
-    batch
+    batch : Batch
         The cells.
-    number
-        Number of the batch, the same for all, or int64 ``[*rows, batch]``.
-    batches
-        Number of batches that the model knows: the first columns of the covariates.
+    index : int or Tensor, shape (*sample, batch)
+        Index of the batch of all cells, or of each cell.
+    num_batches : int
+        Number of batches of the model: the first columns of the covariates.
     """
-    assert batch.covariates is not None  # a model with batches has them
-    number = torch.as_tensor(number, device=batch.covariates.device)
-    one_hot = torch.nn.functional.one_hot(number.expand(*number.shape[:-1], len(batch.x)), batches)
-    others = batch.covariates[:, batches:].expand(*one_hot.shape[:-1], -1)
+    assert batch.covariates is not None  # the batches are covariates
+    index = torch.as_tensor(index, device=batch.covariates.device)
+    one_hot = torch.nn.functional.one_hot(index.expand(*index.shape[:-1], len(batch.x)), num_batches)
+    others = batch.covariates[:, num_batches:].expand(*one_hot.shape[:-1], -1)
     return batch._replace(covariates=torch.cat([one_hot.to(others.dtype), others], -1))

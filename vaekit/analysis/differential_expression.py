@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaekit.analysis.decoding import batch_indices, check_sizes, evaluating
+from vaekit.analysis.decoding import PosteriorSampler, evaluating
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.group_sums import PSEUDOCOUNT, GroupSums, log_ratio, sum_group
 from vaekit.analysis.groups import two_groups
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-FLOOR = 1e-8  # of probabilities in the Bayes factor
-DIGITS = 12  # of a probability: those beyond are rounding errors, which must not order genes
-EFFECT_DIGITS = 9  # of a fold change: that of groups of the same cells is 0
+MIN_PROBABILITY = 1e-8  # in the Bayes factor
+PROBABILITY_DIGITS = 12  # rounding errors must not order genes
+EFFECT_DIGITS = 9  # groups of the same cells have the fold change 0
 
 
 def differential_expression(
@@ -46,140 +46,131 @@ def differential_expression(
     progress: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    r"""Find the genes whose share of the counts differs between two groups of cells.
+    r"""Find the genes whose fraction of the counts differs between two groups of cells.
 
-    A gene is differentially expressed if its log2 fold change exceeds ``delta`` in size. Its fold change is that of
-    the group means of the model's composition, corrected by what the model misses of the counts within each batch
-    (:func:`vaekit.analysis.group_sums.log_ratio`); the distribution of all genes' fold changes, estimated from them,
-    is the prior of each (:func:`vaekit.analysis.shrinkage.shrink`). Genes are called in the order of
-    their probability for as long as the expected share of false ones, the mean of ``proba_not_de`` over those called,
-    is at most ``fdr``: where most genes are sure to differ, a lenient ``fdr`` takes in some that probably do not. A
-    gene without a count in either group is not called: its row tells what is known of the other genes.
+    A gene is differentially expressed if its absolute log2 fold change exceeds ``delta``. The fold change compares the
+    group means of the model's composition, corrected by the observed counts within each batch
+    (:func:`vaekit.analysis.group_sums.log_ratio`). The distribution of the fold changes of all genes is the prior of
+    each (:func:`vaekit.analysis.shrinkage.shrink`).
+
+    Genes are called in the order of their probability while the expected fraction of false discoveries, the mean of
+    ``proba_not_de`` over the called genes, is at most ``fdr``. If most genes are sure to differ, a high ``fdr`` also
+    calls genes that probably do not. A gene without counts in both groups is never called: its row is the prior.
 
     Parameters
     ----------
-    adata
-        Cells with counts; changed in ``.uns`` alone. Or their .h5ad file or zarr store, or several: counts of
-        one file that are stored as CSR are read a chunk of cells at a time, and nothing is changed.
-    model
-        A trained model, or the path of its checkpoint.
-    groupby
+    adata : AnnData, path or sequence of paths
+        Cells with counts. An AnnData changes in ``.uns`` only; files do not change. Counts of a single .h5ad file or
+        zarr store in CSR format are read in chunks of cells.
+    model : VAE or path
+        Trained model, or its checkpoint.
+    groupby : str
         Column of ``.obs`` with the groups.
-    group1, group2
-        Names of the groups; ``group2`` of None: all other cells.
-    delta
-        Log2 fold change that is of no interest.
-    fdr
-        Expected share of false discoveries.
-    layer, batch_key
+    group1, group2 : str
+        Names of the groups. For ``group2``, None means all other cells.
+    delta : float
+        Largest absolute log2 fold change that is not of interest.
+    fdr : float
+        Expected fraction of false discoveries, between 0 and 1.
+    layer, batch_key : str, optional
         As in :func:`vaekit.analysis.embed`.
-    key_added
+    key_added : str
         Key in ``.uns``.
-    num_samples
-        Draws of the latents a cell; the mean over a group averages over all its cells' draws.
-    batch_size
-        Cells at a time; fewer where the draws of all genes would take too much memory.
-    progress
-        Whether to show a progress bar.
-    seed
-        Of the draws.
+    num_samples : int
+        Samples of the latents per cell.
+    batch_size : int
+        Cells per chunk; fewer if the samples of all genes would take too much memory.
+    progress : bool
+        Whether to show progress bars.
+    seed : int
+        Seed of the samples.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each gene of the model that ``adata`` has, sorted by ``proba_de``; of equal ones, the larger
-        ``lfc_mean`` in size first, then the larger mean count. All columns refer to these genes:
+        One row for each gene of the model that ``adata`` has, sorted by ``proba_de``, then by absolute ``lfc_mean`` and
+        by mean count. All columns refer to these genes:
 
         ``proba_de``, ``proba_not_de``, ``bayes_factor``
-            Probability that the fold change exceeds ``delta``, its complement, and the log of their ratio.
+            Probability that the absolute fold change exceeds ``delta``, its complement, and the log of their ratio.
         ``scale1``, ``scale2``
-            Mean composition of the group over these genes by the model, averaged over the batches that it knows.
+            Mean composition of each group in the model, averaged over the model's batches.
         ``pseudocounts``, ``delta``
-            Counts of the model's prediction that are added to a group's (0.5), and ``delta``.
+            Weight of the model's prediction in counts (0.5), and ``delta``.
         ``lfc_mean``, ``lfc_median``, ``lfc_std``, ``lfc_min``, ``lfc_max``
-            Of the posterior of the log2 fold change of group 1 over group 2; the last two are its quantiles at 0.001
-            and 0.999.
+            Posterior of the log2 fold change of group 1 over group 2; minimum and maximum are the quantiles 0.001 and
+            0.999.
         ``raw_mean1``, ``raw_mean2``, ``non_zeros_proportion1``, ``non_zeros_proportion2``
-            Mean count, and share of cells with a count.
+            Mean count, and fraction of cells with a count.
         ``raw_normalized_mean1``, ``raw_normalized_mean2``
-            Mean of the counts scaled to 10,000 a cell.
+            Mean of the counts scaled to 10,000 per cell.
         ``is_de_fdr_<fdr>``
             Whether the gene is called.
         ``comparison``, ``group1``, ``group2``
             Names.
 
-    Sets the following field:
+    Sets the following field of an AnnData:
 
     ``adata.uns[key_added]``
-        The table as ``"table"``, and where it comes from; not for a file.
+        The table as ``"table"``, and its provenance.
 
     Warns
     -----
     UserWarning
-        If a group is a single cell, or no batch has cells of both groups: then their difference rests on the
-        model's effect of the batches.
+        If a group is a single cell, or no batch has cells of both groups.
 
     Raises
     ------
     CheckpointError
-        If the model was not trained on gene expression, or its likelihood has no composition.
+        If the model was not trained on gene expression, or its likelihood does not have a composition.
     DataError
-        If the cells do not fit the model, the groups are impossible, or ``key_added`` is taken.
+        If the cells do not fit the model, the groups or numbers are invalid, or ``key_added`` is taken.
 
     Notes
     -----
-    Probabilities from posterior draws of single cells, or of the group means of the decoder, are not calibrated: the
-    former measure how much cells differ within a group, the latter know of no error of the decoder.
+    Probabilities from posterior samples of single cells, or from group means of the decoder, are not calibrated: the
+    former measure the variation within a group, the latter ignore errors of the decoder.
     ``tests/benchmarks/scrna_de.py`` compares all three with the truth of simulated cells.
 
     Column names as in scvi-tools. Boyeau et al. (2023), An empirical Bayes method for differential expression
     analysis of single cells with deep generative models; Stephens (2017), False discovery rates: a new deal.
     """
-    if not delta >= 0 or not 0 < fdr < 1:
-        raise DataError(f"delta is {delta} (0 or more), fdr {fdr} (between 0 and 1)")
-    import pandas as pd
-    from tqdm.auto import tqdm
-
+    if not delta >= 0:
+        raise DataError(f"differential_expression: delta={delta} must be at least 0.")
+    if not 0 < fdr < 1:
+        raise DataError(f"differential_expression: fdr={fdr} must be between 0 and 1.")
     model, checkpoint = resolve_model(model)
-    check_sizes(num_samples, batch_size)
+    sampler = PosteriorSampler(model, num_samples, batch_size, seed)
     obs, source = obs_of(adata)
-    into = None if isinstance(adata, str | Path | Sequence) else adata
-    if into is not None:
-        check_in_memory(into)
-        check_free(into, key_added, {}, key_added)
-    rows = two_groups(obs, groupby, group1, group2, source)
+    writable = None if isinstance(adata, str | Path | Sequence) else adata
+    if writable is not None:
+        check_in_memory(writable)
+        check_free(writable, key_added, {}, key_added)
+    groups = two_groups(obs, groupby, group1, group2, source)
     query = prepare_query(model, adata, layer, batch_key)
-    batches = len(batch_indices(model, None))
-    with (
-        evaluating(model, seed),
-        tqdm(total=sum(map(len, rows)), desc="comparing", unit="cell", disable=not progress) as bar,
-    ):
-        first, second = (
-            sum_group(model, query.dataset, group, batches, num_samples, batch_size, bar, seed) for group in rows
-        )
+    with evaluating(model, seed):
+        first, second = (sum_group(sampler, query.dataset, index, progress) for index in groups)
     if not ((first.cells > 0) & (second.cells > 0)).any():
         warnings.warn(
-            f"no batch of {source} has cells of both groups: the difference between the groups rests on the model's "
-            "effect of the batches, which nothing in these cells can confirm",
+            f"No batch of {source} has cells of both groups. The comparison relies on the model's effect of the "
+            "batches, which these cells cannot confirm.",
             UserWarning,
             stacklevel=2,
         )
     genes = np.array(get_data_registry(model)["feature_names"])
-    measured = ~np.isin(genes, query.missing_genes)
-    table = pd.DataFrame(_columns(first, second, measured, delta), index=pd.Index(genes[measured], name="gene"))
-    table = table.iloc[_order(table)]
-    seen = (table["raw_mean1"] + table["raw_mean2"] > 0).to_numpy()
+    table = _table(first, second, genes, ~np.isin(genes, query.missing_genes), delta)
+    has_counts = (table["raw_mean1"] + table["raw_mean2"] > 0).to_numpy()
     table[f"is_de_fdr_{fdr}"] = False
-    table.loc[seen, f"is_de_fdr_{fdr}"] = call_at_fdr(table["proba_de"].to_numpy()[seen], fdr)
+    table.loc[has_counts, f"is_de_fdr_{fdr}"] = call_at_fdr(table["proba_de"].to_numpy()[has_counts], fdr)
     other = "Rest" if group2 is None else str(group2)
     table["comparison"], table["group1"], table["group2"] = f"{group1} vs {other}", str(group1), other
-    if into is not None:
-        into.uns[key_added] = {"table": table.copy(), **provenance(model, query.missing_genes, checkpoint)}
+    if writable is not None:
+        writable.uns[key_added] = {"table": table.copy(), **provenance(model, query.missing_genes, checkpoint)}
     return table
 
 
 def call_at_fdr(proba_de: np.ndarray, fdr: float) -> np.ndarray:
-    """Return which genes are called: the most probable ones, while the mean of 1 - proba_de is at most ``fdr``.
+    """Return a mask of the most probable genes whose mean of ``1 - proba_de`` is at most ``fdr``.
 
     Notes
     -----
@@ -192,31 +183,24 @@ def call_at_fdr(proba_de: np.ndarray, fdr: float) -> np.ndarray:
     """
     order = np.argsort(-proba_de, kind="stable")
     expected = (1 - proba_de[order]).cumsum() / np.arange(1, len(order) + 1)
-    result = np.zeros(len(order), dtype=bool)
-    result[order[: int((expected <= fdr).sum())]] = True
-    return result
+    called = np.zeros(len(order), dtype=bool)
+    called[order[: int((expected <= fdr).sum())]] = True
+    return called
 
 
-def _order(table: pd.DataFrame) -> np.ndarray:
-    """Return the order of the rows by probability, effect, and mean count; at last that of the model's genes.
+def _table(first: GroupSums, second: GroupSums, genes: np.ndarray, observed: np.ndarray, delta: float) -> pd.DataFrame:
+    """Return the sorted table of the observed genes, without calls and names."""
+    import pandas as pd
 
-    Effects are compared at six digits: genes of the same counts differ by rounding.
-    """
-    mean = table["raw_mean1"] + table["raw_mean2"]
-    return np.lexsort((-mean, -table["lfc_mean"].abs().round(6), -table["proba_de"]))
-
-
-def _columns(first: GroupSums, second: GroupSums, measured: np.ndarray, delta: float) -> dict[str, np.ndarray | float]:
-    """Return the table's columns, for the genes ``measured``."""
     ratio, log2 = log_ratio(first, second), math.log(2)
-    posterior = shrink(ratio.estimate[measured], ratio.error[measured], ratio.shapes[:, measured])
-    proba = posterior.prob_exceeds(delta * log2).round(DIGITS)
+    posterior = shrink(ratio.estimate[observed], ratio.error[observed], ratio.shapes[:, observed])
+    proba = posterior.prob_exceeds(delta * log2).round(PROBABILITY_DIGITS)
     columns: dict[str, np.ndarray | float] = {
         "proba_de": proba,
         "proba_not_de": 1 - proba,
-        "bayes_factor": np.log(np.maximum(proba, FLOOR)) - np.log(np.maximum(1 - proba, FLOOR)),
-        "scale1": first.composition[measured],
-        "scale2": second.composition[measured],
+        "bayes_factor": np.log(np.maximum(proba, MIN_PROBABILITY)) - np.log(np.maximum(1 - proba, MIN_PROBABILITY)),
+        "scale1": first.composition[observed],
+        "scale2": second.composition[observed],
         "pseudocounts": PSEUDOCOUNT,
         "delta": delta,
         "lfc_mean": (posterior.mean / log2).round(EFFECT_DIGITS) + 0.0,  # not -0
@@ -225,11 +209,13 @@ def _columns(first: GroupSums, second: GroupSums, measured: np.ndarray, delta: f
         "lfc_min": posterior.quantile(0.001) / log2,
         "lfc_max": posterior.quantile(0.999) / log2,
     }
-    for name, of in (
-        ("raw_mean", lambda group: group.counts.sum(0)),
-        ("non_zeros_proportion", lambda group: group.nonzero),
-        ("raw_normalized_mean", lambda group: group.normalized),
+    for name, totals in (
+        ("raw_mean", (first.counts.sum(0), second.counts.sum(0))),
+        ("non_zeros_proportion", (first.nonzero, second.nonzero)),
+        ("raw_normalized_mean", (first.normalized, second.normalized)),
     ):
-        for number, group in ((1, first), (2, second)):
-            columns[f"{name}{number}"] = (of(group) / group.cells.sum())[measured]
-    return columns
+        for number, total, group in zip("12", totals, (first, second), strict=True):
+            columns[f"{name}{number}"] = (total / group.cells.sum())[observed]
+    table = pd.DataFrame(columns, index=pd.Index(genes[observed], name="gene"))
+    effect = table["lfc_mean"].abs().round(6)  # genes with equal counts differ by rounding
+    return table.iloc[np.lexsort((-(table["raw_mean1"] + table["raw_mean2"]), -effect, -table["proba_de"]))]

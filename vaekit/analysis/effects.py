@@ -1,4 +1,4 @@
-"""Posteriors of many genes' effects: mixtures of normals, tables, and both side by side."""
+"""Posteriors of the effects of many genes: mixtures of normals, tables, and combinations of both."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 
 class NormalMixturePosterior(NamedTuple):
-    r"""Posterior of each gene's effect: a mixture of normals.
+    """A mixture of normals as the posterior of each gene's effect.
 
     Attributes
     ----------
-    weight, loc, scale
-        Of the components, float64 ``[genes, components]``; a scale may be 0.
+    weight, loc, scale : ndarray, shape (genes, components)
+        Weight, mean and standard deviation of each component, float64. A standard deviation may be 0.
     """
 
     weight: np.ndarray
@@ -33,7 +33,7 @@ class NormalMixturePosterior(NamedTuple):
         return np.sqrt(np.maximum(second - self.mean**2, 0))
 
     def cdf(self, value: np.ndarray | float) -> np.ndarray:
-        """Return the probability of an effect of at most ``value`` (one, or one a gene), ``[genes]``."""
+        """Return the probability of an effect of at most ``value`` (a number, or ``[genes]``), ``[genes]``."""
         from scipy.special import ndtr
 
         distance = np.broadcast_to(np.asarray(value, dtype=float), (len(self.loc),))[:, None] - self.loc
@@ -42,14 +42,13 @@ class NormalMixturePosterior(NamedTuple):
         return (self.weight * below).sum(1)
 
     def prob_exceeds(self, delta: float) -> np.ndarray:
-        """Return the probability of an effect larger than ``delta`` in size, ``[genes]``."""
-        above = NormalMixturePosterior(self.weight, -self.loc, self.scale).cdf(
-            np.nextafter(-delta, -np.inf)
-        )  # precise where it is small
-        return np.clip(self.cdf(np.nextafter(-delta, -np.inf)) + above, 0, 1)
+        """Return the probability of an absolute effect above ``delta``, ``[genes]``."""
+        edge = np.nextafter(-delta, -np.inf)
+        mirrored = self._replace(loc=-self.loc)  # 1 - cdf(delta) would lose small probabilities to rounding
+        return np.clip(self.cdf(edge) + mirrored.cdf(edge), 0, 1)
 
     def quantile(self, probability: float) -> np.ndarray:
-        """Return quantiles by bisection, ``[genes]``."""
+        """Return quantiles, ``[genes]``, by bisection."""
         low = (self.loc - 40 * self.scale).min(1)
         high = (self.loc + 40 * self.scale).max(1)
         for _ in range(100):
@@ -60,14 +59,14 @@ class NormalMixturePosterior(NamedTuple):
 
 
 class TabulatedPosterior(NamedTuple):
-    """Posterior of each gene's effect: a table of probabilities.
+    """A table of probabilities as the posterior of each gene's effect.
 
     Attributes
     ----------
-    value
-        Ascending float64 ``[points]``, 0 among them.
-    weight
-        Probabilities around the points, ``[genes, points]``.
+    value : ndarray, shape (points,)
+        Ascending effects, float64; 0 is one of them.
+    weight : ndarray, shape (genes, points)
+        Probability of each effect.
     """
 
     value: np.ndarray
@@ -84,28 +83,31 @@ class TabulatedPosterior(NamedTuple):
         return np.sqrt(np.maximum(self.weight @ self.value**2 - self.mean**2, 0))
 
     def prob_exceeds(self, delta: float) -> np.ndarray:
-        """Return the probability of an effect larger than ``delta`` in size, ``[genes]``."""
+        """Return the probability of an absolute effect above ``delta``, ``[genes]``."""
         return np.clip(self.weight[:, np.abs(self.value) > delta].sum(1), 0, 1)
 
     def quantile(self, probability: float) -> np.ndarray:
-        """Return quantiles, ``[genes]``: each point's probability lies evenly around it, that of 0 at 0."""
+        """Return quantiles, ``[genes]``.
+
+        The probability of a point is spread evenly up to half the distance to its neighbors, except at 0.
+        """
         upper = self.weight.cumsum(1)
-        last = np.minimum((upper < probability * upper[:, -1:]).sum(1), len(self.value) - 1)
+        point = np.minimum((upper < probability * upper[:, -1:]).sum(1), len(self.value) - 1)
         genes = np.arange(len(upper))
-        share = 1 - (upper[genes, last] - probability) / np.maximum(self.weight[genes, last], np.finfo(float).tiny)
+        weight = np.maximum(self.weight[genes, point], np.finfo(float).tiny)
+        fraction = np.clip(1 - (upper[genes, point] - probability) / weight, 0, 1)
         middle = (self.value[1:] + self.value[:-1]) / 2
         edge = np.concatenate([self.value[:1], middle, self.value[-1:]])
-        within = edge[last] + np.clip(share, 0, 1) * (edge[last + 1] - edge[last])
-        return np.where(self.value[last] == 0, 0.0, within)
+        return np.where(self.value[point] == 0, 0.0, edge[point] + fraction * (edge[point + 1] - edge[point]))
 
 
 class Posterior(NamedTuple):
-    """Posterior of each gene's effect, some of one form and some of another.
+    """The posterior of each gene's effect, in a different form for different genes.
 
     Attributes
     ----------
-    parts
-        Which genes, bool ``[genes]``, and their posterior.
+    parts : tuple of (ndarray, posterior)
+        Mask of the genes, bool ``[genes]``, and their posterior. Each gene is in one part.
     """
 
     parts: tuple[tuple[np.ndarray, NormalMixturePosterior | TabulatedPosterior], ...]
@@ -113,23 +115,23 @@ class Posterior(NamedTuple):
     @property
     def mean(self) -> np.ndarray:
         """Posterior means, ``[genes]``."""
-        return self._each(lambda part: part.mean)
+        return self._combine(lambda part: part.mean)
 
     @property
     def std(self) -> np.ndarray:
         """Posterior standard deviations, ``[genes]``."""
-        return self._each(lambda part: part.std)
+        return self._combine(lambda part: part.std)
 
     def prob_exceeds(self, delta: float) -> np.ndarray:
-        """Return the probability of an effect larger than ``delta`` in size, ``[genes]``."""
-        return self._each(lambda part: part.prob_exceeds(delta))
+        """Return the probability of an absolute effect above ``delta``, ``[genes]``."""
+        return self._combine(lambda part: part.prob_exceeds(delta))
 
     def quantile(self, probability: float) -> np.ndarray:
         """Return quantiles, ``[genes]``."""
-        return self._each(lambda part: part.quantile(probability))
+        return self._combine(lambda part: part.quantile(probability))
 
-    def _each(self, function: Callable[[NormalMixturePosterior | TabulatedPosterior], np.ndarray]) -> np.ndarray:
-        found = np.empty(len(self.parts[0][0]))
+    def _combine(self, function: Callable[[NormalMixturePosterior | TabulatedPosterior], np.ndarray]) -> np.ndarray:
+        values = np.empty(len(self.parts[0][0]))
         for genes, part in self.parts:
-            found[genes] = function(part)
-        return found
+            values[genes] = function(part)
+        return values

@@ -1,4 +1,4 @@
-"""What a comparison of two groups of cells needs of each: sums over its cells, and nothing a cell long."""
+"""Sums over the cells of a group, and the log ratio of two groups' compositions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.decoding import chunks, composition, draws, measured, set_batch
+from vaekit.analysis.decoding import Chunk, PosteriorSampler, composition, set_batch
+from vaekit.analysis.model_source import get_data_registry
 from vaekit.batch import Batch
 from vaekit.data.dataset import BatchDataset
-from vaekit.diagnostics.keyed_noise import number_repeats, observation_keys
 from vaekit.models import VAE
 
-TURNS = 50  # draws of a group's cells in each batch, beyond which a part of the batches serves for each draw
-DECODED_BATCHES = 4  # in which a draw is decoded then
-PSEUDOCOUNT = 0.5  # that an unseen gene is taken to have: the model's prediction is worth so much
+DECODED_BATCHES = 4  # batches in which a sample is decoded, if the group is large
+BATCH_SAMPLES = 50  # samples per batch from which on a group is large
+PSEUDOCOUNT = 0.5  # weight of the model's prediction, in counts
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,17 @@ class GroupSums:
 
     Attributes
     ----------
-    cells
-        Cells of each batch, ``[batches]``; one batch where the model knows none.
-    counts, expected
-        Observed counts, and those that the model expects in the cells' own batches, ``[batches, genes]``.
-    variance
-        Of the observed sum around the expected one, ``[batches, genes]``: what the likelihood says, or the squares of
-        the residuals, whichever is larger.
-    composition
-        Mean over the cells of the composition of the observed genes, averaged over all batches that the model knows,
-        ``[genes]``.
-    nonzero, normalized
-        Cells with a count, and the sum of counts scaled to 10,000 a cell, ``[genes]``.
+    cells : ndarray, shape (batches,)
+        Number of cells per batch; one batch if the model was trained without batches.
+    counts, expected : ndarray, shape (batches, genes)
+        Observed counts, and counts that the model expects in the cells' batches.
+    variance : ndarray, shape (batches, genes)
+        Variance of the observed sum: the sum of the likelihood's variances or of the squared residuals, whichever
+        is larger.
+    composition : ndarray, shape (genes,)
+        Composition over the observed genes, averaged over the cells and over all batches of the model.
+    nonzero, normalized : ndarray, shape (genes,)
+        Number of cells with a count, and sum of the counts scaled to 10,000 per cell.
     """
 
     cells: np.ndarray
@@ -49,89 +48,78 @@ class GroupSums:
     normalized: np.ndarray
 
 
-def sum_group(
-    model: VAE,
-    dataset: BatchDataset,
-    rows: Tensor,
-    batches: int,
-    num_samples: int,
-    batch_size: int,
-    bar: object,
-    seed: int = 0,
-) -> GroupSums:
-    """Sum over the cells ``rows``, with ``num_samples`` draws of the latents a cell; ``bar`` counts cells.
+def sum_group(sampler: PosteriorSampler, dataset: BatchDataset, index: Tensor, progress: bool = False) -> GroupSums:
+    """Return sums over the cells at ``index``.
 
-    The draws follow from the cells' content, not from their order: groups of the same cells have the same sums.
+    The samples follow from the content of the cells, so groups of the same cells have the same sums in any order.
     """
-    strata, genes = max(1, batches), model.features
-    device = model.device
-    by_batch = {
-        key: torch.zeros(strata, genes, dtype=torch.float64, device=device)
-        for key in ("counts", "expected", "squares", "variance")
-    }
-    whole = {
-        key: torch.zeros(genes, dtype=torch.float64, device=device) for key in ("composition", "nonzero", "normalized")
-    }
-    cells = torch.zeros(strata, dtype=torch.float64, device=device)
-    everywhere = len(rows) * num_samples * DECODED_BATCHES < TURNS * batches
-    critic_input: dict[int, int] = {}
-    for _, batch in chunks(model, dataset, rows, num_samples, batch_size):
-        x = batch.x.double()
-        keys = number_repeats(observation_keys(batch, seed), critic_input)
-        values = draws(model, batch, num_samples, keys)
-        seen = model.networks.observation(values, _with_measured_total(model, values, batch))
-        mean, variance = seen.mean.double().mean(0), seen.variance.double().mean(0)
+    model = sampler.model
+    num_batches = len(get_data_registry(model)["batch_categories"])
+    num_decoded, num_samples = min(num_batches, DECODED_BATCHES), len(index) * sampler.num_samples
+    if num_samples * DECODED_BATCHES < BATCH_SAMPLES * num_batches:
+        num_decoded = num_batches
+    strata, kwargs = max(1, num_batches), {"dtype": torch.float64, "device": model.device}
+    cells = torch.zeros(strata, **kwargs)  # type: ignore[call-overload]
+    by_batch = torch.zeros(4, strata, model.features, **kwargs)  # type: ignore[call-overload]
+    by_gene = torch.zeros(3, model.features, **kwargs)  # type: ignore[call-overload]
+    for chunk in sampler.chunks(dataset, index, None, "comparing", progress):
+        batch, x = chunk.batch, chunk.batch.x.double()
+        latents = sampler.sample(chunk)
+        q = model.networks.observation(latents, _match_observed_total(model, latents, batch))
+        mean, variance = q.mean.double().mean(0), q.variance.double().mean(0)
         if batch.observed is not None:
             mean, variance = mean * batch.observed, variance * batch.observed
-        stratum = batch.covariates[:, :batches].argmax(1) if batches else x.new_zeros(len(x), dtype=torch.int64)  # type: ignore[index]
+        stratum = batch.covariates[:, :num_batches].argmax(1) if num_batches else x.new_zeros(len(x), dtype=torch.int64)  # type: ignore[index]
         cells.index_add_(0, stratum, cells.new_ones(len(x)))
-        parts = {"counts": x, "expected": mean, "squares": (x - mean).square(), "variance": variance}
-        for key, part in parts.items():
-            by_batch[key].index_add_(0, stratum, part)
-        count = batches if everywhere else min(batches, DECODED_BATCHES)
-        whole["composition"] += _over_batches(model, values, batch, batches, count, keys)
-        whole["nonzero"] += (x > 0).sum(0)
-        whole["normalized"] += (x * (1e4 / x.sum(1, keepdim=True).clamp_min(1))).sum(0)
-        bar.update(len(x))  # type: ignore[attr-defined]
+        for total, values in zip(by_batch, (x, mean, (x - mean).square(), variance), strict=True):
+            total.index_add_(0, stratum, values)
+        by_gene[0] += _sum_compositions(model, latents, chunk, num_batches, num_decoded)
+        by_gene[1] += (x > 0).sum(0)
+        by_gene[2] += (x * (1e4 / x.sum(1, keepdim=True).clamp_min(1))).sum(0)
+    counts, expected, squares, variances = by_batch.cpu().numpy()
+    compositions, nonzero, normalized = by_gene.cpu().numpy()
+    mean_composition = np.maximum(
+        compositions / len(index), np.finfo(float).tiny
+    )  # genes without counts have a finite log
     return GroupSums(
-        cells=cells.cpu().numpy(),
-        counts=by_batch["counts"].cpu().numpy(),
-        expected=by_batch["expected"].cpu().numpy(),
-        variance=torch.maximum(by_batch["variance"], by_batch["squares"]).cpu().numpy(),
-        # finite logarithms, also for genes that were not measured
-        composition=(whole["composition"] / len(rows)).clamp_min(torch.finfo(torch.float64).tiny).cpu().numpy(),
-        nonzero=whole["nonzero"].cpu().numpy(),
-        normalized=whole["normalized"].cpu().numpy(),
+        cells.cpu().numpy(), counts, expected, np.maximum(variances, squares), mean_composition, nonzero, normalized
     )
 
 
-def _over_batches(
-    model: VAE, values: dict[str, Tensor], batch: Batch, batches: int, count: int, keys: np.ndarray
+def _sum_compositions(
+    model: VAE, latents: dict[str, Tensor], chunk: Chunk, num_batches: int, num_decoded: int
 ) -> Tensor:
-    """Return the sum over cells of the composition averaged over batches, ``[genes]``.
+    """Return the sum over cells of the composition over observed genes, averaged over batches, ``[genes]``.
 
-    Each draw of each cell is decoded in ``count`` batches at equal distances, from one that follows from the key of the
-    cell on: all of them, or in the mean over a large group as good as all.
+    Each sample is decoded in ``num_decoded`` equally spaced batches. The first follows from the cell's key, so the mean
+    over a large group covers all batches.
     """
-    places = [batch]
-    if batches:
-        num_samples = len(next(iter(values.values())))
-        first = torch.from_numpy((keys % np.uint64(batches)).astype(np.int64)).to(batch.x.device)
-        first = first + torch.arange(num_samples, device=batch.x.device)[:, None]
-        places = [set_batch(batch, (first + step * batches // count) % batches, batches) for step in range(count)]
-    parts = (measured(composition(model, values, place), batch).double().mean(0).sum(0) for place in places)
-    return sum(parts) / len(places)  # type: ignore[return-value]
+    batch, batches = chunk.batch, [chunk.batch]
+    if num_batches:
+        num_samples, device = len(next(iter(latents.values()))), batch.x.device
+        first = torch.from_numpy((chunk.keys % np.uint64(num_batches)).astype(np.int64)).to(device)
+        first = first + torch.arange(num_samples, device=device)[:, None]
+        offsets = (step * num_batches // num_decoded for step in range(num_decoded))
+        batches = [set_batch(batch, (first + offset) % num_batches, num_batches) for offset in offsets]
+    sums = []
+    for moved in batches:
+        fraction = composition(model, latents, moved)
+        if batch.observed is not None:
+            fraction = torch.where(batch.observed, fraction, 0)
+            fraction = fraction / fraction.sum(-1, keepdim=True)
+        sums.append(fraction.double().mean(0).sum(0))
+    return sum(sums) / len(batches)  # type: ignore[return-value]
 
 
-def _with_measured_total(model: VAE, values: dict[str, Tensor], batch: Batch) -> Batch:
-    """Return cells that lack genes with the size factor at which the genes that they have sum to their total count.
+def _match_observed_total(model: VAE, latents: dict[str, Tensor], batch: Batch) -> Batch:
+    """Return cells with the size factor at which the expected counts of the observed genes sum to the observed total.
 
-    Theirs is the total divided by the fraction of the training counts that these genes had, for cells of every type. It
-    does not affect a latent library size.
+    The size factor in ``batch`` assumes that unobserved genes have the same fraction of the counts in cells of every
+    type. A latent library size does not depend on it.
     """
     if batch.observed is None:
         return batch
-    fraction = torch.where(batch.observed, composition(model, values, batch), 0).sum(-1, keepdim=True)
+    fraction = torch.where(batch.observed, composition(model, latents, batch), 0).sum(-1, keepdim=True)
     return batch._replace(size_factor=batch.x.sum(-1, keepdim=True).clamp_min(1) / fraction)
 
 
@@ -140,10 +128,10 @@ class LogRatio(NamedTuple):
 
     Attributes
     ----------
-    estimate, error
-        Natural logarithm and its standard error, ``[genes]``.
-    shapes
-        Effective counts of the two groups, with half a count of the model's prediction, ``[2, genes]``.
+    estimate, error : ndarray, shape (genes,)
+        Natural logarithm of the ratio, and its standard error.
+    shapes : ndarray, shape (2, genes)
+        Effective counts of the two groups, including half a count of the model's prediction.
     """
 
     estimate: np.ndarray
@@ -154,21 +142,20 @@ class LogRatio(NamedTuple):
 def log_ratio(first: GroupSums, second: GroupSums) -> LogRatio:
     r"""Estimate the log ratio of the mean compositions of two groups, and its standard error.
 
-    The model's own ratio is corrected by what it misses of the counts, batch by batch, so that an error of the
-    model in the effect of a batch cancels:
+    The observed counts correct the model's ratio batch by batch, so an error in the effect of a batch cancels:
 
     .. math::
         \hat\beta = \log\frac{\bar\rho_1}{\bar\rho_2} + \log\frac{r_1}{r_2}, \qquad
         r_k = \frac{\sum_b h_b\, X_{kb} / M_{kb}}{\sum_b h_b}, \qquad
         h_b = \frac{M_{1b} M_{2b}}{M_{1b} + M_{2b}}
 
-    with the counts X that were observed in group k and batch b, and M that the model expects there: the rate ratio
-    of Mantel and Haenszel with the expected counts as the time at risk. Where no batch has cells of both groups
-    the weights are M, and nothing corrects the model's effect of the batches.
+    with the observed counts X and the expected counts M of group k in batch b. This is the rate ratio of Mantel and
+    Haenszel with the expected counts as the time at risk. If no batch has cells of both groups, the weights h are the
+    expected counts, and the effect of the batches is not corrected.
 
-    Each r has the effective number of counts n = (its expectation)^2 / variance, gets half a count of the model's
-    prediction, and the variance of the logarithm of a gamma variable of shape :math:`r n + 1/2`,
-    :math:`\psi_1(r n + 1/2)`. For a handful of counts such a logarithm is far from normal: use the shapes.
+    Each r has the effective number of counts n = (its expectation)^2 / variance and gets half a count of the model's
+    prediction. The variance of its logarithm is that of a log gamma variable of shape :math:`r n + 1/2`,
+    :math:`\psi_1(r n + 1/2)`. Such a logarithm is far from normal if the counts are few; ``shapes`` describe it then.
 
     Notes
     -----
@@ -178,19 +165,19 @@ def log_ratio(first: GroupSums, second: GroupSums) -> LogRatio:
     from scipy.special import polygamma
 
     shared = (first.cells > 0) & (second.cells > 0)
-    total = first.expected + second.expected
-    common = np.divide(first.expected * second.expected, total, out=np.zeros_like(total), where=total > 0)
-    common = common * shared[:, None]
+    common = _divide(first.expected * second.expected, first.expected + second.expected) * shared[:, None]
     estimate = np.log(first.composition) - np.log(second.composition)
     shapes = np.empty((2, len(estimate)))
-    for number, (sign, group) in enumerate(((1, first), (-1, second))):
+    for position, (sign, group) in enumerate(((1, first), (-1, second))):
         weight = common if shared.any() else group.expected
-        per_count = np.divide(weight, group.expected, out=np.zeros_like(weight), where=group.expected > 0)
+        per_count = _divide(weight, group.expected)
         expected = weight.sum(0)
-        noise = (per_count**2 * group.variance).sum(0)
-        effective = np.divide(expected**2, noise, out=np.zeros_like(noise), where=noise > 0)
-        ratio = np.divide((per_count * group.counts).sum(0), expected, out=np.ones_like(noise), where=expected > 0)
-        shape = ratio * effective + PSEUDOCOUNT
-        estimate = estimate + sign * np.log(shape / (effective + PSEUDOCOUNT))
-        shapes[number] = shape
+        effective = _divide(expected**2, (per_count**2 * group.variance).sum(0))
+        ratio = _divide((per_count * group.counts).sum(0), expected, default=1.0)
+        shapes[position] = ratio * effective + PSEUDOCOUNT
+        estimate = estimate + sign * np.log(shapes[position] / (effective + PSEUDOCOUNT))
     return LogRatio(estimate, np.sqrt(polygamma(1, shapes).sum(0)), shapes)
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray, default: float = 0.0) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.full_like(numerator, default), where=denominator > 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def two_groups(obs: pd.DataFrame, groupby: str, group1: str, group2: str | None, source: str) -> tuple[Tensor, Tensor]:
-    """Return the rows of two groups, int64; the second is all other cells if ``group2`` is None.
+    """Return the indices of the cells of two groups, int64; without ``group2``, all other cells are the second group.
 
     Warns
     -----
@@ -28,60 +27,59 @@ def two_groups(obs: pd.DataFrame, groupby: str, group1: str, group2: str | None,
     Raises
     ------
     DataError
-        If there is no such column, a group has no cells, both are the same or, for ``group2`` of None, cells have no
-        label.
+        If the column or a group is not found, both groups are the same, or no other cells exist. Without ``group2``,
+        also if cells have no label.
     """
     column = read_column(obs, groupby, "groupby", source)
-    given = {"group1": group1, **({} if group2 is None else {"group2": group2})}
-    wanted = {argument: _category(name, column.categories, obs[groupby]) for argument, name in given.items()}
-    for argument, name in wanted.items():
-        if name not in column.categories:
+    names: list[str] = []
+    for argument, name in (("group1", group1), ("group2", group2)):
+        if argument == "group2" and name is None:
+            continue
+        names.append(_category(name, column.categories, obs[groupby]))
+        if names[-1] not in column.categories:
             raise DataError(
-                f"{argument}={name!r}: no cell of {source} has this value in {groupby!r}. "
-                f"{did_you_mean(name, column.categories)}"
+                f"{argument}={names[-1]!r} not found in .obs[{groupby!r}] of {source}. "
+                f"{did_you_mean(names[-1], column.categories)}"
             )
-    if len(set(wanted.values())) < len(wanted):
-        raise DataError(f"group1 and group2 are both {str(group1)!r}: two different groups are needed")
-    unknown = int((column.codes < 0).sum())
-    if group2 is None and unknown:
-        raise DataError(
-            f"groupby={groupby!r}: {unknown} of {len(obs)} cells of {source} have no value (NaN): whether they "
-            "belong to the rest is unknown; pass group2, fill them in, or leave these cells out"
-        )
-    first = column.codes == column.categories.index(wanted["group1"])
-    second = ~first if group2 is None else column.codes == column.categories.index(wanted["group2"])
-    if not second.any():
-        raise DataError(
-            f"groupby={groupby!r}: all cells of {source} are in group1={wanted['group1']!r}: no cell is left"
-        )
-    for name, mask in ((wanted["group1"], first), (wanted.get("group2", "the rest"), second)):
+    if len(set(names)) < len(names):
+        raise DataError(f"group1 and group2 are both {str(group1)!r}. Name two different groups.")
+    groups = [column.codes == column.categories.index(name) for name in names]
+    if group2 is None:
+        if unlabeled := int((column.codes < 0).sum()):
+            raise DataError(
+                f"groupby={groupby!r}: {unlabeled} of {len(obs)} cells of {source} have no value (NaN). Pass group2, "
+                "fill the values in, or remove these cells."
+            )
+        groups, names = [groups[0], ~groups[0]], [names[0], "the rest"]
+        if not groups[1].any():
+            raise DataError(
+                f"groupby={groupby!r}: all cells of {source} are in group1={names[0]!r}. Pass other cells, too."
+            )
+    for name, mask in zip(names, groups, strict=True):
         if mask.sum() == 1:
             warnings.warn(
-                f"groupby={groupby!r}: {name!r} is a single cell of {source}: what differs may be this cell alone",
+                f"groupby={groupby!r}: {name!r} is a single cell of {source}. Differences may be specific to it.",
                 UserWarning,
                 stacklevel=3,
             )
-    return torch.from_numpy(np.flatnonzero(first)), torch.from_numpy(np.flatnonzero(second))
+    first, second = (torch.from_numpy(np.flatnonzero(mask)) for mask in groups)
+    return first, second
 
 
 def _category(name: Any, categories: list[str], values: pd.Series) -> str:
-    """Return the category that a name stands for: of numbers and booleans, the one of the same value.
-
-    So ``"0.50"`` names the group 0.5, and ``"true"`` the group True.
-    """
-    from pandas.api.types import is_numeric_dtype  # (booleans are, too)
+    """Return the category with a name. A number or boolean matches by value: ``"0.50"`` is 0.5, ``"true"`` is True."""
+    from pandas.api.types import is_numeric_dtype  # booleans included
 
     name = match_category(name, categories)
-    kind = values.cat.categories.dtype if hasattr(values, "cat") else values.dtype
-    if name in categories or not is_numeric_dtype(kind):
+    dtype = values.cat.categories.dtype if hasattr(values, "cat") else values.dtype
+    if name in categories or not is_numeric_dtype(dtype):
         return name
-    number = np.float32 if kind == np.float32 else float  # 0.1 in a float32 column has the name 0.10000000149011612
-    return next((each for each in categories if _value(each, number) == _value(name, number)), name)
+    to_number = np.float32 if dtype == np.float32 else float  # the name of 0.1 in float32 is 0.10000000149011612
 
+    def value(text: str) -> Any:
+        try:
+            return to_number(text)
+        except ValueError:
+            return text.strip().lower()
 
-def _value(name: str, number: Callable[[str], Any]) -> Any:
-    """Return the number that a name is, or the name in lower case."""
-    try:
-        return number(name)
-    except ValueError:
-        return name.strip().lower()
+    return next((category for category in categories if value(category) == value(name)), name)

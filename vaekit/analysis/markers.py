@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vaekit.analysis.decoding import batch_indices, composition, evaluating, set_batch
+from vaekit.analysis.decoding import composition, evaluating, set_batch
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.model_source import check_in_memory, get_data_registry, provenance, resolve_model
 from vaekit.analysis.prior_samples import Code, sample_given_code
@@ -125,7 +125,7 @@ def markers(
         n_cells = torch.nn.functional.one_hot(probabilities.argmax(-1), usage.shape[-1]).sum(0)
         rows = _spread(query.dataset, num_samples, batch_size, seed)
         cells = query.dataset.__getitems__(rows).to(model.device)
-        if batches := len(batch_indices(model, None)):
+        if batches := len(get_data_registry(model)["batch_categories"]):
             cells = set_batch(cells, torch.arange(num_samples, device=model.device) % batches, batches)
         tables = []
         for variable, use in enumerate(usage):

@@ -1,4 +1,4 @@
-"""Counts drawn from a model beside those that it was trained on."""
+"""Posterior predictive check: replicated counts compared with the observed ones."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.decoding import chunks, evaluating
+from vaekit.analysis.decoding import Chunk, PosteriorSampler, evaluating
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.model_source import check_in_memory, get_data_registry, provenance, resolve_model
 from vaekit.analysis.query import prepare_query
-from vaekit.batch import Batch
-from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, observation_keys
+from vaekit.diagnostics.keyed_noise import draw_by_key
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -36,45 +35,44 @@ def posterior_predictive_check(
     progress: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare the counts with replicates of them: mean, variance and share of zeros of each gene and each cell.
+    """Compare counts with replicates of them: mean, variance and fraction of zeros of each gene and cell.
 
-    A replicate draws latents from each cell's posterior and counts from the likelihood.
+    A replicate samples latents from each cell's posterior, then counts from the likelihood.
 
     Parameters
     ----------
-    adata
+    adata : AnnData
         Cells with counts; changed as below.
-    model
-        A trained model, or the path of its checkpoint.
-    layer, batch_key
+    model : VAE or path
+        Trained model, or its checkpoint.
+    layer, batch_key : str, optional
         As in :func:`vaekit.analysis.embed`.
-    key_added
-        Key in ``.uns``, and beginning of the columns of ``.obs``.
-    num_samples
-        Replicates.
-    batch_size
-        Cells at a time; fewer where the replicates of all genes would take too much memory.
-    progress
+    key_added : str
+        Key in ``.uns``, and prefix of the columns of ``.obs``.
+    num_samples : int
+        Number of replicates.
+    batch_size : int
+        Cells per chunk; fewer if the replicates of all genes would take too much memory.
+    progress : bool
         Whether to show a progress bar.
-    seed
-        Of the draws.
+    seed : int
+        Seed of the samples.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each gene of the model that ``adata`` has, with ``mean``, ``variance`` and ``zero_fraction`` over the
-        cells, of the counts and (``<name>_replicated``) averaged over replicates, and the standard deviation of the
-        latter between replicates (``<name>_replicated_std``).
+        One row for each gene of the model that ``adata`` has. The columns ``mean``, ``variance`` and ``zero_fraction``
+        are over the cells. ``<name>_replicated`` is the mean over replicates, ``<name>_replicated_std`` their standard
+        deviation.
 
     Sets the following fields:
 
     ``adata.uns[key_added]``
-        The median over genes of the replicated over the observed value of each statistic (``ratio_<name>``; of
-        genes where neither is 0), the mean over genes of the absolute difference of the zero fractions
-        (``zero_fraction_error``), and where they come from.
+        Provenance, ``ratio_<name>`` and ``zero_fraction_error``: the median over genes of the replicated over the
+        observed statistic (if both are positive), and the mean absolute difference of the zero fractions.
     ``adata.obs["<key_added>_total_replicated"]``, ``adata.obs["<key_added>_zero_fraction"]``,
     ``adata.obs["<key_added>_zero_fraction_replicated"]``
-        Of each cell, over the genes of the table.
+        Statistics of each cell over the genes of the table.
 
     Raises
     ------
@@ -84,69 +82,62 @@ def posterior_predictive_check(
         If the cells do not fit the model, or ``key_added`` is taken.
     """
     import pandas as pd
-    from tqdm.auto import tqdm
 
     check_in_memory(adata)
     model, checkpoint = resolve_model(model)
     check_free(adata, key_added, {"obs": [f"{key_added}_{name}" for name in CELL_COLUMNS]}, key_added)
+    sampler = PosteriorSampler(model, num_samples, batch_size, seed)
     query = prepare_query(model, adata, layer, batch_key)
     genes = np.array(get_data_registry(model)["feature_names"])
     measured = torch.from_numpy(~np.isin(genes, query.missing_genes))
-    size = int(measured.sum())
-    observed, replicated = torch.zeros(3, 1, size).double(), torch.zeros(3, num_samples, size).double()
-    cells, names = np.zeros((3, adata.n_obs)), hash_names(query.obs_names)
-    with (
-        evaluating(model, seed),
-        tqdm(total=adata.n_obs, desc="replicating", unit="cell", disable=not progress) as bar,
-    ):
-        for rows, batch in chunks(model, query.dataset, torch.arange(adata.n_obs), num_samples, batch_size):
-            keys = observation_keys(batch, seed, names[rows.numpy()])
-            drawn = _replicate(model, batch, num_samples, keys).cpu()[..., measured]
-            x = batch.x.cpu()[:, measured]
+    num_cells, num_genes = adata.n_obs, int(measured.sum())
+    observed, replicated = torch.zeros(3, 1, num_genes).double(), torch.zeros(3, num_samples, num_genes).double()
+    cells = np.zeros((len(CELL_COLUMNS), num_cells))
+    with evaluating(model, seed):
+        for chunk in sampler.chunks(query.dataset, torch.arange(num_cells), query.obs_names, "replicating", progress):
+            x, replicates = chunk.batch.x.cpu()[:, measured], _replicate(sampler, chunk).cpu()[..., measured]
             observed += _sums(x[None])
-            replicated += _sums(drawn)
-            cells[:, rows.numpy()] = np.stack(
-                [drawn.sum(-1).mean(0), (x == 0).double().mean(-1), (drawn == 0).double().mean((0, -1))]
-            )
-            bar.update(len(rows))
-    columns: dict[str, np.ndarray] = {}
-    summary: dict[str, float] = {}
-    both = zip(_moments(observed, adata.n_obs).items(), _moments(replicated, adata.n_obs).values(), strict=True)
-    for (name, value), draw in both:
-        seen, mean = value[0], draw.mean(0)
-        columns[name], columns[f"{name}_replicated"] = seen, mean
-        columns[f"{name}_replicated_std"] = draw.std(0, ddof=1) if num_samples > 1 else np.full(size, np.nan)
-        positive = (seen > 0) & (mean > 0)
-        summary[f"ratio_{name}"] = float(np.median(mean[positive] / seen[positive])) if positive.any() else np.nan
-    summary["zero_fraction_error"] = float(
-        np.abs(columns["zero_fraction"] - columns["zero_fraction_replicated"]).mean()
-    )
+            replicated += _sums(replicates)
+            zeros = (x == 0).double().mean(-1), (replicates == 0).double().mean((0, -1))
+            cells[:, chunk.index.numpy()] = np.stack([replicates.sum(-1).mean(0), *zeros])
+    table = pd.DataFrame(index=pd.Index(genes[measured.numpy()], name="gene"))
+    summary = {}
+    for (name, value), replicates in zip(
+        _moments(observed, num_cells).items(), _moments(replicated, num_cells).values(), strict=True
+    ):
+        table[name], table[f"{name}_replicated"] = value[0], (mean := replicates.mean(0))
+        table[f"{name}_replicated_std"] = replicates.std(0, ddof=1) if num_samples > 1 else np.nan
+        positive = (value[0] > 0) & (mean > 0)
+        ratios = mean[positive] / value[0][positive]
+        summary[f"ratio_{name}"] = float(np.median(ratios)) if len(ratios) else np.nan
+    summary["zero_fraction_error"] = float((table["zero_fraction"] - table["zero_fraction_replicated"]).abs().mean())
     for name, column in zip(CELL_COLUMNS, cells, strict=True):
         adata.obs[f"{key_added}_{name}"] = column
     adata.uns[key_added] = {**summary, "num_samples": num_samples, **provenance(model, query.missing_genes, checkpoint)}
-    return pd.DataFrame(columns, index=pd.Index(genes[measured.numpy()], name="gene"))
+    return table
 
 
-def _replicate(model: VAE, batch: Batch, num_samples: int, keys: np.ndarray) -> Tensor:
-    """Draw counts from the posterior predictive distribution of cells, ``[num_samples, batch, genes]``."""
-    h = model.networks.encode(batch)
-
-    def draw(part: slice) -> Tensor:
-        return model.networks.observation(
-            model.networks.sample_posterior(h[part], num_samples), batch.rows(part)
-        ).sample()
-
-    return draw_by_key(draw, keys, num_samples)
+def _replicate(sampler: PosteriorSampler, chunk: Chunk) -> Tensor:
+    """Sample counts from the posterior predictive distribution, ``[num_samples, batch, genes]``."""
+    networks, num_samples = sampler.model.networks, sampler.num_samples
+    h = networks.encode(chunk.batch)
+    return draw_by_key(
+        lambda part: networks.observation(
+            networks.sample_posterior(h[part], num_samples), chunk.batch.rows(part)
+        ).sample(),
+        chunk.keys,
+        num_samples,
+    )
 
 
 def _sums(x: Tensor) -> Tensor:
-    """Return the sums over cells of counts, their squares and zeros, ``[3, replicates, genes]``."""
+    """Return sums over cells of the counts, of their squares, and of zeros, ``[3, replicates, genes]``."""
     x = x.double()
     return torch.stack([x.sum(1), x.square().sum(1), (x == 0).double().sum(1)])
 
 
-def _moments(sums: Tensor, cells: int) -> dict[str, np.ndarray]:
-    """Return mean, variance (unbiased; 0 of a single cell) and zero fraction, each ``[replicates, genes]``."""
-    first, second, zeros = (sums / cells).numpy()
-    variance = np.maximum(second - first**2, 0) * cells / max(1, cells - 1)
-    return {"mean": first, "variance": variance, "zero_fraction": zeros}
+def _moments(sums: Tensor, num_cells: int) -> dict[str, np.ndarray]:
+    """Return mean, unbiased variance (0 for a single cell) and zero fraction, each ``[replicates, genes]``."""
+    mean, second, zero_fraction = (sums / num_cells).numpy()
+    variance = np.maximum(second - mean**2, 0) * num_cells / max(1, num_cells - 1)
+    return {"mean": mean, "variance": variance, "zero_fraction": zero_fraction}
