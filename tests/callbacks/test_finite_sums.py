@@ -185,7 +185,7 @@ def test_a_loader_without_batches_of_its_own_has_no_fixed_ones():
 
 
 def test_a_table_over_the_budget_is_refused_before_training():
-    with pytest.raises(ConfigError, match=r"over the budget of 1\.0 kB"):
+    with pytest.raises(ConfigError, match=r"over the max_bytes of 1\.0 kB"):
         run(NOISELESS, [SAGATraining(0.01, max_bytes=1000)], 1)
 
 

@@ -172,7 +172,7 @@ def test_state_goes_from_one_mode_to_the_other(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda adata: setattr(adata, "X", adata.X.toarray()), "holds its counts .* as array.*resident"),
+        (lambda adata: setattr(adata, "X", adata.X.toarray()), "holds its counts .* as array.*in_memory"),
         (lambda adata: setattr(adata, "X", adata.X.tocsc()), "as csc_matrix"),
         (lambda adata: setattr(adata, "X", -adata.X), "negative, the first"),
         (lambda adata: setattr(adata, "X", adata.X * 0.5), r"not whole.* row 4"),

@@ -169,7 +169,7 @@ def test_memory_is_said_and_refused_over_the_budget(caplog):
     stored = [t for p in net.parameters() for t in optimizer.state[p].values()]
     assert sum(t.numel() * t.element_size() for t in stored) == optimizer.memory
     assert SAGA(net.parameters(), 0.1, examples=500, outputs=10).memory == (5000 + 1000) * 4
-    with pytest.raises(ConfigError, match=r"24\.0 kB, over the budget of 23\.0 kB"):
+    with pytest.raises(ConfigError, match=r"24\.0 kB, over the max_bytes of 23\.0 kB"):
         SAGA(net.parameters(), 0.1, batch_sizes=[8] * 5, max_bytes=23_000)
 
 
