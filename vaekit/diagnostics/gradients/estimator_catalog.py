@@ -1,4 +1,4 @@
-"""The estimators that a report is about: their names, whether they are unbiased, which ones a node can have."""
+"""Estimators of a gradient report: labels, unbiasedness, and the estimators that support a distribution."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 from torch.distributions import Distribution
 
-import vaekit.estimators as exported
+from vaekit import estimators as catalog
 from vaekit._core.components import Component
 from vaekit.estimators import Baseline, Estimator, ScoreFunction
 from vaekit.exceptions import VaekitError
 
+UNNAMED_ARGUMENTS = {"num_samples", "baseline", "network", "control_variate"}
+
 
 def is_unbiased(estimator: Any) -> bool:
-    """Tell whether an estimator is known to be unbiased; a dictionary of them, if all are.
+    """Return whether an estimator is unbiased for every cost; for a dictionary, whether all are.
 
-    ``"auto"`` chooses unbiased ones only. Sticking the landing is unbiased for some costs (a bound on the evidence that
-    is a plain mean), and does not count here.
+    ``"auto"`` is unbiased. Sticking the landing is unbiased for some costs only, such as the ELBO, and counts as biased.
 
     Examples
     --------
@@ -28,11 +29,11 @@ def is_unbiased(estimator: Any) -> bool:
     """
     if isinstance(estimator, Mapping):
         return all(map(is_unbiased, estimator.values()))
-    return not isinstance(estimator, Estimator) or (estimator.unbiased and not estimator.stick_the_landing)
+    return isinstance(estimator, str) or (estimator.unbiased and not estimator.stick_the_landing)
 
 
 def label(component: Any) -> str:
-    """Name an estimator with the arguments that differ from their defaults, in one short line.
+    """Return the name of an estimator with the arguments that differ from their defaults.
 
     Examples
     --------
@@ -46,65 +47,67 @@ def label(component: Any) -> str:
         return ", ".join(f"{node}: {label(item)}" for node, item in component.items())
     if not isinstance(component, Component):
         return str(component)
-    defaults = inspect.signature(type(component)).parameters
+    parameters = inspect.signature(type(component)).parameters
     parts = []
     for name, value in vars(component).get("_arguments", {}).items():
-        default = defaults[name].default if name in defaults else None
-        if isinstance(value, Component):
-            parts.append(label(value))
-        elif value is True and default is False:
+        default = parameters[name].default if name in parameters else None
+        if value is True and default is False:
             parts.append(name)
         elif value != default:
-            parts.append(str(value) if name == "num_samples" else f"{name}={value}")
+            parts.append(label(value) if name in UNNAMED_ARGUMENTS else f"{name}={label(value)}")
     return type(component).__name__ + (f"({', '.join(parts)})" if parts else "")
 
 
 def compatible_estimators(q: Distribution) -> tuple[dict[str, Estimator], dict[str, str]]:
-    """Return every exported estimator that fits a distribution, and why others that would are left out.
+    """Return the exported estimators that support a distribution.
 
-    Each has its default arguments, and a second row for each switch (``hard``, say) turned on; the score function
-    comes with each baseline that needs no network.
+    Each estimator has its default arguments. A further entry sets each boolean argument that is False by default, such
+    as ``hard``. The score function is repeated with each baseline that does not need a network.
+
+    Parameters
+    ----------
+    q : Distribution
+        Distribution of a node.
 
     Returns
     -------
-    estimators, left_out
-        Estimators, and reasons, by name.
+    estimators : dict[str, Estimator]
+        Estimators by label.
+    omitted : dict[str, str]
+        Reasons for the omission of other estimators, by label.
     """
-    found: dict[str, Estimator] = {}
-    left_out: dict[str, str] = {}
-    classes = [part for name in exported.__all__ if inspect.isclass(part := getattr(exported, name))]
-    baselines = [c for c in classes if issubclass(c, Baseline) and not inspect.isabstract(c)]
+    estimators: dict[str, Estimator] = {}
+    omitted: dict[str, str] = {}
+    classes = [item for name in catalog.__all__ if inspect.isclass(item := getattr(catalog, name))]
     for cls in classes:
         if not issubclass(cls, Estimator) or inspect.isabstract(cls) or not cls.supports(q):
             continue
         variants: list[dict[str, Any]] = [{}]
-        for name, parameter in inspect.signature(cls).parameters.items():
-            if parameter.default is False:
-                variants.append({name: True})
+        variants += [{n: True} for n, p in inspect.signature(cls).parameters.items() if p.default is False]
         if cls is ScoreFunction:
-            for baseline in baselines:
-                if _needs(baseline):
-                    left_out[f"ScoreFunction({baseline.__name__})"] = f"needs its own {_needs(baseline)}"
+            for baseline in classes:
+                if not issubclass(baseline, Baseline) or inspect.isabstract(baseline):
+                    continue
+                if required := _required_arguments(baseline):
+                    omitted[f"ScoreFunction({baseline.__name__})"] = f"requires the argument {required}"
                 else:
                     variants.append({"baseline": baseline()})
-        if _needs(cls):
-            left_out[cls.__name__] = f"needs its own {_needs(cls)}"
+        if required := _required_arguments(cls):
+            omitted[cls.__name__] = f"requires the argument {required}"
             continue
         for arguments in variants:
             try:
                 estimator = cls(**arguments)
-                estimator.num_evaluations(q)  # refuses too many states
+                estimator.num_evaluations(q)  # raises an error if there are too many states
             except VaekitError as error:
-                left_out[cls.__name__] = str(error)
+                omitted[cls.__name__] = str(error)
             else:
-                found[label(estimator)] = estimator
-    return found, left_out
+                estimators[label(estimator)] = estimator
+    return estimators, omitted
 
 
-def _needs(cls: type) -> str:
-    """Return the arguments without a default, such as a network."""
-    return ", ".join(
-        name
-        for name, p in inspect.signature(cls).parameters.items()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    )
+def _required_arguments(cls: type) -> str:
+    """Return the names of the arguments without a default, such as a network."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(cls).parameters.items()
+    return ", ".join(name for name, p in parameters if p.default is p.empty and p.kind not in variadic)

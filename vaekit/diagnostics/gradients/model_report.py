@@ -1,4 +1,4 @@
-"""The gradient estimators of a model's latents, measured on a batch of its own."""
+"""Gradient report of one latent of a model, on a batch of its data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.batch import Batch
 from vaekit.diagnostics.gradients.estimator_catalog import compatible_estimators, is_unbiased
-from vaekit.diagnostics.gradients.measurement import isolated_rng, measure
+from vaekit.diagnostics.gradients.measurement import measure, seeded_rng
 from vaekit.diagnostics.gradients.replicas import flatten, pull_back, replicate
-from vaekit.diagnostics.gradients.target import Target, bounded
+from vaekit.diagnostics.gradients.target import Target, limit_replicates
 from vaekit.estimators import Enumerate, Estimator, LocalExpectation, Pathwise
 from vaekit.exceptions import EstimatorError
 from vaekit.graph.dependencies import Node
@@ -27,25 +28,25 @@ if TYPE_CHECKING:
 
     from vaekit.models import VAE
 
-MAX_ROWS = 1024  # an estimator that needs more evaluations is left out
+MAX_EVALUATIONS = 1024  # per estimate; estimators that need more are omitted
 
 
 class ModelTarget(Target):
-    """The training loss of a model on a batch, by the way of one latent's posterior.
+    """The training loss of a model on a batch, differentiated through the posterior of one latent.
 
-    Gradients are those through that posterior, with respect to its head and the encoder: the part for which the
-    latent's estimator is responsible. The model is copied, and its dropout is off. Where posteriors depend on other
-    latents, each estimate is a backward pass of its own, as a latent's distribution is another one in each.
+    The gradient is with respect to the parameters of the latent's head and the encoder, through this posterior only:
+    the part that the latent's estimator estimates. The model is copied, and dropout is off. If a posterior depends on
+    other latents, each estimate needs a separate backward pass, because each has a different posterior.
 
     Parameters
     ----------
-    model
+    model : VAE
         The model.
-    batch
-        What the loss is worked out on.
-    name
-        Of the latent.
-    kl_weight
+    batch : Batch
+        Mini-batch of the loss.
+    name : str
+        Name of the latent.
+    kl_weight : float
         Weight of the KL divergences.
     """
 
@@ -54,66 +55,66 @@ class ModelTarget(Target):
         self.batch = batch.to(model.device)
         self.name, self.kl_weight = name, kl_weight
         networks = self.model.networks
-        latent = networks.latents[name]
-        self.params = [p for p in (*latent.parameters(), *networks.encoder.parameters()) if p.requires_grad]
-        self.everything = [p for p in self.model.parameters() if p.requires_grad]
+        candidates = [*networks.latents[name].parameters(), *networks.encoder.parameters()]
+        candidates = [p for p in candidates if p.requires_grad]
+        self.model_params = [p for p in self.model.parameters() if p.requires_grad]
         self.h = networks.encode(self.batch)
         self.q = networks.posteriors(self.h)
-        used = torch.autograd.grad(_parameter_sum(self.q[name]), self.params, allow_unused=True, retain_graph=True)
-        self.params = [p for p, g in zip(self.params, used, strict=True) if g is not None]  # no prior's
+        parameter_sum = torch.stack([source.sum() for source in replicate(self.q[name], 1).sources]).sum()
+        partials = torch.autograd.grad(parameter_sum, candidates, allow_unused=True, retain_graph=True)
+        self.params = [p for p, g in zip(candidates, partials, strict=True) if g is not None]  # without the prior's
 
+    @override
     def gradients(self, estimators: Any, count: int) -> Tensor:
-        """Return independent gradient estimates (see the base class)."""
-        latents = self.model.latents.values()
-        if any(latent.posterior_parents for latent in latents):
-            return torch.cat([self._one(estimators) for _ in range(count)])
+        if any(latent.posterior_parents for latent in self.model.latents.values()):
+            return torch.cat([self._gradient(estimators) for _ in range(count)])
         replicas = replicate(self.q[self.name], count)
-        others = {n: _detached(q).expand(torch.Size([count, *q.batch_shape])) for n, q in self.q.items()}
-        q = {**others, self.name: replicas.q}
-        nodes = [Node(name, item, (), frozenset({name})) for name, item in q.items()]
-        h = self.h.detach().expand(count, *self.h.shape)
-        total = self._bound(nodes, h, estimators).total.mean(-1)
-        found = torch.autograd.grad(total.sum(), replicas.leaves, allow_unused=True)
-        return pull_back(replicas.sources, [None if g is None else g.unsqueeze(1) for g in found], self.params, count)
+        others = {name: _detach(q).expand(torch.Size([count, *q.batch_shape])) for name, q in self.q.items()}
+        nodes = [Node(name, q, (), frozenset({name})) for name, q in {**others, self.name: replicas.q}.items()]
+        total = self._loss(nodes, self.h.detach().expand(count, *self.h.shape), estimators).total.mean(-1)
+        partials = torch.autograd.grad(total.sum(), replicas.leaves, allow_unused=True)
+        cotangents = [None if g is None else g.unsqueeze(1) for g in partials]
+        return pull_back(replicas.sources, cotangents, self.params, count)
 
-    def _one(self, estimators: Any) -> Tensor:
-        """Return one estimate, ``[1, components]``: the encoder's features have a gradient in one posterior alone."""
+    def _gradient(self, estimators: Any) -> Tensor:
+        """Return one estimate ``[1, components]``; the encoder features have a gradient path in one posterior only."""
         networks, h = self.model.networks, self.h.detach()
         nodes = [networks.node(name, self.h if name == self.name else h) for name in networks.order]
-        total = self._bound(nodes, h, estimators).total.mean()
+        total = self._loss(nodes, h, estimators).total.mean()
         return flatten(torch.autograd.grad(total, self.params, allow_unused=True, retain_graph=True), self.params)
 
+    @override
     def single_gradient(self, estimators: Any) -> None:
-        """Work out the gradient of a training step, with respect to all parameters (see the base class)."""
+        """Compute the gradient of a training step with respect to all parameters of the model."""
         for name, estimator in estimators.items():
             self.model.latents[name].estimator = estimator
         self.model._paths_checked = True
         total = self.model.loss(self.batch, self.kl_weight, training=True).total.mean()
-        torch.autograd.grad(total, self.everything, allow_unused=True)
+        torch.autograd.grad(total, self.model_params, allow_unused=True)
 
-    def rows(self, estimators: Any) -> int:
-        """Return the rows of the latent that is measured, the joint trajectories if there are (see the base class)."""
-        joint = self.model.objective.num_samples
-        return joint if joint is not None else estimators[self.name].rows(self.q[self.name])
+    @override
+    def num_evaluations(self, estimators: Any) -> int:
+        """Return the number of joint samples, or of evaluations for the measured latent without joint samples."""
+        return self.model.objective.num_samples or estimators[self.name].num_evaluations(self.q[self.name])
 
-    def chunk(self, estimators: Any) -> int:
-        """Return how many estimates fit into a chunk (see the base class)."""
-        if getattr(self.model.objective, "free_bits", 0):
-            return 1  # a floor under the mean over the batch: replicates must not share it
-        joint = self.model.objective.num_samples
-        rows = joint or 1
-        if joint is None:
+    @override
+    def chunk_size(self, estimators: Any) -> int:
+        objective = self.model.objective
+        if getattr(objective, "free_bits", 0):
+            return 1  # the lower limit applies to the mean over the batch, which replicates would share
+        evaluations = objective.num_samples or 1
+        if objective.num_samples is None:
             for name in self.model.networks.seen_by_decoder:
-                rows *= estimators[name].rows(self.q[name])
-            rows = max(rows, self.rows(estimators) // 8)
-        return bounded(2 * rows * self.batch.x.numel(), sum(p.numel() for p in self.params))
+                evaluations *= estimators[name].num_evaluations(self.q[name])
+            evaluations = max(evaluations, self.num_evaluations(estimators) // 8)
+        return limit_replicates(2 * evaluations * self.batch.x.numel(), sum(p.numel() for p in self.params))
 
-    def unbiased(self, estimator: Estimator) -> bool:
-        """Tell whether an estimator of the latent is known to be unbiased for this objective."""
+    def is_unbiased(self, estimator: Estimator) -> bool:
+        """Return whether an estimator of the latent is unbiased for this objective."""
         return is_unbiased(estimator) or (estimator.stick_the_landing and self.model.objective.num_samples is None)
 
-    def _bound(self, nodes: list[Node], h: Tensor, estimators: Mapping[str, Estimator]) -> Estimate:
-        """Return the objective at given posteriors, as ``VAE.bound`` does."""
+    def _loss(self, nodes: list[Node], h: Tensor, estimators: Mapping[str, Estimator]) -> Estimate:
+        """Return the training loss for posteriors, as :meth:`VAE.loss` computes it."""
         networks, objective = self.model.networks, self.model.objective
         objective.check_estimators(estimators)
         return compute_loss(networks, self.batch, nodes, h, estimators, objective, self.kl_weight, True)
@@ -133,35 +134,36 @@ def model_gradient_report(
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Measure the gradient of a model's training loss through one latent's posterior, by each estimator that fits.
+    """Measure the gradient of a model's training loss through the posterior of one latent.
 
-    The other latents keep their estimators; where one of these is biased, the reference shares its bias. Times are
-    those of the gradient of a whole training step. The reference sums discrete latents where that can be afforded, and
-    is a mean of many num_estimates where something is left to chance: pathwise for Gaussian latents, local expectations for
-    discrete ones with too many states.
+    The other latents keep their estimators. If one of these is biased, the reference has the same bias. Times are of the
+    gradient of a whole training step. The reference sums over the states of discrete latents if there are few. Otherwise
+    it is a mean of many estimates: pathwise for Gaussian latents, by local expectations for discrete ones with many
+    states.
 
     Parameters
     ----------
-    model
-        The model; it is left as it is.
-    batch
-        A batch of its data.
-    latent
+    model : VAE
+        The model, which is not changed.
+    batch : Batch
+        Mini-batch of its data.
+    latent : str
         Name of the latent.
     num_estimates, timings, max_seconds, seed, progress
         As in :func:`vaekit.gradient_report`.
-    estimators
-        By label; None: all of ``vaekit.estimators`` that fit.
-    reference_draws
-        By default four times ``draws``.
-    kl_weight
-        Weight of the KL divergences; None: that after the warm-up.
+    estimators : Mapping[str, Estimator], optional
+        Estimators by label; by default all of ``vaekit.estimators`` that support the posterior.
+    reference_draws : int, optional
+        Number of estimates of the reference; by default four times ``num_estimates``.
+    kl_weight : float, optional
+        Weight of the KL divergences; by default the weight after the warm-up.
 
     Returns
     -------
-    report, left_out
-        The table of :func:`vaekit.gradient_report`, with a row for each estimator that was tried; and by label why
-        another one is not in it.
+    report : DataFrame
+        Table of :func:`vaekit.gradient_report`.
+    omitted : dict[str, str]
+        Reasons for the omission of estimators, by label.
 
     Raises
     ------
@@ -169,66 +171,58 @@ def model_gradient_report(
         If there is no estimator to measure.
     """
     target = ModelTarget(model, batch, latent, model.objective.beta if kl_weight is None else kl_weight)
-    q = target.q[latent]
-    left_out: dict[str, str] = {}
+    q, omitted = target.q[latent], dict[str, str]()
     if estimators is None:
-        estimators, left_out = compatible_estimators(q)
-    own = {name: copy.deepcopy(estimator) for name, estimator in target.model.estimators.items()}
-    served = {}
+        estimators, omitted = compatible_estimators(q)
+    current = {name: copy.deepcopy(estimator) for name, estimator in target.model.estimators.items()}
+    measured = {}
     for label, estimator in estimators.items():
-        with contextlib.suppress(Exception):  # of a foreign estimator: its row will say why
-            if (rows := estimator.num_evaluations(q)) > MAX_ROWS:
-                left_out[label] = f"{rows} evaluations an estimate, over {MAX_ROWS}"
+        with contextlib.suppress(Exception):  # a custom estimator may fail: its row contains the error
+            if (evaluations := estimator.num_evaluations(q)) > MAX_EVALUATIONS:
+                omitted[label] = f"{evaluations} evaluations per estimate exceed {MAX_EVALUATIONS}"
                 continue
-        served[label] = {**own, latent: estimator}
-    if not served:
-        raise EstimatorError(f"latent {latent!r}: no estimator can be measured; {'; '.join(left_out.values())}")
+        measured[label] = {**current, latent: estimator}
+    if not measured:
+        reasons = "; ".join(omitted.values())
+        raise EstimatorError(f"model_gradient_report: no estimator supports latent={latent!r}: {reasons}")
     report = measure(
-        target, served, num_estimates, _reference_of(target, own), words=None,
+        target, measured, num_estimates, _reference_estimators(target, current),
         reference_draws=4 * num_estimates if reference_draws is None else reference_draws,
         timings=timings, max_seconds=max_seconds, seed=seed, progress=progress,
-        unbiased={label: target.unbiased(item[latent]) for label, item in served.items()},
+        unbiased={label: target.is_unbiased(item[latent]) for label, item in measured.items()},
         title=f"gradients of {latent}",
     )  # fmt: skip
-    return report, left_out
+    return report, omitted
 
 
-def _reference_of(target: ModelTarget, own: Mapping[str, Estimator]) -> dict[str, Estimator] | None:
-    """Return unbiased estimators with as little variance as can be had, or None; biased ones of other latents stay."""
-    chosen: dict[str, Estimator] = dict(own)
+def _reference_estimators(target: ModelTarget, current: Mapping[str, Estimator]) -> dict[str, Estimator] | None:
+    """Return unbiased estimators with low variance, or None. Biased estimators of other latents are kept."""
+    best = dict(current)
     for name, q in target.q.items():
-        if name != target.name and not is_unbiased(own[name]):
+        if name != target.name and not is_unbiased(current[name]):
             continue
-        ladder: list[Estimator] = [Enumerate(), LocalExpectation(), Pathwise()]
-        for estimator in ladder:
-            try:
-                if estimator.supports(q) and estimator.num_evaluations(q) <= MAX_ROWS:
-                    chosen[name] = estimator
+        for estimator in (Enumerate(), LocalExpectation(), Pathwise()):
+            with contextlib.suppress(EstimatorError):
+                if estimator.supports(q) and estimator.num_evaluations(q) <= MAX_EVALUATIONS:
+                    best[name] = estimator
                     break
-            except EstimatorError:
-                continue
-    for candidate in (chosen, {**own, target.name: chosen[target.name]}, dict(own)):
-        try:
-            with isolated_rng(0, target.params):
+    for candidate in (best, {**current, target.name: best[target.name]}, dict(current)):
+        with seeded_rng(0):
+            try:
                 target.gradients(copy.deepcopy(candidate), 1)
-        except Exception:  # of another latent's foreign estimator: each row will say why
-            continue
+            except Exception:  # a custom estimator of another latent may fail: each row contains the error
+                continue
         if is_unbiased(candidate[target.name]):
             return candidate
     return None
 
 
-def _detached(q: Distribution) -> Distribution:
-    """Return a distribution cut off from what its parameters were made from."""
+def _detach(q: Distribution) -> Distribution:
+    """Return a copy of a distribution with detached parameters."""
     q = copy.copy(q)
     for name, item in list(vars(q).items()):
         if isinstance(item, Tensor):
             setattr(q, name, item.detach())
         elif isinstance(item, Distribution):
-            setattr(q, name, _detached(item))
+            setattr(q, name, _detach(item))
     return q
-
-
-def _parameter_sum(q: Distribution) -> Tensor:
-    """Return a sum of a distribution's parameters, which leads back to what they are made from."""
-    return torch.stack([source.sum() for source in replicate(q, 1).sources]).sum()

@@ -1,4 +1,4 @@
-"""Bias, variance and cost of gradient estimators, measured side by side."""
+"""Report of the bias, variance and cost of gradient estimators."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from vaekit.diagnostics.gradients.estimator_catalog import label
-from vaekit.diagnostics.gradients.measurement import isolated_rng, measure
+from vaekit.diagnostics.gradients.measurement import measure, seeded_rng
 from vaekit.diagnostics.gradients.replicas import flatten
 from vaekit.diagnostics.gradients.target import ExpectationTarget
-from vaekit.estimators import Enumerate, Estimator
+from vaekit.estimators import Enumerate
 from vaekit.exceptions import EstimatorError
 
 if TYPE_CHECKING:
@@ -36,82 +36,87 @@ def gradient_report(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    r"""Measure the gradient of ``expectation(cost, q, estimator).mean()`` by each of several estimators.
+    r"""Measure bias, variance and time of the gradient of ``expectation(cost, q, estimator).mean()``.
 
-    The global random state is left as it was found.
+    The RNG states of torch and NumPy are restored afterwards.
 
     Parameters
     ----------
     cost, num_samples, context
         As in :func:`vaekit.expectation`.
     q
-        Likewise, or a function without arguments that makes the distributions from ``params`` anew.
-    estimators
-        Estimators by label, each an estimator or a dictionary of them by node; or a sequence, labelled by what it
-        holds. They are copied: baselines learn from the costs here, networks and other parameters stay as they are.
-    params
-        Tensors that require a gradient; the gradients with respect to all of them are one vector ``g``.
-    num_estimates
-        Estimates made with each estimator.
-    reference
-        The gradient that ``g`` is compared with. ``"auto"``: the exact one where all nodes can be enumerated within
-        ``max_states``, else none. None; the exact gradient, as a tensor or tensors like ``params``; or an unbiased
-        estimator (or dictionary of them by node), of which ``reference_draws`` are averaged.
-    reference_draws
-        By default ten times ``draws``.
-    timings
-        Times one estimate is timed, in turns with the other estimators.
-    max_seconds
-        Time for each estimator, with trials and timing, in which as many of the ``draws`` are made as fit; one of which
-        not even 8 fit is refused. The reference may take four times as long. What is not interrupted is a single
-        estimate, and the check at the start whether estimates can be made together, about six evaluations of the cost.
-    max_states
-        Budget of the enumeration.
-    vectorize
-        Whether to make many estimates at once on an axis in front of the batch, which is tried first.
-    seed
-        Of the random numbers, the same for each estimator.
-    progress
+        As in :func:`vaekit.expectation`, or a function without arguments that builds the distributions from ``params``.
+    estimators : Mapping or Sequence
+        Estimators by label. Each is an estimator, or a dictionary of estimators by node. The label of an item of a
+        sequence contains its arguments that are not default. All estimators are copied. Baselines with a moving average
+        learn from the costs; networks and other parameters are constant.
+    params : Tensor, or Sequence or Mapping of Tensor
+        Tensors that require a gradient. The gradients with respect to all of them form one vector ``g``.
+    num_estimates : int
+        Number of estimates per estimator, at least 8.
+    reference : str, Tensor, Sequence or Mapping of Tensor, Estimator, Mapping of Estimator, or None
+        Gradient that ``g`` is compared with. ``"auto"`` is the exact gradient by enumeration if all nodes have at most
+        ``max_states`` states together, else None. An exact gradient has the shapes of ``params``. For an unbiased
+        estimator, or a dictionary of them by node, the reference is its mean over ``reference_draws`` estimates.
+    reference_draws : int, optional
+        Number of estimates of a reference estimator. By default ten times ``num_estimates``.
+    timings : int
+        Number of timed gradients per estimator. The estimators alternate.
+    max_seconds : float, optional
+        Time for each estimator in seconds, with warm-up and timing. It limits the number of estimates; an estimator with
+        fewer than 8 fails. The reference may take four times as long. A single estimate, and the trial of ``vectorize``
+        with about six evaluations of the cost, are never interrupted. By default the time is unlimited.
+    max_states : int
+        Maximum number of states that the reference enumerates.
+    vectorize : bool
+        Whether to compute many estimates at once along an extra leading batch dimension. A trial detects costs that do
+        not support this.
+    seed : int
+        Seed of the random numbers, the same for each estimator.
+    progress : bool
         Whether to show a progress bar.
 
     Returns
     -------
     DataFrame
-        One row an estimator:
+        One row per estimator, with the columns
 
         ``estimator``, ``unbiased``
-            Its label, and whether theory says that it is unbiased.
+            Label, and whether the estimator is unbiased in theory.
         ``relative_bias``, ``bias_noise``
-            :math:`\|\bar g - g^*\| / \|g^*\|`, and what it would be on average if there were no bias.
+            :math:`\|\bar g - g^*\| / \|g^*\|`, and its root mean square if there is no bias.
         ``z``, ``p_value``
-            Test of unbiasedness. The first half of the num_estimates chooses a direction, that of their mean's difference from
-            the reference; z is the mean of the second half along it, less the reference's, over its standard error.
-            Whatever the number of components, z of an unbiased estimator is Student's t (num_estimates / 2 - 1 degrees of
-            freedom, Welch's if the reference has an error) as far as a mean of num_estimates is normal: by chance above 4 in 3
-            of 100,000 reports of 1,000 draws. One-sided: a bias makes it large and positive.
+            One-sided test of unbiasedness. The first half of the estimates selects a direction: the difference between
+            their mean and the reference. ``z`` is the mean of the second half along it, minus the reference, over its
+            standard error. For an unbiased estimator, z follows Student's t for any number of components
+            (num_estimates / 2 - 1 degrees of freedom; Welch's if the reference has an error), if a mean of that many
+            estimates is normal. With 1,000 estimates, z exceeds 4 by chance in 3 of 100,000 reports. A bias makes it
+            large and positive.
         ``variance``, ``relative_std``
-            Variance of one estimate, summed over components; its root over the norm of the exact gradient (of the mean
-            where there is no reference).
+            Variance of one estimate, summed over components, and its root over the norm of the reference (of the mean
+            if there is no reference).
         ``cosine``
             Mean cosine of one estimate with the reference.
         ``evaluations``
-            Rows of the whole graph, an entry of the batch. Terms that do not depend on a node have none for it.
+            Number of evaluations of the whole graph per estimate and entry of the batch.
         ``milliseconds``
             Median time of one estimate, forward and backward.
         ``variance_x_time``, ``mse_x_time``
-            ``variance`` times ``milliseconds``; the same with the squared bias, less its noise, added. Without a
-            reference the second is only known of unbiased estimators.
-        ``draws``, ``refused``
-            Estimates made; the error of an estimator that cannot serve the graph, fails, takes too long or returns
-            gradients that are not finite. Its row is otherwise empty, and it does not count as unbiased.
+            ``variance`` times ``milliseconds``, and the same with the squared bias (minus its noise) added to the
+            variance. Without a reference, ``mse_x_time`` is NaN for biased estimators.
+        ``num_estimates``
+            Number of estimates.
+        ``error``
+            Error of an estimator that does not support the graph, fails, takes too long, or returns gradients that are
+            not finite; else the empty string. The rest of its row is empty, and it does not count as unbiased.
 
-        If all are refused there is no best one. ``attrs`` hold ``best_unbiased`` (by ``variance_x_time``), ``best`` (by
-        ``mse_x_time``), ``reference`` (in words) and ``norm`` (of the reference).
+        ``attrs`` contains the labels ``best_unbiased`` (by ``variance_x_time``) and ``best`` (by ``mse_x_time``), each
+        None if unknown, the description ``reference`` and its ``norm``.
 
     Raises
     ------
     EstimatorError
-        If there are no estimators or fewer than 8 num_estimates, or ``params`` or ``reference`` cannot be used.
+        If ``estimators`` is empty, ``num_estimates`` is below 8, or ``params`` or ``reference`` is invalid.
 
     Examples
     --------
@@ -119,57 +124,70 @@ def gradient_report(
     >>> from torch.distributions import Bernoulli
     >>> from vaekit.estimators import LeaveOneOut, ScoreFunction, StraightThrough
     >>> phi = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    >>> several = [ScoreFunction(), ScoreFunction(baseline=LeaveOneOut()), StraightThrough()]
+    >>> estimators = [ScoreFunction(), ScoreFunction(baseline=LeaveOneOut()), StraightThrough()]
     >>> cost, q = lambda b: (b - 0.499) ** 2, Bernoulli(logits=phi)
-    >>> report = gradient_report(cost, q, several, phi, progress=False)
+    >>> report = gradient_report(cost, q, estimators, phi, progress=False)
     >>> report.attrs["reference"]
     'exact, by enumeration'
     """
-    leaves = _tensors(params)
+    leaves = _as_tensors(params)
     if leaves is None or not all(leaf.requires_grad for leaf in leaves):
-        raise EstimatorError("params must be a tensor, or a sequence or dictionary of tensors, that require a gradient")
+        raise EstimatorError(
+            "gradient_report: params must be a tensor that requires a gradient, or a sequence or dictionary of them."
+        )
     target = ExpectationTarget(cost, q, leaves, num_samples, context, vectorize)
-    words, exact = None, _tensors(reference)
-    if exact is not None:
-        sizes = [[tensor.numel() for tensor in tensors] for tensors in (exact, leaves)]
-        if sizes[0] != sizes[1]:
-            raise EstimatorError(f"reference holds tensors of {sizes[0]} numbers, and params of {sizes[1]}")
-        reference, words = flatten(exact, leaves)[0].double(), "given"
-        if not reference.isfinite().all():
-            raise EstimatorError("reference is not finite (NaN or infinite)")
+    description, gradients = None, _as_tensors(reference)
+    if gradients is not None:
+        reference = _flatten_reference(gradients, leaves)
     elif isinstance(reference, str):
         if reference != "auto":
-            raise EstimatorError(f"reference is {reference!r}: 'auto', None, a gradient or an estimator")
-        reference, words = Enumerate(max_states), "exact, by enumeration"
-        try:
-            with isolated_rng(seed, leaves):
-                target.rows(reference)
-        except Exception:  # too many states, or a cost that not all of them can be passed to at once
-            reference, words = None, None
+            raise EstimatorError(
+                f"gradient_report: reference={reference!r} must be 'auto', None, a gradient or an estimator."
+            )
+        reference, description = Enumerate(max_states), "exact, by enumeration"
+        with seeded_rng(seed):
+            try:
+                target.num_evaluations(reference)
+            except Exception:  # too many states, or a cost that does not accept all of them at once
+                reference, description = None, None
     return measure(
-        target, named(estimators), num_estimates, reference, words=words,
+        target, label_estimators(estimators), num_estimates, reference, description=description,
         reference_draws=10 * num_estimates if reference_draws is None else reference_draws,
         timings=timings, max_seconds=max_seconds, seed=seed, progress=progress,
     )  # fmt: skip
 
 
-def named(estimators: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Give each estimator a label of its own."""
+def label_estimators(estimators: Any) -> dict[str, Any]:
+    """Return estimators by label; a repeated label has a number."""
     if isinstance(estimators, Mapping):
         return dict(estimators)
-    found: dict[str, Any] = {}
-    for estimator in [estimators] if isinstance(estimators, Estimator) else estimators:
+    by_label: dict[str, Any] = {}
+    for estimator in estimators if isinstance(estimators, Sequence) else [estimators]:
         name = text = label(estimator)
         number = 2
-        while name in found:
+        while name in by_label:
             name, number = f"{text} #{number}", number + 1
-        found[name] = estimator
-    return found
+        by_label[name] = estimator
+    return by_label
 
 
-def _tensors(given: Any) -> list[Tensor] | None:
-    """Return the tensors in a tensor, sequence or dictionary; None if it is something else."""
-    items = [given] if isinstance(given, Tensor) else list(given.values()) if isinstance(given, Mapping) else given
+def _flatten_reference(gradients: Sequence[Tensor], params: Sequence[Tensor]) -> Tensor:
+    """Return a reference gradient as one vector in float64."""
+    sizes, expected = ([tensor.numel() for tensor in tensors] for tensors in (gradients, params))
+    if sizes != expected:
+        raise EstimatorError(
+            f"gradient_report: reference has tensors of sizes {sizes}, but params of {expected}. Pass one gradient per "
+            "parameter."
+        )
+    reference = flatten(gradients, params)[0].double()
+    if not reference.isfinite().all():
+        raise EstimatorError("gradient_report: reference must be finite, but contains NaN or infinity.")
+    return reference
+
+
+def _as_tensors(value: Any) -> list[Tensor] | None:
+    """Return the tensors of a tensor, sequence or dictionary; None for any other value."""
+    items = [value] if isinstance(value, Tensor) else list(value.values()) if isinstance(value, Mapping) else value
     if isinstance(items, str) or not isinstance(items, Sequence) or not items:
         return None
     return list(items) if all(isinstance(item, Tensor) for item in items) else None

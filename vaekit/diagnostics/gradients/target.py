@@ -1,4 +1,4 @@
-"""What a gradient report measures: the gradient of a loss with respect to parameters, drawn again and again."""
+"""Losses whose gradient estimates a report measures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.diagnostics.gradients.replicas import NotReplicableError, Replicas, flatten, pull_back, replicate
 from vaekit.estimators import NodeSample
@@ -19,8 +20,9 @@ from vaekit.graph.expectation import evaluate
 from vaekit.graph.fold import Estimate
 
 MAX_REPLICATES = 256
-HELD = 2**22  # numbers a chunk of replicates may hold at a time, in each of its tensors
-REPLICATE_CHECKED = 1
+CHUNK_ELEMENTS = 2**22  # numbers per tensor of a chunk of replicates: bounds the memory
+UNREPLICATED_CHUNK = 16
+TESTED_REPLICATE = 1
 
 
 class Target(ABC):
@@ -28,46 +30,53 @@ class Target(ABC):
 
     Attributes
     ----------
-    params
-        What it is differentiated by.
+    params : list of Tensor
+        Parameters that the loss is differentiated by.
     """
 
     params: list[Tensor]
 
     @abstractmethod
     def gradients(self, estimators: Any, count: int) -> Tensor:
-        """Return independent gradient estimates, ``[count, components]``."""
+        """Return independent gradient estimates, shape (count, components)."""
 
     @abstractmethod
     def single_gradient(self, estimators: Any) -> None:
-        """Work out one gradient as a training step would: what is timed."""
+        """Compute one gradient as a training step does, for timing."""
 
     @abstractmethod
-    def rows(self, estimators: Any) -> int:
-        """Return the cost evaluations of one estimate, an entry of the batch."""
+    def num_evaluations(self, estimators: Any) -> int:
+        """Return the number of cost evaluations per estimate and entry of the batch."""
 
     @abstractmethod
-    def chunk(self, estimators: Any) -> int:
-        """Return how many estimates to make at a time."""
+    def chunk_size(self, estimators: Any) -> int:
+        """Return the number of estimates that are computed together."""
+
+    def finite_gradients(self, estimators: Any, count: int) -> Tensor:
+        """Return :meth:`gradients`, or raise :class:`EstimatorError` if a value is NaN or infinite."""
+        gradients = self.gradients(estimators, count)
+        if num_invalid := int((~gradients.isfinite()).any(1).sum()):
+            raise EstimatorError(f"{num_invalid} of {len(gradients)} gradients are not finite (NaN or infinite)")
+        return gradients
 
 
 class ExpectationTarget(Target):
-    """The mean over the batch of an expectation.
+    """The batch mean of an expectation.
 
-    Estimates are made together on an axis of the batch where the cost allows it: a try at two of them tells whether
-    one depends on the values of another. Parameters that the cost or a conditional distribution holds make a backward
-    pass an estimate necessary, still in one batch.
+    Estimates are computed together along an extra batch dimension if the cost allows this. A trial decides whether one
+    replicate depends on the values of another. If the cost or a conditional distribution contains parameters, each
+    estimate needs a separate backward pass, still in one batch.
 
     Parameters
     ----------
     cost, num_samples, context
         As in :func:`vaekit.expectation`.
     q
-        Likewise, or a function without arguments that returns it.
-    params
-        What it is differentiated by.
-    vectorize
-        Whether to try to make estimates together.
+        As in :func:`vaekit.expectation`, or a function without arguments that returns it.
+    params : Sequence[Tensor]
+        Parameters that the expectation is differentiated by.
+    vectorize : bool
+        Whether to compute estimates together if possible.
     """
 
     def __init__(
@@ -79,57 +88,53 @@ class ExpectationTarget(Target):
         context: Tensor | None = None,
         vectorize: bool = True,
     ) -> None:
-        rebuilt = callable(q) and not isinstance(q, Distribution | Mapping)
-        self._q: Callable[[], Any] = q if rebuilt else lambda: q
+        is_factory = callable(q) and not isinstance(q, Distribution | Mapping)
+        self._q: Callable[[], Any] = q if is_factory else lambda: q
         self._cost, self.params = cost, list(params)
         self._num_samples, self._context = num_samples, context
-        self._together: bool | None = None if vectorize else False
-        self._direct = False  # whether the cost or a child's distribution holds parameters
+        self._vectorized: bool | None = None if vectorize else False
+        self._direct = False  # whether the cost or a conditional distribution contains parameters
 
+    @override
     def gradients(self, estimators: Any, count: int) -> Tensor:
-        """Return independent gradient estimates (see the base class)."""
-        if self._together is None:
-            self._together = self._broadcasts(estimators)
-        if not self._together:
-            return torch.cat([self._one(estimators) for _ in range(count)])
-        q, replicas = self._replicated(count)
+        if not self._is_vectorized(estimators):
+            return torch.cat([self._gradient(estimators) for _ in range(count)])
+        q, replicas = self._replicate(count)
         total = self._evaluate(q, estimators, count).total
         total = total.flatten(1).mean(1) if total.dim() > 1 else total
         leaves = [leaf for item in replicas for leaf in item.leaves]
         sources = [source for item in replicas for source in item.sources]
         _check_connected(total)
         inputs = [*leaves, *self.params]
-        found = torch.autograd.grad(total.sum(), inputs, allow_unused=True, retain_graph=True)
-        cotangents = [None if g is None else g.unsqueeze(1) for g in found[: len(leaves)]]
+        partials = torch.autograd.grad(total.sum(), inputs, allow_unused=True, retain_graph=True)
+        cotangents = [None if g is None else g.unsqueeze(1) for g in partials[: len(leaves)]]
         gradients = pull_back(sources, cotangents, self.params, count)
-        if any(g is not None for g in found[len(leaves) :]):
-            own = torch.eye(count, dtype=total.dtype, device=total.device)
-            gradients = gradients + pull_back([total], [own], self.params, count)
+        if any(g is not None for g in partials[len(leaves) :]):
+            identity = torch.eye(count, dtype=total.dtype, device=total.device)
+            gradients = gradients + pull_back([total], [identity], self.params, count)
         return gradients
 
+    @override
     def single_gradient(self, estimators: Any) -> None:
-        """Work out one gradient (see the base class)."""
-        self._one(estimators)
+        self._gradient(estimators)
 
-    def rows(self, estimators: Any) -> int:
-        """Return the product of the rows of all nodes, or the number of joint trajectories (see the base class)."""
-        draws = self._evaluate(self._q(), estimators).samples
+    @override
+    def num_evaluations(self, estimators: Any) -> int:
+        samples = self._evaluate(self._q(), estimators).samples
         if self._num_samples is not None:
             return self._num_samples
-        return math.prod(draw.weight.shape[0] for draw in draws.values())
+        return math.prod(sample.weight.shape[0] for sample in samples.values())
 
-    def chunk(self, estimators: Any) -> int:
-        """Return how many estimates fit into a chunk (see the base class)."""
-        if self._together is None:
-            self._together = self._broadcasts(estimators)
-        if not self._together:
-            return 16
-        result = self._evaluate(self._q(), estimators)
-        size = max(draw.value.numel() for draw in result.samples.values()) * self.rows(estimators)
-        count = bounded(size, sum(p.numel() for p in self.params))
-        return max(1, min(count, math.isqrt(HELD // max(1, size)))) if self._direct else count
+    @override
+    def chunk_size(self, estimators: Any) -> int:
+        if not self._is_vectorized(estimators):
+            return UNREPLICATED_CHUNK
+        samples = self._evaluate(self._q(), estimators).samples
+        size = max(sample.value.numel() for sample in samples.values()) * self.num_evaluations(estimators)
+        count = limit_replicates(size, sum(p.numel() for p in self.params))
+        return max(1, min(count, math.isqrt(CHUNK_ELEMENTS // max(1, size)))) if self._direct else count
 
-    def _one(self, estimators: Any) -> Tensor:
+    def _gradient(self, estimators: Any) -> Tensor:
         total = self._evaluate(self._q(), estimators).total.mean()
         _check_connected(total)
         return flatten(torch.autograd.grad(total, self.params, allow_unused=True, retain_graph=True), self.params)
@@ -140,83 +145,72 @@ class ExpectationTarget(Target):
             context = context.expand(count, *context.shape)
         return evaluate(self._cost, q, estimators, num_samples=self._num_samples, context=context)
 
-    def _replicated(self, count: int) -> tuple[Any, list[Replicas]]:
-        """Return q with an axis of replicates in front of the batch; functions of parents stay as they are."""
+    def _replicate(self, count: int) -> tuple[Any, list[Replicas]]:
+        """Return q with a leading batch dimension of replicates; functions of parents are unchanged."""
         q = self._q()
         if isinstance(q, Distribution):
-            only = replicate(q, count)
-            return only.q, [only]
-        made = {name: replicate(item, count) if isinstance(item, Distribution) else item for name, item in q.items()}
-        replicas = [item for item in made.values() if isinstance(item, Replicas)]
-        return {name: item.q if isinstance(item, Replicas) else item for name, item in made.items()}, replicas
+            replicas = replicate(q, count)
+            return replicas.q, [replicas]
+        by_name = {name: replicate(item, count) for name, item in q.items() if isinstance(item, Distribution)}
+        return {**q, **{name: item.q for name, item in by_name.items()}}, list(by_name.values())
 
-    def _broadcasts(self, estimators: Any) -> bool:
-        """Tell whether each replicate's costs and conditional distributions depend on its own values alone."""
-        ordinary = self._evaluate(self._q(), estimators)  # what is wrong with it shall be told, not hidden below
-        batch = ordinary.total.dim()
+    def _is_vectorized(self, estimators: Any) -> bool:
+        if self._vectorized is None:
+            self._vectorized = self._are_replicates_independent(estimators)
+        return self._vectorized
+
+    def _are_replicates_independent(self, estimators: Any) -> bool:
+        """Return whether the costs and conditional distributions of each replicate depend on its values only."""
+        result = self._evaluate(self._q(), estimators)  # raises the errors of the graph itself, which are hidden below
+        rank = result.total.dim()
         try:
-            q, _ = self._replicated(3)
+            q, _ = self._replicate(3)
             result = self._evaluate(q, estimators, 3)
-            draws = result.samples
             if result.total.requires_grad:
-                found = torch.autograd.grad(result.total.sum(), self.params, allow_unused=True)
-                self._direct = any(g is not None for g in found)
+                partials = torch.autograd.grad(result.total.sum(), self.params, allow_unused=True)
+                self._direct = any(g is not None for g in partials)
             nodes, terms = parse_graph(self._cost, q)
+            functions: list[tuple[NodeFunction, str | None]] = [(term, None) for term in terms.values()]
+            functions += [(node.q, node.name) for node in nodes if not isinstance(node.q, Distribution)]
             with torch.no_grad():
-                for function in terms.values():
-                    if not _agree(function, draws, batch, lambda output, values: output):
-                        return False
-                for node in nodes:
-                    if isinstance(node.q, NodeFunction) and not _agree(node.q, draws, batch, _density(node.name)):
-                        return False
+                return all(_is_independent(f, result.samples, rank, name) for f, name in functions)
         except (NotReplicableError, EstimatorError, RuntimeError, ValueError, IndexError, TypeError):
             return False
-        return True
 
 
-def bounded(size: int, components: int) -> int:
-    """Return how many replicates to make at a time, each with tensors of ``size`` and a gradient of ``components``."""
-    return max(1, min(MAX_REPLICATES, HELD // max(1, size), 4 * HELD // max(1, components)))
+def limit_replicates(size: int, components: int) -> int:
+    """Return the number of replicates that fit into memory, for tensors of ``size`` and gradients of ``components``."""
+    return max(1, min(MAX_REPLICATES, CHUNK_ELEMENTS // max(1, size), 4 * CHUNK_ELEMENTS // max(1, components)))
 
 
 def _check_connected(total: Tensor) -> None:
     if not total.requires_grad:
-        raise EstimatorError("the expectation has no gradient path to any parameter: q must be made from params")
+        raise EstimatorError("the expectation has no gradient path to any parameter: build q from params")
 
 
-def _pick(value: Tensor, batch: int, event: int = 0) -> Tensor:
-    """Return one replicate of values ``[*rows, count or 1, *batch, *event]``, or all if they have none."""
-    axis = value.dim() - event - batch - 1
-    if axis < 0:
-        raise ValueError("a cost without the axis of replicates")
-    return value.select(axis, REPLICATE_CHECKED if value.shape[axis] > 1 else 0)
+def _select_replicate(value: Tensor, rank: int, event_dim: int = 0) -> Tensor:
+    """Return one replicate of ``[*sample, count or 1, *batch, *event]``; ``rank`` is the number of batch dimensions."""
+    dim = value.dim() - event_dim - rank - 1
+    if dim < 0:
+        raise ValueError("a cost without a dimension of replicates")
+    return value.select(dim, TESTED_REPLICATE if value.shape[dim] > 1 else 0)
 
 
-def _agree(
-    function: NodeFunction,
-    draws: Mapping[str, NodeSample],
-    batch: int,
-    compared: Callable[[Any, Mapping[str, Tensor]], Any],
+def _is_independent(
+    function: NodeFunction, samples: Mapping[str, NodeSample], rank: int, node: str | None = None
 ) -> bool:
-    """Compare what a function makes of one replicate alone with its part of what it makes of all."""
-    everything = {name: draw.value for name, draw in draws.items()}
-    alone = {name: _pick(draw.value, batch, len(draw.q.event_shape)) for name, draw in draws.items()}
+    """Return whether a function of one replicate alone agrees with the same replicate of all.
+
+    If ``node`` is a name, the function returns its distribution, and the log-probabilities of its samples are compared.
+    """
+    joint = {name: sample.value for name, sample in samples.items()}
+    alone = {name: _select_replicate(s.value, rank, len(s.q.event_shape)) for name, s in samples.items()}
     outputs = []
-    for values in (everything, alone):
+    for values in (joint, alone):
         output = function.function(**{name: values[name] for name in function.inputs})
-        outputs.append(torch.as_tensor(compared(output, values)).double())
-    whole, part = outputs
-    mine = _pick(whole, batch)
-    if mine.dim() != part.dim():
+        outputs.append(torch.as_tensor(output if node is None else output.log_prob(values[node])).double())
+    of_all, expected = _select_replicate(outputs[0], rank), outputs[1]
+    if of_all.dim() != expected.dim():
         return False
-    mine, part = torch.broadcast_tensors(mine, part)
-    return torch.allclose(mine, part, rtol=1e-4, atol=1e-6, equal_nan=True)
-
-
-def _density(name: str) -> Callable[[Any, Mapping[str, Tensor]], Tensor]:
-    """Return what compares conditional distributions: their log-densities at the values drawn."""
-
-    def log_prob(q: Distribution, values: Mapping[str, Tensor]) -> Tensor:
-        return q.log_prob(values[name])
-
-    return log_prob
+    of_all, expected = torch.broadcast_tensors(of_all, expected)
+    return torch.allclose(of_all, expected, rtol=1e-4, atol=1e-6, equal_nan=True)

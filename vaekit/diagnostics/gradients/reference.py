@@ -1,0 +1,121 @@
+"""Gradients that the estimates of a report are compared with."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaekit.diagnostics.gradients.estimator_catalog import label
+from vaekit.diagnostics.gradients.moments import GradientMoments
+from vaekit.diagnostics.gradients.target import Target
+from vaekit.exceptions import EstimatorError
+
+NUM_BLOCKS = 16  # means over parts of the second half, which give its standard error along any direction
+NUM_PILOT = 16  # estimates that decide whether an estimator has a variance
+BUDGET_FACTOR = 4  # of the time for one estimator
+
+
+class Reference(NamedTuple):
+    """A gradient that estimates are compared with.
+
+    Attributes
+    ----------
+    mean : Tensor, shape (components,)
+        The gradient in float64.
+    first : Tensor, shape (components,)
+        Mean of the first half of its estimates; an exact gradient itself.
+    blocks : Tensor, shape (blocks, components), or None
+        Means over parts of the second half, which is independent of the first: one half selects a direction and the
+        other tests it. None for an exact gradient.
+    noise : float
+        Expected squared error of the mean.
+    description : str
+        Source of the gradient, for ``report.attrs["reference"]``.
+    """
+
+    mean: Tensor
+    first: Tensor
+    blocks: Tensor | None
+    noise: float
+    description: str
+
+    @classmethod
+    def exact(cls, gradient: Tensor, description: str) -> Reference:
+        """Return a reference without an error."""
+        return cls(gradient, gradient, None, 0.0, description)
+
+
+def estimate_reference(
+    target: Target,
+    estimator: Any,
+    num_estimates: int,
+    max_seconds: float | None,
+    update_progress: Callable[[float], None],
+    description: str | None = None,
+) -> Reference:
+    """Estimate the reference with an unbiased estimator, within four times ``max_seconds``.
+
+    Parameters
+    ----------
+    target : Target
+        Loss that is differentiated.
+    estimator : Estimator or Mapping[str, Estimator]
+        Unbiased estimator, which is copied. If its variance is zero, one estimate is the reference.
+    num_estimates : int
+        Number of estimates, at least two per block.
+    max_seconds : float or None
+        Time for one estimator of the report; None for no limit.
+    update_progress : Callable
+        Called with the completed fraction.
+    description : str, optional
+        Description of an exact gradient; by default the estimator's label.
+
+    Raises
+    ------
+    EstimatorError
+        If the estimates do not fit into the time.
+    """
+    estimator, pilot = copy.deepcopy(estimator), GradientMoments()
+    budget = math.inf if max_seconds is None else BUDGET_FACTOR * max_seconds
+    begin = time.perf_counter()
+    pilot.update(target.finite_gradients(estimator, 1))
+    if (seconds := time.perf_counter() - begin) > budget:
+        raise EstimatorError(f"one gradient takes {seconds:.3g} s, more than max_seconds={max_seconds:g}")
+    start = time.perf_counter()  # the second estimate is timed: the first may compile
+    pilot.update(target.finite_gradients(estimator, 1))
+    seconds = time.perf_counter() - start
+    if pilot.variance == 0 and NUM_PILOT * seconds < budget:
+        pilot.update(target.finite_gradients(estimator, NUM_PILOT - 2))
+    if pilot.variance == 0:
+        update_progress(1)
+        return Reference.exact(pilot.mean, description or f"exact, by {label(estimator)}")
+    remaining = budget - (time.perf_counter() - begin)
+    minimum = 2 * NUM_BLOCKS * seconds
+    if minimum > remaining:
+        raise EstimatorError(
+            f"{2 * NUM_BLOCKS} estimates take {minimum:.3g} s, more than max_seconds={max_seconds:g} allows"
+        )
+    block_size = math.ceil(max(1, num_estimates / (2 * NUM_BLOCKS)))
+    if max_seconds is not None:
+        block_size = min(block_size, max(1, math.floor(remaining / (2 * NUM_BLOCKS * max(seconds, 1e-9)))))
+    chunk_size = target.chunk_size(estimator)
+    moments, means = GradientMoments(), []
+    for index in range(2 * NUM_BLOCKS):
+        block = GradientMoments()
+        for start_index in range(0, block_size, chunk_size):
+            gradients = target.finite_gradients(estimator, min(chunk_size, block_size - start_index))
+            moments.update(gradients)
+            block.update(gradients)
+        means.append(block.mean)
+        update_progress((index + 1) / (2 * NUM_BLOCKS))
+    first, second = torch.stack(means[:NUM_BLOCKS]).mean(0), torch.stack(means[NUM_BLOCKS:]).float()
+    noise = moments.variance / moments.count
+    relative = math.sqrt(noise) / max(moments.mean.norm().item(), 1e-300)
+    text = f"mean of {moments.count} estimates of {label(estimator)}, standard error {relative:.2%} of its norm"
+    return Reference(moments.mean, first, second, noise, text)
