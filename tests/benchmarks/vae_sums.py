@@ -115,24 +115,13 @@ class Gradients(Target):
         for optimizer in self.optimizers.values():
             optimizer.snapshot(self.closure, batches, draws)
 
-    def gradients(self, estimators: Any, count: int) -> Tensor:
-        """Return gradients ``[count, components]``; ``estimators`` is the name of a way to make them."""
-        return torch.cat([self._one(estimators) for _ in range(count)])
-
-    def once(self, estimators: Any) -> None:
-        """Work out one gradient."""
-        self._one(estimators)
-
-    def rows(self, estimators: Any) -> int:
-        """Return the gradients of a row that one estimate takes, without the snapshot's."""
+    def num_evaluations(self, estimators: Any) -> int:
+        """Return the number of gradients per observation and estimate, without the snapshot."""
         return {PLAIN: 1, FULL: len(self.rows_of_training) // self.batch_size}.get(estimators, 2)
 
-    def chunk(self, estimators: Any) -> int:
-        """Return how many estimates are made at a time."""
-        return 8
-
-    def _one(self, name: str) -> Tensor:
-        rows = self.rows_of_training
+    def gradient(self, estimators: Any) -> Tensor:
+        """Return a gradient ``[1, components]``; ``estimators`` is the name of a method."""
+        name, rows = estimators, self.rows_of_training
         if name != FULL:
             rows = rows[torch.randperm(len(rows))[: self.batch_size * (2 if name == DOUBLE else 1)]]
         batch = self.data.dataset.__getitems__(rows)
@@ -163,7 +152,7 @@ def table(epochs: int, marks: list[int], draws: int, full_draws: int, seed: int)
             optimizer.step()
             steps += 1
         report = measure(
-            target, {name: name for name in MEASURED}, draws, FULL, words=None,
+            target, {name: name for name in MEASURED}, draws, FULL,
             reference_draws=draws // 2, timings=9, max_seconds=None, seed=seed, progress=True,
             unbiased=dict.fromkeys(MEASURED, True), title=f"{mark} steps from the snapshot",
         ).set_index("estimator")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The gradient report: closed forms, its test of unbiasedness, replicates, refusals, and the models' own report."""
+"""Gradient report: closed forms, test of unbiasedness, replicates, failing estimators, and the report of a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from vaekit.diagnostics import (
     gradient_report,
     is_unbiased,
     model_gradient_report,
-    plot_gradient_report,
 )
 from vaekit.diagnostics.gradients.model_report import ModelTarget
 from vaekit.diagnostics.gradients.target import ExpectationTarget
@@ -37,6 +36,7 @@ from vaekit.estimators import (
 from vaekit.exceptions import EstimatorError
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models.objectives import ELBO, IWAE
+from vaekit.plotting import plot_gradient_report
 
 LOO = "ScoreFunction(LeaveOneOut)"
 
@@ -73,14 +73,14 @@ def test_closed_form(phi, gradient, score, leave_one_out):
     assert attrs["best_unbiased"] == attrs["best"] == "Enumerate"
 
 
-def test_every_exported_estimator_is_judged_rightly():
+def test_exported_estimators_are_classified_correctly():
     graph = single("categorical_vector")
     leaves = {n: p.requires_grad_() for n, p in graph.parameters().items()}
     cost, q = as_expectation(graph, leaves)
-    estimators, left_out = compatible_estimators(q["x"])
+    estimators, omitted = compatible_estimators(q["x"])
     assert {"Enumerate", "GumbelSoftmax(hard)", LOO, "ScoreFunction(SelfCritic)", "DisARM"} <= set(estimators)
     assert "Pathwise" not in estimators
-    assert "network" in left_out["ScoreFunction(LearnedBaseline)"]
+    assert "network" in omitted["ScoreFunction(LearnedBaseline)"]
     report = gradient_report(cost, q, estimators, leaves, 40_000, timings=1, progress=False)
     assert not report.error.any()
     assert (report.z[~report.unbiased] > 10).all(), report[["estimator", "z"]]
@@ -93,7 +93,7 @@ def test_every_exported_estimator_is_judged_rightly():
 @pytest.mark.parametrize("reference", ["auto", ScoreFunction(baseline=LeaveOneOut())], ids=["exact", "Monte Carlo"])
 def test_z_is_standard_without_a_bias(reference):
     leaf = torch.linspace(-1, 1, 12, dtype=torch.float64, requires_grad=True)
-    found = [
+    z_scores = [
         gradient_report(
             lambda b: (b.sum(-1) - 3.2).square(), Independent(Bernoulli(logits=leaf), 1),
             [ScoreFunction(baseline=LeaveOneOut())], leaf, 200, reference, seed=2 * seed, timings=0,
@@ -101,8 +101,8 @@ def test_z_is_standard_without_a_bias(reference):
         ).z[0]
         for seed in range(60)
     ]  # fmt: skip
-    assert abs(np.mean(found)) < 4 / math.sqrt(60)
-    assert 0.65 < np.std(found) < 1.45
+    assert abs(np.mean(z_scores)) < 4 / math.sqrt(60)
+    assert 0.65 < np.std(z_scores) < 1.45
 
 
 @pytest.mark.parametrize("graph", [*THREE, below("normal", "categorical")], ids=lambda graph: graph.name)
@@ -112,20 +112,21 @@ def test_graphs_with_parameters_in_cost_and_children(graph):
     cost, q = as_expectation(graph, leaves)
     mixed = {n.name: Pathwise() if n.kind.startswith("normal") else Enumerate() for n in graph.nodes}
     estimators = {"mixed": mixed, "score": ScoreFunction(2, LeaveOneOut())}
-    assert ExpectationTarget(cost, q, list(leaves.values()))._broadcasts(mixed)
+    assert ExpectationTarget(cost, q, list(leaves.values()))._are_replicates_independent(mixed)
     report = gradient_report(cost, q, estimators, leaves, 1500, gradient, timings=1, progress=False)
     assert (report.z.abs() < 4).all()
     assert (report.relative_bias < 6 * report.bias_noise).all()
     assert report.attrs["norm"] == pytest.approx(torch.cat([g.flatten() for g in gradient.values()]).norm().item())
 
 
-def test_together_and_one_by_one_agree():
+def test_vectorized_and_separate_estimates_agree():
     graph = below("categorical", "bernoulli")
     leaves = {n: p.requires_grad_() for n, p in graph.parameters().items()}
     cost, q = as_expectation(graph, leaves)
-    several = [ScoreFunction(baseline=LeaveOneOut()), StraightThrough()]
+    estimators = [ScoreFunction(baseline=LeaveOneOut()), StraightThrough()]
     one, many = (
-        gradient_report(cost, q, several, leaves, 3000, timings=1, vectorize=v, progress=False) for v in (False, True)
+        gradient_report(cost, q, estimators, leaves, 3000, timings=1, vectorize=v, progress=False)
+        for v in (False, True)
     )
     np.testing.assert_allclose(one.variance, many.variance, rtol=0.15)
     np.testing.assert_allclose(one.cosine, many.cosine, atol=0.05)
@@ -134,16 +135,16 @@ def test_together_and_one_by_one_agree():
 @pytest.mark.parametrize(
     "cost",
     [
-        lambda b: b.flatten(1).sum(1) ** 2,  # takes in whatever axes there are
+        lambda b: b.flatten(1).sum(1) ** 2,  # sums over the dimension of replicates
         lambda b: (b.sum(-1) - torch.arange(b.dim() - 1.0).sum()) ** 2,
         lambda b: (b.sum(-1) + 0.1 * torch.randn(b.shape[:-1])) ** 2,
     ],
-    ids=["mixing", "depending on the axes", "random"],
+    ids=["mixing", "depending on the number of dimensions", "random"],
 )
 def test_costs_that_cannot_be_replicated(cost):
     leaf = torch.zeros(3, requires_grad=True)
     q = Independent(Bernoulli(logits=leaf), 1)
-    assert not ExpectationTarget(cost, q, [leaf])._broadcasts(ScoreFunction())
+    assert not ExpectationTarget(cost, q, [leaf])._are_replicates_independent(ScoreFunction())
     report = gradient_report(cost, q, [ScoreFunction()], leaf, 300, None, timings=1, progress=False)
     assert report.variance[0] > 0
     assert report.z.isna().all()
@@ -166,11 +167,11 @@ def test_numpy_cost_and_batches():
     assert report.z.abs().max() < 4
 
 
-def test_a_step_function_refuses_the_pathwise_estimator_alone():
+def test_a_step_function_fails_with_the_pathwise_estimator_only():
     leaf = torch.tensor(0.3, requires_grad=True)
-    several = {"path": Pathwise(), "score": ScoreFunction(), "wrong": Enumerate()}
+    estimators = {"path": Pathwise(), "score": ScoreFunction(), "wrong": Enumerate()}
     report = gradient_report(
-        lambda z: (z > 0).float(), Normal(leaf, 1.0), several, leaf, 4000, torch.tensor(0.3814), progress=False
+        lambda z: (z > 0).float(), Normal(leaf, 1.0), estimators, leaf, 4000, torch.tensor(0.3814), progress=False
     ).set_index("estimator")  # density of N(0, 1) at 0.3
     assert "no gradient path" in report.error["path"]
     assert "does not fit Normal" in report.error["wrong"]
@@ -185,43 +186,43 @@ def test_a_step_function_refuses_the_pathwise_estimator_alone():
     }
 
 
-def test_random_state_is_left_alone_and_seeds_repeat():
+def test_rng_state_is_restored_and_seeds_repeat():
     torch.manual_seed(7)
     np.random.seed(7)
     expected = torch.rand(3), np.random.rand(3)
     torch.manual_seed(7)
     np.random.seed(7)
     first, _ = toy(1.0, [ScoreFunction(), StraightThrough()], num_estimates=100)
-    for found, wanted in zip((torch.rand(3), np.random.rand(3)), expected, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    for actual, desired in zip((torch.rand(3), np.random.rand(3)), expected, strict=True):
+        np.testing.assert_array_equal(actual, desired)
     again, _ = toy(1.0, [StraightThrough(), ScoreFunction()], num_estimates=100)
     other, _ = toy(1.0, [ScoreFunction()], num_estimates=100, seed=1)
     assert first.variance["ScoreFunction"] == again.variance["ScoreFunction"] != other.variance["ScoreFunction"]
 
 
 def test_estimators_are_copied_and_learn():
-    used = ScoreFunction(baseline=MovingAverage())
+    average = ScoreFunction(baseline=MovingAverage())
     leaf = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     context = torch.randn(4, 2, dtype=torch.float64)
     learned = ScoreFunction(baseline=LearnedBaseline(torch.nn.Linear(2, 1).double()))
     report = gradient_report(
-        lambda b: 100 + b, Bernoulli(logits=leaf), {"plain": ScoreFunction(), "average": used, "learned": learned},
+        lambda b: 100 + b, Bernoulli(logits=leaf), {"plain": ScoreFunction(), "average": average, "learned": learned},
         leaf, 500, context=context, timings=1, progress=False,
     ).set_index("estimator")  # fmt: skip
-    assert used.baseline.running.seen == 0
+    assert average.baseline.running.seen == 0
     assert report.variance["average"] < report.variance["plain"] / 100
     assert (report.z < 4).all()
 
 
-def test_joint_trajectories_and_labels():
+def test_joint_samples_and_labels():
     leaf = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    several = [
+    estimators = [
         ScoreFunction(baseline=LeaveOneOut()),
         ScoreFunction(baseline=LeaveOneOut()),
         ScoreFunction(num_samples=3),
     ]
     report = gradient_report(
-        lambda y: y.square(), Categorical(logits=leaf), several, leaf, 100, None, num_samples=4, progress=False
+        lambda y: y.square(), Categorical(logits=leaf), estimators, leaf, 100, None, num_samples=4, progress=False
     )
     assert list(report.estimator) == [LOO, f"{LOO} #2", "ScoreFunction(3)"]
     assert set(report.evaluations) == {4}
@@ -230,18 +231,18 @@ def test_joint_trajectories_and_labels():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_estimates": 4}, "num_estimates is 4"),
-        ({"params": torch.zeros(1)}, "require a gradient"),
-        ({"params": []}, "require a gradient"),
-        ({"estimators": []}, "nothing to measure"),
-        ({"reference": "exact"}, "reference is 'exact'"),
+        ({"num_estimates": 4}, "num_estimates=4 must be at least 8"),
+        ({"params": torch.zeros(1)}, "requires a gradient"),
+        ({"params": []}, "requires a gradient"),
+        ({"estimators": []}, "estimators is empty"),
+        ({"reference": "exact"}, "reference='exact' must be"),
     ],
 )
 def test_errors(arguments, message):
     leaf = torch.zeros(2, requires_grad=True)
-    given = {"cost": lambda b: b, "q": Bernoulli(logits=leaf), "estimators": [ScoreFunction()], "params": leaf}
+    valid = {"cost": lambda b: b, "q": Bernoulli(logits=leaf), "estimators": [ScoreFunction()], "params": leaf}
     with pytest.raises(EstimatorError, match=message):
-        gradient_report(**{**given, "progress": False, **arguments})
+        gradient_report(**{**valid, "progress": False, **arguments})
 
 
 def test_exported_and_plotted():
@@ -262,69 +263,69 @@ def test_exported_and_plotted():
 
 @pytest.mark.parametrize("objective", [ELBO(beta=0.7), ELBO(free_bits=0.3)], ids=["beta", "free bits"])
 @pytest.mark.parametrize("name", ["discrete_enumerate", "mixed", "mixed_child_first", "sequential_auto"])
-def test_a_models_gradient_is_its_training_losss(name, objective):
+def test_gradient_of_a_model_equals_that_of_its_training_loss(name, objective):
     torch.manual_seed(0)
     model = sharpen(MODELS[name](NegativeBinomial(), objective=objective)).eval()
     batch, weight = counts(), 0.6
     name = next(reversed(model.latents)) if "sequential" in name else next(iter(model.latents))
     target = ModelTarget(model, batch, name, weight)
     estimators = target.model.estimators
-    # the posteriors of other latents share the encoder: only the head is this latent's alone
+    # the posteriors of other latents share the encoder: only the head belongs to this latent
     sizes = {n: p.numel() for n, p in model.latents[name].named_parameters() if n.startswith(("joining", "head"))}
-    before = sum(size for n, size in sizes.items() if n.startswith("joining"))
+    offset = sum(size for n, size in sizes.items() if n.startswith("joining"))
     torch.manual_seed(1)
-    found = target.gradients(estimators, 1)[0, before : sum(sizes.values())]
+    actual = target.gradients(estimators, 1)[0, offset : sum(sizes.values())]
     torch.manual_seed(1)
     loss = model.loss(batch, weight, training=True).total.mean()
     expected = torch.autograd.grad(loss, list(model.latents[name].head.parameters()))
-    torch.testing.assert_close(found, torch.cat([g.flatten() for g in expected]), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(actual, torch.cat([g.flatten() for g in expected]), rtol=1e-4, atol=1e-6)
     many = target.gradients(estimators, 3)
     assert many.shape == (3, target.gradients(estimators, 1).shape[1])
 
 
-def test_a_models_report():
+def test_report_of_a_model():
     torch.manual_seed(0)
     model = sharpen(MODELS["mixed_bits"](NegativeBinomial()))
     before = {n: p.clone() for n, p in model.state_dict().items()}
-    report, left_out = model_gradient_report(model, counts(), "b", 300, timings=1, progress=False)
+    report, omitted = model_gradient_report(model, counts(), "b", 300, timings=1, progress=False)
     assert {"ARM", "Enumerate", "REBAR"} <= set(report.estimator)
     assert not report.error.any()
     assert (report.z[report.unbiased] < 4).all()
-    assert "ScoreFunction(LearnedBaseline)" in left_out
+    assert "ScoreFunction(LearnedBaseline)" in omitted
     report, _ = model_gradient_report(model, counts(), "z", 300, timings=1, progress=False)
     assert {"Pathwise", "MeasureValued", "ScoreFunction"} <= set(report.estimator)
-    assert "draws of" in report.attrs["reference"]
+    assert "estimates of" in report.attrs["reference"]
     assert (report.z[report.unbiased] < 4).all()
     variance = report.set_index("estimator").variance
-    assert variance["Pathwise"] < variance["ScoreFunction"]  # by variance and time it may also be MeasureValued
+    assert variance["Pathwise"] < variance["ScoreFunction"]  # by variance x time it may be MeasureValued
     assert model.training
     assert all(p.equal(model.state_dict()[n]) for n, p in before.items())
 
 
-def test_a_models_report_with_joint_trajectories():
+def test_report_of_a_model_with_joint_samples():
     torch.manual_seed(0)
     model = MODELS["discrete_leave_one_out"](NegativeBinomial(), objective=IWAE(4))
-    report, left_out = model_gradient_report(sharpen(model), counts(), "y", 200, timings=1, progress=False)
-    assert "ScoreFunction(LearnedBaseline)" in left_out
-    refused = report.set_index("estimator").error
-    assert set(refused.index[refused == ""]) == {"ScoreFunction", LOO}
-    assert "importance-weighted bound" in refused["GumbelSoftmax"]
+    report, omitted = model_gradient_report(sharpen(model), counts(), "y", 200, timings=1, progress=False)
+    assert "ScoreFunction(LearnedBaseline)" in omitted
+    errors = report.set_index("estimator").error
+    assert set(errors.index[errors == ""]) == {"ScoreFunction", LOO}
+    assert "importance-weighted bound" in errors["GumbelSoftmax"]
     report = report[report.error == ""]
     assert set(report.evaluations) == {4}
     assert (report.z.abs() < 4).all()
 
 
-def test_a_sequences_report():
-    """Of a latent in the middle of a sequence, whose posterior depends on what is drawn before it."""
+def test_report_of_a_sequence():
+    """The latent is in the middle of the sequence: its posterior depends on earlier samples."""
     torch.manual_seed(0)
     model = sharpen(MODELS["sequential_auto"](NegativeBinomial(), objective=ELBO(num_samples=4)))
     assert type(model.estimators["z2"]).__name__ == "ScoreFunction"
-    several = {"plain": ScoreFunction(), "compared": ScoreFunction(baseline=LeaveOneOut()), "listed": Enumerate()}
-    report, left_out = model_gradient_report(
-        model, counts(), "z2", 200, estimators=several, reference_draws=800, timings=1, progress=False
+    estimators = {"plain": ScoreFunction(), "compared": ScoreFunction(baseline=LeaveOneOut()), "listed": Enumerate()}
+    report, omitted = model_gradient_report(
+        model, counts(), "z2", 200, estimators=estimators, reference_draws=800, timings=1, progress=False
     )
     report = report.set_index("estimator")
-    assert not left_out
+    assert not omitted
     assert list(report.index[report.error == ""]) == ["plain", "compared"]
     assert "cannot draw joint" in report.error["listed"]
     assert (report.z.dropna() < 4).all()
@@ -333,7 +334,7 @@ def test_a_sequences_report():
 
 
 class Slow(ScoreFunction):
-    """Takes its time; all estimates of a call count once."""
+    """Is slow per call, not per estimate."""
 
     def sample(self, *arguments, **named):
         time.sleep(0.06)
@@ -341,7 +342,7 @@ class Slow(ScoreFunction):
 
 
 class Broken(ScoreFunction):
-    """Fails from its second estimate on, as a foreign estimator may."""
+    """Always fails, as a custom estimator may."""
 
     error: Exception = ValueError("shapes (3,) and (4,) not aligned")
 
@@ -350,7 +351,7 @@ class Broken(ScoreFunction):
 
 
 @pytest.mark.parametrize("error", [ValueError("not aligned"), TypeError("none"), ZeroDivisionError(), MemoryError()])
-def test_a_foreign_error_is_one_row(error):
+def test_an_error_of_a_custom_estimator_is_one_row(error):
     broken = Broken()
     broken.error = error
     report, attrs = toy(0.3, {"broken": broken, "score": ScoreFunction()}, num_estimates=200)
@@ -363,45 +364,45 @@ def test_a_foreign_error_is_one_row(error):
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
 def test_gradients_that_are_not_finite_are_one_row(odd):
-    """The cost is not finite where the relaxed value of one estimator goes, and nowhere else."""
+    """The cost is not finite at the relaxed values of one estimator only."""
     leaf = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
 
     def cost(b):
         return torch.where((b > 0) & (b < 1), odd * b, (b - 0.499) ** 2)
 
-    several = {"relaxed": GumbelSoftmax(), "score": ScoreFunction()}
-    report = gradient_report(cost, Bernoulli(logits=leaf), several, leaf, 200, progress=False).set_index("estimator")
+    estimators = {"relaxed": GumbelSoftmax(), "score": ScoreFunction()}
+    report = gradient_report(cost, Bernoulli(logits=leaf), estimators, leaf, 200, progress=False).set_index("estimator")
     assert "not finite" in report.error["relaxed"]
     assert report.error["score"] == ""
     assert report.attrs["best"] == "score"
 
 
-def test_a_slow_estimator_is_refused_within_its_time():
+def test_a_slow_estimator_fails_within_its_time():
     started = time.perf_counter()
     report, _ = toy(0.3, {"slow": Slow(), "score": ScoreFunction()}, num_estimates=10**6, max_seconds=0.05, timings=2)
     assert time.perf_counter() - started < 30
-    assert re.search(r"(one gradient takes|8 draws take) .* s, and max_seconds=0\.05", report.error["slow"])
+    assert re.search(r"(one gradient takes|8 estimates take) .* s, more than max_seconds=0\.05", report.error["slow"])
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.02])
-def test_the_time_of_an_estimator_holds_in_total(seconds, monkeypatch):
-    """Of a slow cost: trials, draws and timing together, of each estimator; the reference has four times as long."""
+def test_max_seconds_limits_the_total_time(seconds, monkeypatch):
+    """It limits warm-up, estimates and timing of each estimator together, and four times as much of the reference."""
     leaf, now = torch.tensor(0.3, requires_grad=True), [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
     def cost(b):
-        now[0] += seconds  # a clock of its own: the outcome does not depend on the machine
+        now[0] += seconds  # a fake clock: the outcome does not depend on the machine
         return (b - 0.499) ** 2
 
-    q, several = Bernoulli(logits=leaf), {f"score {i}": ScoreFunction() for i in range(3)}
-    report = gradient_report(cost, q, several, leaf, 10**6, ScoreFunction(), max_seconds=0.5, vectorize=False,
+    q, estimators = Bernoulli(logits=leaf), {f"score {i}": ScoreFunction() for i in range(3)}
+    report = gradient_report(cost, q, estimators, leaf, 10**6, ScoreFunction(), max_seconds=0.5, vectorize=False,
                              progress=False)  # fmt: skip
-    assert now[0] < 2 + 3 * 0.5 + 20 * seconds  # a last evaluation each may go over
+    assert now[0] < 2 + 3 * 0.5 + 20 * seconds  # the last evaluation of each may exceed the limit
     assert (report.error == "").all()
-    assert report.num_estimates.between(8, 0.5 / seconds).all()  # of a million, as many as fit
+    assert report.num_estimates.between(8, 0.5 / seconds).all()  # of a million
 
 
-def test_if_all_are_refused_each_row_says_why():
+def test_each_row_has_its_error_if_all_fail():
     def cost(b):
         time.sleep(0.2)
         return b
@@ -413,9 +414,9 @@ def test_if_all_are_refused_each_row_says_why():
         ("Pathwise does not fit Bernoulli", {"estimators": [Pathwise()]}),
         ("NameError", {"cost": lambda b: undefined}),  # noqa: F821
     ]
-    for reason, given in cases:
+    for reason, arguments in cases:
         common = {"cost": lambda b: b, "q": Bernoulli(logits=leaf), "estimators": [ScoreFunction(), Broken()]}
-        report = gradient_report(**{**common, "params": leaf, "progress": False, **given})
+        report = gradient_report(**{**common, "params": leaf, "progress": False, **arguments})
         assert report.error.iloc[0].startswith(reason) or reason in report.error.iloc[0]
         assert (report.error != "").all()
         assert not report.unbiased.any()
@@ -423,17 +424,17 @@ def test_if_all_are_refused_each_row_says_why():
         assert plot_gradient_report(report).axes
 
 
-def test_a_reference_that_fails_is_none():
+def test_a_failing_reference_is_none():
     report, attrs = toy(0.3, {"score": ScoreFunction()}, num_estimates=200, reference=Broken())
-    assert attrs["reference"].startswith("none, as that by Broken failed: ValueError")
+    assert attrs["reference"].startswith("none, because Broken failed: ValueError")
     assert report.variance["score"] > 0
     assert math.isnan(report.z["score"])
 
 
 @pytest.mark.parametrize(
     ("reference", "message"),
-    [(torch.zeros(3), r"tensors of \[3\] numbers, and params of \[1\]"), (torch.tensor(math.nan), "not finite")],
+    [(torch.zeros(3), r"tensors of sizes \[3\], but params of \[1\]"), (torch.tensor(math.nan), "must be finite")],
 )
-def test_a_reference_that_cannot_be_one(reference, message):
+def test_invalid_references(reference, message):
     with pytest.raises(EstimatorError, match=message):
         toy(0.3, [ScoreFunction()], reference=reference)

@@ -24,7 +24,8 @@ def parser() -> Parser:
     made = Parser(
         "vaekit gradients",
         allow_abbrev=False,
-        usage="vaekit gradients --config X.yaml [--ckpt_path C] [--num_estimates N] [--batch_size B] [-o FOLDER] [--KEY VALUE ...]",
+        usage="vaekit gradients --config X.yaml [--ckpt_path C] [--num_estimates N] [--batch_size B] "
+        "[-o FOLDER] [--KEY VALUE ...]",
         description="Measure bias, variance and time of every gradient estimator that fits each latent of a model, on "
         "a batch of its training data: the gradient of the training loss through that latent's posterior, with respect "
         "to its head and the encoder, at the KL weight after the warm-up and without dropout; the other latents keep "
@@ -66,7 +67,8 @@ def run(arguments: list[str]) -> None:
 
     from vaekit.cli.instantiate import instantiate
     from vaekit.cli.logger import finish_run
-    from vaekit.diagnostics import model_gradient_report, plot_gradient_report
+    from vaekit.diagnostics import model_gradient_report
+    from vaekit.plotting import plot_gradient_report
 
     cli = instantiate([item for path in options.config for item in ("--config", path)] + rest, options.ckpt_path)
     model, data = cli.model, cli.datamodule

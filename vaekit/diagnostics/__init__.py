@@ -1,4 +1,4 @@
-"""How good a trained model is, whether it uses its latents, and how noisy its gradients are."""
+"""Diagnostics of models: held-out likelihood, use of the latents, generation and the noise of gradients."""
 
 from vaekit.diagnostics.agreement import Agreement, label_agreement
 from vaekit.diagnostics.evaluation import Evaluation, evaluate_model
@@ -8,7 +8,6 @@ from vaekit.diagnostics.gradients.model_report import model_gradient_report
 from vaekit.diagnostics.gradients.report import gradient_report
 from vaekit.diagnostics.importance import LikelihoodEstimate, importance_sampled_log_likelihood
 from vaekit.diagnostics.usage import LatentUsage, latent_usage, most_probable_codes, posterior_summaries
-from vaekit.plotting.gradient_figures import plot_gradient_report
 
 __all__ = [
     "Agreement",
@@ -27,7 +26,6 @@ __all__ = [
     "latent_usage",
     "model_gradient_report",
     "most_probable_codes",
-    "plot_gradient_report",
     "posterior_summaries",
     "prior_means",
     "sample_prior",

@@ -1,1 +1,5 @@
 """Figures: functions from arrays and tables to matplotlib figures."""
+
+from vaekit.plotting.gradient_figures import plot_gradient_report
+
+__all__ = ["plot_gradient_report"]

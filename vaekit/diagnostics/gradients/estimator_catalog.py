@@ -19,7 +19,8 @@ UNNAMED_ARGUMENTS = {"num_samples", "baseline", "network", "control_variate"}
 def is_unbiased(estimator: Any) -> bool:
     """Return whether an estimator is unbiased for every cost; for a dictionary, whether all are.
 
-    ``"auto"`` is unbiased. Sticking the landing is unbiased for some costs only, such as the ELBO, and counts as biased.
+    ``"auto"`` is unbiased. Sticking the landing is unbiased for some costs only, such as the ELBO, and counts as
+    biased.
 
     Examples
     --------

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from vaekit.diagnostics.gradients.bias_test import BiasTest
 from vaekit.diagnostics.gradients.moments import GradientMoments
-from vaekit.diagnostics.gradients.reference import Reference
+from vaekit.diagnostics.gradients.reference import BiasTest, Reference
 from vaekit.diagnostics.gradients.target import Target
 from vaekit.exceptions import EstimatorError
 
@@ -129,7 +128,7 @@ def time_gradients(
             try:
                 synchronize()
                 start = time.perf_counter()
-                target.single_gradient(estimator)
+                target.training_gradient(estimator)
                 synchronize()
             except Exception as error:  # a custom cost or estimator may raise anything: the other rows are valid
                 errors[name] = error

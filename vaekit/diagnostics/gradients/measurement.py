@@ -24,8 +24,8 @@ from vaekit.exceptions import EstimatorError, VaekitError
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ["estimator", "unbiased", "relative_bias", "bias_noise", "z", "p_value", "variance", "relative_std",
-           "cosine", "evaluations", "milliseconds", "variance_x_time", "mse_x_time", "num_estimates", "error"]  # fmt: skip
+COLUMNS = ["estimator", "unbiased", "relative_bias", "bias_noise", "z", "p_value", "variance", "relative_std", "cosine",
+           "evaluations", "milliseconds", "variance_x_time", "mse_x_time", "num_estimates", "error"]  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -143,7 +143,9 @@ def _progress_bar(total: int, title: str, progress: bool) -> Any:
     """Return a progress bar of estimates. Only a visible one imports the notebook widgets."""
     tqdm = importlib.import_module("tqdm.auto" if progress else "tqdm").tqdm
     interval = 0.2 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10  # few lines in a log file
-    return tqdm(total=total, desc=title, unit="estimate", mininterval=interval, dynamic_ncols=True, disable=not progress)
+    return tqdm(
+        total=total, desc=title, unit="estimate", mininterval=interval, dynamic_ncols=True, disable=not progress
+    )
 
 
 def _advance(bar: Any, size: int) -> Callable[[float], None]:

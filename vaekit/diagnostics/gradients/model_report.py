@@ -65,9 +65,17 @@ class ModelTarget(Target):
         self.params = [p for p, g in zip(candidates, partials, strict=True) if g is not None]  # without the prior's
 
     @override
+    def gradient(self, estimators: Any) -> Tensor:
+        """Return one estimate ``[1, components]``; the encoder features have a gradient path in one posterior only."""
+        networks, h = self.model.networks, self.h.detach()
+        nodes = [networks.node(name, self.h if name == self.name else h) for name in networks.order]
+        total = self._loss(nodes, h, estimators).total.mean()
+        return flatten(torch.autograd.grad(total, self.params, allow_unused=True, retain_graph=True), self.params)
+
+    @override
     def gradients(self, estimators: Any, count: int) -> Tensor:
         if any(latent.posterior_parents for latent in self.model.latents.values()):
-            return torch.cat([self._gradient(estimators) for _ in range(count)])
+            return super().gradients(estimators, count)
         replicas = replicate(self.q[self.name], count)
         others = {name: _detach(q).expand(torch.Size([count, *q.batch_shape])) for name, q in self.q.items()}
         nodes = [Node(name, q, (), frozenset({name})) for name, q in {**others, self.name: replicas.q}.items()]
@@ -76,15 +84,8 @@ class ModelTarget(Target):
         cotangents = [None if g is None else g.unsqueeze(1) for g in partials]
         return pull_back(replicas.sources, cotangents, self.params, count)
 
-    def _gradient(self, estimators: Any) -> Tensor:
-        """Return one estimate ``[1, components]``; the encoder features have a gradient path in one posterior only."""
-        networks, h = self.model.networks, self.h.detach()
-        nodes = [networks.node(name, self.h if name == self.name else h) for name in networks.order]
-        total = self._loss(nodes, h, estimators).total.mean()
-        return flatten(torch.autograd.grad(total, self.params, allow_unused=True, retain_graph=True), self.params)
-
     @override
-    def single_gradient(self, estimators: Any) -> None:
+    def training_gradient(self, estimators: Any) -> None:
         """Compute the gradient of a training step with respect to all parameters of the model."""
         for name, estimator in estimators.items():
             self.model.latents[name].estimator = estimator
@@ -136,10 +137,10 @@ def model_gradient_report(
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Measure the gradient of a model's training loss through the posterior of one latent.
 
-    The other latents keep their estimators. If one of these is biased, the reference has the same bias. Times are of the
-    gradient of a whole training step. The reference sums over the states of discrete latents if there are few. Otherwise
-    it is a mean of many estimates: pathwise for Gaussian latents, by local expectations for discrete ones with many
-    states.
+    The other latents keep their estimators. If one of these is biased, the reference has the same bias. Times are of
+    the gradient of a whole training step. The reference sums over the states of discrete latents if there are few.
+    Otherwise it is a mean of many estimates: pathwise for Gaussian latents, by local expectations for discrete ones
+    with many states.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Many gradient estimates at once: replicates of a distribution, each with separate parameters.
 
 A distribution is expanded by a leading batch dimension of replicates, and its parameters become leaves of shape
-``[count, *batch, ...]``. One backward pass then gives the gradient of each replicate with respect to its parameters. The
-computation before the distribution, such as a linear layer, is the same for all replicates. One pass with a batch of
-cotangents differentiates it.
+``[count, *batch, ...]``. One backward pass then gives the gradient of each replicate with respect to its parameters.
+The computation before the distribution, such as a linear layer, is the same for all replicates. One pass with a batch
+of cotangents differentiates it.
 """
 
 from __future__ import annotations

@@ -63,9 +63,9 @@ def gradient_report(
     timings : int
         Number of timed gradients per estimator. The estimators alternate.
     max_seconds : float, optional
-        Time for each estimator in seconds, with warm-up and timing. It limits the number of estimates; an estimator with
-        fewer than 8 fails. The reference may take four times as long. A single estimate, and the trial of ``vectorize``
-        with about six evaluations of the cost, are never interrupted. By default the time is unlimited.
+        Time for each estimator in seconds, with warm-up and timing. It limits the number of estimates; an estimator
+        with fewer than 8 fails. The reference may take four times as long. A single estimate, and the trial of
+        ``vectorize`` with about six evaluations of the cost, are never interrupted. By default the time is unlimited.
     max_states : int
         Maximum number of states that the reference enumerates.
     vectorize : bool

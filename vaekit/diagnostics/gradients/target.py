@@ -21,7 +21,6 @@ from vaekit.graph.fold import Estimate
 
 MAX_REPLICATES = 256
 CHUNK_ELEMENTS = 2**22  # numbers per tensor of a chunk of replicates: bounds the memory
-UNREPLICATED_CHUNK = 16
 TESTED_REPLICATE = 1
 
 
@@ -37,20 +36,24 @@ class Target(ABC):
     params: list[Tensor]
 
     @abstractmethod
-    def gradients(self, estimators: Any, count: int) -> Tensor:
-        """Return independent gradient estimates, shape (count, components)."""
-
-    @abstractmethod
-    def single_gradient(self, estimators: Any) -> None:
-        """Compute one gradient as a training step does, for timing."""
+    def gradient(self, estimators: Any) -> Tensor:
+        """Return one gradient estimate, shape (1, components)."""
 
     @abstractmethod
     def num_evaluations(self, estimators: Any) -> int:
         """Return the number of cost evaluations per estimate and entry of the batch."""
 
-    @abstractmethod
+    def gradients(self, estimators: Any, count: int) -> Tensor:
+        """Return independent gradient estimates, shape (count, components)."""
+        return torch.cat([self.gradient(estimators) for _ in range(count)])
+
+    def training_gradient(self, estimators: Any) -> None:
+        """Compute one gradient as a training step does, for timing."""
+        self.gradient(estimators)
+
     def chunk_size(self, estimators: Any) -> int:
         """Return the number of estimates that are computed together."""
+        return 16
 
     def finite_gradients(self, estimators: Any, count: int) -> Tensor:
         """Return :meth:`gradients`, or raise :class:`EstimatorError` if a value is NaN or infinite."""
@@ -96,9 +99,15 @@ class ExpectationTarget(Target):
         self._direct = False  # whether the cost or a conditional distribution contains parameters
 
     @override
+    def gradient(self, estimators: Any) -> Tensor:
+        total = self._evaluate(self._q(), estimators).total.mean()
+        _check_connected(total)
+        return flatten(torch.autograd.grad(total, self.params, allow_unused=True, retain_graph=True), self.params)
+
+    @override
     def gradients(self, estimators: Any, count: int) -> Tensor:
         if not self._is_vectorized(estimators):
-            return torch.cat([self._gradient(estimators) for _ in range(count)])
+            return super().gradients(estimators, count)
         q, replicas = self._replicate(count)
         total = self._evaluate(q, estimators, count).total
         total = total.flatten(1).mean(1) if total.dim() > 1 else total
@@ -115,10 +124,6 @@ class ExpectationTarget(Target):
         return gradients
 
     @override
-    def single_gradient(self, estimators: Any) -> None:
-        self._gradient(estimators)
-
-    @override
     def num_evaluations(self, estimators: Any) -> int:
         samples = self._evaluate(self._q(), estimators).samples
         if self._num_samples is not None:
@@ -128,16 +133,11 @@ class ExpectationTarget(Target):
     @override
     def chunk_size(self, estimators: Any) -> int:
         if not self._is_vectorized(estimators):
-            return UNREPLICATED_CHUNK
+            return super().chunk_size(estimators)
         samples = self._evaluate(self._q(), estimators).samples
         size = max(sample.value.numel() for sample in samples.values()) * self.num_evaluations(estimators)
         count = limit_replicates(size, sum(p.numel() for p in self.params))
         return max(1, min(count, math.isqrt(CHUNK_ELEMENTS // max(1, size)))) if self._direct else count
-
-    def _gradient(self, estimators: Any) -> Tensor:
-        total = self._evaluate(self._q(), estimators).total.mean()
-        _check_connected(total)
-        return flatten(torch.autograd.grad(total, self.params, allow_unused=True, retain_graph=True), self.params)
 
     def _evaluate(self, q: Any, estimators: Any, count: int | None = None) -> Estimate:
         context = self._context

@@ -1,4 +1,4 @@
-"""The axes of a gradient report's picture, and what a report without a progress bar leaves alone."""
+"""The axes of the figure of a gradient report, and the imports of a report without a progress bar."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch.distributions import Bernoulli
 
 from vaekit import gradient_report
-from vaekit.diagnostics import plot_gradient_report
 from vaekit.estimators import DisARM, ScoreFunction
+from vaekit.plotting import plot_gradient_report
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.9, 1.1), (0.3, 0.9), (1.0, 8.0), (0.02, 0.9), (1.0, 9000.0)])
-def test_an_axis_has_ticks_that_can_be_read(low: float, high: float) -> None:
+def test_an_axis_has_readable_ticks(low: float, high: float) -> None:
     leaf = torch.zeros(2, requires_grad=True)
     report = gradient_report(
         lambda b: b, Bernoulli(logits=leaf), [ScoreFunction(), DisARM()], leaf, 20, timings=1, progress=False
@@ -24,15 +24,15 @@ def test_an_axis_has_ticks_that_can_be_read(low: float, high: float) -> None:
     figure = plot_gradient_report(report)
     axis = figure.axes[2]
     left, right = axis.get_xlim()
-    places = [place for place in axis.xaxis.get_majorticklocs() if left <= place <= right]
-    assert 2 <= len(places) <= 7
-    for place, words in zip(places, axis.xaxis.get_major_formatter().format_ticks(places), strict=True):
-        assert words
-        if "mathdefault" not in words:
-            assert math.isclose(float(words), place)
+    ticks = [tick for tick in axis.xaxis.get_majorticklocs() if left <= tick <= right]
+    assert 2 <= len(ticks) <= 7
+    for tick, text in zip(ticks, axis.xaxis.get_major_formatter().format_ticks(ticks), strict=True):
+        assert text
+        if "mathdefault" not in text:
+            assert math.isclose(float(text), tick)
 
 
-def test_nothing_of_a_notebook_is_imported_without_a_progress_bar(
+def test_notebook_widgets_are_not_imported_without_a_progress_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)  # importing it is now an error
