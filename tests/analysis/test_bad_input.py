@@ -151,7 +151,7 @@ def test_a_single_cell(simulated, function):
         with pytest.raises(DataError, match="no cell is left"):
             function(cells, simulated[1])
     elif function is FUNCTIONS["transfer_labels"]:
-        with pytest.raises(DataError, match=r"k is 15.*1 cell"):
+        with pytest.raises(DataError, match=r"n_neighbors is 15.*1 cell"):
             function(cells, simulated[1])
     else:
         function(cells, simulated[1])
