@@ -148,10 +148,10 @@ def test_a_single_cell(simulated, function):
     cells = simulated[0][:1].copy()
     if function is FUNCTIONS["differential_expression"]:
         cells.obs["cluster"] = "cluster0"
-        with pytest.raises(DataError, match="no cell is left"):
+        with pytest.raises(DataError, match="all cells of AnnData in memory are in group1"):
             function(cells, simulated[1])
     elif function is FUNCTIONS["transfer_labels"]:
-        with pytest.raises(DataError, match=r"n_neighbors is 15.*1 cell"):
+        with pytest.raises(DataError, match=r"n_neighbors=15 must be between 1 and .*, 1\."):
             function(cells, simulated[1])
     else:
         function(cells, simulated[1])
@@ -162,5 +162,5 @@ def test_a_group_without_cells(simulated):
     cells = simulated[0][simulated[0].obs["cluster"] != "cluster2"].copy()
     cells.obs["cluster"] = cells.obs["cluster"].cat.set_categories(["cluster0", "cluster1", "cluster2"])
     for groups in (("cluster2", "cluster0"), ("cluster0", "cluster2")):
-        with pytest.raises(DataError, match="'cluster2': no cell of AnnData in memory has this value in 'cluster'"):
+        with pytest.raises(DataError, match=r"'cluster2' not found in .obs\['cluster'\] of AnnData in memory"):
             differential_expression(cells, simulated[1], "cluster", *groups)

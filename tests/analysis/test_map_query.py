@@ -158,15 +158,15 @@ def test_gradients_are_by_the_estimators_of_the_model():
     trainer(max_steps=2, limit_val_batches=0).fit(model, datamodule=data)
     batch = data.example
     batch = batch._replace(covariates=torch.tensor([0.0, 0.0, 1.0]).expand(len(batch.x), 3))
-    model, _ = module._widened(model.eval(), 2, 1)
-    own = gradients(model, batch, module._bound)
+    model, _ = module._extend(model.eval(), 2, 1)
+    own = gradients(model, batch, module._loss)
     plain = gradients(model, batch, lambda m, b: m.loss(b).total)
     assert own.std(0).norm() < plain.std(0).norm() / 20
     # and it is the true bound: neither beta nor free bits
-    values = torch.stack([module._bound(model, batch).mean() - model.loss(batch).total.mean() for _ in range(200)])
+    values = torch.stack([module._loss(model, batch).mean() - model.loss(batch).total.mean() for _ in range(200)])
     assert values.mean().abs() < 5 * values.std() / 200**0.5
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    module._bound(model, batch).mean().backward()
+    module._loss(model, batch).mean().backward()
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
 
 
@@ -278,7 +278,7 @@ def test_errors(atlas):
     reference, query, model = atlas
     with pytest.raises(DataError, match=r"knows all batches.*'batch0', 'batch1'"):
         map_query(reference, model)
-    with pytest.raises(DataError, match="max_epochs is 0"):
+    with pytest.raises(DataError, match="max_epochs=0"):
         map_query(query, model, max_epochs=0)
     renamed = query.copy()
     renamed.var_names = [f"other{i}" for i in range(100)]

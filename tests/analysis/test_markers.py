@@ -164,7 +164,7 @@ def test_latents_with_parents_against_exact_enumeration(
     assert names == ["z1", "z2", "z3"]
     count = 20_000
     if not every:
-        monkeypatch.setattr("vaekit.analysis.prior_samples.PROPOSALS", count)
+        monkeypatch.setattr("vaekit.analysis.prior_samples.NUM_PROPOSALS", count)
         monkeypatch.setattr("vaekit.analysis.prior_samples.num_states", lambda prior: 10**9)
     table = markers(adata(), model, latent, num_samples=count, n_genes=12)
     codes = torch.cartesian_prod(*(torch.arange(latent.state_shape[1]) for latent in model.latents.values()))
@@ -219,19 +219,19 @@ def test_batches_take_turns_and_bits_and_vectors_are_named():
 
 def test_errors():
     model = fitted(lambda p, n, c: MODELS["mixed"](p, n, covariates=c))
-    for wrong, message in (("z", "is not discrete"), ("x", "does not exist.*'y'")):
+    for wrong, message in (("z", "must be discrete"), ("x", "not found in the model.*'y'")):
         with pytest.raises(DataError, match=message):
             markers(adata(), model, wrong)
-    with pytest.raises(DataError, match="n_genes is 0"):
+    with pytest.raises(DataError, match="n_genes=0 must"):
         markers(adata(), model, n_genes=0)
     for wrong in (-1e-4, 1, np.nan):
-        with pytest.raises(DataError, match=f"pseudo_fraction is {wrong}: a share from 0"):
+        with pytest.raises(DataError, match=f"pseudo_fraction={wrong} must"):
             markers(adata(), model, pseudo_fraction=wrong)
     with torch.no_grad():
         model.latents["y"].head.weight.zero_()
         model.latents["y"].head.bias.zero_()
         model.latents["y"].head.bias[1] = 50
-    with pytest.raises(DataError, match="one code only"):
+    with pytest.raises(DataError, match="a single code is in use"):
         markers(adata(), model)
 
 

@@ -76,7 +76,7 @@ def test_errors(blood):
     with pytest.raises(DataError, match="Did you mean 'bulk_labels'"):
         transfer_labels(reference, query, model, "bulk_label", layer="counts")
     for n_neighbors in (0, 10_000):
-        with pytest.raises(DataError, match=f"n_neighbors is {n_neighbors}.*490 cells"):
+        with pytest.raises(DataError, match=f"n_neighbors={n_neighbors} must.*490"):
             transfer_labels(reference, query, model, "bulk_labels", n_neighbors=n_neighbors, layer="counts")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.fields import check_free
@@ -32,49 +33,49 @@ def embed(
     batch_size: int = 1024,
     progress: bool = False,
 ) -> list[str]:
-    """Embed cells with a trained model, matching genes by name.
+    """Embed cells with a trained model; genes are matched by name.
 
     Parameters
     ----------
-    adata
-        Cells; changed in place as below, its counts never.
-    model
-        A trained model, or the path of its checkpoint.
-    layer
-        Layer that holds the counts; None for that of the training data.
-    batch_key
-        Column of ``.obs`` with the batch; None for that of the training data.
-    key_added
-        Key in ``.obsm``; the names of codes begin with it too, without a leading ``X_``.
-    batch_size
-        Cells at a time.
-    progress
+    adata : AnnData
+        Cells; changed in place as below, but not in their counts.
+    model : VAE or path
+        Trained model, or its checkpoint.
+    layer : str, optional
+        Layer with the counts (``"raw"`` for ``.raw``). None means the layer of the training data.
+    batch_key : str, optional
+        Column of ``.obs`` with the batch. None means the column of the training data.
+    key_added : str
+        Key in ``.obsm``. Without a leading ``X_``, it is also the prefix of the names of codes.
+    batch_size : int
+        Cells per mini-batch.
+    progress : bool
         Whether to show a progress bar.
 
     Returns
     -------
     list of str
-        Genes of the model that ``adata`` lacks (they were taken as unobserved).
+        Genes of the model that ``adata`` lacks; they count as unobserved.
 
-    Sets the following fields, for a ``key_added`` of ``X_vaekit``:
+    Sets the following fields, for the ``key_added`` ``X_vaekit``:
 
     ``adata.obsm["X_vaekit"]``
-        Posterior means of the continuous latents side by side, ``[cells, units]``, but for a library size; for a
-        model without any, the probabilities of its codes.
+        Posterior means of the continuous latents, ``[cells, dimensions]``, without a library size. For a model without
+        continuous latents, the probabilities of its codes.
     ``adata.obs["vaekit_<name>"]``
-        For each discrete latent, the most probable code, a categorical in the order of their numbers; those of several
+        Most probable code of each discrete latent, a categorical in numerical order; the categories of several
         variables are joined by "-".
     ``adata.obsm["vaekit_<name>_probabilities"]``
-        Its posterior probabilities.
+        Posterior probabilities of each discrete latent.
     ``adata.uns["vaekit"]``
-        Where these come from: version, model, checkpoint, training data, missing genes.
+        Provenance: version, model, checkpoint, training data and missing genes.
 
     Raises
     ------
     CheckpointError
         If the model was not trained on gene expression.
     DataError
-        If the counts, genes or batches do not fit the model (see ``vaekit.data.query_dataset``).
+        If the counts, genes or batches do not fit the model, or a field is taken.
     """
     check_in_memory(adata, "embed")
     model, checkpoint = resolve_model(model)
@@ -94,7 +95,7 @@ def check_latent_fields(places: Any, model: VAE, key_added: str) -> None:
     Raises
     ------
     DataError
-        If ``key_added`` is not a name, or one of them holds what vaekit did not write.
+        If ``key_added`` is not a valid name, or a field was not written by vaekit.
     """
     prefix = str(key_added).removeprefix("X_")
     discrete = [name for name, latent in model.latents.items() if latent.discrete]
@@ -106,7 +107,7 @@ def check_latent_fields(places: Any, model: VAE, key_added: str) -> None:
 
 
 class LatentFields(NamedTuple):
-    """Latents of cells, as the fields of an AnnData: see :func:`embed`."""
+    """Latents of cells as fields of an AnnData, by their key: see :func:`embed`."""
 
     obs: dict[str, pd.Categorical]
     obsm: dict[str, np.ndarray]
@@ -121,11 +122,8 @@ def latent_fields(
     progress: bool = False,
     checkpoint: str = "",
 ) -> LatentFields:
-    """Return what :func:`embed` writes of the cells of ``query``, whether they are in memory or in a file."""
-    from tqdm.auto import tqdm
-
-    batches = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
-    summaries = posterior_summaries(model, tqdm(batches, desc="embedding", unit="batch", disable=not progress))
+    """Return the fields that :func:`embed` writes, for cells in memory or in a file."""
+    summaries = summarize_cells(model, query, batch_size, progress)
     prefix = key_added.removeprefix("X_")
     fields = LatentFields({}, {key_added: coordinates(model, summaries).numpy()}, {})
     for name, latent in model.latents.items():
@@ -134,3 +132,12 @@ def latent_fields(
             fields.obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
     fields.uns[prefix] = provenance(model, query.missing_genes, checkpoint)
     return fields
+
+
+def summarize_cells(model: VAE, query: QueryData, batch_size: int, progress: bool) -> dict[str, Tensor]:
+    """Return the posterior means of each latent, or the probabilities of its states, ``[cells, size]``."""
+    from tqdm.auto import tqdm
+
+    loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
+    bar = tqdm(loader, desc=f"embedding {query.source}", unit="batch", disable=not progress)
+    return posterior_summaries(model, bar)

@@ -1,4 +1,4 @@
-"""Names of the fields of an AnnData that results go into; no field of the user is replaced."""
+"""Names of the fields of an AnnData that hold results; fields of the user are never replaced."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from typing import Any
 
 from vaekit.exceptions import DataError
 
-MARK = "training_fingerprint"  # every entry of .uns that vaekit writes says what its model was trained on
+MARK = "training_fingerprint"  # in every entry of .uns that vaekit writes: see vaekit.analysis.model_source.provenance
 
 
 def check_free(places: Any, key_added: str, names: Mapping[str, Iterable[str]], owner: str) -> None:
-    """Raise an error if a result would replace a field that vaekit did not write; before any work.
+    """Check that results do not replace fields that vaekit did not write; call it before any work.
 
     Parameters
     ----------
-    places
+    places : AnnData or group
         AnnData, or the open file of one.
-    key_added
-        Argument that the names come from.
-    names
-        Names by their place, such as ``obs``.
-    owner
-        Entry of ``.uns`` that the result takes. If vaekit wrote the present one, the other names are of the same
-        earlier result, and are replaced.
+    key_added : str
+        Argument that the names derive from.
+    names : Mapping[str, Iterable[str]]
+        Names of the fields by their place, such as ``obs``.
+    owner : str
+        Entry of ``.uns`` with the provenance of the result. If vaekit wrote the present entry, the fields belong to an
+        earlier result and may be replaced.
 
     Raises
     ------
     DataError
-        If ``key_added`` is not a name that files can hold, or a name is taken.
+        If ``key_added`` is not a valid name in a file, or a name is taken.
     """
     if not isinstance(key_added, str) or {key_added.strip(), owner.strip()} & {"", "."} or {*key_added} & {*"/\0"}:
         raise DataError(f"key_added={key_added!r} is not a name that files can hold. Choose another one.")
-    earlier = _place(places, "uns")
-    if owner in earlier and hasattr(earlier[owner], "keys") and MARK in earlier[owner]:
+    present = _fields(places, "uns").get(owner)
+    if hasattr(present, "keys") and MARK in present:
         return
-    for place, taken in {"uns": [owner], **names}.items():
-        for name in taken:
-            if name in _place(places, place):
+    for place, keys in {"uns": [owner], **names}.items():
+        for key in keys:
+            if key in _fields(places, place):
                 raise DataError(
-                    f"key_added={key_added!r}: {place}[{name!r}] exists, and uns[{owner!r}] does not record that "
+                    f"key_added={key_added!r}: {place}[{key!r}] exists, and uns[{owner!r}] does not record that "
                     "vaekit wrote it (anndata.concat drops such records). Choose another name (key_added; --key_added "
-                    f"of a command), or remove {place}[{name!r}]."
+                    f"of a command), or remove {place}[{key!r}]."
                 )
 
 
-def _place(places: Any, place: str) -> Any:
+def _fields(places: Any, place: str) -> Any:
     """Return a mapping of an AnnData, or the group of an open file."""
     return places.get(place, {}) if hasattr(places, "get") else getattr(places, place)

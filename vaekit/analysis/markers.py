@@ -1,4 +1,4 @@
-"""What a discrete code or a topic stands for, from the model itself."""
+"""Marker genes of discrete codes and topics, from the model's compositions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from vaekit.analysis.decoding import composition, evaluating, set_batch
+from vaekit.analysis.embed import summarize_cells
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.model_source import check_in_memory, get_data_registry, provenance, resolve_model
 from vaekit.analysis.prior_samples import Code, sample_given_code
 from vaekit.analysis.query import prepare_query
-from vaekit.batch import Batch
-from vaekit.data.dataset import CountDataset, identity_collate
-from vaekit.diagnostics import posterior_summaries
+from vaekit.data.dataset import CountDataset
 from vaekit.diagnostics.keyed_noise import observation_keys
 from vaekit.exceptions import DataError, did_you_mean
 from vaekit.latents.activity import ACTIVE_PROBABILITY
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-PSEUDO_SHARE = 1e-4  # one count in 10,000, as in Seurat's fold changes
-
 
 def markers(
     adata: AnnData,
@@ -36,7 +32,7 @@ def markers(
     latent: str = "y",
     *,
     n_genes: int = 20,
-    pseudo_fraction: float = PSEUDO_SHARE,
+    pseudo_fraction: float = 1e-4,
     layer: str | None = None,
     batch_key: str | None = None,
     key_added: str = "vaekit_markers",
@@ -45,114 +41,107 @@ def markers(
     progress: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    r"""List the genes that set each code of a discrete latent, or each topic, apart, by the model's own composition.
+    r"""List the genes that distinguish each code of a discrete latent, or each topic, in the model's composition.
 
     .. math::
         \log_2 \frac{\rho_g(c) + \epsilon}{\bar\rho_g(c) + \epsilon}, \qquad
         \bar\rho_g(c) = \frac{\sum_{c' \ne c} u_{c'}\, \rho_g(c')}{\sum_{c' \ne c} u_{c'}}, \qquad
         \rho_g(c) = E_{p(\mathrm{others} | c)}[\rho_g]
 
-    with the use u of the codes, their mean posterior probability over the cells. The pseudo-share epsilon keeps genes
-    that are hardly expressed anywhere, of which ratios are large by chance, from the top. The other latents are drawn
-    from their joint prior given the code: where the code chooses the component of a mixture, from that component;
-    where it depends on other latents, these as they are where the model has this code. Other variables of the same
-    latent are drawn from their use; batches by turns, other covariates from the cells.
+    with the usage u of the codes, their mean posterior probability over the cells. The pseudo-fraction
+    :math:`\epsilon` prevents large ratios of genes with low expression everywhere.
 
-    Of a Dirichlet latent, a code is a topic, its use the mean proportion, and its composition that of a cell of this
-    topic alone.
+    The other latents are sampled from their joint prior given the code. Other variables of the same latent are sampled
+    by their usage. Batches alternate, and other covariates are those of the cells. For a Dirichlet latent, each topic
+    counts as a code. Its usage is the mean proportion, and its composition is that of a cell with this topic only.
 
     Parameters
     ----------
-    adata
-        Cells with counts, which tell the use of the codes; changed in ``.uns`` alone.
-    model
-        A trained model, or the path of its checkpoint.
-    latent
+    adata : AnnData
+        Cells with counts, which determine the usage of the codes; changed in ``.uns`` only.
+    model : VAE or path
+        Trained model, or its checkpoint.
+    latent : str
         Name of a discrete or Dirichlet latent.
-    n_genes
-        Genes a code: those of the highest log ratio.
-    pseudo_fraction
-        What is added to both shares of the ratio; 0: nothing. The default is one count in 10,000.
-    layer, batch_key
+    n_genes : int
+        Number of genes per code: those with the highest log ratio.
+    pseudo_fraction : float
+        Fraction added to both compositions, at least 0 and below 1. The default is one count in 10,000.
+    layer, batch_key : str, optional
         As in :func:`vaekit.analysis.embed`.
-    key_added
+    key_added : str
         Key in ``.uns``.
-    num_samples
-        Draws of the other latents a code.
-    batch_size
-        Cells at a time.
-    progress
+    num_samples : int
+        Samples of the other latents per code.
+    batch_size : int
+        Cells per mini-batch.
+    progress : bool
         Whether to show a progress bar.
-    seed
-        Of the draws.
+    seed : int
+        Seed of the samples.
 
     Returns
     -------
     pandas.DataFrame
-        ``n_genes`` rows for each code with a mean probability above 0.01 (whether or not it depends on the cell), the
-        most used code first:
-        ``code`` (``"3"``; ``"1:3"`` for state 3 of variable 1 where there are several variables, or bits), ``use``,
-        ``n_cells`` (cells of which it is the most probable code, or the largest topic), ``gene``, ``log2_fold_change``,
-        ``scale`` and ``scale_others`` (the two compositions, without the pseudo-share).
+        ``n_genes`` rows for each code with a usage above 0.01, in descending order of usage. The columns are ``code``
+        (``"3"``; or ``"1:3"`` for state 3 of variable 1, and for bits), ``usage``, ``n_cells`` (cells with this most
+        probable code or largest topic), ``gene``, ``log2_fold_change``, and ``scale`` and ``scale_others`` (both
+        compositions, without the pseudo-fraction).
 
     Sets the following field:
 
     ``adata.uns[key_added]``
-        The table as ``"table"``, and where it comes from.
+        The table as ``"table"``, and its provenance.
 
     Raises
     ------
     CheckpointError
-        If the model was not trained on gene expression, or its likelihood has no composition.
+        If the model was not trained on gene expression, or its likelihood does not have a composition.
     DataError
-        If there is no such latent, it is neither discrete nor Dirichlet, its cells use one code only, a number is
-        impossible, the cells do not fit the model, or ``key_added`` is taken.
+        If the latent is not found, is neither discrete nor Dirichlet, or has a single code in use; if a number is
+        invalid, the cells do not fit the model, or ``key_added`` is taken.
     """
     import pandas as pd
-    from tqdm.auto import tqdm
 
     check_in_memory(adata)
     model, checkpoint = resolve_model(model)
     _check(model, latent, n_genes, num_samples, pseudo_fraction)
     check_free(adata, key_added, {}, key_added)
     query = prepare_query(model, adata, layer, batch_key)
-    loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
-    genes = np.array(get_data_registry(model)["feature_names"])
+    registry = get_data_registry(model)
+    genes, num_batches = np.array(registry["feature_names"]), len(registry["batch_categories"])
     with evaluating(model, seed):
-        summaries = posterior_summaries(model, tqdm(loader, desc="embedding", unit="batch", disable=not progress))
+        summaries = summarize_cells(model, query, batch_size, progress)
         probabilities = model.latents[latent].state_probabilities(summaries[latent])
         usage = probabilities.mean(0)
         n_cells = torch.nn.functional.one_hot(probabilities.argmax(-1), usage.shape[-1]).sum(0)
-        rows = _spread(query.dataset, num_samples, batch_size, seed)
-        cells = query.dataset.__getitems__(rows).to(model.device)
-        if batches := len(get_data_registry(model)["batch_categories"]):
-            cells = set_batch(cells, torch.arange(num_samples, device=model.device) % batches, batches)
+        index = _select_cells(query.dataset, num_samples, batch_size, seed)
+        cells = query.dataset.__getitems__(index).to(model.device)
+        if num_batches:
+            cells = set_batch(cells, torch.arange(num_samples, device=model.device) % num_batches, num_batches)
         tables = []
-        for variable, use in enumerate(usage):
-            used = [state for state in range(len(use)) if use[state] > ACTIVE_PROBABILITY]
-            scale = np.array([_scale(model, Code(latent, variable, state), usage, cells) for state in used])
-            for number, state in enumerate(used if len(used) > 1 else []):
-                weight = use[used].double().numpy()
-                weight[number] = 0
-                others = weight @ scale / weight.sum()
-                with np.errstate(divide="ignore", invalid="ignore"):  # shares of 0 without a pseudo-share
-                    ratio = np.log2(scale[number] + pseudo_fraction) - np.log2(others + pseudo_fraction)
+        for variable, probability in enumerate(usage):
+            codes = [Code(latent, variable, int(state)) for state in torch.nonzero(probability > ACTIVE_PROBABILITY)]
+            if len(codes) < 2:
+                continue
+            latents = [sample_given_code(model, code, usage, cells.x) for code in codes]
+            scales = np.array([composition(model, values, cells).double().mean(0).cpu().numpy() for values in latents])
+            weights = probability[[code.state for code in codes]].double().numpy()
+            others, ratios = _compare(scales, weights, pseudo_fraction)
+            for code, scale, other, ratio in zip(codes, scales, others, ratios, strict=True):
                 top = np.argsort(-ratio, kind="stable")[:n_genes]
-                tables.append(
-                    pd.DataFrame(
-                        {
-                            "code": model.latents[latent].state_name(variable, state),
-                            "usage": float(use[state]),
-                            "n_cells": int(n_cells[variable, state]),
-                            "gene": genes[top],
-                            "log2_fold_change": ratio[top],
-                            "scale": scale[number][top],
-                            "scale_others": others[top],
-                        }
-                    )
-                )
+                columns = {
+                    "code": model.latents[latent].state_name(variable, code.state),
+                    "usage": float(probability[code.state]),
+                    "n_cells": int(n_cells[variable, code.state]),
+                    "gene": genes[top],
+                    "log2_fold_change": ratio[top],
+                    "scale": scale[top],
+                    "scale_others": other[top],
+                }
+                tables.append(pd.DataFrame(columns))
     if not tables:
-        raise DataError(f"latent={latent!r}: these cells use one code only: there is nothing to compare it with")
+        raise DataError(f"latent={latent!r}: a single code is in use, and there is no other one to compare it with.")
     table = pd.concat(sorted(tables, key=lambda part: -part["usage"].iloc[0]), ignore_index=True)
     adata.uns[key_added] = {
         "table": table.copy(),
@@ -163,46 +152,33 @@ def markers(
     return table
 
 
-def _spread(dataset: CountDataset, count: int, batch_size: int, seed: int) -> Tensor:
-    """Return ``count`` rows at equal distances in an order of the cells that follows from their content."""
-    rows = torch.arange(len(dataset))
-    if dataset.covariates is None:  # then the cells only tell how many there are
-        return rows[torch.linspace(0, len(rows) - 1, count).long()]
-    keys = [observation_keys(dataset.__getitems__(part), seed) for part in rows.split(batch_size)]
-    order = torch.from_numpy(np.concatenate(keys).argsort(kind="stable"))
-    return order[torch.linspace(0, len(rows) - 1, count).long()]
+def _compare(scales: np.ndarray, weights: np.ndarray, pseudo_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean composition of the other codes, and the log2 ratio to it, each ``[codes, genes]``."""
+    others = np.empty_like(scales)
+    for position in range(len(weights)):
+        other_weights = np.where(np.arange(len(weights)) == position, 0, weights)
+        others[position] = other_weights @ scales / other_weights.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):  # log 0 without a pseudo-fraction
+        return others, np.log2(scales + pseudo_fraction) - np.log2(others + pseudo_fraction)
+
+
+def _select_cells(dataset: CountDataset, count: int, batch_size: int, seed: int) -> Tensor:
+    """Return the indices of ``count`` cells, equally spaced in an order that follows from the cells' content."""
+    order = torch.arange(len(dataset))
+    if dataset.covariates is not None:  # otherwise only the number of cells matters
+        keys = [observation_keys(dataset.__getitems__(part), seed) for part in order.split(batch_size)]
+        order = torch.from_numpy(np.concatenate(keys).argsort(kind="stable"))
+    return order[torch.linspace(0, len(order) - 1, count).long()]
 
 
 def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_fraction: float) -> None:
-    possible = [name for name, one in model.latents.items() if one.state_shape]
-    if latent not in possible:
-        what = "is not discrete, nor proportions of topics," if latent in model.latents else "does not exist"
-        raise DataError(f"latent={latent!r} {what} in this model. {did_you_mean(latent, possible)}")
-    if n_genes < 1 or num_samples < 1:
-        raise DataError(f"n_genes is {n_genes} and num_samples {num_samples}: at least 1 is needed")
+    """Raise an error if an argument of :func:`markers` is invalid."""
+    with_states = [name for name, candidate in model.latents.items() if candidate.state_shape]
+    if latent not in with_states:
+        problem = "must be discrete or Dirichlet" if latent in model.latents else "not found in the model"
+        raise DataError(f"latent={latent!r} {problem}. {did_you_mean(latent, with_states)}")
+    for name, value in (("n_genes", n_genes), ("num_samples", num_samples)):
+        if value < 1:
+            raise DataError(f"markers: {name}={value} must be at least 1.")
     if not 0 <= pseudo_fraction < 1:
-        raise DataError(
-            f"pseudo_fraction is {pseudo_fraction}: a share from 0 to below 1 is needed, such as {PSEUDO_SHARE:g}, one "
-            "count in 10,000"
-        )
-
-
-def _scale(model: VAE, code: Code, use: Tensor, cells: Batch) -> np.ndarray:
-    """Return the mean composition at a code, float64 ``[genes]``."""
-    discrete = model.latents[code.latent].discrete
-    values = sample_given_code(model, code, use, cells.x) if discrete else _draw_at(model, code, cells.x)
-    return composition(model, values, cells).double().mean(0).cpu().numpy()
-
-
-def _draw_at(model: VAE, topic: Code, like: Tensor) -> dict[str, Tensor]:
-    """Draw all latents with a topic's proportion at 1, each ``[draws, *event]``; a library size is left out."""
-    values: dict[str, Tensor] = {}
-    for name in model.networks.order:
-        latent = model.latents[name]
-        if name == topic.latent:
-            share = like.new_zeros(len(like), latent.size)
-            share[:, topic.state] = 1
-            values[name] = share.log()
-        elif not latent.is_nuisance:
-            values[name] = model.networks.prior(name, values, like).expand(torch.Size([len(like)])).sample()
-    return values
+        raise DataError(f"markers: pseudo_fraction={pseudo_fraction} must be at least 0 and below 1, such as 1e-4.")
