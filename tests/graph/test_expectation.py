@@ -129,20 +129,20 @@ class TestErrors:
     Q = {"latent": Bernoulli(logits=torch.zeros(3)), "label": lambda latent: Bernoulli(logits=latent)}  # noqa: RUF012
 
     def test_unknown_name_in_the_cost(self) -> None:
-        with pytest.raises(EstimatorError, match=r"^cost has a parameter 'latnet'.*Did you mean 'latent'\?"):
+        with pytest.raises(EstimatorError, match=r"^cost: node 'latnet' not found.*Did you mean 'latent'\?"):
             expectation(lambda latnet: latnet, self.Q)
 
     def test_unknown_name_in_a_term(self) -> None:
-        with pytest.raises(EstimatorError, match=r"^cost\['kl'\] has a parameter 'labels'.*Did you mean 'label'\?"):
+        with pytest.raises(EstimatorError, match=r"^cost\['kl'\]: node 'labels' not found.*Did you mean 'label'\?"):
             expectation({"kl": lambda labels: labels}, self.Q)
 
     def test_unknown_name_in_the_estimators(self) -> None:
-        with pytest.raises(EstimatorError, match=r"estimator names 'lable'.*Did you mean 'label'\?"):
+        with pytest.raises(EstimatorError, match=r"estimator: node 'lable' not found.*Did you mean 'label'\?"):
             expectation(lambda label: label, self.Q, {"lable": Enumerate()})
 
     def test_unknown_parent(self) -> None:
         q = {"latent": self.Q["latent"], "label": lambda laten: Bernoulli(logits=laten)}
-        with pytest.raises(EstimatorError, match=r"^q\['label'\] has a parameter 'laten'.*Did you mean 'latent'\?"):
+        with pytest.raises(EstimatorError, match=r"^q\['label'\]: node 'laten' not found.*Did you mean 'latent'\?"):
             expectation(lambda label: label, q)
 
     def test_cycle(self) -> None:

@@ -176,12 +176,12 @@ def test_done_may_be_numbers_and_nothing_is_overwritten(call: Callable[..., Tens
 def test_shapes_that_differ_are_refused(name: str) -> None:
     given = record(3, 11) | {"terminated": torch.zeros(3, 11, dtype=torch.bool)}
     given[name] = given[name][..., :10]
-    with pytest.raises(EstimatorError, match=rf"{name} has shape \[3, 10\] and rewards \[3, 11\]"):
+    with pytest.raises(EstimatorError, match=rf"{name} has shape \[3, 10\], rewards have shape \[3, 11\]"):
         generalized_advantage(**given, discount=0.9, lam=0.8)
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("wrong", [{"discount": 1.2}, {"lam": -0.1}, {"lam": float("nan")}], ids=str)
 def test_numbers_outside_their_range_are_refused(call: Callable[..., Tensor], wrong: dict[str, float]) -> None:
-    with pytest.raises(EstimatorError, match=rf"{next(iter(wrong))} is .*\[0, 1\]"):
+    with pytest.raises(EstimatorError, match=rf"{next(iter(wrong))} =.* must be in \[0, 1\]"):
         call(**given_to(call, record(5)), **{"discount": 0.9, "lam": 0.8} | wrong)

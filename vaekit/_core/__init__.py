@@ -1,1 +1,1 @@
-"""Internal parts that know nothing of the field: components, class paths, atomic writes, compiled loops."""
+"""Internal parts without knowledge of the field: components, class paths, atomic writes, compiled loops."""

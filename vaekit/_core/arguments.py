@@ -1,4 +1,4 @@
-"""Checks of arguments against their annotations: None, infinity or a list for a number is an error by name."""
+"""Checks of arguments against their annotations: None, infinity or a list instead of a number is an error."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 
 from vaekit.exceptions import ConfigError
 
-LARGEST = 2**63 - 1  # an int64, which torch and NumPy count in
+MAX_INTEGER = 2**63 - 1  # torch and NumPy use int64
 
 
 def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], owner: str) -> None:
-    """Check the arguments that are annotated as numbers, and that None is given only where it is allowed.
+    """Check that numbers are finite, and that None is given only if it is allowed.
 
     Parameters
     ----------
-    function
-        Function or constructor with annotations; arguments without one are not checked.
-    arguments
+    function : Callable
+        Function or constructor with annotations. Arguments without an annotation are not checked.
+    arguments : Mapping[str, Any]
         Values by name.
-    owner
-        Prefix of the names in the message, such as ``"GaussianVAE: "`` or ``"trainer."``.
+    owner : str
+        Prefix of the names in messages, such as ``"GaussianVAE: "`` or ``"trainer."``.
 
     Raises
     ------
     ConfigError
-        If an argument is not such a number, not finite, or does not fit into 64 bits.
+        If an argument has another type than its annotation, is not finite, or does not fit into 64 bits.
 
     Examples
     --------
@@ -40,17 +40,17 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], 
         ...
     vaekit.exceptions.ConfigError: train: hidden[1]=None must be an integer.
     """
-    hints = _hints(function)
+    hints = _type_hints(function)
     for name, value in arguments.items():
         if name in hints:
             _check(value, hints[name], f"{owner}{name}")
 
 
 @functools.lru_cache(maxsize=512)
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):  # of names that are imported for a type checker only
+    except (NameError, TypeError, AttributeError):  # the annotations name classes imported only for type checkers
         return {}
 
 
@@ -60,39 +60,40 @@ def _check(value: Any, hint: Any, name: str) -> None:
         return
     if value is None:
         if type(None) not in options:
-            raise ConfigError(f"{name}=None must be {_wanted(options)}.")
+            raise ConfigError(f"{name}=None must be {_describe(options)}.")
         return
-    scalars = {option for option in options if option in (int, float)}
-    if scalars and isinstance(value, numbers.Real) and (not isinstance(value, bool) or len(scalars) == len(options)):
-        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        if (float not in scalars and not whole) or isinstance(value, bool):
-            raise ConfigError(f"{name}={value!r} must be {_wanted(options)}.")
-        if isinstance(value, numbers.Integral) and abs(int(value)) > LARGEST:
-            raise ConfigError(f"{name}={value} must not exceed {LARGEST}.")
-        if not whole and not math.isfinite(value):
-            raise ConfigError(f"{name}={value} must be finite.")
+    number_types = {option for option in options if option in (int, float)}
+    accepts_others = len(number_types) < len(options)
+    if number_types and isinstance(value, numbers.Real) and not (isinstance(value, bool) and accepts_others):
+        _check_number(value, number_types, name)
         return
     others = [option for option in options if option not in (int, float, type(None))]
-    if scalars and not others and not hasattr(value, "__float__"):
-        raise ConfigError(f"{name}={value!r} must be {_wanted(options)}.")
-    if others and not scalars and isinstance(value, numbers.Real) and all(map(_is_sequence, others)):
+    if number_types and not others and not hasattr(value, "__float__"):
+        raise ConfigError(f"{name}={value!r} must be {_describe(options)}.")
+    if others and not number_types and isinstance(value, numbers.Real) and all(map(_is_sequence, others)):
         raise ConfigError(f"{name}={value!r} must be a list.")
-    for option in others:
-        inner = typing.get_args(option)
-        if isinstance(value, list | tuple) and _is_sequence(option) and inner:
-            for place, item in enumerate(value):
-                _check(item, inner[min(place, len(inner) - 1) if inner[-1] is not ... else 0], f"{name}[{place}]")
-            return
+    item_types = next((typing.get_args(option) for option in others if _is_sequence(option)), ())
+    if isinstance(value, list | tuple) and item_types:
+        for i, item in enumerate(value):
+            _check(item, item_types[min(i, len(item_types) - 1) if item_types[-1] is not ... else 0], f"{name}[{i}]")
+
+
+def _check_number(value: Any, number_types: set[Any], name: str) -> None:
+    is_integer = isinstance(value, numbers.Integral)
+    if isinstance(value, bool) or (float not in number_types and not is_integer):
+        raise ConfigError(f"{name}={value!r} must be {_describe(number_types)}.")
+    if is_integer and abs(int(value)) > MAX_INTEGER:
+        raise ConfigError(f"{name}={value} must not exceed {MAX_INTEGER}.")
+    if not is_integer and not math.isfinite(value):
+        raise ConfigError(f"{name}={value} must be finite.")
 
 
 def _is_sequence(hint: Any) -> bool:
     return typing.get_origin(hint) in (list, tuple, Sequence)
 
 
-def _wanted(options: Sequence[Any]) -> str:
-    """Return a description of the allowed values."""
-    if int in options and float not in options:
-        return "an integer"
+def _describe(options: typing.Collection[Any]) -> str:
+    """Return a description of the allowed values for an error message."""
     if float in options:
         return "a number"
-    return "given. Omit it to use the default"
+    return "an integer" if int in options else "given. Omit it to use the default"

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file is replaced completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from pathlib import Path
 
 from vaekit.exceptions import OutputError
 
-TRIAL = bytes(2**16)  # more than the rest of a block that a full disk may have left
+_TRIAL_BYTES = bytes(2**16)  # larger than the unused rest of a block, which a full disk may still accept
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to; a block that ends well renames it to ``path``.
+    """Yield a temporary file path next to ``path``, and rename the file to ``path`` at the end of the block.
 
-    A file of that name is replaced in one step, after the new one has reached the disk: whenever a program is stopped,
-    one of the two is there whole. A block that fails, or is interrupted, leaves what was there before.
+    An existing file is replaced in one step, after the new one has reached the disk: if the program stops at any time,
+    one of the two is complete. If the block fails or is interrupted, the previous file is unchanged.
 
     Parameters
     ----------
-    path
-        File to write; its folder must exist.
+    path : str or Path
+        File to write. Its directory must exist.
 
     Raises
     ------
     OutputError
-        If it cannot be written: for a full disk, a folder that does not exist or cannot be written to.
+        If writing fails: the disk is full, or the directory does not exist or is not writable.
 
     Examples
     --------
     >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_write(f"{folder}/a.txt") as temporary:
-    ...         _ = temporary.write_text("whole")
-    ...     (Path(folder) / "a.txt").read_text()
-    'whole'
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     with atomic_write(f"{directory}/a.txt") as temporary:
+    ...         _ = temporary.write_text("complete")
+    ...     (Path(directory) / "a.txt").read_text()
+    'complete'
     """
     path = Path(path)
-    temporary = _temporary(path)
+    temporary = _temporary_path(path)
     remove_partial_files(path.parent, glob.escape(path.name))
     try:
         yield temporary
@@ -49,25 +49,22 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _of_a_writer(error):
+        if isinstance(error, RuntimeError) and not _is_write_error(error):
             raise
-        raise OutputError(f"{path} could not be written: {error}; what was there before is as it was") from error
+        raise OutputError(f"{path} could not be written: {error}. The previous file is unchanged.") from error
     finally:
-        with contextlib.suppress(OSError):  # where nothing can be written, nothing can be removed
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _of_a_writer(error: RuntimeError) -> bool:
-    """Return whether torch's or HDF5's writer raised an error: they turn some errors of the system into a RuntimeError.
-
-    Others, such as a want of GPU memory, may come from the work between two writings.
-    """
+def _is_write_error(error: RuntimeError) -> bool:
+    """Return whether the writer of torch or HDF5 raised the error: these convert some OSErrors to RuntimeErrors."""
     modules = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(module.startswith(("h5py.", "torch.serialization")) for module in modules)
 
 
 def try_writing(path: Path) -> None:
-    """Write a temporary file beside ``path`` and remove it.
+    """Write a temporary file next to ``path`` and remove it.
 
     Raises
     ------
@@ -76,31 +73,31 @@ def try_writing(path: Path) -> None:
         that is too long.
     """
     if path.is_dir():
-        raise OutputError(f"{path} could not be written: it is a directory. Rename it, or choose another place.")
-    temporary = _temporary(path)
+        raise OutputError(f"{path} could not be written: it is a directory. Rename it, or choose another path.")
+    temporary = _temporary_path(path)
     try:
-        temporary.write_bytes(TRIAL)
+        temporary.write_bytes(_TRIAL_BYTES)
     except OSError as error:
-        raise OutputError(f"{path} could not be written: {error}. Choose another place, or free some space.") from error
+        raise OutputError(f"{path} could not be written: {error}. Choose another path, or free some space.") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def remove_partial_files(folder: str | Path, pattern: str = "*") -> None:
-    """Remove the temporary files that killed processes have left beside files of a pattern, such as ``*.ckpt``.
+def remove_partial_files(directory: str | Path, pattern: str = "*") -> None:
+    """Remove the temporary files of killed processes for files that match ``pattern``, such as ``*.ckpt``.
 
-    Those of processes that still run are kept. A pattern may name directories, too: ``figures/**/*``.
+    Files of running processes are kept. The pattern may include directories: ``figures/**/*``.
     """
     import psutil
 
     *parents, name = pattern.split("/")
-    for part in Path(folder).glob("/".join([*parents, f".{name}.*.part"])):
-        process = part.name.split(".")[-2]
+    for file in Path(directory).glob("/".join([*parents, f".{name}.*.part"])):
+        process = file.name.split(".")[-2]
         if process.isdecimal() and not psutil.pid_exists(int(process)):
             with contextlib.suppress(OSError):
-                part.unlink()
+                file.unlink()

@@ -1,4 +1,4 @@
-"""Loops compiled by numba, on the CPU: where NumPy and torch would go through memory once for each operation."""
+"""Loops compiled by numba for the CPU, if NumPy and torch would read the memory once per operation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numba
 
 
 def cached_njit(**options: Any) -> Callable[[Any], Any]:
-    """Return numba's decorator with the settings of all our loops.
+    """Return numba's decorator with the settings of all loops of vaekit.
 
-    They hold no lock, divide by zero as NumPy does (a check would keep the compiler from using vectors), and are kept
-    on disk: the first use on a machine takes some ten seconds, another process none.
+    Loops hold no lock and divide by zero as NumPy does: a check would prevent vectorization. They are cached on disk,
+    because the first compilation on a machine takes some ten seconds.
     """
+    settings: Any = {"nogil": True, "error_model": "numpy", **options}
 
     def decorate(function: Any) -> Any:
-        settings: Any = {"nogil": True, "error_model": "numpy", **options}
         try:
             return numba.njit(cache=True, **settings)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        except RuntimeError:  # neither the package's directory nor the user's cache is writable
             return numba.njit(**settings)(function)
 
     return decorate

@@ -1,4 +1,4 @@
-"""The number of torch's threads, which numba's pool of threads changes at its start."""
+"""Number of torch's threads, which the start of numba's thread pool changes for the whole process."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ import os
 
 import torch
 
-AT_IMPORT = torch.get_num_threads()
-_settled = False
+_initial_threads = torch.get_num_threads()
+_is_kept = False
 
 
 def keep_threads() -> str:
-    """Start numba's pool without a change of torch's number of threads; return that number and the reason in a line.
+    """Start numba's pool without a change of torch's threads; return their number and its reason as a line.
 
-    By its start, at the first parallel loop of scanpy or another user of numba, the pool sets the number of OpenMP's
-    threads and so that of torch's, for the whole process; later it changes nothing. If it was started before the first
-    call, and torch's number is the pool's, the number of before is restored.
+    The pool starts at the first parallel loop of scanpy or another user of numba. If it has started before the first
+    call of this function, the earlier number of torch's threads is restored.
     """
-    global _settled
+    global _is_kept
     import numba
 
-    number, reason = torch.get_num_threads(), "their number at its start"
+    threads, reason = torch.get_num_threads(), "their number at its start"
     try:
         numba.threading_layer()
-    except ValueError:  # not started yet
+    except ValueError:  # the pool has not started
         numba.get_num_threads()
     else:
-        given = os.environ.get("OMP_NUM_THREADS", "")
-        before = int(given) if given.isdecimal() else AT_IMPORT
-        if not _settled and number == numba.get_num_threads() != before:
-            reason = f"their number before numba's pool (started by scanpy, for example) changed it to {number}"
-            number = before
-    _settled = True
-    torch.set_num_threads(number)
-    plural = "" if number == 1 else "s"
-    return f"training on {number} thread{plural} of torch, {reason}; OMP_NUM_THREADS=N sets another one"
+        environment = os.environ.get("OMP_NUM_THREADS", "")
+        initial = int(environment) if environment.isdecimal() else _initial_threads
+        if not _is_kept and threads == numba.get_num_threads() != initial:
+            reason = f"their number before numba's pool (started by scanpy, for example) changed it to {threads}"
+            threads = initial
+    _is_kept = True
+    torch.set_num_threads(threads)
+    plural = "" if threads == 1 else "s"
+    return f"training on {threads} thread{plural} of torch, {reason}; OMP_NUM_THREADS=N sets another number"

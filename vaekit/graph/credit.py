@@ -1,8 +1,8 @@
-"""Which cost each node is credited with, while a fold averages the nodes away, deepest first.
+"""Credit assignment: the cost that each node is credited with, while the fold averages over nodes, deepest first.
 
-Rao-Blackwellization by graph structure: a node is credited with the terms that it can influence, and no others. With
-critics this becomes the lambda-return: terms that a later node can influence too are replaced by
-``(1 - lam) V + lam G`` of that node, its critic's prediction and its own lambda-return.
+Rao-Blackwellization by graph structure: a node is credited only with the cost terms that it can influence. With critics
+this becomes the lambda-return: terms that a later node can influence as well are replaced by ``(1 - lam) V + lam G`` of
+that node, where V is the prediction of its critic and G its own lambda-return.
 """
 
 from __future__ import annotations
@@ -17,67 +17,70 @@ from vaekit.graph.dependencies import Node
 
 
 class CreditAssignment:
-    """The values of the cost terms, averaged over the nodes that were visited.
+    """The values of the cost terms, averaged over the nodes that the fold has visited.
 
     Parameters
     ----------
-    nodes
-        Parents first.
-    values
-        Of each term, ``[S_n, ..., S_1, *batch]``, size 1 where an axis is absent.
-    names
+    nodes : Sequence[Node]
+        Nodes, parents first.
+    values : Mapping[str, Tensor], shape (S_n, ..., S_1, *batch)
+        Value of each term. A sample dimension that it does not depend on has size 1.
+    inputs : Mapping[str, Sequence[str]]
         Nodes that each term depends on directly.
 
     Attributes
     ----------
-    mean
-        ``[*rows of nodes not visited yet, *batch]`` of each term, without a gradient.
-    terms
-        Those that each node can influence.
+    mean : dict[str, Tensor], shape (*sample dimensions of nodes not visited yet, *batch)
+        Mean of each term, without a gradient.
+    terms : dict[str, list[str]]
+        Terms that each node can influence.
     """
 
-    def __init__(self, nodes: Sequence[Node], values: Mapping[str, Tensor], names: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], values: Mapping[str, Tensor], inputs: Mapping[str, Sequence[str]]
+    ) -> None:
         self.mean = {term: value.detach() for term, value in values.items()}
         self._ancestors = {node.name: node.ancestors for node in nodes}
-        influence = {term: frozenset().union(*(self._ancestors[n] for n in names[term])) for term in values}
-        self.terms = {node.name: [term for term in values if node.name in influence[term]] for node in nodes}
-        self._foreseen: dict[str, Tensor] = {}  # of visited nodes with a critic, deepest first
+        influences = {term: frozenset().union(*(self._ancestors[name] for name in inputs[term])) for term in values}
+        self.terms = {node.name: [term for term in values if node.name in influences[term]] for node in nodes}
+        self._critic_returns: dict[str, Tensor] = {}  # of visited nodes with a critic, deepest first
 
     def cost_to_go(self, node: str) -> Tensor:
-        """Return the sum of the terms that a node can influence, as they were drawn."""
-        return sum((self.mean[term] for term in self.terms[node][1:]), start=self.mean[self.terms[node][0]])
+        """Return the sum of the terms that a node can influence, without critics."""
+        first, *others = self.terms[node]
+        return sum((self.mean[term] for term in others), start=self.mean[first])
 
     def lambda_return(self, node: str) -> Tensor:
-        """Return the cost-to-go of a node, with the critic returns of its descendants for the terms that they cover.
+        """Return the cost-to-go of a node in which the critic returns of its descendants replace the terms they cover.
 
-        The closest descendants come first; one whose terms another covers in part is passed over.
+        The closest descendants come first. A descendant is skipped if another one covers some of its terms.
         """
-        rest, parts = set(self.terms[node]), []
-        for later in reversed(self._foreseen):
-            if node in self._ancestors[later] and rest.issuperset(self.terms[later]):
-                parts.append(self._foreseen[later])
-                rest.difference_update(self.terms[later])
-        parts += [self.mean[term] for term in self.terms[node] if term in rest]
-        return sum(parts[1:], start=parts[0])
+        uncovered, summands = set(self.terms[node]), []
+        for later in reversed(self._critic_returns):
+            if node in self._ancestors[later] and uncovered.issuperset(self.terms[later]):
+                summands.append(self._critic_returns[later])
+                uncovered.difference_update(self.terms[later])
+        summands += [self.mean[term] for term in self.terms[node] if term in uncovered]
+        return sum(summands[1:], start=summands[0])
 
     def add_critic_return(self, node: str, prediction: Tensor, lam: float) -> None:
-        """Let the nodes before this one take the critic's prediction for a share ``1 - lam`` of its cost-to-go."""
-        self._foreseen[node] = (1 - lam) * prediction.detach() + lam * self.lambda_return(node)
+        """Allow earlier nodes to use the critic's prediction for a fraction ``1 - lam`` of the cost-to-go of this node."""
+        self._critic_returns[node] = (1 - lam) * prediction.detach() + lam * self.lambda_return(node)
 
-    def average(self, draw: NodeSample) -> None:
-        """Average the first axis away, that of the node just visited."""
-        weight = draw.weight.detach()
-        self.mean = {name: weighted_sum(draw, weight, value) for name, value in self.mean.items()}
-        self._foreseen = {name: weighted_sum(draw, weight, value) for name, value in self._foreseen.items()}
+    def average(self, sample: NodeSample) -> None:
+        """Average over the first dimension: the samples of the node that was visited last."""
+        weight = sample.weight.detach()
+        for values in (self.mean, self._critic_returns):
+            values.update({name: weighted_sum(sample, weight, value) for name, value in values.items()})
 
 
-def weighted_sum(draw: NodeSample, weight: Tensor, value: Tensor) -> Tensor:
-    """Return the weighted sum over rows, whose weights sum to 1."""
+def weighted_sum(sample: NodeSample, weight: Tensor, value: Tensor) -> Tensor:
+    """Return the sum over the first dimension with weights that sum to 1."""
     if value.shape[0] == 1 and not weight.requires_grad:
         return value.squeeze(0)
-    return value.mean(0) if draw.equal_weights else (weight * mask_zero_weight(weight, value)).sum(0)
+    return value.mean(0) if sample.equal_weights else (weight * mask_zero_weight(weight, value)).sum(0)
 
 
 def mask_zero_weight(weight: Tensor, value: Tensor) -> Tensor:
-    """Return ``value`` in the shape of both; a row of weight 0 may hold an infinity or a NaN, which become 0."""
+    """Return ``value``, broadcast to the shape of both, with 0 for an infinity or NaN in a sample of weight 0."""
     return torch.where((weight != 0) | value.isfinite(), value, 0)

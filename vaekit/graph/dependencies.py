@@ -1,4 +1,4 @@
-"""What a graph is made of, read off signatures: nodes with their parents, cost terms with the nodes they name."""
+"""Dependencies of a graph, as its functions declare them: nodes with their parents, cost terms with their inputs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from vaekit.exceptions import EstimatorError, did_you_mean
 
 
 class NodeFunction(NamedTuple):
-    """A function of nodes that names them, where its own signature does not: called with keywords.
+    """A function with the names of the nodes that it depends on, for functions whose signature does not name them.
 
     Attributes
     ----------
-    function
+    function : Callable
         Called as ``function(**{name: value})``.
-    inputs
+    inputs : tuple[str, ...]
         Nodes that it depends on.
-    optional
-        Those of them that it takes as ``**values`` and may not use.
+    optional : tuple[str, ...]
+        The inputs that the function accepts as ``**values`` and may ignore.
     """
 
     function: Callable[..., Any]
@@ -32,16 +32,18 @@ class NodeFunction(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A random node: its distribution, or the function that makes it from its parents.
+    """A random node.
 
     Attributes
     ----------
-    name, q
-        As given.
-    parents
-        Nodes that ``q`` is a function of.
-    ancestors
-        Nodes that it depends on, itself included.
+    name : str
+        Name of the node.
+    q : Distribution or NodeFunction
+        Distribution of the node, or the function that returns it for values of the parents.
+    parents : tuple[str, ...]
+        Inputs of ``q``.
+    ancestors : frozenset[str]
+        Nodes that the node depends on, itself included.
     """
 
     name: str
@@ -51,88 +53,79 @@ class Node(NamedTuple):
 
 
 def parse_graph(cost: Any, q: Any) -> tuple[list[Node], dict[str, NodeFunction]]:
-    """Read nodes (parents first) and cost terms off their signatures."""
-    single = not isinstance(q, Mapping)
-    given = {"value": q} if single else dict(q)
-    costs = dict(cost) if isinstance(cost, Mapping) else {"cost": cost}
-    if not given:
-        raise EstimatorError("q has no nodes")
-    functions: dict[str, Distribution | NodeFunction] = {}
-    for name, item in given.items():
-        if not isinstance(item, Distribution) and not callable(item) and not isinstance(item, NodeFunction):
-            raise EstimatorError(
-                f"q[{name!r}] is a {type(item).__name__}; a distribution, or a function that returns one"
-            )
-        functions[name] = item if isinstance(item, Distribution) else _named(item, given, f"q[{name!r}]")
-    if single:
-        terms = {name: _positional(item) for name, item in costs.items()}
-    else:
-        terms = {
-            name: _named(item, given, "cost" if name == "cost" else f"cost[{name!r}]") for name, item in costs.items()
-        }
-    return _sorted(functions), terms
+    """Return the nodes, parents first, and the cost terms by name."""
+    has_names = isinstance(q, Mapping)
+    distributions = dict(q) if has_names else {"value": q}
+    if not distributions:
+        raise EstimatorError("expectation: q={} has no nodes. Give a distribution or a dictionary of them.")
+    for name, item in distributions.items():
+        if not isinstance(item, Distribution):
+            distributions[name] = _parse_function(item, distributions, f"q[{name!r}]")
+    terms = {}
+    for name, item in (cost if isinstance(cost, Mapping) else {"cost": cost}).items():
+        label = "cost" if name == "cost" else f"cost[{name!r}]"
+        terms[name] = _parse_function(item, distributions, label, positional=not has_names)
+    return _sort_nodes(distributions), terms
 
 
-def _named(function: Any, nodes: Mapping[str, Any], what: str) -> NodeFunction:
-    """Read which nodes a function depends on."""
+def _parse_function(function: Any, nodes: Mapping[str, Any], label: str, positional: bool = False) -> NodeFunction:
+    """Return the function with its inputs; ``positional`` calls it with the only node's value, under any name."""
+    if not callable(function) and not isinstance(function, NodeFunction):
+        raise EstimatorError(f"{label} is a {type(function).__name__}. Give a distribution or a function of nodes.")
     if not isinstance(function, NodeFunction):
-        target = function.forward if isinstance(function, nn.Module) else function
-        required: list[str] = []
-        optional: list[str] = []
-        for parameter in inspect.signature(target).parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                optional += [name for name in nodes if name not in required]
-            elif parameter.name in nodes or (
-                parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
-            ):
-                required.append(parameter.name)
-        function = NodeFunction(function, (*required, *optional), tuple(optional))
+        function = _read_signature(function, nodes, positional)
     for name in function.inputs:
         if name not in nodes:
-            raise EstimatorError(f"{what} has a parameter {name!r}, which is no node of q. {did_you_mean(name, nodes)}")
+            raise EstimatorError(f"{label}: node {name!r} not found in q. {did_you_mean(name, nodes)}")
     return function
 
 
-def _positional(function: Any) -> NodeFunction:
-    """Wrap a cost of the only node, whose parameter may have any name, or none."""
-    if isinstance(function, NodeFunction):
-        if not set(function.inputs) <= {"value"}:
-            raise EstimatorError(
-                f"the cost names {list(function.inputs)}; the only node of a single q is named 'value'"
-            )
-        return function
+def _read_signature(function: Callable[..., Any], nodes: Mapping[str, Any], positional: bool) -> NodeFunction:
+    target = function.forward if isinstance(function, nn.Module) else function
     try:
-        target = function.forward if isinstance(function, nn.Module) else function
-        takes_value = bool(inspect.signature(target).parameters)
-    except ValueError:  # a builtin without a signature, such as torch.sum
-        takes_value = True
-    return NodeFunction(lambda value: function(value), ("value",)) if takes_value else NodeFunction(function, ())
+        parameters = inspect.signature(target).parameters.values()
+    except ValueError:  # builtins such as torch.sum do not have a signature
+        if not positional:
+            raise
+        return NodeFunction(lambda value: function(value), ("value",))
+    if positional:
+        return NodeFunction(lambda value: function(value), ("value",)) if parameters else NodeFunction(function, ())
+    required: list[str] = []
+    optional: list[str] = []
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            optional += [name for name in nodes if name not in required]
+        elif parameter.name in nodes or (
+            parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
+        ):
+            required.append(parameter.name)
+    return NodeFunction(function, (*required, *optional), tuple(optional))
 
 
-def _sorted(functions: Mapping[str, Distribution | NodeFunction]) -> list[Node]:
-    """Order nodes so that parents come first, else as declared."""
-    parents = {name: item.inputs if isinstance(item, NodeFunction) else () for name, item in functions.items()}
-    done: dict[str, Node] = {}
-    while len(done) < len(functions):
-        ready = next((n for n in functions if n not in done and all(p in done for p in parents[n])), None)
-        if ready is None:
-            raise EstimatorError(
-                f"q has a cycle among {[n for n in functions if n not in done]}: no node can come first"
-            )
-        ancestors = frozenset({ready}).union(*(done[p].ancestors for p in parents[ready]))
-        done[ready] = Node(ready, functions[ready], parents[ready], ancestors)
-    return list(done.values())
+def _sort_nodes(distributions: Mapping[str, Distribution | NodeFunction]) -> list[Node]:
+    """Return the nodes, parents first and otherwise as declared."""
+    parents = {name: () if isinstance(q, Distribution) else q.inputs for name, q in distributions.items()}
+    nodes: dict[str, Node] = {}
+    while len(nodes) < len(distributions):
+        remaining = [name for name in distributions if name not in nodes]
+        name = next((name for name in remaining if all(parent in nodes for parent in parents[name])), None)
+        if name is None:
+            raise EstimatorError(f"expectation: q has a cycle among {remaining}. Remove one of these dependencies.")
+        ancestors = frozenset({name}).union(*(nodes[parent].ancestors for parent in parents[name]))
+        nodes[name] = Node(name, distributions[name], parents[name], ancestors)
+    return list(nodes.values())
 
 
-def assign_estimators(estimator: Any, names: list[str]) -> dict[str, Estimator | str]:
-    """Give each node its estimator, or ``"auto"``."""
-    if not isinstance(estimator, Mapping):
-        estimator = dict.fromkeys(names, estimator)
-    for name in estimator:
+def assign_estimators(estimator: Any, names: list[str]) -> dict[str, Estimator | None]:
+    """Return the estimator of each node; None stands for ``"auto"``."""
+    estimators = estimator if isinstance(estimator, Mapping) else dict.fromkeys(names, estimator)
+    for name in estimators:
         if name not in names:
-            raise EstimatorError(f"estimator names {name!r}, which is no node of q. {did_you_mean(name, names)}")
+            raise EstimatorError(f"estimator: node {name!r} not found in q. {did_you_mean(name, names)}")
+    assigned: dict[str, Estimator | None] = {}
     for name in names:
-        found = estimator.get(name, "auto")
-        if not (isinstance(found, Estimator) or found == "auto"):
-            raise EstimatorError(f"the estimator of node {name!r} is {found!r}: an Estimator, or 'auto'")
-    return {name: estimator.get(name, "auto") for name in names}
+        item = estimators.get(name, "auto")
+        if not isinstance(item, Estimator) and item != "auto":
+            raise EstimatorError(f"estimator: {item!r} of node {name!r} must be an Estimator or 'auto'.")
+        assigned[name] = None if item == "auto" else item
+    return assigned

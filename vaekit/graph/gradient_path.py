@@ -1,4 +1,4 @@
-"""Whether a cost has a gradient path to a value: read off autograd's graph, without a backward pass."""
+"""Gradient paths from a cost to a value, found in autograd's graph without a backward pass."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch.autograd.graph import get_gradient_edge
 
 from vaekit.estimators.func_transforms import without_vmap
 
-# Their derivative is zero wherever it exists: a path through them carries nothing, while the cost still jumps.
-_FLAT = {"SignBackward0", "SgnBackward0", "FloorBackward0", "CeilBackward0", "RoundBackward0", "RoundBackward1",
-         "TruncBackward0"}  # fmt: skip
+# The derivative of a step function is zero wherever it exists: no gradient flows through it, yet the cost still jumps.
+_STEP_FUNCTIONS = {"SignBackward0", "SgnBackward0", "FloorBackward0", "CeilBackward0", "RoundBackward0",
+                   "RoundBackward1", "TruncBackward0"}  # fmt: skip
 
 
 def has_gradient_path(output: Tensor, value: Tensor) -> bool:
-    """Tell whether a gradient can flow from ``output`` back to ``value``.
+    """Return whether a gradient can flow from ``output`` back to ``value``.
 
-    A path through ``sign``, ``floor``, ``ceil``, ``round``, ``trunc`` or a rounded division does not count.
-    A path whose gradient happens to be zero, such as that of a decoder with zero weights, does. A jump beside a
-    real path, as in ``z + sign(z)``, goes unnoticed.
+    A path through ``sign``, ``floor``, ``ceil``, ``round``, ``trunc`` or a rounded division does not count. A path
+    whose gradient happens to be zero counts, such as that of a decoder with zero weights. A jump in addition to a real
+    path, as in ``z + sign(z)``, is not detected.
 
     Examples
     --------
@@ -30,20 +30,16 @@ def has_gradient_path(output: Tensor, value: Tensor) -> bool:
     if not (output.requires_grad and value.requires_grad):
         return False
     target = value.grad_fn or get_gradient_edge(value).node
-    seen = set()
+    visited = set()
     stack = [output.grad_fn]
     while stack:
         node = stack.pop()
         if node is target:
             return True
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
-        seen.add(node)
-        if (
-            node.name() in _FLAT
-            or node.name().endswith("NotImplemented")
-            or getattr(node, "_saved_rounding_mode", None) is not None
-        ):
-            continue
-        stack.extend(parent for parent, _ in node.next_functions)
+        visited.add(node)
+        is_step = node.name() in _STEP_FUNCTIONS or getattr(node, "_saved_rounding_mode", None) is not None
+        if not is_step and not node.name().endswith("NotImplemented"):
+            stack.extend(parent for parent, _ in node.next_functions)
     return False

@@ -1,8 +1,8 @@
-r"""Returns of recorded trajectories: advantages and targets for a critic, with time as the last axis.
+r"""Returns of recorded trajectories: advantages and critic targets, with time as the last dimension.
 
 Both solve a linear recursion backwards in time, :math:`x_t = b_t + a_t x_{t+1}`, by doubling: after ``k`` rounds each
-step knows the composition of the next ``2^k`` affine maps, so that ``log2(time)`` rounds of whole tensors do. No step
-divides by a product of discounts, which underflows after some hundred steps.
+step holds the composition of the next ``2^k`` affine maps. ``log2(time)`` rounds on whole tensors are therefore enough.
+No step divides by a product of discounts, which underflows after some hundred steps.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ def generalized_advantage(
     .. math:: A_t = \sum_{l \ge 0} (\gamma \lambda)^l \delta_{t+l}, \quad
               \delta_t = r_t + \gamma V(s_{t+1}) - V(s_t)
 
-    At ``lam`` 0 it is the one-step error of the critic, at 1 the discounted sum of rewards (continued by the critic
-    where the record ends) less the critic's value: then its bias is no more than that of the continuation.
+    With ``lam`` 0 it is the one-step error of the critic. With ``lam`` 1 it is the discounted sum of rewards, continued
+    by the critic at the end of the record, minus the critic's value: only this continuation can be biased.
 
     Parameters
     ----------
-    rewards
-        ``[..., time]``, of step ``t``.
-    values, next_values
-        ``[..., time]``, the critic's values of the state before and after step ``t``. The latter is not the former,
-        shifted, where an episode ends.
-    done
-        ``[..., time]``, whether an episode ends with step ``t``: nothing after it counts, nor does ``next_values``.
-    discount
-        gamma, in 0..1.
-    lam
-        lambda, in 0..1.
-    terminated
-        ``[..., time]``, where an episode may also be cut short, by a limit of time say: whether it came to its own
-        end with step ``t``. Where it did not, ``next_values`` counts though it is done. None: the same as ``done``.
+    rewards : Tensor, shape (..., time)
+        Reward of each step.
+    values, next_values : Tensor, shape (..., time)
+        Values of the critic for the states before and after each step. At the end of an episode ``next_values`` is not
+        the shifted ``values``.
+    done : Tensor, shape (..., time)
+        Whether an episode ends with the step. Later steps and ``next_values`` are then ignored.
+    discount : float
+        Discount gamma per step, in [0, 1].
+    lam : float
+        Trace parameter lambda, in [0, 1].
+    terminated : Tensor, shape (..., time), or None
+        Whether the episode ended by itself and not at a time limit. ``next_values`` counts for an episode that is done
+        but not terminated. None is the same as ``done``.
 
     Returns
     -------
-    Tensor
-        ``[..., time]``; carries the gradients of its arguments, so detach ``values`` for a policy's gradient.
+    Tensor, shape (..., time)
+        Carries the gradients of its arguments: detach ``values`` for a policy gradient.
 
     Raises
     ------
     EstimatorError
-        If shapes differ, or ``discount`` or ``lam`` is not in 0..1.
+        If shapes differ, or ``discount`` or ``lam`` is not in [0, 1].
 
     Notes
     -----
@@ -73,8 +73,9 @@ def generalized_advantage(
     >>> generalized_advantage(rewards, values, next_values, done, discount=0.5, lam=1.0)  # 1 + 0.5 + 0.25 - 0.5, ...
     tensor([ 1.2500,  0.5000, -1.0000])
     """
-    after, discount_after = _after(rewards, next_values, done, terminated, discount, lam, values=values)
-    return _backwards(lam * discount_after, rewards + discount * after - values)
+    _check_arguments(rewards, discount, lam, values=values, next_values=next_values, done=done, terminated=terminated)
+    following, discounts = _continuation(next_values, done, terminated, discount)
+    return _solve_backwards(lam * discounts, rewards + discount * following - values)
 
 
 def td_lambda_return(
@@ -90,24 +91,24 @@ def td_lambda_return(
 
     .. math:: G_t = r_t + \gamma \big((1 - \lambda) V(s_{t+1}) + \lambda G_{t+1}\big)
 
-    where the record ends, :math:`G_{t+1}` is the critic's value. At ``lam`` 0 it is the target of TD(0), at 1 the
-    discounted sum of rewards. Where ``next_values`` are the ``values`` one step on, it is these plus the generalized
-    advantage.
+    At the end of the record :math:`G_{t+1}` is the critic's value. With ``lam`` 0 it is the target of TD(0), with
+    ``lam`` 1 the discounted sum of rewards. If ``next_values`` are the shifted ``values``, it equals ``values`` plus
+    the generalized advantage.
 
     Parameters
     ----------
     rewards, next_values, done, discount, lam, terminated
-        As in :func:`generalized_advantage`.
+        As for :func:`generalized_advantage`.
 
     Returns
     -------
-    Tensor
-        ``[..., time]``; detach it for a critic's regression.
+    Tensor, shape (..., time)
+        Carries the gradients of its arguments: detach it as the target of a regression.
 
     Raises
     ------
     EstimatorError
-        If shapes differ, or ``discount`` or ``lam`` is not in 0..1.
+        If shapes differ, or ``discount`` or ``lam`` is not in [0, 1].
 
     Notes
     -----
@@ -122,44 +123,41 @@ def td_lambda_return(
     >>> td_lambda_return(rewards, next_values, done, discount=0.5, lam=0.0)  # one reward, then the critic
     tensor([1.5000, 2.0000, 1.0000])
     """
-    after, discount_after = _after(rewards, next_values, done, terminated, discount, lam)
-    last = torch.arange(rewards.shape[-1], device=rewards.device) == rewards.shape[-1] - 1
-    ends = done.bool() | last
-    critic = torch.where(ends, after, (1 - lam) * after)
-    return _backwards(lam * discount_after, rewards + discount * critic)
+    _check_arguments(rewards, discount, lam, next_values=next_values, done=done, terminated=terminated)
+    following, discounts = _continuation(next_values, done, terminated, discount)
+    is_last = torch.arange(rewards.shape[-1], device=rewards.device) == rewards.shape[-1] - 1
+    critic = torch.where(done.bool() | is_last, following, (1 - lam) * following)
+    return _solve_backwards(lam * discounts, rewards + discount * critic)
 
 
-def _after(
-    rewards: Tensor,
-    next_values: Tensor,
-    done: Tensor,
-    terminated: Tensor | None,
-    discount: float,
-    lam: float,
-    **more: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Return what the critic says of the time after each step, and the discount of what was recorded after it."""
-    terminated = done if terminated is None else terminated
-    for name, tensor in {"next_values": next_values, "done": done, "terminated": terminated, **more}.items():
-        if tensor.shape != rewards.shape:
+def _check_arguments(rewards: Tensor, discount: float, lam: float, **tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.shape != rewards.shape:
             raise EstimatorError(
-                f"{name} has shape {list(tensor.shape)} and rewards {list(rewards.shape)}: all are [..., time]"
+                f"{name} has shape {list(tensor.shape)}, rewards have shape {list(rewards.shape)}. Give tensors of one "
+                "shape, with time as the last dimension."
             )
     for name, number in {"discount": discount, "lam": lam}.items():
         if not 0 <= number <= 1:
-            raise EstimatorError(f"{name} is {number}, it must lie in [0, 1]")
-    after = torch.where(terminated.bool(), 0, next_values)
-    return after, torch.where(done.bool(), 0, torch.full_like(after, discount))
+            raise EstimatorError(f"{name}={number} must be in [0, 1].")
 
 
-def _backwards(slope: Tensor, offset: Tensor) -> Tensor:
-    """Return x with ``x[t] = offset[t] + slope[t] * x[t + 1]`` along the last axis, and x = 0 beyond its end.
+def _continuation(
+    next_values: Tensor, done: Tensor, terminated: Tensor | None, discount: float
+) -> tuple[Tensor, Tensor]:
+    """Return the critic's value of the time after each step, and the discount of the recorded steps after it."""
+    following = torch.where((done if terminated is None else terminated).bool(), 0, next_values)
+    return following, torch.where(done.bool(), 0, torch.full_like(following, discount))
 
-    What a slope of 0 cuts off may be anything, NaN included.
+
+def _solve_backwards(slope: Tensor, offset: Tensor) -> Tensor:
+    """Return x with ``x[t] = offset[t] + slope[t] * x[t + 1]`` along the last dimension, and x = 0 beyond its end.
+
+    A slope of 0 discards the later values, NaN included.
     """
-    ahead = 1
-    while ahead < offset.shape[-1]:  # offset, slope: the map from x[t + ahead] to x[t]
-        offset = offset + slope * pad(offset[..., ahead:], (0, ahead)).masked_fill(slope == 0, 0)
-        slope = slope * pad(slope[..., ahead:], (0, ahead))
-        ahead *= 2
+    span = 1
+    while span < offset.shape[-1]:  # offset and slope: the map from x[t + span] to x[t]
+        offset = offset + slope * pad(offset[..., span:], (0, span)).masked_fill(slope == 0, 0)
+        slope = slope * pad(slope[..., span:], (0, span))
+        span *= 2
     return offset
