@@ -37,7 +37,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vaekit
 from vaekit import estimators as E
-from vaekit.graph.expectation import Named
+from vaekit.graph.dependencies import NodeFunction
 
 VARIABLES, CATEGORIES, PIXELS, HIDDEN, BATCH = 20, 10, 784, 256, 100
 TEMPERATURE = 0.5
@@ -143,7 +143,7 @@ def ours(nets: Networks, x: Tensor, estimator: E.Estimator, named: bool = False)
         "kl": lambda: divergence(q.base_dist.logits),
     }
     if named:
-        cost = {name: Named(f, ("z",) if name == "reconstruction" else ()) for name, f in cost.items()}
+        cost = {name: NodeFunction(f, ("z",) if name == "reconstruction" else ()) for name, f in cost.items()}
     return vaekit.expectation(cost, {"z": q}, {"z": estimator}, context=x).mean()
 
 

@@ -174,7 +174,7 @@ def test_a_step_function_fails_with_the_pathwise_estimator_only():
         lambda z: (z > 0).float(), Normal(leaf, 1.0), estimators, leaf, 4000, torch.tensor(0.3814), progress=False
     ).set_index("estimator")  # density of N(0, 1) at 0.3
     assert "no gradient path" in report.error["path"]
-    assert "does not fit Normal" in report.error["wrong"]
+    assert "does not support Normal" in report.error["wrong"]
     assert report.loc["path", ["variance", "z", "milliseconds", "mse_x_time", "num_estimates"]].isna().all()
     assert report.error["score"] == ""
     assert abs(report.z["score"]) < 4
@@ -411,7 +411,7 @@ def test_each_row_has_its_error_if_all_fail():
     cases = [
         ("one gradient takes", {"cost": cost, "max_seconds": 0.1}),
         ("no gradient path to any parameter", {"q": fixed}),
-        ("Pathwise does not fit Bernoulli", {"estimators": [Pathwise()]}),
+        ("Pathwise does not support Bernoulli", {"estimators": [Pathwise()]}),
         ("NameError", {"cost": lambda b: undefined}),  # noqa: F821
     ]
     for reason, arguments in cases:

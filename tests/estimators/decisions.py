@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli
 
 from vaekit.estimators import Baseline, Critic, ScoreFunction
-from vaekit.graph.expectation import NodeFunction
+from vaekit.graph.dependencies import NodeFunction
 
 STEPS = 4
 NAMES = [f"z{k}" for k in range(STEPS)]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, OneHotCategorical
 
-from vaekit.graph.expectation import NodeFunction
+from vaekit.graph.dependencies import NodeFunction
 
 _F64 = torch.float64
 SUMMARY = {

@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli, Distribution, Normal
 
 import vaekit
 from vaekit.estimators import REBAR, DisARM, Estimator, LeaveOneOut, MuProp, Pathwise, ScoreFunction
-from vaekit.graph.expectation import NodeFunction
+from vaekit.graph.dependencies import NodeFunction
 
 pytestmark = pytest.mark.usefixtures("no_checks_of_parameters")
 

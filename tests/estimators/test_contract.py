@@ -13,7 +13,8 @@ from torch import Tensor
 from vaekit._core.components import from_config
 from vaekit.estimators import RELAX, Estimator, LearnedBaseline, NodeSample, ScoreFunction
 from vaekit.exceptions import EstimatorError
-from vaekit.graph.expectation import NodeFunction, expectation
+from vaekit.graph.dependencies import NodeFunction
+from vaekit.graph.expectation import expectation
 from vaekit.networks import MLP
 
 from .conformance import CONTEXT_FEATURES, KINDS, TABLE, Row
@@ -198,7 +199,7 @@ def test_joint_trajectories_work_or_are_refused(row: Row) -> None:
     if row.joint:
         assert expectation(cost, q, row.make(), num_samples=3, context=context_of((4,))).shape == (4,)
     else:
-        with pytest.raises(EstimatorError, match="joint trajectories"):
+        with pytest.raises(EstimatorError, match="joint samples"):
             expectation(cost, q, row.make(), num_samples=3)
 
 

@@ -298,7 +298,7 @@ def test_unbiased_only_at_lam_one() -> None:
 
 def test_importance_weighted_bound_refuses_a_critic() -> None:
     q = Bernoulli(logits=torch.zeros(3))
-    with pytest.raises(EstimatorError, match=r"ScoreFunction\(critic=Critic\(\)\) cannot serve"):
+    with pytest.raises(EstimatorError, match=r"ScoreFunction\(critic=Critic\(\)\) does not support"):
         importance_weighted_bound(q.log_prob, q, ScoreFunction(critic=Critic(nn.Linear(1, 1))), num_samples=3)
 
 

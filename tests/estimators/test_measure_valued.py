@@ -258,11 +258,11 @@ def test_extremes_give_finite_gradients(name: str) -> None:
 
 def test_others_are_refused() -> None:
     q = {"z": Laplace(torch.zeros(3), 1.0)}
-    with pytest.raises(EstimatorError, match=r"MeasureValued does not fit Laplace.*Pathwise"):
+    with pytest.raises(EstimatorError, match=r"MeasureValued does not support Laplace.*Pathwise"):
         expectation(lambda z: z, q, MeasureValued())
-    with pytest.raises(EstimatorError, match="joint trajectories"):
+    with pytest.raises(EstimatorError, match="joint samples"):
         expectation(lambda z: z, {"z": Normal(torch.zeros(3), 1.0)}, MeasureValued(), num_samples=2)
-    with pytest.raises(EstimatorError, match="joint trajectories"):
+    with pytest.raises(EstimatorError, match="joint samples"):
         MeasureValued().sample(Normal(torch.zeros(3), 1.0), torch.Size())
     with pytest.raises(EstimatorError, match="num_samples is 0"):
         MeasureValued(0)

@@ -13,7 +13,7 @@ from torch.distributions import Bernoulli, Independent, Normal
 from vaekit import expectation
 from vaekit.estimators import Enumerate, LeaveOneOut, MovingAverage, Pathwise, ScoreFunction
 from vaekit.exceptions import EstimatorError
-from vaekit.graph.expectation import NodeFunction
+from vaekit.graph.dependencies import NodeFunction
 
 
 @pytest.fixture(autouse=True)

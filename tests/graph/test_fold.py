@@ -216,7 +216,7 @@ class TestShapeOfTheCost:
     def test_cost_that_sums_over_the_draws(self) -> None:
         """Without a batch, ``z.square().sum()`` drops the axis of draws: 1000 times the value, silently."""
         q = {"z": Normal(torch.zeros((), requires_grad=True), 1.0)}
-        with pytest.raises(EstimatorError, match="1000 draws"):
+        with pytest.raises(EstimatorError, match="1000 samples"):
             expectation(lambda z: z.square().sum(), q, Pathwise(num_samples=1000))
 
 

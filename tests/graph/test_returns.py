@@ -183,5 +183,5 @@ def test_shapes_that_differ_are_refused(name: str) -> None:
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("wrong", [{"discount": 1.2}, {"lam": -0.1}, {"lam": float("nan")}], ids=str)
 def test_numbers_outside_their_range_are_refused(call: Callable[..., Tensor], wrong: dict[str, float]) -> None:
-    with pytest.raises(EstimatorError, match=rf"{next(iter(wrong))} =.* must be in \[0, 1\]"):
+    with pytest.raises(EstimatorError, match=rf"{next(iter(wrong))}=.* must be in \[0, 1\]"):
         call(**given_to(call, record(5)), **{"discount": 0.9, "lam": 0.8} | wrong)

@@ -64,7 +64,7 @@ class CreditAssignment:
         return sum(summands[1:], start=summands[0])
 
     def add_critic_return(self, node: str, prediction: Tensor, lam: float) -> None:
-        """Allow earlier nodes to use the critic's prediction for a fraction ``1 - lam`` of the cost-to-go of this node."""
+        """Replace a fraction ``1 - lam`` of the node's cost-to-go by the critic's prediction, for earlier nodes."""
         self._critic_returns[node] = (1 - lam) * prediction.detach() + lam * self.lambda_return(node)
 
     def average(self, sample: NodeSample) -> None:

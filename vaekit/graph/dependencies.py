@@ -126,6 +126,6 @@ def assign_estimators(estimator: Any, names: list[str]) -> dict[str, Estimator |
     for name in names:
         item = estimators.get(name, "auto")
         if not isinstance(item, Estimator) and item != "auto":
-            raise EstimatorError(f"estimator: {item!r} of node {name!r} must be an Estimator or 'auto'.")
+            raise EstimatorError(f"estimator={item!r} of node {name!r} must be an Estimator or 'auto'.")
         assigned[name] = None if item == "auto" else item
     return assigned

@@ -1,11 +1,10 @@
-"""An expectation that can be differentiated: draw the nodes, evaluate the cost, fold."""
+"""Differentiable expectations: sample the nodes, evaluate the cost, fold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -15,61 +14,64 @@ from vaekit.estimators.estimator import Estimator, describe_distribution
 from vaekit.estimators.func_transforms import forward_mode, in_transform
 from vaekit.estimators.zero_probabilities import EVALUATED_THERE
 from vaekit.exceptions import EstimatorError
+from vaekit.graph.cost_terms import evaluate_term
 from vaekit.graph.dependencies import Node, NodeFunction, assign_estimators, parse_graph
-from vaekit.graph.fold import CostTerm, Estimate, MissingGradientPathError, check_gradient_paths, describe_cost, fold
+from vaekit.graph.fold import Estimate, MissingGradientPathError, check_gradient_paths, fold
 from vaekit.graph.sampling import GraphSample, sample_graph
 
+_Cost = Callable[..., Tensor] | NodeFunction | Mapping[str, Callable[..., Tensor] | NodeFunction]
+_Q = Distribution | Mapping[str, Distribution | Callable[..., Distribution] | NodeFunction]
+_Estimators = Estimator | str | Mapping[str, Estimator | str]
 _T = TypeVar("_T")
-
-__all__ = ["Draw", "Named", "Result", "evaluate", "expectation"]
 
 
 def expectation(
-    cost: Callable[..., Tensor] | NodeFunction | Mapping[str, Callable[..., Tensor] | NodeFunction],
-    q: Distribution | Mapping[str, Distribution | Callable[..., Distribution] | NodeFunction],
-    estimator: Estimator | str | Mapping[str, Estimator | str] = "auto",
+    cost: _Cost,
+    q: _Q,
+    estimator: _Estimators = "auto",
     *,
     num_samples: int | None = None,
     context: Tensor | None = None,
 ) -> Tensor:
-    r"""Return E_q[cost]: a tensor with its Monte Carlo (or exact) value and an estimate of its gradient.
+    r"""Return E_q[cost] with its Monte Carlo (or exact) value and an estimate of its gradient.
+
+    ``backward`` computes
 
     .. math:: \nabla_\theta E_{z \sim q_\theta}[f_\theta(z)]
 
-    is what ``backward`` gives, each random node by its own estimator.
+    with a separate estimator for each random node.
 
     Parameters
     ----------
-    cost
-        Function of the nodes that its parameters name, returning ``[*rows, *batch]`` (axes of rows lead; sum
-        over event dimensions). A dictionary of such functions is their sum, each term credited only to the
-        nodes that it names and their ancestors. It may return a NumPy array where no node relies on a path, which
-        keeps its precision. A cost has one value per entry of the batch: a sum over the batch is an error.
-    q
-        A distribution with batch shape ``[*batch]``; or a dictionary of them, in which a function stands for a
-        conditional distribution, the nodes that its parameters name being its parents. All nodes have the same
-        number of batch dimensions: a node that is drawn once for a whole batch has size 1 there, ``[1]`` beside
-        ``[B]``. Were its batch shape ``[]``, the batch of its children would be taken for its rows.
-    estimator
-        An estimator, ``"auto"``, or a dictionary of them by node. ``"auto"`` sums exactly over small supports,
-        else goes pathwise where the distribution and the cost allow it, else takes ``DisARM`` for binary variables
-        (not in joint trajectories) and the score function with leave-one-out for others; it logs its choice.
-    num_samples
-        None: each node has its own axis of ``estimator.num_samples`` rows. K: K joint trajectories on one axis,
-        a single draw a node, so that a chain of nodes costs K evaluations.
-    context
-        ``[*batch, features]``, what learned baselines and critics see.
+    cost : Callable, NodeFunction or dict of them
+        Function of the nodes that its parameters name. It returns ``[*sample, *batch]``, summed over event dimensions
+        but not over the batch. The functions of a dictionary are added, and each is credited only to the nodes that
+        it names and their ancestors. The result may be a NumPy array, which keeps its precision, if no node needs a
+        gradient path.
+    q : Distribution or dict of Distribution, Callable or NodeFunction
+        Distribution with batch shape ``[*batch]`` of each node. A function returns the conditional distribution of a
+        node, and its parameters name the parents. All nodes have the same number of batch dimensions: a node that a
+        batch ``[B]`` shares has batch shape ``[1]``, as ``[]`` would confuse the batch of its children with samples.
+    estimator : Estimator, str or dict of them
+        Estimator of each node. ``"auto"`` sums exactly over small supports. Else it uses ``Pathwise`` if the
+        distribution and the cost allow it, ``DisARM`` for binary variables without joint samples, and otherwise the
+        score function with leave-one-out. It logs its choice.
+    num_samples : int or None
+        None gives each node its own sample dimension of ``estimator.num_samples``. K draws K joint samples on one
+        dimension, so that a chain of nodes costs K evaluations.
+    context : Tensor or None, shape (*batch, features)
+        Input of learned baselines and critics.
 
     Returns
     -------
-    Tensor
-        ``[*batch]``.
+    Tensor, shape (*batch)
+        The expectation.
 
     Raises
     ------
     EstimatorError
-        If an estimator does not fit its node, a cost has a wrong shape, or no gradient path to a node that
-        relies on one.
+        If an estimator does not support its node, or a cost has a wrong shape, or no gradient path to a node that
+        needs one.
 
     Notes
     -----
@@ -86,180 +88,108 @@ def expectation(
     0.025
     """
     if _needs_python(cost, q, estimator):
-        from vaekit.graph.compilation import outside_graph  # which takes seconds to import
+        from vaekit.graph.compilation import outside_graph  # slow to import
 
         return outside_graph(expectation, cost, q, estimator, num_samples=num_samples, context=context)
     return evaluate(cost, q, estimator, num_samples=num_samples, context=context).total
 
 
 def evaluate(
-    cost: Callable[..., Tensor] | NodeFunction | Mapping[str, Callable[..., Tensor] | NodeFunction],
-    q: Distribution | Mapping[str, Distribution | Callable[..., Distribution] | NodeFunction],
-    estimator: Estimator | str | Mapping[str, Estimator | str] = "auto",
+    cost: _Cost,
+    q: _Q,
+    estimator: _Estimators = "auto",
     *,
     num_samples: int | None = None,
     context: Tensor | None = None,
     check_paths: bool = True,
 ) -> Estimate:
-    """Return the expectation with the mean of each cost term and the draws; arguments as in :func:`expectation`.
+    """Return the expectation with the mean of each cost term and the samples; arguments as in :func:`expectation`.
 
-    ``check_paths`` may be False where the same cost and estimators were checked before: it walks the graph.
+    ``check_paths`` may be False if the same cost and estimators were checked before.
     """
     if _needs_python(cost, q, estimator):
-        from vaekit.graph.compilation import outside_graph
+        from vaekit.graph.compilation import outside_graph  # slow to import
 
-        return outside_graph(
-            evaluate, cost, q, estimator, num_samples=num_samples, context=context, check_paths=check_paths
-        )
+        options = {"num_samples": num_samples, "context": context, "check_paths": check_paths}
+        return outside_graph(evaluate, cost, q, estimator, **options)
     nodes, functions = parse_graph(cost, q)
-    chosen = assign_estimators(estimator, [node.name for node in nodes])
+    estimators = assign_estimators(estimator, [node.name for node in nodes])
 
-    def folded(drawn: GraphSample) -> Estimate:
-        terms = {name: evaluate_term(function, drawn, name) for name, function in functions.items()}
+    def evaluate_sample(graph_sample: GraphSample) -> Estimate:
+        terms = {name: evaluate_term(function, graph_sample, name) for name, function in functions.items()}
         if check_paths and forward_mode():
-            _look_for_paths(functions, drawn)
-        return fold(drawn, terms, check_paths=check_paths)
+            _check_paths_in_reverse_mode(functions, graph_sample)
+        return fold(graph_sample, terms, check_paths=check_paths)
 
-    return attempt(nodes, chosen, folded, num_samples=num_samples, context=context)
+    return sample_and_evaluate(nodes, estimators, evaluate_sample, num_samples=num_samples, context=context)
 
 
-def _look_for_paths(functions: Mapping[str, NodeFunction], drawn: GraphSample) -> None:
-    """Check the gradient paths of nodes to the costs that name them, by evaluating these anew in reverse mode.
-
-    In forward mode autograd records no graph that could be read.
-    """
-    values = {n: d.value.detach() for n, d in drawn.samples.items() if drawn.estimators[n].requires_differentiable_cost}
+def _check_paths_in_reverse_mode(functions: Mapping[str, NodeFunction], graph_sample: GraphSample) -> None:
+    """Check gradient paths with a second evaluation: in forward mode autograd does not record a graph."""
+    samples, estimators = graph_sample.samples, graph_sample.estimators
+    values = {n: s.value.detach() for n, s in samples.items() if estimators[n].requires_differentiable_cost}
     if not values:
         return
 
-    def costs(values: dict[str, Tensor]) -> Tensor:
-        draws = {name: draw._replace(value=values.get(name, draw.value)) for name, draw in drawn.samples.items()}
-        anew = drawn._replace(samples=draws)
-        terms = {n: evaluate_term(f, anew, n) for n, f in functions.items() if set(f.inputs) - set(f.optional)}
-        named = [node for node in drawn.nodes if any(node.name in term.names for term in terms.values())]
-        check_gradient_paths(anew._replace(nodes=named), terms)
+    def check(values: dict[str, Tensor]) -> Tensor:
+        replaced = {name: s._replace(value=values.get(name, s.value)) for name, s in samples.items()}
+        second = graph_sample._replace(samples=replaced)
+        terms = {n: evaluate_term(f, second, n) for n, f in functions.items() if set(f.inputs) - set(f.optional)}
+        named = [node for node in second.nodes if any(node.name in term.names for term in terms.values())]
+        check_gradient_paths(second._replace(nodes=named), terms)
         return next(iter(values.values())).sum()
 
-    torch.func.vjp(costs, values)
+    torch.func.vjp(check, values)
 
 
 def _needs_python(cost: Any, q: Any, estimator: Any) -> bool:
-    """Return whether torch compiles, and there is work to do outside of its graph: see ``vaekit.graph.compilation``."""
+    """Return whether torch compiles, and the expectation cannot be a part of its graph."""
     if not torch.compiler.is_compiling():
         return False
-    functions = [*(cost.values() if isinstance(cost, Mapping) else [cost])]
+    functions = list(cost.values()) if isinstance(cost, Mapping) else [cost]
     functions += [item for item in (q.values() if isinstance(q, Mapping) else ()) if not isinstance(item, Distribution)]
     estimators = list(estimator.values()) if isinstance(estimator, Mapping) else [estimator]
-    return (
-        (isinstance(estimator, Mapping) and isinstance(q, Mapping) and len(estimator) < len(q))
-        or not all(isinstance(function, NodeFunction) for function in functions)
-        or any(not isinstance(each, Estimator) or each.differentiates_cost for each in estimators)
-    )  # fmt: skip
+    uses_auto = isinstance(estimator, Mapping) and isinstance(q, Mapping) and len(estimator) < len(q)
+    differentiates = any(getattr(each, "differentiates_cost", True) for each in estimators)  # True for "auto"
+    return uses_auto or differentiates or not all(isinstance(function, NodeFunction) for function in functions)
 
 
-def attempt(
+def sample_and_evaluate(
     nodes: list[Node],
-    chosen: Mapping[str, Estimator | str],
-    work: Callable[[GraphSample], _T],
+    estimators: Mapping[str, Estimator | None],
+    evaluate_sample: Callable[[GraphSample], _T],
     *,
     num_samples: int | None = None,
     context: Tensor | None = None,
 ) -> _T:
-    """Draw the nodes, and return what ``work`` makes of them.
+    """Sample the nodes and return ``evaluate_sample(graph_sample)``; choose and log estimators that are None.
 
-    Where it misses a gradient path to a node whose estimator ``"auto"`` chose, another is chosen, and all are drawn
-    again; what was chosen in the end is logged.
+    If a gradient path to a node with a chosen estimator is missing, all nodes are sampled again with another choice.
     """
     undifferentiable: set[str] = set()
-    drawn: GraphSample | None = None
+    graph_sample: GraphSample | None = None
     while True:
         try:
-            drawn = sample_graph(
-                nodes, chosen, num_samples=num_samples, context=context, undifferentiable=undifferentiable
+            graph_sample = sample_graph(
+                nodes, estimators, num_samples=num_samples, context=context, undifferentiable=undifferentiable
             )
-            result = work(drawn)
-        except MissingGradientPathError as silent:
-            if chosen[silent.node] != "auto":
+            result = evaluate_sample(graph_sample)
+        except MissingGradientPathError as error:
+            if estimators[error.node] is not None:
                 raise
-            undifferentiable.add(silent.node)  # `auto` had tried the pathwise estimator: take another
+            undifferentiable.add(error.node)
             continue
         except Exception as error:
-            if drawn is not None and any(draw.completed is not None for draw in drawn.samples.values()):
+            if graph_sample is not None and any(s.completed is not None for s in graph_sample.samples.values()):
                 error.add_note(EVALUATED_THERE)
             if not (isinstance(error, RuntimeError) and in_transform()):
                 raise
             raise EstimatorError(
-                "the expectation could not be worked out inside a transform of torch.func, or in forward mode: "
+                "expectation: evaluation failed inside a transform of torch.func, or in forward mode: "
                 f"{str(error).splitlines()[0]} Use torch.autograd.grad and a batch dimension instead of the transform."
             ) from error
-        for node in nodes:
-            if chosen[node.name] == "auto":
-                found = drawn.estimators[node.name]
-                log_choice(node.name, describe_distribution(drawn.samples[node.name].q), type(found).__name__)
+        for name, estimator in graph_sample.estimators.items():
+            if estimators[name] is None:
+                q = graph_sample.samples[name].q
+                log_choice(name, describe_distribution(q), type(estimator).__name__)
         return result
-
-
-def evaluate_term(function: NodeFunction, drawn: GraphSample, name: str = "cost") -> CostTerm:
-    """Evaluate a cost term; a NumPy array, a number or a tensor of another type becomes a floating-point tensor."""
-    values = drawn.values
-    value: Any = function.function(**{node: values[node] for node in function.inputs})
-    like = drawn.samples[drawn.nodes[0].name].weight
-    tensor = as_floating_point(value, like, name)
-    if isinstance(value, int | float | np.number) and not function.inputs:
-        # a number of no node is the same for every entry of the batch; of a node, it may be their sum (see fold.align)
-        tensor = tensor.expand(drawn.batch)
-    return CostTerm(tensor, function.inputs, function.optional)
-
-
-def as_floating_point(value: Any, like: Tensor, name: str) -> Tensor:
-    """Return a cost as a floating-point tensor on the device of ``like``, in at least float32 and without rounding.
-
-    Parameters
-    ----------
-    value
-        Result of a cost function: a tensor, a NumPy array, a number, a list of numbers.
-    like
-        Tensor on the device of the result.
-    name
-        Name of the cost term, for messages.
-
-    Raises
-    ------
-    EstimatorError
-        If the cost is not real, or of an unsigned type: its differences would wrap around below 0.
-    """
-    if not isinstance(value, Tensor):
-        try:
-            array = np.asarray(value)
-        except (ValueError, TypeError, RuntimeError) as error:  # ragged; tensors with a gradient or on another device
-            raise EstimatorError(
-                f"{describe_cost(name)} is a {type(value).__name__} that is no array: {error}"
-            ) from error
-        if array.dtype.kind not in "biuf" or np.ma.is_masked(value):
-            raise EstimatorError(
-                f"{describe_cost(name)} is a {type(value).__name__} (dtype {array.dtype}), not real numbers. "
-                "Return a tensor, an array or a number per sample."
-            )
-        _reject_unsigned(array.dtype.kind == "u", name, array.dtype)
-        # lossless, for integers too, and in the native byte order, which torch requires
-        dtype = np.promote_types(array.dtype, np.float32)
-        own = np.array(array, dtype=min(dtype, np.dtype(np.float64)), order="C")  # a view may have negative strides
-        return torch.from_numpy(own).to(like.device)
-    if value.is_complex():
-        raise EstimatorError(f"{describe_cost(name)} is complex (dtype={value.dtype}). Return a real cost.")
-    if value.is_floating_point():
-        return value.float() if value.dtype.itemsize < 4 else value
-    _reject_unsigned(value.dtype in UNSIGNED, name, value.dtype)
-    return value.to(torch.float64 if value.dtype in (torch.int32, torch.int64) else like.dtype)
-
-
-UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-
-
-def _reject_unsigned(unsigned: bool, name: str, dtype: Any) -> None:
-    """Raise an error for a cost of unsigned integers."""
-    if unsigned:
-        raise EstimatorError(
-            f"{describe_cost(name)} has the unsigned type {dtype}: differences of it wrap around below 0. "
-            "Convert to a floating-point type before the arithmetic."
-        )

@@ -1,18 +1,18 @@
-r"""The importance-weighted bound: a log-mean-exp over joint trajectories, no linear expectation, so no fold.
+r"""Importance-weighted bound: a log-mean-exp over joint samples, which is not a linear expectation and has no fold.
 
 .. math:: L_K = E\Big[\log \frac{1}{K} \sum_k w_k\Big], \quad w_k = \frac{p(x, z_k)}{q(z_k | x)}
 
-With normalised weights ``v_k = w_k / sum_j w_j``, the gradient with respect to what shapes the distribution of a
-node is, a trajectory ``k``,
+With normalized weights ``v_k = w_k / sum_j w_j``, the gradient with respect to the distribution of a node is the sum
+over joint samples k of
 
-- at a score-type node (VIMCO): ``(L_K - L_{-k}) grad log q(z_k) - v_k grad log q(z_k)``, where ``L_{-k}`` replaces
+- ``(L_K - L_{-k}) grad log q(z_k) - v_k grad log q(z_k)`` for a score function (VIMCO), where ``L_{-k}`` replaces
   ``w_k`` by the geometric mean of the other weights;
-- at a pathwise node (DReG): ``v_k^2 grad_z log w_k dz_k``, with the parameters inside ``log q`` held: the variance of
-  the plain gradient, which grows with K relative to its mean, is gone (with q raised to a power beta,
-  ``v_k (1 - beta + beta v_k)`` instead of ``v_k^2``);
-- at a pathwise node with ``stick_the_landing``: ``v_k grad_z log w_k dz_k``: biased for K > 1.
+- ``v_k^2 grad_z log w_k dz_k`` for a pathwise estimator (DReG), with the parameters inside ``log q`` held fixed. It
+  does not have the variance of the plain gradient, which grows with K relative to the mean. With q raised to a power
+  beta the factor is ``v_k (1 - beta + beta v_k)``;
+- ``v_k grad_z log w_k dz_k`` for a pathwise estimator with ``stick_the_landing``, which is biased for K > 1.
 
-A pathwise node that other nodes depend on keeps the plain gradient, as its value also shapes their distributions.
+A pathwise node with children keeps the plain gradient, because its value also determines their distributions.
 """
 
 from __future__ import annotations
@@ -25,29 +25,27 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaekit.estimators.baselines import LeaveOneOut
 from vaekit.estimators.derivatives import FirstOrder
 from vaekit.estimators.discrete_support import log_prob
 from vaekit.estimators.estimator import Estimator
 from vaekit.estimators.func_transforms import forward_mode
 from vaekit.estimators.moving_support import support_moves
-from vaekit.estimators.pathwise import Pathwise
-from vaekit.estimators.score_function import ScoreFunction
 from vaekit.exceptions import EstimatorError
+from vaekit.graph.cost_terms import CostTerm, align, evaluate_term
 from vaekit.graph.dependencies import NodeFunction, assign_estimators, parse_graph
-from vaekit.graph.expectation import attempt, evaluate_term
-from vaekit.graph.fold import CostTerm, align, check_gradient_paths
-from vaekit.graph.sampling import GraphSample
+from vaekit.graph.expectation import sample_and_evaluate
+from vaekit.graph.fold import check_gradient_paths
+from vaekit.graph.sampling import GraphSample, check_joint
 
 
 class _Factor:
-    """Multiplies a gradient; its value is known only after the cost was evaluated."""
+    """Factor of a gradient whose value is known only after the cost was evaluated."""
 
     value: Tensor  # [K, *batch]
 
 
-class _LateScale(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a factor."""
+class _ScaleGradient(torch.autograd.Function):
+    """Identity whose gradient is multiplied by a factor."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, factor: _Factor) -> Tensor:
@@ -68,28 +66,28 @@ def importance_weighted_bound(
     *,
     num_samples: int,
 ) -> Tensor:
-    """Return an estimate of the bound on log p(x), to be maximised, with the gradients of the module's docstring.
+    """Return an estimate of the importance-weighted bound on log p(x), to be maximized.
 
     Parameters
     ----------
-    log_joint
-        Function of the nodes that its parameters name, returning log p(x, z), ``[num_samples, *batch]``.
+    log_joint : Callable or NodeFunction
+        Function of the nodes that its parameters name. It returns log p(x, z), ``[num_samples, *batch]``.
     q, estimator
-        As in :func:`vaekit.expectation`. Estimators: ``Pathwise``, ``ScoreFunction(baseline=LeaveOneOut())`` (VIMCO)
-        or ``ScoreFunction()`` (no baseline).
-    num_samples
-        K, trajectories.
+        As for :func:`vaekit.expectation`, with the estimators ``Pathwise``,
+        ``ScoreFunction(baseline=LeaveOneOut())`` (VIMCO) and ``ScoreFunction()`` (no baseline).
+    num_samples : int
+        Number K of joint samples.
 
     Returns
     -------
-    Tensor
-        ``[*batch]``.
+    Tensor, shape (*batch)
+        The bound, with the gradients in the docstring of the module.
 
     Raises
     ------
     EstimatorError
-        If an estimator cannot serve the bound, ``log_joint`` is a dictionary, has a wrong shape, or no gradient path to
-        a node that relies on one (``"auto"`` then takes the score function).
+        If an estimator does not support the bound, or ``log_joint`` is a dictionary, has a wrong shape, or no gradient
+        path to a node that needs one (``"auto"`` then uses the score function).
 
     Notes
     -----
@@ -108,7 +106,7 @@ def importance_weighted_bound(
     True
     """
     if torch.compiler.is_compiling():
-        from vaekit.graph.compilation import outside_graph  # which takes seconds to import
+        from vaekit.graph.compilation import outside_graph  # slow to import
 
         return outside_graph(importance_weighted_bound, log_joint, q, estimator, num_samples=num_samples)
     if forward_mode():
@@ -118,137 +116,123 @@ def importance_weighted_bound(
         )
     if isinstance(log_joint, Mapping):
         raise EstimatorError(
-            f"importance_weighted_bound: log_joint is a dictionary of {list(log_joint)}, but the bound is the "
-            "logarithm of a mean and has no terms of its own: give one function that returns their sum"
+            f"importance_weighted_bound: log_joint is a dictionary of {list(log_joint)}, but the logarithm of a mean "
+            "has no separate terms. Give one function that returns their sum."
         )
     nodes, functions = parse_graph(log_joint, q)
     (function,) = functions.values()
 
-    def bound(drawn: GraphSample) -> Tensor:
-        drawn = prepare(drawn)
-        terms = checked(drawn, {"log_joint": evaluate_term(function, drawn, "log_joint")})
-        return combine(drawn, terms["log_joint"].value)
+    def evaluate(graph_sample: GraphSample) -> Tensor:
+        graph_sample = prepare(graph_sample)
+        terms = check_terms(graph_sample, {"log_joint": evaluate_term(function, graph_sample, "log_joint")})
+        return combine(graph_sample, terms["log_joint"].value)
 
-    return attempt(nodes, assign_estimators(estimator, [node.name for node in nodes]), bound, num_samples=num_samples)
+    estimators = assign_estimators(estimator, [node.name for node in nodes])
+    return sample_and_evaluate(nodes, estimators, evaluate, num_samples=num_samples)
 
 
-def checked(drawn: GraphSample, terms: Mapping[str, CostTerm], check_paths: bool = True) -> dict[str, CostTerm]:
-    """Return the terms of log p(x, z) as ``[K or 1, *batch]``.
+def check_terms(
+    graph_sample: GraphSample, terms: Mapping[str, CostTerm], check_paths: bool = True
+) -> dict[str, CostTerm]:
+    """Return the terms of log p(x, z) in shape ``[K or 1, *batch]``.
 
     Parameters
     ----------
-    drawn
-        From :func:`prepare`; the terms were worked out at its values.
-    terms
-        Of log p(x, z).
-    check_paths
-        Whether to look for the gradient paths that estimators rely on.
+    graph_sample : GraphSample
+        The result of :func:`prepare`; the terms were evaluated at its values.
+    terms : Mapping[str, CostTerm]
+        Summands of log p(x, z).
+    check_paths : bool
+        Whether to check the gradient paths that estimators need.
 
     Raises
     ------
     EstimatorError
-        If a term has a wrong shape, or no gradient path to a node that relies on one.
+        If a term has a wrong shape, or no gradient path to a node that needs one.
     """
-    aligned = align(drawn, terms)
+    aligned = align(graph_sample, terms)
     if check_paths:
-        check_gradient_paths(
-            drawn, aligned, "these work: ScoreFunction(baseline=LeaveOneOut()) (VIMCO), ScoreFunction()"
-        )
+        remedy = "Use ScoreFunction(baseline=LeaveOneOut()) (VIMCO) or ScoreFunction()."
+        check_gradient_paths(graph_sample, aligned, remedy)
     return aligned
 
 
 def check_estimator(name: str, estimator: Estimator) -> None:
-    """Raise an error if an estimator cannot serve an importance-weighted bound."""
-    if isinstance(estimator, ScoreFunction):
-        served = estimator.critic is None and (
-            estimator.baseline is None or isinstance(estimator.baseline, LeaveOneOut)
-        )
-    else:
-        served = isinstance(estimator, Pathwise)
-    if not served:
+    """Raise an error if an estimator does not support the importance-weighted bound."""
+    if not estimator.supports_importance_weighting:
         raise EstimatorError(
-            f"node {name!r}: {describe_estimator(estimator)} cannot serve an importance-weighted bound, which is no "
-            "linear expectation; these can: Pathwise (DReG), ScoreFunction(baseline=LeaveOneOut()) (VIMCO), "
-            "ScoreFunction()"
+            f"node {name!r}: {estimator.description} does not support the importance-weighted bound, which is not a "
+            "linear expectation. Use Pathwise (DReG), ScoreFunction(baseline=LeaveOneOut()) (VIMCO) or ScoreFunction()."
         )
 
 
-def describe_estimator(estimator: Estimator) -> str:
-    """Name an estimator and its baseline for an error message."""
-    parts = {name: getattr(estimator, name, None) for name in ("baseline", "critic")}
-    inside = ", ".join(f"{name}={type(part).__name__}()" for name, part in parts.items() if part is not None)
-    return f"{type(estimator).__name__}({inside})"
-
-
-def prepare(drawn: GraphSample) -> GraphSample:
-    """Check the estimators, and make pathwise values ready for the doubly reparameterized gradient."""
-    parents = {parent for node in drawn.nodes for parent in node.parents}
-    draws = dict(drawn.samples)
-    for name, estimator in drawn.estimators.items():
+def prepare(graph_sample: GraphSample) -> GraphSample:
+    """Check the estimators, and prepare pathwise values for the doubly reparameterized gradient."""
+    samples = dict(graph_sample.samples)
+    for name, estimator in graph_sample.estimators.items():
         check_estimator(name, estimator)
-        if isinstance(estimator, ScoreFunction) and estimator.baseline is not None and len(draws[name].value) < 2:
-            raise EstimatorError(f"node {name!r}: LeaveOneOut compares trajectories: num_samples must be at least 2")
-        if _held(name, drawn, parents) and not estimator.stick_the_landing:
+        sample = samples[name]
+        check_joint(name, estimator, len(sample.value))
+        if _holds_parameters(graph_sample, name) and not estimator.stick_the_landing:
             factor = _Factor()
-            value, event = draws[name].value, draws[name].q.event_shape
-            # in full: where draws are shared over the batch, each of its entries has a factor of its own
-            value = value.expand(len(value), *drawn.batch, *event)
-            draws[name] = draws[name]._replace(value=_LateScale.apply(value, factor), noise=factor)
-    return drawn._replace(samples=draws)
+            # full batch shape: a sample that the batch shares has a separate factor for each entry
+            value = sample.value.expand(len(sample.value), *graph_sample.batch, *sample.q.event_shape)
+            samples[name] = sample._replace(value=_ScaleGradient.apply(value, factor), noise=factor)
+    return graph_sample._replace(samples=samples)
 
 
-def _held(name: str, drawn: GraphSample, parents: set[str]) -> bool:
-    """Tell whether the parameters inside log q of a node are held: a pathwise node that no other depends on.
+def _holds_parameters(graph_sample: GraphSample, name: str) -> bool:
+    """Return whether the parameters inside log q of a node are held fixed: a pathwise node without children.
 
-    Where the support moves with them, the gradient stays the plain one: DReG has no term for its ends.
+    If the support moves with them, the gradient is the plain one, because DReG has no term for the ends of the support.
     """
-    draw, estimator = drawn.samples[name], drawn.estimators[name]
-    free = name not in parents and draw.value.requires_grad
-    return isinstance(estimator, Pathwise) and free and not support_moves(draw.q)
+    sample, estimator = graph_sample.samples[name], graph_sample.estimators[name]
+    is_parent = any(name in node.parents for node in graph_sample.nodes)
+    is_pathwise = estimator.requires_differentiable_cost and sample.value.requires_grad
+    return is_pathwise and not is_parent and not support_moves(sample.q)
 
 
-def log_posterior(drawn: GraphSample) -> Tensor:
-    """Return log q(z | x) of the trajectories, ``[K, *batch]``, with the gradients that :func:`combine` needs."""
-    parents = {parent for node in drawn.nodes for parent in node.parents}
+def _log_posterior(graph_sample: GraphSample) -> Tensor:
+    """Return log q(z | x) of the joint samples, ``[K, *batch]``, with the gradients that :func:`combine` needs."""
     total: Any = 0.0
-    for name, draw in drawn.samples.items():
-        log_q = log_prob(draw.q, draw.value)
-        if _held(name, drawn, parents):
-            score = log_prob(draw.q, draw.value.detach())
+    for name, sample in graph_sample.samples.items():
+        log_q = log_prob(sample.q, sample.value)
+        if _holds_parameters(graph_sample, name):
+            score = log_prob(sample.q, sample.value.detach())
             log_q = log_q - (score - score.detach())
         total = total + log_q
     return total
 
 
-def combine(drawn: GraphSample, log_joint: Tensor, posterior_weight: float = 1.0) -> Tensor:
+def combine(graph_sample: GraphSample, log_joint: Tensor, posterior_weight: float = 1.0) -> Tensor:
     """Return the bound, ``[*batch]``.
 
     Parameters
     ----------
-    drawn
-        From :func:`prepare`; ``log_joint`` was worked out at its values.
-    log_joint
-        log p(x, z), ``[K, *batch]``.
-    posterior_weight
-        Weight of log q in the log-weights: a warm-up's, which weighs log p(z) alike; 1 is the bound.
+    graph_sample : GraphSample
+        The result of :func:`prepare`; ``log_joint`` was evaluated at its values.
+    log_joint : Tensor, shape (K, *batch)
+        log p(x, z).
+    posterior_weight : float
+        Weight of log q in the log-weights. A warm-up uses it for log p(z) as well; 1 is the bound.
     """
-    log_weight = log_joint - posterior_weight * log_posterior(drawn)
-    bound = log_weight.logsumexp(0) - math.log(log_weight.shape[0])
-    fixed = log_weight.detach()
-    first_order = False
-    for name, draw in drawn.samples.items():
-        estimator = drawn.estimators[name]
-        if isinstance(draw.noise, _Factor):
-            draw.noise.value = 1 - posterior_weight * (1 - fixed.softmax(0))
-            first_order = True
-        if isinstance(estimator, ScoreFunction):
-            assert draw.log_prob is not None  # a score function's draw has it
-            signal = fixed.logsumexp(0, keepdim=True) - math.log(len(fixed))
+    log_weight = log_joint - posterior_weight * _log_posterior(graph_sample)
+    bound = log_weight.logsumexp(0) - math.log(len(log_weight))
+    constant = log_weight.detach()
+    is_first_order = False
+    for name, sample in graph_sample.samples.items():
+        estimator = graph_sample.estimators[name]
+        if isinstance(sample.noise, _Factor):
+            sample.noise.value = 1 - posterior_weight * (1 - constant.softmax(0))
+            is_first_order = True
+        if not estimator.requires_differentiable_cost:
+            assert sample.log_prob is not None  # every score function stores it
+            signal = constant.logsumexp(0, keepdim=True) - math.log(len(constant))
             if estimator.baseline is not None:
-                signal = signal - _without(fixed)
-            bound = bound + (signal * (draw.log_prob - draw.log_prob.detach())).sum(0)
-            first_order = True
-    if not first_order:
+                signal = signal - _leave_one_out_bound(constant)
+            bound = bound + (signal * (sample.log_prob - sample.log_prob.detach())).sum(0)
+            is_first_order = True
+    if not is_first_order:
         return bound
     marks = FirstOrder()
     marks.close()
@@ -256,19 +240,19 @@ def combine(drawn: GraphSample, log_joint: Tensor, posterior_weight: float = 1.0
         "importance_weighted_bound: DReG and VIMCO estimate first derivatives only, and a second derivative was taken "
         "through the bound. Use expectation() for second derivatives."
     )
-    sources = [t for draw in drawn.samples.values() for t in (draw.value, draw.log_prob) if t is not None]
+    sources = [t for sample in graph_sample.samples.values() for t in (sample.value, sample.log_prob) if t is not None]
     return marks.mark(bound, message, log_weight, *sources)
 
 
-def _without(log_weight: Tensor) -> Tensor:
-    """Return ``L_{-k}``: the bound with each log-weight in turn replaced by the mean of the others, ``[K, *batch]``.
+def _leave_one_out_bound(log_weight: Tensor) -> Tensor:
+    """Return ``L_{-k}``, ``[K, *batch]``: the bound with the log-weight of k replaced by the mean of the others.
 
-    Log-weights may be minus infinity. Where all others are, nothing is known, and the baseline is 0.
+    Log-weights may be minus infinity. If all others are, the baseline is 0.
     """
-    count = log_weight.shape[0]
-    table = log_weight[None].expand(count, *log_weight.shape)  # [which is replaced, K, *batch]
-    own = torch.eye(count, dtype=torch.bool, device=log_weight.device)
-    own = own.reshape(count, count, *[1] * (log_weight.dim() - 1))
-    others = table.masked_fill(own, 0).sum(1, keepdim=True) / (count - 1)
-    bound = torch.where(own, others, table).logsumexp(1) - math.log(count)
+    count = len(log_weight)
+    table = log_weight[None].expand(count, *log_weight.shape)  # [k, K, *batch]
+    is_replaced = torch.eye(count, dtype=torch.bool, device=log_weight.device)
+    is_replaced = is_replaced.reshape(count, count, *[1] * (log_weight.dim() - 1))
+    mean_of_others = table.masked_fill(is_replaced, 0).sum(1, keepdim=True) / (count - 1)
+    bound = torch.where(is_replaced, mean_of_others, table).logsumexp(1) - math.log(count)
     return bound.masked_fill(bound.isneginf(), 0)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from vaekit.batch import Batch
 from vaekit.estimators import Enumerate, Estimator, Pathwise, ScoreFunction
+from vaekit.graph.cost_terms import CostTerm
 from vaekit.graph.dependencies import Node
-from vaekit.graph.fold import CostTerm, Estimate
+from vaekit.graph.fold import Estimate
 from vaekit.graph.sampling import sample_graph
 from vaekit.models.objectives import LatentPrior, Objective
 from vaekit.models.vae_networks import VAENetworks

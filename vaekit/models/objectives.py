@@ -16,7 +16,8 @@ from vaekit._core.components import Component
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.graph import importance_weighted
-from vaekit.graph.fold import CostTerm, Estimate, fold
+from vaekit.graph.cost_terms import CostTerm
+from vaekit.graph.fold import Estimate, fold
 from vaekit.graph.sampling import GraphSample, check_joint
 
 
@@ -285,7 +286,7 @@ class IWAE(Objective):
             log_joint[f"prior of {name}"] = CostTerm(kl_weight * prior.log_prob(draw.value), (*parents, name))
             with torch.no_grad():
                 terms[f"kl_{name}"] = kl_or_estimate(draw.q, prior, draw.value).mean(0)
-        parts = importance_weighted.checked(drawn, log_joint, check_paths).values()
+        parts = importance_weighted.check_terms(drawn, log_joint, check_paths).values()
         summed = functools.reduce(torch.add, (part.value for part in parts))
         total = -importance_weighted.combine(drawn, summed, kl_weight)
         return Estimate(total, terms, drawn.samples)
