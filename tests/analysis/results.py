@@ -36,7 +36,7 @@ def _latents(obs: Any, obsm: Any) -> Tables:
 def _latent_fields(form: Form, model: VAE, clean: AnnData) -> Tables:
     query = analysis.prepare_query(model, form.cells, form.layer, None)
     fields = analysis.latent_fields(query, model, batch_size=form.batch_size)
-    return {key: table.set_axis(query.obs_names) for key, table in _latents(fields.obs, fields.obsm).items()}
+    return {key: table.set_axis(query.obs_names) for key, table in _latents(fields["obs"], fields["obsm"]).items()}
 
 
 def _query(form: Form, model: VAE, clean: AnnData) -> Tables:
@@ -67,7 +67,9 @@ def _normalized_expression(form: Form, model: VAE, clean: AnnData) -> Tables:
 def _normalization(form: Form, model: VAE, clean: AnnData) -> Tables:
     query = analysis.prepare_query(model, form.cells, form.layer, None)
     into = np.empty((len(query.dataset), clean.n_vars), dtype=np.float32)
-    analysis.NormalizedExpressionWriter(model, batch_size=form.batch_size).write(into, query, list(clean.var_names))
+    analysis.NormalizedExpressionWriter(model, batch_size=form.batch_size).write(
+        {"table": into}, query, list(clean.var_names)
+    )
     return {"layer": pd.DataFrame(into, index=query.obs_names, columns=clean.var_names)}
 
 
@@ -132,20 +134,17 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "plot_volcano": _plot_volcano,
     "plot_predictive_check": _plot_predictive_check,
 }
-WITHOUT_CELLS = {
-    "resolve_model",
-    "get_data_registry",
-    "load_training_data",
-    "check_latent_fields",
-}  # they take a model, and names
-# Functions whose results go into an AnnData: a message for a path, or several.
+# Functions of a model and names: they do not read cells.
+WITHOUT_CELLS = {"resolve_model", "get_data_registry", "load_training_data", "check_latent_fields"}
+# Functions that write into an AnnData: a path raises an error.
 INTO_ADATA = {
     "embed", "normalized_expression", "posterior_predictive_check", "markers", "transfer_labels",
     "plot_predictive_check",
 }  # fmt: skip
+# Functions with one result per cell.
 PER_CELL = {
-    "embed", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter", "posterior_predictive_check",
-    "transfer_labels",
+    "embed", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter",
+    "posterior_predictive_check", "transfer_labels",
 }  # fmt: skip
 TRAINING = {"map_query"}
 

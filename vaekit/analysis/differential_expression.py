@@ -72,18 +72,12 @@ def differential_expression(
         Largest absolute log2 fold change that is not of interest.
     fdr : float
         Expected fraction of false discoveries, between 0 and 1.
-    layer, batch_key : str, optional
+    layer, batch_key, batch_size, progress
         As in :func:`vaekit.analysis.embed`.
     key_added : str
         Key in ``.uns``.
-    num_samples : int
-        Samples of the latents per cell.
-    batch_size : int
-        Cells per chunk; fewer if the samples of all genes would take too much memory.
-    progress : bool
-        Whether to show progress bars.
-    seed : int
-        Seed of the samples.
+    num_samples, seed : int
+        Samples of the latents per cell, and their seed.
 
     Returns
     -------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -18,8 +18,6 @@ from vaekit.diagnostics.usage import coordinates
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     from anndata import AnnData
 
 
@@ -48,9 +46,9 @@ def embed(
     key_added : str
         Key in ``.obsm``. Without a leading ``X_``, it is also the prefix of the names of codes.
     batch_size : int
-        Cells per mini-batch.
+        Cells per mini-batch; fewer if their decoded samples would take too much memory.
     progress : bool
-        Whether to show a progress bar.
+        Whether to show progress bars.
 
     Returns
     -------
@@ -81,11 +79,9 @@ def embed(
     model, checkpoint = resolve_model(model)
     check_latent_fields(adata, model, key_added)
     query = prepare_query(model, adata, layer, batch_key)
-    fields = latent_fields(query, model, key_added, batch_size, progress, checkpoint)
-    for key, codes in fields.obs.items():
-        adata.obs[key] = codes
-    adata.obsm.update(fields.obsm)
-    adata.uns.update(fields.uns)
+    for place, values in latent_fields(query, model, key_added, batch_size, progress, checkpoint).items():
+        for key, value in values.items():
+            getattr(adata, place)[key] = value
     return query.missing_genes
 
 
@@ -106,14 +102,6 @@ def check_latent_fields(places: Any, model: VAE, key_added: str) -> None:
     check_free(places, key_added, names, prefix)
 
 
-class LatentFields(NamedTuple):
-    """Latents of cells as fields of an AnnData, by their key: see :func:`embed`."""
-
-    obs: dict[str, pd.Categorical]
-    obsm: dict[str, np.ndarray]
-    uns: dict[str, dict[str, Any]]
-
-
 def latent_fields(
     query: QueryData,
     model: VAE,
@@ -121,17 +109,16 @@ def latent_fields(
     batch_size: int = 1024,
     progress: bool = False,
     checkpoint: str = "",
-) -> LatentFields:
-    """Return the fields that :func:`embed` writes, for cells in memory or in a file."""
+) -> dict[str, dict[str, Any]]:
+    """Return the fields that :func:`embed` writes, by place and key, for cells in memory or in a file."""
     summaries = summarize_cells(model, query, batch_size, progress)
     prefix = key_added.removeprefix("X_")
-    fields = LatentFields({}, {key_added: coordinates(model, summaries).numpy()}, {})
+    obs, obsm = {}, {key_added: coordinates(model, summaries).numpy()}
     for name, latent in model.latents.items():
         if latent.discrete:
-            fields.obs[f"{prefix}_{name}"] = most_probable_codes(latent, summaries[name])
-            fields.obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
-    fields.uns[prefix] = provenance(model, query.missing_genes, checkpoint)
-    return fields
+            obs[f"{prefix}_{name}"] = most_probable_codes(latent, summaries[name])
+            obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
+    return {"obs": obs, "obsm": obsm, "uns": {prefix: provenance(model, query.missing_genes, checkpoint)}}
 
 
 def summarize_cells(model: VAE, query: QueryData, batch_size: int, progress: bool) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ def map_query(
         New cells, some of them from new batches; not changed.
     model : VAE or path
         Trained model, or its checkpoint; not changed.
-    layer, batch_key : str, optional
+    layer, batch_key, progress
         As in :func:`vaekit.analysis.embed`.
     max_steps : int
         Number of training steps. The number of steps needed does not depend on the number of cells.
@@ -74,8 +74,6 @@ def map_query(
         Initial learning rate of Adam; it decays to 0 by a cosine schedule.
     batch_size : int
         Cells per mini-batch.
-    progress : bool
-        Whether to show a progress bar.
     seed : int
         Seed of the samples and of the order of cells.
 

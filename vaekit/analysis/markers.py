@@ -67,18 +67,12 @@ def markers(
         Number of genes per code: those with the highest log ratio.
     pseudo_fraction : float
         Fraction added to both compositions, at least 0 and below 1. The default is one count in 10,000.
-    layer, batch_key : str, optional
+    layer, batch_key, batch_size, progress
         As in :func:`vaekit.analysis.embed`.
     key_added : str
         Key in ``.uns``.
-    num_samples : int
-        Samples of the other latents per code.
-    batch_size : int
-        Cells per mini-batch.
-    progress : bool
-        Whether to show a progress bar.
-    seed : int
-        Seed of the samples.
+    num_samples, seed : int
+        Samples of the other latents per code, and their seed.
 
     Returns
     -------

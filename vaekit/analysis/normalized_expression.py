@@ -61,18 +61,12 @@ def normalized_expression(
         Batch that all cells are assumed to come from. Several batches are averaged. None means the batch of each cell.
     genes : sequence of str, optional
         Genes to return. None means that all genes are written into a layer.
-    layer, batch_key : str, optional
+    layer, batch_key, batch_size, progress
         As in :func:`vaekit.analysis.embed`.
     key_added : str
         Key in ``.layers``, ``.obsm`` and ``.uns``.
-    num_samples : int
-        Samples of the latents per cell.
-    batch_size : int
-        Cells per chunk; fewer if the samples of all genes would take too much memory.
-    progress : bool
-        Whether to show a progress bar.
-    seed : int
-        Seed of the samples.
+    num_samples, seed : int
+        Samples of the latents per cell, and their seed.
 
     Returns
     -------
@@ -111,7 +105,7 @@ def normalized_expression(
         names = writer.check_genes([genes] if isinstance(genes, str) else genes)
         _check_memory(adata.n_obs, len(names))
         values = np.empty((adata.n_obs, len(names)), dtype=np.float32)
-        writer.write(values, prepare_query(model, adata, layer, batch_key), names, progress)
+        writer.write({"table": values}, prepare_query(model, adata, layer, batch_key), names, progress)
         return pd.DataFrame(values, index=adata.obs_names, columns=names)
     check_free(adata, key_added, {"layers": [key_added], "obsm": [key_added]}, key_added)
     _check_memory(adata.n_obs, adata.n_vars)
@@ -119,7 +113,7 @@ def normalized_expression(
     shapes = writer.shapes(query, key_added)
     _check_memory(adata.n_obs, sum(shape[1] for shape in shapes.values()))
     arrays = {place: np.empty(shape, dtype=np.float32) for place, shape in shapes.items()}
-    writer.write_fields(arrays, query, progress)
+    writer.write(arrays, query, progress=progress)
     for place in ("layers", "obsm"):
         getattr(adata, place).pop(key_added, None)
         getattr(adata, place).update({key_added: arrays[place]} if place in arrays else {})
@@ -191,21 +185,21 @@ class NormalizedExpressionWriter:
             )
         return shapes
 
-    def write_fields(self, arrays: Mapping[str, Any], query: QueryData, progress: bool = False) -> None:
-        """Write the expression of all genes into the arrays or data sets on disk of :meth:`shapes`."""
-        columns = {"layers": self._var_columns(query), "obsm": np.arange(len(self.genes))}
-        self._write([(array, columns[place]) for place, array in arrays.items()], query, self.genes, progress)
-
-    def write(self, array: Any, query: QueryData, genes: Sequence[str], progress: bool = False) -> None:
-        """Write the expression of ``genes`` into an array or a data set on disk, float32 ``[cells, genes]``."""
-        self._write([(array, np.arange(len(genes)))], query, genes, progress)
-
-    def _write(
-        self, targets: Sequence[tuple[Any, np.ndarray]], query: QueryData, genes: Sequence[str], progress: bool
+    def write(
+        self, arrays: Mapping[str, Any], query: QueryData, genes: Sequence[str] | None = None, progress: bool = False
     ) -> None:
-        """Write ``genes`` into the given columns of each array, and NaN elsewhere; column -1 omits a gene."""
+        """Write the expression of genes into float32 arrays or data sets on disk, by their place.
+
+        The array at ``"layers"`` has the columns of ``.var``; genes without a value are NaN. Other arrays have one
+        column per gene in ``genes``. None means all genes of the model.
+        """
+        names = self.genes if genes is None else genes
+        targets = [
+            (array, self._var_columns(query) if place == "layers" else np.arange(len(names)))
+            for place, array in arrays.items()
+        ]
         model, index = self.sampler.model, {gene: index for index, gene in enumerate(self.genes)}
-        selected = torch.tensor([index[gene] for gene in genes], device=model.device)
+        selected = torch.tensor([index[gene] for gene in names], device=model.device)
         cells = torch.arange(len(query.dataset))
         with evaluating(model, self.sampler.seed):
             for chunk in self.sampler.chunks(query.dataset, cells, query.obs_names, "normalizing", progress):

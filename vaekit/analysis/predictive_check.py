@@ -45,18 +45,12 @@ def posterior_predictive_check(
         Cells with counts; changed as below.
     model : VAE or path
         Trained model, or its checkpoint.
-    layer, batch_key : str, optional
+    layer, batch_key, batch_size, progress
         As in :func:`vaekit.analysis.embed`.
     key_added : str
         Key in ``.uns``, and prefix of the columns of ``.obs``.
-    num_samples : int
-        Number of replicates.
-    batch_size : int
-        Cells per chunk; fewer if the replicates of all genes would take too much memory.
-    progress : bool
-        Whether to show a progress bar.
-    seed : int
-        Seed of the samples.
+    num_samples, seed : int
+        Number of replicates, and seed of the samples.
 
     Returns
     -------

@@ -62,14 +62,10 @@ def transfer_labels(
         Column of ``reference_adata.obs``.
     n_neighbors : int
         Number of neighbors.
-    layer, batch_key : str, optional
+    layer, batch_key, batch_size, progress
         As in :func:`vaekit.analysis.embed`, for both AnnData.
     key_added : str, optional
         Column of ``query_adata.obs``. None means ``label_key`` with the suffix ``_transferred``.
-    batch_size : int
-        Cells per mini-batch.
-    progress : bool
-        Whether to show progress bars.
 
     Sets the following fields:
 

@@ -70,7 +70,8 @@ def run(arguments: list[str]) -> None:
         check_free(file, key, {"layers": [key], "obsm": [key]}, key)
         for place in {"layers", "obsm"}.difference(shapes):  # of an earlier result
             file.get(place, {}).pop(key, None)
-        asked.write_fields({place: new_array(file, place, key, shape) for place, shape in shapes.items()}, query, True)
+        arrays = {place: new_array(file, place, key, shape) for place, shape in shapes.items()}
+        asked.write(arrays, query, progress=True)
         write_fields(file, "uns", {key: asked.provenance(query, str(options.checkpoint))})
     places = ", ".join(f'{place}["{key}"] {list(shape)}' for place, shape in shapes.items())
     print(f"wrote {output}: {len(query.dataset)} cells, {places}")

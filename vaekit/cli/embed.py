@@ -47,8 +47,8 @@ def run(arguments: list[str]) -> None:
     with open_output_copy(source, query, output, more) as file:
         check_latent_fields(file, model, options.key_added)
         fields = latent_fields(query, model, options.key_added, progress=True, checkpoint=str(options.checkpoint))
-        for place, values in fields._asdict().items():
+        for place, values in fields.items():
             write_fields(file, place, values)
-    shape = list(fields.obsm[options.key_added].shape)
-    codes = "".join(f', obs["{key}"] ({codes.categories.size} different codes)' for key, codes in fields.obs.items())
+    shape = list(fields["obsm"][options.key_added].shape)
+    codes = "".join(f', obs["{key}"] ({codes.categories.size} different codes)' for key, codes in fields["obs"].items())
     print(f'wrote {output}: {shape[0]} cells, obsm["{options.key_added}"] {shape}{codes}')
