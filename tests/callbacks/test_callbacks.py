@@ -1,4 +1,4 @@
-"""Checkpoints, pictures and progress of a run."""
+"""Checkpoints, figures and progress of a run."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ from vaekit.plotting import model_figures
 
 
 def data(**kwargs) -> GeneExpressionData:
-    return GeneExpressionData(adata(), label_key="cell_type", batch_size=16, **kwargs)  # three steps an epoch
+    return GeneExpressionData(adata(), label_key="cell_type", batch_size=16, **kwargs)  # three steps per epoch
 
 
-def run(folder: Path, *callbacks: pl.Callback, name: str = "mixed_child_first", ckpt_path=None, **kwargs) -> pl.Trainer:
+def run(
+    directory: Path, *callbacks: pl.Callback, name: str = "mixed_child_first", ckpt_path=None, **kwargs
+) -> pl.Trainer:
     cells = data()
     model = MODELS[name](NegativeBinomial(), features=cells.features, learning_rate=0.01)
-    used = trainer(folder, callbacks=list(callbacks), **kwargs)
-    used.fit(model, datamodule=cells, ckpt_path=ckpt_path, weights_only=None if ckpt_path is None else True)
-    return used
+    run_trainer = trainer(directory, callbacks=list(callbacks), **kwargs)
+    run_trainer.fit(model, datamodule=cells, ckpt_path=ckpt_path, weights_only=None if ckpt_path is None else True)
+    return run_trainer
 
 
 @pytest.mark.parametrize(
@@ -43,22 +45,22 @@ def run(folder: Path, *callbacks: pl.Callback, name: str = "mixed_child_first", 
     ids=["whole epochs", "mid-epoch", "within the first epoch", "end of an epoch"],
 )
 def test_both_checkpoints_are_written(tmp_path, arguments, steps):
-    used = run(tmp_path, RunCheckpoint(), **arguments)
-    assert used.global_step == steps
+    finished = run(tmp_path, RunCheckpoint(), **arguments)
+    assert finished.global_step == steps
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert last["global_step"] == steps
-    for name, value in used.model.state_dict().items():
+    for name, value in finished.model.state_dict().items():
         assert last["state_dict"][name].equal(value)
-    found = sorted(path.name for path in tmp_path.glob("*.ckpt"))
-    if steps == 2:  # nothing was validated yet: there is no best one
-        assert found == ["last.ckpt"]
+    names = sorted(path.name for path in tmp_path.glob("*.ckpt"))
+    if steps == 2:  # before the first validation
+        assert names == ["last.ckpt"]
     else:
-        assert found == ["best.ckpt", "last.ckpt"]
+        assert names == ["best.ckpt", "last.ckpt"]
         assert type(vaekit.load(tmp_path / "best.ckpt")) is vaekit.MixedVAE
 
 
-def test_best_is_that_of_the_validation_bound(tmp_path):
-    class Bounds(pl.Callback):
+def test_best_has_the_highest_validation_elbo(tmp_path):
+    class Recorder(pl.Callback):
         values: list[tuple[float, int]] = []  # noqa: RUF012
 
         def on_validation_end(self, trainer, pl_module) -> None:
@@ -70,15 +72,15 @@ def test_best_is_that_of_the_validation_bound(tmp_path):
                 with torch.no_grad():
                     pl_module.networks.likelihood.composition.bias.normal_(0, 5)
 
-    bounds = Bounds()
-    run(tmp_path, RunCheckpoint(), bounds, Worse(), max_epochs=5)
-    step = max(bounds.values)[1]
+    recorder = Recorder()
+    run(tmp_path, RunCheckpoint(), recorder, Worse(), max_epochs=5)
+    step = max(recorder.values)[1]
     assert step <= 9
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == step
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 15
 
 
-def test_a_folder_of_its_own(tmp_path):
+def test_another_directory(tmp_path):
     run(tmp_path / "root", RunCheckpoint(str(tmp_path / "own")), max_epochs=1)
     assert (tmp_path / "own" / "last.ckpt").exists()
     assert not list((tmp_path / "root").glob("*.ckpt"))
@@ -89,13 +91,12 @@ def test_a_fast_development_run_writes_nothing(tmp_path):
     assert not list(tmp_path.rglob("*"))
 
 
-def seen(path: Path) -> np.ndarray:
-    """Return a picture, which is not blank."""
-    picture = imread(path)[..., :3]
-    assert min(picture.shape[:2]) > 50
-    assert (picture.std(-1) > 0.05).any(), f"{path.name} has no colour"
-    assert (picture.mean(-1) < 0.95).mean() > 0.01, f"{path.name} is blank"
-    return picture
+def check_figure(path: Path) -> None:
+    """Check that a figure has colors and is not blank."""
+    image = imread(path)[..., :3]
+    assert min(image.shape[:2]) > 50
+    assert (image.std(-1) > 0.05).any(), f"{path.name} does not have a color"
+    assert (image.mean(-1) < 0.95).mean() > 0.01, f"{path.name} is blank"
 
 
 @pytest.fixture
@@ -103,56 +104,58 @@ def quick_umap(monkeypatch) -> None:
     monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: np.asarray(points)[:, :2])
 
 
-def test_pictures_of_cells(tmp_path):
-    number = torch.get_num_threads()
+def test_figures_of_cells(tmp_path):
+    num_threads = torch.get_num_threads()
     run(tmp_path, FigureWriter(), max_epochs=2)
-    assert torch.get_num_threads() == number  # though scanpy has started numba's pool
+    assert torch.get_num_threads() == num_threads  # although scanpy starts numba's pool
     figures = tmp_path / "figures"
     names = ("loss_curves", "schedules", "umap", "code_usage_y", "active_units")
     assert {path.stem for path in figures.iterdir()} == set(names)
     for path in figures.iterdir():
-        seen(path)
+        check_figure(path)
 
 
 @pytest.mark.usefixtures("quick_umap")
 @pytest.mark.parametrize("name", ["gaussian", "discrete_auto", "mixed_sampled", "mixed"])
-def test_pictures_of_every_kind_of_latent(tmp_path, name):
+def test_figures_of_every_kind_of_latent(tmp_path, name):
     run(tmp_path, FigureWriter(str(tmp_path / "own")), name=name, max_epochs=1)
     latents = MODELS[name](NegativeBinomial()).latents
-    wanted = {"loss_curves", "schedules", "umap"}
-    wanted |= {f"code_usage_{n}" if latent.discrete else "active_units" for n, latent in latents.items()}
-    assert {path.stem for path in (tmp_path / "own" / "figures").iterdir()} == wanted
+    expected = {"loss_curves", "schedules", "umap"}
+    expected |= {f"code_usage_{n}" if latent.discrete else "active_units" for n, latent in latents.items()}
+    assert {path.stem for path in (tmp_path / "own" / "figures").iterdir()} == expected
     for path in (tmp_path / "own" / "figures").iterdir():
-        if path.stem not in ("loss_curves", "schedules"):  # one epoch has no line
-            seen(path)
+        if path.stem not in ("loss_curves", "schedules"):  # a line has two epochs
+            check_figure(path)
 
 
-def test_the_umap_shows_no_library_size(tmp_path, monkeypatch):
-    shown = []
-    monkeypatch.setattr(model_figures, "umap_coordinates", lambda points: shown.append(points) or points[:, :2])
+def test_the_umap_ignores_the_library_size(tmp_path, monkeypatch):
+    points_of_umap = []
+    monkeypatch.setattr(
+        model_figures, "umap_coordinates", lambda points: points_of_umap.append(points) or points[:, :2]
+    )
     cells = data()
     latents = {"l": LibrarySize(), "z": Gaussian(3)}
     model = MixedVAE(cells.features, NegativeBinomial(), latents=latents, hidden=[4])
     FigureWriter().figures(model, cells)
     z = posterior_summaries(model, cells.dataloader("all"))["z"]
-    np.testing.assert_allclose(shown[0], z.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(points_of_umap[0], z.numpy(), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("quick_umap")
-def test_pictures_of_images(tmp_path):
+def test_figures_of_images(tmp_path):
     images = ImageData(batch_size=512)
     model = MODELS["gaussian"](Bernoulli(), features=images.features)
     trainer(tmp_path, max_epochs=1, callbacks=[FigureWriter()]).fit(model, datamodule=images)
     assert imread(tmp_path / "figures" / "reconstructions.png")[..., :3].std() > 0.1
     figure = FigureWriter().figures(model, images)["reconstructions"]
-    sheet = np.asarray(figure.axes[0].images[0].get_array()).squeeze()  # two rows of twelve, a pixel between them
+    sheet = np.asarray(figure.axes[0].images[0].get_array()).squeeze()  # two rows of twelve images, one pixel apart
     originals = np.stack([sheet[:8, 9 * i : 9 * i + 8] for i in range(12)])
     test = next(iter(images.dataloader("test", batch_size=12))).x
     np.testing.assert_array_equal(originals, test.reshape(-1, 8, 8))
 
 
 @pytest.mark.usefixtures("quick_umap")
-def test_curves_go_on_after_a_resumed_run(tmp_path):
+def test_a_resumed_run_continues_the_curves(tmp_path):
     class Stop(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module) -> None:
             trainer.should_stop = trainer.current_epoch == 1
@@ -169,13 +172,13 @@ def test_curves_go_on_after_a_resumed_run(tmp_path):
         assert second.history[metric][:2] == first.history[metric]
 
 
-def test_each_curve_is_the_epochs_own(tmp_path, monkeypatch):
+def test_curves_have_the_metrics_of_each_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(FigureWriter, "figures", lambda *_: {})
-    pictures = FigureWriter()
-    used = run(tmp_path, pictures, max_epochs=3)
-    for metric, value in used.callback_metrics.items():
-        assert pictures.history[metric][-1] == (2, value.item())
-    assert len({value for _, value in pictures.history["val/elbo"]}) == 3
+    writer = FigureWriter()
+    finished = run(tmp_path, writer, max_epochs=3)
+    for metric, value in finished.callback_metrics.items():
+        assert writer.history[metric][-1] == (2, value.item())
+    assert len({value for _, value in writer.history["val/elbo"]}) == 3
 
 
 class Terminal(io.StringIO):
@@ -190,17 +193,17 @@ class Terminal(io.StringIO):
 
 
 def progress(tmp_path: Path, monkeypatch, tty: bool = True, bar: TrainingProgressBar | None = None, **kwargs) -> str:
-    shown = Terminal(tty)
-    monkeypatch.setattr(sys, "stderr", shown)
-    used = trainer(
+    stderr = Terminal(tty)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    run_trainer = trainer(
         tmp_path, callbacks=[bar or TrainingProgressBar(), *kwargs.pop("others", [])], **{"max_epochs": 3, **kwargs}
     )
     cells = data()
     try:
-        used.fit(MODELS["gaussian"](NegativeBinomial(), features=cells.features), datamodule=cells)
+        run_trainer.fit(MODELS["gaussian"](NegativeBinomial(), features=cells.features), datamodule=cells)
     finally:
         monkeypatch.undo()
-    return shown.getvalue()
+    return stderr.getvalue()
 
 
 @pytest.mark.parametrize("tty", [True, False])
@@ -212,7 +215,7 @@ def test_progress_over_all_steps(tmp_path, monkeypatch, tty):
     assert "epoch=3" in final
     assert re.search(r"val/elbo=-\d+\.\d\d", final)
     if not tty:
-        assert len(re.split(r"[\r\n]+", text.strip())) <= 3  # not a line a step in a log file
+        assert len(re.split(r"[\r\n]+", text.strip())) <= 3  # few lines in a log file
 
 
 def test_progress_without_a_known_end(tmp_path, monkeypatch):
@@ -233,7 +236,7 @@ def test_progress_of_an_exception_closes_the_bar(tmp_path, monkeypatch):
     with pytest.raises(ArithmeticError):
         progress(tmp_path, monkeypatch, bar=bar, others=[Fail()])
     assert bar._bar is None
-    assert "9/9" in progress(tmp_path, monkeypatch, bar=bar)  # and it can be used again
+    assert "9/9" in progress(tmp_path, monkeypatch, bar=bar)  # and can be used again
 
 
 def test_progress_of_an_exception_before_training(tmp_path, monkeypatch):
@@ -261,15 +264,17 @@ def test_print_goes_above_the_bar(capsys):
 def test_validation_alone_shows_no_bar(tmp_path, monkeypatch):
     cells = data()
     model = MODELS["gaussian"](NegativeBinomial(), features=cells.features)
-    shown = Terminal(True)
-    monkeypatch.setattr(sys, "stderr", shown)
+    stderr = Terminal(True)
+    monkeypatch.setattr(sys, "stderr", stderr)
     trainer(tmp_path, callbacks=[TrainingProgressBar()]).validate(model, datamodule=cells, verbose=False)
-    assert "training" not in shown.getvalue()
+    assert "training" not in stderr.getvalue()
 
 
 @pytest.mark.parametrize("clip", [None, 5.0])
-def test_a_training_goes_on_as_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: float | None) -> None:
-    """With its clipping and its seed; its length, its callbacks and its logger may be others."""
+def test_a_resumed_run_has_the_same_training_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: float | None
+) -> None:
+    """Clipping and seed must be the same; length, callbacks and logger may change."""
     monkeypatch.setenv("PL_GLOBAL_SEED", "3")
     run(tmp_path, RunCheckpoint(), max_epochs=1, gradient_clip_val=clip)
     last = tmp_path / "last.ckpt"
@@ -281,16 +286,16 @@ def test_a_training_goes_on_as_itself(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PL_GLOBAL_SEED", "4")
     with pytest.raises(CheckpointError, match="of the training: seed_everything was 3, is 4"):
         run(tmp_path, RunCheckpoint(), max_epochs=2, ckpt_path=last, gradient_clip_val=clip)
-    monkeypatch.delenv("PL_GLOBAL_SEED")  # never set: nothing is known of it
-    changed = {"max_epochs": 2, "log_every_n_steps": 7, "gradient_clip_val": clip or 0}  # 0 is no clipping either
-    again = run(tmp_path, RunCheckpoint(), TrainingProgressBar(), ckpt_path=last, **changed)
-    assert again.global_step == 6
+    monkeypatch.delenv("PL_GLOBAL_SEED")  # an unknown seed
+    changed = {"max_epochs": 2, "log_every_n_steps": 7, "gradient_clip_val": clip or 0}  # 0 is without clipping, too
+    resumed = run(tmp_path, RunCheckpoint(), TrainingProgressBar(), ckpt_path=last, **changed)
+    assert resumed.global_step == 6
 
 
-def test_a_checkpoint_of_before_says_nothing_of_its_training(tmp_path: Path) -> None:
+def test_a_checkpoint_without_training_arguments_is_accepted(tmp_path: Path) -> None:
     run(tmp_path, RunCheckpoint(), max_epochs=1)
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     del checkpoint["training"]
     torch.save(checkpoint, tmp_path / "old.ckpt")
-    used = run(tmp_path, RunCheckpoint(), max_epochs=2, ckpt_path=tmp_path / "old.ckpt", gradient_clip_val=0.1)
-    assert used.global_step == 6
+    resumed = run(tmp_path, RunCheckpoint(), max_epochs=2, ckpt_path=tmp_path / "old.ckpt", gradient_clip_val=0.1)
+    assert resumed.global_step == 6

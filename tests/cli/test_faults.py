@@ -158,7 +158,7 @@ class TestFit:
         assert fit(tmp_path, *steps, "--model.learning_rate", "1e30", "--trainer.gradient_clip_val", "null") == 2
         message = capsys.readouterr().err
         assert "vaekit fit: error: the loss is " in message
-        assert "the batch holds rows" in message
+        assert "The batch has observations" in message
         assert "and 280 more" in message
 
     def test_all_runs_are_watched(self) -> None:

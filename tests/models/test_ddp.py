@@ -140,7 +140,7 @@ def test_more_processes_than_rows(runs: Runs) -> None:
 
 def test_a_loss_that_breaks_in_one_process_stops_both(runs: Runs) -> None:
     assert runs.first["broken"] == runs.second["broken"]
-    assert runs.first["broken"].startswith("process 1: the loss is nan in step 2 (epoch 0): the term")
+    assert runs.first["broken"].startswith("rank 1: the loss is nan in step 2 (epoch 0): the term")
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -1,4 +1,4 @@
-"""Lightning callbacks: checkpoints, progress, pictures, curves and watches of a training, SVRG and SAGA."""
+"""Lightning callbacks: checkpoints, progress, figures, monitors, and training by SVRG and SAGA."""
 
 from vaekit.callbacks.checkpoints import RunCheckpoint
 from vaekit.callbacks.clipping_monitor import GradientClippingMonitor

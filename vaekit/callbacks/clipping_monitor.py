@@ -1,4 +1,4 @@
-"""How often the gradient is clipped."""
+"""Monitor of gradient clipping."""
 
 from __future__ import annotations
 
@@ -7,43 +7,45 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
+from typing_extensions import override
 
 
 class GradientClippingMonitor(Callback):
-    """Logs ``train/clip_fraction``, the share of an epoch's steps whose gradient was clipped.
+    """Logs ``train/clip_fraction``, the fraction of an epoch's steps whose gradient was clipped.
 
-    Clipping is there for the rare step that would undo the training; a share near 1 says that it sets the step size,
-    and ``trainer.gradient_clip_val`` or the learning rate is too small or too large. The norm is that which clipping
-    works out anyway, and the count stays on the device. Without clipping nothing is logged.
+    Clipping protects against rare steps that would undo the training. A fraction near 1 means that it determines the
+    step size: ``trainer.gradient_clip_val`` is too small or the learning rate too large. The norm is the one that
+    clipping computes, and the count stays on the device. Without clipping, no metric is logged.
     """
 
     def __init__(self) -> None:
-        self._clipped: Tensor | int = 0
-        self._steps = 0
-        self._last = -1
+        self._num_clipped: Tensor | int = 0
+        self._num_steps = 0
+        self._last_step = -1
 
+    @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Begin a count (Lightning's hook)."""
-        self._clipped, self._steps, self._last = 0, 0, trainer.global_step
+        self._num_clipped, self._num_steps, self._last_step = 0, 0, trainer.global_step
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Count the step (Lightning's hook)."""
         norm, limit = pl_module.gradient_norm, trainer.gradient_clip_val
-        if norm is None or not limit or trainer.global_step == self._last:  # a batch that is only accumulated
+        is_accumulated = trainer.global_step == self._last_step
+        if norm is None or not limit or is_accumulated:
             return
-        self._last = trainer.global_step
-        self._clipped = self._clipped + (norm > limit)
-        self._steps += 1
+        self._last_step = trainer.global_step
+        self._num_clipped = self._num_clipped + (norm > limit)
+        self._num_steps += 1
 
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Log the share (Lightning's hook)."""
-        if self._steps:
-            pl_module.log("train/clip_fraction", self._clipped / self._steps, sync_dist=True)
+        if self._num_steps:
+            pl_module.log("train/clip_fraction", self._num_clipped / self._num_steps, sync_dist=True)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """Return the count, so that a resumed epoch continues it."""
-        return {"clipped": int(self._clipped), "steps": self._steps, "last": self._last}
+        return {"clipped": int(self._num_clipped), "steps": self._num_steps, "last": self._last_step}
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the count of a checkpoint."""
-        self._clipped, self._steps, self._last = state["clipped"], state["steps"], state["last"]
+        self._num_clipped, self._num_steps, self._last_step = state["clipped"], state["steps"], state["last"]

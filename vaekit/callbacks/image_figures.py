@@ -1,4 +1,4 @@
-"""Figures of a model of images: reconstructions, draws of the prior, of each category, and along each unit."""
+"""Figures of images from a model: reconstructions, samples of the prior and of each category, and traversals."""
 
 from __future__ import annotations
 
@@ -11,75 +11,76 @@ from torch import Tensor
 from vaekit.diagnostics import category_means, latent_traversal, prior_means
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.generation import gaussian_latents, single_categories
-from vaekit.plotting import model_figures
+from vaekit.plotting.model_figures import image_grid
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from vaekit.plotting.model_figures import Figure
 
-COLUMNS = 12  # pictures side by side
+COLUMNS = 12  # images per row
 MAX_CATEGORIES = 32
 
 
 def image_figures(model: Any, data: Any) -> dict[str, Figure]:
-    """Return the figures by name.
+    """Return all figures of a model of images by name.
 
-    ``reconstructions``; ``samples``; ``categories_<name>`` of each single categorical latent (up to 32 categories);
-    ``traversals_<name>`` of each Gaussian latent, from the first test image.
+    These are ``reconstructions``, ``samples``, ``categories_<name>`` for each single categorical latent with at most 32
+    categories, and ``traversals_<name>`` for each Gaussian latent, starting from the first test image.
 
     Parameters
     ----------
-    model
+    model : VAE
         The model.
-    data
-        Its images: an ``ImageData``.
+    data : ImageData
+        Its images.
     """
     shape = tuple(data.image_shape)
-    drawn = {"reconstructions": reconstructions(model, data), "samples": samples(model, shape)}
+    figures = {"reconstructions": reconstructions(model, data), "samples": samples(model, shape)}
     for name in single_categories(model):
         if model.latents[name].size <= MAX_CATEGORIES:
-            drawn[f"categories_{name}"] = categories(model, name, shape)
+            figures[f"categories_{name}"] = categories(model, name, shape)
     for name in gaussian_latents(model):
         first = next(iter(data.dataloader("test", batch_size=1)))
-        drawn[f"traversals_{name}"] = traversals(model, name, first, shape)
-    return drawn
-
-
-def to_images(flat: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """Return pictures ``[*rows, channels, height, width]`` of flat ones ``[*rows, features]``."""
-    return flat.reshape(*flat.shape[:-1], *shape).cpu().numpy()
+        figures[f"traversals_{name}"] = traversals(model, name, first, shape)
+    return figures
 
 
 def reconstructions(model: Any, data: Any) -> Figure:
-    """Draw test images above their reconstructions, from one draw of the latents."""
+    """Plot test images above their reconstructions from one sample of the latents."""
     batch = next(iter(data.dataloader("test", batch_size=COLUMNS))).to(model.device)
     with evaluation_mode(model):
         values = {name: value.squeeze(0) for name, value in model.sample_posterior(batch, 1).items()}
         means = model.networks.observation(values, batch).mean
-    shape = tuple(data.image_shape)
-    return model_figures.reconstructions(to_images(batch.x, shape), to_images(means, shape))
+    images = _to_images(torch.stack([batch.x, means]), tuple(data.image_shape))
+    return image_grid(images, ["original", "reconstruction"])
 
 
 def samples(model: Any, shape: tuple[int, ...], count: int = 6 * COLUMNS) -> Figure:
-    """Draw means of p(x | z) at draws of the prior, in rows."""
-    across = min(COLUMNS, count)
-    down = -(-count // across)
-    flat = prior_means(model, count)
-    sheet = torch.ones(down * across, flat.shape[1], device=flat.device)  # white where the last row ends
-    sheet[:count] = flat
-    return model_figures.grid(to_images(sheet.unflatten(0, (down, across)), shape), title="draws from the prior")
+    """Plot means of p(x | z) at samples of the prior, as images of a shape (channels, height, width)."""
+    num_columns = min(COLUMNS, count)
+    num_rows = -(-count // num_columns)
+    means = prior_means(model, count)
+    padded = torch.ones(num_rows * num_columns, means.shape[1], device=means.device)  # the last row may end in white
+    padded[:count] = means
+    images = _to_images(padded.unflatten(0, (num_rows, num_columns)), shape)
+    return image_grid(images, title="samples from the prior")
 
 
 def categories(model: Any, name: str, shape: tuple[int, ...], count: int = COLUMNS) -> Figure:
-    """Draw a row of pictures for each category."""
-    flat = category_means(model, name, count)
-    rows = [str(category) for category in range(len(flat))]
-    return model_figures.grid(to_images(flat, shape), rows, title=f"draws of each category of {name}")
+    """Plot a row of samples for each category of a latent."""
+    means = category_means(model, name, count)
+    rows = [str(category) for category in range(len(means))]
+    return image_grid(_to_images(means, shape), rows, title=f"samples of each category of {name}")
 
 
 def traversals(model: Any, name: str, batch: Any, shape: tuple[int, ...], steps: int = 11, span: float = 3.0) -> Figure:
-    """Draw a row of pictures for each unit of a Gaussian latent, which moves along its prior."""
-    flat, positions = latent_traversal(model, name, batch, steps, span)
-    rows = [f"{name}[{unit}]" for unit in range(len(flat))]
+    """Plot a row of images for each dimension of a Gaussian latent; see :func:`vaekit.diagnostics.latent_traversal`."""
+    means, positions = latent_traversal(model, name, batch, steps, span)
+    rows = [f"{name}[{dimension}]" for dimension in range(len(means))]
     columns = [f"{p:+.1f}" if p else "0" for p in positions.round(decimals=6).tolist()]
-    title = f"units of {name}, in standard deviations of the prior"
-    return model_figures.grid(to_images(flat, shape), rows, columns, title)
+    title = f"dimensions of {name}, in standard deviations of the prior"
+    return image_grid(_to_images(means, shape), rows, columns, title)
+
+
+def _to_images(flat: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """Return ``[..., features]`` as ``[..., channels, height, width]``."""
+    return flat.reshape(*flat.shape[:-1], *shape).cpu().numpy()

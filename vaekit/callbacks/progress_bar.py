@@ -1,79 +1,74 @@
-"""The progress bar of a training run."""
+"""Progress bar of a training run."""
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
+from typing_extensions import override
 
 
 class TrainingProgressBar(ProgressBar):
-    """One bar over all training steps, with the epoch and the latest bounds beside it.
+    """One bar over all training steps, with the epoch and the latest ELBOs.
 
-    Lightning's own shows a bar an epoch, which on small data flickers by the hundred. Evaluation loops, which
-    are short beside training, show none.
+    The bars of Lightning are per epoch, which flickers on small data. Evaluation loops do not have a bar.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._bar: Any = None
-        self._enabled = True
+        self._is_enabled = True
 
+    @override
     def disable(self) -> None:
-        """Show nothing (Lightning's hook, for all ranks but the first)."""
-        self._enabled = False
+        self._is_enabled = False
 
+    @override
     def enable(self) -> None:
-        """Show the bar again (Lightning's hook)."""
-        self._enabled = True
+        self._is_enabled = True
 
+    @override
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print above the bar."""
         from tqdm import tqdm
 
         tqdm.write(" ".join(map(str, args)), file=sys.stderr)
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar."""
         from tqdm.auto import tqdm
 
         total = trainer.estimated_stepping_batches
+        interval = 0.2 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10  # few lines in a log file
         self._bar = tqdm(
-            total=int(total) if 0 < total < float("inf") else None,
-            initial=trainer.global_step,
-            desc="training",
-            unit="step",
-            disable=not self._enabled,
-            mininterval=0.2
-            if sys.stderr.isatty() or "ipykernel" in sys.modules
-            else 10,  # few lines where they pile up in a log file
-            dynamic_ncols=True,
-        )
+            total=int(total) if 0 < total < math.inf else None, initial=trainer.global_step, desc="training",
+            unit="step", disable=not self._is_enabled, mininterval=interval, dynamic_ncols=True,
+        )  # fmt: skip
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Advance the bar."""
         self._bar.update(trainer.global_step - self._bar.n)
 
+    @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the epoch and the bounds."""
         if self._bar is None:
             return
-        shown = {"epoch": f"{trainer.current_epoch + 1}"}
-        for name in ("train/elbo", "val/elbo"):
-            if name in trainer.callback_metrics:
-                shown[name] = f"{trainer.callback_metrics[name].item():.2f}"
-        self._bar.set_postfix(shown, refresh=False)
+        metrics = trainer.callback_metrics
+        elbos = {name: f"{metrics[name].item():.2f}" for name in ("train/elbo", "val/elbo") if name in metrics}
+        self._bar.set_postfix({"epoch": f"{trainer.current_epoch + 1}", **elbos}, refresh=False)
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
         self._bar.refresh()
-        self._bar.close()
-        self._bar = None
+        self._close()
 
+    @override
     def on_exception(self, *args: Any) -> None:
-        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -12,64 +12,65 @@ from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_warn
 
 LOCK = ".lock"
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-OWNER = "VAEKIT_RUN_LOCK_OWNER"  # process whose workers write for it
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "PMI_RANK",
-         "OMPI_COMM_WORLD_RANK")  # fmt: skip
-_made: set[Path] = set()  # directories that were not there before their runs
+UNSUPPORTED_ERRORS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+OWNER_VARIABLE = "VAEKIT_RUN_LOCK_OWNER"  # process whose workers may write, too
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "PMI_RANK",
+                  "OMPI_COMM_WORLD_RANK")  # fmt: skip
+_new_directories: set[Path] = set()
 
 
-def lock_run(directory: str | Path, made: bool = False) -> FileLock | None:
+def lock_run(directory: str | Path, is_new: bool = False) -> FileLock | None:
     """Lock an existing run directory for this process.
 
-    The operating system drops the lock when the process ends, however it ends. A process may lock a directory again.
+    The operating system releases the lock when the process ends, even if it is killed. A process may lock a directory
+    repeatedly.
 
     Parameters
     ----------
-    directory
-        The directory.
-    made
-        Whether it was made for this run, so that it is removed if nothing is written to it.
+    directory : path
+        The run directory.
+    is_new : bool
+        Whether the directory was created for this run. It is then removed if it stays empty.
 
     Returns
     -------
     FileLock or None
-        To be given to :func:`unlock_run`; None if another process has the directory.
+        Argument of :func:`unlock_run`; None if another process has locked the directory.
     """
     path = Path(directory).resolve() / LOCK
     lock = FileLock(path, thread_local=False, is_singleton=True)
     parent = multiprocessing.parent_process()
-    if parent is not None and os.environ.get(OWNER) == str(parent.pid):
-        return lock  # a worker of the strategies ddp_spawn and ddp_fork, whose parent holds it
+    if parent is not None and os.environ.get(OWNER_VARIABLE) == str(parent.pid):
+        return lock  # a worker of the strategies ddp_spawn and ddp_fork, whose parent holds the lock
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return None
     except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+        if isinstance(error, OSError) and error.errno not in UNSUPPORTED_ERRORS:
             raise
         rank_zero_warn(
-            f"{directory} is on a file system without locks ({error}): a second run in this directory would not be "
-            "noticed. Give each run a directory of its own."
+            f"{directory} is on a file system without locks ({error}), so that a second run in this directory cannot "
+            "be detected. Use a separate directory for each run."
         )
-    os.environ[OWNER] = str(os.getpid())
-    if made:
-        _made.add(path.parent)
+    os.environ[OWNER_VARIABLE] = str(os.getpid())
+    if is_new:
+        _new_directories.add(path.parent)
     return lock
 
 
 def unlock_run(lock: FileLock) -> None:
-    """Release a lock; a directory that was made for it, and to which nothing was written, is removed."""
+    """Release a lock, and remove a directory that was created for the run and is empty."""
     path = Path(lock.lock_file)
     if lock.is_locked and lock.lock_counter == 1:
         with contextlib.suppress(OSError):
             if [each.name for each in path.parent.iterdir()] == [LOCK]:
                 path.unlink()
-                if path.parent in _made:
+                if path.parent in _new_directories:
                     path.parent.rmdir()
     lock.release()
 
 
 def may_be_first_process() -> bool:
-    """Return whether no launcher has said that this is another than the first process of a run."""
-    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+    """Return whether this can be the first process of a run, according to the variables of launchers."""
+    return all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)

@@ -1,4 +1,4 @@
-"""Stops a training whose loss is no longer a number, and says where it broke."""
+"""Termination of a training run whose loss, gradient or weights are not finite."""
 
 from __future__ import annotations
 
@@ -9,103 +9,113 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, distributed
+from typing_extensions import override
 
 from vaekit.exceptions import TrainingError
 
-CHECK_EVERY = 50  # steps, on a device that would have to be waited for
-SHOWN = 20  # rows in a message
+CHECK_INTERVAL = 50  # steps, on a device that a check must wait for
+MAX_LISTED = 20  # observations per message
+REMEDY = (
+    "The last checkpoint before this step is kept. Check these observations, or train with a smaller learning_rate or "
+    "gradient_clip_val."
+)
 
 
 class Step(NamedTuple):
-    """What is kept of a training step until it has been checked."""
+    """A training step that has not been checked.
 
-    number: int
+    Attributes
+    ----------
+    index : int
+        Number of steps before it.
+    epoch : int
+        Epoch, from 0.
+    observations : Tensor, shape (batch,), or None
+        Indices of the observations in the data set; None if unknown.
+    loss : Tensor, shape ()
+        Loss.
+    terms : dict[str, Tensor]
+        Terms of the loss, ``[..., batch]`` or scalar.
+    """
+
+    index: int
     epoch: int
-    rows: Tensor | None
+    observations: Tensor | None
     loss: Tensor
     terms: dict[str, Tensor]
 
 
 class TerminateOnNonFinite(Callback):
-    """Stops the training at a NaN or infinite loss, gradient or weight, with :class:`vaekit.exceptions.TrainingError`.
+    """Raises :class:`vaekit.exceptions.TrainingError` at a NaN or infinite loss, gradient or weight.
 
-    The error names the step, the term of the bound that broke, the rows in which it did, and the rows of the batch.
-    Nothing that is not finite is written to a checkpoint: the last good one stays.
+    The error names the step, the terms of the ELBO that are not finite, their observations and those of the mini-batch.
+    No checkpoint is saved after that step.
 
-    On the CPU each step is looked at before its gradient is worked out. On other devices, where to look at a number is
-    to wait for it, losses and terms of the last 50 steps are kept there (some kilobytes each) and looked at together,
-    at the end of an epoch, and before a checkpoint is written. Where several processes train, all of them
-    stop, and name what broke in the first of those in which something did.
+    On the CPU, each step is checked before the gradient is computed. On other devices, where a check must wait for the
+    device, the losses and terms of 50 steps stay there (some kilobytes each) and are checked together, and at the end
+    of an epoch and before a checkpoint. In a distributed run, all processes stop with the error of the first failing
+    rank.
     """
 
     def __init__(self) -> None:
-        self._rows: Tensor | None = None
-        self._waiting: list[Step] = []
+        self._observations: Tensor | None = None
+        self._steps: list[Step] = []
 
+    @override
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Note the rows (Lightning's hook)."""
-        self._rows = getattr(batch, "index", None)
+        self._observations = getattr(batch, "index", None)
 
+    @override
     def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: Tensor) -> None:
-        """Take in a step, and look at it if that is the time (Lightning's hook)."""
         terms = getattr(pl_module, "step_terms", {})
-        self._waiting.append(Step(trainer.global_step, trainer.current_epoch, self._rows, loss.detach(), terms))
-        if loss.device.type == "cpu" or len(self._waiting) >= CHECK_EVERY:
+        self._steps.append(Step(trainer.global_step, trainer.current_epoch, self._observations, loss.detach(), terms))
+        if loss.device.type == "cpu" or len(self._steps) >= CHECK_INTERVAL:
             self.check()
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Look at the gradient's norm where it is at hand (Lightning's hook)."""
         norm = getattr(pl_module, "gradient_norm", None)
-        scaled = trainer.precision == "16-mixed"  # where it overflows now and then, and the scaler skips the step
-        if norm is not None and norm.device.type == "cpu" and not scaled and not math.isfinite(norm.item()):
+        is_scaled = trainer.precision == "16-mixed"  # the gradient scaler skips steps that overflow
+        if norm is not None and norm.device.type == "cpu" and not is_scaled and not math.isfinite(norm.item()):
             raise TrainingError(
-                f"the gradient's norm is {norm.item()} in step {trainer.global_step} (epoch {trainer.current_epoch}), "
-                f"with a finite loss, in a batch of {_listed(self._rows)}; {_ADVICE}"
+                f"the norm of the gradient is {norm.item()} in step {trainer.global_step} (epoch "
+                f"{trainer.current_epoch}), but the loss is finite. The batch has {_list(self._observations)}. {REMEDY}"
             )
 
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Look at what was not looked at yet (Lightning's hook)."""
         self.check()
 
+    @override
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep weights that are not finite out of checkpoints (Lightning's hook)."""
         self.check()
-        bad = [name for name, value in pl_module.named_parameters() if not value.detach().isfinite().all()]
-        if bad:
+        names = [name for name, value in pl_module.named_parameters() if not value.detach().isfinite().all()]
+        if names:
             raise TrainingError(
-                f"{len(bad)} weights are not finite after step {trainer.global_step} (epoch {trainer.current_epoch}), "
-                f"such as {', '.join(bad[:3])}; {_ADVICE}"
+                f"{len(names)} weights are not finite after step {trainer.global_step} (epoch "
+                f"{trainer.current_epoch}), such as {', '.join(names[:3])}. {REMEDY}"
             )
 
     def check(self) -> None:
-        """Raise an error if the loss of a waiting step is not finite; the steps are then forgotten.
+        """Check the stored steps, and remove them.
 
         Raises
         ------
         TrainingError
-            If so.
+            If a loss is not finite, here or on another rank.
         """
-        steps, self._waiting = self._waiting, []
-        if len(steps) == 1:
-            broken = [] if math.isfinite(steps[0].loss.item()) else steps
-        elif steps:
-            finite = torch.stack([step.loss for step in steps]).isfinite().tolist()  # one wait for all
-            broken = [step for step, fine in zip(steps, finite, strict=True) if not fine]
-        else:
+        steps, self._steps = self._steps, []
+        if not steps:
             return
-        message = _of_any_process(describe(broken[0]) if broken else None, steps[-1].loss.device)
+        is_finite = torch.stack([step.loss for step in steps]).isfinite().tolist()  # waits for the device once
+        failed = [step for step, finite in zip(steps, is_finite, strict=True) if not finite]
+        message = _first_of_all_ranks(describe(failed[0]) if failed else None, steps[-1].loss.device)
         if message:
             raise TrainingError(message)
 
 
-_ADVICE = (
-    "no checkpoint was written after it, the last one is as it was: look at these rows, or train with a smaller "
-    "learning_rate or gradient_clip_val"
-)
-
-
-def _of_any_process(message: str | None, device: torch.device) -> str | None:
-    """Return the first process's message of those that have one: else the others would wait for its gradient."""
+def _first_of_all_ranks(message: str | None, device: torch.device) -> str | None:
+    """Return the message of the first rank that has one: a rank that continued would wait for the others' gradients."""
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return message
     count = torch.tensor(message is not None, dtype=torch.int64, device=device)
@@ -114,41 +124,40 @@ def _of_any_process(message: str | None, device: torch.device) -> str | None:
         return None
     messages: list[str | None] = [None] * distributed.get_world_size()
     distributed.all_gather_object(messages, message)
-    return next(f"process {rank}: {each}" for rank, each in enumerate(messages) if each)
+    return next(f"rank {rank}: {text}" for rank, text in enumerate(messages) if text)
 
 
 def describe(step: Step) -> str:
-    """Return what broke in a step."""
-    broken = {name: ~value.isfinite() for name, value in step.terms.items() if not value.isfinite().all()}
+    """Return an error message that names the non-finite terms of a step and their observations."""
     parts: list[str] = []
-    named: list[Tensor] = []  # the same rows are listed once
-    for name, bad in broken.items():
-        while bad.dim() > 1:  # axes of samples lead
-            bad = bad.any(0)
-        where = ""
-        if step.rows is not None and bad.shape == step.rows.shape:  # a value that all rows share says nothing of rows
-            same = any(bad.equal(other) for other in named)
-            where = (
-                " in all rows of the batch"
-                if bad.all()
-                else " in the same"
-                if same
-                else f" in {_listed(step.rows[bad])}"
-            )
-            named.append(bad)
-        parts.append(f"the term {name!r} is not finite{where}")
-    if not parts:
-        parts.append("all terms of the bound are finite, and what the objective makes of them is not")
+    masks: list[Tensor] = []
+    for name, value in step.terms.items():
+        mask = ~value.isfinite()
+        if not mask.any():
+            continue
+        while mask.dim() > 1:  # sample dimensions lead
+            mask = mask.any(0)
+        location = ""
+        if step.observations is not None and mask.shape == step.observations.shape:
+            if mask.all():
+                location = " for all observations of the batch"
+            elif any(mask.equal(other) for other in masks):
+                location = " for the same"
+            else:
+                location = f" for {_list(step.observations[mask])}"
+            masks.append(mask)
+        parts.append(f"the term {name!r} is not finite{location}")
+    reason = "; ".join(parts) or "all terms of the ELBO are finite, but the loss of the objective is not"
     return (
-        f"the loss is {step.loss.item()} in step {step.number + 1} (epoch {step.epoch}): {'; '.join(parts)}; the batch "
-        f"holds {_listed(step.rows)}; {_ADVICE}"
+        f"the loss is {step.loss.item()} in step {step.index + 1} (epoch {step.epoch}): {reason}. "
+        f"The batch has {_list(step.observations)}. {REMEDY}"
     )
 
 
-def _listed(rows: Tensor | None) -> str:
-    """Return row numbers in words."""
-    if rows is None:
-        return "rows without numbers"
-    numbers = rows.tolist()
-    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-    return f"{'row' if len(numbers) == 1 else 'rows'} {', '.join(map(str, numbers[:SHOWN]))}{more}"
+def _list(observations: Tensor | None) -> str:
+    """Return the indices of observations as text."""
+    if observations is None:
+        return "observations with unknown indices"
+    indices = observations.tolist()
+    more = f" and {len(indices) - MAX_LISTED} more" if len(indices) > MAX_LISTED else ""
+    return f"observation{'s' * (len(indices) != 1)} {', '.join(map(str, indices[:MAX_LISTED]))}{more}"

@@ -1,4 +1,4 @@
-"""Training by SVRG or SAGA: callbacks that put these in the place of a model's optimizer."""
+"""Training by SVRG or SAGA instead of the model's optimizer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from typing_extensions import override
 
 from vaekit.exceptions import ConfigError
 from vaekit.optim import SAGA, SVRG, FixedBatchSampler, RNGState
@@ -18,106 +20,97 @@ if TYPE_CHECKING:
     from vaekit.models import VAE
 
 
-class _FiniteSum(Callback):
-    """What both callbacks share: the model's optimizer and its schedule give way, and gradients are corrected.
+class _VarianceReduction(Callback):
+    """Base class of the callbacks: replaces the optimizer and its schedule, and corrects gradients.
 
-    The correction comes before clipping and before the callbacks that stand later in the list.
-
-    Parameters
-    ----------
-    lr, momentum
-        As for ``torch.optim.SGD``; constant in time.
-    weight_decay
-        Likewise, of the parameters that the model's own optimizer decays.
-
-    Raises
-    ------
-    ConfigError
-        At the start of training, if it is distributed, accumulates gradients, or has a mixed precision.
+    The correction precedes clipping and the later callbacks of the list. See :class:`SVRGTraining` for the parameters.
     """
 
     optimizer: Any
 
     def __init__(self, lr: float, momentum: float, weight_decay: float) -> None:
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self._before: Any = None  # the random state and the buffers that the step began with
+        self._step: Any = None  # mini-batch, its index, and RNG state and buffers at the start of the step
 
+    @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse what the correction does not fit (Lightning's hook)."""
         name = type(self).__name__
         if trainer.world_size > 1:
-            raise ConfigError(f"{name}: training on {trainer.world_size} devices; it works on one: trainer.devices=1")
+            raise ConfigError(
+                f"{name}: training on {trainer.world_size} devices is not supported. Set trainer.devices=1."
+            )
         if trainer.accumulate_grad_batches != 1:
             raise ConfigError(
-                f"{name}: accumulate_grad_batches is {trainer.accumulate_grad_batches}; a step corrects one "
-                "mini-batch: make it larger instead (batch_size)"
+                f"{name}: accumulate_grad_batches={trainer.accumulate_grad_batches} must be 1. Increase batch_size "
+                "instead."
             )
         if trainer.precision != "32-true":
-            raise ConfigError(f"{name}: precision is {trainer.precision}; 32-true is needed")
+            raise ConfigError(f"{name}: precision={trainer.precision!r} must be '32-true'.")
 
+    @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the optimizer in place, before a checkpoint's state comes (Lightning's hook)."""
         if len(trainer.optimizers) != 1 or not pl_module.automatic_optimization:
             raise ConfigError(
-                f"{type(self).__name__}: the model has {len(trainer.optimizers)} optimizers, automatic optimization "
-                f"{pl_module.automatic_optimization}; exactly one is needed, used automatically"
+                f"{type(self).__name__}: the model has {len(trainer.optimizers)} optimizers and "
+                f"automatic_optimization={pl_module.automatic_optimization}. It must have one optimizer and use it "
+                "automatically."
             )
         groups = [
             {"params": group["params"], "weight_decay": self.weight_decay if group.get("weight_decay") else 0.0}
             for group in trainer.optimizers[0].param_groups
         ]
-        self.optimizer = self._make(trainer, groups)
+        self.optimizer = self._make_optimizer(trainer, groups)
         trainer.optimizers = [self.optimizer]
-        trainer.strategy.lr_scheduler_configs = []  # they move the rate of the optimizer that is gone
+        trainer.strategy.lr_scheduler_configs = []  # they schedule the previous optimizer
 
+    @override
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Note what the step begins with (Lightning's hook)."""
-        self._before = batch, batch_idx, self.optimizer.random_state(), _Buffers(pl_module)
+        self._step = batch, batch_idx, self.optimizer.random_state(), _Buffers(pl_module)
 
+    @override
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Correct the gradient (Lightning's hook, before clipping)."""
-        batch, batch_idx, random_state, buffers = self._before
-        with buffers.replayed():
-            self._correct(trainer, pl_module, batch, batch_idx, random_state)
-        self._before = None
+        batch, batch_idx, rng_state, buffers = self._step
+        with buffers.restored():
+            self._correct(trainer, pl_module, batch, batch_idx, rng_state)
+        self._step = None
 
     @abstractmethod
-    def _make(self, trainer: pl.Trainer, groups: list[dict[str, Any]]) -> Any:
-        """Return the optimizer of some parameter groups."""
+    def _make_optimizer(self, trainer: pl.Trainer, groups: list[dict[str, Any]]) -> Any:
+        """Return the optimizer for parameter groups."""
 
     @abstractmethod
-    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, random_state: RNGState) -> None:
-        """Correct the gradient in ``.grad``."""
+    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, rng_state: RNGState) -> None:
+        """Correct the gradients in ``.grad``."""
 
 
-class SVRGTraining(_FiniteSum):
-    """Trains a VAE by :class:`vaekit.optim.SVRG`, with the latents' draws and the dropout masks in common.
+class SVRGTraining(_VarianceReduction):
+    """Trains a VAE by :class:`vaekit.optim.SVRG`, with common samples of the latents and dropout masks.
 
-    The full gradient is worked out at the start of an epoch by one pass (or ``draws`` of them) over the loader of the
-    training data, mini-batch by mini-batch. Buffers that a step changes (moving averages of costs) are set back for the
-    snapshot's gradient. What changes within an inner loop other than the parameters (a KL weight that warms up, a
-    temperature) leaves the full gradient a little behind: a bias, until the next snapshot.
+    The full gradient is computed at the start of an epoch from ``num_passes`` passes over the training data, one
+    mini-batch at a time. The gradient of the snapshot uses the buffers from before the step, such as moving averages of
+    costs. A KL weight or temperature that changes between snapshots makes the full gradient outdated, which causes a
+    bias until the next snapshot.
 
-    In the list of callbacks it comes before those that look at the gradient, :class:`GradientNoiseMonitor` for one.
+    The callback must precede those that use the gradient in the list, such as :class:`GradientNoiseMonitor`.
 
     Parameters
     ----------
-    lr, momentum
-        As for ``torch.optim.SGD``; constant in time.
-    weight_decay
-        Likewise, of the parameters that the model's own optimizer decays (weight matrices).
-    every_n_epochs
-        Epochs from one snapshot to the next.
-    num_passes
-        Passes over the data for the full gradient, each with other draws of the latents.
-    seed
-        Of these draws.
+    lr, momentum : float
+        As for ``torch.optim.SGD``, without a schedule.
+    weight_decay : float
+        Weight decay of the parameters that the model's optimizer decays (weight matrices).
+    every_n_epochs : int
+        Number of epochs between snapshots.
+    num_passes : int
+        Number of passes over the data per full gradient, each with other samples of the latents.
+    seed : int
+        Seed of these samples.
 
     Raises
     ------
     ConfigError
-        If a number is out of its range; at the start of training, if it is distributed, accumulates gradients, or has
-        a mixed precision.
+        If an argument is out of its range; at the start of training, if it is distributed, accumulates gradients, or
+        has mixed precision.
     """
 
     def __init__(
@@ -129,47 +122,48 @@ class SVRGTraining(_FiniteSum):
         num_passes: int = 1,
         seed: int = 0,
     ) -> None:
-        if every_n_epochs < 1 or num_passes < 1:
-            raise ConfigError(
-                f"SVRGTraining: every_n_epochs is {every_n_epochs} and num_passes {num_passes}; both must be at least 1"
-            )
+        for name, value in (("every_n_epochs", every_n_epochs), ("num_passes", num_passes)):
+            if value < 1:
+                raise ConfigError(f"SVRGTraining: {name}={value} must be at least 1.")
         super().__init__(lr, momentum, weight_decay)
         self.every_n_epochs, self.num_passes, self.seed = every_n_epochs, num_passes, seed
 
+    @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Take a snapshot (Lightning's hook)."""
         if trainer.current_epoch % self.every_n_epochs == 0 or not self.optimizer.ready:
-            batches = _OnDevice(trainer, trainer.train_dataloader)
-            with _Buffers(pl_module).replayed():
-                self.optimizer.snapshot(lambda batch: _loss(trainer, pl_module, batch), batches, self.num_passes)
+            batches = _DeviceBatches(trainer)
+            with _Buffers(pl_module).restored():
+                self.optimizer.snapshot(lambda batch: _backward(trainer, pl_module, batch), batches, self.num_passes)
 
-    def _make(self, trainer: pl.Trainer, groups: list[dict[str, Any]]) -> SVRG:
+    @override
+    def _make_optimizer(self, trainer: pl.Trainer, groups: list[dict[str, Any]]) -> SVRG:
         return SVRG(groups, self.lr, self.momentum, seed=self.seed)
 
-    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, random_state: RNGState) -> None:
-        self.optimizer.correct(lambda: _loss(trainer, model, batch), random_state)
+    @override
+    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, rng_state: RNGState) -> None:
+        self.optimizer.correct(lambda: _backward(trainer, model, batch), rng_state)
 
 
-class SAGATraining(_FiniteSum):
+class SAGATraining(_VarianceReduction):
     """Trains a model by :class:`vaekit.optim.SAGA`, with a table of the gradient of each mini-batch.
 
-    The rows of the training data are parted into mini-batches once and for all (:class:`vaekit.optim.FixedBatchSampler`),
-    which each epoch takes in a new order. A loss with noise of its own is refused at the first step: the latents must
-    be summed over (``Enumerate``) and the dropout be 0, and images be binarized by ``fixed`` or ``threshold``.
+    The training data are split once into fixed mini-batches (:class:`vaekit.optim.FixedBatchSampler`), and each epoch
+    has them in a new order. The first step rejects a random loss: the latents must be summed over (``Enumerate``), the
+    dropout must be 0, and the binarization of images ``fixed`` or ``threshold``.
 
     Parameters
     ----------
     lr, momentum, weight_decay
         As for :class:`SVRGTraining`.
-    max_bytes
-        Bytes that the table may take: as many times the parameters as there are mini-batches.
-    seed
-        Of the partition.
+    max_bytes : int
+        Maximum size of the table in bytes. It has as many copies of the parameters as there are mini-batches.
+    seed : int
+        Seed of the split.
 
     Raises
     ------
     ConfigError
-        As for :class:`SVRGTraining`; if the table is over the budget, or the loader has no batch sampler.
+        As for :class:`SVRGTraining`; if the table exceeds ``max_bytes``, or the loader does not have a batch sampler.
     EstimatorError
         If the loss is random.
     """
@@ -180,58 +174,61 @@ class SAGATraining(_FiniteSum):
         super().__init__(lr, momentum, weight_decay)
         self.max_bytes, self.seed = max_bytes, seed
 
-    def _make(self, trainer: pl.Trainer, groups: list[dict[str, Any]]) -> SAGA:
-        _ = trainer.estimated_stepping_batches  # makes the loader
+    @override
+    def _make_optimizer(self, trainer: pl.Trainer, groups: list[dict[str, Any]]) -> SAGA:
+        _ = trainer.estimated_stepping_batches  # creates the loader
         loader = trainer.train_dataloader
         batches: Any = getattr(loader, "batch_sampler", None)
         if getattr(batches, "sampler", None) is None or getattr(batches, "drop_last", False):
             raise ConfigError(
-                f"SAGATraining: the training data come from a {type(loader).__name__} whose mini-batches cannot be "
-                "fixed; a DataLoader with a batch_size (or a BatchSampler) and without drop_last is needed"
+                f"SAGATraining: the mini-batches of a {type(loader).__name__} cannot be fixed. Use a DataLoader with "
+                "batch_size or a BatchSampler, and without drop_last."
             )
-        self._partition = FixedBatchSampler(len(batches.sampler), batches.batch_size, self.seed)
-        batches.sampler = self._partition
-        return SAGA(groups, self.lr, self.momentum, batch_sizes=self._partition.sizes, max_bytes=self.max_bytes)
+        self._sampler = FixedBatchSampler(len(batches.sampler), batches.batch_size, self.seed)
+        batches.sampler = self._sampler
+        return SAGA(groups, self.lr, self.momentum, batch_sizes=self._sampler.sizes, max_bytes=self.max_bytes)
 
-    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, random_state: RNGState) -> None:
-        self.optimizer.correct(self._partition.order[batch_idx], random_state)
+    @override
+    def _correct(self, trainer: pl.Trainer, model: Any, batch: Any, batch_idx: int, rng_state: RNGState) -> None:
+        self.optimizer.correct(self._sampler.order[batch_idx], rng_state)
 
 
-def _loss(trainer: pl.Trainer, model: VAE, batch: Any) -> torch.Tensor:
-    """Work out what a training step of this moment minimises, and its gradient; nothing is logged."""
+def _backward(trainer: pl.Trainer, model: VAE, batch: Any) -> Tensor:
+    """Compute the training loss at the present step and its gradient, without logging."""
     kl_weight = model.objective.kl_weight(trainer.global_step, trainer.estimated_stepping_batches)
     loss = model.loss(batch, kl_weight, training=True).total.mean()
     loss.backward()
     return loss.detach()
 
 
-class _OnDevice:
-    """The batches of a loader, on the device of the training; can be gone through again and again."""
+class _DeviceBatches:
+    """Training mini-batches on the device of the trainer; can be iterated over repeatedly."""
 
-    def __init__(self, trainer: pl.Trainer, loader: Any) -> None:
-        self._trainer, self._loader = trainer, loader
+    def __init__(self, trainer: pl.Trainer) -> None:
+        self._trainer = trainer
 
     def __iter__(self) -> Iterator[Any]:
-        return (self._trainer.strategy.batch_to_device(batch, dataloader_idx=0) for batch in self._loader)
+        loader: Any = self._trainer.train_dataloader
+        return (self._trainer.strategy.batch_to_device(batch, dataloader_idx=0) for batch in loader)
 
 
 class _Buffers:
-    """Copies of a module's buffers."""
+    """Copies of the buffers of a module."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self._module = module
         self._values = [buffer.clone() for buffer in module.buffers()]
 
     @contextlib.contextmanager
-    def replayed(self) -> Iterator[None]:
-        """Set the buffers to the copies, and afterwards to what they were before."""
-        now = _Buffers(self._module)
-        self._put()
+    def restored(self) -> Iterator[None]:
+        """Set the buffers to the copies, and back on exit."""
+        current = _Buffers(self._module)
+        self._copy_to_module()
         try:
             yield
         finally:
-            now._put()
+            current._copy_to_module()
 
-    def _put(self) -> None:
+    def _copy_to_module(self) -> None:
         for buffer, value in zip(self._module.buffers(), self._values, strict=True):
             buffer.copy_(value)

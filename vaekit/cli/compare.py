@@ -166,7 +166,7 @@ def write(runs: Runs, seeds: list[int], picture: Path) -> None:
             for seed, points in zip(seeds, curves, strict=True):
                 writer.writerows([text, seed, *point] for point in points)
     with atomic_write(picture) as temporary:
-        model_figures.bound_curves(runs).savefig(temporary, dpi=130, format="png")
+        model_figures.elbo_curves(runs).savefig(temporary, dpi=130, format="png")
 
 
 def summary(runs: Runs) -> list[dict[str, Any]]:

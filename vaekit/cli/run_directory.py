@@ -75,7 +75,7 @@ def claim(folder: Path, resumes: bool) -> tuple[Path, FileLock]:
             continue
         except OSError as error:
             raise ConfigError(f"the folder {own} cannot be made: {error}") from error
-        lock = lock_run(own, made=True)
+        lock = lock_run(own, is_new=True)
         if lock is not None:
             break
     assert lock is not None

@@ -1,4 +1,4 @@
-"""Pictures after chosen epochs, and the curve of the bound."""
+"""Figures after selected epochs, and the ELBO curve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from models.tiny import MODELS, trainer
 
-from callbacks.test_callbacks import seen
+from callbacks.test_callbacks import check_figure
 from vaekit.callbacks import ELBOCurve, FigureWriter
 from vaekit.data import ImageData
 from vaekit.estimators import GumbelSoftmax, TemperatureSchedule
@@ -27,7 +27,7 @@ def quick_umap(monkeypatch) -> None:
     monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
 
 
-def test_pictures_of_chosen_epochs(tmp_path):
+def test_figures_of_selected_epochs(tmp_path):
     latents = {"y": Categorical(10, estimator=GumbelSoftmax(TemperatureSchedule(1.0, 0.5))), "z": Gaussian(3)}
     model = MixedVAE(64, Bernoulli(), latents=latents, hidden=[16])
     trainer(tmp_path, max_epochs=3, callbacks=[FigureWriter(epochs=[2])]).fit(model, datamodule=digits())
@@ -38,10 +38,10 @@ def test_pictures_of_chosen_epochs(tmp_path):
     assert {path.stem for path in figures.glob("*.png")} == names | {"umap"}
     assert {path.stem for path in (figures / "epoch_2").iterdir()} == names
     for name in ("schedules", "active_units"):
-        seen(figures / f"{name}.png")
+        check_figure(figures / f"{name}.png")
 
 
-def test_pictures_leave_the_training_as_it_was(tmp_path):
+def test_figures_do_not_change_the_training(tmp_path):
     weights = []
     for callbacks in ([], [FigureWriter(epochs=[1])]):
         torch.manual_seed(0)
@@ -52,23 +52,23 @@ def test_pictures_leave_the_training_as_it_was(tmp_path):
 
 
 def test_epochs_count_from_one():
-    with pytest.raises(ConfigError, match=r"epochs is \[0, 3\]; they count from 1"):
+    with pytest.raises(ConfigError, match=r"epochs=\[0, 3\] must be at least 1"):
         FigureWriter(epochs=[0, 3])
 
 
-def test_curve_of_the_bound(tmp_path):
-    class Bounds(pl.Callback):
+def test_elbo_curve(tmp_path):
+    class Recorder(pl.Callback):
         def __init__(self) -> None:
-            self.found: list[float] = []
+            self.values: list[float] = []
 
         def on_validation_end(self, trainer, pl_module) -> None:
-            self.found.append(trainer.callback_metrics["val/elbo"].item())
+            self.values.append(trainer.callback_metrics["val/elbo"].item())
 
-    curve, bounds = ELBOCurve(), Bounds()
+    curve, recorder = ELBOCurve(), Recorder()
     model = MODELS["gaussian"](Bernoulli(), features=64)
-    trainer(tmp_path, max_epochs=3, val_check_interval=1, callbacks=[curve, bounds]).fit(model, datamodule=digits())
-    assert [point.step for point in curve.points] == list(range(1, 10))  # three steps an epoch
-    assert [point.elbo for point in curve.points] == bounds.found
+    trainer(tmp_path, max_epochs=3, val_check_interval=1, callbacks=[curve, recorder]).fit(model, datamodule=digits())
+    assert [point.step for point in curve.points] == list(range(1, 10))  # three steps per epoch
+    assert [point.elbo for point in curve.points] == recorder.values
     seconds = [point.seconds for point in curve.points]
     assert seconds == sorted(seconds)
     assert seconds[0] > 0

@@ -1,4 +1,4 @@
-"""SVRG and SAGA in Lightning: the gradients that the optimizer sees, resumed runs, and what is refused."""
+"""SVRG and SAGA in Lightning: gradients before the optimizer step, resumed runs, and errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOISELESS = "discrete_enumerate"
 
 
 class Spy(pl.Callback):
-    """Keeps the gradients that stand when the optimizer steps, and the optimizer."""
+    """Stores the gradients of each optimizer step, and the optimizer."""
 
     def __init__(self) -> None:
         self.gradients: list[list[torch.Tensor]] = []
@@ -54,22 +54,22 @@ def same(first: pl.LightningModule, second: pl.LightningModule) -> bool:
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mixed_relaxed", "discrete_moving_average", "discrete_learned"])
-def test_at_the_snapshot_the_optimizer_sees_the_full_gradient(name):
-    """Whatever the latents' draws, dropout masks, baselines and temperatures: all are common."""
+def test_the_gradient_at_the_snapshot_is_the_full_gradient(name):
+    """Samples of the latents, dropout masks, baselines and temperatures are common."""
     spy = Spy()
-    run(name, [SVRGTraining(1e-30), spy], 2, model={"dropout": 0.3})  # the parameters stay where they are
+    run(name, [SVRGTraining(1e-30), spy], 2, model={"dropout": 0.3})  # the parameters do not change
     assert isinstance(spy.optimizer, SVRG)
     by_epoch = [spy.gradients[:3], spy.gradients[3:]]
     for steps in by_epoch:
         assert len(steps) == 3
         for gradients in steps[1:]:
             for first, later in zip(steps[0], gradients, strict=True):
-                # weights that are 0 do move, by 1e-30
+                # weights of 0 change by 1e-30
                 assert torch.allclose(first, later, rtol=1e-5, atol=1e-6 * first.abs().max().item() + 1e-20)
-    assert not by_epoch[0][0][0].allclose(by_epoch[1][0][0])  # each snapshot draws numbers of its own
+    assert not by_epoch[0][0][0].allclose(by_epoch[1][0][0])  # each snapshot has other random numbers
 
 
-def test_the_full_gradient_is_that_of_all_rows():
+def test_the_full_gradient_is_over_all_observations():
     spy = Spy()
     model = run(NOISELESS, [SVRGTraining(1e-30), spy], 1)
     data = cells()
@@ -82,8 +82,8 @@ def test_the_full_gradient_is_that_of_all_rows():
         assert torch.allclose(mine, exact, rtol=1e-4, atol=1e-5 * exact.abs().max().item())
 
 
-def test_once_each_mini_batch_was_seen_saga_has_the_full_gradient():
-    """At parameters that stay where they are; the mini-batches have 20, 20 and 8 rows, and count by them."""
+def test_saga_has_the_full_gradient_after_all_mini_batches():
+    """The parameters do not change; the mini-batches have 20, 20 and 8 observations as weights."""
     spy = Spy()
     data = GeneExpressionData(adata(), batch_size=20)
     model = run(NOISELESS, [SAGATraining(1e-30), spy], 3, data)
@@ -114,24 +114,26 @@ def test_it_trains(kind):
 
 
 @pytest.mark.parametrize(("kind", "every"), [("svrg", 1), ("svrg", 2), ("saga", 0)])
-def test_a_resumed_run_goes_on_bit_for_bit(kind, every, tmp_path):
-    def made() -> list:
+def test_a_resumed_run_is_bit_exact(kind, every, tmp_path):
+    def make_callbacks() -> list:
         return [
             SVRGTraining(0.01, 0.9, 0.01, every_n_epochs=every) if kind == "svrg" else SAGATraining(0.01, 0.9, 0.01)
         ]
 
     name = "gaussian" if kind == "svrg" else NOISELESS
-    whole = run(name, made(), 5)
-    run(name, [*made(), RunCheckpoint(str(tmp_path))], 3)
+    whole = run(name, make_callbacks(), 5)
+    run(name, [*make_callbacks(), RunCheckpoint(str(tmp_path))], 3)
     data = cells()
     pl.seed_everything(5, verbose=False)
     resumed = MODELS[name](NegativeBinomial(), features=data.features)
-    trainer(max_epochs=5, callbacks=made()).fit(resumed, datamodule=data, ckpt_path=Path(tmp_path) / "last.ckpt")
+    trainer(max_epochs=5, callbacks=make_callbacks()).fit(
+        resumed, datamodule=data, ckpt_path=Path(tmp_path) / "last.ckpt"
+    )
     assert same(whole, resumed)
 
 
-def test_the_draws_of_the_training_are_those_of_plain_sgd():
-    """With a learning rate of next to nothing, SVRG's epochs leave the random state where any other's leave it."""
+def test_the_rng_state_is_that_of_plain_sgd():
+    """An epoch of SVRG advances the RNG state as any other epoch."""
     states = []
     for callbacks in ([], [SVRGTraining(1e-30, num_passes=2)]):
         run("gaussian", callbacks, 2)
@@ -139,7 +141,7 @@ def test_the_draws_of_the_training_are_those_of_plain_sgd():
     assert states[0].equal(states[1])
 
 
-def test_weight_decay_is_that_of_the_groups_which_the_model_decays():
+def test_weight_decay_applies_to_the_groups_that_the_model_decays():
     spy = Spy()
     model = run("gaussian", [SVRGTraining(0.01, weight_decay=0.5), spy], 1)
     decays = [group["weight_decay"] for group in spy.optimizer.param_groups]
@@ -148,17 +150,17 @@ def test_weight_decay_is_that_of_the_groups_which_the_model_decays():
     assert decayed == {id(p) for p in model.networks.weight_matrices()}
 
 
-def test_noise_is_refused_by_saga_at_the_first_step():
+def test_saga_rejects_a_random_loss_at_the_first_step():
     with pytest.raises(EstimatorError, match="drew random numbers"):
         run("gaussian", [SAGATraining(0.01)], 1)
 
 
-def test_another_callback_that_draws_numbers_is_found_out():
+def test_random_numbers_of_another_callback_are_detected():
     class Draws(pl.Callback):
         def on_train_batch_start(self, *args) -> None:
             torch.rand(3)
 
-    run("gaussian", [Draws(), SVRGTraining(0.01)], 1)  # before ours: no harm
+    run("gaussian", [Draws(), SVRGTraining(0.01)], 1)  # earlier callbacks may use random numbers
     with pytest.raises(EstimatorError, match="noise of its own"):
         run("gaussian", [SVRGTraining(0.01), Draws()], 1)
 
@@ -167,34 +169,34 @@ def test_another_callback_that_draws_numbers_is_found_out():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches is 2"),
-        ({"precision": "bf16-mixed"}, "precision is bf16-mixed"),
-        ({"devices": 2, "strategy": "ddp_notebook"}, "2 devices"),
+        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches=2 must be 1"),
+        ({"precision": "bf16-mixed"}, "precision='bf16-mixed' must be"),
+        ({"devices": 2, "strategy": "ddp_notebook"}, "2 devices is not supported"),
     ],
 )
-def test_what_does_not_fit_is_refused(kind, options, message):
+def test_invalid_trainers(kind, options, message):
     callback = MAKERS[kind]()
     with pytest.raises(ConfigError, match=message):
         callback.setup(trainer(max_epochs=1, callbacks=[callback], **options), None, "fit")
 
 
-def test_a_loader_without_batches_of_its_own_has_no_fixed_ones():
+def test_a_loader_without_a_batch_sampler():
     model, loader = MODELS[NOISELESS](NegativeBinomial()), DataLoader([counts()] * 3, batch_size=None)
     with pytest.raises(ConfigError, match="cannot be fixed"):
         trainer(max_epochs=1, callbacks=[SAGATraining(0.01)]).fit(model, loader)
 
 
-def test_a_table_over_the_budget_is_refused_before_training():
+def test_a_table_over_max_bytes():
     with pytest.raises(ConfigError, match=r"over the max_bytes of 1\.0 kB"):
         run(NOISELESS, [SAGATraining(0.01, max_bytes=1000)], 1)
 
 
 @pytest.mark.parametrize(("every", "draws"), [(0, 1), (1, 0)])
 def test_errors(every, draws):
-    with pytest.raises(ConfigError, match="SVRGTraining: every"):
+    with pytest.raises(ConfigError, match=r"SVRGTraining: .*=0 must be at least 1"):
         SVRGTraining(0.1, every_n_epochs=every, num_passes=draws)
 
 
-def test_steps_that_are_made_whole_are_refused():
+def test_cuda_graphs_reject_the_optimizer():
     with pytest.raises(ConfigError, match=r"CUDAGraphs: the optimizer is \w+; .*AdamW only"):
         run("gaussian", [SAGATraining(0.01, 0.9), CUDAGraphs()], 1)

@@ -1,0 +1,17 @@
+"""Files of figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaekit._core.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a figure as a PNG file, which is complete or not changed."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
