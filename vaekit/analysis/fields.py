@@ -33,7 +33,7 @@ def check_free(places: Any, key_added: str, names: Mapping[str, Iterable[str]], 
     if not isinstance(key_added, str) or {key_added.strip(), owner.strip()} & {"", "."} or {*key_added} & {*"/\0"}:
         raise DataError(f"key_added={key_added!r} is not a name that files can hold. Choose another one.")
     present = _fields(places, "uns").get(owner)
-    if hasattr(present, "keys") and MARK in present:
+    if MARK in getattr(present, "keys", tuple)():
         return
     for place, keys in {"uns": [owner], **names}.items():
         for key in keys:
@@ -47,4 +47,5 @@ def check_free(places: Any, key_added: str, names: Mapping[str, Iterable[str]], 
 
 def _fields(places: Any, place: str) -> Any:
     """Return a mapping of an AnnData, or the group of an open file."""
-    return places.get(place, {}) if hasattr(places, "get") else getattr(places, place)
+    fields = getattr(places, place, None)
+    return places.get(place, {}) if fields is None else fields

@@ -71,7 +71,7 @@ def _category(name: Any, categories: list[str], values: pd.Series) -> str:
     from pandas.api.types import is_numeric_dtype  # booleans included
 
     name = match_category(name, categories)
-    dtype = values.cat.categories.dtype if hasattr(values, "cat") else values.dtype
+    dtype = getattr(values.dtype, "categories", values).dtype
     if name in categories or not is_numeric_dtype(dtype):
         return name
     to_number = np.float32 if dtype == np.float32 else float  # the name of 0.1 in float32 is 0.10000000149011612
