@@ -1,4 +1,4 @@
-"""Estimators of the gradient of an expectation, one file each, all behind one contract (see ``base``)."""
+"""Estimators of the gradient of an expectation. ``estimator`` documents their common interface."""
 
 from vaekit.estimators.arm import ARM
 from vaekit.estimators.baselines import Baseline, LearnedBaseline, LeaveOneOut, MovingAverage, SelfCritic

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from typing_extensions import override
 
-from vaekit.estimators.antithetic import antithetic, sum_variables
+from vaekit.estimators.disarm import antithetic, sum_variables
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, log_prob
 from vaekit.estimators.estimator import Estimator
 from vaekit.estimators.node_sample import NodeSample, uniform_weight
@@ -20,46 +20,44 @@ class ARM(Estimator):
     .. math:: \nabla_\phi E[f(b)] = E[(f(b) - f(\tilde b)) (u - \tfrac12)], \quad
               b = 1[u > \sigma(-\phi)], \quad \tilde b = 1[u < \sigma(\phi)], \quad u \sim U(0, 1)
 
-    for logits :math:`\phi`. All variables of a vector are mirrored together, and the cost sees whole vectors.
-    ``DisARM`` is the same with u integrated out: its variance is never larger.
+    for logits :math:`\phi`. All variables of a vector are mirrored together, so the cost always receives a whole
+    vector. ``DisARM`` integrates u out, and its variance is never larger.
 
-    Shapes: values ``[2 num_samples, *batch, *event]``, first the values, then their mirror images, each of which
-    has the distribution of the node. Bias: none. Cost: ``2 num_samples`` evaluations and no backward pass through
-    the cost for the gradient of this node. Nodes: Bernoulli, and ``Independent`` vectors of them (``DisARM`` also
-    serves one-hot categorical ones).
+    Shapes: values ``[2 num_samples, *batch, *event]``, first the values, then their mirror images, which have the
+    distribution of the node, too. Bias: none. Cost: ``2 num_samples`` evaluations and no backward pass through the
+    cost for the gradient of this node. Nodes: Bernoulli, and ``Independent`` vectors of them.
 
     Yin and Zhou (2019), ARM: Augment-REINFORCE-Merge Gradient for Stochastic Binary Networks.
 
     Parameters
     ----------
-    num_samples
-        Independent pairs.
+    num_samples : int
+        Number of independent pairs.
     """
 
     supports_joint_samples = False
     common_random_numbers = True
 
     @classmethod
+    @override
     def supports(cls, q: Distribution) -> bool:
-        """Tell whether ``q`` is made of Bernoulli variables."""
         return is_bernoulli(q)
 
+    @override
     def num_evaluations(self, q: Distribution) -> int:
-        """Return two rows a pair."""
         return 2 * self.num_samples
 
     @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
-        """Draw pairs, and keep the uniform variables (see the base class)."""
         logits = get_logits(q)
         uniform = torch.rand(shape + logits.shape, dtype=logits.dtype, device=logits.device)
         value = torch.cat(antithetic(logits.detach(), uniform)).to(logits.dtype)
         score = log_prob(q, value)
         return NodeSample(value, uniform_weight(value, q, score.dtype), score, q, uniform)
 
-    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the pair's estimate in both of its rows (see the base class)."""
+    @override
+    def correction(self, sample: NodeSample, cost: Tensor) -> Tensor:
         first, second = cost.detach().chunk(2)
-        score = (draw.noise - 0.5) * zero_with_gradient(get_logits(draw.q))
-        pair = (first - second) * sum_variables(score, draw.q)
+        score = (sample.noise - 0.5) * zero_with_gradient(get_logits(sample.q))
+        pair = (first - second) * sum_variables(score, sample.q)
         return torch.cat([pair, pair])

@@ -1,4 +1,4 @@
-"""The choice of an estimator by rule, and the names of those that fit a distribution."""
+"""The choice of an estimator by rule, and the list of estimators that support a distribution."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from vaekit.estimators.estimator import Estimator, describe_distribution
 from vaekit.estimators.pathwise import Pathwise
 from vaekit.estimators.score_function import ScoreFunction
 
-ENUMERATION_BUDGET = 64  # rows over all nodes that `auto` spends on exact sums
+ENUMERATION_BUDGET = 64  # cost evaluations over all nodes that "auto" spends on exact sums
 
 
-def choose_estimator(q: Distribution, differentiable: bool = True, rows: int = 1, joint: bool = False) -> Estimator:
-    """Choose an estimator: exact sum within the budget, else pathwise, DisARM (binary variables), or score function.
+def choose_estimator(
+    q: Distribution, differentiable: bool = True, num_evaluations: int = 1, joint: bool = False
+) -> Estimator:
+    """Choose an estimator: exact sum within the budget, else pathwise, DisARM (binary variables) or score function.
 
-    The score function is that with leave-one-out. Joint trajectories have it for binary variables too: DisARM draws
-    pairs, for which there is no place on their axis.
+    The score function has the leave-one-out baseline. It also serves the binary variables of joint samples, because
+    DisARM samples pairs.
 
     Parameters
     ----------
-    q
-        The node's distribution.
-    differentiable
-        Whether the cost has a gradient path to the node's value.
-    rows
-        Product of the rows of the nodes before it, which counts towards the budget.
-    joint
-        Whether the node shares an axis of joint trajectories, which rules out exact sums and antithetic pairs.
+    q : Distribution
+        Distribution of the node.
+    differentiable : bool
+        Whether the cost has a gradient path to the value of the node.
+    num_evaluations : int
+        Product of the sample numbers of the earlier nodes, which counts towards the budget.
+    joint : bool
+        Whether the node belongs to joint samples, which exclude exact sums and antithetic pairs.
 
     Examples
     --------
@@ -49,7 +51,7 @@ def choose_estimator(q: Distribution, differentiable: bool = True, rows: int = 1
     'ScoreFunction'
     """
     count = num_states(q)
-    if not joint and count is not None and count * rows <= ENUMERATION_BUDGET:
+    if not joint and count is not None and count * num_evaluations <= ENUMERATION_BUDGET:
         return Enumerate()
     if differentiable and Pathwise.supports(q):
         return Pathwise()
@@ -60,23 +62,23 @@ def choose_estimator(q: Distribution, differentiable: bool = True, rows: int = 1
 
 @functools.lru_cache(maxsize=256)
 def log_choice(node: str, distribution: str, estimator: str) -> None:
-    """Say once which estimator was chosen for a node."""
-    logging.getLogger("vaekit").info("auto: node %r (%s) gets %s", node, distribution, estimator)
+    """Log once per node which estimator was chosen."""
+    logging.getLogger("vaekit").info("auto: selected %s for node %r (%s)", estimator, node, distribution)
 
 
 def describe_supported(q: Distribution, without_path: bool = False) -> str:
-    """Return the names of the estimators that fit ``q``, for an error message.
+    """Return a sentence with the estimators that support ``q``, for an error message; empty if there are none.
 
     Parameters
     ----------
-    q
-        The node's distribution.
-    without_path
-        Whether to leave out those that need a gradient path from the cost.
+    q : Distribution
+        Distribution of the node.
+    without_path : bool
+        Whether to omit the estimators that need a gradient path from the cost.
     """
-    import vaekit.estimators as package  # what it exports is the catalogue; it imports this module's siblings
+    import vaekit.estimators as package  # lazy, because the package imports this module
 
     exported = (getattr(package, name) for name in package.__all__)
-    catalogue = [c for c in exported if isinstance(c, type) and issubclass(c, Estimator) and c is not Estimator]
-    fit = [c.__name__ for c in catalogue if c.supports(q) and not (without_path and c.requires_differentiable_cost)]
-    return f"for {describe_distribution(q)} these work: {', '.join(fit)}"
+    estimators = [c for c in exported if isinstance(c, type) and issubclass(c, Estimator) and c is not Estimator]
+    names = [c.__name__ for c in estimators if c.supports(q) and not (without_path and c.requires_differentiable_cost)]
+    return f"These estimators support {describe_distribution(q)}: {', '.join(names)}." if names else ""

@@ -1,6 +1,6 @@
-"""Baselines of the score function: what is subtracted from the cost to lower the variance.
+"""Baselines of the score function, which are subtracted from the cost and reduce the variance.
 
-None of them depends on the value whose score it multiplies, so none of them adds bias.
+No baseline depends on the value whose score it multiplies, so none adds bias.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit._core.components import Component
 from vaekit.estimators.critic import Critic
@@ -21,53 +22,49 @@ from vaekit.exceptions import EstimatorError
 
 
 class Baseline(Component, nn.Module, ABC):
-    """Predicts the cost of a draw without looking at that draw.
+    """Prediction of the cost of a sample that does not depend on this sample.
 
     Attributes
     ----------
-    min_samples
-        Draws that a node must have.
-    num_auxiliary_samples
-        Rows of weight 0 that it adds to the draw.
-    is_stateful
-        Whether ``update`` has anything to do.
+    min_samples : int
+        Number of samples that a node needs at least.
+    num_auxiliary_samples : int
+        Number of samples of weight 0 that the baseline adds.
+    supports_importance_weighting : bool
+        Whether the importance-weighted bound has a counterpart of this baseline.
+    is_stateful : bool
+        Whether ``update`` changes anything.
     """
 
     min_samples: ClassVar[int] = 1
     num_auxiliary_samples: ClassVar[int] = 0
     supports_importance_weighting: ClassVar[bool] = False
-
-    def add_auxiliary_samples(self, draw: NodeSample) -> NodeSample:
-        """Return the draw with the counterfactual rows whose cost the baseline needs; here, as it is.
-
-        Parameters
-        ----------
-        draw
-            Of the values alone.
-        joint
-            Whether it belongs to joint trajectories.
-        """
-        return draw
-
-    def build(self, context_features: int) -> None:
-        """Make the network's layers, once the width of the context is known; here, nothing."""
-
     is_stateful: ClassVar[bool] = False
 
+    def __init__(self) -> None:
+        super().__init__()
+
+    def add_auxiliary_samples(self, sample: NodeSample) -> NodeSample:
+        """Return the sample with the auxiliary samples whose cost the baseline needs. The default adds none."""
+        return sample
+
+    def build(self, context_features: int) -> None:
+        """Create the layers of the network once the width of the context is known."""
+
     def update(self, cost: Tensor, weight: Tensor) -> None:
-        """Take in costs ``[*rows, *batch]`` with their weights, after the baseline was used; here, nothing."""
+        """Update with costs ``[*samples, *batch]`` and their weights, after the baseline was used."""
 
     def loss(self, cost: Tensor, baseline: Tensor) -> Tensor | None:
-        """Return the loss that trains the baseline, ``[*rows, *batch]``; here, None."""
+        """Return the loss that trains the baseline, ``[*samples, *batch]``; None if it does not learn."""
         return None
 
     @abstractmethod
-    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the baseline, broadcastable to ``cost`` ``[rows, *batch]``; with a gradient if it is learned."""
+    def forward(self, sample: NodeSample, cost: Tensor) -> Tensor:
+        """Return the baseline, broadcastable to ``cost`` ``[samples, *batch]``; with a gradient if it is learned."""
 
 
 class MovingAverage(Baseline):
-    r"""The moving average of earlier costs of the node; the current cost enters after it was used.
+    r"""The moving average of earlier costs of the node, updated with the current cost after its use.
 
     .. math:: b_t = \frac{m_t}{1 - \lambda^t}, \quad m_{t+1} = \lambda m_t + (1 - \lambda) \bar f_t, \quad m_0 = 0
 
@@ -78,8 +75,8 @@ class MovingAverage(Baseline):
 
     Parameters
     ----------
-    decay
-        Share of the old average that stays at each step.
+    decay : float
+        Fraction of the old average that remains after each step.
 
     Raises
     ------
@@ -93,17 +90,17 @@ class MovingAverage(Baseline):
         super().__init__()
         self.running = RunningMoments(decay)
 
-    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the average of the costs before this one, a scalar."""
+    @override
+    def forward(self, sample: NodeSample, cost: Tensor) -> Tensor:
         return self.running.mean().to(cost)
 
+    @override
     def update(self, cost: Tensor, weight: Tensor) -> None:
-        """Move the average towards these costs."""
         self.running.update(cost, weight)
 
 
 class LeaveOneOut(Baseline):
-    r"""The mean cost of the other draws of the same node: :math:`b_i = \frac{1}{S-1} \sum_{j \ne i} f(z_j)`.
+    r"""The mean cost of the other samples of the same node: :math:`b_i = \frac{1}{S-1} \sum_{j \ne i} f(z_j)`.
 
     Mnih and Rezende (2016), Variational Inference for Monte Carlo Objectives; Kool, van Hoof and Welling (2019),
     Buy 4 REINFORCE Samples, Get a Baseline for Free.
@@ -112,34 +109,31 @@ class LeaveOneOut(Baseline):
     min_samples = 2
     supports_importance_weighting = True
 
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the mean of the other rows, ``[rows, *batch]``."""
-        rows = cost.shape[0]
-        if rows < 2:
-            raise EstimatorError(f"LeaveOneOut has {rows} draw to compare: give num_samples of 2 or more")
-        return (cost.sum(0, keepdim=True) - cost) / (rows - 1)
+    @override
+    def forward(self, sample: NodeSample, cost: Tensor) -> Tensor:
+        samples = len(cost)
+        if samples < 2:
+            raise EstimatorError(f"LeaveOneOut: num_samples={samples} must be at least 2.")
+        return (cost.sum(0, keepdim=True) - cost) / (samples - 1)
 
 
 class LearnedBaseline(Baseline):
-    r"""A network's prediction of the cost from the context, trained by regression on the costs seen.
+    r"""A network's prediction of the cost from the context, trained by regression on earlier costs.
 
     .. math:: b(x) = m + s\, h_\psi(x), \qquad \text{loss } \Big(\frac{f(z) - b(x)}{s}\Big)^2
 
     for the network :math:`h_\psi`, with the running mean m and deviation s of earlier costs.
 
-    It is a :class:`Critic` that sees the context alone. Its loss is a term of value 0 in the expectation: calling
-    ``backward`` on the expectation trains it, with no second loss.
+    It is a :class:`Critic` of the context only. Its loss is a zero-valued term of the expectation, so calling
+    ``backward`` on the expectation trains it without a second loss.
 
     Mnih and Gregor (2014), Neural Variational Inference and Learning in Belief Networks.
 
     Parameters
     ----------
-    network
-        Module from the context ``[*batch, features]`` to ``[*batch, 1]`` or ``[*batch]``; a
-        ``vaekit.networks.MLP`` gets its sizes from the model that it becomes part of.
+    network : nn.Module
+        Maps the context ``[*batch, features]`` to ``[*batch, 1]`` or ``[*batch]``. In a model, a
+        ``vaekit.networks.MLP`` receives its sizes.
     """
 
     is_stateful = True
@@ -148,58 +142,45 @@ class LearnedBaseline(Baseline):
         super().__init__()
         self.critic = Critic(network)
 
+    @override
     def build(self, context_features: int) -> None:
-        """Make the layers of a vaekit network, and its last one with a single output."""
         self.critic.build(context_features)
 
-    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the prediction, ``[*batch]``, with the gradient of the network alone."""
-        if draw.context is None:
-            raise EstimatorError(
-                "the Learned baseline predicts the cost from a context: call expectation(..., context=x)"
-            )
-        return self.critic(draw.context).to(cost)
+    @override
+    def forward(self, sample: NodeSample, cost: Tensor) -> Tensor:
+        if sample.context is None:
+            raise EstimatorError("LearnedBaseline: context=None must be a tensor. Call expectation(..., context=x).")
+        return self.critic(sample.context).to(cost)
 
+    @override
     def loss(self, cost: Tensor, baseline: Tensor) -> Tensor:
-        """Return the squared error in units of the running deviation."""
         return self.critic.loss(cost, baseline)
 
+    @override
     def update(self, cost: Tensor, weight: Tensor) -> None:
-        """Move the running mean and deviation towards these costs."""
         self.critic.update(cost, weight)
 
 
 class SelfCritic(Baseline):
-    r"""The cost of the most probable value, evaluated beside the draws in a row of weight 0.
+    r"""The cost of the most probable value, evaluated as an auxiliary sample.
 
     .. math:: b = f(z^*), \qquad z^* = \arg\max_z q_\theta(z)
 
-    Where that cost is not finite the baseline is 0.
+    The baseline is 0 if this cost is not finite.
 
     Rennie, Marcheret, Mroueh, Ross and Goel (2017), Self-Critical Sequence Training for Image Captioning.
     """
 
     num_auxiliary_samples = 1
 
-    def __init__(self) -> None:
-        super().__init__()
+    @override
+    def add_auxiliary_samples(self, sample: NodeSample) -> NodeSample:
+        value = torch.cat([sample.value, _mode(sample.q)])
+        score = log_prob(sample.q, value)
+        return NodeSample(value, uniform_weight(value, sample.q, score.dtype, auxiliary=1), score, sample.q)
 
-    def add_auxiliary_samples(self, draw: NodeSample) -> NodeSample:
-        """Return the draw with the mode of its distribution as a last row (see the base class).
-
-        Raises
-        ------
-        EstimatorError
-            If there is no mode, or the draw is one of joint trajectories.
-        """
-        real, value = len(draw.value), torch.cat([draw.value, _mode(draw.q)])
-        score = log_prob(draw.q, value)
-        weight = uniform_weight(value, draw.q, score.dtype) * (len(value) / real)
-        weight[real:] = 0
-        return NodeSample(value, weight, score, draw.q)
-
-    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the cost of the counterfactual row, ``[1, *batch]``."""
+    @override
+    def forward(self, sample: NodeSample, cost: Tensor) -> Tensor:
         return cost[-1:]
 
 
@@ -209,10 +190,11 @@ def _mode(q: Distribution) -> Tensor:
         logits = get_logits(q)
         return (logits > 0).to(logits.dtype)[None].detach()
     try:
-        mode = q.mode
+        return q.mode[None].detach()
     except NotImplementedError as error:
-        raise EstimatorError(f"SelfCritic needs the mode of {type(q).__name__}, which torch does not have") from error
-    return mode[None].detach()
+        raise EstimatorError(
+            f"SelfCritic: {type(q).__name__} does not have a mode in torch. Use baseline=LeaveOneOut()."
+        ) from error
 
 
 def resolve_num_samples(estimator: str, num_samples: int | None, baseline: Baseline | None) -> int:

@@ -1,41 +1,42 @@
-"""A critic: what is still to be paid, as a network foresees it."""
+"""Networks with one output: the critic, which predicts the cost-to-go, and their last layer."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from vaekit._core.components import Component
 from vaekit.estimators.running_moments import RunningMoments
 
 
 class Critic(Component, nn.Module):
-    r"""Predicts a node's cost-to-go before the node is drawn, from the context and the values of its ancestors.
+    r"""Prediction of a node's cost-to-go before the node is sampled, from the context and the values of its ancestors.
 
     .. math:: V_k \approx E\Big[\sum_{t \in \text{terms that } k \text{ influences}} f_t \,\Big|\, x,
               z_{\text{ancestors of } k}\Big]
 
-    The prediction is standardised by the running mean and deviation of earlier costs; a vaekit network's starts from
-    the moving average. It is trained by regression on the costs themselves, not on returns that hold predictions, by a
-    term of value 0 in the expectation: calling ``backward`` on the expectation trains it, with no second loss.
+    The prediction is standardized by the running mean and deviation of earlier costs. With a vaekit network it starts
+    at the moving average. The critic is trained by regression on the costs themselves, not on returns that contain
+    predictions. Its loss is a zero-valued term of the expectation, so calling ``backward`` on the expectation trains
+    it without a second loss.
 
     Sutton (1988), Learning to Predict by the Methods of Temporal Differences; Schulman, Moritz, Levine, Jordan and
     Abbeel (2016), High-Dimensional Continuous Control Using Generalized Advantage Estimation.
 
     Parameters
     ----------
-    network
-        Module from ``[*rows, *batch, features]`` to ``[*rows, *batch, 1]`` or ``[*rows, *batch]``; the features are
-        the context's, then those of the ancestors' values, flattened, in the order in which these are drawn. A
-        ``vaekit.networks.MLP`` gets its sizes from the model that it becomes part of, where the context are the
-        encoder's features. Where there are no features (a node without parents, no context) the prediction is the
-        running mean, and the network is not used.
+    network : nn.Module
+        Maps features ``[*samples, *batch, features]`` to ``[*samples, *batch, 1]`` or ``[*samples, *batch]``. The
+        features are the context's, followed by the flattened values of the ancestors, in sampling order. In a model,
+        the context is the encoder's features, and a ``vaekit.networks.MLP`` receives its sizes. A node without
+        parents and context does not have features: then the prediction is the running mean, without the network.
 
     Examples
     --------
-    A chain of two coins, of which the second is heads more often after a head; the first is credited with what it
-    costs itself and, by half, with what the second is foreseen to cost.
+    In a chain of two coins, the second one shows heads more often after a head. The first one is credited with its
+    own cost and, by half each, with the cost of the second one and with its prediction.
 
     >>> import torch, vaekit
     >>> from torch.distributions import Bernoulli
@@ -58,27 +59,37 @@ class Critic(Component, nn.Module):
         self.head: nn.Module = nn.Identity()
 
     def build(self, features: int) -> None:
-        """Make the layers of a vaekit network, and its last one with a single output, which is 0 at first."""
-        build: Any = getattr(self.network, "build", None)
-        if build is not None:
-            self.head = nn.Linear(build(features), 1)
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+        """Create the layers of a vaekit network, with one output that is initially 0."""
+        self.head = build_head(self.network, features)
 
-    def forward(self, seen: Tensor) -> Tensor:
-        """Return the prediction, ``[*rows, *batch]``, from what it sees; it has the gradient of the network alone."""
-        mean, scale = self.running.mean().to(seen), self.running.std().to(seen)
-        if seen.shape[-1] == 0:
-            return mean.expand(seen.shape[:-1])
-        prediction = self.head(self.network(seen.detach()))
-        if prediction.dim() == seen.dim() and prediction.shape[-1] == 1:
-            prediction = prediction.squeeze(-1)
-        return mean + scale * prediction
+    @override
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the prediction, ``[*samples, *batch]``, with the gradient of the network only."""
+        mean, std = self.running.mean().to(features), self.running.std().to(features)
+        if features.shape[-1] == 0:
+            return mean.expand(features.shape[:-1])
+        return mean + std * squeeze_output(self.head(self.network(features.detach())), features)
 
     def loss(self, cost: Tensor, prediction: Tensor) -> Tensor:
-        """Return the squared error in units of the running deviation."""
+        """Return the squared error in units of the running standard deviation."""
         return ((cost - prediction) / self.running.std().to(cost)).square()
 
     def update(self, cost: Tensor, weight: Tensor) -> None:
-        """Move the running mean and deviation towards costs ``[*rows, *batch]``, weighted."""
+        """Update the running moments with weighted costs ``[*samples, *batch]``."""
         self.running.update(cost, weight)
+
+
+def build_head(network: nn.Module, features: int) -> nn.Module:
+    """Create the layers of a vaekit network; return its last layer, with one output and zero weights."""
+    build: Any = getattr(network, "build", None)
+    if build is None:  # a complete network of the user
+        return nn.Identity()
+    head = nn.Linear(build(features), 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def squeeze_output(output: Tensor, features: Tensor) -> Tensor:
+    """Remove the last dimension of an output ``[..., 1]``; an output ``[...]`` remains unchanged."""
+    return output.squeeze(-1) if output.dim() == features.dim() else output

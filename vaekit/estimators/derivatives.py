@@ -1,8 +1,8 @@
-"""Derivatives beyond the first, and gradients that no factor of the caller's may change.
+"""Derivatives of second and higher order, and gradients that ignore the caller's factors.
 
-A correction ``coefficient * (score - score.detach())`` is right to first order. Where it reads
-``coefficient * likelihood_ratio(log_prob)``, and the coefficient keeps the gradient of the cost, it is right to every
-order: ``q / q.detach()`` times the cost, weighted by ``q.detach()``, is the sum or the mean under q itself.
+A correction ``coefficient * (score - score.detach())`` is correct to first order. It is correct to every order as
+``coefficient * likelihood_ratio(log_prob)`` if the coefficient keeps the gradient of the cost: the product of
+``q / q.detach()`` and the cost, weighted by ``q.detach()``, is the sum or the mean under q itself.
 
 Foerster, Farquhar, Al-Shedivat, Rocktaeschel, Xing and Whiteson (2018), DiCE: The Infinitely Differentiable Monte
 Carlo Estimator.
@@ -25,47 +25,47 @@ def likelihood_ratio(log_prob: Tensor) -> Tensor:
 
 
 def with_gradient_of(value: Tensor, cost: Tensor) -> Tensor:
-    """Return ``value`` without its own gradient, and with that of ``cost``."""
+    """Return ``value`` with the gradient of ``cost`` instead of its own."""
     return value.detach() + (cost - cost.detach()) if cost.requires_grad else value.detach()
 
 
 class FirstOrder:
-    """Marks of gradients that are right to first order only: a second derivative is rejected instead of wrong.
+    """Marks of gradients that are correct to first order only: a second derivative raises an error.
 
-    Rejection starts with the call of :meth:`close`: an estimator that differentiates its own estimate, inside the
-    step, may take the second derivative for an approximation.
+    Errors are raised only after :meth:`close`. An estimator that differentiates its own estimate within the step may
+    use the second derivative as an approximation.
     """
 
     def __init__(self) -> None:
         self._closed = False
 
     def close(self) -> None:
-        """Reject second derivatives from here on."""
+        """Reject second derivatives from now on."""
         self._closed = True
 
     def mark(self, value: Tensor, message: str, *sources: Tensor) -> Tensor:
-        """Return ``value``, whose gradient must not be differentiated by anything that ``sources`` depend on.
+        """Return ``value`` with a gradient that cannot be differentiated by the inputs of ``sources``.
 
         Parameters
         ----------
-        value
+        value : Tensor
             Any tensor.
-        message
-            The text of the error.
-        *sources
-            Tensors whose influence on the gradient of ``value`` is not in its graph.
+        message : str
+            Text of the error.
+        *sources : Tensor
+            Tensors that influence the gradient of ``value`` but do not appear in its graph.
         """
-        # torch.compile does not take a tensor twice
-        own = (source.view_as(source) if source is value else source for source in sources)
-        sources = tuple(source for source in own if is_differentiated(source))
+        # torch.compile rejects a tensor that is an argument twice
+        views = (source.view_as(source) if source is value else source for source in sources)
+        sources = tuple(source for source in views if is_differentiated(source))
         function = _Marked if torch.compiler.is_compiling() else _MarkedBothWays
         return function.apply(value, self, message, *sources) if sources else value
 
     def guard(self, gradient: Tensor, message: str, sources: tuple[Tensor, ...]) -> Tensor:
-        """Return the gradient, connected with ``sources`` by a node that rejects to be differentiated."""
+        """Return the gradient, connected to ``sources`` by a node that raises an error if it is differentiated."""
         if not (self._closed and torch.is_grad_enabled()):
             return gradient
-        return gradient + reject(message, sources).to(gradient.dtype)
+        return gradient + _Reject.apply(message, *sources).to(gradient.dtype)
 
 
 class _Marked(torch.autograd.Function):
@@ -75,12 +75,10 @@ class _Marked(torch.autograd.Function):
 
     @staticmethod
     def forward(value: Tensor, marks: FirstOrder, message: str, *sources: Tensor) -> Tensor:
-        """Return the value."""
         return value.view_as(value)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Store the sources for derivatives in both directions."""
         _, ctx.marks, ctx.message, *sources = inputs
         ctx.save_for_backward(*sources)
         if not torch.compiler.is_compiling():
@@ -88,48 +86,38 @@ class _Marked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Pass the gradient on, guarded."""
         sources = ctx.saved_tensors
         return (ctx.marks.guard(gradients[0], ctx.message, sources), None, None, *[None] * len(sources))
 
 
 class _MarkedBothWays(_Marked):
-    """The same with derivatives in forward mode, which torch.compile does not follow."""
+    """The same with derivatives in forward mode, which torch.compile does not support."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        """Pass the tangent on, guarded at once: it is computed with the value."""
-        return tangents[0].clone() + reject(ctx.message, ctx.saved_tensors).to(tangents[0].dtype)
-
-
-def reject(message: str, sources: tuple[Tensor, ...]) -> Tensor:
-    """Return a zero that cannot be differentiated by what ``sources`` depend on."""
-    return _Reject.apply(message, *sources)
+        # the tangent is computed with the value, so it is guarded before the marks are closed
+        return tangents[0].clone() + _Reject.apply(ctx.message, *ctx.saved_tensors).to(tangents[0].dtype)
 
 
 class _Reject(torch.autograd.Function):
-    """Zero, which cannot be differentiated by the tensors it is given."""
+    """Zero; its derivative by any source raises an error."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(message: str, *sources: Tensor) -> Tensor:
-        """Return zero."""
         return sources[0].new_zeros(())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Store the message."""
         ctx.message = inputs[0]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Raise: autograd comes here only for a derivative by one of the sources."""
         raise EstimatorError(ctx.message)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        """Raise."""
         raise EstimatorError(ctx.message)
 
 
@@ -138,12 +126,11 @@ def learning_term(loss: Tensor, follow_scale: bool) -> Tensor:
 
     Parameters
     ----------
-    loss
-        To be minimized; its mean under the weights that the term gets on its way into the result.
-    follow_scale
-        Whether the gradient follows the size of the caller's factors, though not their sign: that of a gradient
-        scaler and of the accumulation of gradients, which the trainer undoes. If not, it is the gradient of the mean
-        loss.
+    loss : Tensor
+        Loss that is averaged with the weights that the term receives in the expectation.
+    follow_scale : bool
+        Whether the gradient scales with the size, not the sign, of the caller's factors. Trainers undo the factors of
+        a gradient scaler and of gradient accumulation. If False, it is the gradient of the mean loss.
     """
     return _Learning.apply(loss, follow_scale)
 
@@ -155,17 +142,14 @@ class _Learning(torch.autograd.Function):
 
     @staticmethod
     def forward(loss: Tensor, follow_scale: bool) -> Tensor:
-        """Return zeros."""
         return torch.zeros_like(loss)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Store the switch."""
         ctx.follow_scale = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Remove the sign, and by default the scale, from the weight of each loss."""
         weight = gradients[0].detach().abs()
         if not ctx.follow_scale:
             weight = weight / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)

@@ -7,42 +7,41 @@ from torch import Tensor
 from torch.distributions import Distribution
 from typing_extensions import override
 
-from vaekit.estimators.antithetic import antithetic, sum_variables
-from vaekit.estimators.discrete_support import get_logits, is_bernoulli, is_one_hot, log_prob
-from vaekit.estimators.estimator import Estimator
+from vaekit.estimators.discrete_support import get_logits, is_bernoulli, log_prob, unwrap_independent
 from vaekit.estimators.node_sample import NodeSample, uniform_weight
 from vaekit.estimators.noise import zero_with_gradient
+from vaekit.estimators.support import DiscreteEstimator
 from vaekit.exceptions import EstimatorError
 
 
-class DisARM(Estimator):
+class DisARM(DiscreteEstimator):
     r"""Compare the costs of a pair of antithetic values: ``ARM`` with its uniform variables integrated out.
 
     .. math:: \nabla_\phi E[f(b)] = E[\tfrac12 (f(b) - f(\tilde b)) (b - \tilde b)\, \sigma(|\phi|)]
 
-    for the logit :math:`\phi` of each binary variable. A one-hot categorical variable is made from binary ones
-    (stick-breaking): category by category in a fixed order, is it this one, given that it is none before? With
-    :math:`\alpha_c = \log \pi_c - \log \sum_{j > c} \pi_j`, the logit of that question, and
-    :math:`m < M` the places of the two values of a pair,
+    for the logit :math:`\phi` of each binary variable. A one-hot categorical variable is a sequence of binary
+    decisions (stick-breaking): in a fixed order, each category is accepted or rejected, given that all earlier ones
+    were rejected. With :math:`\alpha_c = \log \pi_c - \log \sum_{j > c} \pi_j`, the logit of this decision, and
+    :math:`m < M` the positions of the two values of a pair,
 
     .. math:: \tfrac12 (f_m - f_M) \left[\sigma(|\alpha_m|) \nabla \alpha_m
               - \nabla \log \frac{\pi_M}{\sum_{j > m} \pi_j}\right]
 
-    where the second term is the score of the questions that only the later value got to. The most probable
-    categories come first, which lowers the variance. All variables of a vector are mirrored together, and the cost
-    sees whole vectors.
+    where the second term is the score of the decisions that only the later value reaches. The most probable
+    categories come first, which lowers the variance. All variables of a vector are mirrored together, so the cost
+    always receives a whole vector.
 
-    Shapes: values ``[2 num_pairs, *batch, *event]``, first the values, then their mirror images, each of which has
-    the distribution of the node. Bias: none. Cost: ``2 num_pairs`` evaluations and no backward pass through the
-    cost for the gradient of this node. Nodes: Bernoulli, OneHotCategorical, ``Independent`` vectors of them.
+    Shapes: values ``[2 num_pairs, *batch, *event]``, first the values, then their mirror images, which have the
+    distribution of the node, too. Bias: none. Cost: ``2 num_pairs`` evaluations and no backward pass through the cost
+    for the gradient of this node. Nodes: Bernoulli, OneHotCategorical, ``Independent`` vectors of them.
 
     Dong, Mnih and Tucker (2020), DisARM: An Antithetic Gradient Estimator for Binary Latent Variables; Dong, Mnih
     and Tucker (2021), Coupled Gradient Estimators for Discrete Latent Variables.
 
     Parameters
     ----------
-    num_pairs
-        Independent pairs.
+    num_pairs : int
+        Number of independent pairs.
 
     Raises
     ------
@@ -55,55 +54,62 @@ class DisARM(Estimator):
 
     def __init__(self, num_pairs: int = 1) -> None:
         if num_pairs < 1:
-            raise EstimatorError(f"DisARM: num_pairs is {num_pairs}, it must be at least 1")
+            raise EstimatorError(f"DisARM: num_pairs={num_pairs} must be at least 1.")
         super().__init__(num_samples=2 * num_pairs)
         self.num_pairs = num_pairs
 
-    @classmethod
-    def supports(cls, q: Distribution) -> bool:
-        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
-        return is_bernoulli(q) or is_one_hot(q)
-
     @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
-        """Draw pairs (see the base class); the noise is the place of each category in the order."""
         logits = get_logits(q).detach()
         uniform = torch.rand((self.num_pairs, *logits.shape), dtype=logits.dtype, device=logits.device)
         if is_bernoulli(q):
-            value, place = torch.cat(antithetic(logits, uniform)).to(logits.dtype), None
+            value, position = torch.cat(antithetic(logits, uniform)).to(logits.dtype), None
         else:
             order = logits.argsort(-1, descending=True)
-            place = order.argsort(-1)
+            position = order.argsort(-1)
             ordered = logits.gather(-1, order)
-            tail = ordered.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]  # log of the probability of this and later ones
+            tail = ordered.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]  # log-probability of this and later categories
             after = torch.cat([tail, torch.full_like(ordered[..., :1], -torch.inf)], -1)
-            # past the last possible category this is NaN, no answer is yes, and none is needed
-            answers = torch.cat(antithetic(ordered - after, uniform))
-            chosen = answers.to(torch.uint8).argmax(-1, keepdim=True)  # the place of the first yes
-            value = (place == chosen).to(logits.dtype)
+            # NaN after the last possible category: no decision there accepts, and none is needed
+            accepted = torch.cat(antithetic(ordered - after, uniform))
+            first_accepted = accepted.to(torch.uint8).argmax(-1, keepdim=True)
+            value = (position == first_accepted).to(logits.dtype)
         score = log_prob(q, value)
-        return NodeSample(value, uniform_weight(value, q, score.dtype), score, q, place)
+        return NodeSample(value, uniform_weight(value, q, score.dtype), score, q, position)
 
-    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the pair's estimate in both of its rows (see the base class)."""
-        logits, (first, second) = get_logits(draw.q), draw.value.chunk(2)
-        if draw.noise is None:
+    @override
+    def correction(self, sample: NodeSample, cost: Tensor) -> Tensor:
+        logits, (first, second) = get_logits(sample.q), sample.value.chunk(2)
+        if sample.noise is None:
             score = (first - second) * logits.detach().abs().sigmoid() * zero_with_gradient(logits)
         else:
-            score = self._stick_breaking(logits, draw.noise, first, second)
-        difference = torch.sub(*cost.detach().chunk(2))
-        pair = 0.5 * difference * sum_variables(score, draw.q)
+            score = _stick_breaking(logits, sample.noise, first, second)
+        pair = 0.5 * torch.sub(*cost.detach().chunk(2)) * sum_variables(score, sample.q)
         return torch.cat([pair, pair])
 
-    @staticmethod
-    def _stick_breaking(logits: Tensor, place: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Return for each categorical variable what multiplies half the difference of the costs, with value 0."""
-        at_first, at_second = ((place * value).sum(-1, keepdim=True) for value in (first, second))
-        later = (place > torch.minimum(at_first, at_second)) | (at_first == at_second)  # the latter count for nothing
-        sign = (at_second - at_first).sign().squeeze(-1)
-        early, late = (torch.where(sign[..., None] > 0, *pair) > 0 for pair in ((first, second), (second, first)))
-        rest = logits.masked_fill(~later, -torch.inf).logsumexp(-1)
-        alpha = torch.where(early, logits, 0).sum(-1) - rest
-        share = torch.where(late, logits, 0).sum(-1) - rest
-        score = alpha.detach().abs().sigmoid() * (alpha - alpha.detach()) - (share - share.detach())
-        return sign * score
+
+def antithetic(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Bernoulli values, as booleans, from uniform variables in [0, 1) and from their mirror images.
+
+    Both members of a pair have the Bernoulli distribution. They differ as often as the members of any such pair can.
+    """
+    return uniform >= (-logits).sigmoid(), uniform < logits.sigmoid()
+
+
+def sum_variables(score: Tensor, q: Distribution) -> Tensor:
+    """Sum ``[samples, *batch, *variables]`` over the variables that ``Independent`` declares to be one event."""
+    event_dim = unwrap_independent(q)[1]
+    return score.flatten(-event_dim).sum(-1) if event_dim else score
+
+
+def _stick_breaking(logits: Tensor, position: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return the zero-valued factor of half the difference of the costs, one per categorical variable."""
+    at_first, at_second = ((position * value).sum(-1, keepdim=True) for value in (first, second))
+    later = (position > torch.minimum(at_first, at_second)) | (at_first == at_second)  # equal values cancel anyway
+    sign = (at_second - at_first).sign().squeeze(-1)
+    early, late = (torch.where(sign[..., None] > 0, *pair) > 0 for pair in ((first, second), (second, first)))
+    rest = logits.masked_fill(~later, -torch.inf).logsumexp(-1)
+    alpha = torch.where(early, logits, 0).sum(-1) - rest
+    log_fraction = torch.where(late, logits, 0).sum(-1) - rest
+    score = alpha.detach().abs().sigmoid() * (alpha - alpha.detach()) - (log_fraction - log_fraction.detach())
+    return sign * score

@@ -21,17 +21,17 @@ def in_transform() -> bool:
     return not torch.compiler.is_compiling() and (_functorch.maybe_current_level() is not None or forward_mode())
 
 
-def refuses_randomness() -> bool:
-    """Return whether a ``vmap`` is active that rejects random numbers, as it does by default."""
+def rejects_randomness() -> bool:
+    """Return whether an active ``vmap`` rejects random numbers, as it does by default."""
     if torch.compiler.is_compiling() or _functorch.maybe_current_level() is None:
         return False
     stack = _functorch.get_interpreter_stack() or []
-    levels = [each for each in stack if each.key() == _functorch.TransformType.Vmap]
-    return any(_functorch.CVmapInterpreterPtr(each).randomness() == _functorch.RandomnessType.Error for each in levels)
+    vmaps = [level for level in stack if level.key() == _functorch.TransformType.Vmap]
+    return any(_functorch.CVmapInterpreterPtr(vmap).randomness() == _functorch.RandomnessType.Error for vmap in vmaps)
 
 
 def without_vmap(value: Tensor) -> Tensor:
-    """Return the tensor under the batches of ``vmap``: its autograd graph is out of sight from within them."""
+    """Return the tensor under the batches of ``vmap``, which hide its autograd graph."""
     if torch.compiler.is_compiling():
         return value
     while _functorch.is_batchedtensor(value):
@@ -42,8 +42,6 @@ def without_vmap(value: Tensor) -> Tensor:
 def is_differentiated(value: Tensor) -> bool:
     """Return whether a derivative by a tensor, or by its inputs, may be taken.
 
-    In forward mode the tangents of a tensor are out of sight from within ``vmap``: the answer is then yes.
+    In forward mode, ``vmap`` hides the tangents of a tensor. The answer is then True.
     """
-    if without_vmap(value).requires_grad:
-        return True
-    return forward_mode() and value.is_floating_point()
+    return without_vmap(value).requires_grad or (forward_mode() and value.is_floating_point())

@@ -1,4 +1,4 @@
-"""The straight-through Gumbel-Softmax with its noise averaged given the discrete value."""
+"""The straight-through Gumbel-Softmax with its noise averaged conditional on the discrete value."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from typing_extensions import override
 
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, sample_discrete
 from vaekit.estimators.node_sample import NodeSample, uniform_weight
-from vaekit.estimators.noise import conditional_gumbel, conditional_logistic, zero_with_gradient
+from vaekit.estimators.noise import conditional_noise, to_probs, zero_with_gradient
 from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 from vaekit.exceptions import EstimatorError
 
 
 class GumbelRao(TemperedEstimator):
-    r"""Use the discrete value forward, and backward the mean of softmaxes over noise that leads to that value.
+    r"""Use the discrete value forward, and backward the mean of softmaxes over the noise that leads to this value.
 
     .. math:: \nabla_\phi \approx E\left[\nabla_\phi\, \mathrm{softmax}((\log \pi + g) / \tau)
               \,\middle|\, \arg\max_k (\log \pi_k + g_k) = z\right] \nabla f(z), \quad z \sim \pi
 
-    The conditional expectation is a mean over ``num_inner`` draws of the noise; with one draw this is the
-    straight-through ``GumbelSoftmax``. Its gradient has the same mean, and a variance that falls with their number.
+    The conditional expectation is a mean over ``num_inner`` samples of the noise. One sample gives the
+    straight-through ``GumbelSoftmax``. More of them keep the mean of the gradient and lower its variance.
 
-    Shapes: values ``[num_samples, *batch, *event]``, exactly discrete. Bias: of the gradient, that of
-    ``GumbelSoftmax(hard=True)`` at the same temperature; none of the forward value. Cost: ``num_samples``
-    evaluations and their backward pass, and ``num_inner`` softmaxes each. Nodes: Bernoulli, OneHotCategorical, and
+    Shapes: values ``[num_samples, *batch, *event]``, exactly discrete. Bias: the gradient has the bias of
+    ``GumbelSoftmax(hard=True)`` at the same temperature, the forward value is unbiased. Cost: ``num_samples``
+    evaluations with a backward pass, and ``num_inner`` softmaxes each. Nodes: Bernoulli, OneHotCategorical, and
     ``Independent`` vectors of them.
 
     Paulus, Maddison and Krause (2021), Rao-Blackwellizing the Straight-Through Gumbel-Softmax Gradient Estimator.
 
     Parameters
     ----------
-    temperature
-        Positive, or a schedule (:class:`TemperatureSchedule`). The current one is the buffer ``temperature``.
-    num_inner
-        Draws of the noise for each value.
-    num_samples
-        Independent values.
+    temperature : float or TemperatureSchedule
+        Positive temperature. The buffer ``temperature`` has the current one.
+    num_inner : int
+        Number of noise samples per value.
+    num_samples : int
+        Number of independent values.
 
     Raises
     ------
@@ -49,17 +49,15 @@ class GumbelRao(TemperedEstimator):
     ) -> None:
         super().__init__(temperature, num_samples)
         if num_inner < 1:
-            raise EstimatorError(f"GumbelRao: num_inner is {num_inner}, it must be at least 1")
+            raise EstimatorError(f"GumbelRao: num_inner={num_inner} must be at least 1.")
         self.num_inner = num_inner
 
     @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
-        """Draw discrete values with their averaged gradient (see the base class)."""
-        drawn, logits = sample_discrete(q, shape, common_noise_dims), get_logits(q)
-        conditional = conditional_logistic if is_bernoulli(q) else conditional_gumbel
-        # the noise is held fixed: what is differentiated is the logits that it is added to
-        perturbed = conditional(logits.detach(), drawn.expand(self.num_inner, *drawn.shape))
+        discrete, logits, binary = sample_discrete(q, shape, common_noise_dims), get_logits(q), is_bernoulli(q)
+        # the gradient is that of the logits to which the noise is added, with the noise held fixed
+        perturbed = conditional_noise(logits.detach(), discrete.expand(self.num_inner, *discrete.shape), binary)
         scaled = (perturbed + zero_with_gradient(logits)) / self.temperature.to(logits.dtype)
-        soft = (scaled.sigmoid() if is_bernoulli(q) else scaled.softmax(-1)).mean(0)
-        value = drawn + (soft - soft.detach())
+        relaxed = to_probs(scaled, binary).mean(0)
+        value = discrete + (relaxed - relaxed.detach())
         return NodeSample(value, uniform_weight(value, q), None, q)

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli
 from vaekit.estimators.node_sample import NodeSample, uniform_weight
-from vaekit.estimators.noise import gumbel, logistic
+from vaekit.estimators.noise import gumbel, logistic, to_discrete, to_probs
 from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 
 
@@ -17,24 +17,24 @@ class GumbelSoftmax(TemperedEstimator):
 
     .. math:: y = \mathrm{softmax}((\log \pi + g) / \tau), \quad g_k \sim \mathrm{Gumbel}(0, 1)
 
-    and for Bernoulli variables ``y = sigmoid((logit + l) / tau)`` with logistic ``l``. With ``hard`` the value
-    is the exact one-hot ``argmax`` and the gradient that of the soft one (straight-through Gumbel-Softmax).
+    Bernoulli variables have ``y = sigmoid((logit + l) / tau)`` with logistic ``l``. If ``hard`` is True, the value is
+    the exact one-hot ``argmax``, with the gradient of the relaxed value (straight-through Gumbel-Softmax).
 
-    Shapes: values ``[num_samples, *batch, *event]``. Bias: yes, falling with the temperature while the
-    variance rises; soft values also bias the forward value. Cost: ``num_samples`` evaluations and their
-    backward pass. Nodes: Bernoulli, OneHotCategorical, and ``Independent`` vectors of them.
+    Shapes: values ``[num_samples, *batch, *event]``. Bias: yes; a lower temperature reduces it and increases the
+    variance. Relaxed values also bias the forward value. Cost: ``num_samples`` evaluations with a backward pass.
+    Nodes: Bernoulli, OneHotCategorical, and ``Independent`` vectors of them.
 
     Jang, Gu and Poole (2017), Categorical Reparameterization with Gumbel-Softmax; Maddison, Mnih and Teh (2017),
     The Concrete Distribution.
 
     Parameters
     ----------
-    temperature
-        Positive, or a schedule (:class:`TemperatureSchedule`). The current one is the buffer ``temperature``.
-    hard
+    temperature : float or TemperatureSchedule
+        Positive temperature. The buffer ``temperature`` has the current one.
+    hard : bool
         Whether values are one-hot.
-    num_samples
-        Independent draws.
+    num_samples : int
+        Number of independent samples.
 
     Raises
     ------
@@ -50,7 +50,7 @@ class GumbelSoftmax(TemperedEstimator):
 
     @property
     def unbiased_value(self) -> bool:  # type: ignore[override]
-        """Whether values are true discrete ones, so that the forward value is exact."""
+        """Whether values are exactly discrete."""
         return self.hard
 
     @property
@@ -60,19 +60,11 @@ class GumbelSoftmax(TemperedEstimator):
 
     @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
-        """Draw relaxed values (see the base class)."""
-        logits = get_logits(q)
+        logits, binary = get_logits(q), is_bernoulli(q)
         logits = logits.expand(shape + logits.shape)
-        binary = is_bernoulli(q)
-        noise = logistic(logits, common_noise_dims) if binary else gumbel(logits, common_noise_dims)
+        noise = (logistic if binary else gumbel)(logits, common_noise_dims)
         perturbed = logits + noise
-        scaled = perturbed / self.temperature.to(logits.dtype)
-        value = scaled.sigmoid() if binary else scaled.softmax(-1)
-        if self.hard:
-            # decided on the perturbed logits: the soft value rounds to ties at high temperatures
-            if binary:
-                discrete = (perturbed > 0).to(value.dtype)
-            else:
-                discrete = torch.zeros_like(value).scatter_(-1, perturbed.argmax(-1, keepdim=True), 1.0)
-            value = discrete.detach() + (value - value.detach())
+        value = to_probs(perturbed / self.temperature.to(logits.dtype), binary)
+        if self.hard:  # from the perturbed logits: relaxed values are tied by rounding at high temperatures
+            value = to_discrete(perturbed, binary).detach() + (value - value.detach())
         return NodeSample(value, uniform_weight(value, q), None, q, noise, equal_weights=True)

@@ -1,4 +1,4 @@
-"""Local expectation gradients: each variable of a vector enumerated, the others held at their draws."""
+"""Local expectation gradients: enumerate one variable of a vector at a time, with the others held fixed."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from vaekit.estimators.derivatives import likelihood_ratio
 from vaekit.estimators.discrete_support import (
     get_logits,
     is_bernoulli,
-    is_one_hot,
     log_prob,
+    num_variables,
+    replace_each_variable,
     sample_discrete,
     unwrap_independent,
 )
-from vaekit.estimators.estimator import Estimator
 from vaekit.estimators.node_sample import NodeSample
+from vaekit.estimators.noise import to_probs
+from vaekit.estimators.support import DiscreteEstimator
 
 
-class LocalExpectation(Estimator):
-    r"""Sum exactly over the values of one variable at a time, with the other variables held at a draw.
+class LocalExpectation(DiscreteEstimator):
+    r"""Sum exactly over the values of one variable at a time, with the other variables held at a sample.
 
     .. math:: \nabla_\theta E_q[f(z)] = E_z\Big[\sum_d \sum_k \nabla_\theta q_d(k)\, f(z_{-d}, k)\Big]
 
     The forward value is such a sum as well, averaged over the variables: :math:`\frac{1}{D} \sum_d \sum_k q_d(k)
-    f(z_{-d}, k)`, so that its variance, and that of the gradient of the cost's own parameters, is lower than with
-    the draws alone. A single variable is summed exactly, as by ``Enumerate``.
+    f(z_{-d}, k)`. Its variance, and the variance of the gradient by the cost's own parameters, is therefore lower than
+    with the samples alone. A single variable is summed exactly, as by ``Enumerate``.
 
-    Shapes: values ``[num_samples (1 + D (K - 1)), *batch, *event]`` for D variables with K values: the draws, then
-    each variable's other values in turn. Bias: none. Cost: as many evaluations as rows, and no backward pass
-    through the cost for the gradient of this node. Nodes: Bernoulli, OneHotCategorical, and ``Independent`` vectors
-    of them.
+    Shapes: values ``[num_samples (1 + D (K - 1)), *batch, *event]`` for D variables with K categories: the samples,
+    followed by the other values of each variable. Bias: none. Cost: one evaluation per value, and no backward pass
+    through the cost for the gradient of this node. Nodes: Bernoulli, OneHotCategorical, and ``Independent`` vectors of
+    them.
 
     Titsias and Lázaro-Gredilla (2015), Local Expectation Gradients for Black Box Variational Inference.
 
     Parameters
     ----------
-    num_samples
-        Independent draws of the whole vector.
+    num_samples : int
+        Number of independent samples of the whole vector.
     """
 
     supports_joint_samples = False
@@ -50,55 +52,43 @@ class LocalExpectation(Estimator):
     lists_states = True
     handles_zero_probabilities = True
 
-    @classmethod
-    def supports(cls, q: Distribution) -> bool:
-        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
-        return is_bernoulli(q) or is_one_hot(q)
-
+    @override
     def num_evaluations(self, q: Distribution) -> int:
-        """Return the number of draws times one and each variable's other values."""
-        base, declared = unwrap_independent(q)
-        variables = base.batch_shape[len(base.batch_shape) - declared :].numel()
-        others = 1 if is_bernoulli(q) else base.event_shape[0] - 1
-        return self.num_samples * (1 + variables * others)
+        other_values = 1 if is_bernoulli(q) else q.event_shape[-1] - 1
+        return self.num_samples * (1 + num_variables(q) * other_values)
 
     @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
-        """Draw vectors and list their neighbours; the noise is the probabilities of these and of variables before."""
-        logits, given, rank = get_logits(q), given_probs(unwrap_independent(q)[0]), len(q.batch_shape)
-        if given is None:  # in place of 1 - p, which rounds
-            given, rest = (logits.sigmoid(), (-logits).sigmoid()) if is_bernoulli(q) else (logits.softmax(-1), logits)
+        logits, probs, binary = get_logits(q), given_probs(unwrap_independent(q)[0]), is_bernoulli(q)
+        if probs is None:  # the difference 1 - p would be rounded
+            probs, rest = to_probs(logits, binary), to_probs(-logits, binary) if binary else logits
         else:
-            rest = 1 - given
-        width = () if is_bernoulli(q) else logits.shape[-1:]
+            rest = 1 - probs
+        width = () if binary else logits.shape[-1:]
         flat = (*q.batch_shape, -1, *width)  # [*batch, D], or [*batch, D, K]
-        drawn = sample_discrete(q, torch.Size([self.num_samples])).reshape(self.num_samples, *flat)
-        given, rest = given.reshape(flat), rest.reshape(flat)
-        if is_bernoulli(q):
-            changed = 1 - drawn[None]  # [1, samples, *batch, D]
-            own, other = (torch.where(v > 0, given, rest) for v in (drawn, changed))
-        else:
-            shifts = range(1, logits.shape[-1])
-            changed = torch.stack([drawn.roll(shift, -1) for shift in shifts])  # [K - 1, samples, *batch, D, K]
-            own, other = ((v * given).sum(-1) for v in (drawn, changed))
-        variables = own.shape[-1]
-        one = torch.eye(variables, dtype=torch.bool, device=drawn.device)
-        one = one.reshape(variables, *[1] * (2 + rank), variables, *[1] * len(width))
-        neighbours = torch.where(one, changed, drawn).flatten(0, 1)  # [D (K - 1), samples, *batch, D]
-        value = torch.cat([drawn[None], neighbours]).flatten(0, 1).reshape(-1, *q.batch_shape, *q.event_shape)
-        other = other.movedim(-1, 0).flatten(0, 1)  # [D (K - 1), samples, *batch]
-        weight = torch.cat([own.sum(-1)[None], other]).detach().flatten(0, 1) / (variables * self.num_samples)
-        score = own.log()
-        before = (score.cumsum(-1) - score).movedim(-1, 0)[:, None].expand(variables, len(changed), *own.shape[:-1])
-        return NodeSample(value, weight, log_prob(q, value), q, (other, before.flatten(0, 1)))
+        value = sample_discrete(q, shape).reshape(*shape, *flat)
+        probs, rest = probs.reshape(flat), rest.reshape(flat)
+        if binary:
+            changed = 1 - value[None]  # [1, samples, *batch, D]
+            prob, other_prob = (torch.where(v > 0, probs, rest) for v in (value, changed))
+        else:  # [K - 1, samples, *batch, D, K]
+            changed = torch.stack([value.roll(shift, -1) for shift in range(1, logits.shape[-1])])
+            prob, other_prob = ((v * probs).sum(-1) for v in (value, changed))
+        variables = prob.shape[-1]
+        neighbors = replace_each_variable(value, changed, len(width)).flatten(0, 1)  # [D (K - 1), samples, *batch, D]
+        values = torch.cat([value[None], neighbors]).flatten(0, 1).reshape(-1, *q.batch_shape, *q.event_shape)
+        other_prob = other_prob.movedim(-1, 0).flatten(0, 1)  # [D (K - 1), samples, *batch]
+        weight = torch.cat([prob.sum(-1)[None], other_prob]).detach().flatten(0, 1) / (variables * self.num_samples)
+        score = prob.log()
+        before = (score.cumsum(-1) - score).movedim(-1, 0)[:, None].expand(variables, len(changed), *prob.shape[:-1])
+        return NodeSample(values, weight, log_prob(q, values), q, (other_prob, before.flatten(0, 1)))
 
-    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the sum over variables and values in each row of a draw (see the base class)."""
-        cost, (other, before) = cost.unflatten(0, (-1, self.num_samples)), draw.noise
-        # probabilities sum to 1: their gradients weigh the difference from the draw's own cost. The product over all
-        # variables telescopes: (q_d - q_d.detach()) has q in front of it, and q.detach() after it
-        change = (other - other.detach()) * (1 + likelihood_ratio(before))
-        # a neighbour of probability 0 may have any cost
-        difference = torch.where((other > 0) | cost[1:].isfinite(), cost[1:] - cost[:1], 0)
-        total = (change * difference).sum(0)
-        return total.expand(cost.shape).flatten(0, 1)
+    @override
+    def correction(self, sample: NodeSample, cost: Tensor) -> Tensor:
+        cost, (other_prob, before) = cost.unflatten(0, (-1, self.num_samples)), sample.noise
+        # Probabilities sum to 1, so their gradients weight the difference from the cost of the sample. The product over
+        # all variables telescopes: (q_d - q_d.detach()) has q before it and q.detach() after it.
+        change = (other_prob - other_prob.detach()) * (1 + likelihood_ratio(before))
+        # a neighbor of probability 0 may have any cost
+        difference = torch.where((other_prob > 0) | cost[1:].isfinite(), cost[1:] - cost[:1], 0)
+        return (change * difference).sum(0).expand(cost.shape).flatten(0, 1)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Poisson
+from torch.distributions import Distribution
 from typing_extensions import override
 
-from vaekit.estimators.discrete_support import log_prob, unwrap_independent
+from vaekit.estimators.discrete_support import log_prob, num_variables, replace_each_variable, unwrap_independent
 from vaekit.estimators.estimator import Estimator
-from vaekit.estimators.node_sample import NodeSample, uniform_weight
-from vaekit.estimators.weak_derivatives import changes, decomposition
+from vaekit.estimators.node_sample import NodeSample, pad_auxiliary, uniform_weight
+from vaekit.estimators.weak_derivatives import decomposition, num_changes
 
 
 class MeasureValued(Estimator):
@@ -18,15 +20,15 @@ class MeasureValued(Estimator):
 
     .. math:: \nabla_\theta E_q[f(z)] = c_\theta\, (E_{q^+}[f(z)] - E_{q^-}[f(z)])
 
-    Each variable is perturbed in turn, the others at their sampled values; ``q^+`` and ``q^-`` share their noise,
-    and where ``q^-`` is ``q`` the draw itself serves. With W Rayleigh and M double-sided Maxwell noise they are for a
-    Normal location ``m + s W`` and ``m - s W``, scale ``m + s M`` and ``z``; for a Poisson rate ``z + 1`` and ``z``;
-    for Gamma see ``weak_derivatives``; for a discrete probability its state and ``z``, as in a local expectation.
+    One variable is perturbed at a time, with the others at their sampled values. ``q^+`` and ``q^-`` share their
+    noise. If ``q^-`` equals ``q``, the sample itself is reused. With W Rayleigh and M double-sided Maxwell noise the
+    pairs are ``m + s W`` and ``m - s W`` for a Normal location, ``m + s M`` and ``z`` for a Normal scale, ``z + 1`` and
+    ``z`` for a Poisson rate, and the state and ``z`` for a discrete probability. For Gamma see ``weak_gamma``.
 
-    Shapes: values ``[num_samples * (1 + D * M), *batch, *event]``, the draws first with weight 1 / num_samples,
-    then those of weight 0 with one of the D variables perturbed. Bias: none. Cost: as many evaluations, with
-    M = 3 for Normal, 4 for Gamma, 1 for Poisson and Bernoulli, K - 1 for K categories; no backward pass, so that
-    the cost may be a step function. Nodes: these and ``Independent`` vectors of them.
+    Shapes: values ``[num_samples * (1 + D * M), *batch, *event]``: the samples, then auxiliary samples with one of the
+    D variables perturbed. Bias: none. Cost: one evaluation per value, with M = 3 for Normal, 4 for Gamma, 1 for Poisson
+    and Bernoulli, K - 1 for K categories; no backward pass, so that the cost may be a step function. Nodes: these and
+    ``Independent`` vectors of them.
 
     Heidergott and Vázquez-Abad (2000), Measure-Valued Differentiation for Stochastic Processes: The Finite Horizon
     Case; Rosca, Figurnov, Mohamed and Mnih (2019), Measure-Valued Derivatives for Approximate Bayesian Inference;
@@ -34,13 +36,13 @@ class MeasureValued(Estimator):
 
     Parameters
     ----------
-    num_samples
-        Independent draws, each with its own perturbed values.
+    num_samples : int
+        Number of independent samples, each with its own perturbed values.
 
     Raises
     ------
     EstimatorError
-        If ``num_samples`` is below 1.
+        If ``num_samples`` is less than 1.
     """
 
     supports_joint_samples = False
@@ -50,53 +52,45 @@ class MeasureValued(Estimator):
     handles_zero_probabilities = True
 
     @classmethod
+    @override
     def supports(cls, q: Distribution) -> bool:
-        """Tell whether a decomposition of the density of ``q`` is known."""
         return decomposition(unwrap_independent(q)[0]) is not None
 
+    @override
     def num_evaluations(self, q: Distribution) -> int:
-        """Return the number of draws and of perturbed values."""
-        base, declared = unwrap_independent(q)
-        variables = base.batch_shape[len(base.batch_shape) - declared :].numel()
-        return self.num_samples * (1 + variables * changes(base))
+        return self.num_samples * (1 + num_variables(q) * num_changes(unwrap_independent(q)[0]))
 
     @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
-        """Draw values, and append those with one variable perturbed (see the base class)."""
-        base, declared = unwrap_independent(q)
-        rank = len(base.batch_shape) - declared
-        batch, variables = base.batch_shape[:rank], base.batch_shape[rank:].numel()
-        decompose = decomposition(base)
-        assert decompose is not None  # fits() tells
-        real, other, slope = decompose(base, self.num_samples)
-        real = real.reshape(self.num_samples, *batch, variables, *base.event_shape)
-        other = other.reshape(len(other), 1, *real.shape)  # [changes, 1, num_samples, *batch, variables, *base_event]
-        own = torch.eye(variables, dtype=torch.bool, device=real.device)
-        own = own.reshape(variables, *[1] * (1 + rank), variables, *[1] * len(base.event_shape))
-        value = torch.cat([real, torch.where(own, other, real).flatten(0, 2)]).reshape(-1, *batch, *q.event_shape)
-        score = log_prob(q, value)
-        weight = uniform_weight(value, q, score.dtype) * (len(value) / self.num_samples)
-        weight[self.num_samples :] = 0
-        slope = slope.reshape(*slope.shape[:2], *batch, variables).movedim(-1, 1)
-        return NodeSample(value, weight, score, q, slope)
+        base, decompose = unwrap_independent(q)[0], decomposition(unwrap_independent(q)[0])
+        assert decompose is not None  # implied by supports()
+        value, changed, slope = decompose(base, self.num_samples)
+        flat = (*q.batch_shape, num_variables(q))
+        value = value.reshape(*shape, *flat, *base.event_shape)
+        changed = changed.reshape(len(changed), *value.shape)
+        perturbed = replace_each_variable(value, changed, len(base.event_shape)).transpose(0, 1).flatten(0, 2)
+        values = torch.cat([value, perturbed]).reshape(-1, *q.batch_shape, *q.event_shape)
+        score = log_prob(q, values)
+        weight = uniform_weight(values, q, score.dtype, auxiliary=len(perturbed))
+        return NodeSample(values, weight, score, q, slope.reshape(*slope.shape[:2], *flat).movedim(-1, 1))
 
-    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the differences of the costs times the parameters' slopes, in the rows of the draws."""
-        slope, real, other = draw.noise, cost.detach()[: self.num_samples], cost.detach()[self.num_samples :]
-        count, variables = slope.shape[:2]
-        other = other.reshape(changes(unwrap_independent(draw.q)[0]), variables, *real.shape)
-        positive, negative = self._possible(draw, other, real)[:count], other[count:]
-        # the draws are the negative part of those parameters whose own does not follow
-        negative = torch.cat([negative, real.expand(count - len(negative), variables, *real.shape)])
+    @override
+    def correction(self, sample: NodeSample, cost: Tensor) -> Tensor:
+        slope, (own, perturbed) = sample.noise, cost.detach().tensor_split([self.num_samples])
+        parameters, variables = slope.shape[:2]
+        perturbed = perturbed.reshape(num_changes(unwrap_independent(sample.q)[0]), variables, *own.shape)
+        positive, negative = self._mask_impossible(sample, perturbed, own)[:parameters], perturbed[parameters:]
+        # the samples are the negative part of the last parameters
+        negative = torch.cat([negative, own.expand(parameters - len(negative), variables, *own.shape)])
         change = (slope * (positive - negative)).sum((0, 1))
-        return torch.cat([change, change.new_zeros(len(cost) - len(change), *change.shape[1:])])
+        return pad_auxiliary(change, len(cost) - len(change))
 
-    def _possible(self, draw: NodeSample, other: Tensor, real: Tensor) -> Tensor:
-        """Return the costs of perturbed values; where a state of probability 0 has none, that of the draw."""
-        base = unwrap_independent(draw.q)[0]
-        if not (base.has_enumerate_support or isinstance(base, Poisson)):
-            return other
-        assert draw.log_prob is not None  # draw() above always fills it
-        before, changed = draw.log_prob.detach()[: self.num_samples], draw.log_prob.detach()[self.num_samples :]
-        ratio = (changed.reshape(*other.shape[:2], *before.shape) - before).exp()
-        return torch.where((ratio > 0) | other.isfinite(), other, real)
+    def _mask_impossible(self, sample: NodeSample, perturbed: Tensor, own: Tensor) -> Tensor:
+        """Return the costs of perturbed values; the sample's cost replaces non-finite ones of impossible states."""
+        base: Any = unwrap_independent(sample.q)[0]
+        if not base.support.is_discrete:
+            return perturbed
+        assert sample.log_prob is not None  # always present in samples of this class
+        before, after = sample.log_prob.detach().tensor_split([self.num_samples])
+        ratio = (after.reshape(*perturbed.shape[:2], *before.shape) - before).exp()
+        return torch.where((ratio > 0) | perturbed.isfinite(), perturbed, own)

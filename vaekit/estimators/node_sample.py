@@ -114,3 +114,14 @@ def average_batch(sample: NodeSample, value: Tensor) -> Tensor:
     first = 1 + len(sample.outer)
     dims = [dim for dim in range(first, value.dim()) if value.shape[dim] > 1 and sample.value.shape[dim] == 1]
     return value.mean(dims, keepdim=True) if dims else value
+
+
+def sum_event(value: Tensor, q: Distribution) -> Tensor:
+    """Sum ``[..., *event]`` over the event of ``q``."""
+    dims = tuple(range(-len(q.event_shape), 0))
+    return value.sum(dims) if dims else value
+
+
+def pad_auxiliary(correction: Tensor, num_auxiliary: int) -> Tensor:
+    """Append zeros for auxiliary samples."""
+    return torch.cat([correction, correction.new_zeros(num_auxiliary, *correction.shape[1:])])

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.conditional_noise import ConditionalEstimator, ConditionalNoise
 from vaekit.estimators.node_sample import NodeSample
@@ -14,7 +15,7 @@ from vaekit.exceptions import EstimatorError
 
 
 class REBAR(ConditionalEstimator):
-    r"""Score function whose control variate is the cost of a relaxed value, made unbiased by conditioning.
+    r"""Use the cost of a relaxed value as control variate, made unbiased by conditioning.
 
     .. math:: (f(b) - \eta f(\tilde y))\, \nabla \log q(b) + \eta \nabla f(y) - \eta \nabla f(\tilde y), \quad
               y = \sigma(z / \tau), \quad \tilde y = \sigma(\tilde z / \tau), \quad \tilde z \sim p(z | b)
@@ -22,24 +23,24 @@ class REBAR(ConditionalEstimator):
     (a softmax for categorical variables). Scale and temperature are learned: they follow the gradient of the
     estimate's variance, which takes second derivatives of the cost.
 
-    Shapes: values ``[3 num_samples, *batch, *event]``: the discrete ones, then the relaxed ones of weight 0. Bias:
-    none. Cost: ``3 num_samples`` evaluations, two of them at relaxed values, and two backward passes through the cost
-    (three where scale and temperature are learned). Nodes: Bernoulli, OneHotCategorical, and ``Independent`` vectors
-    of them.
+    Shapes: values ``[3 num_samples, *batch, *event]``: the discrete ones, then the relaxed ones as auxiliary samples.
+    Bias: none. Cost: ``3 num_samples`` evaluations, two thirds of them at relaxed values, and two backward passes
+    through the cost (three if scale and temperature are learned). Nodes: Bernoulli, OneHotCategorical, and
+    ``Independent`` vectors of them.
 
     Tucker, Mnih, Maddison, Lawson and Sohl-Dickstein (2017), REBAR: Low-Variance, Unbiased Gradient Estimates for
     Discrete Latent Variable Models.
 
     Parameters
     ----------
-    temperature
-        Of the relaxation, at the start; positive.
-    scale
-        eta, at the start.
-    learnable
+    temperature : float
+        Initial temperature of the relaxation, positive.
+    scale : float
+        Initial value of eta.
+    learnable : bool
         Whether both are learned.
-    num_samples
-        Independent draws.
+    num_samples : int
+        Number of independent samples.
 
     Raises
     ------
@@ -54,7 +55,7 @@ class REBAR(ConditionalEstimator):
     ) -> None:
         super().__init__(num_samples)
         if not temperature > 0:
-            raise EstimatorError(f"REBAR: temperature is {temperature}, it must be positive")
+            raise EstimatorError(f"REBAR: temperature={temperature} must be positive.")
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learnable)
         self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=learnable)
 
@@ -63,15 +64,14 @@ class REBAR(ConditionalEstimator):
         """The temperature of the relaxation, positive."""
         return self.log_temperature.exp()
 
+    @override
     def num_evaluations(self, q: Distribution) -> int:
-        """Return three rows a draw."""
         return 3 * self.num_samples
 
-    def relaxed_rows(self, noise: ConditionalNoise) -> Tensor:
-        """Return the relaxed values, of the free noise and of that given the value (see the base class)."""
+    @override
+    def relaxed_values(self, noise: ConditionalNoise) -> Tensor:
         return self.relax(noise, self.temperature)
 
-    def control_variate(self, draw: NodeSample, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the cost of the relaxed values, scaled (see the base class)."""
-        free, given = (self.scale.to(relaxed_cost.dtype) * relaxed_cost).chunk(2)
-        return free, given
+    @override
+    def control_variate(self, sample: NodeSample, relaxed_cost: Tensor) -> Tensor:
+        return self.scale.to(relaxed_cost.dtype) * relaxed_cost

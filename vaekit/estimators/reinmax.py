@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, sample_discrete
 from vaekit.estimators.node_sample import NodeSample, uniform_weight
-from vaekit.estimators.noise import jacobian_product, zero_with_gradient
+from vaekit.estimators.noise import jacobian_product, to_probs, zero_with_gradient
 from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 
 
@@ -20,20 +20,20 @@ class ReinMax(TemperedEstimator):
 
     with :math:`\pi_\tau = \mathrm{softmax}(\phi / \tau)`; a Bernoulli variable has :math:`J(p) = p (1 - p)`.
 
-    Shapes: values ``[num_samples, *batch, *event]``, exactly discrete. Bias: of the gradient, none at temperature 1
-    for a cost that is quadratic in each variable (the others held), else yes; none of the forward value. Cost:
-    ``num_samples`` evaluations and their backward pass. Nodes: Bernoulli, OneHotCategorical, and ``Independent``
+    Shapes: values ``[num_samples, *batch, *event]``, exactly discrete. Bias: the gradient is unbiased at temperature 1
+    for a cost that is quadratic in each variable (the others held fixed), else biased; the forward value is unbiased.
+    Cost: ``num_samples`` evaluations with a backward pass. Nodes: Bernoulli, OneHotCategorical, and ``Independent``
     vectors of them.
 
     Liu, Dong, Liu, Yu and Gao (2023), Bridging Discrete and Backpropagation: Straight-Through and Beyond.
 
     Parameters
     ----------
-    temperature
-        Positive; 1 is the method of second order, warmer ones trade bias for variance; or a schedule
-        (:class:`TemperatureSchedule`). The current one is the buffer ``temperature``.
-    num_samples
-        Independent draws.
+    temperature : float or TemperatureSchedule
+        Positive temperature. 1 is the method of second order; higher ones trade bias for variance. The buffer
+        ``temperature`` has the current one.
+    num_samples : int
+        Number of independent samples.
 
     Raises
     ------
@@ -46,15 +46,9 @@ class ReinMax(TemperedEstimator):
 
     @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
-        """Draw discrete values with their second-order gradient (see the base class)."""
-        drawn, logits = sample_discrete(q, shape, common_noise_dims), get_logits(q)
-        zero = zero_with_gradient(logits)
-        logits = logits.detach()
-        warm = logits / self.temperature.to(logits.dtype)
-        if is_bernoulli(q):
-            middle, mean = (drawn + warm.sigmoid()) / 2, logits.sigmoid()
-        else:
-            middle, mean = (drawn + warm.softmax(-1)) / 2, logits.softmax(-1)
-        binary = is_bernoulli(q)
-        value = drawn + 2 * jacobian_product(middle, zero, binary) - 0.5 * jacobian_product(mean, zero, binary)
+        discrete, logits, binary = sample_discrete(q, shape, common_noise_dims), get_logits(q), is_bernoulli(q)
+        zero, logits = zero_with_gradient(logits), logits.detach()
+        middle = (discrete + to_probs(logits / self.temperature.to(logits.dtype), binary)) / 2
+        mean = to_probs(logits, binary)
+        value = discrete + 2 * jacobian_product(middle, zero, binary) - 0.5 * jacobian_product(mean, zero, binary)
         return NodeSample(value, uniform_weight(value, q), None, q)

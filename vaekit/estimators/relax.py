@@ -3,47 +3,48 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.estimators.conditional_noise import ConditionalEstimator, ConditionalNoise
+from vaekit.estimators.critic import build_head, squeeze_output
 from vaekit.estimators.node_sample import NodeSample
 from vaekit.exceptions import EstimatorError
 
-BOUND = 20.0  # of perturbed logits as the network sees them: an impossible category has -inf
+MAX_LOGIT = 20.0  # clamp of the network's input: an impossible category has a perturbed logit of -inf
 
 
 class RELAX(ConditionalEstimator):
-    r"""Score function whose control variate is a network, trained on the variance of the gradient.
+    r"""Use a network as control variate, trained to minimize the variance of the gradient.
 
     .. math:: (f(b) - c(\tilde z))\, \nabla \log q(b) + \nabla c(z) - \nabla c(\tilde z), \quad
               c(z) = \eta f(\sigma(z / \tau)) + r(z), \quad z \sim p(z), \quad \tilde z \sim p(z | b)
 
-    with a network r of the noise behind the value (and of the context, where one is given). Without a temperature
-    c = r alone: the cost may then be a step function, NumPy or a simulator.
+    with a network r of the noise behind the value, and of the context if there is one. Without a temperature c = r
+    alone. The cost may then be a step function, NumPy or a simulator.
 
-    Shapes: values ``[3 num_samples, *batch, *event]``, the discrete ones, then the relaxed ones of weight 0 (without a
-    temperature ``[num_samples, ...]``). Bias: none. Cost: ``3 num_samples`` evaluations, two of them at relaxed values,
-    and three backward passes through the cost; without a temperature ``num_samples`` and none. Nodes: Bernoulli,
-    OneHotCategorical, and ``Independent`` vectors of them.
+    Shapes: values ``[3 num_samples, *batch, *event]``: the discrete ones, then the relaxed ones as auxiliary samples;
+    without a temperature ``[num_samples, ...]``. Bias: none. Cost: ``3 num_samples`` evaluations, two thirds of them at
+    relaxed values, and three backward passes through the cost; without a temperature ``num_samples`` evaluations and no
+    backward pass. Nodes: Bernoulli, OneHotCategorical, and ``Independent`` vectors of them.
 
     Grathwohl, Choi, Wu, Roeder and Duvenaud (2018), Backpropagation through the Void: Optimizing Control Variates for
     Black-Box Gradient Estimation.
 
     Parameters
     ----------
-    control_variate
-        Module from the flattened noise, and the context after it, ``[..., size (+ features)]``, to ``[..., 1]`` or
-        ``[...]``; a ``vaekit.networks.MLP`` gets its sizes from the model that it becomes part of.
-    temperature
-        Of the relaxation, at the start, positive; None: the network alone.
-    scale
-        eta, at the start.
-    num_samples
-        Independent draws.
+    control_variate : nn.Module
+        Maps the flattened noise, followed by the context, ``[..., size (+ features)]``, to ``[..., 1]`` or ``[...]``.
+        In a model, a ``vaekit.networks.MLP`` receives its sizes.
+    temperature : float or None
+        Initial temperature of the relaxation, positive. None uses the network alone.
+    scale : float
+        Initial value of eta.
+    num_samples : int
+        Number of independent samples.
 
     Raises
     ------
@@ -60,7 +61,7 @@ class RELAX(ConditionalEstimator):
     ) -> None:
         super().__init__(num_samples)
         if temperature is not None and not temperature > 0:
-            raise EstimatorError(f"RELAX: temperature is {temperature}, it must be positive (or None)")
+            raise EstimatorError(f"RELAX: temperature={temperature} must be positive or None.")
         self.control_variate_network = control_variate
         self.head: nn.Module = nn.Identity()
         if temperature is not None:
@@ -70,39 +71,30 @@ class RELAX(ConditionalEstimator):
 
     @property
     def requires_differentiable_cost(self) -> bool:  # type: ignore[override]
-        """Whether the control variate holds the relaxed cost, which must then be differentiable."""
+        """Whether the control variate contains the relaxed cost, which must then be differentiable."""
         return self._relaxes
 
+    @override
     def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
-        """Make the layers of a vaekit network, and its last one, at 0: it starts as REBAR (see the base class)."""
-        build: Any = getattr(self.control_variate_network, "build", None)
-        if build is not None:
-            self.head = nn.Linear(build(size + context_features), 1)
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+        # the last layer is initially 0, so training starts as REBAR
+        self.head = build_head(self.control_variate_network, size + context_features)
 
+    @override
     def num_evaluations(self, q: Distribution) -> int:
-        """Return three rows a draw, or one without a temperature."""
         return (3 if self._relaxes else 1) * self.num_samples
 
-    def relaxed_rows(self, noise: ConditionalNoise) -> Tensor | None:
-        """Return the relaxed values, of the free noise and of that given the value (see the base class)."""
-        if not self._relaxes:
-            return None
-        return self.relax(noise, self.log_temperature.exp())
+    @override
+    def relaxed_values(self, noise: ConditionalNoise) -> Tensor | None:
+        return self.relax(noise, self.log_temperature.exp()) if self._relaxes else None
 
-    def control_variate(self, draw: NodeSample, relaxed_cost: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the network's value, and the scaled cost of the relaxed values (see the base class)."""
-        event = len(draw.q.event_shape)
-        perturbed = torch.cat([draw.noise.perturbed, draw.noise.conditional]).clamp(-BOUND, BOUND)
-        inputs = perturbed.flatten(-event) if event else perturbed[..., None]
-        if draw.context is not None:
-            context = draw.context.detach()
+    @override
+    def control_variate(self, sample: NodeSample, relaxed_cost: Tensor) -> Tensor:
+        event_dim = len(sample.q.event_shape)
+        perturbed = torch.cat([sample.noise.perturbed, sample.noise.conditional]).clamp(-MAX_LOGIT, MAX_LOGIT)
+        inputs = perturbed.flatten(-event_dim) if event_dim else perturbed[..., None]
+        if sample.context is not None:
+            context = sample.context.detach()
             leading = torch.broadcast_shapes(inputs.shape[:-1], context.shape[:-1])
             inputs = torch.cat([part.expand(*leading, part.shape[-1]) for part in (inputs, context)], -1)
-        value = self.head(self.control_variate_network(inputs))
-        value = value.squeeze(-1) if value.dim() == inputs.dim() else value
-        if self._relaxes:
-            value = value + self.scale.to(value.dtype) * relaxed_cost
-        free, given = value.chunk(2)
-        return free, given
+        value = squeeze_output(self.head(self.control_variate_network(inputs)), inputs)
+        return value + self.scale.to(value.dtype) * relaxed_cost if self._relaxes else value

@@ -1,4 +1,4 @@
-"""Base class of the estimators that list all states of a finite support."""
+"""Base classes of the estimators of discrete nodes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ from torch import Tensor
 from torch.distributions import Distribution
 from typing_extensions import override
 
-from vaekit.estimators.discrete_support import log_prob, num_states, states
+from vaekit.estimators.discrete_support import is_bernoulli, is_one_hot, log_prob, num_states, states
 from vaekit.estimators.estimator import Estimator, describe_distribution
 from vaekit.estimators.noise import gumbel
 from vaekit.exceptions import EstimatorError
 
 MAX_STATES = 4096
 LOG_ZERO = -1e30  # replaces log 0: finite, so that differences are not NaN, and far from the overflow of float32
+
+
+class DiscreteEstimator(Estimator):
+    """Estimator of Bernoulli and one-hot categorical nodes, and of ``Independent`` vectors of them."""
+
+    @classmethod
+    @override
+    def supports(cls, q: Distribution) -> bool:
+        return is_bernoulli(q) or is_one_hot(q)
 
 
 class FiniteSupportEstimator(Estimator):

@@ -1,35 +1,34 @@
-"""Temperatures: a value or a schedule, and what the estimators that have one share."""
+"""Temperature schedules, and the base class of the estimators that have a temperature."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit._core.components import Component
-from vaekit.estimators.discrete_support import is_bernoulli, is_one_hot
-from vaekit.estimators.estimator import Estimator
+from vaekit.estimators.support import DiscreteEstimator
 from vaekit.exceptions import EstimatorError
 
 
 class TemperatureSchedule(Component):
-    r"""A temperature that falls (or rises) exponentially with training, then stays.
+    r"""A temperature that changes exponentially during training, then stays constant.
 
     .. math:: \tau(p) = \tau_0 (\tau_1 / \tau_0)^{\min(1, p / s)}
 
-    at progress p in 0..1: ``max(end, exp(-rate * step))`` of Jang, Gu and Poole (2017) is the same curve.
+    at progress p in 0..1. The schedule ``max(end, exp(-rate * step))`` of Jang, Gu and Poole (2017) is the same curve.
 
     Parameters
     ----------
-    start, end
+    start, end : float
         First and last temperature, positive.
-    fraction
-        s, the share of all training steps over which it moves, in (0, 1].
+    fraction : float
+        s, the fraction of all training steps with a changing temperature, in (0, 1].
 
     Raises
     ------
     EstimatorError
-        If a temperature is not positive, or the share not in (0, 1].
+        If a temperature is not positive, or the fraction is not in (0, 1].
 
     Examples
     --------
@@ -40,11 +39,9 @@ class TemperatureSchedule(Component):
 
     def __init__(self, start: float = 1.0, end: float = 0.5, fraction: float = 0.5) -> None:
         if not (start > 0 and end > 0):
-            raise EstimatorError(f"TemperatureSchedule: temperature goes from {start} to {end}, both must be positive")
+            raise EstimatorError(f"TemperatureSchedule: start={start} and end={end} must be positive.")
         if not 0 < fraction <= 1:
-            raise EstimatorError(
-                f"TemperatureSchedule: fraction is {fraction}, of all training steps: it must lie in (0, 1]"
-            )
+            raise EstimatorError(f"TemperatureSchedule: fraction={fraction} must be in (0, 1].")
         self.start, self.end, self.fraction = start, end, fraction
 
     def value_at(self, progress: float) -> float:
@@ -52,15 +49,15 @@ class TemperatureSchedule(Component):
         return self.start * (self.end / self.start) ** min(1.0, progress / self.fraction)
 
 
-class TemperedEstimator(Estimator):
-    """An estimator of Bernoulli and one-hot variables with a temperature: biased, through a gradient path.
+class TemperedEstimator(DiscreteEstimator):
+    """Biased estimator of discrete variables with a gradient path and a temperature.
 
     Parameters
     ----------
-    temperature
-        Positive, or a schedule. The current one is the buffer ``temperature``: a checkpoint keeps it.
-    num_samples
-        Independent draws.
+    temperature : float or TemperatureSchedule
+        Positive temperature. The buffer ``temperature`` has the current one, so that a checkpoint contains it.
+    num_samples : int
+        Number of independent samples.
 
     Raises
     ------
@@ -74,19 +71,14 @@ class TemperedEstimator(Estimator):
 
     def __init__(self, temperature: float | TemperatureSchedule, num_samples: int) -> None:
         super().__init__(num_samples)
-        self.schedule = temperature if isinstance(temperature, TemperatureSchedule) else None
-        first = temperature.start if isinstance(temperature, TemperatureSchedule) else temperature
-        if not first > 0:
-            raise EstimatorError(f"{type(self).__name__}: temperature is {first}, it must be positive")
+        self.schedule = None if isinstance(temperature, float | int) else temperature
+        start = temperature if isinstance(temperature, float | int) else temperature.start
+        if not start > 0:
+            raise EstimatorError(f"{type(self).__name__}: temperature={start} must be positive.")
         self.temperature: Tensor
-        self.register_buffer("temperature", torch.tensor(float(first)))
+        self.register_buffer("temperature", torch.tensor(float(start)))
 
-    @classmethod
-    def supports(cls, q: Distribution) -> bool:
-        """Tell whether ``q`` is made of Bernoulli or one-hot categorical variables."""
-        return is_bernoulli(q) or is_one_hot(q)
-
+    @override
     def update_schedule(self, progress: float) -> None:
-        """Set the temperature that the schedule has at this progress (see the base class)."""
         if self.schedule is not None:
             self.temperature.fill_(self.schedule.value_at(progress))

@@ -1,4 +1,4 @@
-"""The unordered-set estimator: distinct states, weighed by the chance of drawing them in any order."""
+"""The unordered-set estimator: distinct states, weighted by the probability of sampling them in any order."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MAX_SAMPLES = 8
 
 
 class UnorderedSet(FiniteSupportEstimator):
-    r"""Draw distinct states ``S`` without replacement, and weigh each by its chance of having come first.
+    r"""Sample distinct states ``S`` without replacement, and weight each by its probability of being the first.
 
     .. math:: \nabla_\theta E_q[f(z)] = E_S\Big[\sum_{s \in S} \nabla_\theta q_\theta(s)\, R(S, s)
         \Big(f(s) - \sum_{t \in S} q(t)\, R_{-s}(S, t) f(t)\Big)\Big], \quad R(S, s) = \frac{p_{-s}(S - s)}{p(S)}
 
-    with ``p(S)`` the probability of the set, and ``p_{-s}`` and ``R_{-s}`` the same where ``s`` was taken before.
-    The inner sum is the expected cost as the set tells it to ``s``, a baseline that needs no further evaluation.
+    with ``p(S)`` the probability of the set, and ``p_{-s}`` and ``R_{-s}`` the same after ``s`` was sampled. The inner
+    sum is the set's estimate of the expected cost without ``s``, a baseline that needs no further evaluation.
 
-    Shapes: values ``[num_samples, *batch, *event]``, weights ``q(s) R(S, s)``. Bias: none; no variance where the
-    set holds all states. Cost: ``num_samples`` evaluations without a backward pass for the gradient of this node,
-    the probability of every state, and a sum over the 2^num_samples subsets. Nodes: Bernoulli, Categorical,
+    Shapes: values ``[num_samples, *batch, *event]``, weights ``q(s) R(S, s)``. Bias: none; no variance if the set
+    contains all states. Cost: ``num_samples`` evaluations without a backward pass for the gradient of this node, the
+    probability of every state, and a sum over the 2^num_samples subsets. Nodes: Bernoulli, Categorical,
     OneHotCategorical, Binomial, and ``Independent`` vectors of them, of at most 4096 states together.
 
     Kool, van Hoof and Welling (2020), Estimating Gradients for Discrete Random Variables by Sampling without
@@ -36,8 +36,8 @@ class UnorderedSet(FiniteSupportEstimator):
 
     Parameters
     ----------
-    num_samples
-        Size of the set, 2 to 8; all states, where there are fewer.
+    num_samples : int
+        Size of the set, 2 to 8. A node with fewer states has all of them in the set.
 
     Raises
     ------
@@ -49,66 +49,64 @@ class UnorderedSet(FiniteSupportEstimator):
         super().__init__(num_samples)
         if not 2 <= num_samples <= MAX_SAMPLES:
             raise EstimatorError(
-                f"UnorderedSet: num_samples is {num_samples}, it must be 2 to {MAX_SAMPLES} (its baseline needs two "
-                "states, and its weights are sums over all subsets); for more use RaoBlackwell(num_samples=...)"
+                f"UnorderedSet: num_samples={num_samples} must be 2 to {MAX_SAMPLES}: the baseline needs two states, "
+                "and the weights are sums over all subsets. For more states use RaoBlackwell(num_samples=...)."
             )
 
+    @override
     def num_evaluations(self, q: Distribution) -> int:
-        """Return the size of the set."""
         return min(self.num_samples, self.count_states(q))
 
     @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
-        """Draw a set by the largest perturbed log-probabilities (see the base class)."""
-        value, log_prob = self.list_states(q)
-        everything = log_prob.detach()
-        index = perturb(everything).topk(min(self.num_samples, len(value)), 0).indices
-        log_prob = log_prob.gather(0, index)
-        chosen, outside = log_prob.detach(), everything.scatter(0, index, -math.inf).logsumexp(0)
-        table = completions(chosen, outside)
-        bit = 1 << torch.arange(len(chosen), device=chosen.device)
-        # normalized here rather than divided by p(S), so that the weights sum to 1 to the last digit
-        weight = (chosen + table[bit]).softmax(0)
-        second = chosen + table[bit[:, None] | bit]  # [s, t, *batch]: s came first, t second
-        diagonal = torch.eye(len(chosen), dtype=torch.bool, device=chosen.device)
-        diagonal = diagonal.reshape(*diagonal.shape, *[1] * (chosen.dim() - 1))
+        value, all_log_prob = self.list_states(q)
+        index = perturb(all_log_prob.detach()).topk(min(self.num_samples, len(value)), 0).indices
+        log_prob = all_log_prob.gather(0, index)
+        inside, outside = log_prob.detach(), all_log_prob.detach().scatter(0, index, -math.inf).logsumexp(0)
+        table = completions(inside, outside)
+        bit = 1 << torch.arange(len(inside), device=inside.device)
+        # a softmax instead of a division by p(S), so that the weights sum to 1 up to the last digit
+        weight = (inside + table[bit]).softmax(0)
+        second = inside + table[bit[:, None] | bit]  # [s, t, *batch]: s is the first, t the second
+        diagonal = torch.eye(len(inside), dtype=torch.bool, device=inside.device)
+        diagonal = diagonal.reshape(*diagonal.shape, *[1] * (inside.dim() - 1))
         second = second.masked_fill(diagonal, torch.finfo(second.dtype).min).softmax(1)
         return NodeSample(select_states(value, index, q), weight, log_prob, q, second)
 
-    def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
-        """Return the cost of each state, less what the others tell of the expected cost, times its score."""
-        assert draw.log_prob is not None  # draw() above always fills it
-        seen = cost.detach()
-        others = (draw.noise * seen[None]).sum(1)
+    @override
+    def correction(self, sample: NodeSample, cost: Tensor) -> Tensor:
+        assert sample.log_prob is not None  # always present in samples of this class
+        detached = cost.detach()
+        others = (sample.noise * detached[None]).sum(1)
         # the baseline is q(s) f(s) + (1 - q(s)) others
-        centred = -draw.log_prob.detach().expm1() * (seen - others)
-        return with_gradient_of(centred, cost) * likelihood_ratio(draw.log_prob)
+        centered = -sample.log_prob.detach().expm1() * (detached - others)
+        return with_gradient_of(centered, cost) * likelihood_ratio(sample.log_prob)
 
 
-def completions(chosen: Tensor, outside: Tensor) -> Tensor:
-    """Return the log-probability that, a subset of S being drawn, the next draws without replacement complete S.
+def completions(inside: Tensor, outside: Tensor) -> Tensor:
+    """Return the log-probability that the next samples without replacement complete S, for each subset sampled so far.
 
     Parameters
     ----------
-    chosen
-        ``[k, *batch]``, log-probabilities of the elements of S.
-    outside
-        ``[*batch]``, log of the mass outside S.
+    inside : Tensor, shape (k, *batch)
+        Log-probabilities of the elements of S.
+    outside : Tensor, shape (*batch)
+        Log-probability of all states outside S.
 
     Returns
     -------
-    Tensor
-        ``[2^k, *batch]``; a subset is the number whose bits are its elements. Not worked out for the empty one.
+    Tensor, shape (2^k, *batch)
+        The bits of the index are the elements of the subset. The entry of the empty subset is not meaningful.
     """
-    k = len(chosen)
-    element, subset = torch.arange(k, device=chosen.device), torch.arange(2**k, device=chosen.device)
-    drawn = (subset[:, None] >> element & 1).bool().reshape(2**k, k, *[1] * outside.dim())
-    left = chosen.masked_fill(drawn, -math.inf)  # [2^k, k, *batch]
-    # the mass left is a sum of what is there: 1 - (what was drawn) would cancel
-    mass = torch.logaddexp(left.logsumexp(1), outside)
-    step = (left - mass[:, None]).masked_fill(drawn, -math.inf)
+    k = len(inside)
+    element, subset = torch.arange(k, device=inside.device), torch.arange(2**k, device=inside.device)
+    sampled = (subset[:, None] >> element & 1).bool().reshape(2**k, k, *[1] * outside.dim())
+    remaining = inside.masked_fill(sampled, -math.inf)  # [2^k, k, *batch]
+    # the remaining mass is a sum, because 1 - (the sampled mass) would cancel
+    mass = torch.logaddexp(remaining.logsumexp(1), outside)
+    step = (remaining - mass[:, None]).masked_fill(sampled, -math.inf)
     full = (subset == 2**k - 1).reshape(2**k, *[1] * outside.dim())
     table = torch.where(full, 0.0, torch.full_like(mass, -math.inf))
-    for _ in range(k - 1):  # each pass is right for subsets of one element fewer
+    for _ in range(k - 1):  # each pass completes the subsets with one element less
         table = torch.where(full, 0.0, (step + table[subset[:, None] | 1 << element]).logsumexp(1))
     return table

@@ -20,7 +20,7 @@ from torch.distributions import Distribution
 from vaekit.distributions.precise import precise
 from vaekit.estimators.automatic import choose_estimator, describe_supported
 from vaekit.estimators.estimator import Estimator, describe_distribution
-from vaekit.estimators.func_transforms import in_transform, refuses_randomness
+from vaekit.estimators.func_transforms import in_transform, rejects_randomness
 from vaekit.estimators.node_sample import NodeSample
 from vaekit.estimators.score_function import ScoreFunction
 from vaekit.estimators.zero_probabilities import complete
@@ -241,7 +241,7 @@ def check_transform(name: str, estimator: Estimator) -> None:
             f"{label} learns from costs, which torch.func and forward mode do not allow. Call its eval(), use "
             "ScoreFunction(baseline=LeaveOneOut()), or torch.autograd.grad instead of the transform."
         )
-    if refuses_randomness() and not estimator.is_deterministic:
+    if rejects_randomness() and not estimator.is_deterministic:
         raise EstimatorError(
             f"{label} samples random numbers within a vmap that rejects them. Pass randomness='different' (or 'same') "
             "to torch.func.vmap or jacfwd; instead of hessian(f) use jacfwd(jacrev(f), randomness='same')."

@@ -134,7 +134,7 @@ class Latent(Component, nn.Module, ABC):
         self.build_layers(in_features, parent_size)
         q = self.posterior(torch.zeros(1, in_features))
         if self._automatic:
-            self.estimator = choose_estimator(q, rows=rows, joint=joint)
+            self.estimator = choose_estimator(q, num_evaluations=rows, joint=joint)
         if not self.estimator.supports(q):
             raise EstimatorError(
                 f"{type(self.estimator).__name__} does not fit a {type(self).__name__} latent; {describe_supported(q)}"
