@@ -174,6 +174,10 @@ class Estimator(Component, nn.Module, ABC):
     def update_schedule(self, progress: float) -> None:
         """Update schedules to the progress of training, in 0..1."""
 
+    def scheduled_values(self) -> dict[str, Tensor]:
+        """Return hyperparameters that change during training, by name. The default is empty."""
+        return {}
+
     def correction(self, sample: NodeSample, cost: Tensor) -> Tensor:
         """Return a zero-valued term with the gradient that does not flow through the samples. The default is zero.
 

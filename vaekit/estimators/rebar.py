@@ -65,6 +65,10 @@ class REBAR(ConditionalEstimator):
         return self.log_temperature.exp()
 
     @override
+    def scheduled_values(self) -> dict[str, Tensor]:
+        return {"temperature": self.temperature}
+
+    @override
     def num_evaluations(self, q: Distribution) -> int:
         return 3 * self.num_samples
 

@@ -82,3 +82,7 @@ class TemperedEstimator(DiscreteEstimator):
     def update_schedule(self, progress: float) -> None:
         if self.schedule is not None:
             self.temperature.fill_(self.schedule.value_at(progress))
+
+    @override
+    def scheduled_values(self) -> dict[str, Tensor]:
+        return {"temperature": self.temperature}
