@@ -54,7 +54,7 @@ def test_log_line_names_node_distribution_and_estimator(caplog: pytest.LogCaptur
     for _ in range(3):
         expectation(lambda only_here: only_here, q)
     lines = [r.getMessage() for r in caplog.records if "only_here" in r.getMessage()]
-    assert lines == ["auto: node 'only_here' (Bernoulli) gets Enumerate"]
+    assert lines == ["auto: selected Enumerate for node 'only_here' (Bernoulli)"]
 
 
 def test_step_function_falls_back_to_the_score_function() -> None:

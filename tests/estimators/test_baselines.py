@@ -256,7 +256,7 @@ class TestLearned:
 
 @pytest.mark.parametrize("decay", [1.0, -0.1])
 def test_decay_outside_its_range_is_refused(decay: float) -> None:
-    with pytest.raises(EstimatorError, match=r"decay is .*\[0, 1\)"):
+    with pytest.raises(EstimatorError, match=r"decay=.* must be in \[0, 1\)"):
         MovingAverage(decay=decay)
 
 

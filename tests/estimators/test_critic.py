@@ -282,12 +282,12 @@ def test_learned_baseline_is_a_critic_of_the_context() -> None:
 
 @pytest.mark.parametrize("lam", [-0.1, 1.1])
 def test_lam_outside_its_range_is_refused(lam: float) -> None:
-    with pytest.raises(EstimatorError, match=r"lam is .*\[0, 1\]"):
+    with pytest.raises(EstimatorError, match=r"lam=.* must be in \[0, 1\]"):
         ScoreFunction(critic=Critic(nn.Linear(1, 1)), lam=lam)
 
 
 def test_lam_needs_a_critic() -> None:
-    with pytest.raises(EstimatorError, match=r"lam is 0.9.*critic="):
+    with pytest.raises(EstimatorError, match=r"lam=0.9 must be 1 without a critic.*critic="):
         ScoreFunction(baseline=MovingAverage(), lam=0.9)
 
 

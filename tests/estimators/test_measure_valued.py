@@ -264,5 +264,5 @@ def test_others_are_refused() -> None:
         expectation(lambda z: z, {"z": Normal(torch.zeros(3), 1.0)}, MeasureValued(), num_samples=2)
     with pytest.raises(EstimatorError, match="joint samples"):
         MeasureValued().sample(Normal(torch.zeros(3), 1.0), torch.Size())
-    with pytest.raises(EstimatorError, match="num_samples is 0"):
+    with pytest.raises(EstimatorError, match="num_samples=0 must"):
         MeasureValued(0)

@@ -239,11 +239,11 @@ def test_infinite_support_and_joint_trajectories_are_refused(estimator: Estimato
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: RaoBlackwell(0), "num_exact is 0"),
-        (lambda: RaoBlackwell(1, 0), "num_samples is 0"),
-        (lambda: UnorderedSet(1), "num_samples is 1, it must be 2 to 8"),
-        (lambda: UnorderedSet(9), "num_samples is 9, it must be 2 to 8.*RaoBlackwell"),
-        (lambda: UnorderedSet(0), "num_samples is 0"),
+        (lambda: RaoBlackwell(0), "num_exact=0 must"),
+        (lambda: RaoBlackwell(1, 0), "num_samples=0 must"),
+        (lambda: UnorderedSet(1), "num_samples=1 must be 2 to 8"),
+        (lambda: UnorderedSet(9), "num_samples=9 must be 2 to 8.*RaoBlackwell"),
+        (lambda: UnorderedSet(0), "num_samples=0 must"),
     ],
 )
 def test_numbers_out_of_range_are_refused(make, match: str) -> None:

@@ -25,7 +25,7 @@ def likelihood_ratio(log_prob: Tensor) -> Tensor:
 
 
 def with_gradient_of(value: Tensor, cost: Tensor) -> Tensor:
-    """Return ``value`` with the gradient of ``cost`` instead of its own."""
+    """Return ``value`` with its gradient replaced by the gradient of ``cost``."""
     return value.detach() + (cost - cost.detach()) if cost.requires_grad else value.detach()
 
 

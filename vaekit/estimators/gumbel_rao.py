@@ -55,7 +55,7 @@ class GumbelRao(TemperedEstimator):
     @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         discrete, logits, binary = sample_discrete(q, shape, common_noise_dims), get_logits(q), is_bernoulli(q)
-        # the gradient is that of the logits to which the noise is added, with the noise held fixed
+        # differentiate the logits to which the noise is added, with the noise held fixed
         perturbed = conditional_noise(logits.detach(), discrete.expand(self.num_inner, *discrete.shape), binary)
         scaled = (perturbed + zero_with_gradient(logits)) / self.temperature.to(logits.dtype)
         relaxed = to_probs(scaled, binary).mean(0)

@@ -94,7 +94,7 @@ class Pathwise(Estimator):
 
 
 def _score_log_prob(q: Distribution, value: Tensor) -> Tensor:
-    """Return the log-density; raise an error if there is none, or the mean of its gradient is not 0."""
+    """Return the log-density; raise an error if it does not exist, or the mean of its gradient is not 0."""
     if type(q).log_prob is Distribution.log_prob:
         raise EstimatorError(
             "Pathwise: stick_the_landing=True needs a log-density, and "
