@@ -33,10 +33,10 @@ class Raw(Baseline):
         super().__init__()
         self.network = network
 
-    def forward(self, draw: NodeSample, cost: Tensor) -> Tensor:
+    def forward(self, sample: NodeSample, cost: Tensor) -> Tensor:
         """Return the prediction, ``[batch]``."""
-        assert draw.context is not None
-        return self.network(draw.context).squeeze(-1)
+        assert sample.context is not None
+        return self.network(sample.context).squeeze(-1)
 
     def loss(self, cost: Tensor, baseline: Tensor) -> Tensor:
         """Return the squared error."""
@@ -75,10 +75,10 @@ class TightRebar(REBAR):
     ``y = sigmoid(z / t + logits t / (1 + t))`` for perturbed logits z.
     """
 
-    def relaxed_rows(self, noise: ConditionalNoise) -> Tensor:
+    def relaxed_values(self, noise: ConditionalNoise) -> Tensor:
         """Return the relaxed values, of the free noise and of that given the value."""
         shift = noise.logits * self.temperature / (1 + self.temperature)
-        return torch.cat([(z / self.temperature + shift).sigmoid() for z in (noise.free, noise.given)])
+        return torch.cat([(z / self.temperature + shift).sigmoid() for z in (noise.perturbed, noise.conditional)])
 
 
 class Published(nn.Module):

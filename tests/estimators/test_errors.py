@@ -57,7 +57,9 @@ def named(error: BaseException) -> set[str]:
 def test_cost_without_a_gradient_path_is_rejected(step, estimator: type[Estimator]) -> None:
     location, weight = torch.zeros(4, requires_grad=True), torch.ones((), requires_grad=True)
     q = Normal(location, 1.0) if estimator is Pathwise else Bernoulli(logits=location)
-    with pytest.raises(EstimatorError, match=f"node 'z'.*{estimator.__name__}.*no gradient path.*These estimators support") as caught:
+    with pytest.raises(
+        EstimatorError, match=f"node 'z'.*{estimator.__name__}.*no gradient path.*These estimators support"
+    ) as caught:
         expectation(lambda z: weight * step(z), {"z": q}, estimator())
     supported = supporting("normal" if estimator is Pathwise else "bernoulli")
     assert named(caught.value) == {c.__name__ for c in supported if not c.requires_differentiable_cost}

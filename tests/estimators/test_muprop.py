@@ -90,6 +90,6 @@ def test_value_is_that_of_the_cost_and_eval_changes_nothing() -> None:
 def test_baselines_that_do_not_fit_are_refused() -> None:
     with pytest.raises(EstimatorError, match="num_samples=1 must be at least 2, because LeaveOneOut compares samples"):
         MuProp(num_samples=1, baseline=LeaveOneOut())
-    with pytest.raises(EstimatorError, match="MuProp: baseline=SelfCritic\(\) must not add auxiliary samples"):
+    with pytest.raises(EstimatorError, match=r"MuProp: baseline=SelfCritic\(\) must not add auxiliary samples"):
         MuProp(baseline=SelfCritic())
     assert MuProp(baseline=LeaveOneOut()).num_samples == 2
