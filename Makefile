@@ -3,16 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test proofs check clean
 
 demo: $(VENV)/installed
 	$(BIN)/vaekit fit --config configs/pbmc_mixed.yaml
 	$(BIN)/vaekit evaluate runs/pbmc_mixed/last.ckpt
 	$(BIN)/vaekit embed runs/pbmc_mixed/last.ckpt -o runs/pbmc_mixed/embedding.h5ad --overwrite
-	@echo "pictures: runs/pbmc_mixed/figures/umap.png, loss_curves.png, code_usage_y.png"
+	@echo "figures: runs/pbmc_mixed/figures/umap.png, loss_curves.png, code_usage_y.png"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+proofs: $(VENV)/installed
+	$(BIN)/python -m pytest -m proof
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

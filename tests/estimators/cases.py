@@ -101,7 +101,7 @@ class Outcome(NamedTuple):
     replicates: int
 
 
-def judge(case: Case, precision: float, attempt: int = 0, limit: int = LIMIT) -> Outcome:
+def judge(case: Case, precision: float, attempt: int = 0, limit: int = LIMIT, fraction: float = 1.0) -> Outcome:
     """Compare with the exact gradient, to a ``precision`` as a share of its norm; each attempt has its own seed.
 
     Takes at most ``limit`` replicates (or one chunk of them more).
@@ -113,7 +113,7 @@ def judge(case: Case, precision: float, attempt: int = 0, limit: int = LIMIT) ->
     estimators = {name: row.make() for name, row in case.rows.items()}
     if any(row.stateful for row in case.rows.values()):
         warm_up(case.graph, estimators, case.num_samples)
-    found = measure(case.graph, estimators, precision * norms, case.num_samples, limit, case.shared)
+    found = measure(case.graph, estimators, precision * norms, case.num_samples, limit, case.shared, fraction)
     floor = 1e-7 * norms  # quadrature's own error, where an estimator has no variance
     of_gradient = ((found.gradient - gradient).abs() / (found.error + floor)).max()
     of_value = (found.value - value).abs() / (found.value_error + 1e-7)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from distributions.families import BY_NAME, LINE, Family, bend, derivatives, integral, truncated, truncnorm
 from scipy import stats
+from strength import strengths
 from torch import Tensor
 from torch.distributions import (
     AffineTransform,
@@ -67,22 +68,24 @@ FAMILIES = [
 ESTIMATORS = {"pathwise": Pathwise(), "score": ScoreFunction(num_samples=4, baseline=LeaveOneOut())}
 
 
-def agree(exact: Tensor, sample) -> None:
+def agree(exact: Tensor, sample, fraction: float = 1.0) -> None:
     """Draw replicates of the gradient, ``sample(count) -> [count, *]``, until precise; assert |z| < 4.
 
     The count is settled by a pilot, which is dropped.
     """
-    pilot = sample(CHUNK)
-    needed = 1.2 * (pilot.var(0) / (0.01 * exact.norm()) ** 2).max().item()
-    found = torch.cat([sample(CHUNK) for _ in range(min(LIMIT, max(1, math.ceil(needed / CHUNK))))])
+    chunk, precision = int(CHUNK * fraction), 0.01 / fraction**0.5
+    pilot = sample(chunk)
+    needed = 1.2 * (pilot.var(0) / (precision * exact.norm()) ** 2).max().item()
+    found = torch.cat([sample(chunk) for _ in range(min(LIMIT, max(1, math.ceil(needed / chunk))))])
     error = found.std(0) / len(found) ** 0.5
-    assert (error <= 0.01 * exact.norm()).all(), error / exact.norm()
+    assert (error <= precision * exact.norm()).all(), error / exact.norm()
     assert ((found.mean(0) - exact).abs() / (error + 1e-7 * exact.norm())).max() < 4, (found.mean(0) - exact) / error
 
 
+@strengths
 @pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
-def test_gradient_agrees_with_quadrature(family: Family, estimator: Estimator) -> None:
+def test_gradient_agrees_with_quadrature(family: Family, estimator: Estimator, fraction: float) -> None:
     cost = family.costs[0]
 
     def sample(count: int) -> Tensor:
@@ -90,12 +93,13 @@ def test_gradient_agrees_with_quadrature(family: Family, estimator: Estimator) -
         total = expectation(cost, family.make(*leaves), estimator)
         return torch.stack(torch.autograd.grad(total.sum(), leaves), -1)
 
-    agree(derivatives(lambda p: integral(family, cost, p), family.parameters)[0], sample)
+    agree(derivatives(lambda p: integral(family, cost, p), family.parameters)[0], sample, fraction)
 
 
+@strengths
 @pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 @pytest.mark.parametrize("in_log_space", [False, True])
-def test_dirichlet_agrees_with_the_closed_form(estimator: Estimator, in_log_space: bool) -> None:
+def test_dirichlet_agrees_with_the_closed_form(estimator: Estimator, in_log_space: bool, fraction: float) -> None:
     at = torch.tensor([0.8, 2.0, 1.5], dtype=F64)
 
     def exact(alpha: Tensor) -> Tensor:  # E[x_1^2 + 2 x_1 x_2 - x_3]
@@ -111,7 +115,7 @@ def test_dirichlet_agrees_with_the_closed_form(estimator: Estimator, in_log_spac
         q = LogDirichlet(alpha) if in_log_space else Dirichlet(alpha)
         return torch.autograd.grad(expectation(cost, q, estimator).sum(), alpha)[0]
 
-    agree(torch.func.grad(exact)(at), sample)
+    agree(torch.func.grad(exact)(at), sample, fraction)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from strength import strengths
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
@@ -40,17 +41,23 @@ by_cost = pytest.mark.parametrize("name", COSTS)
 
 
 def measure(
-    make: Callable[..., Distribution], parameters: tuple[float, ...], cost: Callable, estimator: MeasureValued
+    make: Callable[..., Distribution],
+    parameters: tuple[float, ...],
+    cost: Callable,
+    estimator: MeasureValued,
+    fraction: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean gradient of each parameter and its standard error; as many replicates as a pilot asks for."""
 
+    replicates, precision = int(REPLICATES * fraction), PRECISION / fraction**0.5
+
     def gradients() -> Tensor:
-        leaves = [torch.full((REPLICATES,), p, dtype=torch.float64, requires_grad=True) for p in parameters]
+        leaves = [torch.full((replicates,), p, dtype=torch.float64, requires_grad=True) for p in parameters]
         return torch.stack(torch.autograd.grad(expectation(cost, make(*leaves), estimator).sum(), leaves))
 
     pilot = gradients()
-    needed = 1.3 * (pilot.var(1) / (PRECISION * pilot.mean(1).norm()).square().clamp_min(1e-12)).max()
-    chunks = [gradients() for _ in range(min(20, math.ceil(needed / REPLICATES)))] or [gradients()]
+    needed = 1.3 * (pilot.var(1) / (precision * pilot.mean(1).norm()).square().clamp_min(1e-12)).max()
+    chunks = [gradients() for _ in range(min(20, math.ceil(needed / replicates)))] or [gradients()]
     found = torch.cat(chunks, 1)
     return found.mean(1), found.std(1) / math.sqrt(found.shape[1])
 
@@ -64,15 +71,16 @@ def by_difference(expected: Callable[..., float], parameters: tuple[float, ...],
     return np.array(gradient)
 
 
-def agree(found: tuple[Tensor, Tensor], gradient: np.ndarray) -> None:
+def agree(found: tuple[Tensor, Tensor], gradient: np.ndarray, fraction: float = 1.0) -> None:
     mean, error = found
-    assert (error <= PRECISION * np.linalg.norm(gradient) + 1e-12).all(), "too few replicates"
+    assert (error <= PRECISION / fraction**0.5 * np.linalg.norm(gradient) + 1e-12).all(), "too few replicates"
     assert ((mean - torch.from_numpy(gradient)).abs() / (error + 1e-7)).max() < 4
 
 
+@strengths
 @by_cost
 @pytest.mark.parametrize("parameters", [(0.3, 1.3), (0.9, 1.0), (3.0, 2.0), (25.0, 20.0)])
-def test_gamma_agrees_with_quadrature(name: str, parameters: tuple[float, float]) -> None:
+def test_gamma_agrees_with_quadrature(name: str, parameters: tuple[float, float], fraction: float) -> None:
     cost, jumps = COSTS[name]
 
     def expected(concentration: float, rate: float) -> float:
@@ -87,20 +95,26 @@ def test_gamma_agrees_with_quadrature(name: str, parameters: tuple[float, float]
         pieces = itertools.pairwise(points)
         return sum(integrate.quad(integrand, *piece, epsabs=1e-13, epsrel=1e-12, limit=400)[0] for piece in pieces)
 
-    agree(measure(Gamma, parameters, cost, MeasureValued(2)), by_difference(expected, parameters, 1e-2))
+    agree(
+        measure(Gamma, parameters, cost, MeasureValued(2), fraction),
+        by_difference(expected, parameters, 1e-2),
+        fraction,
+    )
 
 
+@strengths
 @by_cost
 @pytest.mark.parametrize("rate", [0.2, 1.5, 4.0])
-def test_poisson_agrees_with_its_sum(name: str, rate: float) -> None:
+def test_poisson_agrees_with_its_sum(name: str, rate: float, fraction: float) -> None:
     cost, counts = COSTS[name][0], np.arange(200)
     derivative = (stats.poisson.pmf(counts, rate) * (counts / rate - 1) * cost(counts)).sum()
-    agree(measure(Poisson, (rate,), cost, MeasureValued()), np.array([derivative]))
+    agree(measure(Poisson, (rate,), cost, MeasureValued(), fraction), np.array([derivative]), fraction)
 
 
+@strengths
 @by_cost
 @pytest.mark.parametrize("parameters", [(0.5, 1.2), (1.0, 0.3), (-2.0, 2.0)])
-def test_normal_agrees_with_quadrature(name: str, parameters: tuple[float, float]) -> None:
+def test_normal_agrees_with_quadrature(name: str, parameters: tuple[float, float], fraction: float) -> None:
     cost, jumps = COSTS[name]
     location, scale = parameters
     ends = sorted([(jump - location) / scale for jump in jumps] + [-12.0, 0.0, 12.0])
@@ -111,7 +125,7 @@ def test_normal_agrees_with_quadrature(name: str, parameters: tuple[float, float
 
     pieces = list(itertools.pairwise(ends))
     gradient = [sum(integrate.quad(score, *piece, args=(k,), limit=200)[0] for piece in pieces) for k in (1, 2)]
-    agree(measure(Normal, parameters, cost, MeasureValued()), np.array(gradient))
+    agree(measure(Normal, parameters, cost, MeasureValued(), fraction), np.array(gradient), fraction)
 
 
 @pytest.mark.parametrize("family", [Categorical, OneHotCategorical, Bernoulli])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from strength import strengths
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent
 
@@ -27,12 +28,14 @@ ROWS = [
 CASES = [uniform(row, graph, "alone") for row in ROWS for graph in (*(single(kind) for kind in DISCRETE), THREE[0])]
 
 
+@strengths
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_unbiased(case: Case) -> None:
-    found = judge(case, PRECISION)
-    if found.z >= THRESHOLD:
-        found = judge(case, PRECISION / 2, attempt=1)
-    assert found.z < THRESHOLD
+def test_unbiased(case: Case, fraction: float) -> None:
+    precision = PRECISION / fraction**0.5
+    outcome = judge(case, precision, fraction=fraction)
+    if outcome.z >= THRESHOLD:
+        outcome = judge(case, precision / 2, attempt=1, fraction=fraction)
+    assert outcome.z < THRESHOLD
 
 
 def gradients(estimator: MuProp, steps: int) -> Tensor:

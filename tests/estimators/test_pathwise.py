@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from strength import strengths
 from torch import Tensor
 from torch.distributions import (
     AffineTransform,
@@ -88,26 +89,30 @@ def differences(function: Callable[[np.ndarray], float], at: tuple[float, ...], 
     return torch.tensor(result, dtype=torch.float64)
 
 
-def agree(values: Tensor, gradients: Tensor, value: float, gradient: Tensor) -> None:
+def agree(values: Tensor, gradients: Tensor, value: float, gradient: Tensor, fraction: float) -> None:
     """Assert |z| < 4 for the value and each component, at a standard error of 1 % of the gradient's norm."""
     error = gradients.std(0) / len(gradients) ** 0.5
-    assert (error <= 0.01 * gradient.norm()).all(), error / gradient.norm()
+    assert (error <= 0.01 / fraction**0.5 * gradient.norm()).all(), error / gradient.norm()
     assert ((gradients.mean(0) - gradient).abs() / error).max() < 4
     assert (values.mean() - value).abs() / (values.std() / len(values) ** 0.5) < 4
 
 
+@strengths
 @pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
-def test_gradient_agrees_with_quadrature(family: Family, estimator: Estimator) -> None:
-    leaves = [torch.full((REPLICATES,), p, dtype=torch.float64, requires_grad=True) for p in family.parameters]
+def test_gradient_agrees_with_quadrature(family: Family, estimator: Estimator, fraction: float) -> None:
+    leaves = [
+        torch.full((int(REPLICATES * fraction),), p, dtype=torch.float64, requires_grad=True) for p in family.parameters
+    ]
     total = expectation(lambda z: smooth(z, torch.log1p), family.make(*leaves), estimator)
     gradients = torch.stack(torch.autograd.grad(total.sum(), leaves), -1)
     value = integral(family, np.array(family.parameters))
-    agree(total.detach(), gradients, value, differences(lambda p: integral(family, p), family.parameters))
+    agree(total.detach(), gradients, value, differences(lambda p: integral(family, p), family.parameters), fraction)
 
 
+@strengths
 @pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
-def test_dirichlet_agrees_with_quadrature(estimator: Estimator) -> None:
+def test_dirichlet_agrees_with_quadrature(estimator: Estimator, fraction: float) -> None:
     at = (2.0, 3.0, 2.5)
 
     def integral(alpha: np.ndarray) -> float:
@@ -118,7 +123,7 @@ def test_dirichlet_agrees_with_quadrature(estimator: Estimator) -> None:
         density = stats.dirichlet.pdf(z.reshape(3, -1) / z.reshape(3, -1).sum(0), alpha).reshape(first.shape)
         return float((w[:, None] * w * (1 - first) * density * quadratic(np.moveaxis(z, 0, -1))).sum())
 
-    alpha = torch.tensor(at, dtype=torch.float64).expand(REPLICATES, 3).clone().requires_grad_()
+    alpha = torch.tensor(at, dtype=torch.float64).expand(int(REPLICATES * fraction), 3).clone().requires_grad_()
     total = expectation(quadratic, Dirichlet(alpha), estimator)
     (gradients,) = torch.autograd.grad(total.sum(), alpha)
-    agree(total.detach(), gradients, integral(np.array(at)), differences(integral, at))
+    agree(total.detach(), gradients, integral(np.array(at)), differences(integral, at), fraction)

@@ -87,17 +87,22 @@ def measure(
     num_samples: int | None = None,
     limit: int = LIMIT,
     shared: str | None = None,
+    fraction: float = 1.0,
 ) -> Moments:
     """Draw as many replicates as a pilot says are needed for the ``wanted`` standard errors; drop the pilot.
+
+    The pilot and the chunks have a ``fraction`` of their usual size.
 
     A rule that looked at the replicates it keeps would stop early where a skewed one happens to be small.
     """
     entries = 1 if shared is None else len(ENTRIES)
-    size = min(CHUNK, EVALUATIONS // entries // num_rows(graph, estimators, num_samples))
-    pieces = [min(size, PILOT - start) for start in range(0, PILOT, size)]
+    pilot_size, chunk = int(PILOT * fraction), int(CHUNK * fraction)
+    size = min(chunk, EVALUATIONS // entries // num_rows(graph, estimators, num_samples))
+    pieces = [min(size, pilot_size - start) for start in range(0, pilot_size, size)]
     pilot = torch.cat([replicate(graph, estimators, piece, num_samples, shared)[1] for piece in pieces])
-    needed = int(1.3 * (pilot.var(0) / wanted.square()).max())
-    chunks = max(1, math.ceil(min(max(needed, PILOT), limit) / size))
+    margin = 1.3 / fraction**0.5  # a small pilot underestimates heavy tails
+    needed = int(margin * (pilot.var(0) / wanted.square()).max())
+    chunks = max(1, math.ceil(min(max(needed, pilot_size), limit) / size))
     sums, squares = torch.zeros(()), torch.zeros(())
     for _ in range(chunks):
         value, gradient = replicate(graph, estimators, size, num_samples, shared)
