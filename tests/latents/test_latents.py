@@ -254,7 +254,7 @@ REFUSED = {
     "weight decay": (lambda: GaussianVAE(FEATURES, NegativeBinomial(), weight_decay=-1.0), ConfigError, "weight_decay"),
     "no features": (lambda: GaussianVAE(0, NegativeBinomial()), ConfigError, "features is 0"),
     "no layer": (lambda: DiscreteVAE(FEATURES, NegativeBinomial(), hidden=[]), ConfigError, "hidden"),
-    "dropout": (lambda: GaussianVAE(FEATURES, NegativeBinomial(), dropout=1.0), ConfigError, "dropout is 1.0"),
+    "dropout": (lambda: GaussianVAE(FEATURES, NegativeBinomial(), dropout=1.0), ConfigError, "dropout=1.0"),
     "name with a dot": (lambda: mixed(**{"a.b": Gaussian(2)}), ConfigError, r"a\.b"),
     "name of an attribute": (lambda: mixed(training=Gaussian(2)), ConfigError, "training"),
     "name of a metric": (

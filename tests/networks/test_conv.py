@@ -65,7 +65,7 @@ def test_the_decoders_maps_lie_side_by_side():
     network = ConvDecoder((2, 4, 4), [3], hidden=4, num_feature_maps=5)
     network.build(3)
     x = torch.randn(2, 3)
-    pictures = network.layers(x)  # [2, channels * maps, height, width]
+    pictures = network.layers(x)  # [2, channels * num_feature_maps, height, width]
     found = network(x).reshape(2, 2, 4, 4, 5)
     for channel in range(2):
         for number in range(5):
@@ -75,15 +75,15 @@ def test_the_decoders_maps_lie_side_by_side():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ConvEncoder([28, 28], [8]), r"shape is \[28, 28\]; three positive numbers"),
+        (lambda: ConvEncoder([28, 28], [8]), r"shape=\[28, 28\] must contain three positive numbers"),
         (lambda: ConvEncoder([1, 0, 28], [8]), "three positive numbers"),
-        (lambda: ConvEncoder([1, 8, 8], []), r"channels is \[\]"),
-        (lambda: ConvDecoder([1, 8, 8], [0]), r"channels is \[0\]"),
-        (lambda: ConvDecoder([1, 8, 8], hidden=0), "hidden is 0"),
-        (lambda: ConvDecoder([1, 8, 8], num_feature_maps=0), "maps is 0"),
+        (lambda: ConvEncoder([1, 8, 8], []), r"channels=\[\]"),
+        (lambda: ConvDecoder([1, 8, 8], [0]), r"channels=\[0\]"),
+        (lambda: ConvDecoder([1, 8, 8], hidden=0), "hidden=0 must"),
+        (lambda: ConvDecoder([1, 8, 8], num_feature_maps=0), "num_feature_maps=0 must"),
         (
             lambda: ConvEncoder([1, 8, 8]).build(65),
-            r"shape \[1, 8, 8\] has 64 values, and the data .* have 65.*"
+            r"shape=\[1, 8, 8\] has 64 values, but the data .* have 65.*"
             r"--model\.encoder\.shape and --model\.decoder\.shape",
         ),
     ],

@@ -1,4 +1,4 @@
-"""Networks: modules that learn their input width from the model they become part of."""
+"""Networks: modules that learn their input width from the model."""
 
 from vaekit.networks.conv import ConvDecoder, ConvEncoder
 from vaekit.networks.identity import Identity

@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder of flattened pictures."""
+"""Convolutional encoder and decoder of flattened images."""
 
 from __future__ import annotations
 
@@ -6,74 +6,71 @@ import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from vaekit.exceptions import ConfigError
 from vaekit.networks.network import Network
 
-KERNEL = 3  # with stride 2 and padding 1 each layer halves a side, rounding up
+KERNEL_SIZE = 3  # with stride 2 and padding 1 each layer halves the sides of an image, rounded up
 
 
-class _Conv(Network):
-    """What encoder and decoder share: the sides of the picture after each layer."""
+class _ConvNetwork(Network):
+    """Base class of encoder and decoder, with the sides of the image after each layer."""
 
     def __init__(self, shape: Sequence[int], channels: Sequence[int], hidden: int, normalize: bool) -> None:
         super().__init__()
         name = type(self).__name__
         if len(shape) != 3 or min(shape) < 1:
             raise ConfigError(
-                f"{name}: shape is {list(shape)}; three positive numbers are needed: channels, height and width "
-                "(data.image_shape), such as [1, 28, 28]"
+                f"{name}: shape={list(shape)} must contain three positive numbers: channels, height and width "
+                "(data.image_shape), such as [1, 28, 28]."
             )
         if not channels or min(channels) < 1:
-            raise ConfigError(f"{name}: channels is {list(channels)}, it must hold one positive number a layer")
+            raise ConfigError(f"{name}: channels={list(channels)} must contain one positive number per layer.")
         if hidden < 1:
-            raise ConfigError(f"{name}: hidden is {hidden}, it must be positive")
+            raise ConfigError(f"{name}: hidden={hidden} must be positive.")
         self.shape, self.channels, self.hidden, self.normalize = tuple(shape), list(channels), hidden, normalize
-        sides = [(shape[1], shape[2])]
+        self.sides = [(shape[1], shape[2])]
         for _ in channels:
-            height, width = sides[-1]
-            sides.append(((height + 1) // 2, (width + 1) // 2))
-        self.sides = sides
+            height, width = self.sides[-1]
+            self.sides.append(((height + 1) // 2, (width + 1) // 2))
         self.layers = nn.Sequential()
 
-    def _append(self, layer: nn.Module, channels: int) -> None:
-        """Append a layer, its normalization over channels and places of one picture, and a rectifier."""
+    def _append(self, layer: nn.Module, norm: nn.Module) -> None:
+        """Append a layer, its normalization over all features of one image, and a rectifier."""
         self.layers.append(layer)
         if self.normalize:
-            self.layers.append(nn.GroupNorm(1, channels))
+            self.layers.append(norm)
         self.layers.append(nn.ReLU())
 
     def _append_linear(self, in_features: int, out_features: int) -> None:
-        self.layers.append(nn.Linear(in_features, out_features))
-        if self.normalize:
-            self.layers.append(nn.LayerNorm(out_features))
-        self.layers.append(nn.ReLU())
+        self._append(nn.Linear(in_features, out_features), nn.LayerNorm(out_features))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[*rows, out_features]`` of ``[*rows, in_features]``."""
         return self.layers(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
-class ConvEncoder(_Conv):
-    """Convolutions that each halve the picture, then one linear layer.
+class ConvEncoder(_ConvNetwork):
+    """Convolutions that each halve the sides of the image, then one linear layer.
 
-    Layer rather than batch normalization, as in :class:`MLP`.
+    Layer normalization, not batch normalization, as in :class:`MLP`.
 
     Parameters
     ----------
-    shape
-        Channels, height and width of a picture (``data.image_shape``), in whose order ``x`` is flattened.
-    channels
-        Channels of each layer.
-    hidden
-        Width of the linear layer: the number of outputs.
-    normalize
+    shape : sequence of int
+        Channels, height and width of an image (``data.image_shape``), the order in which ``x`` is flattened.
+    channels : sequence of int
+        Number of channels of each layer.
+    hidden : int
+        Width of the linear layer, which is the number of outputs.
+    normalize : bool
         Whether to normalize over the features of each layer.
 
     Raises
     ------
     ConfigError
-        If a size is not positive, or the pictures of the data have another shape.
+        If a size is not positive, or the images of the data have another shape.
 
     Examples
     --------
@@ -90,41 +87,40 @@ class ConvEncoder(_Conv):
     ) -> None:
         super().__init__(shape, channels, hidden, normalize)
 
+    @override
     def build(self, in_features: int) -> int:
-        """Make the layers (see the base class)."""
         if in_features != math.prod(self.shape):
             raise ConfigError(
-                f"ConvEncoder: shape {list(self.shape)} has {math.prod(self.shape)} values, and the data (with their "
-                f"covariates, which a convolution cannot see) have {in_features}; give encoder and decoder the data's "
-                "image_shape: --model.encoder.shape and --model.decoder.shape"
+                f"ConvEncoder: shape={list(self.shape)} has {math.prod(self.shape)} values, but the data (with "
+                f"covariates, which a convolution does not support) have {in_features}. Give encoder and decoder the "
+                "data's image_shape: --model.encoder.shape and --model.decoder.shape"
             )
         self.layers.append(nn.Unflatten(-1, self.shape))
-        before = self.shape[0]
-        for channels in self.channels:
-            self._append(nn.Conv2d(before, channels, KERNEL, stride=2, padding=1), channels)
-            before = channels
+        for in_channels, channels in zip((self.shape[0], *self.channels), self.channels, strict=False):
+            conv = nn.Conv2d(in_channels, channels, KERNEL_SIZE, stride=2, padding=1)
+            self._append(conv, nn.GroupNorm(1, channels))
         self.layers.append(nn.Flatten())
-        self._append_linear(before * math.prod(self.sides[-1]), self.hidden)
+        self._append_linear(self.channels[-1] * math.prod(self.sides[-1]), self.hidden)
         return self.hidden
 
 
-class ConvDecoder(_Conv):
-    """Two linear layers, then transposed convolutions that each double the picture: the encoder's mirror.
+class ConvDecoder(_ConvNetwork):
+    """Two linear layers, then transposed convolutions that each double the sides of the image.
 
-    Its outputs are ``maps`` features of each value of the picture, in the order of ``x``: a likelihood with
-    ``pixelwise=True`` reads them with one small head for all places.
+    It mirrors the encoder. The outputs are ``num_feature_maps`` features per value of the image, in the order of ``x``.
+    A likelihood with ``pixelwise=True`` applies one small head to all values.
 
     Parameters
     ----------
-    shape
-        Channels, height and width of a picture (``data.image_shape``).
-    channels
-        Channels of each layer, from the last one to the first: the same list as the encoder's.
-    hidden
+    shape : sequence of int
+        Channels, height and width of an image (``data.image_shape``).
+    channels : sequence of int
+        Number of channels of each layer, from the last to the first, which is the list of the encoder.
+    hidden : int
         Width of the first linear layer.
-    num_feature_maps
-        Features of each value of the picture.
-    normalize
+    num_feature_maps : int
+        Number of features per value of the image.
+    normalize : bool
         Whether to normalize over the features of each layer.
 
     Raises
@@ -152,25 +148,26 @@ class ConvDecoder(_Conv):
     ) -> None:
         super().__init__(shape, channels, hidden, normalize)
         if num_feature_maps < 1:
-            raise ConfigError(f"ConvDecoder: num_feature_maps is {num_feature_maps}, it must be positive")
+            raise ConfigError(f"ConvDecoder: num_feature_maps={num_feature_maps} must be positive.")
         self.num_feature_maps = num_feature_maps
 
+    @override
     def build(self, in_features: int) -> int:
-        """Make the layers (see the base class)."""
+        smallest = (self.channels[-1], *self.sides[-1])
         self._append_linear(in_features, self.hidden)
-        start = (self.channels[-1], *self.sides[-1])
-        self._append_linear(self.hidden, math.prod(start))
-        self.layers.append(nn.Unflatten(-1, start))
-        outputs = [*reversed(self.channels[:-1]), self.shape[0] * self.num_feature_maps]
-        before = self.channels[-1]
-        for i, channels in enumerate(outputs):
+        self._append_linear(self.hidden, math.prod(smallest))
+        self.layers.append(nn.Unflatten(-1, smallest))
+        out_channels = [*reversed(self.channels[:-1]), self.shape[0] * self.num_feature_maps]
+        for i, channels in enumerate(out_channels):
             small, large = self.sides[-1 - i], self.sides[-2 - i]
-            extra = (large[0] - 2 * small[0] + 1, large[1] - 2 * small[1] + 1)  # what rounding up took off
-            self._append(nn.ConvTranspose2d(before, channels, KERNEL, 2, padding=1, output_padding=extra), channels)
-            before = channels
+            padding = (large[0] - 2 * small[0] + 1, large[1] - 2 * small[1] + 1)  # the encoder rounds sides up
+            in_channels = self.channels[-1 - i]
+            conv = nn.ConvTranspose2d(in_channels, channels, KERNEL_SIZE, 2, padding=1, output_padding=padding)
+            self._append(conv, nn.GroupNorm(1, channels))
         return math.prod(self.shape) * self.num_feature_maps
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[*rows, channels * height * width * maps]``, the maps of a value side by side."""
-        pictures = self.layers(x.reshape(-1, x.shape[-1])).unflatten(1, (self.shape[0], self.num_feature_maps))
-        return pictures.movedim(2, -1).reshape(*x.shape[:-1], -1)
+        """Return ``[..., channels * height * width * num_feature_maps]``, all feature maps of a value together."""
+        maps = self.layers(x.reshape(-1, x.shape[-1])).unflatten(1, (self.shape[0], self.num_feature_maps))
+        return maps.movedim(2, -1).reshape(*x.shape[:-1], -1)

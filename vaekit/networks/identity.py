@@ -1,14 +1,15 @@
-"""No network at all."""
+"""Identity network."""
 
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from vaekit.networks.network import Network
 
 
 class Identity(Network):
-    """Its outputs are its inputs: as a decoder, the likelihood's heads are linear in the latents, and can be read.
+    """Network without layers. As a decoder it makes the likelihood's heads linear in the latents, and interpretable.
 
     Examples
     --------
@@ -18,10 +19,10 @@ class Identity(Network):
     (8, 1.0)
     """
 
+    @override
     def build(self, in_features: int) -> int:
-        """Return the number of inputs (see the base class)."""
         return in_features
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Return the inputs."""
         return x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from vaekit.exceptions import ConfigError
 from vaekit.networks.dropout import Dropout
@@ -12,16 +13,16 @@ from vaekit.networks.network import Network
 class MLP(Network):
     """Linear layers, each followed by layer normalization, an activation and dropout.
 
-    Layer rather than batch normalization: statistics over the batch, downstream of a latent variable, would
-    make one cell's cost depend on another's draw and bias every score-type estimator.
+    Layer normalization, not batch normalization: statistics of the batch after a latent would make the cost of one
+    observation depend on the sample of another one, which biases every score-function estimator.
 
     Parameters
     ----------
-    hidden
-        Width of each layer; the last is the number of outputs.
-    dropout
-        Probability of dropping an activation in training.
-    normalize
+    hidden : list of int
+        Width of each layer. The last one is the number of outputs.
+    dropout : float
+        Probability of dropping an activation in training, in [0, 1).
+    normalize : bool
         Whether to normalize over the features of each layer.
 
     Raises
@@ -42,14 +43,14 @@ class MLP(Network):
     def __init__(self, hidden: list[int], dropout: float = 0.0, normalize: bool = True) -> None:
         super().__init__()
         if not hidden or min(hidden) < 1:
-            raise ConfigError(f"MLP: hidden is {hidden}, it must hold one positive width a layer")
+            raise ConfigError(f"MLP: hidden={hidden} must contain one positive width per layer.")
         if not 0 <= dropout < 1:
-            raise ConfigError(f"MLP: dropout is {dropout}, it must lie in [0, 1)")
+            raise ConfigError(f"MLP: dropout={dropout} must be in [0, 1).")
         self.hidden, self.dropout, self.normalize = list(hidden), dropout, normalize
         self.layers = nn.Sequential()
 
+    @override
     def build(self, in_features: int) -> int:
-        """Make the layers (see the base class)."""
         for width in self.hidden:
             self.layers.append(nn.Linear(in_features, width))
             if self.normalize:
@@ -60,6 +61,6 @@ class MLP(Network):
             in_features = width
         return in_features
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Return the last layer's activations."""
         return self.layers(x)

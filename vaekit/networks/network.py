@@ -1,4 +1,4 @@
-"""The contract of a network."""
+"""Base class of the networks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from vaekit._core.components import Component
 
 
 class Network(Component, nn.Module, ABC):
-    """A module from ``[..., in_features]`` to ``[..., out_features]`` whose sizes flow from the data."""
+    """Module from ``[..., in_features]`` to ``[..., out_features]`` that learns its input width from the model."""
 
     @abstractmethod
     def build(self, in_features: int) -> int:
-        """Make the layers for ``in_features`` inputs and return the number of outputs."""
+        """Create the layers for ``in_features`` inputs and return the number of outputs."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What mixed precision leaves in float32."""
+"""Precision of the outputs of a network."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def at_least_float32(parameter: Tensor) -> Tensor:
-    """Return what a head gives in float32 at least: in mixed precision only its matrix product is in half precision.
+    """Return a head's output in at least float32: in mixed precision only its matrix product has half precision.
 
-    Densities would lose nats, and draws of discrete variables would have other probabilities: half precision counts
-    256 steps from 0 to 1.
+    Half precision has 256 steps from 0 to 1. Densities would lose nats, and discrete samples would have other
+    probabilities.
     """
     return parameter.to(torch.promote_types(parameter.dtype, torch.float32))
