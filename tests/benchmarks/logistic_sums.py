@@ -143,7 +143,7 @@ def trajectory(method: str, data: Data, setting: Setting, decay: float, seed: in
     problem, rows = Problem(data), len(data.x)
     options: dict[str, Any] = {"weight_decay": decay, "momentum": setting.momentum, "nesterov": setting.nesterov}
     if method == "SAGA":
-        saga = SAGA([problem.w], setting.lr, examples=rows, outputs=data.width, **options)
+        saga = SAGA([problem.w], setting.lr, num_observations=rows, num_outputs=data.width, **options)
     elif method.startswith("SVRG"):
         svrg = SVRG([problem.w], setting.lr, **options)
     else:
@@ -251,7 +251,7 @@ def _orders(rows: int, passes: int) -> Iterator[np.ndarray]:
 
 def _one_by_one(method: str, data: Data, decay: float, lr: float, epochs: int) -> np.ndarray:
     problem, rows = Problem(data), len(data.x)
-    saga = SAGA([problem.w], lr, weight_decay=decay, examples=rows, outputs=1)
+    saga = SAGA([problem.w], lr, weight_decay=decay, num_observations=rows, num_outputs=1)
     svrg = SVRG([problem.w], lr, weight_decay=decay)
     for order in _orders(rows, epochs):
         if method == "SVRG":

@@ -128,7 +128,7 @@ class Gradients(Target):
         if name in (PLAIN, DOUBLE, FULL):
             self.closure(batch)
         else:
-            state = self.optimizers[name].random_state()
+            state = self.optimizers[name].rng_state()
             self.closure(batch)
             self.optimizers[name].correct(lambda: self.closure(batch), state)
         return flatten([p.grad for p in self.params], self.params)

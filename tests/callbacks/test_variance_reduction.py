@@ -161,7 +161,7 @@ def test_random_numbers_of_another_callback_are_detected():
             torch.rand(3)
 
     run("gaussian", [Draws(), SVRGTraining(0.01)], 1)  # earlier callbacks may use random numbers
-    with pytest.raises(EstimatorError, match="noise of its own"):
+    with pytest.raises(EstimatorError, match="do not come from torch"):
         run("gaussian", [SVRGTraining(0.01), Draws()], 1)
 
 
@@ -187,7 +187,7 @@ def test_a_loader_without_a_batch_sampler():
 
 
 def test_a_table_over_max_bytes():
-    with pytest.raises(ConfigError, match=r"over the max_bytes of 1\.0 kB"):
+    with pytest.raises(ConfigError, match=r"over max_bytes=1\.0 kB"):
         run(NOISELESS, [SAGATraining(0.01, max_bytes=1000)], 1)
 
 

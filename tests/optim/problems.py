@@ -1,4 +1,4 @@
-"""Finite sums of a few numbers, with their gradients in NumPy."""
+"""Small finite sums with their gradients in NumPy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Y = (np.arange(ROWS) % 3 == 0).astype(float)
 
 
 def logistic() -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return weights at 0, and a closure on rows that leaves the gradient in ``.grad``."""
+    """Return weights at 0, and a closure on observations that stores the gradient in ``.grad``."""
     w = torch.zeros(WIDTH, dtype=torch.float64, requires_grad=True)
     x, y = torch.from_numpy(X), torch.from_numpy(Y)
 
@@ -29,23 +29,23 @@ def logistic() -> tuple[Tensor, Callable[[Tensor], Tensor]]:
 
 
 def losses_and_outputs(w: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the losses ``[rows]`` and the logits that they are made from."""
+    """Return the losses ``[rows]`` and the logits that determine them."""
     logits = torch.from_numpy(X)[rows] @ w
     return binary_cross_entropy_with_logits(logits, torch.from_numpy(Y)[rows], reduction="none"), logits
 
 
 def derivative(w: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the derivatives of the losses by the logits, ``[rows]``."""
+    """Return the derivatives of the losses with respect to the logits, ``[rows]``."""
     return 1 / (1 + np.exp(-X[rows] @ w)) - Y[rows]
 
 
 def gradient(w: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the mean gradient of some rows."""
+    """Return the mean gradient of some observations."""
     return X[rows].T @ derivative(w, rows) / len(rows)
 
 
 def shuffles(epochs: int) -> Iterator[np.ndarray]:
-    """Yield the rows of each epoch, shuffled over and over from seed 0: as copt does after np.random.seed(0)."""
+    """Yield the shuffled observations of each epoch, in the order of copt after np.random.seed(0)."""
     random, rows = np.random.RandomState(0), np.arange(ROWS)
     for _ in range(epochs):
         random.shuffle(rows)

@@ -1,8 +1,7 @@
-"""Losses with noise of their own: unbiasedness, what common random numbers do, and what is refused.
+"""Random losses: unbiased gradients, the effect of common random numbers, and errors.
 
-A row's loss is E[f(z)] with z drawn from a distribution that depends on the parameters, and its exact gradient known.
-Parameters are ``[replicates, WIDTH]``, each replicate with mini-batches and random numbers of its own: one corrected
-gradient holds as many independent ones.
+The loss of an observation is E[f(z)] for a distribution of z that depends on the parameters, with a known exact
+gradient. Parameters are ``[replicates, WIDTH]``: the replicates of one gradient are independent.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def mini_batches(replicates: int = REPLICATES) -> Tensor:
 def estimates(w: Tensor, closure: Callable, optimizer: SVRG, point: Tensor = HERE) -> Tensor:
     """Return corrected gradients of fresh mini-batches, ``[REPLICATES, WIDTH]``."""
     at(w, point)
-    rows, state = mini_batches(), optimizer.random_state()
+    rows, state = mini_batches(), optimizer.rng_state()
     closure(rows)
     optimizer.correct(lambda: closure(rows), state)
     return w.grad
@@ -120,18 +119,18 @@ def own_noise(loss: Loss, point: Tensor = SNAPSHOT) -> float:
     """Return the variance of a mini-batch's gradient by its random numbers alone, averaged over mini-batches."""
     w = start()
     at(w, point)
-    found = []
+    variances = []
     for rows in torch.arange(ROWS).split(BATCH):
         closure_of(w, loss)(rows)
-        found.append(total_variance(w.grad))
-    return float(np.mean(found))
+        variances.append(total_variance(w.grad))
+    return float(np.mean(variances))
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_unbiased_if_the_snapshots_full_gradient_is_exact(name):
     noisy = LOSSES[name]
-    found = estimates(*prepared(noisy, noisy.exact(SNAPSHOT)))
-    assert z_scores(found, noisy.exact(HERE)).abs().max() < THRESHOLD
+    gradients = estimates(*prepared(noisy, noisy.exact(SNAPSHOT)))
+    assert z_scores(gradients, noisy.exact(HERE)).abs().max() < THRESHOLD
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -139,18 +138,18 @@ def test_the_error_of_the_full_gradient_is_the_bias_of_the_inner_loop(name):
     noisy = LOSSES[name]
     w, closure, optimizer = prepared(noisy, None)
     error = optimizer.state[w]["full_gradient"] - noisy.exact(SNAPSHOT)
-    found = estimates(w, closure, optimizer)
-    assert z_scores(found - error, noisy.exact(HERE)).abs().max() < THRESHOLD
-    assert z_scores(found, noisy.exact(HERE)).abs().max() < THRESHOLD  # over snapshots there is none
-    again = estimates(w, closure, optimizer)  # the same snapshots: what both have in common is their error
-    shared = ((found - noisy.exact(HERE)) * (again - noisy.exact(HERE))).sum(-1)
+    gradients = estimates(w, closure, optimizer)
+    assert z_scores(gradients - error, noisy.exact(HERE)).abs().max() < THRESHOLD
+    assert z_scores(gradients, noisy.exact(HERE)).abs().max() < THRESHOLD  # the mean over snapshots is unbiased
+    again = estimates(w, closure, optimizer)  # both have the error of the same snapshots in common
+    shared = ((gradients - noisy.exact(HERE)) * (again - noisy.exact(HERE))).sum(-1)
     square = error.square().sum(-1)
     assert z_scores((shared - square)[:, None], torch.zeros(1)).abs().max() < THRESHOLD
-    assert z_scores(shared[:, None], torch.zeros(1)).min() > THRESHOLD  # so it can be seen
+    assert z_scores(shared[:, None], torch.zeros(1)).min() > THRESHOLD  # so the test has power
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_squared_bias_falls_with_the_draws_and_is_the_stated_share_of_the_noise(name):
+def test_the_squared_bias_is_the_stated_fraction_of_the_noise(name):
     noisy = LOSSES[name]
     noise = own_noise(noisy.loss)
     for draws in (1, 4):
@@ -177,8 +176,8 @@ def test_common_random_numbers_cancel_the_noise_and_others_add_it():
 
 def test_at_the_snapshot_it_is_the_full_gradient():
     w, closure, optimizer = prepared(LOSSES["score"], None)
-    found = estimates(w, closure, optimizer, SNAPSHOT)
-    assert torch.allclose(found, optimizer.state[w]["full_gradient"], rtol=0, atol=1e-15)
+    gradients = estimates(w, closure, optimizer, SNAPSHOT)
+    assert torch.allclose(gradients, optimizer.state[w]["full_gradient"], rtol=0, atol=1e-15)
 
 
 def test_dropout_masks_are_common():
@@ -192,23 +191,25 @@ def test_dropout_masks_are_common():
         loss.backward()
         return loss
 
-    optimizer.snapshot(closure, torch.arange(ROWS).split(5), draws=3)
+    optimizer.snapshot(closure, torch.arange(ROWS).split(5), num_passes=3)
     for _ in range(5):
-        state = optimizer.random_state()
+        state = optimizer.rng_state()
         closure(torch.randperm(ROWS)[:BATCH])
-        optimizer.correct(lambda: closure(torch.randperm(ROWS)[:BATCH]), state)  # its rows are drawn again too
+        optimizer.correct(
+            lambda: closure(torch.randperm(ROWS)[:BATCH]), state
+        )  # replays the choice of the observations, too
     for p in net.parameters():
         assert torch.allclose(p.grad, optimizer.state[p]["full_gradient"], rtol=0, atol=1e-15)
 
 
-def test_the_global_generator_goes_on_as_in_a_plain_step():
+def test_the_global_generator_advances_as_in_a_plain_step():
     for kind in (SVRG, torch.optim.SGD):
         torch.manual_seed(7)
         w = start(2)
         closure = closure_of(w, pathwise)
         optimizer = kind([w], 0.1)
         if kind is SVRG:
-            optimizer.snapshot(closure, [torch.arange(ROWS)], draws=2)
+            optimizer.snapshot(closure, [torch.arange(ROWS)], num_passes=2)
         optimizer.step(lambda closure=closure: closure(torch.arange(4)))
         after = torch.rand(2)
         if kind is SVRG:
@@ -217,7 +218,7 @@ def test_the_global_generator_goes_on_as_in_a_plain_step():
 
 
 @pytest.mark.parametrize("source", ["numpy", "generator", "state"])
-def test_noise_that_is_not_common_is_refused(source):
+def test_noise_that_is_not_common_is_rejected(source):
     w = start(1)
     random, own, calls = np.random.default_rng(0), torch.Generator().manual_seed(0), []
 
@@ -233,19 +234,19 @@ def test_noise_that_is_not_common_is_refused(source):
         if allowed:
             optimizer.step(lambda: closure(torch.arange(4)))
         else:
-            with pytest.raises(EstimatorError, match="noise of its own"):
+            with pytest.raises(EstimatorError, match="do not come from torch's global generators"):
                 optimizer.step(lambda: closure(torch.arange(4)))
 
 
-def test_saga_refuses_a_random_loss_whose_noise_would_double():
+def test_saga_rejects_a_random_loss_whose_noise_would_double():
     w = start()
     closure, parts = closure_of(w, pathwise), torch.arange(ROWS).split(BATCH)
     with pytest.raises(EstimatorError, match="drew random numbers"):
         SAGA([w], 0.1, batch_sizes=[BATCH] * 4).step(lambda: closure(parts[0]), 0)
     optimizer = SAGA([w], 1e-12, batch_sizes=[BATCH] * 4, independent_noise=True)
-    found = []
+    variances = []
     for j in (0, 1, 2, 3, *torch.randint(4, (30,)).tolist()):
         optimizer.step(lambda j=j: closure(parts[j]), j)
-        found.append(total_variance(w.grad))
-    # of g_j the whole noise, of its own entry (1 - 1/4)^2, and of the three others (1/4)^2 each
-    assert np.mean(found[4:]) == pytest.approx((2 - 1 / 4) * own_noise(pathwise), rel=0.05)
+        variances.append(total_variance(w.grad))
+    # the whole noise of g_j, (1 - 1/4)^2 of its old entry and (1/4)^2 of each of the three others
+    assert np.mean(variances[4:]) == pytest.approx((2 - 1 / 4) * own_noise(pathwise), rel=0.05)

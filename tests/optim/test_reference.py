@@ -1,4 +1,4 @@
-"""The iterates are those of NumPy, of copt, and of torch's SGD where the control variate is zero."""
+"""Iterates equal those of NumPy and copt, and of torch's SGD if the control variate is zero."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def svrg(batch: int, epochs: int, chunk: int = 5, **kwargs: float) -> list[np.nd
     return path
 
 
-def saga_examples(batch: int, epochs: int) -> list[np.ndarray]:
+def saga_observations(batch: int, epochs: int) -> list[np.ndarray]:
     w, _ = logistic()
-    optimizer = SAGA([w], LR, weight_decay=DECAY, examples=ROWS, outputs=1)
+    optimizer = SAGA([w], LR, weight_decay=DECAY, num_observations=ROWS, num_outputs=1)
     path = []
     for rows in shuffles(epochs):
         for some in torch.from_numpy(rows).split(batch):
@@ -52,7 +52,7 @@ def saga_examples(batch: int, epochs: int) -> list[np.ndarray]:
     return path
 
 
-def test_svrg_is_numpys():
+def test_svrg_equals_numpy():
     w = np.zeros(WIDTH)
     path = iter(svrg(2, 10, weight_decay=DECAY))
     for rows in shuffles(10):
@@ -62,15 +62,15 @@ def test_svrg_is_numpys():
             np.testing.assert_allclose(next(path), w, rtol=0, atol=1e-13)
 
 
-def test_the_size_of_chunks_changes_nothing_but_rounding():
+def test_the_size_of_chunks_changes_only_rounding():
     for chunk in (1, 4, 100):
         np.testing.assert_allclose(svrg(3, 3, chunk), svrg(3, 3), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_saga_of_examples_is_numpys(batch):
+def test_saga_of_observations_equals_numpy(batch):
     w, table, mean = np.zeros(WIDTH), np.zeros(ROWS), np.zeros(WIDTH)
-    path = iter(saga_examples(batch, 10))
+    path = iter(saga_observations(batch, 10))
     for rows in shuffles(10):
         for some in np.split(rows, ROWS // batch):
             new = derivative(w, some)
@@ -80,7 +80,7 @@ def test_saga_of_examples_is_numpys(batch):
             np.testing.assert_allclose(next(path), w, rtol=0, atol=1e-13)
 
 
-def test_saga_of_mini_batches_is_numpys_with_sizes_that_differ():
+def test_saga_of_unequal_mini_batches_equals_numpy():
     parts = [np.arange(0, 5), np.arange(5, 10), np.arange(10, 12)]
     share = np.array([5, 5, 2]) / 12
     w, closure = logistic()
@@ -96,7 +96,7 @@ def test_saga_of_mini_batches_is_numpys_with_sizes_that_differ():
 
 
 def test_copt():
-    np.testing.assert_allclose(saga_examples(1, 4)[-1], COPT["SAGA"], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(saga_observations(1, 4)[-1], COPT["SAGA"], rtol=0, atol=1e-14)
     np.testing.assert_allclose(svrg(1, 4, weight_decay=DECAY)[-1], COPT["SVRG"], rtol=0, atol=1e-14)
 
 
@@ -142,10 +142,10 @@ def test_with_all_rows_in_the_mini_batch_it_is_torchs_sgd(choice):
         assert torch.allclose(mine, theirs, rtol=0, atol=1e-13)
 
 
-def test_groups_have_options_of_their_own():
+def test_groups_have_separate_options():
     (mine, closure), (theirs, other) = logistic(), logistic()
     bias = [torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    made = [
+    optimizers = [
         kind([{"params": [w], "weight_decay": 0.3}, {"params": [b], "lr": 0.01}], lr=0.1)
         for kind, w, b in ((SVRG, mine, bias[0]), (torch.optim.SGD, theirs, bias[1]))
     ]
@@ -156,10 +156,10 @@ def test_groups_have_options_of_their_own():
         (b - 2.0).square().backward()
         return loss
 
-    made[0].snapshot(lambda _: with_bias(closure, bias[0]), [torch.arange(ROWS)])
+    optimizers[0].snapshot(lambda _: with_bias(closure, bias[0]), [torch.arange(ROWS)])
     for _ in range(10):
-        made[0].step(lambda: with_bias(closure, bias[0]))
-        made[1].step(lambda: with_bias(other, bias[1]))
+        optimizers[0].step(lambda: with_bias(closure, bias[0]))
+        optimizers[1].step(lambda: with_bias(other, bias[1]))
     assert torch.allclose(mine, theirs, rtol=0, atol=1e-14)
     assert torch.allclose(*bias, rtol=0, atol=1e-14)
 

@@ -1,4 +1,4 @@
-"""Checkpoints go on bit for bit; what cannot work is refused before it does harm."""
+"""State of the optimizers in checkpoints, and the errors of wrong arguments."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.optim import SAGA, SVRG, FixedBatchSampler
-from vaekit.optim.variance_reduced_sgd import rows_of
+from vaekit.optim.variance_reduced_sgd import num_observations
 
 from .problems import ROWS, WIDTH, logistic, losses_and_outputs
 
-KINDS = ["SVRG", "SAGA, mini-batches", "SAGA, examples"]
+KINDS = ["SVRG", "SAGA, mini-batches", "SAGA, observations"]
 
 
 class Run:
-    """A training that can stop and go on: a net with dropout by SVRG, or logistic regression by SAGA."""
+    """A run that can be resumed: a network with dropout by SVRG, or logistic regression by SAGA."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -34,7 +34,7 @@ class Run:
         elif kind == "SAGA, mini-batches":
             self.optimizer = SAGA([self.w], 0.05, batch_sizes=[4] * 3, **options)
         else:
-            self.optimizer = SAGA([self.w], 0.05, examples=ROWS, outputs=1, **options)
+            self.optimizer = SAGA([self.w], 0.05, num_observations=ROWS, num_outputs=1, **options)
 
     def loss(self, rows: Tensor) -> Tensor:
         self.optimizer.zero_grad()
@@ -50,7 +50,7 @@ class Run:
 
     def snapshot(self) -> None:
         if self.kind == "SVRG":
-            self.optimizer.snapshot(self.loss, torch.arange(ROWS).split(5), draws=2)
+            self.optimizer.snapshot(self.loss, torch.arange(ROWS).split(5), num_passes=2)
 
     def steps(self, count: int) -> None:
         for _ in range(count):
@@ -79,7 +79,7 @@ class Run:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("steps", [0, 1, 7])
-def test_a_resumed_training_goes_on_bit_for_bit(kind, steps):
+def test_resuming_is_bit_exact(kind, steps):
     first = Run(kind)
     first.snapshot()
     first.steps(steps)
@@ -100,7 +100,7 @@ def test_a_resumed_training_goes_on_bit_for_bit(kind, steps):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_copy_goes_on_by_itself(kind):
+def test_a_copy_is_independent(kind):
     first = Run(kind)
     first.snapshot()
     second = copy.deepcopy(first)
@@ -112,21 +112,21 @@ def test_a_copy_goes_on_by_itself(kind):
     assert all(a.equal(b) for a, b in zip(first.optimizer.parameters(), second.optimizer.parameters(), strict=True))
 
 
-def test_snapshots_draw_other_numbers_each_time_and_depend_on_the_seed():
-    found = []
+def test_snapshots_have_separate_random_numbers_that_depend_on_the_seed():
+    gradients = []
     for seed in (0, 0, 1):
         w = torch.zeros(2, requires_grad=True)
         optimizer = SVRG([w], 0.1, seed=seed)
         for _ in range(2):
             optimizer.snapshot(lambda _, w=w: (w * torch.randn(2)).sum().backward() or 0.0, [torch.arange(3)])
-            found.append(optimizer.state[w]["full_gradient"].clone())
-    first, second, again, _, other, _ = found
+            gradients.append(optimizer.state[w]["full_gradient"].clone())
+    first, second, again, _, other, _ = gradients
     assert first.equal(again)
     assert not first.equal(second)
     assert not first.equal(other)
 
 
-def test_a_snapshot_leaves_gradients_and_parameters_and_returns_the_mean_loss():
+def test_a_snapshot_keeps_gradients_and_parameters_and_returns_the_mean_loss():
     w, closure = logistic()
     optimizer = SVRG([w], 0.1)
     closure(torch.arange(3))
@@ -137,7 +137,7 @@ def test_a_snapshot_leaves_gradients_and_parameters_and_returns_the_mean_loss():
     assert mean == pytest.approx(closure(torch.arange(ROWS)).item(), rel=1e-14)
 
 
-def test_a_parameter_without_gradient_is_left_alone():
+def test_a_parameter_without_gradient_is_unchanged():
     w, closure = logistic()
     unused = torch.ones(2, dtype=torch.float64, requires_grad=True)
     optimizer = SVRG([w, unused], 0.1, weight_decay=0.5)
@@ -150,7 +150,7 @@ def test_gradients_can_be_clipped_between_the_correction_and_the_step():
     w, closure = logistic()
     optimizer = SVRG([w], 1.0)
     optimizer.snapshot(closure, [torch.arange(ROWS)])
-    state, rows = optimizer.random_state(), torch.arange(3)
+    state, rows = optimizer.rng_state(), torch.arange(3)
     closure(rows)
     optimizer.correct(lambda: closure(rows), state)
     torch.nn.utils.clip_grad_norm_([w], 1e-3)
@@ -160,66 +160,66 @@ def test_gradients_can_be_clipped_between_the_correction_and_the_step():
         optimizer.step()
 
 
-def test_memory_is_said_and_refused_over_the_budget(caplog):
+def test_memory_is_logged_and_limited(caplog):
     net = nn.Linear(99, 10)
     with caplog.at_level(logging.INFO, "vaekit"):
         optimizer = SAGA(net.parameters(), 0.1, batch_sizes=[8] * 5)
     assert optimizer.memory == 6 * 1000 * 4
-    assert "the gradients of 5 mini-batches, and their mean, take 24.0 kB" in caplog.text
+    assert "a table of gradients of 5 mini-batches and their mean take 24.0 kB" in caplog.text
     stored = [t for p in net.parameters() for t in optimizer.state[p].values()]
     assert sum(t.numel() * t.element_size() for t in stored) == optimizer.memory
-    assert SAGA(net.parameters(), 0.1, examples=500, outputs=10).memory == (5000 + 1000) * 4
-    with pytest.raises(ConfigError, match=r"24\.0 kB, over the max_bytes of 23\.0 kB"):
+    assert SAGA(net.parameters(), 0.1, num_observations=500, num_outputs=10).memory == (5000 + 1000) * 4
+    with pytest.raises(ConfigError, match=r"24\.0 kB, over max_bytes=23\.0 kB"):
         SAGA(net.parameters(), 0.1, batch_sizes=[8] * 5, max_bytes=23_000)
 
 
-def test_a_model_that_is_not_linear_has_no_table_of_examples():
+def test_a_nonlinear_model_has_no_table_of_observations():
     w, _ = logistic()
     rows = torch.arange(4)
 
-    def bent():
+    def nonlinear():
         losses, outputs = losses_and_outputs(w, rows)
         outputs = outputs.tanh()
         return outputs.square() + 0 * losses, outputs
 
-    def aside():
+    def other_path():
         losses, outputs = losses_and_outputs(w, rows)
         return losses + w.square().sum(), outputs
 
-    for closure, why in ((bent, "outputs are not linear"), (aside, "another way than the outputs")):
-        with pytest.raises(ConfigError, match=why):
-            SAGA([w], 0.1, examples=ROWS, outputs=1).step(closure, rows)
+    for closure, problem in ((nonlinear, "outputs are not linear"), (other_path, "another way than the outputs")):
+        with pytest.raises(ConfigError, match=problem):
+            SAGA([w], 0.1, num_observations=ROWS, num_outputs=1).step(closure, rows)
     assert w.eq(0).all()
 
 
-def test_a_model_of_several_outputs_is_that_of_mini_batches_of_one():
-    """Softmax regression with a bias: per example and per mini-batch of one row the iterates are the same."""
+def test_observations_and_mini_batches_of_one_have_the_same_iterates():
+    """Softmax regression with a bias."""
     torch.manual_seed(0)
     x, y = torch.randn(6, 4).double(), torch.tensor([0, 1, 2, 0, 1, 2])
     nets = [nn.Linear(4, 3).double() for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
-    examples = SAGA(nets[0].parameters(), 0.3, weight_decay=0.1, examples=6, outputs=3)
+    examples = SAGA(nets[0].parameters(), 0.3, weight_decay=0.1, num_observations=6, num_outputs=3)
     batches = SAGA(nets[1].parameters(), 0.3, weight_decay=0.1, batch_sizes=[1] * 6)
 
-    def of_examples(rows: Tensor) -> tuple[Tensor, Tensor]:
+    def observation_losses(rows: Tensor) -> tuple[Tensor, Tensor]:
         logits = nets[0](x[rows])
         return nn.functional.cross_entropy(logits, y[rows], reduction="none"), logits
 
-    def of_batch(rows: Tensor) -> Tensor:
+    def batch_loss(rows: Tensor) -> Tensor:
         nets[1].zero_grad()
         loss = nn.functional.cross_entropy(nets[1](x[rows]), y[rows])
         loss.backward()
         return loss
 
     for i in torch.randint(6, (50,)):
-        one = examples.step(lambda i=i: of_examples(i[None]), i[None])
-        other = batches.step(lambda i=i: of_batch(i[None]), int(i))
+        one = examples.step(lambda i=i: observation_losses(i[None]), i[None])
+        other = batches.step(lambda i=i: batch_loss(i[None]), int(i))
         assert torch.allclose(one, other, rtol=0, atol=1e-13)
     assert torch.allclose(nets[0].weight, nets[1].weight, rtol=0, atol=1e-13)
     assert torch.allclose(nets[0].bias, nets[1].bias, rtol=0, atol=1e-13)
 
 
-def test_distributed_training_is_refused():
+def test_distributed_training_is_rejected():
     w, closure = logistic()
     optimizer = SVRG([w], 0.1)
     torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
@@ -234,64 +234,74 @@ def test_distributed_training_is_refused():
 
 
 W = torch.zeros(WIDTH, dtype=torch.float64, requires_grad=True)
-WRONG = {
-    "lr is 0": lambda: SVRG([W], 0),
-    "lr is nan": lambda: SVRG([W], float("nan")),
-    "momentum 1.0": lambda: SVRG([W], 0.1, momentum=1.0),
-    "weight_decay -1": lambda: SAGA([W], 0.1, weight_decay=-1, batch_sizes=[3]),
-    "nesterov needs": lambda: SVRG([W], 0.1, nesterov=True),
-    "draws is 0": lambda: SVRG([W], 0.1).snapshot(logistic()[1], [torch.arange(3)], draws=0),
-    "pass 1 of 1 over batches found no rows": lambda: SVRG([W], 0.1).snapshot(logistic()[1], []),
-    "pass 2 of 2 over batches": lambda: SVRG([W], 0.1).snapshot(lambda _: 0.0, iter([torch.arange(3)]), draws=2),
-    "give either": lambda: SAGA([W], 0.1),
-    "or both of the others": lambda: SAGA([W], 0.1, examples=3),
-    "either the sizes": lambda: SAGA([W], 0.1, batch_sizes=[3], examples=3, outputs=1),
-    "1 at least": lambda: SAGA([W], 0.1, batch_sizes=[3, 0]),
-    "must be a mini-batch": lambda: SAGA([W], 0.1, batch_sizes=[]),
-    "numbered from 0": lambda: SAGA([W], 0.1, batch_sizes=[3]).correct(1, SVRG([W], 0.1).random_state()),
-    "entry is -1": lambda: SAGA([W], 0.1, batch_sizes=[3]).step(lambda: 0.0),
-    "twice among": lambda: SAGA([W], 0.1, examples=5, outputs=1).step(None.__class__, [1, 1]),
-    "0..4": lambda: SAGA([W], 0.1, examples=5, outputs=1).step(None.__class__, [5]),
-    "they are None": lambda: SAGA([W], 0.1, examples=5, outputs=1).step(None.__class__),
-    "cannot be added": lambda: SAGA([W], 0.1, batch_sizes=[3]).add_param_group({"params": [W.clone()]}),
-    "step(closure, rows) alone": lambda: SAGA([W], 0.1, examples=5, outputs=1).correct(
-        0, SVRG([W], 0.1).random_state()
-    ),
-    "saved table is of mini-batches of [3] rows": lambda: SAGA([W], 0.1, batch_sizes=[4]).load_state_dict(
-        SAGA([W], 0.1, batch_sizes=[3]).state_dict()
-    ),
-    "saved table is of another optimizer": lambda: SAGA([W], 0.1, batch_sizes=[4]).load_state_dict(
-        SVRG([W], 0.1).state_dict()
-    ),
-    "saved state is of another optimizer": lambda: SVRG([W], 0.1).load_state_dict(
+
+
+def saga(**kwargs) -> SAGA:
+    return SAGA([W], 0.1, **{"batch_sizes": [3], **kwargs})
+
+
+def linear_saga(num_outputs: int = 1) -> SAGA:
+    return SAGA([W], 0.1, num_observations=5, num_outputs=num_outputs)
+
+
+ERRORS = {
+    "lr=0 must": lambda: SVRG([W], 0),
+    "lr=nan must": lambda: SVRG([W], float("nan")),
+    "momentum=1.0 in": lambda: SVRG([W], 0.1, momentum=1.0),
+    "weight_decay=-1 not": lambda: saga(weight_decay=-1),
+    "nesterov requires": lambda: SVRG([W], 0.1, nesterov=True),
+    "num_passes=0": lambda: SVRG([W], 0.1).snapshot(logistic()[1], [torch.arange(3)], num_passes=0),
+    "pass 1 of 1 over batches contains no observations": lambda: SVRG([W], 0.1).snapshot(logistic()[1], []),
+    "pass 2 of 2 over batches": lambda: SVRG([W], 0.1).snapshot(lambda _: 0.0, iter([torch.arange(3)]), num_passes=2),
+    "Give either the sizes": lambda: SAGA([W], 0.1),
+    "or both numbers": lambda: SAGA([W], 0.1, num_observations=3),
+    "batch_sizes=[3], num_observations=3": lambda: saga(num_observations=3, num_outputs=1),
+    "batch_sizes=[3, 0]": lambda: saga(batch_sizes=[3, 0]),
+    "batch_sizes=[]": lambda: saga(batch_sizes=[]),
+    "entry=1 not found in a table of 1 mini-batches": lambda: saga().correct(1, SVRG([W], 0.1).rng_state()),
+    "entry=-1": lambda: saga().step(lambda: 0.0),
+    "twice": lambda: linear_saga().step(None.__class__, [1, 1]),
+    "0..4": lambda: linear_saga().step(None.__class__, [5]),
+    "entry=None": lambda: linear_saga().step(None.__class__),
+    "cannot be added": lambda: saga().add_param_group({"params": [W.clone()]}),
+    "only step(closure, index)": lambda: linear_saga().correct(0, SVRG([W], 0.1).rng_state()),
+    "belongs to mini-batches of [3]": lambda: saga(batch_sizes=[4]).load_state_dict(saga().state_dict()),
+    "SAGA: the saved state belongs to another": lambda: saga().load_state_dict(SVRG([W], 0.1).state_dict()),
+    "SVRG: the saved state belongs to another": lambda: SVRG([W], 0.1).load_state_dict(
         torch.optim.AdamW([W], 0.1).state_dict()
     ),
-    "one loss each, [3]": lambda: SAGA([W], 0.1, examples=5, outputs=2).step(
-        lambda: losses_and_outputs(W, torch.arange(3)), [0, 1, 2]
-    ),
-    "rows is 0": lambda: FixedBatchSampler(0, 3),
+    "one loss each, [3]": lambda: linear_saga(2).step(lambda: losses_and_outputs(W, torch.arange(3)), [0, 1, 2]),
+    "num_observations=0": lambda: FixedBatchSampler(0, 3),
 }
 
 
-@pytest.mark.parametrize("message", WRONG)
+@pytest.mark.parametrize("message", ERRORS)
 def test_errors(message):
     with pytest.raises(ConfigError) as error:
-        WRONG[message]()
+        ERRORS[message]()
     assert message in str(error.value)
 
 
-def test_without_a_snapshot_there_is_no_step():
+def test_a_step_needs_a_snapshot():
     w, closure = logistic()
     with pytest.raises(EstimatorError, match="no snapshot"):
         SVRG([w], 0.1).step(lambda: closure(torch.arange(3)))
 
 
-def test_rows_of_what_a_loader_yields():
+def test_num_observations_batch_losses():
     x = torch.zeros(7, 2)
-    assert [rows_of(b) for b in (x, (x, x), [x], {"a": x}, [3, 4], range(5), (x.numpy(), 1))] == [7, 7, 7, 7, 2, 5, 7]
+    assert [num_observations(b) for b in (x, (x, x), [x], {"a": x}, [3, 4], range(5), (x.numpy(), 1))] == [
+        7,
+        7,
+        7,
+        7,
+        2,
+        5,
+        7,
+    ]
 
 
-def test_fixed_batches_are_fixed_and_their_order_is_not():
+def test_fixed_batches_have_fixed_members_in_random_order():
     sampler = FixedBatchSampler(10, 3, seed=1)
     orders, members = [], []
     for _ in range(8):
@@ -303,4 +313,4 @@ def test_fixed_batches_are_fixed_and_their_order_is_not():
     assert all(order[-1] == 3 for order in orders)
     assert len({tuple(order) for order in orders}) > 1
     assert set(frozenset().union(*members[0].values())) == set(range(10))
-    assert members[0][0] != {0, 1, 2}  # drawn, not in the order of the data
+    assert members[0][0] != {0, 1, 2}  # random, not in the order of the data

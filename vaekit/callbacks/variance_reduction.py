@@ -65,7 +65,7 @@ class _VarianceReduction(Callback):
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._step = batch, batch_idx, self.optimizer.random_state(), _Buffers(pl_module)
+        self._step = batch, batch_idx, self.optimizer.rng_state(), _Buffers(pl_module)
 
     @override
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:

@@ -1,4 +1,4 @@
-"""A fixed partition of the rows of a data set into mini-batches."""
+"""Sampler of a fixed partition of a data set into mini-batches."""
 
 from __future__ import annotations
 
@@ -11,48 +11,50 @@ from vaekit.exceptions import ConfigError
 
 
 class FixedBatchSampler(Sampler[int]):
-    """Rows in mini-batches whose members never change, in a new random order of the mini-batches each epoch.
+    """Sampler of mini-batches with fixed members, in a new random order of the mini-batches each epoch.
 
-    A sampler for ``DataLoader(data, batch_size, sampler=FixedBatchSampler(len(data), batch_size))``: it yields the rows of
-    one mini-batch after another. Which rows go together is drawn from ``seed``; the order from torch's global
-    generator. A smaller mini-batch, if the rows do not divide evenly, comes last in every epoch.
+    Use it as ``DataLoader(data, batch_size, sampler=FixedBatchSampler(len(data), batch_size))``: it yields the
+    observations of each mini-batch in succession. ``seed`` determines the members, torch's global generator the order.
+    A smaller mini-batch, if there is one, comes last in every epoch.
 
     Parameters
     ----------
-    rows
-        Of the data set.
-    batch_size
-        Rows in a mini-batch.
-    seed
-        Of the partition.
+    num_observations : int
+        Number of observations in the data set.
+    batch_size : int
+        Number of observations per mini-batch.
+    seed : int
+        Seed of the partition.
 
     Attributes
     ----------
-    sizes
-        Rows of each mini-batch.
-    order
-        Numbers of the mini-batches, in the order of the epoch that began last.
+    sizes : list of int
+        Number of observations of each mini-batch.
+    order : list of int
+        Indices of the mini-batches, in the order of the current epoch.
 
     Raises
     ------
     ConfigError
-        If there are no rows, or ``batch_size`` is less than 1.
+        If ``num_observations`` or ``batch_size`` is less than 1.
 
     Examples
     --------
     >>> sampler = FixedBatchSampler(5, batch_size=2)
     >>> sampler.sizes
     [2, 2, 1]
-    >>> rows = list(sampler)
-    >>> sorted(rows), sampler.order[-1]
+    >>> indices = list(sampler)
+    >>> sorted(indices), sampler.order[-1]
     ([0, 1, 2, 3, 4], 2)
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int = 0) -> None:
-        if rows < 1 or batch_size < 1:
-            raise ConfigError(f"FixedBatchSampler: rows is {rows} and batch_size {batch_size}; both must be at least 1")
-        permuted = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
-        self._batches = permuted.split(batch_size)
+    def __init__(self, num_observations: int, batch_size: int, seed: int = 0) -> None:
+        if num_observations < 1 or batch_size < 1:
+            raise ConfigError(
+                f"FixedBatchSampler: num_observations={num_observations} and batch_size={batch_size} must be positive."
+            )
+        permutation = torch.randperm(num_observations, generator=torch.Generator().manual_seed(seed))
+        self._batches = permutation.split(batch_size)
         self.sizes = [len(batch) for batch in self._batches]
         self.order: list[int] = []
 
@@ -60,7 +62,7 @@ class FixedBatchSampler(Sampler[int]):
         return sum(self.sizes)
 
     def __iter__(self) -> Iterator[int]:
-        full = len(self.sizes) - (self.sizes[-1] < self.sizes[0])
-        self.order = [*torch.randperm(full).tolist(), *range(full, len(self.sizes))]
-        for number in self.order:
-            yield from self._batches[number].tolist()
+        num_full = len(self.sizes) - (self.sizes[-1] < self.sizes[0])
+        self.order = [*torch.randperm(num_full).tolist(), *range(num_full, len(self.sizes))]
+        for index in self.order:
+            yield from self._batches[index].tolist()

@@ -1,4 +1,4 @@
-"""States of torch's global generators: what makes two evaluations of a random loss draw the same numbers."""
+"""RNG states of torch, which give two evaluations of a random loss common random numbers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from torch import Tensor
 
 
 class RNGState:
-    """The states of torch's global generators at the time of its making.
+    """Current states of torch's global generators, on the CPU and on the CUDA devices of ``params``.
 
-    Those of the CPU and of the CUDA devices that hold ``params``. NumPy's and Python's generators, and generators of
-    one's own, are not among them.
+    The generators of NumPy and Python, and separate generators, are not included: SVRG rejects a loss that uses them.
 
     Parameters
     ----------
-    params
-        Tensors; their devices count.
+    params : Iterable[Tensor]
+        Tensors on the devices of the loss.
 
     Examples
     --------
@@ -32,11 +31,11 @@ class RNGState:
 
     def __init__(self, params: Iterable[Tensor]) -> None:
         self._devices = cuda_devices(params)
-        self._states = self._now()
+        self._states = self._current_states()
 
     @contextlib.contextmanager
     def replayed(self) -> Iterator[None]:
-        """Draw within from these states; afterwards the generators are as they were before."""
+        """Set the generators to these states within the block, and restore them afterwards."""
         with torch.random.fork_rng(self._devices):
             torch.set_rng_state(self._states[0])
             for device, state in zip(self._devices, self._states[1:], strict=True):
@@ -45,13 +44,13 @@ class RNGState:
 
     @property
     def advanced(self) -> bool:
-        """Whether numbers have been drawn since."""
-        return not all(a.equal(b) for a, b in zip(self._states, self._now(), strict=True))
+        """Whether random numbers were drawn since the creation of this object."""
+        return not all(a.equal(b) for a, b in zip(self._states, self._current_states(), strict=True))
 
-    def _now(self) -> list[Tensor]:
+    def _current_states(self) -> list[Tensor]:
         return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
 
 
 def cuda_devices(params: Iterable[Tensor]) -> list[int]:
-    """Return the numbers of the CUDA devices that hold tensors."""
+    """Return the indices of the CUDA devices of some tensors."""
     return sorted({p.device.index or 0 for p in params if p.is_cuda})
