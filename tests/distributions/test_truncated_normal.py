@@ -95,7 +95,7 @@ def test_log_prob_outside_and_validation():
     q = TruncatedNormal(torch.tensor(0.0), torch.tensor(1.0), -1.0, 1.0, validate_args=True)
     with pytest.raises(ValueError, match="support"):
         q.log_prob(torch.tensor(1.5))
-    with pytest.raises(ValueError, match="low must be below high"):
+    with pytest.raises(ValueError, match="must be below high"):
         TruncatedNormal(torch.tensor(0.0), torch.tensor(1.0), 1.0, -1.0, validate_args=True)
 
 

@@ -8,21 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from typing_extensions import override
 
 
 class NegativeBinomial(torch.distributions.NegativeBinomial):
-    r"""Negative binomial by its mean and inverse dispersion, in log space.
+    r"""Negative binomial distribution with the mean and the inverse dispersion as parameters, in log space.
 
     .. math:: \mathrm{Var}[x] = \mu + \mu^2 / \theta
 
-    Works in float64 whatever the inputs' type: its terms are as large as the counts' log-factorials and cancel
-    down to a few nats, which float32 does not survive for large counts or a large ``theta``.
+    The computation is in float64 for any input type. Its terms are as large as the log-factorials of the counts and
+    cancel to a few nats, which float32 cannot represent for large counts or a large ``theta``.
 
     Parameters
     ----------
-    log_mean, log_inverse_dispersion
-        Logarithms of mu and theta, broadcastable to each other. By keyword only: the first two arguments of torch's
-        are the total count and the probability.
+    log_mean, log_inverse_dispersion : Tensor
+        Logarithms of mu and theta, broadcastable to each other. They are keyword-only, because the first two arguments
+        of torch's class are the total count and the probability.
 
     Examples
     --------
@@ -36,8 +37,8 @@ class NegativeBinomial(torch.distributions.NegativeBinomial):
         logits = self.log_mean - self.log_inverse_dispersion
         super().__init__(self.log_inverse_dispersion.exp(), logits=logits, validate_args=False)
 
+    @override
     def expand(self, batch_shape: Any, _instance: Any = None) -> NegativeBinomial:
-        """Return the distribution expanded to ``batch_shape``."""
         log_mean, log_theta = self.log_mean.expand(batch_shape), self.log_inverse_dispersion.expand(batch_shape)
         return NegativeBinomial(log_mean=log_mean, log_inverse_dispersion=log_theta)
 
@@ -47,8 +48,8 @@ class NegativeBinomial(torch.distributions.NegativeBinomial):
         .. math:: \log p(x) = -\theta L + x (\log\mu - L) + \log\frac{\Gamma(x + \theta)}{\Gamma(\theta)\, \theta^x}
             - \log x!, \qquad L = \log(1 + \mu / \theta).
 
-        For a large theta the quotient is worked out by Stirling's series, in which nothing of theta's size cancels:
-        the limit is Poisson's. For a small one its power of theta goes to the term before.
+        For a large theta, Stirling's series gives the quotient without canceling terms of the size of theta; its limit
+        is the Poisson distribution. For a small theta, the power of theta is part of the preceding term.
         """
         x, log_mean, log_theta = torch.broadcast_tensors(value.double(), self.log_mean, self.log_inverse_dispersion)
         ratio, theta = log_mean - log_theta, log_theta.exp()
@@ -61,7 +62,7 @@ class NegativeBinomial(torch.distributions.NegativeBinomial):
         return torch.where(large, series, direct) - theta * log1p - torch.lgamma(x + 1)
 
 
-SERIES = 64.0  # from here on Stirling's series is exact in float64
+SERIES = 64.0  # Stirling's series is exact in float64 from this value
 
 
 def _stirling(y: Tensor) -> Tensor:
@@ -71,19 +72,19 @@ def _stirling(y: Tensor) -> Tensor:
 
 
 class ZeroInflated(Distribution):
-    r"""A count that is 0 with a probability of its own, and else comes from ``base``.
+    r"""A count that is 0 with probability pi, and otherwise follows ``base``.
 
     .. math:: p(x) = \pi\, [x = 0] + (1 - \pi)\, p_\mathrm{base}(x)
 
     Parameters
     ----------
-    base
-        Distribution of counts, ``[*batch]``.
-    gate_logits
-        Logit of pi, ``[*batch]``.
+    base : Distribution, batch shape (*batch)
+        Distribution of counts.
+    gate_logits : Tensor, shape (*batch)
+        Logit of pi.
     """
 
-    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own interface)
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's interface)
     support = constraints.nonnegative_integer
 
     def __init__(self, base: Distribution, gate_logits: Tensor) -> None:
@@ -91,28 +92,28 @@ class ZeroInflated(Distribution):
         self.gate_logits = gate_logits.to(base.mean.dtype)
         super().__init__(torch.broadcast_shapes(base.batch_shape, gate_logits.shape), validate_args=False)
 
+    @override
     def expand(self, batch_shape: Any, _instance: Any = None) -> ZeroInflated:
-        """Return a distribution expanded to ``batch_shape``."""
         return ZeroInflated(self.base.expand(batch_shape), self.gate_logits.expand(batch_shape))
 
     @property
     def mean(self) -> Tensor:
-        """Return ``(1 - pi) * base.mean``."""
+        """Mean, ``(1 - pi) * base.mean``."""
         return self.gate_logits.neg().sigmoid() * self.base.mean
 
     @property
     def variance(self) -> Tensor:
-        """Return the variance of the mixture of 0 and ``base``."""
+        """Variance of the mixture of 0 and ``base``."""
         keep = self.gate_logits.neg().sigmoid()
         return keep * (self.base.variance + (1 - keep) * self.base.mean.square())
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability of counts."""
         log_base = F.logsigmoid(-self.gate_logits) + self.base.log_prob(value)
         return torch.where(value == 0, torch.logaddexp(F.logsigmoid(self.gate_logits), log_base), log_base)
 
+    @override
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw counts."""
         with torch.no_grad():
             count = self.base.expand(self.batch_shape).sample(sample_shape)
             return torch.where(torch.rand_like(count) < self.gate_logits.sigmoid(), 0.0, count)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, Distribution, constraints, kl_divergence, register_kl
+from typing_extensions import override
 
 from vaekit.distributions.log_gamma import LogGamma
 
@@ -17,29 +18,29 @@ class _LogSimplex(constraints.Constraint):
     event_dim = 1
 
     def check(self, value: Tensor) -> Tensor:
-        """Tell which vectors are normalized, up to rounding."""
+        """Return which vectors are normalized, up to rounding."""
         return value.double().logsumexp(-1).abs() < 1e-5 + 8 * torch.finfo(value.dtype).eps
 
 
 class LogDirichlet(Distribution):
-    r"""The distribution of ``y = log x`` for ``x ~ Dirichlet(concentration)``, drawn as normalized ``LogGamma``.
+    r"""The distribution of ``y = log x`` for ``x ~ Dirichlet(concentration)``, sampled as normalized ``LogGamma``.
 
     .. math:: p(y) = \frac{\Gamma(\sum_k \alpha_k)}{\prod_k \Gamma(\alpha_k)} \prod_k e^{\alpha_k y_k}
 
-    is the density by the Lebesgue measure of the log-ratios ``y_k - y_K`` (k < K), the same whichever coordinate
-    is the last: the Dirichlet density times the Jacobian ``prod_k x_k``. The entropy is by this measure too;
-    a KL divergence is by none, and equals that of the Dirichlet distributions. First and second derivatives
-    are supported.
+    is the density with respect to the Lebesgue measure of the log-ratios ``y_k - y_K`` (k < K): the Dirichlet density
+    times the Jacobian ``prod_k x_k``. It does not depend on the order of the components. The entropy has the same
+    measure. A KL divergence does not depend on the measure, and equals the divergence of the Dirichlet distributions.
+    First and second derivatives are supported.
 
     Parameters
     ----------
-    concentration
-        alpha, positive, ``[*batch, K]``.
+    concentration : Tensor, shape (*batch, K)
+        alpha, positive.
 
     Raises
     ------
     ValueError
-        If ``concentration`` is a scalar, or, where arguments are validated, not positive.
+        If ``concentration`` is a scalar, or is not positive and arguments are validated.
 
     Examples
     --------
@@ -54,12 +55,12 @@ class LogDirichlet(Distribution):
 
     def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
         if concentration.dim() < 1:
-            raise ValueError("LogDirichlet: concentration is a scalar, it must be [*batch, K]")
+            raise ValueError("LogDirichlet: concentration must have the shape [*batch, K], not be a scalar.")
         self.concentration = concentration
         super().__init__(concentration.shape[:-1], concentration.shape[-1:], validate_args=validate_args)
 
+    @override
     def expand(self, batch_shape: Any, _instance: Any = None) -> LogDirichlet:
-        """Return the distribution expanded to ``batch_shape``."""
         new = self._get_checked_instance(LogDirichlet, _instance)
         batch_shape = torch.Size(batch_shape)
         new.concentration = self.concentration.expand(batch_shape + self.event_shape)
@@ -67,13 +68,13 @@ class LogDirichlet(Distribution):
         new._validate_args = self._validate_args
         return new
 
+    @override
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw with a gradient."""
         unnormalized = LogGamma(self.concentration.double(), validate_args=False).rsample(sample_shape)
         return unnormalized.log_softmax(-1).to(self.concentration.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density by the measure of the log-ratios (see the class)."""
+        """Return the log-density with respect to the measure of the log-ratios."""
         if self._validate_args:
             self._validate_sample(value)
         alpha = self.concentration.double()
@@ -82,7 +83,7 @@ class LogDirichlet(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Return ``E[log x]``."""
+        """Mean ``E[log x]``."""
         return self._mean().to(self.concentration.dtype)
 
     def _mean(self) -> Tensor:
@@ -92,13 +93,13 @@ class LogDirichlet(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        """Return the variances of ``log x_k``."""
+        """Variances of ``log x_k``."""
         alpha = self.concentration.double()
         variance = torch.polygamma(1, alpha) - torch.polygamma(1, alpha.sum(-1, keepdim=True))
         return variance.to(self.concentration.dtype)
 
     def entropy(self) -> Tensor:
-        """Return the differential entropy by the measure of the log-ratios (see the class)."""
+        """Return the differential entropy with respect to the measure of the log-ratios."""
         alpha = self.concentration.double()
         return (_log_normalizer(alpha) - (alpha * self._mean()).sum(-1)).to(self.concentration.dtype)
 
@@ -110,6 +111,6 @@ def _log_normalizer(alpha: Tensor) -> Tensor:
 
 @register_kl(LogDirichlet, LogDirichlet)
 def _kl_log_dirichlet_log_dirichlet(p: LogDirichlet, q: LogDirichlet) -> Tensor:
-    """Return the divergence, which is that of the Dirichlet vectors."""
+    """Return the divergence, which equals the divergence of the Dirichlet vectors."""
     first, second = (Dirichlet(d.concentration.double(), validate_args=False) for d in (p, q))
     return kl_divergence(first, second).to(p.concentration.dtype)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Gamma, constraints, kl_divergence, register_kl
 from torch.distributions.utils import broadcast_all
+from typing_extensions import override
 
 from vaekit.distributions.implicit import LOG_NEGLIGIBLE, integrate, reparameterize
 
@@ -17,17 +18,16 @@ class LogGamma(Distribution):
 
     .. math:: p(y) = \frac{\beta^\alpha}{\Gamma(\alpha)} e^{\alpha y - \beta e^y}
 
-    (a density of y, not of x). A gamma variable of small concentration is mostly smaller than the smallest
-    float; its logarithm is not. Concentrations below 1 are drawn by the boost
-    ``log x_a = log x_{a + 1} + log(u) / a``. First and second derivatives are supported. Works in float64
-    whatever the inputs' type.
+    This is a density of y, not of x. A gamma variable of small concentration is usually below the smallest float, but
+    its logarithm is not. Concentrations below 1 are sampled by the boost ``log x_a = log x_{a + 1} + log(u) / a``.
+    First and second derivatives are supported. The computation is in float64 for any input type.
 
     Marsaglia and Tsang (2000), A Simple Method for Generating Gamma Variables; Figurnov, Mohamed and Mnih (2018),
     Implicit Reparameterization Gradients.
 
     Parameters
     ----------
-    concentration, rate
+    concentration, rate : Tensor
         alpha and beta of the gamma distribution, positive, broadcastable to each other.
 
     Examples
@@ -47,58 +47,58 @@ class LogGamma(Distribution):
         self.concentration, self.rate = broadcast_all(concentration, rate)
         super().__init__(self.concentration.shape, validate_args=validate_args)
 
+    @override
     def expand(self, batch_shape: Any, _instance: Any = None) -> LogGamma:
-        """Return the distribution expanded to ``batch_shape``."""
         new = self._get_checked_instance(LogGamma, _instance)
         new.concentration, new.rate = self.concentration.expand(batch_shape), self.rate.expand(batch_shape)
         super(LogGamma, new).__init__(torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
 
+    @override
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw with a gradient."""
         concentration = self.concentration.double().expand(self._extended_shape(torch.Size(sample_shape)))
         small = concentration < 1
         boosted = torch.where(small, concentration + 1, concentration)
         with torch.no_grad():
-            drawn = Gamma(boosted, torch.ones_like(boosted), validate_args=False).sample().log()
-            log_uniform = torch.rand_like(concentration).neg().log1p()  # of 1 - u, which is never 0
-        value = reparameterize(drawn, _velocity, boosted)
+            boosted_value = Gamma(boosted, torch.ones_like(boosted), validate_args=False).sample().log()
+            log_uniform = torch.rand_like(concentration).neg().log1p()  # log(1 - u), because u may be 0
+        value = reparameterize(boosted_value, _velocity, boosted)
         value = value + torch.where(small, log_uniform / concentration, 0)
         return (value - self.rate.double().log()).to(self.concentration.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density of y (not of x)."""
+        """Return the log-density of y, not of x."""
         if self._validate_args:
             self._validate_sample(value)
         alpha = self.concentration.double()
-        centred = value.double() + self.rate.double().log()
-        return (alpha * centred - centred.exp() - alpha.lgamma()).to(self.concentration.dtype)
+        centered = value.double() + self.rate.double().log()
+        return (alpha * centered - centered.exp() - alpha.lgamma()).to(self.concentration.dtype)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Return the cumulative distribution function; it has no gradient by the concentration."""
+        """Return the cumulative distribution function, without a gradient by the concentration."""
         if self._validate_args:
             self._validate_sample(value)
         alpha = self.concentration.double()
-        centred = value.double() + self.rate.double().log()
-        tiny = centred < -30  # there, x underflows or the first term of the series is all of it
-        series = (alpha * centred.clamp_max(-30) - (alpha + 1).lgamma()).exp()
-        cdf = torch.where(tiny, series, torch.special.gammainc(alpha, centred.clamp_min(-30).exp()))
+        centered = value.double() + self.rate.double().log()
+        tiny = centered < -30  # x underflows, and only the first term of the series matters
+        series = (alpha * centered.clamp_max(-30) - (alpha + 1).lgamma()).exp()
+        cdf = torch.where(tiny, series, torch.special.gammainc(alpha, centered.clamp_min(-30).exp()))
         return cdf.to(self.concentration.dtype)
 
     @property
     def mean(self) -> Tensor:
-        """Return ``digamma(concentration) - log(rate)``."""
+        """Mean, ``digamma(concentration) - log(rate)``."""
         return self.concentration.digamma() - self.rate.log()
 
     @property
     def mode(self) -> Tensor:
-        """Return ``log(concentration / rate)``."""
+        """Mode, ``log(concentration / rate)``."""
         return self.concentration.log() - self.rate.log()
 
     @property
     def variance(self) -> Tensor:
-        """Return ``trigamma(concentration)``."""
+        """Variance, ``trigamma(concentration)``."""
         return torch.polygamma(1, self.concentration)
 
     def entropy(self) -> Tensor:
@@ -108,8 +108,8 @@ class LogGamma(Distribution):
 
 
 def _velocity(value: Tensor, alpha: Tensor) -> tuple[Tensor]:
-    """Return the derivative by a concentration of at least 1, at rate 1 (see ``implicit``)."""
-    shape, excess = alpha[..., None], (value - alpha.log()).exp()[..., None]  # excess: x over its mode
+    """Return the derivative by a concentration of at least 1, at rate 1, see ``implicit``."""
+    shape, excess = alpha[..., None], (value - alpha.log()).exp()[..., None]  # excess: x divided by its mode
     offset = (value - alpha.digamma())[..., None]
 
     def integrand(step: Tensor) -> Tensor:
@@ -121,9 +121,9 @@ def _velocity(value: Tensor, alpha: Tensor) -> tuple[Tensor]:
 
 
 def _reach(excess: Tensor, fall: Tensor) -> Tensor:
-    """Solve ``excess * expm1(step) - step = fall`` for the step away from the mode, roughly.
+    """Solve ``excess * expm1(step) - step = fall`` approximately for the step away from the mode.
 
-    The left side is convex. Newton's method starts beyond the root, and so comes down to it without overshooting.
+    The left side is convex. Newton's method starts beyond the root, so it converges without overshooting.
     """
     up = excess >= 1
     slope = (excess - 1).abs()
@@ -137,6 +137,6 @@ def _reach(excess: Tensor, fall: Tensor) -> Tensor:
 
 @register_kl(LogGamma, LogGamma)
 def _kl_log_gamma_log_gamma(p: LogGamma, q: LogGamma) -> Tensor:
-    """Return the divergence, which is that of the gamma variables."""
+    """Return the divergence, which equals the divergence of the gamma variables."""
     first, second = (Gamma(d.concentration.double(), d.rate.double(), validate_args=False) for d in (p, q))
     return kl_divergence(first, second).to(p.concentration.dtype)

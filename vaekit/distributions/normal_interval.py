@@ -1,4 +1,4 @@
-"""Numerics of the standard normal distribution on an interval, in float64, right far out in the tails."""
+"""Numerics of the standard normal distribution on an interval, in float64, accurate far in the tails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-FAR = 1e6  # stands for infinity, in standard deviations: the density there and its derivatives are 0
+FAR = 1e6  # replaces infinity, in standard deviations: density and derivatives are 0 there
 
 
 def log_phi(x: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def log_phi(x: Tensor) -> Tensor:
 
 
 def log_mass(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``log(Phi(b) - Phi(a))`` for a <= b: from the nearer tail, or by the midpoint rule if they are close."""
+    """Return ``log(Phi(b) - Phi(a))`` for a <= b, from the nearer tail, or by the midpoint rule for close ends."""
     width, middle = b - a, (a + b) / 2
     close = width * (1 + middle.abs()) < 1e-2
     a, b = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b)
@@ -29,7 +29,7 @@ def log_mass(a: Tensor, b: Tensor) -> Tensor:
 
 
 def velocity(x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the derivatives of a standardized value by the ends of its interval."""
+    """Return the derivatives of a standardized value by both ends of its interval."""
     whole = log_mass(a, b)
     by_a = (log_mass(x, b) - whole + (x - a) * (x + a) / 2).exp()
     by_b = (log_mass(a, x) - whole + (x - b) * (x + b) / 2).exp()

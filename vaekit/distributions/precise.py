@@ -1,4 +1,4 @@
-"""Distributions in full precision, and the probabilities of exactly 0 and 1 that torch's logits lose."""
+"""Distributions in full precision, and exact probabilities of 0 and 1, which torch's logits lose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Binomial, Distribution, Multinomial, OneHotCategorical
+from torch.distributions import Bernoulli, Binomial, Distribution
 from torch.distributions.utils import lazy_property
 
 HALF = (torch.float16, torch.bfloat16)
@@ -19,18 +19,17 @@ _D = TypeVar("_D", bound=Distribution)
 def precise(q: _D) -> _D:
     """Return a distribution with parameters of at least float32, and without probs or logits that torch derived.
 
-    torch samples in the type of the parameters, and half precision counts 256 steps from 0 to 1. It derives logits
-    from probs that it clamps, so that states of probability 0 become possible. A distribution without either is
-    returned as it is.
+    torch samples in the type of the parameters, and half precision has only 256 steps from 0 to 1. It derives logits
+    from clamped probs, so that states of probability 0 become possible. Other distributions are returned unchanged.
 
-    torch's categorical distributions normalize their logits in the logits' own type. This rounding comes before.
+    torch's categorical distributions normalize their logits in the type of the logits, before this function.
     """
     if not _is_imprecise(q):
         return q
-    own = vars(q)
+    attributes = vars(q)
     changed: dict[str, Any] = {}
-    casts: dict[int, Tensor] = {}  # torch compares its parameters by identity
-    for name, value in own.items():
+    casts: dict[int, Tensor] = {}  # by identity, as torch compares its parameters
+    for name, value in attributes.items():
         if isinstance(value, Tensor) and value.dtype in HALF:
             changed[name] = casts.setdefault(id(value), value.float())
         elif isinstance(value, Distribution):
@@ -38,18 +37,18 @@ def precise(q: _D) -> _D:
             if inner is not value:
                 changed[name] = inner
     if casts and (names := _arguments(type(q))):
-        # the constructor may derive more of them (Gumbel: the ends of a uniform distribution, by their type)
+        # the constructor may derive more attributes (Gumbel: the ends of a uniform distribution, by their type)
         arguments: dict[str, Any] = {name: getattr(q, name).float() for name in names}
         return type(q)(**arguments, validate_args=q._validate_args)
     new = copy.copy(q)
     new.__dict__.update(changed)
-    if "probs" in own and "logits" in own:
+    if "probs" in attributes and "logits" in attributes:
         del new.__dict__["probs" if given_probs(q) is None else "logits"]
     return new
 
 
 def _arguments(family: type[Distribution]) -> set[str]:
-    """Return the names of a constructor's arguments, if it takes just the parameters and none instead of another."""
+    """Return the argument names of a constructor whose only arguments are the parameters, without alternatives."""
     constraints: Any = family.arg_constraints
     names = set(constraints) if isinstance(constraints, dict) else set()
     alternatives = any(isinstance(getattr(family, name, None), lazy_property) for name in names)
@@ -59,10 +58,10 @@ def _arguments(family: type[Distribution]) -> set[str]:
 
 def _is_imprecise(q: Distribution) -> bool:
     """Return whether a distribution has a parameter in half precision, or both probs and logits."""
-    own = vars(q)
-    if "probs" in own and "logits" in own and not torch.compiler.is_compiling():
+    attributes = vars(q)
+    if "probs" in attributes and "logits" in attributes and not torch.compiler.is_compiling():
         return True
-    for value in own.values():
+    for value in attributes.values():
         if isinstance(value, Tensor):
             if value.dtype in HALF:
                 return True
@@ -72,23 +71,23 @@ def _is_imprecise(q: Distribution) -> bool:
 
 
 def given_probs(q: Distribution) -> Tensor | None:
-    """Return the probabilities that a discrete distribution was made with; None if it was made with logits."""
-    own = vars(q._categorical if isinstance(q, OneHotCategorical | Multinomial) else q)
-    if "probs" not in own or ("logits" in own and own.get("_param") is not own["probs"]):
+    """Return the probabilities that were passed to a discrete distribution; None if logits were passed."""
+    attributes = vars(getattr(q, "_categorical", q))
+    if "probs" not in attributes or ("logits" in attributes and attributes.get("_param") is not attributes["probs"]):
         return None
-    return own["probs"]
+    return attributes["probs"]
 
 
 def exact_logits(q: Any) -> Tensor:
-    """Return logits, infinite where a probability is exactly 0 or 1; these have no gradient."""
+    """Return logits. A probability of exactly 0 or 1 has an infinite logit without a gradient."""
     probs = given_probs(q)
     if probs is None:
-        return q._categorical.logits if isinstance(q, OneHotCategorical | Multinomial) else q.logits
+        return getattr(q, "_categorical", q).logits
     if isinstance(q, Bernoulli | Binomial):
         return safe_log(probs) - safe_log(1 - probs)
-    return safe_log(probs).log_softmax(-1)  # normalized again, so that only possible states have a gradient
+    return safe_log(probs).log_softmax(-1)  # normalized again: only possible states have a gradient
 
 
 def safe_log(x: Tensor) -> Tensor:
-    """Return the logarithm; that of 0 is minus infinity, without a gradient."""
+    """Return the logarithm: minus infinity, without a gradient, at 0."""
     return torch.where(x > 0, torch.where(x > 0, x, 1).log(), -math.inf)

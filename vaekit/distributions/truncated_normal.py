@@ -9,32 +9,32 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal, constraints, register_kl
 from torch.distributions.utils import broadcast_all
+from typing_extensions import override
 
 from vaekit.distributions.implicit import integrate, reparameterize
 from vaekit.distributions.normal_interval import FAR, invert, log_mass, log_phi, velocity
 
 
 class TruncatedNormal(Distribution):
-    r"""A normal variable given that it lies between ``low`` and ``high``.
+    r"""A normal variable conditional on being between ``low`` and ``high``.
 
     .. math:: p(z) = \frac{\phi((z - \mu) / \sigma)}{\sigma\, (\Phi(b) - \Phi(a))}, \quad
         a = \frac{\mathrm{low} - \mu}{\sigma}, \quad b = \frac{\mathrm{high} - \mu}{\sigma}
 
-    Draws by inversion in log space, so that the interval may be far out in a tail. First and second derivatives
-    by all four parameters are supported. Works in float64 whatever the inputs' type. ``loc`` and ``scale`` are
-    those of the normal distribution before truncation.
+    Sampling is by inversion in log space, so that the interval may be far in a tail. First and second derivatives by
+    all four parameters are supported. The computation is in float64 for any input type.
 
     Parameters
     ----------
-    loc, scale
-        mu and sigma.
-    low, high
-        The interval, either end of which may be infinite. All are broadcastable to each other.
+    loc, scale : Tensor
+        mu and sigma of the normal distribution before truncation.
+    low, high : Tensor or float
+        Ends of the interval, which may be infinite. All parameters are broadcastable to each other.
 
     Raises
     ------
     ValueError
-        If ``low`` is not below ``high`` (where arguments are validated).
+        If ``low`` is not below ``high`` and arguments are validated.
 
     Examples
     --------
@@ -57,10 +57,10 @@ class TruncatedNormal(Distribution):
         self.loc, self.scale, self.low, self.high = broadcast_all(loc, scale, low, high)
         super().__init__(self.loc.shape, validate_args=validate_args)
         if self._validate_args and not (self.low < self.high).all():
-            raise ValueError(f"TruncatedNormal: low is {self.low} and high {self.high}, low must be below high")
+            raise ValueError(f"TruncatedNormal: low={self.low} must be below high={self.high}.")
 
+    @override
     def expand(self, batch_shape: Any, _instance: Any = None) -> TruncatedNormal:
-        """Return the distribution expanded to ``batch_shape``."""
         new = self._get_checked_instance(TruncatedNormal, _instance)
         for name in self.arg_constraints:
             setattr(new, name, getattr(self, name).expand(batch_shape))
@@ -70,11 +70,11 @@ class TruncatedNormal(Distribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self) -> constraints.Constraint:
-        """Return the interval."""
+        """Return the interval from low to high."""
         return constraints.interval(self.low, self.high)
 
     def _standardize(self, value: Tensor) -> Tensor:
-        """Return the distance from ``loc`` in standard deviations, infinities as ``FAR``, in float64."""
+        """Return the distance from ``loc`` in standard deviations, in float64, with ``FAR`` instead of infinity."""
         infinite = value.isinf()
         finite = torch.where(infinite, 0, value).double()
         standard = (finite - self.loc.double()) / self.scale.double()
@@ -82,23 +82,23 @@ class TruncatedNormal(Distribution):
 
     @property
     def _ends(self) -> tuple[Tensor, Tensor]:
-        """Return a and b."""
+        """The ends a and b in standard deviations."""
         return self._standardize(self.low), self._standardize(self.high)
 
+    @override
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw with a gradient."""
         shape = self._extended_shape(torch.Size(sample_shape))
         a, b = (end.expand(shape) for end in self._ends)
         with torch.no_grad():
-            drawn = invert(torch.rand_like(a).clamp_min(2.0**-54), a, b)
-        standard = reparameterize(drawn, velocity, a, b)
+            fixed = invert(torch.rand_like(a).clamp_min(2.0**-54), a, b)
+        standard = reparameterize(fixed, velocity, a, b)
         value = (self.loc.double() + self.scale.double() * standard).to(self.loc.dtype)
         low, high = self.low.detach(), self.high.detach()
         outside = torch.minimum(torch.maximum(value.detach(), low), high) - value.detach()  # by rounding
         return value + outside
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density; of values outside the interval, minus infinity (or an error, if validating)."""
+        """Return the log-density: minus infinity outside the interval, or an error if arguments are validated."""
         if self._validate_args:
             self._validate_sample(value)
         standard = self._standardize(value)
@@ -106,8 +106,8 @@ class TruncatedNormal(Distribution):
         inside = (value >= self.low) & (value <= self.high)
         return torch.where(inside, log_prob, -math.inf).to(self.loc.dtype)
 
+    @override
     def cdf(self, value: Tensor) -> Tensor:
-        """Return the cumulative distribution function."""
         if self._validate_args:
             self._validate_sample(value)
         a, b = self._ends
@@ -115,10 +115,10 @@ class TruncatedNormal(Distribution):
         return (log_mass(a, standard) - log_mass(a, b)).exp().to(self.loc.dtype)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """Return mean and variance in units of the standard deviation, by quadrature: formulas cancel."""
+        """Return mean and variance in units of the standard deviation, by quadrature, because closed forms cancel."""
         a, b = self._ends
         nearest = torch.minimum(torch.maximum(torch.zeros_like(a), a), b).detach()  # the mode
-        reach = (nearest.square() + 72).sqrt()  # where the density has fallen by exp(-36)
+        reach = (nearest.square() + 72).sqrt()  # the density has fallen by exp(-36)
         start, stop = torch.maximum(a, -reach), torch.minimum(b, reach)
 
         def weight(t: Tensor) -> Tensor:
@@ -129,17 +129,17 @@ class TruncatedNormal(Distribution):
         return mean, integrate(lambda t: (t - mean[..., None]).square() * weight(t), start, stop) / mass
 
     @property
+    @override
     def mean(self) -> Tensor:
-        """Return the mean."""
         return (self.loc.double() + self.scale.double() * self._moments()[0]).to(self.loc.dtype)
 
     @property
+    @override
     def variance(self) -> Tensor:
-        """Return the variance."""
         return (self.scale.double().square() * self._moments()[1]).to(self.loc.dtype)
 
+    @override
     def entropy(self) -> Tensor:
-        """Return the differential entropy."""
         mean, variance = self._moments()
         entropy = log_mass(*self._ends) + self.scale.double().log() + (mean.square() + variance) / 2
         return (entropy + 0.5 * math.log(2 * math.pi)).to(self.loc.dtype)
@@ -155,13 +155,13 @@ def _cross_entropy(p: TruncatedNormal, loc: Tensor, scale: Tensor) -> Tensor:
 
 @register_kl(TruncatedNormal, Normal)
 def _kl_truncated_normal_normal(p: TruncatedNormal, q: Normal) -> Tensor:
-    """Return the divergence from a normal distribution."""
+    """Return the KL divergence from a normal distribution."""
     return (_cross_entropy(p, q.loc, q.scale) - p.entropy().double()).to(p.loc.dtype)
 
 
 @register_kl(TruncatedNormal, TruncatedNormal)
 def _kl_truncated_normal_truncated_normal(p: TruncatedNormal, q: TruncatedNormal) -> Tensor:
-    """Return the divergence, infinite unless the interval of ``p`` is within that of ``q``."""
+    """Return the KL divergence; infinite if the interval of ``p`` is not inside the interval of ``q``."""
     divergence = _cross_entropy(p, q.loc, q.scale) + log_mass(*q._ends) - p.entropy().double()
     within = (q.low <= p.low) & (p.high <= q.high)
     return torch.where(within, divergence, math.inf).to(p.loc.dtype)

@@ -8,30 +8,31 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import register_kl
+from typing_extensions import override
 
 from vaekit.distributions.implicit import LOG_NEGLIGIBLE, integrate, reparameterize
 
-ROUNDS = 24  # of proposals
+NUM_PROPOSALS = 24
 
 
 class VonMises(torch.distributions.VonMises):
-    r"""The normal distribution's counterpart on the circle, as in torch, with ``rsample``.
+    r"""torch's von Mises distribution, the counterpart of the normal distribution on the circle, with ``rsample``.
 
     .. math:: p(z) = \frac{e^{\kappa \cos(z - \mu)}}{2 \pi I_0(\kappa)}
 
-    Values are angles in ``[-pi, pi)``; they are wrapped, so a pathwise gradient is unbiased for costs that are
-    continuous on the circle, such as functions of ``cos z`` and ``sin z``. First and second derivatives are
-    supported. Works in float64 whatever the inputs' type; concentrations from 1e-3 to 1e4 are tested.
+    Values are angles in ``[-pi, pi)``. They are wrapped, so a pathwise gradient is unbiased for costs that are
+    continuous on the circle, such as functions of ``cos z`` and ``sin z``. First and second derivatives are supported.
+    The computation is in float64 for any input type; concentrations from 1e-3 to 1e4 are tested.
 
     Figurnov, Mohamed and Mnih (2018), Implicit Reparameterization Gradients; Best and Fisher (1979), Efficient
     Simulation of the von Mises Distribution.
 
     Parameters
     ----------
-    loc
-        Angle mu, ``[*batch]``.
-    concentration
-        kappa, positive, ``[*batch]``.
+    loc : Tensor, shape (*batch)
+        Angle mu.
+    concentration : Tensor, shape (*batch)
+        kappa, positive.
 
     Examples
     --------
@@ -42,22 +43,22 @@ class VonMises(torch.distributions.VonMises):
 
     has_rsample = True
 
+    @override
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw with a gradient."""
         shape = self._extended_shape(torch.Size(sample_shape))
         loc, concentration = self.loc.double().expand(shape), self.concentration.double().expand(shape)
         with torch.no_grad():
-            centred = _draw(concentration)
-        value = loc + reparameterize(centred, _velocity, concentration)
+            centered = _sample_centered(concentration)
+        value = loc + reparameterize(centered, _velocity, concentration)
         return (value - 2 * math.pi * _turns(value)).to(self.loc.dtype)
 
+    @override
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw without a gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
+    @override
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density of angles."""
         if self._validate_args:
             self._validate_sample(value)
         concentration = self.concentration.double()
@@ -75,27 +76,27 @@ class VonMises(torch.distributions.VonMises):
 
     @property
     def variance(self) -> Tensor:
-        """Return the circular variance, ``1 - E[cos(z - loc)]``."""
+        """Circular variance, ``1 - E[cos(z - loc)]``."""
         return (1 - _mean_cosine(self.concentration.double())).to(self.loc.dtype)
 
+    @override
     def entropy(self) -> Tensor:
-        """Return the differential entropy."""
         kappa = self.concentration.double()
         return (math.log(2 * math.pi) + _log_i0e(kappa) + kappa * (1 - _mean_cosine(kappa))).to(self.loc.dtype)
 
 
-def _draw(kappa: Tensor) -> Tensor:
-    """Draw centred angles by Best and Fisher's rejection from a wrapped Cauchy distribution.
+def _sample_centered(kappa: Tensor) -> Tensor:
+    """Sample centered angles by Best and Fisher's rejection from a wrapped Cauchy distribution.
 
-    A fixed number of rounds, unlike torch's, so that the device need not report back. At least 0.65 of the
-    proposals are accepted: none is in all rounds with a probability below 1e-11, and the last one is taken.
+    Unlike in torch, the number of proposals is fixed, so that the host does not wait for the device. At least 65 % of
+    the proposals are accepted. With a probability below 1e-11 all are rejected, and the last one is used.
     """
     root = 1 + (1 + 4 * kappa.square()).sqrt()
     rho = (root - (2 * root).sqrt()) / (2 * kappa)
-    small = kappa < 1e-5  # there, rho cancels
-    excess = torch.where(small, 1 / kappa + kappa - 1, (1 - rho).square() / (2 * rho))  # of the parameter over 1
+    small = kappa < 1e-5  # rho would cancel
+    excess = torch.where(small, 1 / kappa + kappa - 1, (1 - rho).square() / (2 * rho))  # of the Cauchy parameter over 1
     result, done = torch.zeros_like(kappa), torch.zeros_like(kappa, dtype=torch.bool)
-    for _ in range(ROUNDS):
+    for _ in range(NUM_PROPOSALS):
         cosine = (math.pi * torch.rand_like(kappa)).cos()
         gap = excess * (1 - cosine) / (1 + excess + cosine)  # 1 - cos of the angle
         angle = 2 * (gap / 2).clamp(0, 1).sqrt().asin()
@@ -116,20 +117,20 @@ def _mean_cosine(kappa: Tensor) -> Tensor:
 
 
 def _turns(angle: Tensor) -> Tensor:
-    """Return the number of whole turns to take away to bring an angle to ``[-pi, pi)``; it has no gradient."""
+    """Return the number of whole turns to subtract to map an angle to ``[-pi, pi)``, without a gradient."""
     return ((angle.detach() + math.pi) / (2 * math.pi)).floor()
 
 
 def _velocity(value: Tensor, kappa: Tensor) -> tuple[Tensor]:
-    """Return the derivative of a centred angle by the concentration (see ``implicit``)."""
+    """Return the derivative of a centered angle by the concentration, see ``implicit``."""
     cosine, mean = value.cos()[..., None], _mean_cosine(kappa)[..., None]
-    with torch.no_grad():  # away from the mode, to where the density is negligible or the circle ends
+    with torch.no_grad():  # away from the mode, until the density is negligible or the circle ends
         stop = (value.cos() - LOG_NEGLIGIBLE / kappa).clamp(-1, 1).acos().copysign(value)
     return (integrate(lambda t: (t.cos() - mean) * (kappa[..., None] * (t.cos() - cosine)).exp(), value, stop),)
 
 
 def _unrolled_cdf(value: Tensor, kappa: Tensor) -> Tensor:
-    """Return the integral of the centred density from -pi; grows by 1 a turn."""
+    """Return the integral of the centered density from -pi, which grows by 1 per turn."""
     value, kappa = torch.broadcast_tensors(value, kappa)
     turns = _turns(value)
     value = value - 2 * math.pi * turns
@@ -141,7 +142,7 @@ def _unrolled_cdf(value: Tensor, kappa: Tensor) -> Tensor:
 
 @register_kl(VonMises, VonMises)
 def _kl_von_mises_von_mises(p: VonMises, q: VonMises) -> Tensor:
-    """Return the Kullback-Leibler divergence of two von Mises distributions."""
+    """Return the KL divergence of two von Mises distributions."""
     kappa, other = p.concentration.double(), q.concentration.double()
     distance = 2 * ((p.loc.double() - q.loc.double()) / 2).sin().square()  # 1 - cos
     mean = _mean_cosine(kappa)
