@@ -37,17 +37,13 @@ class ARM(Estimator):
 
     supports_joint_samples = False
     common_random_numbers = True
+    evaluations_per_sample = 2
 
     @classmethod
     @override
     def supports(cls, q: Distribution) -> bool:
         return is_bernoulli(q)
 
-    @override
-    def num_evaluations(self, q: Distribution) -> int:
-        return 2 * self.num_samples
-
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         logits = get_logits(q)
         uniform = torch.rand(shape + logits.shape, dtype=logits.dtype, device=logits.device)

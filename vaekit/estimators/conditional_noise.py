@@ -79,7 +79,6 @@ class ConditionalEstimator(DiscreteEstimator):
         scaled = perturbed.masked_fill(fixed, 0) / temperature.to(perturbed.dtype)
         return to_probs(torch.where(fixed, perturbed, scaled), noise.binary)
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         binary, logits = is_bernoulli(q), get_logits(q).detach()
         logits = logits.expand(shape + logits.shape).contiguous().requires_grad_()

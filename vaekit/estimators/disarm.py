@@ -58,7 +58,6 @@ class DisARM(DiscreteEstimator):
         super().__init__(num_samples=2 * num_pairs)
         self.num_pairs = num_pairs
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         logits = get_logits(q).detach()
         uniform = torch.rand((self.num_pairs, *logits.shape), dtype=logits.dtype, device=logits.device)

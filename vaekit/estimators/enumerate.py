@@ -56,7 +56,6 @@ class Enumerate(FiniteSupportEstimator):
     def check_budget(self, num_evaluations: int, subject: str) -> None:
         self._check_count(num_evaluations, subject)
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         self.count_states(q)
         value = states(q)

@@ -73,6 +73,8 @@ class Estimator(Component, nn.Module, ABC):
         Whether derivatives of the gradient are correct, too. If not, they raise an error.
     differentiates_cost : bool
         Whether the correction calls ``torch.autograd.grad`` on the cost within the step.
+    evaluations_per_sample : int
+        Number of cost evaluations per sample.
     follows_scale : bool
         Whether the gradient of learned parts scales with the loss that contains the expectation. Trainers that scale
         gradients back, such as ``torch.amp.GradScaler``, need this. If not, no factor of the caller reaches them.
@@ -92,6 +94,7 @@ class Estimator(Component, nn.Module, ABC):
     stick_the_landing: bool = False
     higher_order: bool = False
     differentiates_cost: ClassVar[bool] = False
+    evaluations_per_sample: int = 1
     follows_scale: bool = False
 
     def __init__(self, num_samples: int = 1) -> None:
@@ -114,8 +117,8 @@ class Estimator(Component, nn.Module, ABC):
         return f"{type(self).__name__} does not support {describe_distribution(q)}."
 
     def num_evaluations(self, q: Distribution) -> int:
-        """Return the number of cost evaluations per entry of the batch: samples, auxiliary ones included."""
-        return self.num_samples
+        """Return the number of cost evaluations per entry of the batch, auxiliary samples included."""
+        return self.evaluations_per_sample * self.num_samples
 
     def check_budget(self, num_evaluations: int, subject: str) -> None:
         """Raise an error if the evaluations of ``subject``, several nodes together, exceed the estimator's budget."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch.distributions import Distribution
-from typing_extensions import override
 
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, sample_discrete
 from vaekit.estimators.node_sample import NodeSample, uniform_weight
@@ -52,7 +51,6 @@ class GumbelRao(TemperedEstimator):
             raise EstimatorError(f"GumbelRao: num_inner={num_inner} must be at least 1.")
         self.num_inner = num_inner
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         discrete, logits, binary = sample_discrete(q, shape, common_noise_dims), get_logits(q), is_bernoulli(q)
         # differentiate the logits to which the noise is added, with the noise held fixed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch.distributions import Distribution
-from typing_extensions import override
 
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli
 from vaekit.estimators.node_sample import NodeSample, uniform_weight
@@ -58,7 +57,6 @@ class GumbelSoftmax(TemperedEstimator):
         """Whether values are relaxed: the expectation of a relaxation is differentiated exactly."""
         return not self.hard
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         logits, binary = get_logits(q), is_bernoulli(q)
         logits = logits.expand(shape + logits.shape)

@@ -57,7 +57,6 @@ class LocalExpectation(DiscreteEstimator):
         other_values = 1 if is_bernoulli(q) else q.event_shape[-1] - 1
         return self.num_samples * (1 + num_variables(q) * other_values)
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         logits, probs, binary = get_logits(q), given_probs(unwrap_independent(q)[0]), is_bernoulli(q)
         if probs is None:  # the difference 1 - p would be rounded

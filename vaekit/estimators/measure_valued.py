@@ -23,7 +23,7 @@ class MeasureValued(Estimator):
     One variable is perturbed at a time, with the others at their sampled values. ``q^+`` and ``q^-`` share their
     noise. If ``q^-`` equals ``q``, the sample itself is reused. With W Rayleigh and M double-sided Maxwell noise the
     pairs are ``m + s W`` and ``m - s W`` for a Normal location, ``m + s M`` and ``z`` for a Normal scale, ``z + 1`` and
-    ``z`` for a Poisson rate, and the state and ``z`` for a discrete probability. For Gamma see ``weak_gamma``.
+    ``z`` for a Poisson rate, and the state and ``z`` for a discrete probability. For Gamma see ``weak_derivatives``.
 
     Shapes: values ``[num_samples * (1 + D * M), *batch, *event]``: the samples, then auxiliary samples with one of the
     D variables perturbed. Bias: none. Cost: one evaluation per value, with M = 3 for Normal, 4 for Gamma, 1 for Poisson
@@ -60,7 +60,6 @@ class MeasureValued(Estimator):
     def num_evaluations(self, q: Distribution) -> int:
         return self.num_samples * (1 + num_variables(q) * num_changes(unwrap_independent(q)[0]))
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         base, decompose = unwrap_independent(q)[0], decomposition(unwrap_independent(q)[0])
         assert decompose is not None  # implied by supports()

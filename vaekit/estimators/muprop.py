@@ -68,7 +68,6 @@ class MuProp(DiscreteEstimator):
     def num_evaluations(self, q: Distribution) -> int:
         return self.num_samples + 1
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         mean = unwrap_independent(q)[0].mean.detach().clone().requires_grad_()
         value = torch.cat([sample_discrete(q, shape, common_noise_dims), mean[None]])

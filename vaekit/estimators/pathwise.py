@@ -75,7 +75,6 @@ class Pathwise(Estimator):
     def supports(cls, q: Distribution) -> bool:
         return bool(q.has_rsample) and not is_one_hot(q)  # torch's straight-through one-hot is biased
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         base = unwrap_independent(q)[0]
         if type(base) is Normal and (common_noise_dims or in_transform()):  # torch's own rsample fails inside vmap

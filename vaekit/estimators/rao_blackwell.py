@@ -56,7 +56,6 @@ class RaoBlackwell(FiniteSupportEstimator):
     def num_evaluations(self, q: Distribution) -> int:
         return min(self.num_exact + self.num_samples, self.count_states(q))
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         value, log_prob = self.list_states(q)
         if self.num_exact + self.num_samples >= len(value):

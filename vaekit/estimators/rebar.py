@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from typing_extensions import override
 
 from vaekit.estimators.conditional_noise import ConditionalEstimator, ConditionalNoise
@@ -49,6 +48,7 @@ class REBAR(ConditionalEstimator):
     """
 
     requires_differentiable_cost = True
+    evaluations_per_sample = 3
 
     def __init__(
         self, temperature: float = 0.5, scale: float = 1.0, learnable: bool = True, num_samples: int = 1
@@ -67,10 +67,6 @@ class REBAR(ConditionalEstimator):
     @override
     def scheduled_values(self) -> dict[str, Tensor]:
         return {"temperature": self.temperature}
-
-    @override
-    def num_evaluations(self, q: Distribution) -> int:
-        return 3 * self.num_samples
 
     @override
     def relaxed_values(self, noise: ConditionalNoise) -> Tensor:

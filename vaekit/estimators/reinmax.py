@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch.distributions import Distribution
-from typing_extensions import override
 
 from vaekit.estimators.discrete_support import get_logits, is_bernoulli, sample_discrete
 from vaekit.estimators.node_sample import NodeSample, uniform_weight
@@ -44,7 +43,6 @@ class ReinMax(TemperedEstimator):
     def __init__(self, temperature: float | TemperatureSchedule = 1.0, num_samples: int = 1) -> None:
         super().__init__(temperature, num_samples)
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         discrete, logits, binary = sample_discrete(q, shape, common_noise_dims), get_logits(q), is_bernoulli(q)
         zero, logits = zero_with_gradient(logits), logits.detach()

@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from typing_extensions import override
 
 from vaekit.estimators.conditional_noise import ConditionalEstimator, ConditionalNoise
@@ -68,6 +67,7 @@ class RELAX(ConditionalEstimator):
             self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
             self.scale = nn.Parameter(torch.tensor(float(scale)))
         self._relaxes = temperature is not None
+        self.evaluations_per_sample = 3 if self._relaxes else 1
 
     @property
     def requires_differentiable_cost(self) -> bool:  # type: ignore[override]
@@ -78,10 +78,6 @@ class RELAX(ConditionalEstimator):
     def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
         # the last layer is initially 0, so training starts as REBAR
         self.head = build_head(self.control_variate_network, size + context_features)
-
-    @override
-    def num_evaluations(self, q: Distribution) -> int:
-        return (3 if self._relaxes else 1) * self.num_samples
 
     @override
     def relaxed_values(self, noise: ConditionalNoise) -> Tensor | None:

@@ -105,7 +105,6 @@ class ScoreFunction(Estimator):
     def num_evaluations(self, q: Distribution) -> int:
         return self.num_samples + (0 if self.baseline is None else self.baseline.num_auxiliary_samples)
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         sample = sample_from_values(q, sample_discrete(q, shape, common_noise_dims))
         return sample if self.baseline is None else self.baseline.add_auxiliary_samples(sample)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch.distributions import Distribution
-from typing_extensions import override
 
 from vaekit.estimators.discrete_support import sample_discrete, unwrap_independent
 from vaekit.estimators.node_sample import NodeSample, uniform_weight
@@ -32,7 +31,6 @@ class StraightThrough(DiscreteEstimator):
     unbiased = False
     handles_zero_probabilities = True
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         mean = unwrap_independent(q)[0].mean
         value = sample_discrete(q, shape, common_noise_dims) + (mean - mean.detach())

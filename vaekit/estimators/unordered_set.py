@@ -57,7 +57,6 @@ class UnorderedSet(FiniteSupportEstimator):
     def num_evaluations(self, q: Distribution) -> int:
         return min(self.num_samples, self.count_states(q))
 
-    @override
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
         value, all_log_prob = self.list_states(q)
         index = perturb(all_log_prob.detach()).topk(min(self.num_samples, len(value)), 0).indices
