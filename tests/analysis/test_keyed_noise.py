@@ -85,7 +85,7 @@ def test_few_and_many_numbers_an_observation_follow_the_keys(monkeypatch):
     """Many are drawn one observation at a time; no way depends on the order."""
     rows = torch.randperm(2000, generator=torch.Generator().manual_seed(0))
     for few in (1000, 1):
-        monkeypatch.setattr("vaekit.diagnostics.keyed_noise.FEW", few)
+        monkeypatch.setattr("vaekit.diagnostics.keyed_noise.MAX_JOINT_NUMBERS", few)
         whole = draw_by_key(lambda _: torch.randn(2, 2000, 5), KEYS, 2)
         again = draw_by_key(lambda _: torch.randn(2, 2000, 5), KEYS[rows.numpy()], 2)
         assert torch.equal(again, whole[:, rows])

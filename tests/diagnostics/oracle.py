@@ -1,6 +1,6 @@
 """log p(x) and the ELBO of small models, by sums over codes and quadrature over one Gaussian dimension.
 
-Worked out from the decoder alone: priors, posteriors and divergences are written out here, not taken from vaekit.
+Only the decoder comes from vaekit. Priors, posteriors and divergences are written out here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GRID = torch.arange(-12, 12, STEP)
 
 
 class Exact(NamedTuple):
-    """Per row of the batch, float64."""
+    """Exact values per observation, in float64."""
 
     log_likelihood: Tensor
     elbo: Tensor

@@ -1,4 +1,4 @@
-"""A library size is no part of what is clustered."""
+"""Clusters ignore the library size."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def test_clusters_do_not_depend_on_the_library_size():
     model = MixedVAE(5, NegativeBinomial(), latents={"z": Gaussian(2), "l": LibrarySize()}, hidden=[4])
     kinds, depths = np.arange(80) % 2, np.arange(80) // 40
     z = torch.randn(80, 2) * 0.1 + torch.from_numpy(kinds)[:, None]
-    summaries = {"z": z, "l": 50.0 * torch.from_numpy(depths)[:, None]}  # spread far wider than z
-    found = label_agreement(model, summaries, kinds)
-    assert found is not None
-    assert found.ari == 1
+    summaries = {"z": z, "l": 50.0 * torch.from_numpy(depths)[:, None]}  # a much larger variance than z
+    agreement = label_agreement(model, summaries, kinds)
+    assert agreement is not None
+    assert agreement.ari == 1
     assert label_agreement(model, summaries, depths).ari < 0.1

@@ -1,4 +1,4 @@
-"""Whatever evaluates a model leaves each part of it in its own mode, also where it fails half way."""
+"""Every evaluation of a model restores the mode of each module, also after an error."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ CALLS: dict[str, Callable[[VAE, Batch], Any]] = {
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("call", CALLS)
-def test_modes_come_back(call: str, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modes_are_restored(call: str, fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     likelihood, batch = (NegativeBinomial(), counts(4)) if call == "decoding" else (Bernoulli(), pixels(4))
     model = MODELS["gaussian"](likelihood, dropout=0.5).train()
-    model.networks.encoder.eval()  # frozen, in the middle of a training
+    model.networks.encoder.eval()  # frozen during training
     before = [module.training for module in model.modules()]
     assert len(set(before)) == 2
     during = []

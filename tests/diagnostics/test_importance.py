@@ -1,6 +1,6 @@
-"""Bound and marginal likelihood against quadrature and enumeration, by z-score; 12 rows a case and |z| < 4.5.
+"""ELBO and marginal likelihood against quadrature and enumeration, by z-score.
 
-Each case is a false alarm with a probability of 0.01 %.
+Each case has 12 observations and |z| < 4.5, and fails by chance with a probability of 0.01 %.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def summed(kind: type = NegativeBinomial) -> VAE:
 
 
 def sampled(kind: type = NegativeBinomial) -> VAE:
-    """81 codes: too many to be summed."""
+    """81 codes: too many for a sum."""
     return DiscreteVAE(FEATURES, kind(), variables=4, categories=3, hidden=[6])
 
 
@@ -53,7 +53,7 @@ def summed_sequence(kind: type = NegativeBinomial) -> VAE:
 
 
 def sampled_sequence(kind: type = NegativeBinomial) -> VAE:
-    """96 paths: too many to be summed, though the first two latents alone are few."""
+    """96 paths: too many for a sum, but the first two latents alone have few."""
     return SequentialVAE(FEATURES, kind(), categories=[4, 6, 4], hidden=[6])
 
 
@@ -69,31 +69,31 @@ CASES = {
 
 @pytest.mark.parametrize("kind", LIKELIHOODS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("make", CASES)
-def test_likelihood_and_bound_are_the_exact_ones(make, kind):
+def test_likelihood_and_elbo_are_exact(make, kind):
     batch, model = batch_of(kind), broaden(sharpen(make(kind), 1.5))
     estimate = importance_sampled_log_likelihood(model, [batch], 4000)
-    assert model.training  # as it was
+    assert model.training  # restored
     exact = CASES[make](model.eval(), batch)
     assert (exact.elbo < exact.log_likelihood).all()
     error = (1 / estimate.ess - 1 / 4000).clamp_min(0).sqrt()
-    assert estimate.ess.min() > 50  # else the delta method says little
+    assert estimate.ess.min() > 50  # otherwise the delta method is inaccurate
     assert ((estimate.log_likelihood - exact.log_likelihood).abs() < LIMIT * error + 1e-5).all()
-    # the bound's own error: its integrand has the spread of log-weights
-    again = torch.stack([importance_sampled_log_likelihood(model, [batch], 500).elbo for _ in range(20)])
-    spread = again.std(0) / math.sqrt(len(again)) + 1e-5
-    assert ((again.mean(0) - exact.elbo).abs() < LIMIT * spread).all()
+    # the error of the ELBO: its integrand has the spread of the log-weights
+    elbos = torch.stack([importance_sampled_log_likelihood(model, [batch], 500).elbo for _ in range(20)])
+    spread = elbos.std(0) / math.sqrt(len(elbos)) + 1e-5
+    assert ((elbos.mean(0) - exact.elbo).abs() < LIMIT * spread).all()
 
 
 @pytest.mark.parametrize("make", CASES)
-def test_bound_of_the_model_is_the_exact_one_in_expectation(make):
+def test_loss_of_the_model_is_exact_in_expectation(make):
     model = broaden(sharpen(make(), 1.5)).eval()
     exact = CASES[make](model, batch_of(NegativeBinomial))
     for row in (0, 1, 11):
         replicates = repeated(batch_of(NegativeBinomial), row, 20_000)
         with torch.no_grad():
             result = model.loss(replicates)
-        draws = -result.total.double()
-        assert abs(draws.mean() - exact.elbo[row]) < LIMIT * draws.std() / math.sqrt(len(draws)) + 1e-5
+        elbos = -result.total.double()
+        assert abs(elbos.mean() - exact.elbo[row]) < LIMIT * elbos.std() / math.sqrt(len(elbos)) + 1e-5
         torch.testing.assert_close(sum(result.terms.values()), result.total, rtol=1e-5, atol=1e-4)
 
 
@@ -129,16 +129,16 @@ def test_summed_and_sampled_codes_agree(monkeypatch):
     model = broaden(sharpen(MixedVAE(FEATURES, NegativeBinomial(), latents=latents, hidden=[6]), 1.5))
     batch = batch_of(NegativeBinomial)
     exactly = importance_sampled_log_likelihood(model, [batch], 4000)
-    monkeypatch.setattr(importance, "SUMMED_STATES", 0)
+    monkeypatch.setattr(importance, "MAX_SUMMED_STATES", 0)
     sampling = importance_sampled_log_likelihood(model, [batch], 8000)
     error = (1 / exactly.ess + 1 / sampling.ess).sqrt()
     assert ((exactly.log_likelihood - sampling.log_likelihood).abs() < LIMIT * error).all()
-    assert sampling.ess.sum() < 2 * exactly.ess.sum()  # summing leaves less to weigh
+    assert sampling.ess.sum() < 2 * exactly.ess.sum()  # summation reduces the variance of the weights
 
 
 @pytest.mark.parametrize("make", CASES)
 @pytest.mark.parametrize("elements", [1, 12 * FEATURES * 7, 10**9])
-def test_chunks_do_not_matter(make, elements, monkeypatch):
+def test_results_do_not_depend_on_chunks(make, elements, monkeypatch):
     monkeypatch.setattr(importance, "CHUNK_ELEMENTS", elements)
     batch, model = batch_of(NegativeBinomial), broaden(sharpen(make(), 1.5))
     estimate = importance_sampled_log_likelihood(model, [batch], 400)
@@ -149,7 +149,7 @@ def test_chunks_do_not_matter(make, elements, monkeypatch):
 
 
 def test_groups_are_summed_as_a_whole(monkeypatch):
-    """A sequence of 24 paths between latents of their own; 64 states together are the most."""
+    """A sequence of 24 paths between independent latents; the limit is 64 states together."""
     latents = {
         "b": Bernoulli(1),
         "y1": Categorical(3),
@@ -162,26 +162,26 @@ def test_groups_are_summed_as_a_whole(monkeypatch):
     assert model.networks.order == ("b", "y1", "y2", "z", "y3", "c")
     assert model.networks.groups == [["b"], ["z"], ["y1", "y2", "y3"], ["c"]]
     sizes = {"b": 2, "y1": 3, "z": None, "y2": 4, "y3": 2, "c": 3}
-    assert importance._summed(sizes, model.networks.groups) == ["b", "y1", "y2", "y3"]
+    assert importance._select_summed(sizes, model.networks.groups) == ["b", "y1", "y2", "y3"]
     batch = batch_of(NegativeBinomial)
     summing = importance_sampled_log_likelihood(model, [batch], 4000)
-    monkeypatch.setattr(importance, "SUMMED_STATES", 0)
+    monkeypatch.setattr(importance, "MAX_SUMMED_STATES", 0)
     sampling = importance_sampled_log_likelihood(model, [batch], 8000)
     error = (1 / summing.ess + 1 / sampling.ess).sqrt()
     assert ((summing.log_likelihood - sampling.log_likelihood).abs() < LIMIT * error).all()
     assert sampling.ess.sum() < 2 * summing.ess.sum()
 
 
-def test_monte_carlo_error_is_true_and_shrinks():
+def test_monte_carlo_error_is_correct_and_decreases():
     batch, model = batch_of(NegativeBinomial), broaden(sharpen(gaussian()))
     exact = oracle.gaussian(model.eval(), batch).log_likelihood.mean().item()
-    claimed, found = {}, {}
+    claimed, actual = {}, {}
     for samples in (100, 10_000):
         runs = [importance_sampled_log_likelihood(model, [batch], samples) for _ in range(30)]
         claimed[samples] = sum(run.monte_carlo_error() for run in runs) / len(runs)
-        found[samples] = (sum((run.mean() - exact) ** 2 for run in runs) / len(runs)) ** 0.5
-        assert 0.5 < claimed[samples] / found[samples] < 1.8
-    assert 5 < found[100] / found[10_000] < 20
+        actual[samples] = (sum((run.mean() - exact) ** 2 for run in runs) / len(runs)) ** 0.5
+        assert 0.5 < claimed[samples] / actual[samples] < 1.8
+    assert 5 < actual[100] / actual[10_000] < 20
 
 
 def test_standard_error_is_over_observations():
@@ -193,13 +193,13 @@ def test_standard_error_is_over_observations():
 
 
 def test_errors():
-    with pytest.raises(VaekitError, match="num_samples is 0"):
+    with pytest.raises(VaekitError, match="num_samples=0 must be at least 1"):
         importance_sampled_log_likelihood(gaussian(), [batch_of(NegativeBinomial)], 0)
-    with pytest.raises(VaekitError, match="no observations"):
+    with pytest.raises(VaekitError, match="batches is empty"):
         importance_sampled_log_likelihood(gaussian(), [], 5)
 
 
-def test_dropout_is_off_and_comes_back():
+def test_dropout_is_off_and_restored():
     batch, model = batch_of(NegativeBinomial), sharpen(summed())
     model.networks.encoder.layers.append(torch.nn.Dropout(0.5))
     first, second = (importance_sampled_log_likelihood(model, [batch], 1).elbo for _ in range(2))

@@ -1,4 +1,4 @@
-"""Use of latents, codes, agreement with labels and the record of an evaluation, on constructed summaries."""
+"""Usage of latents, codes, agreement with labels and evaluations, on constructed summaries."""
 
 from __future__ import annotations
 
@@ -37,52 +37,52 @@ SUMMARIES = {
 }
 
 
-def test_units_and_codes_in_use():
+def test_active_dimensions_and_codes():
     use = latent_usage(model(), SUMMARIES)
     assert (use.active_units, use.units) == (1, 3)  # variances 0, 0.0025 and 0.011
     torch.testing.assert_close(use.code_usage["y"], torch.tensor([[0.5, 0, 0.5]]))
     torch.testing.assert_close(use.code_usage["v"], torch.tensor([[0.25, 0.75], [1, 0]]))
     torch.testing.assert_close(use.code_usage["b"], torch.tensor([[0.1, 0.9], [0.5, 0.5]]))
-    assert [use.used_codes(name) for name in ("y", "v", "b")] == [2, 2, 2]  # the others are the same for all rows
+    assert [use.used_codes(name) for name in ("y", "v", "b")] == [2, 2, 2]  # the others are constant
     assert use.used_codes("y", threshold=0.6) == 0
 
 
 @pytest.mark.parametrize(
     ("probabilities", "used"),
     [
-        ([[0, 1]] * 50, 0),  # always the same bit
+        ([[0, 1]] * 50, 0),  # constant
         ([[1, 0]] * 50, 0),
-        ([[0.3, 0.7]] * 50, 0),  # not known better of one row than of another
+        ([[0.3, 0.7]] * 50, 0),  # the same for all observations
         ([[0.5, 0.5]] * 49 + [[0.4, 0.6]], 0),
-        ([[0, 1]] * 200 + [[1, 0]], 0),  # one row in 200
+        ([[0, 1]] * 200 + [[1, 0]], 0),  # one observation in 200
         ([[0, 1]] * 49 + [[1, 0]], 2),
         ([[0.4, 0.6], [0.6, 0.4]] * 25, 2),
     ],
 )
-def test_a_variable_that_does_not_vary_has_no_state_in_use(probabilities, used):
+def test_a_constant_variable_has_no_active_state(probabilities, used):
     table = torch.tensor(probabilities, dtype=torch.float32)
-    made = MixedVAE(FEATURES, NegativeBinomial(), latents={"y": Categorical(2), "b": Bernoulli(1), "z": Gaussian(1)})
-    use = latent_usage(made, {"y": table, "b": table[:, 1:], "z": table[:, :1]})
+    vae = MixedVAE(FEATURES, NegativeBinomial(), latents={"y": Categorical(2), "b": Bernoulli(1), "z": Gaussian(1)})
+    use = latent_usage(vae, {"y": table, "b": table[:, 1:], "z": table[:, :1]})
     assert [use.used_codes("y"), use.used_codes("b")] == [used, used]
 
 
-def test_a_library_size_is_no_coordinate():
+def test_coordinates_ignore_a_library_size():
     latents = {"l": LibrarySize(), "z": Gaussian(2), "y": Categorical(3)}
     size, z, y = torch.randn(9, 1), torch.randn(9, 2), torch.rand(9, 3)
     for names, expected in (("lzy", z), ("zl", z), ("yl", y)):
-        made = MixedVAE(FEATURES, NegativeBinomial(), latents={name: latents[name] for name in names})
+        vae = MixedVAE(FEATURES, NegativeBinomial(), latents={name: latents[name] for name in names})
         summaries = {name: {"l": size, "z": z, "y": y}[name] for name in names}
-        torch.testing.assert_close(coordinates(made, summaries), expected)
+        torch.testing.assert_close(coordinates(vae, summaries), expected)
 
 
-def test_a_library_size_is_no_unit():
-    made = MixedVAE(FEATURES, NegativeBinomial(), latents={"l": LibrarySize(), "z": Gaussian(2)})
+def test_active_dimensions_ignore_a_library_size():
+    vae = MixedVAE(FEATURES, NegativeBinomial(), latents={"l": LibrarySize(), "z": Gaussian(2)})
     spread = torch.linspace(-3, 3, 50)[:, None]
-    use = latent_usage(made, {"l": spread, "z": torch.cat([spread, 0 * spread], 1)})
+    use = latent_usage(vae, {"l": spread, "z": torch.cat([spread, 0 * spread], 1)})
     assert (use.active_units, use.units) == (1, 2)
 
 
-def test_codes_of():
+def test_most_probable_codes():
     latents = model().latents
     assert most_probable_codes(latents["y"], SUMMARIES["y"]).tolist() == ["0", "0", "2", "2"]
     assert most_probable_codes(latents["v"], SUMMARIES["v"]).tolist() == ["0-0", "1-0", "1-0", "1-0"]
@@ -90,19 +90,19 @@ def test_codes_of():
 
 
 def test_agreement_does_not_depend_on_names():
-    found = label_agreement(model(), SUMMARIES, np.array([7, 7, 1, 1]))
-    assert found == (pytest.approx(1), pytest.approx(1), 1.0, "code y")
+    agreement = label_agreement(model(), SUMMARIES, np.array([7, 7, 1, 1]))
+    assert agreement == (pytest.approx(1), pytest.approx(1), 1.0, "code y")
 
 
-def test_agreement_of_crossed_labels_is_none_better_than_chance():
-    found = label_agreement(model(), SUMMARIES, np.array([0, 1, 0, 1]))
-    assert found.ari <= 0
-    assert found.nmi == pytest.approx(0, abs=1e-9)
+def test_agreement_of_independent_labels_is_at_chance():
+    agreement = label_agreement(model(), SUMMARIES, np.array([0, 1, 0, 1]))
+    assert agreement.ari <= 0
+    assert agreement.nmi == pytest.approx(0, abs=1e-9)
 
 
-def test_unknown_labels_are_left_out():
-    found = label_agreement(model(), {**SUMMARIES, "y": one_hot([0, 0, 2, 0], 3)}, np.array([5, 5, 3, -1]))
-    assert found.ari == pytest.approx(1)
+def test_unknown_labels_are_ignored():
+    agreement = label_agreement(model(), {**SUMMARIES, "y": one_hot([0, 0, 2, 0], 3)}, np.array([5, 5, 3, -1]))
+    assert agreement.ari == pytest.approx(1)
 
 
 @pytest.mark.parametrize("labels", [[-1, -1, -1, -1], [2, 2, -1, 2]])
@@ -113,26 +113,26 @@ def test_fewer_than_two_labels_is_none(labels):
 def test_a_model_without_a_single_code_is_clustered():
     gaussian = MODELS["gaussian"](NegativeBinomial())
     points = torch.tensor([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0], [4.0, -4.0]])
-    found = label_agreement(gaussian, {"z": points}, np.array([1, 1, 0, 0, 2]))
-    assert (found.ari, found.clusters) == (pytest.approx(1), "k-means with 3 clusters")
+    agreement = label_agreement(gaussian, {"z": points}, np.array([1, 1, 0, 0, 2]))
+    assert (agreement.ari, agreement.clusters) == (pytest.approx(1), "k-means with 3 clusters")
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_summaries_of_every_latent(name):
-    made, batch = MODELS[name](NegativeBinomial()), counts()
-    summaries = posterior_summaries(made, [batch, batch])
-    assert made.training
-    assert {n: tuple(s.shape) for n, s in summaries.items()} == {n: (24, x.size) for n, x in made.latents.items()}
+    vae, batch = MODELS[name](NegativeBinomial()), counts()
+    summaries = posterior_summaries(vae, [batch, batch])
+    assert vae.training
+    assert {n: tuple(s.shape) for n, s in summaries.items()} == {n: (24, x.size) for n, x in vae.latents.items()}
     assert all(s[:12].equal(s[12:]) and not s.requires_grad for s in summaries.values())  # no dropout
     torch.manual_seed(0)
-    for latent, q in made.eval().posteriors(batch).items():
-        seen = made.latents[latent].flatten(q.sample((20_000,)))  # what the decoder sees, by Monte Carlo
-        error = (seen.std(0) / len(seen) ** 0.5).clamp_min(1e-5)
-        assert ((seen.mean(0) - summaries[latent][:12]).abs() < 5 * error).all()
+    for latent, q in vae.eval().posteriors(batch).items():
+        samples = vae.latents[latent].flatten(q.sample((20_000,)))  # inputs of the decoder
+        error = (samples.std(0) / len(samples) ** 0.5).clamp_min(1e-5)
+        assert ((samples.mean(0) - summaries[latent][:12]).abs() < 5 * error).all()
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mixed", "discrete_score", "mixed_bits"])
-def test_record(name):
+def test_evaluation_as_a_dictionary(name):
     batch = counts()
     evaluation = evaluate_model(MODELS[name](NegativeBinomial()), iter([batch, batch]), num_samples=20)
     record = json.loads(json.dumps(evaluation.to_dict()))
@@ -145,7 +145,7 @@ def test_record(name):
     assert set(record["used_codes"]) == {n for n, latent in evaluation.use.code_usage.items() if latent is not None}
 
 
-def test_record_of_what_is_undefined():
+def test_undefined_values_are_none():
     batch = counts(1)._replace(label=None)
     record = evaluate_model(MODELS["gaussian"](NegativeBinomial()), [batch], num_samples=3).to_dict()
     assert record["log_likelihood_se"] is record["ari"] is record["nmi"] is None
@@ -155,27 +155,27 @@ def test_record_of_what_is_undefined():
     json.dumps(record, allow_nan=False)
 
 
-def test_an_evaluation_keeps_no_batch():
-    """Nor what is as large: cells in a file are more than fit into memory."""
-    seen: list[weakref.ref] = []
+def test_an_evaluation_does_not_store_batches():
+    """The cells of a file may not fit into memory."""
+    references: list[weakref.ref] = []
 
     def batches():
         for number in range(6):
             batch = counts(4, seed=number)
-            seen.append(weakref.ref(batch.x))
+            references.append(weakref.ref(batch.x))
             yield batch
             del batch
-            assert sum(x() is not None for x in seen) <= 1  # the caller's
+            assert sum(x() is not None for x in references) <= 1  # the reference of the caller
 
-    whole = evaluate_model(made := MODELS["mixed"](NegativeBinomial()), batches(), num_samples=3)
-    assert len(seen) == 6
+    whole = evaluate_model(vae := MODELS["mixed"](NegativeBinomial()), batches(), num_samples=3)
+    assert len(references) == 6
     assert len(whole.likelihood.elbo) == 24
-    together = posterior_summaries(made, [counts(4, seed=number) for number in range(6)])
-    torch.testing.assert_close(whole.use.code_usage, latent_usage(made, together).code_usage)
+    together = posterior_summaries(vae, [counts(4, seed=number) for number in range(6)])
+    torch.testing.assert_close(whole.use.code_usage, latent_usage(vae, together).code_usage)
     labels = torch.cat([counts(4, seed=number).label for number in range(6)]).numpy()
-    assert whole.agreement == label_agreement(made, together, labels)
+    assert whole.agreement == label_agreement(vae, together, labels)
 
 
-@pytest.mark.parametrize(("labels", "wanted"), [([7, 7, 1, 7], 0.75), ([0, 1, 0, 1], 0.5), ([0, 1, 2, 3], 0.5)])
-def test_accuracy_matches_clusters_and_labels_one_to_one(labels, wanted):
-    assert label_agreement(model(), SUMMARIES, np.array(labels)).accuracy == wanted
+@pytest.mark.parametrize(("labels", "expected"), [([7, 7, 1, 7], 0.75), ([0, 1, 0, 1], 0.5), ([0, 1, 2, 3], 0.5)])
+def test_accuracy_matches_clusters_and_labels_one_to_one(labels, expected):
+    assert label_agreement(model(), SUMMARIES, np.array(labels)).accuracy == expected

@@ -1,4 +1,4 @@
-"""The loss whose gradients are measured is the model's own, also where genes were not observed."""
+"""The measured gradient is that of the training loss, also with unobserved genes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaekit.estimators import Enumerate
 
 
 @pytest.mark.parametrize("likelihood", COUNT_LIKELIHOODS)
-def test_unobserved_genes_are_left_out(likelihood):
+def test_unobserved_genes_are_ignored(likelihood):
     torch.manual_seed(0)
     model = DiscreteVAE(FEATURES, likelihood(), variables=2, categories=3, hidden=[8], estimator=Enumerate()).eval()
     observed = (torch.arange(FEATURES) != 2).expand(12, FEATURES)

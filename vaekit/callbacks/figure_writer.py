@@ -95,7 +95,7 @@ class FigureWriter(Callback):
 
     def figures(self, model: Any, data: Any, umap: bool = True) -> dict[str, Figure]:
         """Return the figures by name, and restore the RNG states."""
-        with isolate_rng():
+        with isolate_rng(include_cuda=torch.cuda.is_initialized()):
             torch.manual_seed(0)
             figures = {
                 "loss_curves": model_figures.curves(self.history),

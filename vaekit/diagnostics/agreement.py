@@ -1,4 +1,4 @@
-"""Agreement of a model's latents with known labels."""
+"""Agreement of a model's latents with labels."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vaekit.models import VAE
 
 
 class Agreement(NamedTuple):
-    """How well clusters match labels; all are 1 for a perfect match.
+    """Agreement of clusters with labels; each measure is 1 for a perfect match.
 
     Attributes
     ----------
-    ari
+    ari : float
         Adjusted Rand index; 0 is chance.
-    nmi
+    nmi : float
         Normalized mutual information.
-    accuracy
-        Share of the observations whose cluster is the one matched with their label, by the one-to-one matching of
-        clusters and labels that makes it largest (unsupervised accuracy; Kuhn 1955, The Hungarian Method).
-    clusters
-        What was compared with the labels.
+    accuracy : float
+        Fraction of observations whose cluster is matched with their label, for the best one-to-one matching of clusters
+        and labels (unsupervised accuracy; Kuhn, 1955, The Hungarian Method).
+    clusters : str
+        Source of the clusters.
     """
 
     ari: float
@@ -34,48 +34,46 @@ class Agreement(NamedTuple):
 
 
 def label_agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> Agreement | None:
-    """Compare clusters with labels, over the observations whose label is known.
+    """Compare clusters with labels.
 
-    The clusters are the most probable category of the first latent that is a single categorical variable. For a
-    model without one they are k-means clusters of the latents, as many as there are labels (seed 0); a library size is
-    none of these.
+    The clusters are the most probable categories of the first single categorical latent. Without such a latent, they
+    are the k-means clusters of the latents except for the library size, with one cluster per label and seed 0.
 
     Parameters
     ----------
-    model
-        The model that made the summaries.
-    summaries
-        Posterior means or probabilities of each latent, ``[observations, size]``.
-    labels
-        Integers ``[observations]``, -1 where unknown.
+    model : VAE
+        Model of the summaries.
+    summaries : dict[str, Tensor], each of shape (observations, size)
+        Result of :func:`posterior_summaries`.
+    labels : array of int, shape (observations,)
+        Labels; negative if unknown. Observations without a label are ignored.
 
     Returns
     -------
     Agreement or None
-        None where fewer than two labels are known.
+        None if there are fewer than two different labels.
     """
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
 
     labels = np.asarray(labels)
-    known = labels >= 0
-    count = len(np.unique(labels[known]))
-    if count < 2:
+    is_known = labels >= 0
+    num_labels = len(np.unique(labels[is_known]))
+    if num_labels < 2:
         return None
-    codes = [name for name, x in model.latents.items() if x.is_single_categorical]
-    if codes:
-        clusters, what = summaries[codes[0]].argmax(-1).numpy(), f"code {codes[0]}"
+    code = next((name for name, latent in model.latents.items() if latent.is_single_categorical), None)
+    if code is not None:
+        clusters, source = summaries[code].argmax(-1).numpy(), f"code {code}"
     else:
         from sklearn.cluster import KMeans
 
-        seen = [summaries[name] for name, latent in model.latents.items() if not latent.is_nuisance]
-        points = torch.cat(seen, -1).numpy()
-        order = np.lexsort(points.T)  # k-means starts from cells chosen by their place
-        clusters, what = np.empty(len(points), dtype=int), f"k-means with {count} clusters"
-        clusters[order] = KMeans(count, n_init=10, random_state=0).fit_predict(points[order])
-    ari = adjusted_rand_score(labels[known], clusters[known])
-    nmi = normalized_mutual_info_score(labels[known], clusters[known])
-    table = contingency_matrix(labels[known], clusters[known])
-    matched = table[linear_sum_assignment(table, maximize=True)].sum() / table.sum()
-    return Agreement(float(ari), float(nmi), float(matched), what)
+        points = torch.cat([summaries[n] for n, latent in model.latents.items() if not latent.is_nuisance], -1).numpy()
+        order = np.lexsort(points.T)  # the initialization of k-means depends on the order
+        clusters, source = np.empty(len(points), dtype=int), f"k-means with {num_labels} clusters"
+        clusters[order] = KMeans(num_labels, n_init=10, random_state=0).fit_predict(points[order])
+    labels, clusters = labels[is_known], clusters[is_known]
+    table = contingency_matrix(labels, clusters)
+    accuracy = table[linear_sum_assignment(table, maximize=True)].sum() / table.sum()
+    ari, nmi = adjusted_rand_score(labels, clusters), normalized_mutual_info_score(labels, clusters)
+    return Agreement(float(ari), float(nmi), float(accuracy), source)

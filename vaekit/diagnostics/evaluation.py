@@ -1,4 +1,4 @@
-"""The evaluation of a trained model on held-out data, as one record."""
+"""Evaluation of a model on held-out data."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vaekit.models import VAE
 
 
 class Evaluation(NamedTuple):
-    """What :func:`evaluate_model` measured.
+    """Result of :func:`evaluate_model`.
 
     Attributes
     ----------
-    likelihood
-        Log-likelihood and bound of each observation.
-    use
-        Active units and code usage.
-    agreement
-        ARI and NMI against labels, None where there are none.
+    likelihood : LikelihoodEstimate
+        Log-likelihood and ELBO of each observation.
+    use : LatentUsage
+        Active dimensions and usage of codes.
+    agreement : Agreement or None
+        Agreement with labels; None without labels.
     """
 
     likelihood: LikelihoodEstimate
@@ -34,48 +34,45 @@ class Evaluation(NamedTuple):
     agreement: Agreement | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures under the names of the command line's JSON, in nats an observation; None if undefined."""
-        likelihood, found = self.likelihood, self.agreement
-        figures = {
+        """Return the values of the command line's JSON, in nats per observation; None if undefined."""
+        likelihood, agreement = self.likelihood, self.agreement
+        values = {
             "elbo": likelihood.elbo.mean().item(),
             "log_likelihood": likelihood.mean(),
             "log_likelihood_se": likelihood.standard_error(),
             "ess": likelihood.ess.mean().item(),
             "active_units": self.use.active_units,
-            "ari": None if found is None else found.ari,
-            "nmi": None if found is None else found.nmi,
-            "accuracy": None if found is None else found.accuracy,
+            **{name: None if agreement is None else getattr(agreement, name) for name in ("ari", "nmi", "accuracy")},
             "observations": len(likelihood.elbo),
             "num_samples": likelihood.num_samples,
             "used_codes": {name: self.use.used_codes(name) for name in self.use.code_usage},
         }
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def evaluate_model(model: VAE, batches: Iterable[Batch], num_samples: int = 1000) -> Evaluation:
-    """Evaluate a model on batches.
+    """Evaluate a model on mini-batches.
 
     Parameters
     ----------
-    model
-        The trained model.
-    batches
-        Observations; gone through once, and none of them kept. Their labels, where they have any, serve for the
-        agreement only.
-    num_samples
-        Importance samples an observation.
+    model : VAE
+        Trained model.
+    batches : Iterable[Batch]
+        Observations. They are iterated over once and not stored. Their labels are used for the agreement only.
+    num_samples : int
+        Number of importance samples per observation.
     """
-    summaries: list[dict[str, Tensor]] = []
+    parts: list[dict[str, Tensor]] = []
     labels: list[Tensor] = []
 
-    def passing() -> Iterator[Batch]:
-        for batch in batches:  # of each only what is a few numbers an observation is kept
-            summaries.append(posterior_summaries(model, [batch]))
+    def summarize() -> Iterator[Batch]:
+        for batch in batches:
+            parts.append(posterior_summaries(model, [batch]))
             if batch.label is not None:
                 labels.append(batch.label.cpu())
             yield batch
 
-    likelihood = importance_sampled_log_likelihood(model, passing(), num_samples)
-    whole = {name: torch.cat([part[name] for part in summaries]) for name in model.latents}
-    found = label_agreement(model, whole, torch.cat(labels).numpy()) if labels else None
-    return Evaluation(likelihood, latent_usage(model, whole), found)
+    likelihood = importance_sampled_log_likelihood(model, summarize(), num_samples)
+    summaries = {name: torch.cat([part[name] for part in parts]) for name in model.latents}
+    agreement = label_agreement(model, summaries, torch.cat(labels).numpy()) if labels else None
+    return Evaluation(likelihood, latent_usage(model, summaries), agreement)

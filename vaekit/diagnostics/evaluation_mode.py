@@ -1,4 +1,4 @@
-"""A model as it is evaluated: without dropout and gradients, and as it was before afterwards."""
+"""Evaluation mode of a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaekit.models import VAE
 
 @contextmanager
 def evaluation_mode(model: VAE) -> Iterator[None]:
-    """Put a model into evaluation mode, without gradients; give each of its parts its own mode back, whatever happens.
+    """Set a model to evaluation mode without gradients, and restore the mode of each module on exit.
 
     Examples
     --------
@@ -24,7 +24,7 @@ def evaluation_mode(model: VAE) -> Iterator[None]:
     >>> model.training, torch.is_grad_enabled()
     (True, True)
     """
-    modes = [(module, module.training) for module in model.modules()]  # a frozen part of a model may stay in its own
+    modes = [(module, module.training) for module in model.modules()]  # frozen modules may be in evaluation mode
     model.eval()
     try:
         with torch.no_grad():

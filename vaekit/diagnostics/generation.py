@@ -1,4 +1,4 @@
-"""What a model generates: draws from its prior, of each category, and along each unit of a Gaussian latent."""
+"""Samples of a model: from its prior, of each category, and along each dimension of a Gaussian latent."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from vaekit.exceptions import VaekitError
 from vaekit.models import VAE
 
 
-def sample_prior(model: VAE, count: int, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Draw the latents from their priors, parents first.
+def sample_prior(model: VAE, count: int, values: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Sample the latents from their priors, parents first.
 
     Parameters
     ----------
-    model
+    model : VAE
         The model.
-    count
-        Draws.
-    given
-        Values ``[count, *event]`` of some latents, which are kept.
+    count : int
+        Number of samples.
+    values : Mapping[str, Tensor], each of shape (count, *event), optional
+        Values of latents that are not sampled.
 
     Returns
     -------
-    dict
-        Values ``[count, *event]`` by name.
+    dict[str, Tensor], each of shape (count, *event)
+        Values of all latents by name.
     """
-    values, like = dict(given or {}), torch.zeros(count, model.features, device=model.device)
+    values, like = dict(values or {}), torch.zeros(count, model.features, device=model.device)
     with evaluation_mode(model):
         for name in model.networks.order:
             if name not in values:
@@ -40,7 +40,7 @@ def sample_prior(model: VAE, count: int, given: Mapping[str, Tensor] | None = No
 
 
 def decoded_mean(model: VAE, values: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean of p(x | z) at values ``[count, *event]`` of the latents, ``[count, features]``."""
+    """Return the mean of p(x | z), shape (count, features), at values of the latents, each of shape (count, *event)."""
     count = len(next(iter(values.values())))
     with evaluation_mode(model):
         batch = Batch(torch.zeros(count, model.features, device=model.device))
@@ -48,36 +48,32 @@ def decoded_mean(model: VAE, values: Mapping[str, Tensor]) -> Tensor:
 
 
 def prior_means(model: VAE, count: int) -> Tensor:
-    """Return the mean of p(x | z) at draws of the prior, ``[count, features]``."""
+    """Return the mean of p(x | z), shape (count, features), at samples of the prior."""
     return decoded_mean(model, sample_prior(model, count))
 
 
 def single_categories(model: VAE) -> list[str]:
-    """Return the latents that are one categorical variable."""
-    return [name for name, x in model.latents.items() if x.is_single_categorical]
+    """Return the names of the latents that are one categorical variable."""
+    return [name for name, latent in model.latents.items() if latent.is_single_categorical]
 
 
 def gaussian_latents(model: VAE) -> list[str]:
-    """Return the latents that are Gaussian vectors."""
+    """Return the names of the Gaussian latents."""
     return [name for name, latent in model.latents.items() if latent.supports_traversal]
 
 
 def category_means(model: VAE, name: str, count: int) -> Tensor:
-    """Return the mean of p(x | z) at draws of each category, ``[categories, count, features]``.
+    """Return the mean of p(x | z) at samples of each category, shape (categories, count, features).
 
-    The other latents come from their priors, given the category where they depend on it, as if it had been chosen by
-    hand: a latent that the category depends on is drawn without a look at it. Each draw's noise is its own.
+    The other latents are sampled independently for each category from their priors. The category is an intervention: it
+    affects the latents that depend on it, but not its parents.
 
     Raises
     ------
     VaekitError
         If the latent is not a single categorical variable.
     """
-    if name not in single_categories(model):
-        raise VaekitError(
-            f"latent {name!r} is not a single categorical variable; there are: "
-            + (", ".join(map(repr, single_categories(model))) or "none")
-        )
+    _check_latent(name, single_categories(model), "a single categorical variable")
     categories = model.latents[name].size
     one_hot = torch.eye(categories, device=model.device).repeat_interleave(count, 0).unsqueeze(1)
     values = sample_prior(model, categories * count, {name: one_hot})
@@ -85,54 +81,53 @@ def category_means(model: VAE, name: str, count: int) -> Tensor:
 
 
 def latent_traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span: float = 3.0) -> tuple[Tensor, Tensor]:
-    """Move each unit of a Gaussian latent along its prior, the others kept as one observation has them.
+    """Vary each dimension of a Gaussian latent along its prior, with the others at the posterior of one observation.
 
-    Discrete latents are kept at their most probable codes. A unit goes over ``span`` standard deviations of its prior
-    to both sides of the prior's mean: that of the category where the prior depends on one.
+    Discrete latents have their most probable codes. A dimension covers ``span`` standard deviations on both sides of
+    the mean of the prior, given the category if the prior depends on one.
 
     Parameters
     ----------
-    model
+    model : VAE
         The model.
-    name
-        Of the Gaussian latent.
-    batch
+    name : str
+        Name of the Gaussian latent.
+    batch : Batch
         One observation.
-    steps
-        Positions.
-    span
-        In standard deviations.
+    steps : int
+        Number of positions per dimension.
+    span : float
+        Largest position in standard deviations.
 
     Returns
     -------
-    means
-        Means of p(x | z), ``[units, steps, features]``.
-    positions
-        In standard deviations, ``[steps]``.
+    means : Tensor, shape (dimensions, steps, features)
+        Means of p(x | z).
+    positions : Tensor, shape (steps,)
+        Positions in standard deviations of the prior.
 
     Raises
     ------
     VaekitError
-        If the latent is no Gaussian, or there is not one observation.
+        If the latent is not Gaussian, or the batch does not have exactly one observation.
     """
-    if name not in gaussian_latents(model):
-        raise VaekitError(
-            f"latent {name!r} is no Gaussian; there are: {', '.join(map(repr, gaussian_latents(model))) or 'none'}"
-        )
+    _check_latent(name, gaussian_latents(model), "Gaussian")
     if len(batch.x) != 1:
-        raise VaekitError(f"a traversal starts from one observation, and there are {len(batch.x)}")
+        raise VaekitError(f"latent_traversal: batch has {len(batch.x)} observations. Pass exactly one observation.")
     batch = batch.to(model.device)
     positions = torch.linspace(-span, span, steps, device=model.device)
     with evaluation_mode(model):
-        values = {}
-        for other, q in model.posteriors(batch).items():
-            values[other] = model.latents[other].point_estimate(q)
+        values = {other: model.latents[other].point_estimate(q) for other, q in model.posteriors(batch).items()}
         prior = model.networks.prior(name, values, batch.x)
-        units = model.latents[name].size
-        start = values[name].expand(units, steps, units).clone()
-        where = prior.mean.reshape(-1, 1) + prior.stddev.reshape(-1, 1) * positions  # [units, steps]
-        diagonal = torch.arange(units, device=model.device)
-        start[diagonal, :, diagonal] = where
-        values = {other: value.expand(units * steps, *value.shape[1:]) for other, value in values.items()}
-        values[name] = start.flatten(0, 1)
-    return decoded_mean(model, values).unflatten(0, (units, steps)), positions
+        size = model.latents[name].size
+        grid = values[name].expand(size, steps, size).clone()
+        diagonal = torch.arange(size, device=model.device)
+        grid[diagonal, :, diagonal] = prior.mean.reshape(-1, 1) + prior.stddev.reshape(-1, 1) * positions
+        values = {other: value.expand(size * steps, *value.shape[1:]) for other, value in values.items()}
+        values[name] = grid.flatten(0, 1)
+    return decoded_mean(model, values).unflatten(0, (size, steps)), positions
+
+
+def _check_latent(name: str, valid: list[str], kind: str) -> None:
+    if name not in valid:
+        raise VaekitError(f"latent {name!r} is not {kind}. Available: {', '.join(map(repr, valid)) or 'none'}.")

@@ -1,4 +1,4 @@
-"""Which latent units and codes a model uses."""
+"""Usage of latents: active dimensions, codes and posterior summaries."""
 
 from __future__ import annotations
 
@@ -20,21 +20,19 @@ if TYPE_CHECKING:
 
 
 class LatentUsage(NamedTuple):
-    """How a model uses its latents.
+    """Active dimensions and usage of codes of a model.
 
     Attributes
     ----------
-    active_units
-        Units of continuous latents in use: the posterior mean varies over the data by more than 0.01. A library size
-        is none: it varies whatever the model learns. Topics of a Dirichlet latent are judged as codes are, by their
-        activity.
-    units
-        Units of continuous latents, but for a library size.
-    code_usage
-        For each discrete latent, the mean posterior probability of each state: ``[variables, categories]``, or
-        ``[bits, 2]``.
-    code_activity
-        For each discrete latent, the :meth:`vaekit.latents.Latent.activity` of each state, of the same shape.
+    active_units : int
+        Number of active dimensions: the posterior mean has a variance over the data above 0.01. A library size does not
+        count, because it varies in any model. A topic of a Dirichlet latent is active by the criterion of codes.
+    units : int
+        Number of dimensions of continuous latents, except for a library size.
+    code_usage : dict[str, Tensor], each of shape (variables, categories)
+        Mean posterior probability of each state of each discrete latent; a bit has two states.
+    code_activity : dict[str, Tensor], each of shape (variables, categories)
+        :meth:`vaekit.latents.Latent.activity` of each state.
     """
 
     active_units: int
@@ -48,10 +46,10 @@ class LatentUsage(NamedTuple):
 
 
 def posterior_summaries(model: VAE, batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """Return each latent's posterior means, or probabilities of its states, ``[observations, size]``, on the CPU.
+    """Return posterior means, or probabilities of the states, of each latent: ``[observations, size]`` on the CPU.
 
-    Where a posterior depends on other latents, these have their most probable values, found one after another: of a
-    sequence of categories, the probabilities of each along the most probable path. Nothing is drawn.
+    If a posterior depends on other latents, these have their most probable values, in topological order. For a sequence
+    of categories, the result has the probabilities along the most probable path. The result is deterministic.
     """
     parts: dict[str, list[Tensor]] = {name: [] for name in model.latents}
     with evaluation_mode(model):
@@ -62,46 +60,45 @@ def posterior_summaries(model: VAE, batches: Iterable[Batch]) -> dict[str, Tenso
 
 
 def latent_usage(model: VAE, summaries: dict[str, Tensor]) -> LatentUsage:
-    """Count active units and code usage.
+    """Count active dimensions and codes.
 
     Parameters
     ----------
-    model
-        The model that made them.
-    summaries
-        What :func:`posterior_summaries` returns.
+    model : VAE
+        Model of the summaries.
+    summaries : dict[str, Tensor], each of shape (observations, size)
+        Result of :func:`posterior_summaries`.
 
     Notes
     -----
     Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
     """
-    active = units = 0
+    num_active = num_dimensions = 0
     usage, activities = {}, {}
     for name, latent in model.latents.items():
         activity = latent.activity(latent.moments(summaries[name]))
         if latent.discrete:
             usage[name], activities[name] = latent.state_probabilities(summaries[name]).mean(0), activity
         elif latent.is_coordinate:
-            active += int((activity > latent.active_threshold).sum())
-            units += latent.size
-    return LatentUsage(active, units, usage, activities)
+            num_active += int((activity > latent.active_threshold).sum())
+            num_dimensions += latent.size
+    return LatentUsage(num_active, num_dimensions, usage, activities)
 
 
 def coordinates(model: VAE, summaries: dict[str, Tensor]) -> Tensor:
-    """Return the position of each observation in latent space, ``[observations, units]``.
+    """Return the coordinates of each observation in latent space, ``[observations, dimensions]``.
 
-    These are all continuous latents, or all probabilities of the codes if there are none. A library size is not a
-    coordinate.
+    These are all continuous latents except for a library size, or the probabilities of all codes in a discrete model.
     """
-    seen = {name: latent for name, latent in model.latents.items() if not latent.is_nuisance}
-    continuous = [summaries[name] for name, latent in seen.items() if not latent.discrete]
-    return torch.cat(continuous or [summaries[name] for name in seen], -1)
+    continuous = [summaries[name] for name, latent in model.latents.items() if latent.is_coordinate]
+    discrete = [summaries[name] for name, latent in model.latents.items() if latent.discrete]
+    return torch.cat(continuous or discrete, -1)
 
 
 def most_probable_codes(latent: Latent, summary: Tensor) -> pd.Categorical:
-    """Return the most probable code of each cell, such as ``"3"`` or, of several variables, ``"3-0-1"``.
+    """Return the most probable code of each observation, such as ``"3"``, or ``"3-0-1"`` for three variables.
 
-    The categories are the codes in use, in the order of their numbers: ``"2"`` before ``"10"``.
+    The categories are the codes that occur, in numerical order: ``"2"`` before ``"10"``.
     """
     import pandas as pd
 

@@ -31,7 +31,7 @@ COLUMNS = ["estimator", "unbiased", "relative_bias", "bias_noise", "z", "p_value
 @contextlib.contextmanager
 def seeded_rng(seed: int) -> Iterator[None]:
     """Seed torch and NumPy, which a simulator may use, and restore their RNG states on exit."""
-    with isolate_rng():
+    with isolate_rng(include_cuda=torch.cuda.is_initialized()):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         yield
