@@ -1,6 +1,6 @@
 """vaekit: expectations you can differentiate, and the variational autoencoders they train.
 
-Attributes are imported on first use, so that ``vaekit --help`` needs neither torch nor Lightning.
+Attributes are imported on first use, so that ``vaekit --help`` imports neither torch nor Lightning.
 """
 
 from __future__ import annotations
@@ -10,28 +10,23 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+_MODELS = ("VAE", "GaussianVAE", "DiscreteVAE", "MixedVAE", "SequentialVAE", "load", "save")
+_PACKAGES = ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators", "exceptions", "graph",
+             "latents", "likelihoods", "models", "networks", "optim", "plotting")  # fmt: skip
 _HOME = {
     "expectation": "vaekit.graph.expectation",
     "importance_weighted_bound": "vaekit.graph.importance_weighted",
     "gradient_report": "vaekit.diagnostics",
     "Batch": "vaekit.batch",
-    "VAE": "vaekit.models",
-    "GaussianVAE": "vaekit.models",
-    "DiscreteVAE": "vaekit.models",
-    "MixedVAE": "vaekit.models",
-    "SequentialVAE": "vaekit.models",
-    "load": "vaekit.models",
-    "save": "vaekit.models",
     "VaekitError": "vaekit.exceptions",
+    **dict.fromkeys(_MODELS, "vaekit.models"),
 }
 _MODULES = {
-    **{name: f"vaekit.{name}" for name in ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators",
-                                           "exceptions", "graph", "latents", "likelihoods", "models", "networks", "optim",
-                                           "plotting")},
+    **{name: f"vaekit.{name}" for name in _PACKAGES},
     "objectives": "vaekit.models.objectives",
     "regularizers": "vaekit.models.regularizers",
     "returns": "vaekit.graph.returns",
-}  # fmt: skip
+}
 
 __all__ = [*_HOME, "__version__", *_MODULES]
 

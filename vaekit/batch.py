@@ -1,4 +1,4 @@
-"""The records that pass from data to models."""
+"""Records that the data modules pass to the models."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 class CSREntries(NamedTuple):
-    """The non-zero entries of a matrix, row after row.
+    """Non-zero entries of a matrix in CSR form.
 
     Attributes
     ----------
-    dense
-        The very matrix that they are of, ``[rows, columns]``: a batch whose ``x`` was replaced has others.
-    starts
-        Those of row i are from ``starts[i]`` to ``starts[i + 1]``, int64 ``[rows + 1]``.
-    column
-        Their columns, ascending in each row, int64 ``[count]``.
-    value
-        Float32 ``[count]``.
+    dense : Tensor, shape (batch, features)
+        The matrix itself. A batch whose ``x`` was replaced has other entries.
+    indptr : Tensor, int64, shape (batch + 1)
+        The entries of observation i are ``indptr[i]`` to ``indptr[i + 1]``.
+    indices : Tensor, int64, shape (entries)
+        Columns of the entries, ascending for each observation.
+    data : Tensor, float32, shape (entries)
+        Values of the entries.
     """
 
     dense: Tensor
@@ -30,46 +30,44 @@ class CSREntries(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A mini-batch; fields that a data set does not have are None.
+    """A mini-batch. Fields that a data set does not have are None.
 
-    A NamedTuple, because Lightning moves one to the device field by field.
+    It is a NamedTuple, because Lightning moves NamedTuples to the device.
 
     Attributes
     ----------
-    x
-        Observations, float32 ``[batch, features]``: UMI counts, or pixel values (flattened, in 0..1).
-    size_factor
-        Expected total count of each cell over the modelled genes, ``[batch, 1]``, positive: by default the total
-        itself, at least 1; None for images.
-    covariates
-        Known covariates that condition encoder and decoder, ``[batch, num_covariates]``: the batch (one-hot), other
-        categories (each one-hot), then standardised numbers.
-    label
-        Class of each row, int64 ``[batch]``, -1 where unknown. Never used in training.
-    index
-        Row number in the data set, int64 ``[batch]``.
-    nonzero
-        The non-zero entries of ``x``, where the data set knows them: it spares a search. They stay on the CPU.
-    observed
-        Whether each feature was measured at all, bool ``[batch, features]``; None where all were. ``x`` is 0 where
-        one was not.
+    x : Tensor, float32, shape (batch, features)
+        Observations: UMI counts, or pixel values (flattened, in [0, 1]).
+    size_factor : Tensor or None, shape (batch, 1)
+        Positive factor of the mean of each cell, by default the total count of the modeled genes, at least 1. None for
+        images.
+    covariates : Tensor or None, shape (batch, num_covariates)
+        Inputs of encoder and decoder: the batch (one-hot), other categories (each one-hot), then standardized numbers.
+    label : Tensor or None, int64, shape (batch)
+        Class of each observation, -1 if unknown. It is never used in training.
+    index : Tensor or None, int64, shape (batch)
+        Index of each observation in the data set.
+    nonzero : CSREntries or None
+        Non-zero entries of ``x``, always on the CPU, if the data set has them.
+    observed : Tensor or None, bool, shape (batch, features)
+        Whether each feature was measured; ``x`` is 0 for the others. None means all.
     """
 
     x: Tensor
     size_factor: Tensor | None = None
     covariates: Tensor | None = None
     label: Tensor | None = None
-    index: Tensor | None = None  # type: ignore[assignment]  # (a tuple's method of that name is not needed)
+    index: Tensor | None = None  # type: ignore[assignment]  # hides tuple.index, which is not needed
     nonzero: CSREntries | None = None
     observed: Tensor | None = None
 
     @property
     def entries(self) -> CSREntries | None:
-        """The non-zero entries, if they are known, and ``x`` is still what they are of."""
-        known = self.nonzero
-        if known is None or known.dense is not self.x or (not self.x.is_inference() and self.x._version):
+        """The non-zero entries, if they are available and ``x`` has not been replaced or changed in place."""
+        nonzero = self.nonzero
+        if nonzero is None or nonzero.dense is not self.x or (not self.x.is_inference() and self.x._version):
             return None
-        return known
+        return nonzero
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on ``device``."""
@@ -83,18 +81,18 @@ class Batch(NamedTuple):
 
 
 class DataStatistics(NamedTuple):
-    """What a model takes over from its training rows before the first step; None where a data set has no such thing.
+    """Statistics of the training data that initialize a model. Fields that a data set does not have are None.
 
     Attributes
     ----------
-    mean
-        Mean of ``x``, float32 ``[features]``.
-    mean_log
-        Mean of ``log(1 + x)``, float32 ``[features]``.
-    log_size
-        Mean and standard deviation of the log size factor, float32 ``[max(1, batches), 2]``: a row for each batch.
-    batches
-        Number of batches: the first columns of ``Batch.covariates``.
+    mean : Tensor, float32, shape (features)
+        Mean of ``x``.
+    mean_log1p : Tensor or None, float32, shape (features)
+        Mean of ``log(1 + x)``.
+    log_size_factor : Tensor or None, float32, shape (max(1, num_batches), 2)
+        Mean and standard deviation of the log size factor of each batch.
+    num_batches : int
+        Number of batches, whose one-hot code are the first columns of ``Batch.covariates``.
     """
 
     mean: Tensor

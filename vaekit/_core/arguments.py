@@ -59,7 +59,7 @@ def _check(value: Any, hint: Any, name: str) -> None:
     if any(option in (Any, object) or isinstance(option, typing.TypeVar) for option in options):
         return
     if value is None:
-        if type(None) not in options:
+        if types.NoneType not in options:
             raise ConfigError(f"{name}=None must be {_describe(options)}.")
         return
     number_types = {option for option in options if option in (int, float)}
@@ -67,8 +67,8 @@ def _check(value: Any, hint: Any, name: str) -> None:
     if number_types and isinstance(value, numbers.Real) and not (isinstance(value, bool) and accepts_others):
         _check_number(value, number_types, name)
         return
-    others = [option for option in options if option not in (int, float, type(None))]
-    if number_types and not others and not hasattr(value, "__float__"):
+    others = [option for option in options if option not in (int, float, types.NoneType)]
+    if number_types and not others and not isinstance(value, typing.SupportsFloat):
         raise ConfigError(f"{name}={value!r} must be {_describe(options)}.")
     if others and not number_types and isinstance(value, numbers.Real) and all(map(_is_sequence, others)):
         raise ConfigError(f"{name}={value!r} must be a list.")

@@ -70,14 +70,19 @@ def parse_graph(cost: Any, q: Any) -> tuple[list[Node], dict[str, NodeFunction]]
 
 def _parse_function(function: Any, nodes: Mapping[str, Any], label: str, positional: bool = False) -> NodeFunction:
     """Return the function with its inputs; ``positional`` calls it with the only node's value, under any name."""
-    if not callable(function) and not isinstance(function, NodeFunction):
-        raise EstimatorError(f"{label} is a {type(function).__name__}. Give a distribution or a function of nodes.")
-    if not isinstance(function, NodeFunction):
+    if not has_inputs(function):
+        if not callable(function):
+            raise EstimatorError(f"{label} is a {type(function).__name__}. Give a distribution or a function of nodes.")
         function = _read_signature(function, nodes, positional)
     for name in function.inputs:
         if name not in nodes:
             raise EstimatorError(f"{label}: node {name!r} not found in q. {did_you_mean(name, nodes)}")
     return function
+
+
+def has_inputs(function: Any) -> bool:
+    """Return whether a function names its inputs, so that its signature does not matter."""
+    return isinstance(function, NodeFunction)
 
 
 def _read_signature(function: Callable[..., Any], nodes: Mapping[str, Any], positional: bool) -> NodeFunction:

@@ -15,7 +15,7 @@ from vaekit.estimators.func_transforms import forward_mode, in_transform
 from vaekit.estimators.zero_probabilities import EVALUATED_THERE
 from vaekit.exceptions import EstimatorError
 from vaekit.graph.cost_terms import evaluate_term
-from vaekit.graph.dependencies import Node, NodeFunction, assign_estimators, parse_graph
+from vaekit.graph.dependencies import Node, NodeFunction, assign_estimators, has_inputs, parse_graph
 from vaekit.graph.fold import Estimate, MissingGradientPathError, check_gradient_paths, fold
 from vaekit.graph.sampling import GraphSample, sample_graph
 
@@ -151,7 +151,7 @@ def _needs_python(cost: Any, q: Any, estimator: Any) -> bool:
     estimators = list(estimator.values()) if isinstance(estimator, Mapping) else [estimator]
     uses_auto = isinstance(estimator, Mapping) and isinstance(q, Mapping) and len(estimator) < len(q)
     differentiates = any(getattr(each, "differentiates_cost", True) for each in estimators)  # True for "auto"
-    return uses_auto or differentiates or not all(isinstance(function, NodeFunction) for function in functions)
+    return uses_auto or differentiates or not all(map(has_inputs, functions))
 
 
 def sample_and_evaluate(

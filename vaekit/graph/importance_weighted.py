@@ -173,7 +173,7 @@ def prepare(graph_sample: GraphSample) -> GraphSample:
         check_estimator(name, estimator)
         sample = samples[name]
         check_joint(name, estimator, len(sample.value))
-        if _holds_parameters(graph_sample, name) and not estimator.stick_the_landing:
+        if _is_doubly_reparameterized(graph_sample, name):
             factor = _Factor()
             # full batch shape: a sample that the batch shares has a separate factor for each entry
             value = sample.value.expand(len(sample.value), *graph_sample.batch, *sample.q.event_shape)
@@ -190,6 +190,10 @@ def _holds_parameters(graph_sample: GraphSample, name: str) -> bool:
     is_parent = any(name in node.parents for node in graph_sample.nodes)
     is_pathwise = estimator.requires_differentiable_cost and sample.value.requires_grad
     return is_pathwise and not is_parent and not support_moves(sample.q)
+
+
+def _is_doubly_reparameterized(graph_sample: GraphSample, name: str) -> bool:
+    return _holds_parameters(graph_sample, name) and not graph_sample.estimators[name].stick_the_landing
 
 
 def _log_posterior(graph_sample: GraphSample) -> Tensor:
@@ -222,7 +226,7 @@ def combine(graph_sample: GraphSample, log_joint: Tensor, posterior_weight: floa
     is_first_order = False
     for name, sample in graph_sample.samples.items():
         estimator = graph_sample.estimators[name]
-        if isinstance(sample.noise, _Factor):
+        if _is_doubly_reparameterized(graph_sample, name):
             sample.noise.value = 1 - posterior_weight * (1 - constant.softmax(0))
             is_first_order = True
         if not estimator.requires_differentiable_cost:

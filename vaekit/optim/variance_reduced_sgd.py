@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -117,6 +117,6 @@ def num_observations(batch: Any) -> int:
     """Return the number of observations of a batch: the length of its first tensor."""
     if isinstance(batch, Mapping):
         return num_observations(next(iter(batch.values())))
-    if isinstance(batch, tuple | list) and batch and hasattr(batch[0], "__len__"):
+    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Sized):
         return num_observations(batch[0])
     return len(batch)
