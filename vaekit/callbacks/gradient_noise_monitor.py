@@ -87,7 +87,7 @@ class GradientNoiseMonitor(Callback):
         """Return the logged metrics, after at least two gradients."""
         total = 1 - self.decay**self._num_gradients  # sum of the weights, then the sum of their normalized squares
         squared = (1 - self.decay) / (1 + self.decay) * (1 - self.decay ** (2 * self._num_gradients)) / total**2
-        metrics = {}
+        metrics: dict[str, Tensor] = {}
         for name, mean in self._means.items():
             signal, power = (mean @ mean) / total**2, self._squares[name] / total
             variance = (power - signal).clamp_min(0) / (1 - squared)

@@ -57,7 +57,7 @@ class TrainingProgressBar(ProgressBar):
             return
         metrics = trainer.callback_metrics
         elbos = {name: f"{metrics[name].item():.2f}" for name in ("train/elbo", "val/elbo") if name in metrics}
-        self._bar.set_postfix({"epoch": f"{trainer.current_epoch + 1}", **elbos}, refresh=False)
+        self._bar.set_postfix({"epoch": str(trainer.current_epoch + 1)} | elbos, refresh=False)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

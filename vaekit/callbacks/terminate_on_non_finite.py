@@ -22,27 +22,13 @@ REMEDY = (
 
 
 class Step(NamedTuple):
-    """A training step that has not been checked.
+    """A training step that has not been checked."""
 
-    Attributes
-    ----------
-    index : int
-        Number of steps before it.
-    epoch : int
-        Epoch, from 0.
-    observations : Tensor, shape (batch,), or None
-        Indices of the observations in the data set; None if unknown.
-    loss : Tensor, shape ()
-        Loss.
-    terms : dict[str, Tensor]
-        Terms of the loss, ``[..., batch]`` or scalar.
-    """
-
-    index: int
+    number: int  # of steps before it
     epoch: int
-    observations: Tensor | None
+    observations: Tensor | None  # indices [batch] in the data set
     loss: Tensor
-    terms: dict[str, Tensor]
+    terms: dict[str, Tensor]  # [..., batch] or scalar
 
 
 class TerminateOnNonFinite(Callback):
@@ -149,7 +135,7 @@ def describe(step: Step) -> str:
         parts.append(f"the term {name!r} is not finite{location}")
     reason = "; ".join(parts) or "all terms of the ELBO are finite, but the loss of the objective is not"
     return (
-        f"the loss is {step.loss.item()} in step {step.index + 1} (epoch {step.epoch}): {reason}. "
+        f"the loss is {step.loss.item()} in step {step.number + 1} (epoch {step.epoch}): {reason}. "
         f"The batch has {_list(step.observations)}. {REMEDY}"
     )
 

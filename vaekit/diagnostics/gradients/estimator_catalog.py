@@ -79,23 +79,19 @@ def compatible_estimators(q: Distribution) -> tuple[dict[str, Estimator], dict[s
     """
     estimators: dict[str, Estimator] = {}
     omitted: dict[str, str] = {}
-    classes = [item for name in catalog.__all__ if inspect.isclass(item := getattr(catalog, name))]
-    for cls in classes:
-        if not issubclass(cls, Estimator) or inspect.isabstract(cls) or not cls.supports(q):
+    for cls in _exported_subclasses(Estimator):
+        if not cls.supports(q):
             continue
-        variants: list[dict[str, Any]] = [{}]
-        variants += [{n: True} for n, p in inspect.signature(cls).parameters.items() if p.default is False]
-        if cls is ScoreFunction:
-            for baseline in classes:
-                if not issubclass(baseline, Baseline) or inspect.isabstract(baseline):
-                    continue
-                if required := _required_arguments(baseline):
-                    omitted[f"ScoreFunction({baseline.__name__})"] = f"requires the argument {required}"
-                else:
-                    variants.append({"baseline": baseline()})
         if required := _required_arguments(cls):
             omitted[cls.__name__] = f"requires the argument {required}"
             continue
+        variants: list[dict[str, Any]] = [{}]
+        variants += [{n: True} for n, p in inspect.signature(cls).parameters.items() if p.default is False]
+        for baseline in _exported_subclasses(Baseline) if cls is ScoreFunction else []:
+            if required := _required_arguments(baseline):
+                omitted[f"ScoreFunction({baseline.__name__})"] = f"requires the argument {required}"
+            else:
+                variants.append({"baseline": baseline()})
         for arguments in variants:
             try:
                 estimator = cls(**arguments)
@@ -105,6 +101,12 @@ def compatible_estimators(q: Distribution) -> tuple[dict[str, Estimator], dict[s
             else:
                 estimators[label(estimator)] = estimator
     return estimators, omitted
+
+
+def _exported_subclasses(base: type[Any]) -> list[Any]:
+    """Return the concrete subclasses of a class that ``vaekit.estimators`` exports."""
+    classes = [item for name in catalog.__all__ if inspect.isclass(item := getattr(catalog, name))]
+    return [cls for cls in classes if issubclass(cls, base) and not inspect.isabstract(cls)]
 
 
 def _required_arguments(cls: type) -> str:

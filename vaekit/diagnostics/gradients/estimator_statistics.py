@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from vaekit.diagnostics.gradients.moments import GradientMoments
-from vaekit.diagnostics.gradients.reference import BiasTest, Reference
+from vaekit.diagnostics.gradients.reference import BiasTest, Reference, check_time
 from vaekit.diagnostics.gradients.target import Target
-from vaekit.exceptions import EstimatorError
 
 MIN_ESTIMATES = 8  # for a mean and a variance
 NUM_WARMUP_CALLS = 10  # for the moving average of a stateful baseline
@@ -37,18 +36,13 @@ def estimator_statistics(
     begin = time.perf_counter()
     evaluations = target.num_evaluations(estimator)  # first: raises the errors of the graph itself
     target.finite_gradients(estimator, 1)
-    if (seconds := time.perf_counter() - begin) > budget:
-        raise EstimatorError(f"one gradient takes {seconds:.3g} s, more than max_seconds={max_seconds:g}")
+    check_time("one gradient", seconds := time.perf_counter() - begin, budget, max_seconds)
     chunk_size = target.chunk_size(estimator)
     size = _warm_up(target, estimator, min(chunk_size, WARMUP_CHUNK), seconds, begin, budget)
     num_planned, deadlines = num_estimates, [math.inf, math.inf]
     if max_seconds is not None:
         seconds = _seconds(target, estimator, size) / size
-        if MIN_ESTIMATES * seconds > budget:
-            needed = MIN_ESTIMATES * seconds
-            raise EstimatorError(
-                f"{MIN_ESTIMATES} estimates take {needed:.3g} s, more than max_seconds={max_seconds:g} allows"
-            )
+        check_time(f"{MIN_ESTIMATES} gradients", MIN_ESTIMATES * seconds, budget, max_seconds)
         start = time.perf_counter()
         remaining = max(begin + budget - start, MIN_ESTIMATES * seconds)  # the warm-up may have used a short time up
         num_planned = min(num_estimates, max(MIN_ESTIMATES, int(remaining / max(seconds, 1e-9))))

@@ -54,16 +54,8 @@ def measure(
 ) -> pd.DataFrame:
     """Measure the gradient of a target with several estimators, as in :func:`gradient_report`.
 
-    Parameters
-    ----------
-    reference : Tensor, Estimator, Mapping[str, Estimator] or None
-        Exact gradient, or unbiased estimators, or no reference.
-    description : str, optional
-        Description of an exact reference.
-    unbiased : Mapping[str, bool], optional
-        Whether each estimator is unbiased in theory, by label; by default :func:`is_unbiased`.
-    title : str
-        Title of the progress bar.
+    ``reference`` is an exact gradient, unbiased estimators or None, and ``description`` describes an exact one.
+    ``unbiased`` is whether each estimator is unbiased in theory; by default :func:`is_unbiased`.
     """
     import pandas as pd
 

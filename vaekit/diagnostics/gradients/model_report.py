@@ -37,17 +37,6 @@ class ModelTarget(Target):
     The gradient is with respect to the parameters of the latent's head and the encoder, through this posterior only:
     the part that the latent's estimator estimates. The model is copied, and dropout is off. If a posterior depends on
     other latents, each estimate needs a separate backward pass, because each has a different posterior.
-
-    Parameters
-    ----------
-    model : VAE
-        The model.
-    batch : Batch
-        Mini-batch of the loss.
-    name : str
-        Name of the latent.
-    kl_weight : float
-        Weight of the KL divergences.
     """
 
     def __init__(self, model: VAE, batch: Batch, name: str, kl_weight: float) -> None:

@@ -11,20 +11,7 @@ ROUNDING_FACTOR = 100.0  # sums of many terms in another order differ by about t
 
 
 class GradientMoments:
-    """Mean and total variance of gradients, and their mean cosine with a reference, by Welford's updates.
-
-    Parameters
-    ----------
-    reference : Tensor, shape (components,), optional
-        Reference gradient in float64. If None, no cosine is computed.
-
-    Attributes
-    ----------
-    count : int
-        Number of gradients.
-    mean : Tensor, shape (components,)
-        Mean gradient in float64.
-    """
+    """Mean and total variance of gradients, and their mean cosine with a reference in float64, by Welford's updates."""
 
     def __init__(self, reference: Tensor | None = None) -> None:
         self.count, self.mean = 0, torch.zeros((), dtype=torch.float64)

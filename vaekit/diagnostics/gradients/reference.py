@@ -24,19 +24,9 @@ BUDGET_FACTOR = 4  # of the time for one estimator
 class Reference(NamedTuple):
     """A gradient that estimates are compared with.
 
-    Attributes
-    ----------
-    mean : Tensor, shape (components,)
-        The gradient in float64.
-    first : Tensor, shape (components,)
-        Mean of the first half of its estimates; an exact gradient itself.
-    blocks : Tensor, shape (blocks, components), or None
-        Means over parts of the second half, which is independent of the first: one half selects a direction and the
-        other tests it. None for an exact gradient.
-    noise : float
-        Expected squared error of the mean.
-    description : str
-        Source of the gradient, for ``report.attrs["reference"]``.
+    ``mean`` is the gradient in float64, and ``noise`` the expected squared error of its norm. ``first`` is the mean of
+    the first half of its estimates, and ``blocks`` are means over parts of the second half: :class:`BiasTest` selects a
+    direction with one half and tests it with the other. ``blocks`` is None for an exact gradient.
     """
 
     mean: Tensor
@@ -52,21 +42,14 @@ class Reference(NamedTuple):
 
 
 class BiasTest:
-    """One-sided t-test of the second half of the estimates along the apparent bias of the first half.
+    """One-sided t-test of the second half of the estimates along the difference of the first half from the reference.
 
     The direction of an unbiased estimator is noise and independent of the second half. The mean projection of the
     second half over its standard error then follows Student's t for any number of components. A bias makes it large.
-
-    Parameters
-    ----------
-    mean : Tensor, shape (components,)
-        Mean of the first half of the estimates.
-    reference : Reference
-        Gradient that they are compared with.
     """
 
-    def __init__(self, mean: Tensor, reference: Reference) -> None:
-        difference = mean - reference.first
+    def __init__(self, mean_of_first_half: Tensor, reference: Reference) -> None:
+        difference = mean_of_first_half - reference.first
         norm = difference.norm()
         fallback = torch.full_like(difference, 1 / math.sqrt(len(difference)))
         self.direction = difference / norm if norm > 0 else fallback
@@ -100,6 +83,12 @@ class BiasTest:
         return z, float(stats.t.sf(z, degrees))
 
 
+def check_time(name: str, seconds: float, budget: float, max_seconds: float | None) -> None:
+    """Raise an error if a computation exceeds its time."""
+    if seconds > budget:
+        raise EstimatorError(f"max_seconds={max_seconds:g} is too short for {name} ({seconds:.3g} s)")
+
+
 def estimate_reference(
     target: Target,
     estimator: Any,
@@ -118,8 +107,7 @@ def estimate_reference(
     budget = math.inf if max_seconds is None else BUDGET_FACTOR * max_seconds
     begin = time.perf_counter()
     pilot.update(target.finite_gradients(estimator, 1))
-    if (seconds := time.perf_counter() - begin) > budget:
-        raise EstimatorError(f"one gradient takes {seconds:.3g} s, more than max_seconds={max_seconds:g}")
+    check_time("one gradient", time.perf_counter() - begin, budget, max_seconds)
     start = time.perf_counter()  # the second estimate is timed: the first may compile
     pilot.update(target.finite_gradients(estimator, 1))
     seconds = time.perf_counter() - start
@@ -129,11 +117,7 @@ def estimate_reference(
         update_progress(1)
         return Reference.exact(pilot.mean, description or f"exact, by {label(estimator)}")
     remaining = budget - (time.perf_counter() - begin)
-    minimum = 2 * NUM_BLOCKS * seconds
-    if minimum > remaining:
-        raise EstimatorError(
-            f"{2 * NUM_BLOCKS} estimates take {minimum:.3g} s, more than max_seconds={max_seconds:g} allows"
-        )
+    check_time(f"{2 * NUM_BLOCKS} gradients", 2 * NUM_BLOCKS * seconds, remaining, max_seconds)
     block_size = math.ceil(max(1, num_estimates / (2 * NUM_BLOCKS)))
     if max_seconds is not None:
         block_size = min(block_size, max(1, math.floor(remaining / (2 * NUM_BLOCKS * max(seconds, 1e-9)))))

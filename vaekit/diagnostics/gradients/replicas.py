@@ -26,16 +26,9 @@ class NotReplicableError(EstimatorError):
 
 
 class Replicas(NamedTuple):
-    """A distribution with a dimension of replicates.
+    """A distribution of batch shape ``[count, *batch]``.
 
-    Attributes
-    ----------
-    q : Distribution, batch shape (count, *batch)
-        The replicates.
-    leaves : list of Tensor
-        Its parameters ``[count, ...]``, detached.
-    sources : list of Tensor
-        The same parameters ``[1, ...]``, with their gradient path.
+    ``leaves`` are its parameters ``[count, ...]``, detached; ``sources`` are the same ``[1, ...]`` with gradient path.
     """
 
     q: Distribution
@@ -44,13 +37,7 @@ class Replicas(NamedTuple):
 
 
 def replicate(q: Distribution, count: int) -> Replicas:
-    """Return ``count`` replicates of a distribution, whose parameters are leaves.
-
-    Raises
-    ------
-    NotReplicableError
-        If its parameters cannot be separated by replicate.
-    """
+    """Return ``count`` replicates of a distribution, or raise an error if its parameters cannot be separated."""
     try:
         one, many = (q.expand(torch.Size([n, *q.batch_shape])) for n in (1, count))
     except NotImplementedError as error:

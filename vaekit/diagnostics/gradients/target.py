@@ -25,13 +25,7 @@ TESTED_REPLICATE = 1
 
 
 class Target(ABC):
-    """A loss whose gradient is estimated.
-
-    Attributes
-    ----------
-    params : list of Tensor
-        Parameters that the loss is differentiated by.
-    """
+    """A loss whose gradient with respect to ``params`` is estimated."""
 
     params: list[Tensor]
 
@@ -68,18 +62,7 @@ class ExpectationTarget(Target):
 
     Estimates are computed together along an extra batch dimension if the cost allows this. A trial decides whether one
     replicate depends on the values of another. If the cost or a conditional distribution contains parameters, each
-    estimate needs a separate backward pass, still in one batch.
-
-    Parameters
-    ----------
-    cost, num_samples, context
-        As in :func:`vaekit.expectation`.
-    q
-        As in :func:`vaekit.expectation`, or a function without arguments that returns it.
-    params : Sequence[Tensor]
-        Parameters that the expectation is differentiated by.
-    vectorize : bool
-        Whether to compute estimates together if possible.
+    estimate needs a separate backward pass, still in one batch. See :func:`gradient_report` for the parameters.
     """
 
     def __init__(
