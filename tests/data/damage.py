@@ -1,12 +1,12 @@
-"""Damaged sparse matrices, given to everything that reads counts; run as a process of its own, which a fault may end.
+"""Damaged sparse matrices for everything that reads counts: ``damage.py DIRECTORY``, a process that a fault may end.
 
-``damage.py cases FOLDER``: each kind of damage, in each place; ``damage.py fuzz FOLDER``: any damage; ``damage.py
-commands FOLDER``: the commands. Prints what it is about to try, and a line of JSON with a message for each at the end.
+Print the name of each trial before it begins, and one line of JSON at the end: the message of each trial, by part.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -64,12 +64,20 @@ def cells(form: str, seed: int = 0) -> anndata.AnnData:
 
 def damaged_file(path: Path, form: str, place: str, name: str, change: Callable[[np.ndarray, int], Any]) -> Path:
     """Write cells, and change one array of one matrix."""
-    cells(form).write_h5ad(path)
+    copy_sound_file(form, path)
     with h5py.File(path, "r+") as file:
         values = change(file[place][name][:], GENES if form == "csr" else CELLS)
         del file[place][name]
         file[place][name] = values
     return path
+
+
+def copy_sound_file(form: str, path: Path) -> None:
+    """Write sound cells, for the second time as a copy of the first file."""
+    sound = path.with_name(f"sound_{form}.h5ad")
+    if not sound.exists():
+        cells(form).write_h5ad(sound)
+    shutil.copyfile(sound, path)
 
 
 def damaged_in_memory(form: str, place: str, name: str, change: Callable[[np.ndarray, int], Any]) -> anndata.AnnData:
@@ -177,7 +185,7 @@ def fuzz(folder: Path) -> None:
     )
     def any_damage(form: str, place: str, changes: list, shape: Any, mode: str) -> None:
         path = folder / "fuzz.h5ad"
-        cells(form).write_h5ad(path)
+        copy_sound_file(form, path)
         with h5py.File(path, "r+") as file:
             for name, change in changes:
                 try:
@@ -218,5 +226,11 @@ def claims(folder: Path) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    {"cases": cases, "commands": commands, "fuzz": fuzz, "claims": claims}[sys.argv[1]](Path(sys.argv[2]))
-    print(json.dumps(found))
+    messages = {}
+    for part in (cases, fuzz, claims, commands):
+        directory = Path(sys.argv[1], part.__name__)
+        directory.mkdir()
+        part(directory)
+        messages[part.__name__] = found.copy()
+        found.clear()
+    print(json.dumps(messages))

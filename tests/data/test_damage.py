@@ -19,39 +19,39 @@ from vaekit.exceptions import DataError
 from .damage import CELLS, DAMAGES, GENES, cells
 
 
-def tried(what: str, folder: Path) -> dict[str, str]:
-    """Run a part of damage.py as a process; return what each trial ended in."""
-    command = [sys.executable, str(Path(__file__).with_name("damage.py")), what, str(folder)]
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """The message of each trial of damage.py, by part; a separate process, which a fault would end."""
+    directory = tmp_path_factory.mktemp("damage")
+    command = [sys.executable, str(Path(__file__).with_name("damage.py")), str(directory)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, (process.returncode, process.stdout[-500:], process.stderr[-3000:])
     assert "Traceback" not in process.stderr
-    found: dict[str, str] = json.loads(process.stdout.splitlines()[-1])
-    return found
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_each_damage_in_each_place(tmp_path: Path) -> None:
-    found = tried("cases", tmp_path)
-    assert len(found) == len(DAMAGES) * 31
-    for trial, message in found.items():
+def test_each_damage_in_each_place(messages: dict[str, dict[str, str]]) -> None:
+    assert len(messages["cases"]) == len(DAMAGES) * 31
+    for trial, message in messages["cases"].items():
         assert re.search(DAMAGES[trial.split(",")[0]][2], message), (trial, message)
         assert "in memory" in message or "cells.h5ad" in message, (trial, message)
 
 
-def test_any_damage(tmp_path: Path) -> None:
-    found = tried("fuzz", tmp_path)
-    assert len(found) >= 100
-    assert all("\n" not in message and (message == "READ" or len(message) > 20) for message in found.values())
+def test_any_damage(messages: dict[str, dict[str, str]]) -> None:
+    assert len(messages["fuzz"]) >= 100
+    for message in messages["fuzz"].values():
+        assert "\n" not in message
+        assert message == "READ" or len(message) > 20
 
 
-def test_files_that_claim_more_than_there_is(tmp_path: Path) -> None:
-    for trial, message in tried("claims", tmp_path).items():
+def test_files_that_claim_more_than_there_is(messages: dict[str, dict[str, str]]) -> None:
+    for trial, message in messages["claims"].items():
         assert re.search(r"claims .*GiB of memory are free|as csc_matrix|as array", message), (trial, message)
 
 
-def test_commands(tmp_path: Path) -> None:
-    found = tried("commands", tmp_path)
-    assert len(found) == 2 * 3 * 5
-    assert set(found.values()) == {"2"}
+def test_commands(messages: dict[str, dict[str, str]]) -> None:
+    assert len(messages["commands"]) == 2 * 3 * 5
+    assert set(messages["commands"].values()) == {"2"}
 
 
 def test_coordinates() -> None:
