@@ -1,21 +1,44 @@
-"""What all tests share: one thread a worker, since the operations are small, and torch's checks of parameters."""
+"""Set-up of all tests: one thread per worker, since the operations are small, and torch's checks of parameters."""
 
 import os
 from collections.abc import Iterator
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # scanpy's loops set OpenMP's number for torch too
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # scanpy's loops set OpenMP's number for torch, too
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
 
+# Modules that take more than twenty seconds. They begin first, so that both workers end together.
+SLOW = (
+    "test_notebooks",
+    "test_damage",
+    "test_unbiased",
+    "test_ddp",
+    "test_invariance",
+    "diagnostics/test_gradients",
+    "test_configs",
+    "test_counts_triton",
+    "test_contract",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that prints which result stays the same on which form of the cells."""
+    """Add the flag of the table of results by form of the cells."""
     parser.addoption("--table", action="store_true", help="print the table of tests/analysis/test_invariance.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the slow modules to the front. Workers take modules in this order (``--no-loadscope-reorder``)."""
+    positions = {name: position for position, name in enumerate(SLOW)}
+
+    def position(item: pytest.Item) -> int:
+        return min((positions[name] for name in SLOW if f"{name}.py" in item.nodeid), default=len(SLOW))
+
+    items.sort(key=position)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -40,14 +63,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(autouse=True)
 def checks_of_parameters() -> Iterator[None]:
-    """Turn torch's checks on again: the first torch.compile of a process turns them off for good, for all of it."""
+    """Turn torch's checks on again after the test. The first torch.compile of a process turns them off for good."""
     yield
     torch.distributions.Distribution.set_default_validate_args(True)
 
 
 @pytest.fixture
 def no_checks_of_parameters() -> None:
-    """Leave torch's checks out, as in every process that has compiled: they ask for values, which breaks a graph."""
+    """Turn torch's checks off, as after torch.compile: they read values, which breaks a graph."""
     torch.distributions.Distribution.set_default_validate_args(False)
 
 

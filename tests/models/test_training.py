@@ -1,6 +1,8 @@
-"""Every model with every likelihood through Lightning's trainer: gradients, falling loss, logged names."""
+"""Every model and every likelihood through Lightning's trainer: gradients, falling loss, logged names."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 import pytorch_lightning as pl
@@ -33,8 +35,14 @@ class Watch(pl.Callback):
         self.losses.append(outputs["loss"].item())
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("name", MODELS)
+PRESETS = ("gaussian", "discrete_leave_one_out", "mixed", "sequential_auto")
+# Each model with one likelihood, and each likelihood with a model of each preset: the pair itself does not matter.
+PAIRS = dict.fromkeys(
+    [*zip(MODELS, itertools.cycle(LIKELIHOODS), strict=False), *itertools.product(PRESETS, LIKELIHOODS)]
+)
+
+
+@pytest.mark.parametrize(("name", "likelihood"), PAIRS, ids=lambda value: getattr(value, "__name__", value))
 def test_trains(name, likelihood):
     model, batch, watch = MODELS[name](likelihood(), learning_rate=0.02), batch_for(likelihood, 16), Watch()
     used = fit(model, batch, 25, callbacks=[watch])
