@@ -11,7 +11,7 @@ from vaekit.models import VAE
 
 @pytest.fixture(scope="package")
 def simulated() -> tuple[AnnData, VAE]:
-    """Cells in three clusters and two batches, half confounded, and a model trained on them for a few epochs."""
+    """Return cells of three clusters in two partly confounded batches, and a model that was trained on them."""
     adata = simulate_counts(1200, 150, clusters=3, batches=2, confounding=0.5, seed=7)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

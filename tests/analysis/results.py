@@ -1,4 +1,4 @@
-"""Results of every function and command that reads cells, as tables of cells or genes by name."""
+"""Results of every function and command that reads cells, as tables with the names of cells or genes."""
 
 from __future__ import annotations
 
@@ -57,8 +57,10 @@ def _normalized_expression(form: Form, model: VAE, clean: AnnData) -> Tables:
     arguments = {"layer": form.layer, "batch_size": form.batch_size}
     genes = list(clean.var_names)
     return {
-        "own": analysis.normalized_expression(form.cells, model, genes=genes, library_size="observed", **arguments),
-        "batches": analysis.normalized_expression(
+        "each cell's batch": analysis.normalized_expression(
+            form.cells, model, genes=genes, library_size="observed", **arguments
+        ),
+        "two batches": analysis.normalized_expression(
             form.cells, model, genes=genes, transform_batch=["0", "2"], num_samples=3, **arguments
         ),
     }
@@ -86,7 +88,7 @@ def _markers(form: Form, model: VAE, clean: AnnData) -> Tables:
 
 
 def _transfer_labels(form: Form, model: VAE, clean: AnnData) -> Tables:
-    """From the form to the form, and for a part of the cells from all cells, to be compared."""
+    """Transfer labels from the cells to themselves; for a subset, from all cells."""
     part = isinstance(form.cells, AnnData) and form.cells.n_obs < clean.n_obs
     reference = clean.copy() if part else form.cells
     arguments = {"layer": form.layer, "batch_size": form.batch_size}
@@ -99,7 +101,7 @@ def _transfer_labels(form: Form, model: VAE, clean: AnnData) -> Tables:
 
 
 def _map_query(form: Form, model: VAE, clean: AnnData) -> Tables:
-    """Storage of the new cells: all come from other batches, whose names the model does not know."""
+    """Map all cells as new ones: the model does not know the names of their batches."""
     reference, model.data_registry = model.data_registry, {**model.data_registry, "batch_categories": ["a", "b", "c"]}
     try:
         mapped = analysis.map_query(form.cells, model, layer=form.layer, max_epochs=3)
@@ -149,33 +151,33 @@ PER_CELL = {
 TRAINING = {"map_query"}
 
 
-def _embed_command(checkpoint: Path, form: Form, folder: Path, output: Callable[[], str]) -> Tables:
-    _run("embed", checkpoint, form.cells, "-o", folder / "out.h5ad", *_layer(form))
-    cells = anndata.read_h5ad(folder / "out.h5ad")
+def _embed_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
+    _run("embed", checkpoint, form.cells, "-o", directory / "out.h5ad", *_layer(form))
+    cells = anndata.read_h5ad(directory / "out.h5ad")
     return _latents(cells.obs, cells.obsm)
 
 
-def _denoise_command(checkpoint: Path, form: Form, folder: Path, output: Callable[[], str]) -> Tables:
-    """The layer has the genes of .var; if .var lacks some, .obsm has all of them."""
-    _run("denoise", checkpoint, form.cells, "-o", folder / "out.h5ad", *_layer(form))
-    cells = anndata.read_h5ad(folder / "out.h5ad")
+def _denoise_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
+    """Read the layer, which has the genes of .var; if .var lacks some, .obsm has all of them."""
+    _run("denoise", checkpoint, form.cells, "-o", directory / "out.h5ad", *_layer(form))
+    cells = anndata.read_h5ad(directory / "out.h5ad")
     table = cells.to_df("vaekit_normalized")
     if form.layer == "raw":
         genes = list(cells.uns["vaekit_normalized"]["genes"])
-        whole = pd.DataFrame(cells.obsm["vaekit_normalized"], index=cells.obs_names, columns=genes)
-        pd.testing.assert_frame_equal(whole[table.columns], table)
-        table = whole
+        all_genes = pd.DataFrame(cells.obsm["vaekit_normalized"], index=cells.obs_names, columns=genes)
+        pd.testing.assert_frame_equal(all_genes[table.columns], table)
+        table = all_genes
     return {"layer": table}
 
 
-def _de_command(checkpoint: Path, form: Form, folder: Path, output: Callable[[], str]) -> Tables:
+def _de_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
     groups = ("--groupby", "group", "--group1", "cluster1", "--group2", "cluster0")
-    _run("de", checkpoint, form.cells, *groups, "-o", folder / "out.csv", *_layer(form))
-    table = pd.read_csv(folder / "out.csv", index_col="gene")
+    _run("de", checkpoint, form.cells, *groups, "-o", directory / "out.csv", *_layer(form))
+    table = pd.read_csv(directory / "out.csv", index_col="gene")
     return {"genes": table, "order": pd.DataFrame({"gene": list(table.index)})}
 
 
-def _evaluate_command(checkpoint: Path, form: Form, folder: Path, output: Callable[[], str]) -> Tables:
+def _evaluate_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
     layer = () if form.layer is None else ("--data.layer", form.layer)
     size = ("--data.batch_size", 128 if form.chunk_cells is None else form.chunk_cells)
     _run("evaluate", checkpoint, "--data.path", form.cells, "--num_samples", 20, "--json", *layer, *size)
@@ -199,7 +201,7 @@ COMMAND_ROWS = {
     "de": _de_command,
     "evaluate": _evaluate_command,
 }
-# They read the training data of a configuration, or none.
+# These read the training data of a configuration, or no data.
 OTHER_COMMANDS = {
     "fit", "validate", "test", "predict", "export", "gradients", "sample", "traverse", "compare"
 }  # fmt: skip

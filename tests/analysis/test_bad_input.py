@@ -1,4 +1,4 @@
-"""What does not fit a trained model is refused by name, before anything is written."""
+"""Data that do not fit a trained model are rejected by name, before anything is written."""
 
 from __future__ import annotations
 
@@ -40,16 +40,15 @@ ALL = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
         ("transfer_labels", "query_adata='{}' is a path.*read_h5ad"),
     ],
 )
-def test_a_path_is_refused_at_once(simulated, name, command, tmp_path, monkeypatch):
-    """Not after all the work, which had no AnnData to go into."""
+def test_a_path_is_rejected_before_any_work(simulated, name, command, tmp_path, monkeypatch):
     path = tmp_path / "cells.h5ad"
     simulated[0][:50].write_h5ad(path)
     before = path.read_bytes()
-    monkeypatch.setattr(VAENetworks, "encode", lambda *_: pytest.fail("there was work"))
+    monkeypatch.setattr(VAENetworks, "encode", lambda *_: pytest.fail("the model ran"))
     function = {"markers": markers, **FUNCTIONS}[name]
-    for given in (path, str(path)):
+    for argument in (path, str(path)):
         with pytest.raises(DataError, match=command.format(path)):
-            function(given, simulated[1])
+            function(argument, simulated[1])
     with pytest.raises(DataError, match="adata is a NoneType: the results go into an AnnData"):
         function(None, simulated[1])
     part = anndata.read_h5ad(path, backed="r")[:20]
@@ -58,14 +57,14 @@ def test_a_path_is_refused_at_once(simulated, name, command, tmp_path, monkeypat
     assert path.read_bytes() == before
 
 
-def lognormalised(cells: AnnData) -> AnnData:
-    made = cells.copy()
+def log_normalized(cells: AnnData) -> AnnData:
+    normalized = cells.copy()
     x = cells.X.toarray()
-    made.X = sp.csr_matrix(np.log1p(1e4 * x / np.maximum(x.sum(1, keepdims=True), 1)).astype(np.float32))
-    return made
+    normalized.X = sp.csr_matrix(np.log1p(1e4 * x / np.maximum(x.sum(1, keepdims=True), 1)).astype(np.float32))
+    return normalized
 
 
-def state(cells: AnnData) -> list[list[str]]:
+def fields(cells: AnnData) -> list[list[str]]:
     return [list(table) for table in (cells.obs, cells.obsm, cells.layers, cells.uns)]
 
 
@@ -73,10 +72,10 @@ def state(cells: AnnData) -> list[list[str]]:
 def test_unknown_batches_are_listed(simulated, function):
     cells = simulated[0][:300].copy()
     cells.obs["batch"] = np.array(["batch0", "d7", "batch1", "d8"])[np.arange(300) % 4]
-    before = state(cells)
+    before = fields(cells)
     with pytest.raises(DataError, match=r"'d7', 'd8'; it knows 'batch0', 'batch1'; .*map_query"):
         function(cells, simulated[1])
-    assert state(cells) == before
+    assert fields(cells) == before
 
 
 def test_many_unknown_batches_are_counted(simulated):
@@ -95,8 +94,8 @@ def test_a_missing_batch_column(simulated, function):
 
 
 @ALL
-def test_log_normalised_data_are_recognised(simulated, function):
-    cells = lognormalised(simulated[0][:80])
+def test_log_normalized_data_are_recognized(simulated, function):
+    cells = log_normalized(simulated[0][:80])
     with pytest.raises(DataError, match=r"not whole.*log1p of counts scaled to 1e\+04 a cell; neither"):
         function(cells, simulated[1])
     cells.layers["umi"] = simulated[0][:80].X.copy()
@@ -115,7 +114,7 @@ def test_fewer_than_half_of_the_genes(simulated, function):
 
 
 def test_missing_genes_are_not_zero_counts(simulated):
-    """Genes that were not measured leave a cell near where all genes put it; genes set to 0 do not."""
+    """Unobserved genes move a cell less than genes with the count 0."""
     cells, model = simulated[0].copy(), simulated[1]
     lacking = cells[:, :100].copy()
     zeros = cells.copy()

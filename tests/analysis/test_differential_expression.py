@@ -1,4 +1,4 @@
-"""Differential expression end to end: the table, what it rests on, and each wrong thing on purpose."""
+"""Differential expression: the table, its calibration, and invalid input."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_table(simulated, table):
     assert table["scale1"].sum() == pytest.approx(1, rel=1e-4)
 
 
-def test_raw_columns_are_those_of_the_counts(simulated, table):
+def test_raw_columns_equal_the_counts(simulated, table):
     cells = simulated[0]
     for number, name in ((1, "cluster0"), (2, "cluster1")):
         x = cells[cells.obs["cluster"] == name, table.index].X.toarray().astype(float)
@@ -74,22 +74,22 @@ def test_calls_are_true_and_fold_changes_near_the_truth(simulated, table):
     assert np.corrcoef(table["lfc_mean"], truth)[0, 1] > 0.9
 
 
-def test_groups_swapped_change_the_sign(simulated, table):
+def test_swapped_groups_change_the_sign(simulated, table):
     other = differential_expression(simulated[0].copy(), simulated[1], "cluster", "cluster1", "cluster0")
     other = other.loc[table.index]
-    np.testing.assert_allclose(other["lfc_mean"], -table["lfc_mean"], atol=1e-8)  # a cell has the same draws
+    np.testing.assert_allclose(other["lfc_mean"], -table["lfc_mean"], atol=1e-8)  # a cell has the same samples
     np.testing.assert_array_equal(other["is_de_fdr_0.05"], table["is_de_fdr_0.05"])
     np.testing.assert_array_equal(other["raw_mean1"], table["raw_mean2"])
 
 
-def test_the_rest(simulated):
+def test_all_other_cells_as_the_second_group(simulated):
     cells = simulated[0].copy()
     before = cells.copy()
-    found = differential_expression(cells, simulated[1], "cluster", "cluster2", fdr=0.1, delta=0.5, key_added="other")
-    x = cells[cells.obs["cluster"] != "cluster2", found.index].X.toarray().astype(float)
-    np.testing.assert_allclose(found["raw_mean2"], x.mean(0))
-    assert found["group2"].unique().tolist() == ["Rest"]
-    assert "is_de_fdr_0.1" in found
+    result = differential_expression(cells, simulated[1], "cluster", "cluster2", fdr=0.1, delta=0.5, key_added="other")
+    x = cells[cells.obs["cluster"] != "cluster2", result.index].X.toarray().astype(float)
+    np.testing.assert_allclose(result["raw_mean2"], x.mean(0))
+    assert result["group2"].unique().tolist() == ["Rest"]
+    assert "is_de_fdr_0.1" in result
     assert set(cells.uns) - set(before.uns) == {"other"}
     assert cells.obs.equals(before.obs)
     assert (cells.X != before.X).nnz == 0
@@ -102,17 +102,17 @@ def test_seed_and_chunks(simulated, table):
     numbers = table.select_dtypes("number").columns
     np.testing.assert_allclose(small[numbers], table[numbers], rtol=1e-4, atol=1e-5)
     other = differential_expression(cells, model, "cluster", "cluster0", "cluster1", seed=1).loc[table.index]
-    assert not np.allclose(other["scale1"], table["scale1"], rtol=1e-4)  # other draws
+    assert not np.allclose(other["scale1"], table["scale1"], rtol=1e-4)  # other samples
     assert (np.abs(other["lfc_mean"] - table["lfc_mean"]) < 0.5 * table["lfc_std"]).all()
     assert model.training is False
 
 
 def test_survives_h5ad(simulated, tmp_path):
     cells = simulated[0].copy()
-    found = differential_expression(cells, simulated[1], "cluster", "cluster0", "cluster1")
+    result = differential_expression(cells, simulated[1], "cluster", "cluster0", "cluster1")
     cells.write_h5ad(tmp_path / "cells.h5ad")
     again = anndata.read_h5ad(tmp_path / "cells.h5ad").uns["vaekit_de"]
-    pd.testing.assert_frame_equal(again["table"], found, check_dtype=False, check_index_type=False)
+    pd.testing.assert_frame_equal(again["table"], result, check_dtype=False, check_index_type=False)
     assert again["model"] == "vaekit.GaussianVAE"
 
 
@@ -123,9 +123,9 @@ def test_every_count_likelihood_without_batches(likelihood, kind):
     data = GeneExpressionData(cells)
     model = MODELS[kind](likelihood(), features=data.features)
     trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
-    found = differential_expression(cells, model, "cell_type", "B", "T")
-    assert np.isfinite(found["lfc_mean"]).all()
-    assert found["lfc_mean"].abs().max() > 0.2
+    result = differential_expression(cells, model, "cell_type", "B", "T")
+    assert np.isfinite(result["lfc_mean"]).all()
+    assert result["lfc_mean"].abs().max() > 0.2
 
 
 @pytest.mark.parametrize("dispersion", ["gene-batch", "gene-cell"])
@@ -139,36 +139,36 @@ def test_other_covariates_dispersions_and_a_learned_library_size(dispersion):
     latents = {"y": Categorical(3), "z": Gaussian(2, parent="y"), "l": LibrarySize()}
     model = MixedVAE(data.features, NegativeBinomial(dispersion), data.covariates, latents=latents, hidden=(8,))
     trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
-    found = differential_expression(cells, model, "cell_type", "B")
-    assert found.select_dtypes("number").notna().all(axis=None)
+    result = differential_expression(cells, model, "cell_type", "B")
+    assert result.select_dtypes("number").notna().all(axis=None)
     layer = normalized_expression(cells, model, genes=list(cells.var_names), transform_batch=["b1", "b2"])
     np.testing.assert_allclose(layer.sum(1), 1e4, rtol=1e-4)
     check = posterior_predictive_check(cells, model, num_samples=2)
     assert check["mean_replicated"].notna().all()
     assert len(markers(cells, model, n_genes=2)) > 2
     embed(cells, model)
-    assert cells.obsm["X_vaekit"].shape == (90, 2)  # the library size is no coordinate
+    assert cells.obsm["X_vaekit"].shape == (90, 2)  # without the library size
 
 
-def test_missing_genes_are_left_out(simulated):
+def test_missing_genes_are_omitted(simulated):
     cells = simulated[0][:, :140].copy()
     with pytest.warns(UserWarning, match="lacks 10"):
-        found = differential_expression(cells, simulated[1], "cluster", "cluster0", "cluster1")
-    assert set(found.index) == set(cells.var_names)
+        result = differential_expression(cells, simulated[1], "cluster", "cluster0", "cluster1")
+    assert set(result.index) == set(cells.var_names)
 
 
-def test_single_cell_group_is_warned_of_and_careful(simulated):
+def test_a_single_cell_warns_and_has_few_calls(simulated):
     cells = simulated[0].copy()
     kind = cells.obs["cluster"].astype(str)
     kind.iloc[np.flatnonzero(kind == "cluster0")[0]] = "one"
     cells.obs["kind"] = kind
     with pytest.warns(UserWarning, match="'one' is a single cell"):
-        found = differential_expression(cells, simulated[1], "kind", "one", "cluster1")
-    assert np.isfinite(found["lfc_mean"]).all()
-    assert found["is_de_fdr_0.05"].mean() < 0.3
+        result = differential_expression(cells, simulated[1], "kind", "one", "cluster1")
+    assert np.isfinite(result["lfc_mean"]).all()
+    assert result["is_de_fdr_0.05"].mean() < 0.3
 
 
-def test_groups_without_a_common_batch_are_warned_of(simulated):
+def test_groups_without_a_common_batch_warn(simulated):
     cells = simulated[0].copy()
     with pytest.warns(UserWarning, match="No batch of AnnData in memory has cells of both groups"):
         differential_expression(cells, simulated[1], "batch", "batch0", "batch1")
@@ -188,7 +188,7 @@ def test_groups_without_a_common_batch_are_warned_of(simulated):
         (("holes", "cluster0", None), "1 of 1200 cells"),
     ],
 )
-def test_impossible_groups(simulated, arguments, message):
+def test_invalid_groups(simulated, arguments, message):
     cells = simulated[0].copy()
     cells.obs["one"] = "all"
     cells.obs["holes"] = cells.obs["cluster"].astype(object)
@@ -198,18 +198,18 @@ def test_impossible_groups(simulated, arguments, message):
     assert "vaekit_de" not in cells.uns
 
 
-def test_unlabelled_cells_belong_to_neither_of_two_named_groups(simulated):
+def test_unlabeled_cells_belong_to_neither_group(simulated):
     cells = simulated[0].copy()
     cells.obs["holes"] = cells.obs["cluster"].astype(object)
     cells.obs.loc[cells.obs["cluster"] == "cluster2", "holes"] = np.nan
-    found = differential_expression(cells, simulated[1], "holes", "cluster0", "cluster1")
-    assert found["raw_mean1"].notna().all()
+    result = differential_expression(cells, simulated[1], "holes", "cluster0", "cluster1")
+    assert result["raw_mean1"].notna().all()
 
 
 @pytest.mark.parametrize(
     "wrong", [{"delta": -1.0}, {"fdr": 0.0}, {"fdr": 1.0}, {"num_samples": 0}, {"batch_size": 0}, {"delta": np.nan}]
 )
-def test_impossible_numbers(simulated, wrong):
+def test_invalid_numbers(simulated, wrong):
     with pytest.raises(DataError, match=next(iter(wrong))):
         differential_expression(simulated[0].copy(), simulated[1], "cluster", "cluster0", **wrong)
 
@@ -247,7 +247,7 @@ def test_names_in_a_volcano_do_not_overlap(table):
 
 
 def test_genes_that_a_group_lacks(simulated):
-    """One that a group alone lacks is found, one that both lack is not; what is returned is not what is stored."""
+    """A gene is called if one group lacks it, but not if both do. The returned table is a copy of the stored one."""
     cells, model = simulated[0].copy(), simulated[1]
     first, second = (np.flatnonzero(cells.obs["cluster"] == name) for name in ("cluster0", "cluster1"))
     x = cells.X.tolil()
@@ -255,20 +255,20 @@ def test_genes_that_a_group_lacks(simulated):
     x[np.ix_(second, often[:3])] = 0
     x[np.ix_(np.concatenate([first, second]), often[3:])] = 0
     cells.X = x.tocsr()
-    found = differential_expression(cells, model, "cluster", "cluster0", "cluster1", fdr=0.4)
-    lacking, none = found.loc[cells.var_names[often[:3]]], found.loc[cells.var_names[often[3]]]
-    assert (lacking["raw_mean2"] == 0).all()
-    assert (lacking["proba_de"] > 0.999).all()
-    assert (lacking["lfc_min"] > 1).all()
-    assert lacking["is_de_fdr_0.4"].all()
-    assert none["raw_mean1"] == none["raw_mean2"] == 0
-    assert not none["is_de_fdr_0.4"]
-    found["mine"] = 1
+    result = differential_expression(cells, model, "cluster", "cluster0", "cluster1", fdr=0.4)
+    one_group, neither = result.loc[cells.var_names[often[:3]]], result.loc[cells.var_names[often[3]]]
+    assert (one_group["raw_mean2"] == 0).all()
+    assert (one_group["proba_de"] > 0.999).all()
+    assert (one_group["lfc_min"] > 1).all()
+    assert one_group["is_de_fdr_0.4"].all()
+    assert neither["raw_mean1"] == neither["raw_mean2"] == 0
+    assert not neither["is_de_fdr_0.4"]
+    result["mine"] = 1
     assert "mine" not in cells.uns["vaekit_de"]["table"]
 
 
 def test_the_order_of_rows_does_not_alias_with_the_batches():
-    """Wells of a plate alternate between two conditions; the turns in which cells were decoded did, too."""
+    """Conditions alternate between cells, and so do the batches in which cells are decoded."""
     rng = np.random.default_rng(0)
     n, condition = 400, np.arange(400) % 2
     kind = np.repeat(["A", "B"], 200)
@@ -288,15 +288,15 @@ def test_the_order_of_rows_does_not_alias_with_the_batches():
         assert list(tables[-1].index) == list(tables[0].index)
 
 
-def test_many_batches_are_decoded_in_part_with_the_same_mean(simulated, monkeypatch):
+def test_decoding_in_some_batches_has_the_same_mean(simulated, monkeypatch):
     cells, model = simulated[0].copy(), simulated[1]
-    found = []
-    for parts in (1, 2):  # of two batches
-        monkeypatch.setattr("vaekit.analysis.group_sums.DECODED_BATCHES", parts)
-        found.append(differential_expression(cells, model, "cluster", "cluster0", "cluster1").sort_index())
-    difference = found[0]["lfc_mean"] - found[1]["lfc_mean"]
+    tables = []
+    for num_decoded in (1, 2):  # of two batches
+        monkeypatch.setattr("vaekit.analysis.group_sums.DECODED_BATCHES", num_decoded)
+        tables.append(differential_expression(cells, model, "cluster", "cluster0", "cluster1").sort_index())
+    difference = tables[0]["lfc_mean"] - tables[1]["lfc_mean"]
     assert not np.allclose(difference, 0, atol=1e-6)
-    assert (difference.abs() < 0.5 * found[1]["lfc_std"]).all()
+    assert (difference.abs() < 0.5 * tables[1]["lfc_std"]).all()
 
 
 def test_groups_of_the_same_cells_do_not_differ(simulated):
@@ -310,7 +310,7 @@ def test_groups_of_the_same_cells_do_not_differ(simulated):
         assert not table["is_de_fdr_0.05"].any()
 
 
-def test_ties_are_broken_by_effect_and_not_by_the_order_of_genes(simulated):
+def test_ties_are_sorted_by_effect(simulated):
     cells, model = simulated[0], simulated[1]
     tables = [
         differential_expression(part.copy(), model, "cluster", "cluster0", "cluster1", delta=0.01)
@@ -325,12 +325,12 @@ def test_ties_are_broken_by_effect_and_not_by_the_order_of_genes(simulated):
 
 
 @pytest.mark.parametrize("size_factor_key", [None, "depth"])
-def test_scales_and_fold_changes_are_of_the_same_genes(size_factor_key):
-    """Also where the query lacks genes that many counts of one group are of."""
+def test_scales_and_fold_changes_refer_to_the_same_genes(size_factor_key):
+    """This holds if the query lacks genes with many counts in one group."""
     rng = np.random.default_rng(1)
     kind = np.arange(600) % 2
     mean = rng.gamma(2.0, 4.0, 40) * np.ones((2, 40))
-    mean[0, :8] *= 4  # of group A, the genes that the query lacks
+    mean[0, :8] *= 4  # genes of group A that the query lacks
     mean[1, 20:32] *= np.array([2, 0.5] * 6)
     x = rng.poisson(mean[kind]).astype(np.float32)
     obs = pd.DataFrame({"kind": np.array(["A", "B"])[kind]}, index=[f"c{i}" for i in range(600)])
@@ -345,7 +345,7 @@ def test_scales_and_fold_changes_are_of_the_same_genes(size_factor_key):
     for number in (1, 2):
         assert table[f"scale{number}"].sum() == pytest.approx(1, rel=1e-4)
     assert abs((table["lfc_mean"] - np.log2(table["scale1"] / table["scale2"])).median()) < 0.2
-    shares = mean[:, 8:] / mean[:, 8:].sum(1, keepdims=True)
-    error = table["lfc_mean"] - np.log2(shares[0] / shares[1])
+    fractions = mean[:, 8:] / mean[:, 8:].sum(1, keepdims=True)
+    error = table["lfc_mean"] - np.log2(fractions[0] / fractions[1])
     assert abs(error.median()) < 0.1
     assert error.abs().max() < 0.3

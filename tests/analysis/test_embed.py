@@ -1,4 +1,4 @@
-"""What a user of notebooks does: train from an AnnData, load, embed."""
+"""Training on an AnnData, loading and embedding, as in a notebook."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ GENES = 12
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A folder with a model trained on a file, one trained in memory, and the file."""
-    folder = tmp_path_factory.mktemp("run")
+    """Return a directory with a file, a model trained on it, and a model trained in memory."""
+    directory = tmp_path_factory.mktemp("run")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         data = GeneExpressionData(adata(), layer="counts", batch_key="batch", label_key="cell_type")
         model = MODELS["mixed_sampled"](NegativeBinomial(), features=data.features, covariates=data.covariates)
-        used = trainer(max_epochs=2)
-        used.fit(model, datamodule=data)
-        used.save_checkpoint(folder / "memory.ckpt")
+        fitted = trainer(max_epochs=2)
+        fitted.fit(model, datamodule=data)
+        fitted.save_checkpoint(directory / "memory.ckpt")
 
-        adata().write_h5ad(folder / "cells.h5ad")
-        data = GeneExpressionData(path=str(folder / "cells.h5ad"), label_key="cell_type", seed=4)
+        adata().write_h5ad(directory / "cells.h5ad")
+        data = GeneExpressionData(path=str(directory / "cells.h5ad"), label_key="cell_type", seed=4)
         model = MODELS["gaussian"](NegativeBinomial(), features=data.features)
-        used = trainer(max_epochs=1)
-        used.fit(model, datamodule=data)
-        used.save_checkpoint(folder / "file.ckpt")
-    return folder
+        fitted = trainer(max_epochs=1)
+        fitted.fit(model, datamodule=data)
+        fitted.save_checkpoint(directory / "file.ckpt")
+    return directory
 
 
-def test_three_lines_one_and_one(tmp_path):
+def test_train_load_embed(tmp_path):
     cells = adata()
 
     data = vaekit.data.GeneExpressionData(cells, label_key="cell_type", batch_size=32)
     model = vaekit.MixedVAE(data.features, NegativeBinomial(), data.covariates)
-    (used := trainer(max_epochs=1)).fit(model, datamodule=data)
-    used.save_checkpoint(tmp_path / "a.ckpt")
+    (fitted := trainer(max_epochs=1)).fit(model, datamodule=data)
+    fitted.save_checkpoint(tmp_path / "a.ckpt")
 
     loaded = vaekit.load(tmp_path / "a.ckpt")
 
@@ -72,7 +72,7 @@ def test_fields_hold_the_posteriors(run):
     assert cells.obs["vaekit_b"].iloc[0] == "-".join(str(int(p > 0.5)) for p in q["b"].mean[0])
 
 
-def test_counts_and_layers_stay(run):
+def test_counts_and_layers_do_not_change(run):
     cells, before = adata(), adata()
     embed(cells, run / "memory.ckpt", batch_size=7)
     assert (cells.X != before.X).nnz == 0
@@ -150,7 +150,7 @@ def test_counts_of_another_layer(run):
     np.testing.assert_array_equal(cells.obsm["X_vaekit"], plain.obsm["X_vaekit"])
 
 
-def test_a_failure_leaves_nothing_behind(run):
+def test_an_error_does_not_change_the_cells(run):
     cells = adata()
     cells.obs = cells.obs.drop(columns="batch")
     with pytest.raises(DataError, match="batch"):
@@ -168,7 +168,7 @@ def test_a_model_without_continuous_latents_embeds_its_codes():
     assert cells.obs["vaekit_y"].iloc[0].count("-") == 1
 
 
-def test_the_packaged_cells_are_embedded_as_they_are_trained():
+def test_packaged_cells_have_the_embedding_of_training():
     data = GeneExpressionData(batch_size=700)
     model = MODELS["gaussian"](NegativeBinomial(), features=data.features)
     trainer(max_epochs=1).fit(model, datamodule=data)
@@ -196,7 +196,7 @@ def test_errors(tmp_path):
         embed(adata(), model)
 
 
-def test_training_data_come_back(run):
+def test_training_data_are_loaded_again(run):
     model = vaekit.load(run / "file.ckpt")
     data = load_training_data(model)
     assert data.source == str(run / "cells.h5ad")
@@ -205,7 +205,7 @@ def test_training_data_come_back(run):
     assert data.label_categories == ["B", "NK", "T"]
 
 
-def test_training_data_that_are_gone(run, tmp_path):
+def test_missing_training_data(run, tmp_path):
     with pytest.raises(CheckpointError, match="in memory"):
         load_training_data(vaekit.load(run / "memory.ckpt"))
     model = vaekit.load(run / "file.ckpt")
@@ -223,7 +223,7 @@ def test_training_data_that_are_gone(run, tmp_path):
         get_data_registry(MODELS["gaussian"](NegativeBinomial()))
 
 
-def test_images_come_back():
+def test_images_are_loaded_again():
     images = ImageData(binarization="fixed", seed=5)
     model = MODELS["gaussian"](Bernoulli(), features=images.features)
     trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=images)

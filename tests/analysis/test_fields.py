@@ -1,4 +1,4 @@
-"""Fields of an AnnData that results go into: types, order, and fields of the user, which stay."""
+"""Fields of an AnnData with results: types, order, and fields of the user, which are never replaced."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def model() -> VAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         data = GeneExpressionData(adata(cells=60, genes=15), batch_key="batch")
-        made = MODELS["mixed"](NegativeBinomial(), data.features, covariates=data.covariates)
-        trainer(max_epochs=1, limit_val_batches=0).fit(made, datamodule=data)
-    return made.eval()
+        model = MODELS["mixed"](NegativeBinomial(), data.features, covariates=data.covariates)
+        trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
+    return model.eval()
 
 
 @pytest.fixture
@@ -66,18 +66,18 @@ COLUMNS: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_labels_keep_their_type_and_order(model: VAE, cells: AnnData, kind: str) -> None:
-    """Each cell is its own nearest neighbor, so that its label is the one that it has."""
+    """Each cell is its nearest neighbor, so its label does not change."""
     cells.obs["label"] = COLUMNS[kind]
     query = cells.copy()
     transfer_labels(cells, query, model, "label", n_neighbors=1)
-    found, wanted = query.obs["label_transferred"], cells.obs["label"]
-    known = wanted.notna().to_numpy()
-    assert (found.astype(object) == wanted.astype(object))[known].all()
-    if isinstance(wanted.dtype, pd.CategoricalDtype):
-        assert found.dtype == wanted.dtype
+    result, expected = query.obs["label_transferred"], cells.obs["label"]
+    labeled = expected.notna().to_numpy()
+    assert (result.astype(object) == expected.astype(object))[labeled].all()
+    if isinstance(expected.dtype, pd.CategoricalDtype):
+        assert result.dtype == expected.dtype
     else:
-        assert found.cat.categories.tolist() == sorted(set(wanted[known]))
-        assert kind == "string" or found.cat.categories.dtype == wanted.dtype
+        assert result.cat.categories.tolist() == sorted(set(expected[labeled]))
+        assert kind == "string" or result.cat.categories.dtype == expected.dtype
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_groups_are_named_by_their_value(model: VAE, cells: AnnData, kind: str, 
         pd.testing.assert_frame_equal(table, first)
 
 
-def test_strings_have_their_own_names_alone(model: VAE, cells: AnnData) -> None:
+def test_strings_match_exactly(model: VAE, cells: AnnData) -> None:
     cells.obs["group"] = np.array(["True", "0.5", "b"], dtype=object)[GROUP]
     for name in ("true", "0.50"):
         with pytest.raises(DataError, match=f"group1='{name}' not found"):
@@ -113,7 +113,7 @@ def test_strings_have_their_own_names_alone(model: VAE, cells: AnnData) -> None:
 
 
 @pytest.mark.parametrize("variables", [1, 2])
-def test_codes_are_in_the_order_of_their_numbers(variables: int) -> None:
+def test_codes_are_in_numerical_order(variables: int) -> None:
     from vaekit.diagnostics import most_probable_codes
     from vaekit.latents import Categorical
 
@@ -154,21 +154,21 @@ def test_fields_of_the_user_are_never_replaced(
     with monkeypatch.context() as patch:
         patch.setattr(VAENetworks, "encode", lambda *arguments: pytest.fail("the model ran"))
         for place, names in places.items():
-            for taken in names:
-                theirs = cells.copy()
-                getattr(theirs, place)[taken] = values[place]
-                with pytest.raises(DataError, match=rf"{place}\['{taken}'\] exists, and uns\["):
-                    function(theirs, model, key_added=key)
+            for name_in_use in names:
+                occupied = cells.copy()
+                getattr(occupied, place)[name_in_use] = values[place]
+                with pytest.raises(DataError, match=rf"{place}\['{name_in_use}'\] exists, and uns\["):
+                    function(occupied, model, key_added=key)
         for wrong in ("a/b", "", 3):
             with pytest.raises(DataError, match="key_added="):
                 function(cells.copy(), model, key_added=wrong)
-    for _ in range(2):  # vaekit's own are replaced
+    for _ in range(2):  # fields of vaekit are replaced
         function(cells, model, key_added=key)
     for place, names in places.items():
         assert {*names} <= {*getattr(cells, place)} | ({"KEY"} if place == "obsm" else set())
 
 
-def test_results_whose_record_is_lost_say_so(model: VAE, cells: AnnData) -> None:
+def test_results_without_provenance_are_not_replaced(model: VAE, cells: AnnData) -> None:
     import anndata
 
     embed(cells, model)
@@ -185,16 +185,16 @@ class TestGenesOfRaw:
 
     @pytest.fixture(scope="class")
     def raw(self) -> tuple[AnnData, VAE]:
-        made = adata(cells=60, genes=15)
-        made.raw = made.copy()
-        made = made[:, [7, 3, 0, 11]].copy()
-        made.X = np.log1p(made.X.toarray())
+        cells = adata(cells=60, genes=15)
+        cells.raw = cells.copy()
+        cells = cells[:, [7, 3, 0, 11]].copy()
+        cells.X = np.log1p(cells.X.toarray())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            data = GeneExpressionData(made, layer="raw", batch_key="batch")
+            data = GeneExpressionData(cells, layer="raw", batch_key="batch")
             model = MODELS["mixed"](NegativeBinomial(), data.features, covariates=data.covariates)
             trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
-        return made, model.eval()
+        return cells, model.eval()
 
     def test_no_gene_is_dropped(self, raw: tuple[AnnData, VAE]) -> None:
         cells, model = raw[0].copy(), raw[1]

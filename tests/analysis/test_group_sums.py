@@ -1,4 +1,4 @@
-"""Sums over groups and the ratio of two of them, against loops and known truth."""
+"""Sums over groups, and their log ratio, compared with loops and with the truth."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def test_ratio_of_mantel_and_haenszel():
         assert error[gene] == pytest.approx(np.sqrt(variance), rel=1e-10)
 
 
-def test_without_batches_it_tends_to_the_ratio_of_the_observed_shares():
+def test_many_counts_without_batches_have_the_observed_ratio():
     rng = np.random.default_rng(0)
-    shares = rng.dirichlet(np.ones(5), size=2)
+    fractions = rng.dirichlet(np.ones(5), size=2)
     counts = np.rint(1e9 * rng.dirichlet(np.ones(5), size=2))
-    made = [
+    groups = [
         GroupSums(np.array([50.0]), x[None], 1e9 * p[None], 1e9 * p[None], p, x, x)
-        for x, p in zip(counts, shares, strict=True)
+        for x, p in zip(counts, fractions, strict=True)
     ]
-    np.testing.assert_allclose(log_ratio(*made)[0], np.log(counts[0] / counts[1]), rtol=1e-6)
+    np.testing.assert_allclose(log_ratio(*groups)[0], np.log(counts[0] / counts[1]), rtol=1e-6)
 
 
 def test_an_error_in_the_effect_of_a_batch_cancels():
     first, second = group(0), group(1)
-    wrong = np.array([[0.5], [1.0], [3.0]])  # the model expects so much too few in each batch: of both groups
+    wrong = np.array([[0.5], [1.0], [3.0]])  # factor of the model's error in each batch, for both groups
     noisy = [replace(one, counts=1e8 * one.expected * wrong, expected=1e8 * one.expected) for one in (first, second)]
     estimate, _, _ = log_ratio(*noisy)
     np.testing.assert_allclose(estimate, np.log(first.composition / second.composition), atol=1e-6)
 
 
-def test_batches_of_one_group_alone_do_not_count_where_others_are_shared():
+def test_batches_of_a_single_group_do_not_count():
     first, second = group(0), group(1)
     second.cells[2], second.counts[2], second.expected[2], second.variance[2] = 0, 0, 0, 0
     changed = replace(first, counts=first.counts * np.array([[1], [1], [9]]))
@@ -72,7 +72,7 @@ def test_groups_without_a_common_batch_and_unseen_genes_stay_finite():
     for one, rows in ((first, [1, 2]), (second, [0])):
         for values in (one.cells, one.counts, one.expected, one.variance):
             values[rows] = 0
-    first.counts[:, 0] = 0  # never seen
+    first.counts[:, 0] = 0  # no counts
     for one in (first, second):
         one.counts[:, 1], one.expected[:, 1], one.variance[:, 1] = 0, 0, 0  # not measured
     estimate, error, _ = log_ratio(first, second)
@@ -85,41 +85,41 @@ def test_groups_without_a_common_batch_and_unseen_genes_stay_finite():
     assert error[1] == pytest.approx(np.sqrt(2 * polygamma(1, 0.5)))
 
 
-@pytest.mark.parametrize("parts", [1, 2])  # of the batches that a draw is decoded in: a half, and all
-def test_sums_are_those_of_the_parts_of_the_model(simulated, parts, monkeypatch):
+@pytest.mark.parametrize("num_decoded", [1, 2])  # of two batches
+def test_sums_agree_with_the_parts_of_the_model(simulated, num_decoded, monkeypatch):
     adata, model = simulated
-    monkeypatch.setattr("vaekit.analysis.group_sums.DECODED_BATCHES", parts)
+    monkeypatch.setattr("vaekit.analysis.group_sums.DECODED_BATCHES", num_decoded)
     dataset = prepare_query(model, adata, None, "batch").dataset
     cells = 60
     rows = torch.arange(0, cells)
     with evaluating(model):
-        found = sum_group(PosteriorSampler(model, 2, 25, seed=3), dataset, rows)
+        sums = sum_group(PosteriorSampler(model, 2, 25, seed=3), dataset, rows)
     batch = dataset.__getitems__(rows)
     keys = number_repeats(observation_keys(batch, 3), {})
     with evaluating(model):
         values = PosteriorSampler(model, 2, 25, seed=3).sample(Chunk(rows, batch, keys))
-        seen = model.networks.observation(values, batch)
-        turned = []
-        for draw in range(2):
-            first = torch.tensor([(key + draw) % 2 for key in keys.tolist()])
-            for number in (0, 1) if parts == 2 else (first,):
+        q = model.networks.observation(values, batch)
+        compositions = []
+        for sample in range(2):
+            first = torch.tensor([(key + sample) % 2 for key in keys.tolist()])
+            for number in (0, 1) if num_decoded == 2 else (first,):
                 covariates = torch.eye(2)[number].expand(cells, 2)
-                h = model.networks.decode({"z": values["z"][draw]}, batch._replace(covariates=covariates))
-                turned.append(model.networks.likelihood.composition(h).softmax(-1).double())
-    x, mean, variance = batch.x.double(), seen.mean.mean(0), seen.variance.mean(0)
+                h = model.networks.decode({"z": values["z"][sample]}, batch._replace(covariates=covariates))
+                compositions.append(model.networks.likelihood.composition(h).softmax(-1).double())
+    x, mean, variance = batch.x.double(), q.mean.mean(0), q.variance.mean(0)
     for stratum in range(2):
-        own = batch.covariates[:, stratum] == 1
-        assert found.cells[stratum] == own.sum()
-        np.testing.assert_allclose(found.counts[stratum], x[own].sum(0))
-        np.testing.assert_allclose(found.expected[stratum], mean[own].sum(0), rtol=1e-6)
-        squares = (x - mean)[own].square().sum(0)
-        np.testing.assert_allclose(found.variance[stratum], torch.maximum(squares, variance[own].sum(0)), rtol=1e-6)
-    np.testing.assert_allclose(found.composition, torch.stack(turned).mean((0, 1)), rtol=1e-5)
-    np.testing.assert_array_equal(found.nonzero, (x > 0).sum(0))
-    np.testing.assert_allclose(found.normalized, (1e4 * x / x.sum(1, keepdim=True)).sum(0), rtol=1e-6)
+        mask = batch.covariates[:, stratum] == 1
+        assert sums.cells[stratum] == mask.sum()
+        np.testing.assert_allclose(sums.counts[stratum], x[mask].sum(0))
+        np.testing.assert_allclose(sums.expected[stratum], mean[mask].sum(0), rtol=1e-6)
+        squares = (x - mean)[mask].square().sum(0)
+        np.testing.assert_allclose(sums.variance[stratum], torch.maximum(squares, variance[mask].sum(0)), rtol=1e-6)
+    np.testing.assert_allclose(sums.composition, torch.stack(compositions).mean((0, 1)), rtol=1e-5)
+    np.testing.assert_array_equal(sums.nonzero, (x > 0).sum(0))
+    np.testing.assert_allclose(sums.normalized, (1e4 * x / x.sum(1, keepdim=True)).sum(0), rtol=1e-6)
 
 
-def test_errors_are_as_large_as_they_are_said_to_be(simulated):
+def test_standard_errors_are_calibrated(simulated):
     adata, model = simulated
     dataset, sampler = prepare_query(model, adata, None, "batch").dataset, PosteriorSampler(model, 2, 500, seed=0)
     with evaluating(model):
@@ -130,11 +130,11 @@ def test_errors_are_as_large_as_they_are_said_to_be(simulated):
     truth = np.log(adata.varm["composition"]["cluster0"] / adata.varm["composition"]["cluster1"]).to_numpy()
     estimate, error, _ = log_ratio(*groups)
     z = (estimate - truth) / error
-    # About their mean, since all genes share the noise of the totals, and the truth is of compositions without batches,
-    # which sum to 1 with other factors. 150 genes: the standard deviation of standard normals lies in 1 +- 0.19 but
-    # for 1 in 1,000 seeds; errors of rare genes are somewhat too large, which is the safe side.
+    # The mean of z is not tested: all genes share the noise of the totals, and the true compositions, without batches,
+    # have other normalizing factors. The standard deviation of 150 standard normals lies in 1 +- 0.19, except for 1 in
+    # 1,000 seeds. Errors of rare genes are slightly too large, which is conservative.
     assert 0.7 < z.std() < 1.19
     assert np.abs(estimate - truth).mean() < 0.15
     raw = np.log(groups[0].counts.sum(0) + 0.5) - np.log(groups[1].counts.sum(0) + 0.5)
     raw += np.log(groups[1].counts.sum() / groups[0].counts.sum())
-    assert ((raw - truth) / error).std() > 1.5  # what the batches do to the counts as they are
+    assert ((raw - truth) / error).std() > 1.5  # the counts contain the effect of the batches

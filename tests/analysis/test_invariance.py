@@ -1,7 +1,8 @@
-"""No result depends on the order of cells or genes, on batches and chunks, on threads, or on how cells are stored.
+"""Results do not depend on the order of cells or genes, on mini-batches and chunks, on threads, or on the storage.
 
-Every function of ``vaekit.analysis`` and every command that reads cells, on each form of the same cells, cell by cell
-and gene by gene. ``pytest tests/analysis/test_invariance.py --table`` prints the table of functions and forms.
+Every function of ``vaekit.analysis`` and every command that reads cells runs on each form of the same cells. Results
+are compared per cell and per gene. ``pytest tests/analysis/test_invariance.py --table`` prints the table of functions
+and forms.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ RELATIVE, PROBABILITY = 1e-4, 2e-3
 
 @pytest.fixture(scope="module")
 def clean() -> AnnData:
-    """Cells of three groups of unequal size and three batches, in an order that has nothing to do with either."""
-    made = simulate_counts(
+    """Return cells of three groups of unequal size and three batches, in random order."""
+    simulated = simulate_counts(
         240, 40, clusters=3, batches=3, cluster_sizes=(4, 2, 1), de_fraction=0.6, lfc_scale=2.0, programs=1,
         library_size=300.0, seed=5,
     )  # fmt: skip
     obs = pd.DataFrame(
         {
-            "group": pd.Categorical(made.obs["cluster"].astype(str)),
-            "batch": made.obs["batch"].astype(str).str.removeprefix("batch").astype(object),
+            "group": pd.Categorical(simulated.obs["cluster"].astype(str)),
+            "batch": simulated.obs["batch"].astype(str).str.removeprefix("batch").astype(object),
         },
         index=[f"cell{i}" for i in range(240)],
     )
-    return AnnData(made.X, obs=obs, var=pd.DataFrame(index=made.var_names))
+    return AnnData(simulated.X, obs=obs, var=pd.DataFrame(index=simulated.var_names))
 
 
 @pytest.fixture(scope="module")
@@ -79,25 +80,25 @@ def test_every_function_and_command_has_a_row() -> None:
     assert set(COMMAND_ROWS) | OTHER_COMMANDS == set(COMMANDS)
 
 
-def deviation(found: Tables, expected: Tables, part: bool = False) -> float:
-    """Return the largest deviation as a multiple of its tolerance; raise where names or words differ."""
-    assert found.keys() == expected.keys()
+def deviation(result: Tables, expected: Tables, part: bool = False) -> float:
+    """Return the largest deviation as a multiple of its tolerance; raise an error if names or text differ."""
+    assert result.keys() == expected.keys()
     worst = 0.0
     for key, table in expected.items():
-        one = found[key]
+        other = result[key]
         if part and key == "genes":
             continue
-        assert part or set(one.index) == set(table.index), key
-        assert set(one.columns) == set(table.columns), key
-        assert one.index.is_unique
-        table = table.loc[one.index]
+        assert part or set(other.index) == set(table.index), key
+        assert set(other.columns) == set(table.columns), key
+        assert other.index.is_unique
+        table = table.loc[other.index]
         for column in table.columns:
-            x, y = one[column], table[column]
+            x, y = other[column], table[column]
             if not pd.api.types.is_numeric_dtype(y.dtype) or y.dtype == bool:
                 assert (x.astype(object) == y.astype(object)).all(), (key, column)
                 continue
             x, y = x.to_numpy(float), y.to_numpy(float)
-            if column == "bayes_factor":  # its probability is compared
+            if column == "bayes_factor":  # compare its probability
                 x, y = expit(x), expit(y)
             probability = column == "bayes_factor" or "proba" in f"{key} {column}"
             tolerance = PROBABILITY if probability else RELATIVE * (np.abs(y) + 1e-2 * np.nanmean(np.abs(y)) + 1e-12)
@@ -108,7 +109,7 @@ def deviation(found: Tables, expected: Tables, part: bool = False) -> float:
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Form], None]]:
-    """Return a function that sets the numbers of threads and of cells at a time."""
+    """Return a function that sets the numbers of threads and of cells per chunk."""
 
     def set_limits(form: Form) -> None:
         torch.set_num_threads(form.threads)
@@ -121,7 +122,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Form], None]]:
     torch.set_num_threads(1)
 
 
-def _into_what_cannot_be_written(name: str, cells: Any) -> bool:
+def _is_read_only(name: str, cells: Any) -> bool:
     if isinstance(cells, AnnData):
         part = cells.isbacked and cells.is_view
         return part and name in {*INTO_ADATA, "differential_expression", "plot_volcano"}
@@ -148,7 +149,7 @@ def test_functions(name, form, clean, model, limits, tmp_path, record_property):
     record_property("table", [name, form, "failed", None])
     changed = FORMS[form](clean, tmp_path)
     limits(changed)
-    if _into_what_cannot_be_written(name, changed.cells):
+    if _is_read_only(name, changed.cells):
         with pytest.raises(VaekitError, match=r"the results go into an AnnData|to_memory\(\)"):
             function(changed, model, clean)
         record_property("table", [name, form, "message", None])
@@ -192,7 +193,7 @@ def test_counts_of_0_and_1_as_bool(name, clean, model, record_property):
     assert worst <= 1
 
 
-def test_the_comparison_sees_what_differs(clean, model):
+def test_the_comparison_detects_differences(clean, model):
     """The comparison is not vacuous: it detects other counts of a single gene."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

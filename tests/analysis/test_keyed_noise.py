@@ -1,4 +1,4 @@
-"""Samples by key: distributed as they should be, independent between observations, samples and seeds, and invariant."""
+"""Samples by key: their distribution, their independence, and their invariance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vaekit.diagnostics import importance_sampled_log_likelihood
 from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, number_repeats, observation_keys
 from vaekit.likelihoods import NegativeBinomial
 
-KEYS = np.arange(2000, dtype=np.uint64)  # as similar as keys can be
+KEYS = np.arange(2000, dtype=np.uint64)  # consecutive keys are as similar as possible
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ KEYS = np.arange(2000, dtype=np.uint64)  # as similar as keys can be
     ],
 )
 def test_samples_are_independent_and_from_the_distribution(q, cdf):
-    drawn = draw_by_key(lambda part: q.sample((4,)), KEYS, 4)
-    assert drawn.shape == (4, 2000, 3)
-    uniform = cdf(drawn.double().numpy())
+    samples = draw_by_key(lambda part: q.sample((4,)), KEYS, 4)
+    assert samples.shape == (4, 2000, 3)
+    uniform = cdf(samples.double().numpy())
     assert stats.kstest(uniform.ravel(), "uniform").pvalue > 1e-3
     normal = stats.norm.ppf(uniform.clip(1e-9, 1 - 1e-9))
     for one, other in (
@@ -45,10 +45,10 @@ def test_samples_are_independent_and_from_the_distribution(q, cdf):
 def test_seeds_names_and_content_make_different_samples():
     x = torch.poisson(torch.full((300, 8), 2.0), generator=torch.Generator().manual_seed(0))
     names = hash_names([f"c{i}" for i in range(300)])
-    keys = [observation_keys(Batch(x), seed, given) for seed in (0, 1) for given in (None, names)]
+    keys = [observation_keys(Batch(x), seed, hashes) for seed in (0, 1) for hashes in (None, names)]
     keys += [observation_keys(Batch(x.roll(1, 0)), 0, names)]
-    drawn = [draw_by_key(lambda part: torch.randn(2, 300, 5), key, 2).flatten().numpy() for key in keys]
-    for one, other in itertools.combinations(drawn, 2):
+    samples = [draw_by_key(lambda part: torch.randn(2, 300, 5), key, 2).flatten().numpy() for key in keys]
+    for one, other in itertools.combinations(samples, 2):
         assert abs(np.corrcoef(one, other)[0, 1]) < 4 / 3000**0.5
     different = len(x.unique(dim=0))
     assert different > 290
@@ -56,19 +56,19 @@ def test_seeds_names_and_content_make_different_samples():
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-def test_numbers_are_those_of_the_operation(kind):
-    """Each operation of torch gives what it is asked for, also with means, in place, and in another type."""
+def test_operations_have_their_distribution(kind):
+    """Operations of torch have the requested distribution and type, also in place."""
     like, mean = torch.zeros(4, 2000, 3, dtype=kind), torch.full((4, 2000, 3), 0.3, dtype=kind)
-    drawn = {
+    samples = {
         "rand": draw_by_key(lambda _: torch.rand(4, 2000, 3, dtype=kind), KEYS, 4),
         "rand_like": draw_by_key(lambda _: torch.rand_like(like), KEYS, 4),
         "bernoulli": draw_by_key(lambda _: torch.bernoulli(mean), KEYS, 4),
     }
-    assert all(x.dtype == kind and x.min() >= 0 and x.max() <= 1 for x in drawn.values())
+    assert all(x.dtype == kind and x.min() >= 0 and x.max() <= 1 for x in samples.values())
     for name in ("rand", "rand_like"):
-        assert drawn[name].max() < 1
-        assert stats.kstest(drawn[name].double().flatten().numpy(), "uniform").pvalue > 1e-3
-    assert abs(drawn["bernoulli"].mean().item() - 0.3) < 4 * (0.21 / 24000) ** 0.5
+        assert samples[name].max() < 1
+        assert stats.kstest(samples[name].double().flatten().numpy(), "uniform").pvalue > 1e-3
+    assert abs(samples["bernoulli"].mean().item() - 0.3) < 4 * (0.21 / 24000) ** 0.5
     certain = torch.tensor([0.0, 1.0], dtype=kind).expand(4, 2000, 2)
     assert torch.equal(draw_by_key(lambda _: torch.bernoulli(certain), KEYS, 4), certain)
     for draw in (
@@ -81,8 +81,8 @@ def test_numbers_are_those_of_the_operation(kind):
         assert stats.kstest(x.double().flatten().numpy(), stats.norm(0.3, 0.6).cdf).pvalue > 1e-3
 
 
-def test_few_and_many_numbers_an_observation_follow_the_keys(monkeypatch):
-    """Many are drawn one observation at a time; no way depends on the order."""
+def test_few_and_many_numbers_follow_the_keys(monkeypatch):
+    """Many numbers are sampled per observation. Both ways are independent of the order."""
     rows = torch.randperm(2000, generator=torch.Generator().manual_seed(0))
     for few in (1000, 1):
         monkeypatch.setattr("vaekit.diagnostics.keyed_noise.MAX_JOINT_NUMBERS", few)
@@ -93,8 +93,8 @@ def test_few_and_many_numbers_an_observation_follow_the_keys(monkeypatch):
 
 
 @pytest.mark.parametrize("other_layout", [False, True])
-def test_order_parts_and_numbers_of_observations_do_not_matter(other_layout):
-    """Also for a distribution of which torch draws in another layout (Categorical)."""
+def test_order_and_parts_do_not_matter(other_layout):
+    """This holds for a distribution that torch samples in another layout (Categorical)."""
     rate = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)) + 0.5
 
     def draw(rows: torch.Tensor) -> torch.Tensor:
@@ -112,11 +112,11 @@ def test_order_parts_and_numbers_of_observations_do_not_matter(other_layout):
 
 
 def test_repeated_content_is_numbered():
-    seen: dict[int, int] = {}
+    counts_by_key: dict[int, int] = {}
     keys = np.array([5, 7, 5, 5], dtype=np.uint64)
-    first = number_repeats(keys, seen)
+    first = number_repeats(keys, counts_by_key)
     assert len(set(first.tolist())) == 4
-    again = number_repeats(keys[:1], seen)
+    again = number_repeats(keys[:1], counts_by_key)
     assert again[0] not in first
     assert set(number_repeats(keys[[2, 1, 0, 3]], {}).tolist()) == set(first.tolist())
 
@@ -132,7 +132,7 @@ def test_the_likelihood_of_an_observation_does_not_depend_on_the_others(kind, mo
         batches = [Batch(batch.x[part], batch.size_factor[part], observed=None, index=part) for part in parts]
         return importance_sampled_log_likelihood(model, batches, 20)
 
-    monkeypatch.setattr("vaekit.diagnostics.importance.CHUNK_ELEMENTS", 300)  # several blocks of draws
+    monkeypatch.setattr("vaekit.diagnostics.importance.CHUNK_ELEMENTS", 300)  # several blocks of samples
     whole = estimate(torch.arange(12))
-    for found, expected in zip(estimate(rows[:3], rows[3:])[:3], whole[:3], strict=True):
-        torch.testing.assert_close(found, expected[rows], rtol=1e-5, atol=1e-5)
+    for result, expected in zip(estimate(rows[:3], rows[3:])[:3], whole[:3], strict=True):
+        torch.testing.assert_close(result, expected[rows], rtol=1e-5, atol=1e-5)

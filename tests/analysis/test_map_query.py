@@ -1,4 +1,4 @@
-"""A new batch on a trained reference: what is trained, what stays to the bit, and what it is good for."""
+"""Mapping of a new batch onto a trained model: trained and unchanged parameters, and the accuracy of the mapping."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from vaekit.likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBi
 from vaekit.models import VAE, load, save
 from vaekit.models.objectives import ELBO, IWAE
 
-module = importlib.import_module("vaekit.analysis.map_query")  # the package has the function of this name
+module = importlib.import_module("vaekit.analysis.map_query")  # the package exports the function with the same name
 BATCHES = ["batch0", "batch1", "new"]
 
 
 @pytest.fixture(scope="module")
 def atlas() -> tuple[AnnData, AnnData, VAE]:
-    """Cells of two batches with a model of theirs, and other cells of batch1, which are said to come from "new".
+    """Return cells of two batches with their model, and other cells of batch1 with the batch name "new".
 
-    So the best column of the new batch is known: that of batch1.
+    Therefore the optimal column of the new batch is known: the column of batch1.
     """
     cells = simulate_counts(1800, 100, clusters=3, batches=2, batch_scale=0.8, de_fraction=0.4, programs=2, seed=11)
     held_out = (cells.obs["batch"] == "batch1").to_numpy() & (np.arange(1800) % 2 == 0)
@@ -58,8 +58,8 @@ def mapped(atlas) -> VAE:
     return map_query(atlas[1], atlas[2], max_epochs=30)
 
 
-def bound(model: VAE, cells: AnnData, name: str) -> float:
-    """The bound of cells taken to come from a batch that the model knows."""
+def elbo(model: VAE, cells: AnnData, name: str) -> float:
+    """Return the mean ELBO of cells, as if they came from a batch of the model."""
     cells = cells.copy()
     cells.obs["batch"] = name
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -71,10 +71,10 @@ def bound(model: VAE, cells: AnnData, name: str) -> float:
         )
 
 
-def shift_of(model: VAE, cells: AnnData, name: str) -> np.ndarray:
-    """The mean log expression of each gene in cells taken to come from a batch."""
-    found = normalized_expression(cells, model, genes=list(cells.var_names), transform_batch=name, num_samples=5)
-    return np.log(found).mean().to_numpy()
+def mean_log_expression(model: VAE, cells: AnnData, name: str) -> np.ndarray:
+    """Return the mean log expression of each gene, as if the cells came from a batch."""
+    table = normalized_expression(cells, model, genes=list(cells.var_names), transform_batch=name, num_samples=5)
+    return np.log(table).mean().to_numpy()
 
 
 def test_only_the_new_columns_differ(atlas, mapped):
@@ -97,36 +97,39 @@ def test_only_the_new_columns_differ(atlas, mapped):
     assert all(parameter.requires_grad for parameter in mapped.parameters())
 
 
-def test_known_cells_stay_where_they_are(atlas, mapped):
+def test_known_cells_do_not_move(atlas, mapped):
     before, after = atlas[0].copy(), atlas[0].copy()
     embed(before, atlas[2])
     embed(after, mapped)
     np.testing.assert_allclose(before.obsm["X_vaekit"], after.obsm["X_vaekit"], atol=1e-5)
 
 
-def test_the_new_batch_comes_to_what_it_is(atlas, mapped):
+def test_the_new_batch_is_learned(atlas, mapped):
     _, query, model = atlas
-    right, wrong, found = bound(model, query, "batch1"), bound(model, query, "batch0"), bound(mapped, query, "new")
-    start = bound(map_query(query, model, max_epochs=1, learning_rate=1e-9), query, "new")
+    right, wrong, result = elbo(model, query, "batch1"), elbo(model, query, "batch0"), elbo(mapped, query, "new")
+    start = elbo(map_query(query, model, max_epochs=1, learning_rate=1e-9), query, "new")
     assert wrong + 3 < start < right - 1
-    assert found > right - 0.5
+    assert result > right - 0.5
     effects = query.varm["batch_effects"]
     truth = effects["batch1"] - effects["batch0"]
-    change = {name: shift_of(mapped, query, name) - shift_of(mapped, query, "batch0") for name in ("batch1", "new")}
-    correlation = {name: np.corrcoef(found, truth)[0, 1] for name, found in change.items()}
-    assert correlation["new"] > max(0.95, correlation["batch1"])  # what it learns alone is nearer to the truth
+    change = {
+        name: mean_log_expression(mapped, query, name) - mean_log_expression(mapped, query, "batch0")
+        for name in ("batch1", "new")
+    }
+    correlation = {name: np.corrcoef(effect, truth)[0, 1] for name, effect in change.items()}
+    assert correlation["new"] > max(0.95, correlation["batch1"])  # the separate effect is nearer to the truth
 
 
 def test_an_effect_that_no_known_batch_has(atlas):
     _, query, model = atlas
     rng = np.random.default_rng(0)
-    kept = rng.uniform(0.3, 1, query.n_vars)  # each gene loses a share of its own
+    detection = rng.uniform(0.3, 1, query.n_vars)  # fraction of the counts of each gene
     cells = query.copy()
-    cells.X.data = rng.binomial(cells.X.data.astype(int), kept[cells.X.indices]).astype(np.float32)
+    cells.X.data = rng.binomial(cells.X.data.astype(int), detection[cells.X.indices]).astype(np.float32)
     mapped = map_query(cells, model)
-    found = shift_of(mapped, cells, "new") - shift_of(mapped, cells, "batch0")
-    truth = query.varm["batch_effects"]["batch1"] - query.varm["batch_effects"]["batch0"] + np.log(kept)
-    assert np.corrcoef(found, truth)[0, 1] > 0.95
+    estimate = mean_log_expression(mapped, cells, "new") - mean_log_expression(mapped, cells, "batch0")
+    truth = query.varm["batch_effects"]["batch1"] - query.varm["batch_effects"]["batch0"] + np.log(detection)
+    assert np.corrcoef(estimate, truth)[0, 1] > 0.95
     means = posterior_predictive_check(cells, mapped)
     error = np.log2(means["mean_replicated"] / means["mean"]).abs()
     assert error.median() < 0.1
@@ -138,19 +141,19 @@ def test_a_likelihood_without_size_factors_has_no_shifts():
     trainer(max_steps=1, limit_val_batches=0).fit(model, datamodule=data)
     query = tiny()
     query.obs["batch"] = "new"
-    made = map_query(query, model, max_epochs=1)
-    assert set(made.state_dict()) == set(model.state_dict())
-    embed(query, made)
+    result = map_query(query, model, max_epochs=1)
+    assert set(result.state_dict()) == set(model.state_dict())
+    embed(query, result)
 
 
 def gradients(model: VAE, batch: Batch, loss: Callable[[VAE, Batch], torch.Tensor], count: int = 40) -> torch.Tensor:
-    """Estimates of the gradient of a loss with respect to the encoder's column of the new batch, ``[count, width]``."""
+    """Return estimates of the gradient with respect to the encoder's column of the new batch, ``[count, width]``."""
     weight = model.networks.encoder.layers[0].weight
     return torch.stack([torch.autograd.grad(loss(model, batch).mean(), weight)[0][:, -1] for _ in range(count)])
 
 
-def test_gradients_are_by_the_estimators_of_the_model():
-    """The plain score function in the place of leave-one-out had a hundred times the deviation."""
+def test_gradients_use_the_estimators_of_the_model():
+    """Without leave-one-out, the plain score function has a hundred times the standard deviation."""
     data = GeneExpressionData(tiny(), batch_key="batch")
     kwargs = {"features": data.features, "covariates": data.covariates, "variables": 10, "categories": 8}
     objective = ELBO(beta=3.0, free_bits=20.0)
@@ -159,10 +162,10 @@ def test_gradients_are_by_the_estimators_of_the_model():
     batch = data.example
     batch = batch._replace(covariates=torch.tensor([0.0, 0.0, 1.0]).expand(len(batch.x), 3))
     model, _ = module._extend(model.eval(), 2, 1)
-    own = gradients(model, batch, module._loss)
+    with_baseline = gradients(model, batch, module._loss)
     plain = gradients(model, batch, lambda m, b: m.loss(b).total)
-    assert own.std(0).norm() < plain.std(0).norm() / 20
-    # and it is the true bound: neither beta nor free bits
+    assert with_baseline.std(0).norm() < plain.std(0).norm() / 20
+    # the loss is the ELBO, without beta and free bits
     values = torch.stack([module._loss(model, batch).mean() - model.loss(batch).total.mean() for _ in range(200)])
     assert values.mean().abs() < 5 * values.std() / 200**0.5
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -189,17 +192,17 @@ def test_every_kind_of_model(kind, likelihood, tmp_path):
     trainer(max_steps=2, limit_val_batches=0).fit(model, datamodule=data)
     query = tiny(seed=1)
     query.obs["batch"] = "new"
-    made = map_query(query, model, max_epochs=2)
-    for name, value in model.state_dict().items():  # what baselines have learned too
-        assert value.shape != made.state_dict()[name].shape or torch.equal(value, made.state_dict()[name]), name
-    assert made.config["class_path"] == model.config["class_path"]
-    assert made.networks.likelihood.composition_shift.any(1).tolist() == [False, False, True]
-    save(made, tmp_path / "mapped.ckpt")
+    result = map_query(query, model, max_epochs=2)
+    for name, value in model.state_dict().items():  # including learned baselines
+        assert value.shape != result.state_dict()[name].shape or torch.equal(value, result.state_dict()[name]), name
+    assert result.config["class_path"] == model.config["class_path"]
+    assert result.networks.likelihood.composition_shift.any(1).tolist() == [False, False, True]
+    save(result, tmp_path / "mapped.ckpt")
     embed(query, tmp_path / "mapped.ckpt")
     assert np.isfinite(query.obsm["X_vaekit"]).all()
 
 
-def test_joint_trajectories_stay_joint():
+def test_joint_samples():
     data = GeneExpressionData(tiny(), batch_key="batch")
     query = tiny(seed=1)
     query.obs["batch"] = "new"
@@ -213,9 +216,9 @@ def test_joint_trajectories_stay_joint():
 def test_a_mapped_model_is_mapped_again(atlas, mapped):
     third = atlas[1][:80].copy()
     third.obs["batch"] = "third"
-    made = map_query(third, mapped, max_epochs=2)
-    assert made.data_registry["batch_categories"] == [*BATCHES, "third"]
-    old, new = (model.networks.likelihood.composition_shift for model in (mapped, made))
+    result = map_query(third, mapped, max_epochs=2)
+    assert result.data_registry["batch_categories"] == [*BATCHES, "third"]
+    old, new = (model.networks.likelihood.composition_shift for model in (mapped, result))
     assert torch.equal(old, new[:3])
     assert not torch.equal(new[3], old.mean(0))
 
@@ -252,15 +255,15 @@ def test_other_covariates_dispersions_and_library_sizes():
     model = MixedVAE(data.features, NegativeBinomial("gene-batch"), data.covariates, latents=latents, hidden=(8,))
     trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
     query = tiny(cells=40, seed=3)
-    query.obs["dose"], query.obs["sex"], query.obs["batch"] = 9.0, "f", "b9"  # a dose far from those of the reference
+    query.obs["dose"], query.obs["sex"], query.obs["batch"] = 9.0, "f", "b9"  # a dose beyond those of the training data
     query.X = query.X * 4
     query.layers["counts"] = query.X
-    made = map_query(query, model, max_epochs=2)
-    assert made.covariates == model.covariates + 1 == 6
-    old, new = model.state_dict(), made.state_dict()
+    result = map_query(query, model, max_epochs=2)
+    assert result.covariates == model.covariates + 1 == 6
+    old, new = model.state_dict(), result.state_dict()
     weight = "networks.decoder.layers.0.weight"
-    kept = [0, 1, 2, 3, 5, 6, 7]  # z (2), batches b1, b2, [b9], sex (2), dose
-    assert torch.equal(old[weight], new[weight][:, kept])
+    old_columns = [0, 1, 2, 3, 5, 6, 7]  # z (2), batches b1, b2, [b9], sex (2), dose
+    assert torch.equal(old[weight], new[weight][:, old_columns])
     shift = "networks.likelihood.dispersion_shift"
     assert torch.equal(old[shift], new[shift][[0, 1, 3, 4, 5]])
     assert not torch.equal(new[shift][2], old[shift][:2].mean(0))
@@ -270,7 +273,7 @@ def test_other_covariates_dispersions_and_library_sizes():
     logs = np.log(query.X.toarray().sum(1))
     np.testing.assert_allclose(size[3], [logs.mean(), logs.std(ddof=1)], rtol=1e-5)
     assert torch.equal(size[[0, 1, 2, 4, 5, 6]], old["networks._latents.l.log_size"])
-    embed(query, made)
+    embed(query, result)
     assert query.obsm["X_vaekit"].shape == (40, 2)
 
 
@@ -292,8 +295,8 @@ def test_errors(atlas):
 
 
 @pytest.mark.parametrize("count", [60, 600])
-def test_shifts_of_few_cells_are_found_whole(count):
-    """The slope of the estimated on the true log shifts of the genes; 50 epochs of 60 cells stopped at a third."""
+def test_shifts_of_few_cells_converge(count):
+    """The regression of estimated on true log shifts has the slope 1; after 50 epochs of 60 cells it was a third."""
     cells = simulate_counts(1500, 80, clusters=3, batches=3, batch_scale=0.5, de_fraction=0.3, programs=1, seed=1)
     new = (cells.obs["batch"] == "batch2").to_numpy()
     query = cells[np.flatnonzero(new)[:count]].copy() if count == 60 else cells[new].copy()
@@ -307,8 +310,8 @@ def test_shifts_of_few_cells_are_found_whole(count):
     assert any("'new' (60 cells)" in str(one.message) for one in caught) == (count == 60)
     effects = query.varm["batch_effects"]
     truth = (effects["batch2"] - (effects["batch0"] + effects["batch1"]) / 2).to_numpy()
-    shifts = {name: shift_of(mapped, query, name) for name in ("batch0", "batch1", "new")}
-    found = shifts["new"] - (shifts["batch0"] + shifts["batch1"]) / 2
-    truth, found = truth - truth.mean(), found - found.mean()
-    assert 0.9 < (truth @ found) / (truth @ truth) < 1.1
-    assert np.corrcoef(truth, found)[0, 1] > 0.93
+    shifts = {name: mean_log_expression(mapped, query, name) for name in ("batch0", "batch1", "new")}
+    estimate = shifts["new"] - (shifts["batch0"] + shifts["batch1"]) / 2
+    truth, estimate = truth - truth.mean(), estimate - estimate.mean()
+    assert 0.9 < (truth @ estimate) / (truth @ truth) < 1.1
+    assert np.corrcoef(truth, estimate)[0, 1] > 0.93

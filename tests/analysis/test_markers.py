@@ -1,4 +1,4 @@
-"""Markers of codes, against codes decoded by hand."""
+"""Markers of codes, compared with codes decoded directly."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ def test_one_variable_is_exact(pseudo_fraction):
     with torch.no_grad():
         h = model.networks.encoder(x.log1p())
         probabilities = model.latents["y"].posterior(h).mean[:, 0]
-        use, codes = probabilities.mean(0).double().numpy(), probabilities.argmax(-1).tolist()
+        usage, codes = probabilities.mean(0).double().numpy(), probabilities.argmax(-1).tolist()
         decoded = model.networks.decoder(torch.eye(4))
         rho = model.networks.likelihood.composition(decoded).softmax(-1).double().numpy()
-    used = [code for code in range(4) if use[code] > 0.01]
-    assert len(used) > 1
-    assert list(dict.fromkeys(table["code"])) == [str(code) for code in sorted(used, key=lambda code: -use[code])]
-    for code in used:
-        others = [other for other in used if other != code]
-        rest = use[others] @ rho[others] / use[others].sum()
+    active = [code for code in range(4) if usage[code] > 0.01]
+    assert len(active) > 1
+    assert list(dict.fromkeys(table["code"])) == [str(code) for code in sorted(active, key=lambda code: -usage[code])]
+    for code in active:
+        others = [other for other in active if other != code]
+        rest = usage[others] @ rho[others] / usage[others].sum()
         part = table[table["code"] == str(code)].set_index("gene")
         ratio = np.log2((rho[code] + pseudo_fraction) / (rest + pseudo_fraction))
         assert list(part.index) == [f"gene{g}" for g in np.argsort(-ratio, kind="stable")]
         np.testing.assert_allclose(part["log2_fold_change"], np.sort(ratio)[::-1], rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(part["usage"], use[code], rtol=1e-4)
+        np.testing.assert_allclose(part["usage"], usage[code], rtol=1e-4)
         assert set(part["n_cells"]) == {codes.count(code)}
     assert cells.uns["vaekit_markers"]["pseudo_fraction"] == pseudo_fraction
     assert cells.uns["vaekit_markers"]["latent"] == "y"
 
 
-def test_a_code_that_chooses_a_component_is_averaged_over_it():
+def test_other_latents_are_averaged_over_the_component_of_the_code():
     model = fitted(
         lambda p, n, c: MixedVAE(n, p, c, latents={"y": Categorical(2), "z": Gaussian(2, parent="y")}, hidden=(8,))
     )
@@ -74,7 +74,7 @@ def test_a_code_that_chooses_a_component_is_averaged_over_it():
 
 @pytest.fixture(scope="module")
 def programs():
-    """Cells of four kinds, each with genes of its own, and a model whose codes find them."""
+    """Return cells of four kinds with separate genes, and a model whose codes match the kinds."""
     cells = simulate_counts(800, 300, clusters=4, programs=0, de_fraction=0.15, lfc_scale=2.0, seed=3)
     data = GeneExpressionData(cells, batch_size=64)
     torch.manual_seed(0)
@@ -86,13 +86,13 @@ def programs():
     return cells, model.eval()
 
 
-def test_known_programmes_lead_and_unexpressed_genes_do_not(programs):
+def test_known_programs_rank_before_unexpressed_genes(programs):
     cells, model = programs
     table = markers(cells, model, n_genes=10)
     truth = cells.varm["composition"].to_numpy()
     code = dict(zip(cells.obs_names, codes_of_cells(cells, model), strict=True))
     for state, part in table.groupby("code"):
-        members = [name for name, own in code.items() if own == state]
+        members = [name for name, index in code.items() if index == state]
         assert set(part["n_cells"]) == {len(members)}
         kind = int(str(cells.obs.loc[members, "cluster"].mode()[0]).removeprefix("cluster"))
         ratio = np.log2((truth + 1e-4) / (np.delete(truth, kind, 1).mean(1) + 1e-4)[:, None])[:, kind]
@@ -102,7 +102,7 @@ def test_known_programmes_lead_and_unexpressed_genes_do_not(programs):
     plain = markers(cells, model, n_genes=300, pseudo_fraction=0)
     full = markers(cells, model, n_genes=300)
     rare = plain["scale"].lt(2e-5) & plain["scale_others"].lt(2e-5)
-    assert plain[rare]["log2_fold_change"].max() > 0.3  # such genes are there
+    assert plain[rare]["log2_fold_change"].max() > 0.3  # otherwise the test would be vacuous
     rare = full["scale"].lt(2e-5) & full["scale_others"].lt(2e-5)
     assert full[rare]["log2_fold_change"].abs().max() < 0.3
 
@@ -114,7 +114,7 @@ def codes_of_cells(cells, model):
 
 
 def test_topics_are_exact():
-    """With the network Identity, a topic's composition is the softmax of the bias and its own weights."""
+    """With the network Identity, a topic's composition is the softmax of its weights and the bias."""
     latents = {"topics": Dirichlet(3, estimator=Pathwise()), "z": Gaussian(2)}
     for names in (["topics"], ["topics", "z"]):
         model = fitted(
@@ -131,11 +131,11 @@ def test_topics_are_exact():
         table = markers(adata(), model, "topics", n_genes=12, num_samples=5)
         parts = {code: part.set_index("gene") for code, part in table.groupby("code")}
         assert set(parts) == {"0", "1", "2"}
-        use = np.array([parts[str(k)]["usage"].iloc[0] for k in range(3)])
-        np.testing.assert_allclose(use.sum(), 1, rtol=1e-5)
+        usage = np.array([parts[str(k)]["usage"].iloc[0] for k in range(3)])
+        np.testing.assert_allclose(usage.sum(), 1, rtol=1e-5)
         assert sum(part["n_cells"].iloc[0] for part in parts.values()) == adata().n_obs
         for k, (_, part) in enumerate(sorted(parts.items())):
-            others = use * (np.arange(3) != k)
+            others = usage * (np.arange(3) != k)
             rest = rho @ others / others.sum()
             genes = [int(name.removeprefix("gene")) for name in part.index]
             np.testing.assert_allclose(part["scale"], rho[genes, k], rtol=1e-4)
@@ -154,16 +154,16 @@ def sequence(n_latents: int = 3) -> VAE:
     return model
 
 
-@pytest.mark.parametrize("every", [True, False])  # state of the ancestors, or draws of them
+@pytest.mark.parametrize("enumerate_all", [True, False])  # states of the ancestors, or samples of them
 @pytest.mark.parametrize("latent", ["z1", "z2", "z3"])
 def test_latents_with_parents_against_exact_enumeration(
-    latent: str, every: bool, monkeypatch: pytest.MonkeyPatch
+    latent: str, enumerate_all: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = sequence()
     names = list(model.latents)
     assert names == ["z1", "z2", "z3"]
     count = 20_000
-    if not every:
+    if not enumerate_all:
         monkeypatch.setattr("vaekit.analysis.prior_samples.NUM_PROPOSALS", count)
         monkeypatch.setattr("vaekit.analysis.prior_samples.num_states", lambda prior: 10**9)
     table = markers(adata(), model, latent, num_samples=count, n_genes=12)
@@ -178,17 +178,17 @@ def test_latents_with_parents_against_exact_enumeration(
     torch.testing.assert_close(log_p.logsumexp(0), torch.tensor(0.0), atol=1e-5, rtol=0)
     for state in table["code"].unique():
         joint = torch.where(codes[:, names.index(latent)] == int(state), log_p, -torch.inf).double().exp()
-        given = joint / joint.sum()
-        exact = given @ rho
-        effective = count if every else count * joint.sum() / 2  # at least, of the proposals
-        error = ((given @ (rho - exact).square()) / effective).sqrt() + 1e-6
+        probability = joint / joint.sum()
+        exact = probability @ rho
+        effective = count if enumerate_all else count * joint.sum() / 2  # lower bound for the proposals
+        error = ((probability @ (rho - exact).square()) / effective).sqrt() + 1e-6
         part = table[table["code"] == state]
         genes = [int(name.removeprefix("gene")) for name in part["gene"]]
         assert np.abs((part["scale"].to_numpy() - exact[genes].numpy()) / error[genes].numpy()).max() < 4.5
 
 
-def test_a_copy_of_its_parent_has_it():
-    """z2 = z1 in the prior: given z2 = 0, z1 was 1 in half of the draws."""
+def test_a_parent_follows_from_its_copy():
+    """In the prior z2 = z1, so z1 follows from z2."""
     model = fitted(lambda p, n, c: SequentialVAE(n, p, c, categories=[2, 2], hidden=(8,)))
     with torch.no_grad():
         network, last = model.latents["z2"].prior_network
@@ -199,12 +199,12 @@ def test_a_copy_of_its_parent_has_it():
         first.weight[:2, :2] = 10 * torch.eye(2)
         last.weight[:2, :2] = 10 * torch.eye(2)
     for state in (0, 1):
-        drawn = sample_given_code(model, Code("z2", 0, state), torch.full((1, 2), 0.5), torch.zeros(50, 12))
-        assert drawn["z2"][:, 0].mean(0).tolist() == [1 - state, state]
-        assert drawn["z1"][:, 0].mean(0).tolist() == [1 - state, state]
+        samples = sample_given_code(model, Code("z2", 0, state), torch.full((1, 2), 0.5), torch.zeros(50, 12))
+        assert samples["z2"][:, 0].mean(0).tolist() == [1 - state, state]
+        assert samples["z1"][:, 0].mean(0).tolist() == [1 - state, state]
 
 
-def test_batches_take_turns_and_bits_and_vectors_are_named():
+def test_batches_alternate_and_bits_and_vectors_have_names():
     latents = {"b": Bernoulli(2), "y": Categorical(3, variables=2), "z": Gaussian(2)}
     model = fitted(lambda p, n, c: MixedVAE(n, p, c, latents=latents, hidden=(8,)), batch_key="batch")
     cells = adata()
@@ -235,7 +235,7 @@ def test_errors():
         markers(adata(), model)
 
 
-def test_the_order_of_cells_does_not_matter_where_covariates_vary_among_them():
+def test_the_order_of_cells_with_covariates_does_not_matter():
     cells = adata(cells=90)
     cells.obs["dose"] = np.linspace(-2, 2, 90) ** 3
     data = GeneExpressionData(cells, batch_key="batch", continuous_covariate_keys=["dose"])

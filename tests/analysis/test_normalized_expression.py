@@ -1,4 +1,4 @@
-"""Normalised expression against the parts of the model."""
+"""Normalized expression, compared with the parts of the model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vaekit.exceptions import DataError
 from vaekit.likelihoods import ZeroInflatedNegativeBinomial
 
 
-def expected(adata, model, batch: int | None, draws: int, seed: int = 0) -> np.ndarray:
-    """The mean composition over draws, all cells at once."""
+def expected(adata, model, batch: int | None, num_samples: int, seed: int = 0) -> np.ndarray:
+    """Return the mean composition over samples, for all cells at once."""
     cells = prepare_query(model, adata, None, "batch").dataset.__getitems__(range(adata.n_obs))
     keys = observation_keys(cells, seed, hash_names(adata.obs_names))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         q = model.posteriors(cells)["z"]
-        values = {"z": draw_by_key(lambda part: q.sample((draws,)), keys, draws)}
+        values = {"z": draw_by_key(lambda part: q.sample((num_samples,)), keys, num_samples)}
         if batch is not None:
             cells = cells._replace(covariates=torch.eye(2)[batch].expand(adata.n_obs, 2))
         return model.networks.likelihood.composition(model.networks.decode(values, cells)).softmax(-1).mean(0).numpy()
@@ -40,37 +40,37 @@ def test_layer_is_library_size_times_composition(simulated):
 
 def test_observed_library_size(simulated):
     cells = simulated[0][:50].copy()
-    normalized_expression(cells, simulated[1], library_size="observed", key_added="own")
-    np.testing.assert_allclose(cells.layers["own"].sum(1), np.asarray(cells.X.sum(1)).ravel(), rtol=1e-4)
+    normalized_expression(cells, simulated[1], library_size="observed", key_added="observed")
+    np.testing.assert_allclose(cells.layers["observed"].sum(1), np.asarray(cells.X.sum(1)).ravel(), rtol=1e-4)
 
 
-def test_batches_are_transformed_to_and_averaged_over(simulated):
+def test_transform_batch(simulated):
     cells, model = simulated[0][:80].copy(), simulated[1]
     genes = list(cells.var_names)
     one, two, both = (
-        normalized_expression(cells, model, transform_batch=wanted, genes=genes, library_size=1, num_samples=2)
-        for wanted in ("batch0", "batch1", np.array(["batch0", "batch1"]))
+        normalized_expression(cells, model, transform_batch=batches, genes=genes, library_size=1, num_samples=2)
+        for batches in ("batch0", "batch1", np.array(["batch0", "batch1"]))
     )
     with pytest.raises(DataError, match="transform_batch='7' not found in the model's batches"):
-        normalized_expression(cells, model, transform_batch=7)  # as a column of numbers has them
+        normalized_expression(cells, model, transform_batch=7)  # a batch from a numeric column
     np.testing.assert_allclose(one, expected(cells, model, 0, 2), rtol=1e-4)
     np.testing.assert_allclose(two, expected(cells, model, 1, 2), rtol=1e-4)
     np.testing.assert_allclose(both, (one + two) / 2, rtol=1e-4)
     assert not np.allclose(one, two, rtol=0.01)
 
 
-def test_chosen_genes_are_returned_and_nothing_is_written(simulated):
+def test_genes_are_returned_without_writing(simulated):
     cells, model = simulated[0][:60].copy(), simulated[1]
-    chosen = ["gene7", "gene149", "gene0"]
-    found = normalized_expression(cells, model, genes=chosen)
-    assert list(found.columns) == chosen
-    assert list(found.index) == list(cells.obs_names)
-    np.testing.assert_allclose(found, 1e4 * expected(cells, model, None, 1)[:, [7, 149, 0]], rtol=1e-4)
+    names = ["gene7", "gene149", "gene0"]
+    table = normalized_expression(cells, model, genes=names)
+    assert list(table.columns) == names
+    assert list(table.index) == list(cells.obs_names)
+    np.testing.assert_allclose(table, 1e4 * expected(cells, model, None, 1)[:, [7, 149, 0]], rtol=1e-4)
     assert not list(filter(None, cells.layers))
     assert not set(cells.uns) - {"simulation"}
 
 
-def test_columns_follow_the_names_of_the_cells_genes(simulated):
+def test_columns_match_the_names_of_genes(simulated):
     cells, model = simulated[0][:40].copy(), simulated[1]
     shuffled = cells[:, np.random.default_rng(0).permutation(150)].copy()
     shuffled = shuffled[:, :130].copy()
@@ -79,7 +79,7 @@ def test_columns_follow_the_names_of_the_cells_genes(simulated):
     layer = shuffled.to_df("vaekit_normalized")
     assert layer.notna().all(axis=None)
     lacking = list(set(cells.var_names) - set(shuffled.var_names))
-    with pytest.warns(UserWarning, match="lacks 20"):  # a gene that was not measured has an expectation all the same
+    with pytest.warns(UserWarning, match="lacks 20"):  # unobserved genes have an expected expression, too
         others = normalized_expression(shuffled, model, num_samples=1, genes=lacking)
     np.testing.assert_allclose(layer.sum(1) + others.sum(1), 1e4, rtol=1e-4)
 
@@ -95,7 +95,7 @@ def test_genes_that_the_model_does_not_know_are_nan():
     np.testing.assert_allclose(layer[:, :10].sum(1), 1e4, rtol=1e-4)
 
 
-def test_a_layer_beyond_memory_is_refused(simulated, monkeypatch):
+def test_a_layer_that_exceeds_memory(simulated, monkeypatch):
     cells = simulated[0].copy()
     monkeypatch.setitem(function.__globals__, "MEMORY_FRACTION", 1e-9)
     with pytest.raises(DataError, match=r"1200 cells x 150 genes take .*genes=\[\.\.\.\]"):
@@ -115,12 +115,12 @@ def test_a_layer_beyond_memory_is_refused(simulated, monkeypatch):
         ({"num_samples": 0}, "num_samples=0 must"),
     ],
 )
-def test_impossible_arguments(simulated, arguments, message):
+def test_invalid_arguments(simulated, arguments, message):
     with pytest.raises(DataError, match=message):
         normalized_expression(simulated[0].copy(), simulated[1], **arguments)
 
 
-def test_batches_that_the_model_does_not_have():
+def test_a_model_without_batches():
     cells = adata()
     data = GeneExpressionData(cells)
     model = MODELS["gaussian"](ZeroInflatedNegativeBinomial(), features=data.features)
@@ -130,7 +130,7 @@ def test_batches_that_the_model_does_not_have():
 
 
 def test_genes_without_a_column_in_var():
-    """The model's genes are named in .raw.var alone: no column of a layer would be any of them."""
+    """Only .raw.var has the names of the model's genes, so a layer would be empty."""
     cells = adata()
     cells.var["id"] = [f"ENSG{number}" for number in range(cells.n_vars)]
     cells.raw = cells.copy()

@@ -1,4 +1,4 @@
-"""Replicated counts: their moments against the likelihood's own, and the data's against numpy."""
+"""Moments of replicated counts, compared with the likelihood, and of the data, compared with numpy."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ def test_moments_of_the_data(simulated):
     assert list(table.index) == list(cells.var_names)
 
 
-def test_moments_of_replicates_are_the_likelihoods(simulated):
+def test_moments_of_replicates_agree_with_the_likelihood(simulated):
     cells, model = simulated[0].copy(), simulated[1]
-    found = posterior_predictive_check(cells, model, num_samples=40, seed=5)
+    table = posterior_predictive_check(cells, model, num_samples=40, seed=5)
     batch = prepare_query(model, cells, None, "batch").dataset.__getitems__(range(cells.n_obs))
     with torch.no_grad():
-        drawn = {name: q.sample((200,)) for name, q in model.posteriors(batch).items()}
+        latents = {name: q.sample((200,)) for name, q in model.posteriors(batch).items()}
         mean, zero = torch.zeros(150).double(), torch.zeros(150).double()
-        for z in drawn["z"]:
+        for z in latents["z"]:
             q = model.networks.observation({"z": z}, batch)
             mean += q.mean.mean(0) / 200
             zero += q.base_dist.log_prob(torch.zeros(1200, 150)).exp().mean(0) / 200
     for name, value in (("mean", mean), ("zero_fraction", zero)):
-        z = (found[f"{name}_replicated"] - value.numpy()) / (found[f"{name}_replicated_std"] / np.sqrt(40))
-        # 150 t-values with 39 degrees of freedom: one beyond 5 by chance in 1 of 500 seeds
+        z = (table[f"{name}_replicated"] - value.numpy()) / (table[f"{name}_replicated_std"] / np.sqrt(40))
+        # 150 t-values with 39 degrees of freedom: one exceeds 5 by chance in 1 of 500 seeds
         assert np.abs(z).max() < 5
         assert 0.8 < z.std() < 1.3
     totals = cells.obs["vaekit_ppc_total_replicated"]
     assert np.corrcoef(totals, cells.obs["library_size"])[0, 1] > 0.9
 
 
-def test_summary_tells_a_fitting_model_from_another(simulated):
+def test_the_summary_detects_a_poor_fit(simulated):
     cells, model = simulated[0].copy(), simulated[1]
     posterior_predictive_check(cells, model)
     good = cells.uns["vaekit_ppc"]

@@ -1,4 +1,4 @@
-"""Empirical Bayes of effects: against quadrature, and calibrated where the truth is drawn from the prior's family."""
+"""Empirical Bayes shrinkage, compared with quadrature, and calibrated if the truth has the prior's distribution."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def test_functions_of_the_posterior_against_scipy():
             assert q.cdf(q.quantile(probability))[gene] == pytest.approx(probability, abs=1e-9)
 
 
-def test_a_point_at_zero_is_no_change():
+def test_a_point_mass_at_zero_is_not_an_effect():
     q = NormalMixturePosterior(np.array([[1.0]]), np.zeros((1, 1)), np.zeros((1, 1)))
     assert (q.prob_exceeds(0.0), q.prob_exceeds(0.25), q.mean, q.std, q.quantile(0.5)) == (0, 0, 0, 0, 0)
 
 
-def test_posterior_is_bayes_rule_for_the_estimated_weights():
+def test_bayes_rule_for_the_estimated_weights():
     _, estimate, error = effects(300, 0)
     ((_, posterior), _) = shrink(estimate, error).parts
-    # each component: normal prior times normal likelihood, here by quadrature of one gene's widest component
+    # quadrature of one gene's widest component: normal prior times normal likelihood
     gene, k = 5, posterior.loc.shape[1] - 1
-    kept = posterior.scale[gene, k] ** 2 / error[gene] ** 2  # sigma^2 / (sigma^2 + s^2)
-    sigma = error[gene] * np.sqrt(kept / (1 - kept))
+    ratio = posterior.scale[gene, k] ** 2 / error[gene] ** 2  # sigma^2 / (sigma^2 + s^2)
+    sigma = error[gene] * np.sqrt(ratio / (1 - ratio))
     grid = np.linspace(-12 * sigma, 12 * sigma, 400_001)
     density = stats.norm(0, sigma).pdf(grid) * stats.norm(grid, error[gene]).pdf(estimate[gene])
     density /= density.sum()
@@ -62,30 +62,30 @@ def test_posterior_is_bayes_rule_for_the_estimated_weights():
     np.testing.assert_allclose(posterior.weight.sum(1), 1, rtol=1e-12)
 
 
-def check_shares(shares: np.ndarray, levels: tuple[float, ...], least: float = 0.5) -> None:
-    """Check shares of false discoveries ``[runs, levels]``: as many as promised, or somewhat fewer.
+def check_fdr(fractions: np.ndarray, levels: tuple[float, ...], least: float = 0.5) -> None:
+    """Check that fractions of false discoveries ``[runs, levels]`` are at most the level, and not far below it.
 
-    Not above the level by more than 3.5 standard errors (of three, by chance in 1 of 1,000), and not far below it.
+    The tolerance is 3.5 standard errors; one of three exceeds it by chance in 1 of 1,000 seeds.
     """
-    standard_error = shares.std(0, ddof=1) / np.sqrt(len(shares))
-    assert (shares.mean(0) < levels + 3.5 * standard_error).all()
-    assert (shares.mean(0) > least * np.array(levels)).all()
+    standard_error = fractions.std(0, ddof=1) / np.sqrt(len(fractions))
+    assert (fractions.mean(0) < levels + 3.5 * standard_error).all()
+    assert (fractions.mean(0) > least * np.array(levels)).all()
 
 
-def test_false_discoveries_are_as_many_as_promised():
+def test_false_discovery_rate():
     levels = (0.05, 0.1, 0.2)
-    shares = np.zeros((20, 3))
+    fractions = np.zeros((20, 3))
     for seed in range(20):
         truth, estimate, error = effects(1000, seed)
         proba = shrink(estimate, error).prob_exceeds(0.25)
         for number, fdr in enumerate(levels):
             calls = call_at_fdr(proba, fdr)
             assert calls.sum() > 50
-            shares[seed, number] = (np.abs(truth[calls]) <= 0.25).mean()
-    check_shares(shares, levels)
+            fractions[seed, number] = (np.abs(truth[calls]) <= 0.25).mean()
+    check_fdr(fractions, levels)
 
 
-def test_nothing_is_called_where_nothing_differs():
+def test_no_calls_without_effects():
     rng = np.random.default_rng(0)
     error = rng.uniform(0.05, 1, 1000)
     posterior = shrink(error * rng.normal(size=1000), error)
@@ -104,7 +104,7 @@ def test_extremes_stay_finite(scale):
 
 
 def ratios(genes: int, seed: int, mean: float) -> tuple[np.ndarray, LogRatio]:
-    """Log ratios of Poisson counts whose logarithms differ by nothing in 7 of 10 genes."""
+    """Return log ratios of Poisson counts; 7 of 10 genes do not differ."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(0, 1.5, genes) * (rng.random(genes) > 0.7)
     level = mean * np.exp(rng.normal(0, 1, genes))
@@ -112,14 +112,14 @@ def ratios(genes: int, seed: int, mean: float) -> tuple[np.ndarray, LogRatio]:
     return truth, LogRatio(np.log(shapes[0] / shapes[1]), np.sqrt(polygamma(1, shapes).sum(0)), shapes)
 
 
-def test_posteriors_of_few_counts_are_bayes_rule():
-    """Against quadrature of the conditional binomial likelihood, with the weights that others have found."""
+def test_bayes_rule_for_few_counts():
+    """Compare with quadrature of the conditional binomial likelihood at the estimated weights."""
     _, (estimate, error, shapes) = ratios(400, 0, 4.0)
     posterior = shrink(estimate, error, shapes)
     (_, (few, table)) = posterior.parts
     assert few.all()
     assert isinstance(table, TabulatedPosterior)
-    # components and weights from the table itself: what it says of a gene that nothing is known of
+    # the posterior of a gene without counts is the prior
     flat = np.full((2, 1), 1e-9)
     _, with_one_more = shrink(
         np.append(estimate, 0.0), np.append(error, error[0]), np.concatenate([shapes, flat], 1)
@@ -127,14 +127,14 @@ def test_posteriors_of_few_counts_are_bayes_rule():
     prior, at = with_one_more.weight[-1], with_one_more.value
     for gene in range(0, 400, 37):
         a, b = shapes[:, gene]
-        share = 1 / (1 + (b / a) * np.exp(estimate[gene] - at))
-        weight = stats.beta.pdf(share, a + 1, b + 1) * prior  # share^a (1 - share)^b
+        fraction = 1 / (1 + (b / a) * np.exp(estimate[gene] - at))
+        weight = stats.beta.pdf(fraction, a + 1, b + 1) * prior  # fraction^a (1 - fraction)^b
         weight /= weight.sum()
         assert posterior.mean[gene] == pytest.approx((at * weight).sum(), abs=2e-3)
         assert posterior.prob_exceeds(0.17)[gene] == pytest.approx(weight[np.abs(at) > 0.17].sum(), abs=2e-3)
 
 
-def test_both_forms_agree_where_one_takes_over_from_the_other(monkeypatch):
+def test_both_forms_agree_near_the_threshold(monkeypatch):
     _, (estimate, error, shapes) = ratios(2000, 1, 300.0)
     near = (shapes.min(0) > shrinkage.NORMAL_COUNTS) & (shapes.min(0) < 2 * shrinkage.NORMAL_COUNTS)
     assert near.sum() > 200
@@ -150,26 +150,26 @@ def test_both_forms_agree_where_one_takes_over_from_the_other(monkeypatch):
         np.testing.assert_allclose(table.quantile(probability)[near], normal.quantile(probability)[near], atol=0.1)
 
 
-def test_a_gene_that_one_group_lacks_is_found():
-    """And surely: each count in the group that lacks it speaks against a difference."""
+def test_a_gene_that_one_group_lacks():
+    """The probability of a difference decreases with the counts in that group."""
     truth, (estimate, error, shapes) = ratios(2000, 2, 5.0)
     assert (truth == 0).any()
     counts = np.stack([np.full(6, 300.0), [0, 1, 2, 5, 20, 300]]) + 0.5
-    found = shrink(
+    posterior = shrink(
         np.append(estimate, np.log(counts[0] / counts[1])),
         np.append(error, np.sqrt(polygamma(1, counts).sum(0))),
         np.concatenate([shapes, counts], 1),
     )
-    proba = found.prob_exceeds(0.17)[-6:]
+    proba = posterior.prob_exceeds(0.17)[-6:]
     assert (proba[:5] > 0.9999).all()
     assert proba[5] < 0.2
-    assert (np.diff(found.mean[-6:]) < 0).all()
-    assert found.quantile(0.001)[-6] > 2  # e^2 times as many at least
+    assert (np.diff(posterior.mean[-6:]) < 0).all()
+    assert posterior.quantile(0.001)[-6] > 2  # a ratio of at least e^2
 
 
 def test_few_counts_are_calibrated():
     levels, inside = (0.05, 0.1, 0.2), []
-    shares = np.zeros((20, 3))
+    fractions = np.zeros((20, 3))
     for seed in range(20):
         truth, ratio = ratios(1000, seed, 5.0)
         posterior = shrink(*ratio)
@@ -179,12 +179,12 @@ def test_few_counts_are_calibrated():
         for number, fdr in enumerate(levels):
             calls = call_at_fdr(proba, fdr)
             assert calls.sum() > 20
-            shares[seed, number] = (np.abs(truth[calls]) <= 0.17).mean()
-    check_shares(shares, levels, least=1 / 3)
-    assert np.mean(inside) > 0.88  # of nine tenths; more, as the spike at 0 fills some intervals
+            fractions[seed, number] = (np.abs(truth[calls]) <= 0.17).mean()
+    check_fdr(fractions, levels, least=1 / 3)
+    assert np.mean(inside) > 0.88  # nominally 0.9; more, because the spike at 0 fills some intervals
 
 
-def test_a_table_tells_what_its_points_say():
+def test_statistics_of_a_table():
     value = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     table = TabulatedPosterior(value, np.array([[0.1, 0.1, 0.6, 0.1, 0.1], [0.0, 0.0, 0.0, 0.5, 0.5]]))
     np.testing.assert_allclose(table.mean, [0, 1.5])

@@ -1,4 +1,4 @@
-"""Forms of the same cells: what may change about an AnnData or a file without a change of any result."""
+"""Forms of the same cells in an AnnData or a file, which must not change any result."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from scipy import sparse
 
 
 class Form(NamedTuple):
-    """Cells in another form, and the arguments that it needs."""
+    """Cells in another form, with the arguments that it needs."""
 
     cells: Any  # an AnnData, or the path of a file
     layer: str | None = None
     batch_size: int = 1024
     threads: int = 1
-    chunk_cells: int | None = None  # cells of a file that are read, and cells that are decoded, at a time
+    chunk_cells: int | None = None  # cells per chunk of reading and of decoding
 
 
 def _with_x(x: Callable[[sparse.csr_matrix], Any]) -> Callable[[AnnData, Path], Form]:
-    def change(cells: AnnData, folder: Path) -> Form:
-        made = cells.copy()
-        made.X = x(made.X)
-        return Form(made)
+    def change(cells: AnnData, directory: Path) -> Form:
+        changed = cells.copy()
+        changed.X = x(changed.X)
+        return Form(changed)
 
     return change
 
@@ -47,11 +47,11 @@ def _explicit_zeros(x: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def _obs(**columns: Callable[[pd.Series], Any]) -> Callable[[AnnData, Path], Form]:
-    def change(cells: AnnData, folder: Path) -> Form:
-        made = cells.copy()
+    def change(cells: AnnData, directory: Path) -> Form:
+        changed = cells.copy()
         for key, function in columns.items():
-            made.obs[key] = function(made.obs[key])
-        return Form(made)
+            changed.obs[key] = function(changed.obs[key])
+        return Form(changed)
 
     return change
 
@@ -68,7 +68,7 @@ def _view(cells: AnnData) -> AnnData:
     return wide[: cells.n_obs, 1:]
 
 
-def _copy_on_write(cells: AnnData, folder: Path) -> Form:
+def _copy_on_write(cells: AnnData, directory: Path) -> Form:
     with anndata.settings.override(copy_on_write_X=True):
         return Form(cells[np.arange(cells.n_obs)].copy()[:, cells.var_names])
 
@@ -77,24 +77,24 @@ def _normalized(x: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.csr_matrix(x.multiply(1e4 / x.sum(1)).log1p().astype(np.float32))
 
 
-def _in_layer(cells: AnnData, folder: Path) -> Form:
-    made = cells.copy()
-    made.layers["umi"], made.X = cells.X, _normalized(cells.X)
-    return Form(made, layer="umi")
+def _in_layer(cells: AnnData, directory: Path) -> Form:
+    changed = cells.copy()
+    changed.layers["umi"], changed.X = cells.X, _normalized(cells.X)
+    return Form(changed, layer="umi")
 
 
-def _in_raw(cells: AnnData, folder: Path) -> Form:
-    """Counts in .raw, in another order, and in .var the half of the genes only."""
+def _in_raw(cells: AnnData, directory: Path) -> Form:
+    """Store counts in .raw with genes in another order; .var has half of the genes."""
     order = np.random.default_rng(3).permutation(cells.n_vars)
-    made = cells[:, ::2].copy()
-    made.raw, made.X = cells[:, order].copy(), _normalized(made.X)
-    return Form(made, layer="raw")
+    changed = cells[:, ::2].copy()
+    changed.raw, changed.X = cells[:, order].copy(), _normalized(changed.X)
+    return Form(changed, layer="raw")
 
 
 def _written(name: str, before: Callable[[AnnData, Path], Form] | None = None, **options: Any) -> Any:
-    def change(cells: AnnData, folder: Path) -> Form:
-        form = Form(cells) if before is None else before(cells, folder)
-        path = folder / name
+    def change(cells: AnnData, directory: Path) -> Form:
+        form = Form(cells) if before is None else before(cells, directory)
+        path = directory / name
         if name.endswith(".zarr"):
             form.cells.write_zarr(path)
         else:
@@ -104,9 +104,9 @@ def _written(name: str, before: Callable[[AnnData, Path], Form] | None = None, *
     return change
 
 
-def _categories_beside(cells: AnnData, folder: Path) -> Form:
-    """A file as anndata 0.7 writes it: the categories in a separate group."""
-    path = folder / "old.h5ad"
+def _separate_categories(cells: AnnData, directory: Path) -> Form:
+    """Write a file like anndata 0.7: the categories are in a separate group."""
+    path = directory / "old.h5ad"
     text = h5py.string_dtype()
     with h5py.File(path, "w") as file:
         x = file.create_group("X")
@@ -130,9 +130,9 @@ def _categories_beside(cells: AnnData, folder: Path) -> Form:
     return Form(path)
 
 
-def _compound_tables(cells: AnnData, folder: Path) -> Form:
-    """A file as anndata 0.6 writes it: each table one compound data set, the categories in uns."""
-    path = folder / "older.h5ad"
+def _compound_tables(cells: AnnData, directory: Path) -> Form:
+    """Write a file like anndata 0.6: each table is a compound data set, and the categories are in uns."""
+    path = directory / "older.h5ad"
     with h5py.File(path, "w") as file:
         file["X"] = cells.X.toarray()
         codes = {key: cells.obs[key].astype("category").cat for key in cells.obs}
@@ -147,45 +147,45 @@ def _compound_tables(cells: AnnData, folder: Path) -> Form:
     return Form(path)
 
 
-def _two_files(cells: AnnData, folder: Path) -> Form:
-    paths = [folder / "first.h5ad", folder / "second.h5ad"]
+def _two_files(cells: AnnData, directory: Path) -> Form:
+    paths = [directory / "first.h5ad", directory / "second.h5ad"]
     for path, part in zip(paths, (cells[:100], cells[100:, ::-1]), strict=True):
         part.copy().write_h5ad(path)
     return Form(paths)
 
 
-def _backed(cells: AnnData, folder: Path) -> Form:
-    cells.write_h5ad(folder / "backed.h5ad")
-    return Form(anndata.read_h5ad(folder / "backed.h5ad", backed="r"))
+def _backed(cells: AnnData, directory: Path) -> Form:
+    cells.write_h5ad(directory / "backed.h5ad")
+    return Form(anndata.read_h5ad(directory / "backed.h5ad", backed="r"))
 
 
 def _part(form: Form) -> Form:
     return Form(form.cells[np.arange(form.cells.n_obs)])
 
 
-def _dask(cells: AnnData, folder: Path) -> Form:
+def _dask(cells: AnnData, directory: Path) -> Form:
     import dask.array
 
-    made = cells.copy()
-    made.X = dask.array.from_array(cells.X.toarray(), chunks=(50, cells.n_vars))
-    return Form(made)
+    changed = cells.copy()
+    changed.X = dask.array.from_array(cells.X.toarray(), chunks=(50, cells.n_vars))
+    return Form(changed)
 
 
-def _sparse_dask(cells: AnnData, folder: Path) -> Form:
-    form = _dask(cells, folder)
+def _sparse_dask(cells: AnnData, directory: Path) -> Form:
+    form = _dask(cells, directory)
     form.cells.X = form.cells.X.map_blocks(sparse.csr_matrix)
     return form
 
 
-def _rows(cells: AnnData, folder: Path) -> Form:
+def _rows(cells: AnnData, directory: Path) -> Form:
     return Form(cells[np.random.default_rng(1).permutation(cells.n_obs)].copy())
 
 
-def _genes(cells: AnnData, folder: Path) -> Form:
+def _genes(cells: AnnData, directory: Path) -> Form:
     return Form(cells[:, np.random.default_rng(2).permutation(cells.n_vars)].copy())
 
 
-# Other cells, or others at a time: for functions that do not train.
+# Other cells, or other chunks: only for functions that do not train.
 ORDERS: dict[str, Callable[[AnnData, Path], Form]] = {
     "rows sorted by group": lambda cells, _: Form(cells[np.argsort(cells.obs["group"], kind="stable")].copy()),
     "rows permuted": _rows,
@@ -193,7 +193,7 @@ ORDERS: dict[str, Callable[[AnnData, Path], Form]] = {
     "subset of the cells": lambda cells, _: Form(cells[3::4].copy()),
     "batch size 7": lambda cells, _: Form(cells.copy(), batch_size=7),
     "chunks of 11": lambda cells, _: Form(cells.copy(), chunk_cells=11),
-    "h5ad, chunks of 50": lambda cells, folder: _written("chunks.h5ad")(cells, folder)._replace(chunk_cells=50),
+    "h5ad, chunks of 50": lambda cells, directory: _written("chunks.h5ad")(cells, directory)._replace(chunk_cells=50),
     "two threads": lambda cells, _: Form(cells.copy(), threads=2),
 }
 STORAGE: dict[str, Callable[[AnnData, Path], Form]] = {
@@ -209,7 +209,7 @@ STORAGE: dict[str, Callable[[AnnData, Path], Form]] = {
     "view": lambda cells, _: Form(_view(cells)),
     "copy on write": _copy_on_write,
     "backed": _backed,
-    "part of backed cells": lambda cells, folder: _part(_backed(cells, folder)),
+    "part of backed cells": lambda cells, directory: _part(_backed(cells, directory)),
     "layer": _in_layer,
     "raw, fewer genes in var": _in_raw,
     "batches as integers": _obs(batch=lambda x: x.astype(int)),
@@ -221,7 +221,7 @@ STORAGE: dict[str, Callable[[AnnData, Path], Form]] = {
 FILES: dict[str, Callable[[AnnData, Path], Form]] = {
     "h5ad": _written("plain.h5ad"),
     "h5ad, gzip": _written("gzip.h5ad", compression="gzip"),
-    "h5ad of anndata 0.7": _categories_beside,
+    "h5ad of anndata 0.7": _separate_categories,
     "h5ad of anndata 0.6": _compound_tables,
     "h5ad, CSC": _written("columns.h5ad", STORAGE["CSC"]),
     "h5ad, dense int64": _written("int64.h5ad", STORAGE["int64"]),
