@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from typing_extensions import override
 
+from vaekit.callbacks.trainer_requirements import require_plain_steps
 from vaekit.exceptions import ConfigError
 from vaekit.optim import SAGA, SVRG, FixedBatchSampler, RNGState
 
@@ -34,18 +35,7 @@ class _VarianceReduction(Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        name = type(self).__name__
-        if trainer.world_size > 1:
-            raise ConfigError(
-                f"{name}: training on {trainer.world_size} devices is not supported. Set trainer.devices=1."
-            )
-        if trainer.accumulate_grad_batches != 1:
-            raise ConfigError(
-                f"{name}: accumulate_grad_batches={trainer.accumulate_grad_batches} must be 1. Increase batch_size "
-                "instead."
-            )
-        if trainer.precision != "32-true":
-            raise ConfigError(f"{name}: precision={trainer.precision!r} must be '32-true'.")
+        require_plain_steps(type(self).__name__, trainer)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
