@@ -25,13 +25,7 @@ DECODED = 2**21  # samples times cells times genes in memory at a time
 
 @contextmanager
 def evaluating(model: VAE, seed: int = 0) -> Iterator[None]:
-    """Set evaluation mode, disable gradients and seed torch within a ``with`` block; restore all three after it.
-
-    Raises
-    ------
-    CheckpointError
-        If the likelihood has no composition over genes.
-    """
+    """Set evaluation mode, disable gradients and seed torch within a ``with`` block; restore all three after it."""
     if not model.networks.likelihood.uses_size_factor:
         raise CheckpointError(
             f"{type(model.networks.likelihood).__name__} likelihood does not have a composition over genes. Train with "
@@ -52,25 +46,9 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class PosteriorSampler:
-    """Sampler of the latents of many cells with bounded memory.
+    """Sampler of the latents of many cells, ``num_samples`` per cell, in chunks of at most ``batch_size`` cells.
 
     The samples of a cell follow from its counts, the seed, and its name or covariates, but not from its position.
-
-    Attributes
-    ----------
-    model : VAE
-        Trained model.
-    num_samples : int
-        Samples per cell.
-    batch_size : int
-        Cells per chunk; fewer if the samples of all genes would take too much memory.
-    seed : int
-        Seed of the samples.
-
-    Raises
-    ------
-    DataError
-        If ``num_samples`` or ``batch_size`` is not positive.
     """
 
     model: VAE
@@ -86,10 +64,10 @@ class PosteriorSampler:
     def chunks(
         self, dataset: BatchDataset, index: Tensor, names: Sequence[str] | None, description: str, progress: bool
     ) -> Iterator[Chunk]:
-        """Yield the cells at ``index`` in chunks.
+        """Yield the cells at ``index`` in chunks whose samples of all genes fit into memory.
 
-        Without ``names`` of the cells, cells of equal content get different samples in the order of ``index``; sums
-        over cells do not depend on it.
+        Without ``names``, cells of equal content get different samples in the order of ``index``; sums do not depend
+        on it.
         """
         from tqdm.auto import tqdm
 
@@ -123,13 +101,7 @@ def composition(model: VAE, latents: Mapping[str, Tensor], batch: Batch) -> Tens
 
 
 def batch_indices(model: VAE, transform_batch: str | Sequence[str]) -> list[int]:
-    """Return the one-hot columns of named batches.
-
-    Raises
-    ------
-    DataError
-        If a batch is unknown, or the model was trained without batches.
-    """
+    """Return the one-hot columns of named batches; raise an error if the model does not have one of them."""
     categories = list(get_data_registry(model)["batch_categories"])
     if not categories:
         raise DataError(
@@ -148,16 +120,9 @@ def batch_indices(model: VAE, transform_batch: str | Sequence[str]) -> list[int]
 
 
 def set_batch(batch: Batch, index: int | Tensor, num_batches: int) -> Batch:
-    """Return cells as if they came from other batches.
+    """Return cells as if they came from the batch ``index``, a number or int64 ``[*sample, batch]``.
 
-    Parameters
-    ----------
-    batch : Batch
-        The cells.
-    index : int or Tensor, shape (*sample, batch)
-        Index of the batch of all cells, or of each cell.
-    num_batches : int
-        Number of batches of the model: the first columns of the covariates.
+    The first ``num_batches`` covariates are the batches of the model.
     """
     assert batch.covariates is not None  # the batches are covariates
     index = torch.as_tensor(index, device=batch.covariates.device)

@@ -86,13 +86,7 @@ def embed(
 
 
 def check_latent_fields(places: Any, model: VAE, key_added: str) -> None:
-    """Check that the fields of :func:`embed` are free in an AnnData, or in the open file of one.
-
-    Raises
-    ------
-    DataError
-        If ``key_added`` is not a valid name, or a field was not written by vaekit.
-    """
+    """Check that the fields of :func:`embed` are free in an AnnData, or in the open file of one."""
     prefix = str(key_added).removeprefix("X_")
     discrete = [name for name, latent in model.latents.items() if latent.discrete]
     names = {

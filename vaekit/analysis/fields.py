@@ -13,22 +13,9 @@ MARK = "training_fingerprint"  # in every entry of .uns that vaekit writes: see 
 def check_free(places: Any, key_added: str, names: Mapping[str, Iterable[str]], owner: str) -> None:
     """Check that results do not replace fields that vaekit did not write; call it before any work.
 
-    Parameters
-    ----------
-    places : AnnData or group
-        AnnData, or the open file of one.
-    key_added : str
-        Argument that the names derive from.
-    names : Mapping[str, Iterable[str]]
-        Names of the fields by their place, such as ``obs``.
-    owner : str
-        Entry of ``.uns`` with the provenance of the result. If vaekit wrote the present entry, the fields belong to an
-        earlier result and may be replaced.
-
-    Raises
-    ------
-    DataError
-        If ``key_added`` is not a valid name in a file, or a name is taken.
+    ``places`` is an AnnData, or the open file of one. ``names`` are the fields by their place, such as ``obs``.
+    ``owner`` is the entry of ``.uns`` with the provenance. If vaekit wrote the present entry, the fields belong to an
+    earlier result and may be replaced.
     """
     if not isinstance(key_added, str) or {key_added.strip(), owner.strip()} & {"", "."} or {*key_added} & {*"/\0"}:
         raise DataError(f"key_added={key_added!r} is not a name that files can hold. Choose another one.")

@@ -19,16 +19,7 @@ if TYPE_CHECKING:
 def two_groups(obs: pd.DataFrame, groupby: str, group1: str, group2: str | None, source: str) -> tuple[Tensor, Tensor]:
     """Return the indices of the cells of two groups, int64; without ``group2``, all other cells are the second group.
 
-    Warns
-    -----
-    UserWarning
-        If a group is a single cell.
-
-    Raises
-    ------
-    DataError
-        If the column or a group is not found, both groups are the same, or no other cells exist. Without ``group2``,
-        also if cells have no label.
+    A single cell in a group is a warning. Without ``group2``, every cell needs a label.
     """
     column = read_column(obs, groupby, "groupby", source)
     names: list[str] = []

@@ -19,7 +19,6 @@ from vaekit.batch import Batch
 from vaekit.data.cells.align import query_dataset
 from vaekit.data.cells.columns import match_category, read_column
 from vaekit.data.cells.sources import open_adata
-from vaekit.data.dataset import CountDataset
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE
 from vaekit.models.objectives import ELBO
@@ -127,35 +126,28 @@ def map_query(
     extended = {**registry, "batch_categories": [*known, *added]}
     dataset = query_dataset(adata, extended, layer, batch_key).dataset
     batches = column.names()
-    _warn_few({name: int((batches == name).sum()) for name in added}, source)
+    sizes = {name: int((batches == name).sum()) for name in added}
+    if few := [f"{name!r} ({size} cells)" for name, size in sizes.items() if size < FEW_CELLS]:
+        warnings.warn(
+            f"{source}: new batches have fewer than {FEW_CELLS} cells: {', '.join(few)}. Their effects on rarely "
+            "expressed genes are uncertain and shrink towards those of the known batches.",
+            UserWarning,
+            stacklevel=2,
+        )
     index = torch.from_numpy(np.flatnonzero(np.isin(batches, added)))
     num_steps = max_steps if max_epochs is None else max_epochs * -(-len(index) // batch_size)
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
         mapped, new = _extend(model, len(known), len(added))
         assert dataset.covariates is not None  # the batches are covariates
-        batch, log_size = (
-            dataset.covariates[index, : len(known) + len(added)].argmax(1),
-            dataset.size_factor[index].log(),
-        )
+        batch = dataset.covariates[index, : len(known) + len(added)].argmax(1)
         with torch.no_grad():
             for latent in mapped.latents.values():
-                latent.init_new_batches(log_size.flatten(), batch)
-        minibatches = itertools.islice(_shuffle(index, batch_size), num_steps)
-        _train(mapped, new, dataset, minibatches, num_steps, len(index), learning_rate, progress)
+                latent.init_new_batches(dataset.size_factor[index].log().flatten(), batch)
+        parts = itertools.islice(_shuffle(index, batch_size), num_steps)
+        _train(mapped, new, (dataset.__getitems__(p) for p in parts), num_steps, len(index), learning_rate, progress)
     mapped.data_registry = extended
     return mapped.eval()
-
-
-def _warn_few(sizes: dict[str, int], source: str) -> None:
-    """Warn about new batches with few cells."""
-    if few := [f"{name!r} ({size} cells)" for name, size in sizes.items() if size < FEW_CELLS]:
-        warnings.warn(
-            f"{source}: new batches have fewer than {FEW_CELLS} cells: {', '.join(few)}. Their effects on rarely "
-            "expressed genes are uncertain and shrink towards those of the known batches.",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def _extend(model: VAE, num_known: int, num_added: int) -> tuple[VAE, dict[str, Tensor]]:
@@ -190,8 +182,7 @@ def _extend(model: VAE, num_known: int, num_added: int) -> tuple[VAE, dict[str, 
 def _train(
     model: VAE,
     new: dict[str, Tensor],
-    dataset: CountDataset,
-    minibatches: Iterator[Tensor],
+    minibatches: Iterator[Batch],
     num_steps: int,
     num_cells: int,
     learning_rate: float,
@@ -206,9 +197,9 @@ def _train(
         parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(trained.values(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
-    for index in tqdm(minibatches, "mapping", num_steps, unit="step", disable=not progress):
+    for batch in tqdm(minibatches, "mapping", num_steps, unit="step", disable=not progress):
         optimizer.zero_grad()
-        loss = _loss(model, dataset.__getitems__(index).to(model.device)).mean()
+        loss = _loss(model, batch.to(model.device)).mean()
         if SHIFT in trained:
             loss = loss + (trained[SHIFT] * new[SHIFT]).square().sum() / (2 * num_cells)
         loss.backward()

@@ -129,12 +129,7 @@ class NormalizedExpressionWriter:
     model : VAE
         Trained model.
     library_size, transform_batch, num_samples, batch_size, seed
-        As in :func:`normalized_expression`.
-
-    Raises
-    ------
-    CheckpointError, DataError
-        If an argument is invalid, as in :func:`normalized_expression`.
+        As in :func:`normalized_expression`, with the same errors.
     """
 
     def __init__(

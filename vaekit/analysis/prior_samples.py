@@ -33,16 +33,8 @@ def sample_given_code(model: VAE, code: Code, usage: Tensor, like: Tensor) -> di
     if they have up to 4,096 joint states. Otherwise 4,096 samples of their prior are resampled with the weights
     p(c | parents). For a topic, the proportion is 1, and the ancestors are samples of their prior.
 
-    Parameters
-    ----------
-    model : VAE
-        The model.
-    code : Code
-        The given code or topic.
-    usage : Tensor, shape (variables, states)
-        Probabilities of the other variables of the code's latent.
-    like : Tensor, shape (samples, ...)
-        Tensor with the number of samples, type and device.
+    ``usage`` are the probabilities ``[variables, states]`` of the other variables of the latent. ``like`` determines
+    the number of samples, the type and the device.
     """
     values = _sample_ancestors(model, code, like) if model.latents[code.latent].discrete else {}
     for name in model.networks.order:
