@@ -237,14 +237,14 @@ class TestInputsAreNeverWrittenOver:
         groups = ("--groupby", "cell_type", "--group1", "B") if command == "de" else ()
         given = () if data is None else (inputs / data,)
         assert run(command, inputs / f"{model}.ckpt", *given, *groups, "-o", inputs / output, "--overwrite") == 2
-        assert "what is read is never changed" in capsys.readouterr().err
+        assert "Inputs are never changed" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()} == before
 
     def test_the_plot_beside_a_table_neither(self, inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shutil.move(inputs / "one.ckpt", inputs / "table.png")
         groups = ("--groupby", "cell_type", "--group1", "B")
         assert run("de", inputs / "table.png", *groups, "-o", inputs / "table.csv", "--overwrite") == 2
-        assert "table.png is the input" in capsys.readouterr().err
+        assert "table.png' is the input" in capsys.readouterr().err
         load(inputs / "table.png")
 
     def test_an_earlier_output_is_replaced(self, inputs: Path) -> None:

@@ -134,11 +134,11 @@ class TestFit:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--model.hiden", "[3]"], "no option 'hiden'. Did you mean 'hidden'?"),
+            (["--model.hiden", "[3]"], "no argument 'hiden'. Did you mean 'hidden'?"),
             (["--model.likelihood", "NegativBinomial"], "Did you mean 'NegativeBinomial'?"),
             (["--model", "MixedVEA"], "Did you mean 'MixedVAE'?"),
-            (["--data.pth", "x"], "no option 'pth'. Did you mean 'path'?"),
-            (["--data.batch_size", "many"], "data.batch_size: expected int, got 'many'"),
+            (["--data.pth", "x"], "no argument 'pth'. Did you mean 'path'?"),
+            (["--data.batch_size", "many"], "data.batch_size='many' must be an integer"),
             (["--data.path", "nowhere.h5ad"], "nowhere.h5ad does not exist"),
             (["--model.latents.y.estimator", "Pathwise"], "latent 'y': Pathwise does not fit a Categorical latent"),
             (["--model.latents.y.estimator", "Enumerat"], "Did you mean 'Enumerate'?"),
@@ -172,10 +172,10 @@ class TestFit:
             (
                 "pbmc_gaussian",
                 ["--model.latents.l", "LibrarySize"],
-                "model.latents.l: GaussianVAE has no `latents`, its own arguments make what it has; MixedVAE and VAE",
+                "GaussianVAE has no argument 'latents'. Latent 'l': only MixedVAE and VAE",
             ),
             ("digits_gaussian", ["--model.latents.z.estimator=Pathwise"], "GaussianVAE takes --model.estimator"),
-            ("digits_gaussian", ["--model.hiden.width", "3"], "no option 'hiden'. Did you mean 'hidden'?"),
+            ("digits_gaussian", ["--model.hiden.width", "3"], "no argument 'hiden'. Did you mean 'hidden'?"),
         ],
     )
     def test_arguments_of_latents_are_where_the_model_has_them(
@@ -227,8 +227,8 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--data.label_key", "x"], "without --data.path"),
-            (["--num_samples", "0"], "at least 1"),
+            (["--data.label_key", "x"], "requires data.path"),
+            (["--num_samples", "0"], "num_samples=0 must be at least 1"),
             (["--data.path", "nowhere.h5ad"], "nowhere.h5ad"),
         ],
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vaekit.cli.estimator_flag import name_latent
+from vaekit.cli.class_defaults import resolve_estimator_key
+from vaekit.cli.config_files import read_config
 from vaekit.cli.instantiate import instantiate
 from vaekit.exceptions import ConfigError
 
@@ -23,21 +24,21 @@ def test_one_discrete_latent(name: str, tmp_path: Path) -> None:
 
 
 def test_bits_and_full_class_paths() -> None:
-    arguments = ["fit", f"--config={CONFIGS / 'mnist_bernoulli.yaml'}", "--model.estimator=ReinMax"]
-    assert name_latent(arguments)[2] == "--model.latents.b.estimator=ReinMax"
-    arguments = ["fit", "--config", str(CONFIGS / "mnist_bernoulli.yaml"), "--model.estimator", "ReinMax"]
-    assert name_latent(arguments)[3] == "--model.latents.b.estimator"
+    _, config = read_config(str(CONFIGS / "mnist_bernoulli.yaml"))
+    assert resolve_estimator_key("model.estimator", config) == "model.latents.b.estimator"
+    key = resolve_estimator_key("model.estimator.temperature", config)
+    assert key == "model.latents.b.estimator.temperature"
 
 
 @pytest.mark.parametrize("name", ["digits_gaussian", "digits_sequential", "pbmc_topics"])
-def test_none_or_several_stay_as_they_are(name: str, tmp_path: Path) -> None:
-    arguments = ["--config", str(CONFIGS / f"{name}.yaml"), "--model.estimator", "ReinMax"]
-    assert name_latent(arguments) == arguments
+def test_the_key_stays_without_one_discrete_latent(name: str) -> None:
+    _, config = read_config(str(CONFIGS / f"{name}.yaml"))
+    assert resolve_estimator_key("model.estimator", config) == "model.estimator"
 
 
 def test_several_are_told_apart(tmp_path: Path) -> None:
     two = '{"latents": {"a": {"class_path": "Categorical"}, "b": {"class_path": "vaekit.latents.Bernoulli"}}}'
     config = f'{{"model": {{"class_path": "vaekit.MixedVAE", "init_args": {two}}}}}'
-    assert name_latent(["fit", "--config", config, "--model.estimator=ARM"])[3] == "--model.estimator=ARM"
+    assert resolve_estimator_key("model.estimator", read_config(config)[1]) == "model.estimator"
     with pytest.raises(ConfigError, match=r"--model\.latents\.NAME\.estimator"):
         instantiate(["--config", str(CONFIGS / "digits_mixed.yaml"), "--config", config, "--model.estimator=ARM"])

@@ -21,8 +21,8 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
 from vaekit.callbacks import TerminateOnNonFinite
-from vaekit.cli import embed
-from vaekit.cli import fit as fit_command
+from vaekit.cli import cells as output_cells
+from vaekit.cli import fit as training
 from vaekit.cli.cells import write_fields
 from vaekit.cli.main import main
 from vaekit.exceptions import OutputError
@@ -89,7 +89,7 @@ class TestEmbed:
             if place == "obsm":
                 os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(embed, "add", half)
+        monkeypatch.setattr(output_cells, "write_fields", half)
         assert main(self.command) == 130
         assert "stopped" in capsys.readouterr().err
 
@@ -126,8 +126,8 @@ class TestFit:
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(LightningCLI, "_run_subcommand", fails)
-        cli = fit_command.VaekitCLI.__new__(fit_command.VaekitCLI)
-        cli.folder = Path("runs/a")
+        cli = training.VaekitCLI.__new__(training.VaekitCLI)
+        cli.directory = Path("runs/a")
         cli.trainer = SimpleNamespace(loggers=[CSVLogger("logs/b"), CSVLogger("runs/a")])
         with pytest.raises(OutputError, match=rf"runs/a or logs/b could not be written: \[Errno {number}\]"):
             cli._run_subcommand("fit")
@@ -144,13 +144,15 @@ class TestFit:
                 if trainer.global_step == 7:
                     os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(fit_command, "PosteriorCollapseMonitor", Impatient)  # a callback of every run
+        monkeypatch.setattr(training, "PosteriorCollapseMonitor", Impatient)  # a callback of every run
         handler = signal.getsignal(signal.SIGINT)
         try:
             assert fit(tmp_path, "--trainer.max_epochs", "3") == 130
         finally:
             signal.signal(signal.SIGINT, handler)  # Lightning ignores a second Ctrl-C
-        assert f"{tmp_path}/last.ckpt is whole: go on with --ckpt_path last" in capsys.readouterr().err
+        assert (
+            f"Training interrupted; saved {tmp_path}/last.ckpt. Resume with --ckpt_path last" in capsys.readouterr().err
+        )
         assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
 
     def test_a_loss_that_is_no_number(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +164,7 @@ class TestFit:
         assert "and 280 more" in message
 
     def test_all_runs_are_watched(self) -> None:
-        assert fit_command.TerminateOnNonFinite is TerminateOnNonFinite
+        assert training.TerminateOnNonFinite is TerminateOnNonFinite
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -213,9 +215,7 @@ def test_the_share_of_clipped_steps_is_logged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["compare", "de", "denoise", "embed", "evaluate", "export", "sample", "traverse"])
 def test_a_wrong_flag_is_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([command, "model.ckpt", "--wrong", "3"])
-    assert stop.value.code == 2
+    assert main([command, "model.ckpt", "--wrong", "3"]) == 2
     message = capsys.readouterr().err
     assert message.startswith(f"vaekit {command}: error: ")
     assert message.endswith(f". See vaekit {command} --help\n")
@@ -223,8 +223,8 @@ def test_a_wrong_flag_is_one_line(command: str, capsys: pytest.CaptureFixture[st
 
 
 def test_a_full_standard_output() -> None:
-    code = "import sys; from vaekit.cli import main; main.import_module = lambda name: main; "
-    code += "main.run = lambda arguments: print('result'); sys.exit(main.main(['embed']))"
+    code = "import sys; from vaekit.cli import main; main._runner = lambda command: lambda arguments: print('result'); "
+    code += "sys.exit(main.main(['embed']))"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -33,7 +33,7 @@ def test_table_files_and_wandb(tmp_path, capsys):
     best = next(line.split(": ")[1] for line in shown.out.splitlines() if line.startswith("best unbiased"))
     assert best in ("Enumerate", "LocalExpectation", "MeasureValued")  # exact ones: the fastest of them
     assert shown.out.count("best of all, by mean squared error x time: ") == 2
-    assert "left out: ScoreFunction(LearnedBaseline): needs its own network" in shown.out
+    assert "omitted: ScoreFunction(LearnedBaseline)" in shown.out
     assert "untrained weights" in shown.out
     assert "gradients of y" in shown.err  # the progress bar
     assert "wandb sync" in shown.out
@@ -77,11 +77,11 @@ def test_trained_weights_and_nothing_is_written_over(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", CONFIG, "--num_estimates", "2"], "--num_estimates is 2"),
-        (["--config", CONFIG, "--latent", "x", *SILENT], "no latent 'x'; it has 'y', 'z'"),
+        (["--config", CONFIG, "--num_estimates", "2"], "num_estimates=2 must be at least 8"),
+        (["--config", CONFIG, "--latent", "x", *SILENT], "latent='x' not found among the latents 'y', 'z'"),
         (["--config", CONFIG, "--ckpt_path", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
         (["--config", CONFIG, "--model.hiden", "[3]"], "Did you mean 'hidden'?"),
-        ([], "pass --config"),
+        ([], "Pass --config"),
     ],
 )
 def test_wrong_arguments(tmp_path, capsys, arguments, message):

@@ -17,8 +17,8 @@ import yaml
 
 import vaekit
 from vaekit._core import class_paths
+from vaekit.cli.config_files import MAX_BYTES
 from vaekit.cli.main import main
-from vaekit.cli.yaml_file import MAX_BYTES
 from vaekit.exceptions import CheckpointError, ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -137,13 +137,13 @@ def test_nothing_but_classes_of_the_right_kind(tmp_path, evil, capsys, monkeypat
          + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
          "more than 100000 values"),
         ("a: " + "[" * 5000, "hostile.yaml"),
-        ("model: !!python/object/apply:os.system [x]", "hostile.yaml is no valid YAML"),
-        ("model: {class_path: 2026-99-99}", "hostile.yaml is no valid YAML"),
+        ("model: !!python/object/apply:os.system [x]", "hostile.yaml is not valid YAML"),
+        ("model: {class_path: 2026-99-99}", "hostile.yaml is not valid YAML"),
         ("x" * (MAX_BYTES + 1), "more than 1048576 bytes"),
         ("\xff\xfe\x00", "hostile.yaml"),
-        ("", "hostile.yaml holds nothing"),
-        ("- 1", "hostile.yaml holds a list"),
-        ("just words", "hostile.yaml holds a str"),
+        ("", "hostile.yaml is empty"),
+        ("- 1", "hostile.yaml contains a list"),
+        ("just words", "hostile.yaml contains a str"),
     ],
 )  # fmt: skip
 def test_configurations_that_are_none(tmp_path, evil, capsys, content, message) -> None:

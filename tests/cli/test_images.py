@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 from scipy import stats
 
-from vaekit.cli.estimator_names import estimator_config
+from vaekit.cli.compare import estimator_config
 from vaekit.cli.main import main
 from vaekit.exceptions import ConfigError
 from vaekit.models import load, save
@@ -63,10 +63,10 @@ class TestSample:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--num_images", "0"), "--num_images is 0"),
+            (("--num_images", "0"), "num_images=0 must be at least 1"),
             (("--category", "z"), "'z' is not a single categorical variable; there are: 'y'"),
             (("-o", "x.jpg"), "must end in .png"),
-            (("-o", "nowhere/x.png"), "the folder nowhere of the output does not exist"),
+            (("-o", "nowhere/x.png"), "the directory nowhere does not exist"),
         ],
     )
     def test_wrong_arguments(
@@ -102,17 +102,17 @@ def test_pictures_trained_on_are_never_written_over(
 class TestTraverse:
     def test_a_row_for_each_unit(self, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("traverse", trained, "-o", tmp_path / "a.png", "--num_steps", 5) == 0
-        assert "6 units of z" in capsys.readouterr().out
+        assert "6 dimensions of z" in capsys.readouterr().out
         assert run("traverse", trained, "-o", tmp_path / "b.png", "--num_steps", 5, "--index", 7) == 0
         assert not np.array_equal(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--num_steps", "1"), "--num_steps is 1"),
-            (("--num_std", "0"), "--num_std 0"),
+            (("--num_steps", "1"), "num_steps=1 must be at least 2"),
+            (("--num_std", "0"), "num_std=0 must be positive"),
             (("--latent", "y"), "'y' is no Gaussian; there are: 'z'"),
-            (("--index", "180"), "--index is 180; there are 180 test images"),
+            (("--index", "180"), "index=180 must be from 0 to 179: there are 180 test images"),
         ],
     )
     def test_wrong_arguments(
@@ -156,7 +156,7 @@ class TestCompare:
             low, high = stats.t.interval(0.95, 1, np.mean(last), stats.sem(last))
             assert found["interval"] == pytest.approx((high - low) / 2)
             assert f"{found['elbo']:.2f}" in shown.out
-        assert "the first is ahead of the second by" in shown.out
+        assert "the first exceeds the second by" in shown.out
         picture(tmp_path / "out" / "compare.png")
         assert not (tmp_path / "run").exists()
 
@@ -173,13 +173,13 @@ class TestCompare:
         [
             (("--estimators", "ReinMux"), "Did you mean 'ReinMax'?"),
             (("--estimators", "ReinMax", "Pathwise"), "Pathwise does not fit a Categorical latent"),
-            (("--estimators", "ReinMax(2.0)"), "'ReinMax(2.0)' is no estimator"),
-            (("--estimators", "ReinMax(heat=2.0)"), "no option 'heat'"),
-            (("--estimators", "ReinMax", "ReinMax"), "each may be there once"),
-            (("--estimators", "ReinMax", "--latent", "x"), "the model has no latent 'x'; it has 'y'"),
+            (("--estimators", "ReinMax(2.0)"), "'ReinMax(2.0)' is not an estimator"),
+            (("--estimators", "ReinMax(heat=2.0)"), "has no argument 'heat'"),
+            (("--estimators", "ReinMax", "ReinMax"), "name each only once"),
+            (("--estimators", "ReinMax", "--latent", "x"), "latent='x' not found among the latents 'y'"),
             (
                 ("--estimators", "ReinMax", "--trainer.limit_val_batches", "0", "--seeds", "0"),
-                "there was no validation",
+                "no validation took place",
             ),
         ],
     )
@@ -195,7 +195,7 @@ class TestCompare:
     "text", ["", "1 + 1", "'ReinMax'", "f(x)(y)", "a.b", "A(**b)", "A(1)", "[A]", "A(", "A(b=c.d)"]
 )
 def test_what_is_no_estimator(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no estimator"):
+    with pytest.raises(ConfigError, match="is not an estimator"):
         estimator_config(text)
 
 

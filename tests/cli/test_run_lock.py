@@ -65,7 +65,7 @@ def test_a_second_run_has_a_directory_of_its_own(tmp_path: Path, capsys: pytest.
     assert {"last.ckpt", "config.yaml"} <= first.keys()
     with other_run(run):
         assert main(fit) == 0
-        assert f"{run} is in use by another run; this one is in {run}/concurrent/1" in capsys.readouterr().err
+        assert f"{run} is in use by another run; this run uses {run}/concurrent/1" in capsys.readouterr().err
         assert main([*fit, "--seed_everything=1"]) == 0
         found = files(run)
         assert {key: found[key] for key in first} == first

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import vaekit
 from vaekit.cli.main import main
-from vaekit.cli.training_errors import explained, start_loggers
+from vaekit.cli.training_errors import start_loggers, translate_errors
 from vaekit.exceptions import CheckpointError, ConfigError, OutputError, TrainingError
 from vaekit.likelihoods import Bernoulli
 
@@ -62,9 +62,9 @@ WRONG = """
 --trainer.logger CvsLogger                      | 'CSVLogger'
 --data ImageDat                                 | 'ImageData'
 --trainer.precision foo                         | '64-true'
---seed_everything abc                           | bool or int, got 'abc'
+--seed_everything abc                           | seed_everything='abc' must be
 --model.learning_rate -1e-3                     | --KEY=VALUE
---model.latent_dim=                             | expected int, got ''
+--model.latent_dim=                             | latent_dim='' must be an integer
 --trainer.min_steps -3                          | trainer.min_steps
 --trainer.max_epochs -2                         | trainer.max_epochs
 --trainer.num_sanity_val_steps -5               | trainer.num_sanity_val_steps
@@ -153,9 +153,9 @@ class Stub:
 )  # fmt: skip
 def test_errors_in_the_middle_of_a_training(tmp_path: Path, error, kind, words: str) -> None:
     trainer: Any = Stub(pl.loggers.CSVLogger(tmp_path))
-    with pytest.raises(kind, match=words), explained(trainer):
+    with pytest.raises(kind, match=words), translate_errors(trainer):
         raise error
-    with pytest.raises(ZeroDivisionError), explained(trainer):
+    with pytest.raises(ZeroDivisionError), translate_errors(trainer):
         raise ZeroDivisionError
 
 
@@ -183,7 +183,7 @@ def test_names_of_the_package() -> None:
 
 
 def test_a_regularizer_starts_from_its_defaults() -> None:
-    from vaekit.cli.class_flags import expand_class_defaults
+    from vaekit.cli.class_defaults import expand_class_defaults
 
-    (_, text) = expand_class_defaults(["--model.regularizer", "InformationMaximization"])
+    text = expand_class_defaults("model.regularizer", "InformationMaximization")
     assert json.loads(text)["init_args"] == vaekit.models.regularizers.InformationMaximization().config["init_args"]

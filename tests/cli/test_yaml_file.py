@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vaekit.cli.config_files import MAX_BYTES, check_unique, read_config
 from vaekit.cli.main import main
-from vaekit.cli.raw_config import read
-from vaekit.cli.yaml_file import MAX_BYTES, check_unique
 from vaekit.exceptions import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -35,7 +34,7 @@ def test_a_repeated_key(tmp_path: Path, text: str, line: int, key: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=rf"a\.yaml, line {line} repeats .*'{key}'"):
-        read(str(path))
+        read_config(str(path))
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def check_room(output: Path, needed: int) -> None:
     free = shutil.disk_usage(output.parent).free
     if needed > free:
         raise OutputError(
-            f"{output} needs {format_bytes(needed)}, but its disk has {format_bytes(free)} free. Free some space, or choose a "
-            "place on another disk."
+            f"{output} needs {format_bytes(needed)}, but its disk has {format_bytes(free)} free. Free some space, or "
+            "choose a directory on another disk."
         )
 
 

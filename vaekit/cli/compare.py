@@ -1,7 +1,8 @@
-"""``vaekit compare``: one configuration trained with several gradient estimators and seeds, one after another."""
+"""``vaekit compare``: one configuration, trained with several gradient estimators and seeds."""
 
 from __future__ import annotations
 
+import ast
 import csv
 import itertools
 import json
@@ -14,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from vaekit._core.atomic import atomic_write
 from vaekit.cli.console import Parser, silence_libraries
-from vaekit.cli.estimator_names import estimator_config
-from vaekit.cli.image_output import picture_path
-from vaekit.cli.run_directory import make_folder
-from vaekit.cli.seed import seed
+from vaekit.cli.output_files import figure_path
+from vaekit.cli.run_directory import make_directory
+from vaekit.cli.values import check_seed
 from vaekit.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -25,100 +25,134 @@ if TYPE_CHECKING:
     from vaekit.cli.instantiate import InstantiateOnlyCLI
 
 WIDTH = 44  # of an estimator's name
-Runs = dict[str, list[list["Point"]]]  # for each estimator the curve of each seed
+Runs = dict[str, list[list["Point"]]]  # one curve per seed, by estimator
 
 
-def parser() -> Parser:
+def command_parser() -> Parser:
     """Return the command's parser."""
-    made = Parser(
+    parser = Parser(
         "vaekit compare",
         allow_abbrev=False,
-        usage="vaekit compare --config X.yaml --estimators A B C [--seeds 0 1 2] [--latent NAME] [-o FOLDER] "
+        usage="vaekit compare --config X.yaml --estimators A B C [--seeds 0 1 2] [--latent NAME] [-o DIRECTORY] "
         "[--KEY VALUE ...]",
-        description="Train one configuration with several gradient estimators and seeds, one after another on this "
-        "machine, and print the validation bound of each with its 95 % confidence interval over the seeds, and the "
-        "time of a training step; compare.csv holds the curves, compare.png draws the bound against steps and against "
-        "training time. An estimator is a name or a call with named arguments, such as "
-        '"ScoreFunction(num_samples=2, baseline=LeaveOneOut())". Any key of the configuration can be set, as for fit.',
+        description="Train one configuration with several gradient estimators and seeds, and print the validation "
+        "ELBO of each with its 95 %% confidence interval over the seeds, and the time per training step. compare.csv "
+        "contains the curves; compare.png shows the ELBO by steps and by training time. An estimator is a name or a "
+        'call with named arguments, such as "ScoreFunction(num_samples=2, baseline=LeaveOneOut())". Any key of the '
+        "configuration is also a flag, as for fit.",
     )
-    made.add_argument("--config", "-c", action="append", default=[], metavar="X.yaml", help="configuration, as for fit")
-    made.add_argument("--estimators", nargs="+", required=True, metavar="A", help="estimators of the latent")
-    made.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2], metavar="N", help="seeds of a run (0 1 2)")
-    made.add_argument("--latent", metavar="NAME", help="the latent; needed where several are discrete")
-    made.add_argument("-o", "--output", metavar="FOLDER", help="where to write; default: the run's folder")
-    made.add_argument("--json", action="store_true", help="end with the figures as one line of JSON")
-    return made
+    parser.add_argument("--config", "-c", action="append", default=[], metavar="X.yaml", help="as for fit")
+    parser.add_argument("--estimators", nargs="+", required=True, metavar="A", help="estimators of the latent")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds of a run (0 1 2)")
+    parser.add_argument("--latent", metavar="NAME", help="the latent, if several are discrete")
+    parser.add_argument("-o", "--output", metavar="DIRECTORY", help="where to write (the run directory)")
+    parser.add_argument("--json", action="store_true", help="print the results as one line of JSON, too")
+    return parser
 
 
 def run(arguments: list[str]) -> None:
     """Run the command."""
-    options, rest = parser().parse_known_args(arguments[1:])
+    options, flags = command_parser().parse_known_args(arguments[1:])
+    for seed in options.seeds:
+        check_seed(seed, "seeds")
     if len(set(options.seeds)) < len(options.seeds) or len(set(options.estimators)) < len(options.estimators):
-        raise ConfigError(f"--estimators {options.estimators} and --seeds {options.seeds}: each may be there once")
-    estimators = {text: estimator_config(text) for text in options.estimators}
+        raise ConfigError(f"estimators={options.estimators}, seeds={options.seeds}: name each only once.")
+    configs = {text: estimator_config(text) for text in options.estimators}
     silence_libraries()
-    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)  # a line a run
+    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)  # one line per run
 
     import torch
 
-    torch.set_float32_matmul_precision("high")
-    common = [item for path in options.config for item in ("--config", path)] + rest
-    if "--trainer.logger" not in {argument.partition("=")[0] for argument in rest}:
-        common += ["--trainer.logger", "false"]
-    common += ["--trainer.enable_progress_bar", "false"]
-    first = _built(common)
-    key = estimator_key(first, options.latent)
-    folder = Path(options.output or first.folder)
-    make_folder(folder, "-o" if options.output else "trainer.default_root_dir")
-    picture = picture_path(None, False, folder, "compare")
-    choices = {text: [f"--{key}", json.dumps(config)] for text, config in estimators.items()}
-    for choice in choices.values():  # what does not fit is told before anything is trained
-        _built([*common, *choice])
-    print(first.datamodule.description, file=sys.stderr)
-    runs = train(common, choices, options.seeds)
-    write(runs, options.seeds, picture)
-    figures = summary(runs)
-    print(table(figures, key, options.seeds))
-    print(f"wrote {picture.with_suffix('.csv')}, {picture}")
-    if options.json:
-        print(json.dumps({"key": key, "seeds": options.seeds, "estimators": figures}))
-
-
-def _built(arguments: list[str]) -> InstantiateOnlyCLI:
     from vaekit.cli.instantiate import instantiate
 
-    return instantiate(arguments)
+    torch.set_float32_matmul_precision("high")
+    common = [word for path in options.config for word in ("--config", path)]
+    common += ["--trainer.logger", "false", *flags, "--trainer.enable_progress_bar", "false"]
+    cli = instantiate(common)
+    key = estimator_key(cli, options.latent)
+    directory = Path(options.output or cli.directory)
+    make_directory(directory, "output" if options.output else "trainer.default_root_dir")
+    figure = figure_path(None, False, directory, "compare")
+    choices = {text: [f"--{key}", json.dumps(config)] for text, config in configs.items()}
+    for choice in choices.values():  # an error must come before the first run
+        instantiate([*common, *choice])
+    print(cli.datamodule.description, file=sys.stderr)
+    runs = train(common, choices, options.seeds)
+    write(runs, options.seeds, figure)
+    rows = summary(runs)
+    print(table(rows, key, options.seeds))
+    print(f"Wrote {figure.with_suffix('.csv')} and {figure}")
+    if options.json:
+        print(json.dumps({"key": key, "seeds": options.seeds, "estimators": rows}))
 
 
-def estimator_key(cli: InstantiateOnlyCLI, latent: str | None) -> str:
-    """Return the key of the configuration that holds the estimator of the latent.
+def estimator_config(text: str) -> dict[str, Any]:
+    """Return the configuration of an estimator from its name or a call with named arguments; nothing is evaluated.
 
     Raises
     ------
     ConfigError
-        If it is not clear which latent is meant, or there is none of that name.
+        If it is neither, or an argument is neither a plain value nor such a call.
+
+    Examples
+    --------
+    >>> estimator_config("ReinMax")
+    {'class_path': 'ReinMax'}
+    >>> estimator_config("ScoreFunction(num_samples=2, baseline=LeaveOneOut())")["init_args"]
+    {'num_samples': 2, 'baseline': {'class_path': 'LeaveOneOut'}}
+    """
+    try:
+        config = _to_config(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError):
+        config = None
+    if not (isinstance(config, dict) and "class_path" in config):
+        raise ConfigError(
+            f"estimators={text!r} is not an estimator. Pass a name, such as ReinMax, or a call with named arguments, "
+            'such as "ScoreFunction(num_samples=2, baseline=LeaveOneOut())".'
+        )
+    return config
+
+
+def _to_config(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return {"class_path": node.id}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        arguments = {keyword.arg: _to_config(keyword.value) for keyword in node.keywords}
+        if None in arguments:  # **mapping
+            raise ValueError
+        return {"class_path": node.func.id, **({"init_args": arguments} if arguments else {})}
+    return ast.literal_eval(node)
+
+
+def estimator_key(cli: InstantiateOnlyCLI, latent: str | None) -> str:
+    """Return the configuration key of the latent's estimator.
+
+    Raises
+    ------
+    ConfigError
+        If the latent does not exist, or None is ambiguous.
     """
     latents = cli.model.latents
+    names = ", ".join(map(repr, latents))
     if latent is not None and latent not in latents:
-        raise ConfigError(f"the model has no latent {latent!r}; it has {', '.join(map(repr, latents))}")
+        raise ConfigError(f"latent={latent!r} not found among the latents {names}.")
     if "estimator" in cli.config["fit"]["model"]["init_args"]:  # a model with one latent
         return "model.estimator"
-    discrete = [name for name, found in latents.items() if found.discrete]
+    discrete = [name for name, candidate in latents.items() if candidate.discrete]
     if latent is None and len(discrete) != 1:
-        raise ConfigError(
-            f"which latent? {len(discrete)} of {', '.join(map(repr, latents))} are discrete: pass --latent NAME"
-        )
+        raise ConfigError(f"{len(discrete)} of the latents {names} are discrete. Choose one with --latent NAME")
     return f"model.latents.{latent or discrete[0]}.estimator"
 
 
 def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) -> Runs:
-    """Train every estimator with every seed, seeds outermost, and return their curves."""
+    """Train each estimator with each seed, seeds outermost, and return the curves."""
     from pytorch_lightning.callbacks import Callback
     from tqdm.auto import tqdm
 
     from vaekit.callbacks import ELBOCurve, FigureWriter, RunCheckpoint
     from vaekit.cli.fit import SaveRunConfig
     from vaekit.cli.foreign import check_wandb_files
+    from vaekit.cli.instantiate import instantiate
     from vaekit.cli.logger import finish_run, name_run
     from vaekit.cli.training_errors import start_loggers
 
@@ -137,40 +171,40 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
     with bar:
         for number, (seed, text) in enumerate(itertools.product(seeds, choices), 1):
             bar.set_postfix_str(f"run {number} of {total}: {text}, seed {seed}", refresh=False)
-            cli, curve = _built([*common, *choices[text], "--seed_everything", str(seed)]), ELBOCurve()
-            # nothing is written into the run's folder, where an earlier run may be
-            kept = [c for c in cli.trainer.callbacks if not isinstance(c, SaveRunConfig | RunCheckpoint | FigureWriter)]  # type: ignore[attr-defined]
-            cli.trainer.callbacks = [*kept, curve, Progress()]  # type: ignore[attr-defined]
-            name_run(cli.trainer.loggers, f"{cli.run_name} {text} seed {seed}")
-            check_wandb_files(cli.trainer.loggers)
-            start_loggers(cli.trainer)
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-            for line in filter(None, map(finish_run, cli.trainer.loggers)):  # finishes the W&B run
+            cli, curve = instantiate([*common, *choices[text], "--seed_everything", str(seed)]), ELBOCurve()
+            trainer: Any = cli.trainer
+            # the run directory may contain an earlier run: write nothing there
+            kept = [c for c in trainer.callbacks if not isinstance(c, SaveRunConfig | RunCheckpoint | FigureWriter)]
+            trainer.callbacks = [*kept, curve, Progress()]
+            name_run(trainer.loggers, f"{cli.run_name} {text} seed {seed}")
+            check_wandb_files(trainer.loggers)
+            start_loggers(trainer)
+            trainer.fit(cli.model, datamodule=cli.datamodule)
+            for line in filter(None, map(finish_run, trainer.loggers)):
                 print(line, file=sys.stderr)
-            if cli.trainer.interrupted:
+            if trainer.interrupted:
                 raise KeyboardInterrupt
             runs[text].append(curve.points)
     if not all(points for curves in runs.values() for points in curves):
-        raise ConfigError("there was no validation, whose bound is compared: train for one epoch at least")
+        raise ConfigError("no validation took place, so there is no ELBO to compare. Train for at least one epoch.")
     return runs
 
 
-def write(runs: Runs, seeds: list[int], picture: Path) -> None:
-    """Write the curves as a table, and draw them."""
-    from vaekit.plotting import model_figures
+def write(runs: Runs, seeds: list[int], figure: Path) -> None:
+    """Write the curves as a table and as a figure."""
+    from vaekit.plotting import model_figures, save_figure
 
-    with atomic_write(picture.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(figure.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["estimator", "seed", "step", "seconds", "elbo"])
         for text, curves in runs.items():
             for seed, points in zip(seeds, curves, strict=True):
                 writer.writerows([text, seed, *point] for point in points)
-    with atomic_write(picture) as temporary:
-        model_figures.elbo_curves(runs).savefig(temporary, dpi=130, format="png")
+    save_figure(model_figures.elbo_curves(runs), figure)
 
 
 def summary(runs: Runs) -> list[dict[str, Any]]:
-    """Return for each estimator the last bound over seeds, with the half-width of its interval, and its cost."""
+    """Return the last ELBO of each estimator, its interval over seeds, and its cost; the best first."""
     rows = []
     for text, curves in runs.items():
         last = [points[-1] for points in curves]
@@ -203,10 +237,10 @@ def half_width(values: list[float]) -> float | None:
 
 
 def table(rows: list[dict[str, Any]], key: str, seeds: list[int]) -> str:
-    """Return the figures as aligned lines, the best bound first."""
+    """Return the results as aligned lines."""
     several = len(seeds) > 1
     head = f"{'estimator':<{WIDTH}}{'ELBO':>10}{'+- 95 %':>9}{'steps':>8}{'ms/step':>9}{'seconds':>9}"
-    lines = [f"validation bound in nats after the last epoch, over {len(seeds)} seeds, by {key}", head]
+    lines = [f"validation ELBO in nats after the last epoch, over {len(seeds)} seeds, by {key}", head]
     for row in rows:
         name = row["estimator"] if len(row["estimator"]) < WIDTH else row["estimator"][: WIDTH - 4] + "..."
         interval = f"{row['interval']:.2f}" if several else "-"
@@ -214,6 +248,6 @@ def table(rows: list[dict[str, Any]], key: str, seeds: list[int]) -> str:
                      f"{row['seconds']:>9.1f}")  # fmt: skip
     if len(rows) > 1 and several:
         gap = half_width([a - b for a, b in zip(rows[0]["seeds"], rows[1]["seeds"], strict=True)])
-        lines.append(f"the first is ahead of the second by {rows[0]['elbo'] - rows[1]['elbo']:.2f} +- {gap:.2f}, "
-                     "seed by seed")  # fmt: skip
+        lines.append(f"the first exceeds the second by {rows[0]['elbo'] - rows[1]['elbo']:.2f} +- {gap:.2f}, paired by "
+                     "seed")  # fmt: skip
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a person sees of other libraries' chatter: less."""
+"""Console output: one-line warnings, and parsers whose errors are one line."""
 
 from __future__ import annotations
 
@@ -8,17 +8,31 @@ import sys
 import warnings
 from typing import Any, NoReturn
 
+from typing_extensions import override
+
+from vaekit.exceptions import ConfigError
+
+LIBRARIES = (
+    "anndata", "scanpy", "umap", "numba", "pytorch_lightning", "lightning_fabric", "torch", "wandb", "pydantic",
+)  # fmt: skip
+IGNORED = (
+    ".*does not have many workers.*",  # data in memory do not need workers
+    ".*smaller than the logging interval.*",  # small data sets have few batches per epoch
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*exists and is not empty.*",
+)
+
 
 class Parser(argparse.ArgumentParser):
-    """Parser of a command whose errors are one line, without the list of all flags before it."""
+    """Parser of a command that passes unknown flags on to ``vaekit fit``; errors are one line."""
 
+    @override
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2 after one line."""
-        self.exit(2, f"{self.prog}: error: {message}. See {self.prog} --help\n")
+        raise ConfigError(f"{message}. See {self.prog} --help")
 
 
 def silence_libraries() -> None:
-    """Show the project's warnings as one line each, and hide those of libraries that a user can do nothing about."""
+    """Print warnings of the project as one line each, and hide warnings of libraries that a user cannot act on."""
 
     def one_line(message: Warning | str, category: type[Warning], *args: object, **kwargs: object) -> str:
         return f"warning: {message}\n"
@@ -26,29 +40,16 @@ def silence_libraries() -> None:
     warnings.formatwarning = one_line
     for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
-    for module in (
-        "anndata",
-        "scanpy",
-        "umap",
-        "numba",
-        "pytorch_lightning",
-        "lightning_fabric",
-        "torch",
-        "wandb",
-        "pydantic",
-    ):
+    for module in LIBRARIES:
         warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
-    # resident data need no workers, and small data sets have few batches an epoch
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    before = sys.unraisablehook
+    for message in IGNORED:
+        warnings.filterwarnings("ignore", message=message)
+    default_hook = sys.unraisablehook
 
-    def but_for_hdf5(unraisable: Any) -> None:
+    def ignore_hdf5(unraisable: Any) -> None:  # each object of a file that could not be written repeats its error
         if "h5py" not in f"{unraisable.object} {unraisable.err_msg}":
-            before(unraisable)
+            default_hook(unraisable)
 
-    sys.unraisablehook = but_for_hdf5  # a file that could not be written: told once, and not again by each of its parts
+    sys.unraisablehook = ignore_hdf5
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):
         logging.getLogger(name).setLevel(logging.WARNING)

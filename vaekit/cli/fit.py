@@ -1,7 +1,8 @@
-"""``vaekit fit | validate | test | predict``: LightningCLI with the data's sizes linked into the model."""
+"""``vaekit fit | validate | test | predict``: Lightning's command line, with the data's sizes linked into the model."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from enum import Enum
@@ -12,8 +13,9 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from filelock import FileLock
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from typing_extensions import override
 
 from vaekit._core.atomic import atomic_write, remove_partial_files, try_writing
 from vaekit._core.threads import keep_threads
@@ -26,19 +28,25 @@ from vaekit.callbacks import (
     TrainingProgressBar,
 )
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
-from vaekit.cli.class_flags import expand_class_defaults
-from vaekit.cli.config_errors import translate_errors
+from vaekit.cli.config_diagnosis import FROM_DATA
 from vaekit.cli.console import silence_libraries
-from vaekit.cli.estimator_flag import name_latent
-from vaekit.cli.foreign import check_trainer, check_wandb_files
+from vaekit.cli.fit_help import HelpFlag
+from vaekit.cli.foreign import check_classes, check_destinations, check_wandb_files
 from vaekit.cli.logger import continue_run, finish_run, wandb_logger
-from vaekit.cli.raw_config import LINKED, check_arguments, check_parsed, configs, refuse_sizes
-from vaekit.cli.run_directory import archive_previous_run, claim, make_folder, run_label
-from vaekit.cli.short_commands import RUN_FOLDER, fill_defaults
-from vaekit.cli.trainer_values import check_values
-from vaekit.cli.training_errors import explained, start_loggers
+from vaekit.cli.run_directory import archive_previous_run, claim, make_directory, run_label
+from vaekit.cli.run_parser import (
+    RUN_DIRECTORY,
+    CommandRecord,
+    ConfigFlag,
+    RunParser,
+    TypedFlag,
+    allow_classes,
+    reject_sizes,
+)
+from vaekit.cli.training_errors import start_loggers, translate_errors
+from vaekit.cli.values import check_seed, check_trainer_values
 from vaekit.data.data_module import DataModule
-from vaekit.exceptions import CheckpointError, ConfigError, OutputError
+from vaekit.exceptions import CheckpointError, ConfigError, OutputError, VaekitError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
 
@@ -46,10 +54,11 @@ yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.repres
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Keeps the whole configuration in the run's folder, and gives it to the logger with the data's fingerprint."""
+    """Callback that writes the complete configuration to the run directory and to the loggers."""
 
+    @override
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Tell the loggers (Lightning's hook, on the first rank only)."""
+        """Log the configuration and the fingerprint of the data."""
         text = self.parser.dump(self.config, skip_none=False)
         data = trainer.datamodule  # type: ignore[attr-defined]
         for logger in trainer.loggers:
@@ -57,189 +66,240 @@ class SaveRunConfig(SaveConfigCallback):
                 {"config": yaml.safe_load(text), "data": {"source": data.source, "fingerprint": data.fingerprint}}
             )
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write ``config.yaml``: now, as a run that may not go on from its checkpoint keeps the file that it has."""
+        """Write ``config.yaml``, but not before: a run that is rejected when it resumes must keep its file."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             with atomic_write(Path(trainer.default_root_dir) / self.config_filename) as temporary:
                 temporary.write_text(self.parser.dump(self.config, skip_none=False))
 
 
 class VaekitCLI(LightningCLI):
-    """The training commands."""
+    """Training commands.
 
-    parser: LightningArgumentParser
+    Raises
+    ------
+    ConfigError
+        If the configuration names a class, key or value that does not exist or is not allowed.
+    """
+
+    parser: RunParser
     writes = True  # to the run directory
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.lock: FileLock | None = None
-        self._command = kwargs["args"][0]
+    def __init__(self, arguments: list[str]) -> None:
+        self.record, self.lock, self._command = CommandRecord(), None, arguments[0]
+        self.lock: FileLock | None
+        allow_classes()
         try:
-            super().__init__(*args, **kwargs)  # the whole command
+            super().__init__(  # runs the command
+                model_class=VAE,
+                datamodule_class=DataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=SaveRunConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
+                seed_everything_default=0,
+                load_from_checkpoint_support=False,
+                auto_configure_optimizers=False,
+                parser_class=RunParser,
+                parser_kwargs={"exit_on_error": False, "add_help": False},
+                args=arguments,
+            )
+        except argparse.ArgumentError as error:
+            raise ConfigError(" ".join(str(error).split())[:300]) from None
         finally:
             if self.lock is not None:
                 unlock_run(self.lock)
 
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Return the subcommand that is asked for: a parser of each of the others would cost as much time."""
-        found = LightningCLI.subcommands()
-        return {self._command: found[self._command]}
+    @override
+    def init_parser(self, **kwargs: Any) -> RunParser:
+        parser = RunParser(**kwargs)
+        parser.record = self.record
+        parser.add_argument("-h", "--help", action=HelpFlag)
+        parser.add_argument("-c", "--config", action=ConfigFlag, help="configuration file, or its YAML text")
+        return parser
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+    @override
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the requested subcommand only: a parser of each of the others would take as much time."""
+        return {self._command: LightningCLI.subcommands()[self._command]}
+
+    @override
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> RunParser:
+        kwargs = {"exit_on_error": False, "add_help": False, **kwargs}
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for action in parser._actions:
+            if type(action) is TypedFlag.__base__:
+                action.__class__ = TypedFlag
+        return parser
+
+    @override
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    @override
+    def add_arguments_to_parser(self, parser: Any) -> None:
         """Link the data's sizes to the model, so that no configuration repeats them."""
-        for size in LINKED:
+        for size in FROM_DATA:
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Keep the arguments: what a flag sets is the user's own."""
-        self._arguments = list(args)
-        super().parse_arguments(parser, args)
-
+    @override
     def _parse_ckpt_path(self) -> None:
-        """Leave the configuration as it was given: Lightning's own would silently prefer the checkpoint's."""
+        """Keep the configuration: Lightning's method would silently prefer the checkpoint's."""
 
+    @override
+    def _set_seed(self) -> None:
+        check_seed(self._get(self.config, "seed_everything"), "seed_everything")
+        super()._set_seed()
+
+    @override
     def before_instantiate_classes(self) -> None:
-        """Refuse what is no class, and prepare the run's folder and everything in it, before data are read."""
+        """Check the parsed configuration and prepare the run directory, before data are read."""
         config = self.config[self.subcommand]
-        check_parsed(config)
-        trainer = config.trainer
-        check_values(trainer)
+        check_classes(config)
+        check_trainer_values(config.trainer)
         sizes = getattr(config.model, "init_args", None) or {}
-        refuse_sizes([name for name in LINKED if sizes.get(name)], "a file that the configuration names")
-        self.folder = Path(trainer.default_root_dir or "runs/vaekit")
+        reject_sizes([name for name in FROM_DATA if sizes.get(name)], "a file that the configuration names")
+        self.directory = Path(config.trainer.default_root_dir or "runs/vaekit")
         self._check_checkpoint(config)
-        if self.writes and self.subcommand == "fit" and not trainer.fast_dev_run and may_be_first_process():
-            self.folder, self.lock = claim(self.folder, resumes=config.get("ckpt_path") is not None)
-        trainer.default_root_dir = str(self.folder)
-        for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+        if self.writes and self.subcommand == "fit" and not config.trainer.fast_dev_run and may_be_first_process():
+            self.directory, self.lock = claim(self.directory, resumes=config.get("ckpt_path") is not None)
+        config.trainer.default_root_dir = str(self.directory)
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
             arguments = getattr(logger, "init_args", None)
-            if arguments is not None and arguments.get("save_dir") == RUN_FOLDER:
-                arguments.save_dir = str(self.folder)
-        check_trainer(trainer, self._arguments, self.folder)
+            if arguments is not None and arguments.get("save_dir") == RUN_DIRECTORY:
+                arguments.save_dir = str(self.directory)
+        check_destinations(config.trainer, self.record.flags, self.directory)
 
     def _check_checkpoint(self, config: Any) -> None:
         """Check the checkpoint that the command starts from."""
-        self._steps: int | None = None  # of the checkpoint, if the run in this folder is resumed
+        self._num_steps: int | None = None  # of the checkpoint, if the run in this directory is resumed
         if config.get("weights_only") is False:
-            raise ConfigError("weights_only=False: pickled objects are never loaded. Leave it out.")
+            raise ConfigError("weights_only=False: pickled objects are never loaded. Omit it.")
         if config.get("ckpt_path") == "last":
-            config.ckpt_path = str(self.folder / "last.ckpt")
-        if config.get("ckpt_path") is not None:
-            try:  # a foreign or truncated one is refused before data are read
-                checkpoint = read_checkpoint(config.ckpt_path)
-            except CheckpointError as error:
-                raise CheckpointError(f"ckpt_path: {error}") from error
-            if Path(config.ckpt_path).is_dir():
-                raise CheckpointError(
-                    f"{config.ckpt_path} is what vaekit export wrote: weights alone, for evaluate, embed and "
-                    f"vaekit.load; {self.subcommand} needs the checkpoint itself"
-                )
-            if Path(config.ckpt_path).resolve().parent == self.folder.resolve():
-                self._steps = int(checkpoint.get("global_step", 0))
-            config.weights_only = True
+            config.ckpt_path = str(self.directory / "last.ckpt")
+        path = config.get("ckpt_path")
+        if path is None:
+            return
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"ckpt_path: {error}") from error
+        if Path(path).is_dir():
+            raise CheckpointError(
+                f"ckpt_path={path!r} was written by vaekit export and contains weights only. {self.subcommand} needs "
+                "the checkpoint itself."
+            )
+        if Path(path).resolve().parent == self.directory.resolve():
+            self._num_steps = int(checkpoint.get("global_step", 0))
+        config.weights_only = True
 
+    @override
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except VaekitError:
+            raise
+        except ValueError as error:
+            if "Does not validate against" not in str(error):  # jsonargparse checks linked arguments only here
+                raise
+            self._subcommand_parsers[self.subcommand].error(str(error), error)
+
+    @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Return the trainer, with Weights & Biases where no logger was asked for."""
+        """Return the trainer with the callbacks of each run, and with Weights & Biases if no logger is configured."""
         config = self.config[self.subcommand].trainer
-        given = self._get(self.config_init, "trainer").get("callbacks") or []
-        given = given if isinstance(given, list) else [given]
-        own = [
+        configured = self._get(self.config_init, "trainer").get("callbacks") or []
+        configured = configured if isinstance(configured, list) else [configured]
+        defaults = [
             TerminateOnNonFinite(),
             GradientClippingMonitor(),
             RunCheckpoint(),
             FigureWriter(),
             PosteriorCollapseMonitor(),
         ] + [TrainingProgressBar()] * (config.enable_progress_bar is not False)
-        kwargs["callbacks"] = given + [c for c in own if not any(isinstance(g, type(c)) for g in given)]
+        kwargs["callbacks"] = configured + [c for c in defaults if not any(isinstance(o, type(c)) for o in configured)]
         if config.logger in (None, True):
-            kwargs["logger"] = wandb_logger(self.folder, self._wandb_name()) if self.subcommand == "fit" else False
+            kwargs["logger"] = wandb_logger(self.directory, self._wandb_name()) if self.subcommand == "fit" else False
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
-            raise ConfigError(f"the trainer cannot be set up so: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
     @property
     def run_name(self) -> str:
-        """Name of the configuration file, or else of the run directory."""
-        files = [text for text in configs(self._arguments) if "{" not in text]
-        return Path(files[-1]).stem if files else run_label(self.folder)
+        """Name of the last configuration file, or else of the run directory."""
+        files = [name for name, _ in self.record.configs if name != "the configuration"]
+        return Path(files[-1]).stem if files else run_label(self.directory)
 
     def _wandb_name(self) -> str:
         """Return the name of the directory; the runs of a sweep share it and are named by their settings."""
         if not os.environ.get("WANDB_SWEEP_ID"):
-            return run_label(self.folder)
+            return run_label(self.directory)
         estimators = sorted({type(estimator).__name__ for estimator in self.model.estimators.values()})
         return " ".join([self.run_name, *estimators, f"seed {self._get(self.config, 'seed_everything')}"])
 
+    @override
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run it, and say after Ctrl-C what is there to go on from.
-
-        Raises
-        ------
-        OutputError
-            If the system's error, such as a full disk under a logger, does not say where.
-        """
         check_wandb_files(self.trainer.loggers)
         try:
-            with explained(self.trainer):
+            with translate_errors(self.trainer):
                 super()._run_subcommand(subcommand)
         except OSError as error:
             if error.filename is not None or isinstance(error, BrokenPipeError):
                 raise
-            places = dict.fromkeys([str(self.folder), *(str(x.save_dir) for x in self.trainer.loggers if x.save_dir)])
+            paths = dict.fromkeys([str(self.directory), *(str(x.save_dir) for x in self.trainer.loggers if x.save_dir)])
             raise OutputError(
-                f"{' or '.join(places)} could not be written: {error}. Free some space, or set "
-                "trainer.default_root_dir to another place."
+                f"{' or '.join(paths)} could not be written: {error}. Free some space, or set "
+                "trainer.default_root_dir to another directory."
             ) from error
-        except SystemExit:  # what Lightning makes of it
+        except SystemExit:  # raised by Lightning after Ctrl-C
             if not self.trainer.interrupted:
                 raise
-            last = self.folder / "last.ckpt"
+            last = self.directory / "last.ckpt"
             if subcommand == "fit" and last.is_file() and self.trainer.is_global_zero:
-                print(f"training was interrupted; {last} is whole: go on with --ckpt_path last", file=sys.stderr)
+                print(f"Training interrupted; saved {last}. Resume with --ckpt_path last", file=sys.stderr)
             raise KeyboardInterrupt from None
 
     def before_fit(self) -> None:
-        """Refuse what cannot end well, move an earlier run aside, and say what is about to be trained."""
+        """Check model and data, archive an earlier run, and print the data, threads and latents."""
         if self.trainer.max_epochs == -1 and self.trainer.max_steps == -1:
             self.model.objective.check_steps(float("inf"))
         self.model.networks.likelihood.check(self.datamodule.example)
         if not self.trainer.is_global_zero:
             return
-        if not self.trainer.fast_dev_run and self.lock is None:  # type: ignore[attr-defined]  # by an odd launcher
-            self.folder, self.lock = claim(self.folder, resumes=True)
+        fast = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if not fast and self.lock is None:  # an unknown launcher: may_be_first_process could not tell the ranks apart
+            self.directory, self.lock = claim(self.directory, resumes=True)
         for pattern in ("*", "figures/**/*"):
-            remove_partial_files(self.folder, pattern)
-        start = self.config.fit.get("ckpt_path")
-        resumes = start is not None and Path(start).resolve().parent == self.folder.resolve()
-        if not resumes and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            aside = archive_previous_run(self.folder)
-            if aside is not None:
-                print(f"the earlier run in {self.folder} is now in {aside}", file=sys.stderr)
-        self.trainer.loggers = continue_run(self.trainer.loggers, self.folder, self._steps)
+            remove_partial_files(self.directory, pattern)
+        if self._num_steps is None and not fast and (archive := archive_previous_run(self.directory)) is not None:
+            print(f"Moved the earlier run in {self.directory} to {archive}", file=sys.stderr)
+        self.trainer.loggers = continue_run(self.trainer.loggers, self.directory, self._num_steps)
         start_loggers(self.trainer)
         print(self.datamodule.description, file=sys.stderr)
         print(keep_threads(), file=sys.stderr)
         for name, latent in self.model.latents.items():
-            parent = f", given {', '.join(latent.parents)}" if latent.parents else ""
-            print(
-                f"latent {name}: {type(latent).__name__}, estimator {type(latent.estimator).__name__}{parent}",
-                file=sys.stderr,
-            )
+            parents = f", given {', '.join(latent.parents)}" if latent.parents else ""
+            estimator = type(latent.estimator).__name__
+            print(f"latent {name}: {type(latent).__name__}, estimator {estimator}{parents}", file=sys.stderr)
 
     def after_fit(self) -> None:
-        """Say what was written."""
+        """Print the files that were written."""
         if not self.trainer.is_global_zero:
             return
         for line in filter(None, map(finish_run, self.trainer.loggers)):
             print(line)
-        files = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.folder / n).exists()]
-        print(f"wrote {self.folder}: {', '.join(files)}")
+        files = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.directory / n).exists()]
+        print(f"Trained; wrote {self.directory}: {', '.join(files)}")
 
     def predict(self, model: VAE, **kwargs: Any) -> None:
-        """Write each latent's posterior means or probabilities of all rows to ``predictions.pt``."""
-        path = self.folder / "predictions.pt"
+        """Write the posterior means or probabilities of each latent, of all observations, to ``predictions.pt``."""
+        path = self.directory / "predictions.pt"
         if self.trainer.is_global_zero:
-            make_folder(self.folder)
+            make_directory(self.directory)
             try_writing(path)
         batches = in_order(self.trainer.predict(model, **kwargs))
         if not self.trainer.is_global_zero:
@@ -247,64 +307,21 @@ class VaekitCLI(LightningCLI):
         latents = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         with atomic_write(path) as temporary:
             torch.save(latents, temporary)
-        print(f"wrote {path}: " + ", ".join(f"{name} {list(value.shape)}" for name, value in latents.items()))
+        print(f"Wrote {path}: " + ", ".join(f"{name} {list(value.shape)}" for name, value in latents.items()))
 
 
 def in_order(batches: Any) -> list[Any]:
-    """Return what all processes have predicted, in the order of the rows: batches were dealt out to them in turn."""
+    """Return the predictions of all ranks in the order of the observations; ranks have the batches round-robin."""
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return list(batches)
-    shares: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(shares, batches)
-    return [batch for turn in zip(*shares, strict=True) for batch in turn]
+    gathered: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(gathered, batches)
+    return [batch for group in zip(*gathered, strict=True) for batch in group]
 
 
 def run(arguments: list[str]) -> None:
-    """Run a training command.
-
-    Raises
-    ------
-    ConfigError
-        If the configuration names a class, key or value that does not exist.
-    """
+    """Run a training command."""
     silence_libraries()
     torch.set_float32_matmul_precision("high")
-    command_line(fill_defaults(arguments))
-
-
-def command_line(arguments: list[str], kind: type[VaekitCLI] = VaekitCLI) -> VaekitCLI:
-    """Return a command line that has parsed its arguments, made model, data and trainer, and run its subcommand.
-
-    Parameters
-    ----------
-    arguments
-        The subcommand and its options.
-    kind
-        What the command line is.
-
-    Raises
-    ------
-    ConfigError
-        If the configuration names a class, key or value that does not exist, or that is not allowed.
-    """
-    check_arguments(arguments)
-    trainer_defaults = {
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-    with translate_errors(arguments[0]):
-        return kind(
-            model_class=VAE,
-            datamodule_class=DataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=SaveRunConfig,
-            save_config_kwargs={"save_to_log_dir": False},  # prepare() has moved an earlier run aside
-            trainer_defaults=trainer_defaults,
-            seed_everything_default=0,
-            load_from_checkpoint_support=False,
-            auto_configure_optimizers=False,
-            parser_kwargs={"exit_on_error": False},
-            args=expand_class_defaults(name_latent(arguments)),
-        )
+    VaekitCLI(arguments)

@@ -1,4 +1,4 @@
-"""Limits of a configuration: it cannot choose the destination of credentials or files.
+"""Limits of a configuration: it cannot call functions, or choose the destination of credentials or files.
 
 A configuration, or a file that it names, may be somebody else's, and so may the working directory. The flags of a
 command line are the user's own, and so are environment variables such as ``WANDB_BASE_URL``: their settings are not
@@ -11,22 +11,23 @@ import argparse
 import configparser
 import inspect
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace, get_loader
+from jsonargparse import get_loader
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import Strategy
 
 from vaekit._core.class_paths import trusted
-from vaekit.cli.raw_config import found_class
 from vaekit.exceptions import ConfigError
 
+LEVELS = ("init_args", "dict_kwargs")  # of a class in a configuration; flags omit them
 _FILES = {"save_dir", "name", "version", "prefix"}
-ARGUMENTS: Mapping[str, set[str] | None] = {  # of the classes that reach a network or write files; None: all
+HARMLESS: Mapping[str, set[str] | None] = {  # arguments of classes that use the network or write files; None: all
     "WandbLogger": {*_FILES, "entity", "project", "id", "offline", "mode", "log_model", "checkpoint_name", "group",
                     "job_type", "notes", "tags", "resume", "dir"},
     "CSVLogger": {*_FILES, "flush_logs_every_n_steps"},
@@ -37,68 +38,98 @@ ARGUMENTS: Mapping[str, set[str] | None] = {  # of the classes that reach a netw
 LIMITED = (Logger, Profiler, Strategy)
 WANDB_KEYS = {"entity", "project", "mode", "disabled"}  # of a settings file: harmless
 WANDB_SERVER = "https://api.wandb.ai"
-_LEVELS = ("init_args", "dict_kwargs")
-Leaf = tuple[str, Any]
 
 
-def check_trainer(trainer: Any, arguments: list[str], folder: Path) -> None:
+def loaded_object(path: str) -> Any:
+    """Return the object of a class path if its module is loaded, else None; nothing is imported."""
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules.get(module), name, None)
+
+
+def check_classes(config: Any, key: str = "") -> None:
+    """Check that a parsed configuration calls nothing but classes.
+
+    The parser also accepts functions, such as ``LightningModule.load_from_checkpoint`` as a model, and would call them
+    with arguments of an attacker's choice.
+
+    Raises
+    ------
+    ConfigError
+        If a value is a function, or a class path names one.
+    """
+    config = vars(config) if isinstance(config, argparse.Namespace) else config
+    if isinstance(config, Mapping):
+        path = config.get("class_path")
+        if isinstance(path, str) and "." in path and not inspect.isclass(loaded_object(path)):
+            raise ConfigError(f"{key}: {path!r} is not a class. Only classes are called.")
+        for name, value in config.items():
+            check_classes(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list | tuple | set):
+        for index, value in enumerate(config):
+            check_classes(value, f"{key}[{index}]")
+    elif inspect.isroutine(config):
+        raise ConfigError(f"{key}: a configuration may name classes, but not the function {config.__qualname__}.")
+
+
+def check_destinations(trainer: Any, flags: Iterable[tuple[str, str]], directory: Path) -> None:
     """Check the settings of the trainer that come from configurations.
 
     Parameters
     ----------
-    trainer
+    trainer : Namespace
         Parsed arguments of the trainer, before its objects are created.
-    arguments
-        The command line.
-    folder
-        The run directory, the only place where a configuration may have files written.
+    flags : iterable of (key, value)
+        Flags of the command line: settings that are the user's own.
+    directory : Path
+        The run directory, the only place to which a configuration may have files written.
 
     Raises
     ------
     ConfigError
         If a configuration, without ``--trust pytorch_lightning``, names a logger, profiler or strategy, or an argument
-        of one, that is not known to be harmless; or a file outside the run directory.
+        of one, that is not listed as harmless; or a file outside the run directory.
     """
     if "pytorch_lightning" in trusted():
         return
-    own = set(_given(arguments))
-    for key, cls, known, value in _settings(trainer, "trainer"):
-        if (key, _plain(value)) in own:
+    user_settings = {setting for key, text in flags for setting in _flag_settings(key, text)}
+    for key, cls, harmless, value in _settings(trainer, "trainer"):
+        if (key, _to_plain(value)) in user_settings:
             continue
         if key.endswith(".class_path"):
-            place, name = key.removesuffix(".class_path"), str(value).rpartition(".")[2]
-            limited = cls is None or (issubclass(cls, LIMITED) and name not in ARGUMENTS)
-            if limited and (place, name) not in own:
-                raise _refused(place, f"a {name}")
-        elif not known or (key == "trainer.model_registry" and value is not None):
-            raise _refused(key, "where credentials or data go")
-        elif isinstance(value, str | PurePath) and _leads_out(key.rpartition(".")[2], str(value), folder):
-            raise _refused(key, f"a place outside the run directory {folder}")
+            parent, name = key.removesuffix(".class_path"), str(value).rpartition(".")[2]
+            limited = cls is None or (issubclass(cls, LIMITED) and name not in HARMLESS)
+            if limited and (parent, name) not in user_settings:
+                raise _forbidden(parent, f"a {name}")
+        elif not harmless or (key == "trainer.model_registry" and value is not None):
+            raise _forbidden(key, "the destination of credentials or data")
+        elif isinstance(value, str | PurePath) and _leads_out(key.rpartition(".")[2], str(value), directory):
+            raise _forbidden(key, f"a path outside the run directory {directory}")
 
 
 def check_wandb_files(loggers: Iterable[Logger]) -> None:
     """Check that no ``wandb/settings`` file of the working directory, which W&B reads, sets another server or key.
 
-    ``wandb init`` writes the server into it: one that the user's own settings or ``WANDB_BASE_URL`` name is accepted.
+    ``wandb init`` writes the server into it: the server of the user's own settings or of ``WANDB_BASE_URL`` is
+    accepted.
 
     Parameters
     ----------
-    loggers
-        Loggers of the run; without an online one of W&B the files have no effect.
+    loggers : iterable of Logger
+        Loggers of the run. The files have no effect unless one of them is an online W&B logger.
 
     Raises
     ------
     ConfigError
-        If one does, without ``--trust pytorch_lightning``.
+        If a file does so, without ``--trust pytorch_lightning``.
     """
     online = any(isinstance(logger, WandbLogger) and not logger._offline for logger in loggers)
     if not online or os.environ.get("WANDB_MODE") in ("offline", "disabled") or "pytorch_lightning" in trusted():
         return
     config = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
-    servers = [WANDB_SERVER, _wandb_file(config / "settings").get("base_url", WANDB_SERVER).rstrip("/")]
+    servers = [WANDB_SERVER, _read_settings(config / "settings").get("base_url", WANDB_SERVER).rstrip("/")]
     for name in ("wandb", ".wandb"):
         path = Path(os.environ.get("WANDB_DIR") or ".").expanduser() / name / "settings"
-        for key, value in _wandb_file(path).items():
+        for key, value in _read_settings(path).items():
             if key == "base_url" and (os.environ.get("WANDB_BASE_URL") or value.rstrip("/") in servers):
                 continue
             if key not in WANDB_KEYS:
@@ -109,8 +140,8 @@ def check_wandb_files(loggers: Iterable[Logger]) -> None:
                 )
 
 
-def _wandb_file(path: Path) -> dict[str, str]:
-    """Return the keys and values of a settings file of W&B; none if there is no such file."""
+def _read_settings(path: Path) -> dict[str, str]:
+    """Return the keys and values of a W&B settings file; empty if the file does not exist."""
     parser = configparser.ConfigParser(interpolation=None, strict=False, default_section="")
     try:
         parser.read_string(path.read_text())
@@ -121,79 +152,72 @@ def _wandb_file(path: Path) -> dict[str, str]:
     return {key: value for section in parser.sections() for key, value in parser[section].items()}
 
 
-def _refused(key: str, what: str) -> ConfigError:
+def _forbidden(key: str, setting: str) -> ConfigError:
     return ConfigError(
-        f"{key}: a configuration may not set {what} unless it is trusted. Pass it as a flag, --{key} VALUE, or, if you "
-        "trust the configuration, pass --trust pytorch_lightning."
+        f"{key}: a configuration may not set {setting} unless it is trusted. Pass it as a flag, --{key} VALUE, or, if "
+        "you trust the configuration, pass --trust pytorch_lightning."
     )
 
 
 def _settings(
-    value: Any, key: str, cls: type | None = None, known: bool = True
+    value: Any, key: str, cls: type | None = None, harmless: bool = True
 ) -> Iterator[tuple[str, Any, bool, Any]]:
-    """Yield key, class, whether its argument is known to be harmless, and value of each setting."""
-    if isinstance(value, Namespace | argparse.Namespace):
-        value = vars(value)
+    """Yield the key of each setting, its class, whether it is listed as harmless, and its value."""
+    value = vars(value) if isinstance(value, argparse.Namespace) else value
     if isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
-        cls = found_class(value["class_path"])
+        cls = loaded_object(value["class_path"])
         yield f"{key}.class_path", cls, True, value["class_path"]
-        allowed = ARGUMENTS.get(cls.__name__, set() if issubclass(cls, LIMITED) else None) if cls is not None else None
+        allowed = HARMLESS.get(cls.__name__, set() if issubclass(cls, LIMITED) else None) if cls is not None else None
         defaults = {} if cls is None else inspect.signature(cls).parameters
-        for level in _LEVELS:
-            given = value.get(level) or {}
-            for name, item in (vars(given) if isinstance(given, argparse.Namespace) else dict(given)).items():
+        for level in LEVELS:
+            arguments = value.get(level) or {}
+            for name, item in (vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments).items():
                 if item is None or (name in defaults and item == defaults[name].default):
                     continue
-                yield from _settings(item, f"{key}.{name}", None, known and (allowed is None or name in allowed))
+                yield from _settings(item, f"{key}.{name}", None, harmless and (allowed is None or name in allowed))
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _settings(item, f"{key}.{name}", None, known)
+            yield from _settings(item, f"{key}.{name}", None, harmless)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _settings(item, key, None, known)
+            yield from _settings(item, key, None, harmless)
     else:
-        yield key, cls, known, value
+        yield key, cls, harmless, value
 
 
-def _given(arguments: list[str]) -> Iterator[Leaf]:
-    """Yield keys and values that flags set directly, without the content of files that they name."""
-    for i, argument in enumerate(arguments):
-        name, equals, text = argument.partition("=")
-        if not name.startswith("--trainer"):
-            continue
-        text = text if equals else "".join(arguments[i + 1 : i + 2])
-        key = ".".join(part for part in name.removeprefix("--").rstrip("+").split(".") if part not in _LEVELS)
-        yield key, text
-        try:
-            value = get_loader("yaml")(text)
-        except (yaml.YAMLError, ValueError, RecursionError):  # the parser reports the problem
-            continue
-        yield from _leaves(value, key)
+def _flag_settings(key: str, text: str) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values that a flag sets directly, without the content of files that it names."""
+    key = ".".join(part for part in key.rstrip("+").split(".") if part not in LEVELS)
+    yield key, text
+    try:
+        yield from _leaves(get_loader("yaml")(text), key)
+    except (yaml.YAMLError, ValueError, RecursionError):  # the parser reports the problem
+        return
 
 
-def _leaves(value: Any, key: str) -> Iterator[Leaf]:
-    """Yield keys and values of plain data; a class also by its bare name, as the value of what it is given to."""
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values of plain data; a class also by its bare name, as the value of its parent key."""
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _leaves(item, key if name in _LEVELS else f"{key}.{name}".removesuffix(".class_path"))
+            yield from _leaves(item, key if name in LEVELS else f"{key}.{name}".removesuffix(".class_path"))
     elif isinstance(value, list):
         for item in value:
             yield from _leaves(item, key)
     else:
-        yield key, _plain(value)
+        yield key, _to_plain(value)
         yield key, str(value).rpartition(".")[2]
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 
-def _leads_out(name: str, value: str, folder: Path) -> bool:
+def _leads_out(name: str, value: str, directory: Path) -> bool:
     """Return whether a value leads out of the run directory, or to another machine."""
     if name == "default_root_dir":
         return False
     if "://" in value:
         return True
     if name != "sub_dir" and name.endswith(("dir", "path", "folder")):
-        return not Path(value).resolve().is_relative_to(folder.resolve())
+        return not Path(value).resolve().is_relative_to(directory.resolve())
     return value.startswith(("/", "~", "\\")) or ".." in PurePath(value.replace("\\", "/")).parts

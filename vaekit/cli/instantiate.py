@@ -1,48 +1,46 @@
-"""Model, data and trainer of a configuration, made as ``vaekit fit`` makes them, with nothing run."""
+"""Model, data and trainer of a configuration, created as ``vaekit fit`` creates them, without a run."""
 
 from __future__ import annotations
 
-from vaekit.cli.fit import VaekitCLI, command_line
-from vaekit.cli.short_commands import config_of
-from vaekit.exceptions import CheckpointError, ConfigError
+from typing_extensions import override
+
+from vaekit.cli.fit import VaekitCLI
+from vaekit.cli.run_parser import with_config
+from vaekit.exceptions import CheckpointError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
 from vaekit.models.parameter_groups import match_precision
 
 
 class InstantiateOnlyCLI(VaekitCLI):
-    """A command line that stops before it would train."""
+    """Command line that stops before the run."""
 
     writes = False
 
+    @override
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run nothing."""
+        pass
 
 
 def instantiate(arguments: list[str], checkpoint: str | None = None) -> InstantiateOnlyCLI:
-    """Make what a configuration describes.
+    """Create the model, data and trainer of a configuration.
 
     Parameters
     ----------
-    arguments
-        Options of ``vaekit fit``.
-    checkpoint
-        Weights of the model; without a ``--config`` its configuration is taken as well. None: the model is as it
-        would be at the start of its training.
+    arguments : list of str
+        Flags of ``vaekit fit``.
+    checkpoint : str, optional
+        Checkpoint with the weights of the model, and with its configuration if the arguments do not name one.
+        None: the weights are initialized as at the start of a run.
 
     Raises
     ------
     ConfigError
-        If the configuration cannot be used, or there is none.
+        If the configuration cannot be used, or is missing.
     CheckpointError
         If the checkpoint cannot be read, or does not fit the model.
     """
-    if "--config" not in {argument.partition("=")[0] for argument in arguments}:
-        if checkpoint is None:
-            raise ConfigError("which model? pass --config FILE.yaml, or --ckpt_path FILE.ckpt of a trained one")
-        arguments = ["--config", config_of(checkpoint), *arguments]
-    cli = command_line(["fit", *arguments], InstantiateOnlyCLI)
-    assert isinstance(cli, InstantiateOnlyCLI)
+    cli = InstantiateOnlyCLI(["fit", *(arguments if checkpoint is None else with_config(arguments, checkpoint))])
     if checkpoint is None:
         cli.model.networks.init_from_data(cli.datamodule.statistics)
     else:
@@ -51,7 +49,7 @@ def instantiate(arguments: list[str], checkpoint: str | None = None) -> Instanti
 
 
 def load_weights(model: VAE, path: str) -> None:
-    """Give a model the weights of a checkpoint; its estimators may be others than in the training.
+    """Load the weights of a checkpoint into a model; its estimators may be others than in the run.
 
     Raises
     ------
@@ -61,11 +59,12 @@ def load_weights(model: VAE, path: str) -> None:
     try:
         weights = read_checkpoint(path)["state_dict"]
         match_precision(model, weights)
-        found = model.load_state_dict(weights, strict=False)
+        result = model.load_state_dict(weights, strict=False)
     except (RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{path}: its weights do not fit the model of the configuration: {error}") from error
-    keys = (*found.missing_keys, *found.unexpected_keys)
-    if wrong := [key for key in keys if "estimator" not in key.split(".")]:
+        raise CheckpointError(f"{path}: the weights do not fit the model of the configuration: {error}") from error
+    keys = (*result.missing_keys, *result.unexpected_keys)
+    if different := [key for key in keys if "estimator" not in key.split(".")]:
         raise CheckpointError(
-            f"{path}: its weights do not fit the model of the configuration: {', '.join(wrong[:4])} in one of them only"
+            f"{path}: the weights do not fit the model of the configuration: only one of them has "
+            f"{', '.join(different[:4])}."
         )

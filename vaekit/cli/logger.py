@@ -1,4 +1,4 @@
-"""The default logger: Weights & Biases, online where the machine is logged in, else offline."""
+"""Default logger of a run: Weights & Biases, online if this machine is logged in, else offline."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 
 def logged_in() -> bool:
-    """Tell whether this machine has credentials for Weights & Biases; asks neither a person nor a server."""
+    """Return whether this machine has credentials for Weights & Biases, without a prompt or a request."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    candidates = [os.environ["NETRC"]] if os.environ.get("NETRC") else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for path in candidates:
+    paths = [os.environ["NETRC"]] if os.environ.get("NETRC") else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    for path in paths:
         try:
             if netrc.netrc(str(path)).authenticators(host):
                 return True
@@ -24,68 +24,69 @@ def logged_in() -> bool:
     return False
 
 
-def wandb_logger(folder: Path, name: str) -> Any:
-    """Return a Weights & Biases logger that keeps its files under ``folder`` and never prompts.
+def wandb_logger(directory: Path, name: str) -> Any:
+    """Return a Weights & Biases logger that never prompts.
 
-    ``WANDB_MODE`` (online, offline, disabled), ``WANDB_PROJECT`` and ``WANDB_NAME`` are respected.
+    The environment variables ``WANDB_MODE`` (online, offline, disabled), ``WANDB_PROJECT`` and ``WANDB_NAME`` apply.
 
     Parameters
     ----------
-    folder
-        The run's folder.
-    name
-        Name of the run, if ``WANDB_NAME`` is not set.
+    directory : Path
+        Run directory, for the logger's files.
+    name : str
+        Name of the run if ``WANDB_NAME`` is not set.
     """
     mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
-    os.environ.setdefault("WANDB_SILENT", "true")  # before the import; the sync line is printed at the run's end
+    os.environ.setdefault("WANDB_SILENT", "true")  # must precede the import; finish_run prints the sync command
 
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
     settings = wandb.Settings(console="off", init_timeout=60)
     if hasattr(settings, "x_transaction_log_flush_interval"):  # not in older versions
-        settings.x_transaction_log_flush_interval = 1.0  # seconds; a killed process loses 15 of them by default
+        settings.x_transaction_log_flush_interval = 1.0  # seconds; a killed process loses the last 15 by default
     logger = WandbLogger(
-        save_dir=folder,
+        save_dir=directory,
         name=os.environ.get("WANDB_NAME", name),
         project=os.environ.get("WANDB_PROJECT", "vaekit"),
         offline=mode == "offline",
         mode=mode,
         settings=settings,
     )
-    logger._wandb_init.pop("anonymous", None)  # Lightning passes what wandb warns about, whatever its value
+    logger._wandb_init.pop("anonymous", None)  # wandb warns about this argument of Lightning, even if it is None
     return logger
 
 
-def continue_run(loggers: list[Any], folder: Path, steps: int | None) -> list[Any]:
-    """Return the loggers of a run, with its history where Weights & Biases is one of them.
+def continue_run(loggers: list[Any], directory: Path, num_steps: int | None) -> list[Any]:
+    """Return the loggers of a run, with its history if one of them is Weights & Biases.
 
     Parameters
     ----------
-    loggers
-        The loggers, none of which has started.
-    folder
-        The run's folder.
-    steps
-        Training steps of the checkpoint that the run is resumed from; None for a new run.
+    loggers : list of Logger
+        Loggers that have not started.
+    directory : Path
+        Run directory.
+    num_steps : int, optional
+        Number of training steps of the checkpoint from which the run is resumed; None for a new run.
     """
     from pytorch_lightning.loggers import WandbLogger
 
     from vaekit.callbacks.history import History
 
-    ours = [logger for logger in loggers if isinstance(logger, WandbLogger)]
-    if len(ours) != 1 or ours[0]._experiment is not None:
+    wandb_loggers = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+    if len(wandb_loggers) != 1 or wandb_loggers[0]._experiment is not None:
         return loggers
-    history = History(folder, ours[0], steps)
-    if ours[0]._id is None:
-        ours[0]._id = ours[0]._wandb_init["id"] = history.run_id
+    logger = wandb_loggers[0]
+    history = History(directory, logger, num_steps)
+    if logger._id is None:
+        logger._id = logger._wandb_init["id"] = history.run_id
     else:
-        history.run_id = ours[0]._id
+        history.run_id = logger._id
     return [*loggers, history]
 
 
 def name_run(loggers: list[Any], name: str) -> None:
-    """Give the Weights & Biases run of a comparison a name of its configuration, estimator and seed."""
+    """Set the name of the Weights & Biases run, if there is one."""
     from pytorch_lightning.loggers import WandbLogger
 
     for logger in loggers:
@@ -94,18 +95,15 @@ def name_run(loggers: list[Any], name: str) -> None:
 
 
 def finish_run(logger: Any) -> str | None:
-    """Finish a run and say where it is: its address, or the command that uploads it; None for other loggers."""
+    """Finish a Weights & Biases run and return its address, or the command that uploads it; None for other loggers."""
     from pytorch_lightning.loggers import WandbLogger
 
     if not isinstance(logger, WandbLogger):
         return None
     run = logger.experiment
-    folder, address, offline = Path(run.dir).parent, getattr(run, "url", None), run.settings.mode == "offline"
+    directory, address, offline = Path(run.dir).parent, getattr(run, "url", None), run.settings.mode == "offline"
     run.finish()
     if offline:
-        return f"Weights & Biases was offline; to upload this run: wandb sync {_relative(folder)}"
-    return f"Weights & Biases: {address}" if address else None
-
-
-def _relative(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+        path = directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
+        return f"Logged offline to Weights & Biases. Upload with: wandb sync {path}"
+    return f"Logged to Weights & Biases: {address}" if address else None

@@ -1,4 +1,4 @@
-"""The folder of a training run: nothing that an earlier run left there is overwritten."""
+"""Directory of a training run: the files of an earlier run in it are never overwritten."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from filelock import FileLock
 from vaekit.callbacks.run_lock import lock_run
 from vaekit.exceptions import ConfigError
 
-CONCURRENT = "concurrent"  # folder of the runs that found the folder in use
-OWN = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs")
+CONCURRENT = "concurrent"  # subdirectory for runs that start while the directory is in use
+RUN_FILES = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs")
 
 
-def run_label(folder: Path) -> str:
-    """Return the name by which loggers know the run in a folder: a number alone would say nothing."""
-    return " ".join(folder.parts[-3:]) if folder.parent.name == CONCURRENT else folder.name
+def run_label(directory: Path) -> str:
+    """Return the name of a run for loggers; a concurrent run is named by more than its number."""
+    return " ".join(directory.parts[-3:]) if directory.parent.name == CONCURRENT else directory.name
 
 
-def make_folder(folder: Path, setting: str = "trainer.default_root_dir") -> None:
-    """Make a folder to write to.
+def make_directory(directory: Path, key: str = "trainer.default_root_dir") -> None:
+    """Create a directory for output.
 
     Parameters
     ----------
-    folder
-        The folder; that of a run, if nothing else is said.
-    setting
-        What says where it is.
+    directory : Path
+        The directory; it may exist.
+    key : str
+        Key or flag that sets it, for the message.
 
     Raises
     ------
     ConfigError
-        If it cannot be made or written to.
+        If it cannot be created or written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"the folder {folder} ({setting}) cannot be made: {error}") from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"the folder {folder} ({setting}) cannot be written to")
+        raise ConfigError(f"{key}={str(directory)!r} cannot be created: {error}.") from error
+    if not os.access(directory, os.W_OK):
+        raise ConfigError(f"{key}={str(directory)!r} is not writable.")
 
 
-def claim(folder: Path, resumes: bool) -> tuple[Path, FileLock]:
-    """Make the run directory and lock it, or one of its own in ``concurrent/NUMBER`` if another run writes there.
+def claim(directory: Path, resumes: bool) -> tuple[Path, FileLock]:
+    """Create and lock the run directory, or ``concurrent/NUMBER`` in it if another run writes there.
 
     Returns
     -------
@@ -55,56 +55,53 @@ def claim(folder: Path, resumes: bool) -> tuple[Path, FileLock]:
     Raises
     ------
     ConfigError
-        If the directory cannot be made or written to, or the run that is to be resumed is still training.
+        If the directory cannot be created or written to, or if the run to resume is still in progress.
     """
-    made = not folder.exists()
-    make_folder(folder)
-    lock = lock_run(folder, made)
+    is_new = not directory.exists()
+    make_directory(directory)
+    lock = lock_run(directory, is_new)
     if lock is not None:
-        return folder, lock
+        return directory, lock
     if resumes:
         raise ConfigError(
-            f"trainer.default_root_dir={str(folder)!r} is in use by another run. Wait until that has ended, or choose "
+            f"trainer.default_root_dir={str(directory)!r} is in use by another run. Wait until it has ended, or choose "
             "another directory."
         )
     for number in itertools.count(1):
-        own = folder / CONCURRENT / str(number)
+        separate = directory / CONCURRENT / str(number)
         try:
-            own.mkdir(parents=True)
+            separate.mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError(f"the folder {own} cannot be made: {error}") from error
-        lock = lock_run(own, is_new=True)
-        if lock is not None:
+            raise ConfigError(f"{separate} cannot be created: {error}.") from error
+        if (lock := lock_run(separate, is_new=True)) is not None:
             break
     assert lock is not None
-    print(f"{folder} is in use by another run; this one is in {own}", file=sys.stderr)
-    return own, lock
+    print(f"{directory} is in use by another run; this run uses {separate}", file=sys.stderr)
+    return separate, lock
 
 
-def archive_previous_run(folder: Path) -> Path | None:
-    """Make the folder, and move an earlier run in it aside to ``earlier/NUMBER``.
+def archive_previous_run(directory: Path) -> Path | None:
+    """Create the directory, and move the files of an earlier run in it to ``earlier/NUMBER``.
 
     Returns
     -------
     Path or None
-        Where the earlier run is now.
+        The new directory of the earlier run, if there was one.
 
     Raises
     ------
     ConfigError
-        If the folder cannot be made or written to.
+        If the directory cannot be created or written to.
     """
-    make_folder(folder)
-    found = [folder / name for name in OWN if (folder / name).exists()]
-    if not found:
+    make_directory(directory)
+    files = [directory / name for name in RUN_FILES if (directory / name).exists()]
+    if not files:
         return None
-    number = 1
-    while (folder / "earlier" / str(number)).exists():
-        number += 1
-    aside = folder / "earlier" / str(number)
-    aside.mkdir(parents=True)
-    for path in found:
-        path.rename(aside / path.name)
-    return aside
+    number = next(n for n in itertools.count(1) if not (directory / "earlier" / str(n)).exists())
+    archive = directory / "earlier" / str(number)
+    archive.mkdir(parents=True)
+    for path in files:
+        path.rename(archive / path.name)
+    return archive

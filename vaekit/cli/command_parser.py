@@ -1,0 +1,113 @@
+"""Commands built from typed functions: signatures give types and defaults, numpy docstrings the help."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any, Literal, NoReturn
+
+from docstring_parser import parse
+from jsonargparse import ArgumentParser
+from jsonargparse._typehints import ActionTypeHint  # has no public name
+from typing_extensions import override
+
+from vaekit.cli.console import silence_libraries
+from vaekit.exceptions import ConfigError
+
+_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list",
+               Sequence: "a list", Iterable: "a list", dict: "a mapping", Mapping: "a mapping"}  # fmt: skip
+
+
+def describe_types(hint: Any) -> str:
+    """Return the types and words of an annotation as text.
+
+    Examples
+    --------
+    >>> describe_types(int | Literal["auto"] | None)
+    "an integer or 'auto'"
+    """
+    names: list[str] = []
+    for option in union_members(hint):
+        if typing.get_origin(option) is Literal:
+            names += map(repr, typing.get_args(option))
+        elif option is not type(None):
+            option = typing.get_origin(option) or option
+            names.append(_TYPE_NAMES.get(option, getattr(option, "__name__", str(option))))
+    return " or ".join(dict.fromkeys(names))
+
+
+def union_members(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the annotation itself."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+class Flag(ActionTypeHint):
+    """Action of a typed argument: an error names the flag and the types that it accepts."""
+
+    @override
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not args:
+            return super().__call__(**kwargs)
+        try:
+            return super().__call__(*args)
+        except (TypeError, ValueError):
+            name = self.option_strings[-1] if self.option_strings else self.dest
+            raise ConfigError(f"{name}={args[2]!r} must be {describe_types(self._typehint)}.") from None
+
+
+class CommandParser(ArgumentParser):
+    """Parser of a command; errors are one line."""
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ConfigError(f"{' '.join(message.split())}. See {self.prog} --help")
+
+
+def command_parser(function: Callable[..., Any]) -> CommandParser:
+    """Return the parser of a function: keyword-only parameters become flags, others positional arguments.
+
+    ``-o`` is short for ``--output``. A flag of a list may be repeated, and a dataclass becomes one flag per field.
+    """
+    docstring = parse(function.__doc__ or "")
+    description = " ".join(filter(None, (docstring.short_description, docstring.long_description)))
+    parser = CommandParser(f"vaekit {function.__name__}", description=description, print_config=None)
+    _add_arguments(parser, function)
+    for action in parser._actions:
+        if type(action) is ActionTypeHint:
+            action.__class__ = Flag
+    return parser
+
+
+def _add_arguments(parser: CommandParser, function: Callable[..., Any], prefix: str = "") -> None:
+    """Add the parameters of a function or dataclass to a parser."""
+    helps = {parameter.arg_name: parameter.description for parameter in parse(function.__doc__ or "").params}
+    hints = typing.get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint, required = hints[name], parameter.default is parameter.empty
+        if is_dataclass(hint):
+            _add_arguments(parser, hint, f"{name}.")
+            continue
+        options: dict[str, Any] = {"help": helps[name], "type": hint}
+        flags = ["-o"] * (name == "output") + [f"--{prefix}{name}"]
+        item = next((typing.get_args(o)[0] for o in union_members(hint) if typing.get_origin(o) is list), None)
+        if hint is bool:
+            options = {"help": helps[name], "action": "store_true"}
+        elif parameter.kind is not parameter.KEYWORD_ONLY and not prefix:
+            flags, options["nargs"] = [name], None if required else "?"
+        else:
+            options |= {"required": required, "default": None if required else parameter.default}
+            options |= {"type": item, "action": "append"} if item is not None else {}
+        parser.add_argument(*flags, **options)
+
+
+def run_command(function: Callable[..., Any], arguments: list[str]) -> None:
+    """Parse the arguments of a function and call it."""
+    silence_libraries()
+    values = vars(command_parser(function).parse_args(arguments))
+    for name, hint in typing.get_type_hints(function).items():
+        if is_dataclass(hint):
+            values[name] = hint(**vars(values[name]))
+    function(**values)

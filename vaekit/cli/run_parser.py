@@ -1,0 +1,243 @@
+"""Parser of the training commands: checks of configurations and flags, short forms, and errors that name a key."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+import yaml
+from jsonargparse import ActionConfigFile
+from jsonargparse._typehints import ActionTypeHint  # has no public name
+from pytorch_lightning.cli import LightningArgumentParser
+from typing_extensions import override
+
+from vaekit._core.class_paths import ALLOWED, check_class_paths, trusted
+from vaekit.cli.class_defaults import expand_class_defaults, resolve_estimator_key
+from vaekit.cli.config_diagnosis import FROM_DATA, diagnose, merge_configs, merge_flag
+from vaekit.cli.config_files import check_unique, read_config, replaced_components
+from vaekit.cli.foreign import LEVELS
+from vaekit.exceptions import ConfigError
+from vaekit.models.checkpoint import read_checkpoint
+
+RUN_DIRECTORY = "__run_directory__"  # stands for trainer.default_root_dir in a logger's save_dir
+_load_yaml = jsonargparse.get_loader("yaml")
+
+SHORT_FORMS = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+SHORT_FORMS.add_argument("--config", "-c", action="append")
+SHORT_FORMS.add_argument("--ckpt_path")
+
+
+def with_config(arguments: list[str], checkpoint: str | None = None) -> list[str]:
+    """Return the arguments, with the configuration of a checkpoint if they name none.
+
+    Parameters
+    ----------
+    arguments : list of str
+        Flags of a training command.
+    checkpoint : str, optional
+        Path of the checkpoint. None: the value of ``--ckpt_path``.
+    """
+    with contextlib.suppress(argparse.ArgumentError):  # the parser reports a flag without a value
+        options, _ = SHORT_FORMS.parse_known_args(arguments)
+        checkpoint = checkpoint or options.ckpt_path
+        if checkpoint is not None and not options.config:
+            return ["--config", checkpoint_config(checkpoint), *arguments]
+    return arguments
+
+
+def checkpoint_config(path: str) -> str:
+    """Return, as JSON, the configuration of model and data that a checkpoint was trained with.
+
+    Raises
+    ------
+    ConfigError
+        If the checkpoint does not contain the configuration of its data.
+    """
+    checkpoint = read_checkpoint(path)
+    model = {name: value for name, value in checkpoint["hyper_parameters"].items() if name not in FROM_DATA}
+    if not checkpoint.get("data_registry"):
+        raise ConfigError(f"{path} does not contain the configuration of its data. Pass --config FILE.yaml.")
+    data = dict(checkpoint["data_registry"]["config"])
+    data["init_args"] = {name: value for name, value in data["init_args"].items() if name != "adata"}
+    return json.dumps(
+        {
+            "model": {"class_path": model.pop("_class_path"), "init_args": model},
+            "data": data,
+            "trainer": {"default_root_dir": str(Path(path).parent)},
+        }
+    )
+
+
+class CommandRecord:
+    """Configurations and flags of one command line, in their order.
+
+    Attributes
+    ----------
+    configs : list of (name, mapping)
+        Configurations as plain data.
+    flags : list of (key, value)
+        Typed flags as text.
+    merged : dict
+        All of them as one configuration.
+    """
+
+    def __init__(self) -> None:
+        self.configs: list[tuple[str, Mapping[str, Any]]] = []
+        self.flags: list[tuple[str, str]] = []
+        self.merged: dict[str, Any] = {}
+
+    def add_config(self, text: str) -> None:
+        """Check a configuration as plain data, before the parser imports its classes, and record it."""
+        name, config = read_config(text)
+        check_class_paths(config, name)
+        model = config.get("model")
+        for level in LEVELS:
+            reject_sizes(model.get(level) if isinstance(model, Mapping) else None, name)
+        for earlier, old in self.configs:
+            for components in replaced_components(old, config):
+                print(
+                    f"warning: {name} replaces {components} of {earlier}. A flag changes a part of it.", file=sys.stderr
+                )
+        self.configs.append((name, config))
+        self.merged = merge_configs(self.merged, config)
+
+    def add_flag(self, key: str, text: str) -> tuple[str, str]:
+        """Check a flag and record it; return the key and value for the parser."""
+        if text.startswith(("{", "[")):
+            with contextlib.suppress(yaml.YAMLError, RecursionError):  # the parser reports the problem
+                check_unique(text, f"--{key}")
+        self.flags.append((key, text))
+        value = text
+        if key.startswith("model."):
+            parent, _, name = key.rpartition(".")
+            reject_sizes([name] if parent in ("model", "model.init_args", "model.dict_kwargs") else None, f"--{key}")
+            key = resolve_estimator_key(key, self.merged)
+            value = expand_class_defaults(key, text)
+            if value != text:
+                self._reject_undone(key)
+        elif key == "trainer.logger" and text.rpartition(".")[2] in ("CSVLogger", "TensorBoardLogger"):
+            value = json.dumps({"class_path": text, "init_args": {"save_dir": RUN_DIRECTORY}})
+        loaded: Any = text
+        with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+            loaded = _load_yaml(text) if text else text
+        self.merged = merge_flag(self.merged, key, loaded)
+        return key, value
+
+    def _reject_undone(self, key: str) -> None:
+        for earlier, _ in self.flags[:-1]:
+            if resolve_estimator_key(_without_levels(earlier), self.merged).startswith(f"{_without_levels(key)}."):
+                raise ConfigError(
+                    f"--{self.flags[-1][0]} resets the class to its defaults and would undo --{earlier}. Swap them."
+                )
+
+
+def _without_levels(key: str) -> str:
+    return key.replace(".init_args", "")
+
+
+def reject_sizes(arguments: Any, source: str) -> None:
+    """Raise an error if the arguments of a model contain a size that the data determine.
+
+    Parameters
+    ----------
+    arguments : Any
+        Arguments by name, or their names.
+    source : str
+        Their place, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If they do: the value would have no effect.
+    """
+    for name in FROM_DATA:
+        if isinstance(arguments, Mapping | list) and name in arguments:
+            raise ConfigError(f"{source}: model.{name} cannot be set: the data determine it. Omit it.")
+
+
+class ConfigFlag(ActionConfigFile):
+    """Action of ``--config``: check the file as plain data before the parser imports its classes."""
+
+    @override
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        parser.record.add_config(values)
+        super().__call__(parser, cfg, values, option_string)
+
+
+class TypedFlag(ActionTypeHint):
+    """Action of a flag with a type: a flag that names a class resets this component to its defaults."""
+
+    @override
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not args:
+            return super().__call__(**kwargs)
+        parser, cfg, text, flag = args
+        key, text = parser.record.add_flag(flag.removeprefix("--"), text)
+        return super().__call__(parser, cfg, text, f"--{key}")
+
+
+class RunParser(LightningArgumentParser):
+    """Parser of a training command. Errors name the key, the value and the nearest valid name.
+
+    Attributes
+    ----------
+    record : CommandRecord or None
+        Shared by the parser of a command and its parent. jsonargparse's parsers of single classes do not have one.
+    """
+
+    record: CommandRecord | None = None
+
+    @override
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        """Use the configuration of the checkpoint if ``validate``, ``test`` or ``predict`` does not name one."""
+        if getattr(self, "subcommand", "fit") != "fit":
+            args = with_config(args)
+        return super().parse_args(args, *rest, **kwargs)
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if self.record is None:
+            super().error(message, ex)
+        cause: BaseException | None = ex
+        while cause is not None:  # an error of vaekit may be wrapped in several of jsonargparse
+            if isinstance(cause, ConfigError):
+                raise cause
+            cause = cause.__cause__ or cause.__context__
+        raise ConfigError(self._explain(" ".join(message.split()), ex)) from None
+
+    def _explain(self, message: str, error: Exception | None) -> str:
+        assert self.record is not None
+        argument = getattr(error, "argument_name", None)
+        if argument is not None:  # argparse's own error: the flag has no value
+            return f"{argument} or a key below it has no value. Write --KEY=VALUE if the value begins with a hyphen."
+        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0]  # argparse reports them as text only
+        config = self.record.merged
+        if unknown.startswith("--"):
+            key, _, value = unknown[2:].partition("=")
+            config = merge_flag(config, key, value)
+        if problem := diagnose(config):
+            return problem
+        if unknown:
+            return f"argument {unknown!r} not found. Keys are set by --model.KEY, --data.KEY and --trainer.KEY."
+        return message[:300]
+
+
+def allow_classes() -> None:
+    """Let jsonargparse follow class paths of allowed and trusted packages only, and reject repeated keys."""
+    # lightning_fabric defines some classes of pytorch_lightning
+    allowed = [*ALLOWED, "lightning_fabric", *trusted()]
+    jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=allowed)
+    jsonargparse.set_loader("yaml", _load, exceptions=(yaml.YAMLError,))
+
+
+def _load(text: str) -> Any:
+    """Return the YAML of a flag or a nested file as plain data, and reject a repeated key."""
+    if ":" in text:
+        check_unique(text, "a value, or a file that it names,")
+    return _load_yaml(text)
