@@ -29,7 +29,7 @@ def check_minimum(minimum: float, **values: float | None) -> None:
             raise ConfigError(f"{name}={value} must be at least {minimum}.")
 
 
-def check_seed(seed: int, name: str = "seed") -> None:
+def check_seed(seed: int | None, name: str = "seed") -> None:
     """Check that NumPy accepts a seed.
 
     Raises
@@ -37,7 +37,7 @@ def check_seed(seed: int, name: str = "seed") -> None:
     ConfigError
         If it does not.
     """
-    if not 0 <= seed <= MAX_SEED:
+    if seed is None or not 0 <= seed <= MAX_SEED:
         raise ConfigError(f"{name}={seed} must be a whole number from 0 to {MAX_SEED}.")
 
 
