@@ -1,4 +1,4 @@
-"""Files are there whole or not at all: full disks, folders that cannot be written to, and what is stopped half way."""
+"""Atomic writes on full disks, in read-only directories and in interrupted programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vaekit.cli.cells import write_h5ad
 from vaekit.exceptions import OutputError
 
 
-def big_figure() -> Figure:
+def large_figure() -> Figure:
     figure = Figure()
     figure.add_subplot().imshow(np.random.default_rng(0).random((300, 300)))
     return figure
@@ -28,9 +28,9 @@ def cells() -> anndata.AnnData:
     return anndata.AnnData(np.random.default_rng(0).random((300, 200), dtype=np.float32))
 
 
-def picture(path: Path) -> None:
+def figure(path: Path) -> None:
     with atomic_write(path) as temporary:
-        big_figure().savefig(temporary, format="png")
+        large_figure().savefig(temporary, format="png")
 
 
 def checkpoint(path: Path) -> None:
@@ -45,7 +45,7 @@ def h5ad(path: Path) -> None:
 WRITERS = {
     "h5ad": h5ad,
     "checkpoint": checkpoint,
-    "picture": picture,
+    "figure": figure,
 }
 
 
@@ -60,12 +60,12 @@ def test_full_disk(tmp_path: Path, kind: str, room: int, old: bytes | None) -> N
         WRITERS[kind](path)
     assert [each.name for each in tmp_path.iterdir()] == ([] if old is None else ["out.file"])
     assert old is None or path.read_bytes() == old
-    WRITERS[kind](path)  # and there is nothing in the way afterwards
+    WRITERS[kind](path)  # later writes succeed
     assert path.stat().st_size > 30_000
 
 
 @pytest.mark.parametrize("kind", list(WRITERS))
-def test_read_only_folder(tmp_path: Path, kind: str) -> None:
+def test_read_only_directory(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "out.file"
     path.write_bytes(b"precious")
     with read_only(tmp_path), pytest.raises(OutputError, match=r"out\.file could not be written"):
@@ -74,7 +74,7 @@ def test_read_only_folder(tmp_path: Path, kind: str) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_no_folder(tmp_path: Path) -> None:
+def test_missing_directory(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match=r"none/out\.file could not be written"),
         atomic_write(tmp_path / "none/out.file"),
@@ -85,7 +85,7 @@ def test_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "stopped", [KeyboardInterrupt, SystemExit, ZeroDivisionError, RuntimeError, torch.OutOfMemoryError]
 )
-def test_what_is_stopped_half_way_leaves_nothing(tmp_path: Path, stopped: type[BaseException]) -> None:
+def test_interrupted_writes_leave_no_file(tmp_path: Path, stopped: type[BaseException]) -> None:
     path = tmp_path / "out.file"
     path.write_bytes(b"precious")
 
@@ -101,7 +101,7 @@ def test_what_is_stopped_half_way_leaves_nothing(tmp_path: Path, stopped: type[B
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     process = os.fork()
     if not process:  # a process that dies while it writes
         with atomic_write(tmp_path / "last.ckpt") as temporary:
@@ -115,7 +115,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["[1]", "a*", "last.ckpt"])
-def test_the_next_writer_removes_what_a_killed_process_left(tmp_path: Path, name: str) -> None:
+def test_the_next_writer_removes_files_of_killed_processes(tmp_path: Path, name: str) -> None:
     stale, other, running = (
         tmp_path / part for part in (f".{name}.4194400.part", ".other.4194400.part", f".{name}.{os.getppid()}.part")
     )
@@ -126,7 +126,7 @@ def test_the_next_writer_removes_what_a_killed_process_left(tmp_path: Path, name
     assert sorted(tmp_path.iterdir()) == sorted([other, running, tmp_path / name])
 
 
-def test_a_trial(tmp_path: Path) -> None:
+def test_try_writing(tmp_path: Path) -> None:
     path = tmp_path / "out.file"
     path.write_bytes(b"precious")
     try_writing(path)

@@ -1,4 +1,4 @@
-"""Components write down how they were made, and are made again from that: plain data, own classes."""
+"""Components as plain data: their configuration, and components from a configuration."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def test_nested_components_round_trip() -> None:
     assert again.config == estimator.config
 
 
-def test_the_argument_is_kept_as_it_was_given() -> None:
-    """None stands for 'what the baseline needs': the number that it became is not written down."""
+def test_arguments_are_recorded_as_given() -> None:
+    """None stands for the number that the baseline needs; that number is not recorded."""
     estimator = ScoreFunction(baseline=LeaveOneOut())
     assert estimator.num_samples == 2
     assert estimator.config["init_args"]["num_samples"] is None
 
 
 def test_containers_of_components_round_trip() -> None:
-    made = from_config({"a": [Pathwise(2).config, Enumerate(8).config], "b": {"c": 1}, "d": "text", "e": None})
-    assert made["a"][0].num_samples == 2
-    assert made["a"][1].max_states == 8
-    assert (made["b"], made["d"], made["e"]) == ({"c": 1}, "text", None)
+    components = from_config({"a": [Pathwise(2).config, Enumerate(8).config], "b": {"c": 1}, "d": "text", "e": None})
+    assert components["a"][0].num_samples == 2
+    assert components["a"][1].max_states == 8
+    assert (components["b"], components["d"], components["e"]) == ({"c": 1}, "text", None)
 
 
 def test_init_args_may_be_missing() -> None:
@@ -100,12 +100,12 @@ def test_a_subclass_records_its_own_arguments() -> None:
         ".vaekit.estimators.Pathwise",
     ],
 )
-def test_class_paths_outside_vaekit_are_refused(path: str) -> None:
+def test_class_paths_outside_vaekit_are_rejected(path: str) -> None:
     with pytest.raises(ConfigError, match=r"outside vaekit|not a public class"):
         from_config({"class_path": path, "init_args": {}})
 
 
-def test_refused_class_paths_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejected_class_paths_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trap_module.py").write_text("class Trap:\n    pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match="outside vaekit"):
@@ -131,7 +131,7 @@ def test_refused_class_paths_are_not_imported(tmp_path: Path, monkeypatch: pytes
         "vaekit.graph.expectation.Tensor",
     ],
 )
-def test_what_vaekit_imports_is_no_component(path: str) -> None:
+def test_imports_of_vaekit_are_not_components(path: str) -> None:
     with pytest.raises(ConfigError, match=r"not name a component|module .* not found"):
         from_config({"class_path": path})
 
@@ -159,12 +159,12 @@ def test_unknown_argument_suggests_the_nearest() -> None:
     ],
     ids=["missing argument", "abstract class", "arguments as a list"],
 )
-def test_a_config_that_cannot_be_made_says_so(config: dict) -> None:
+def test_invalid_configs_are_named(config: dict) -> None:
     with pytest.raises(ConfigError, match=str(config["class_path"])):
         from_config(config)
 
 
-def test_what_is_not_plain_is_named() -> None:
+def test_values_that_are_not_plain_are_named() -> None:
     with pytest.raises(ConfigError, match=r"network is a torch.nn.modules.linear.Linear.*vaekit component"):
         _ = LearnedBaseline(torch.nn.Linear(2, 1)).config
     with pytest.raises(ConfigError, match=r"sizes\[1\]"):
@@ -174,8 +174,8 @@ def test_what_is_not_plain_is_named() -> None:
 
 
 def test_plain_data() -> None:
-    given = {"a": (1, 2.5), "b": [True, None, "x"], 3: Path("some") / "file"}
-    assert to_config(given) == {"a": [1, 2.5], "b": [True, None, "x"], "3": str(Path("some") / "file")}
+    data = {"a": (1, 2.5), "b": [True, None, "x"], 3: Path("some") / "file"}
+    assert to_config(data) == {"a": [1, 2.5], "b": [True, None, "x"], "3": str(Path("some") / "file")}
 
 
 @pytest.mark.parametrize(

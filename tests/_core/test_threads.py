@@ -1,4 +1,4 @@
-"""The number of torch's threads in training: kept, whoever starts numba's pool, and without effect on the results."""
+"""Number of torch's threads in training: unchanged by numba's pool, and without effect on the results."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ trainer(max_epochs=2, callbacks=[Watch()]).fit(MODELS["gaussian"](NegativeBinomi
 
 @pytest.mark.parametrize(("when", "threads"), [("before", 2), ("chosen", 3)])
 def test_training_keeps_the_number_of_threads(when, threads):
-    """Also if numba's pool is started by a step, or by scanpy before the training."""
+    """The pool starts in a training step, or before training as in scanpy."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "5"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run([sys.executable, "-c", TRAINING, when], env=environment, capture_output=True, text=True,
@@ -80,9 +80,9 @@ def test_counts_are_evaluated_the_same_on_one_thread_and_on_two():
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    found = evaluate()
+    two_threads = evaluate()
     torch.set_num_threads(1)
-    alone = evaluate()
+    one_thread = evaluate()
     torch.set_num_threads(before)
-    for one, other in zip(found, alone, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)  # torch's own sums are divided
+    for one, other in zip(two_threads, one_thread, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)  # torch's sums are split between threads

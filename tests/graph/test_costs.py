@@ -1,4 +1,4 @@
-"""Type and shape of a cost: its precision is kept, and so is the batch."""
+"""Types and shapes of a cost: precision, conversions and the batch."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def gradient(cost: Callable[[Tensor], Any], estimator: Any, batch: int = BATCH) 
     ids=["float64", "longdouble", "big endian"],
 )
 def test_numpy_cost_keeps_its_precision(make: Callable, convert: Callable) -> None:
-    """A constant of 1e8 is lost in float32 with all differences; a float64 tensor has the same gradients."""
-    found = gradient(lambda z: LARGE + convert(z) ** 2, make(), 200)
-    wanted = gradient(lambda z: LARGE + (z.double() - 0.45) ** 2, make(), 200)
-    assert wanted.abs().sum() > 0
-    torch.testing.assert_close(found, wanted)
+    """In float32 a constant of 1e8 would hide all differences; a float64 tensor has the same gradients."""
+    actual = gradient(lambda z: LARGE + convert(z) ** 2, make(), 200)
+    expected = gradient(lambda z: LARGE + (z.double() - 0.45) ** 2, make(), 200)
+    assert expected.abs().sum() > 0
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -78,20 +78,20 @@ def test_numpy_cost_keeps_its_precision(make: Callable, convert: Callable) -> No
 def test_lists_and_integers_keep_their_precision(cost: Callable) -> None:
     p = torch.tensor(LOGIT).sigmoid()
     difference = cost(torch.tensor([[0.0, 1.0]]))[0]
-    wanted = p * (1 - p) * (float(difference[1]) - float(difference[0]))
-    torch.testing.assert_close(gradient(cost, Enumerate(), 3), wanted.expand(3), rtol=1e-4, atol=0)
+    expected = p * (1 - p) * (float(difference[1]) - float(difference[0]))
+    torch.testing.assert_close(gradient(cost, Enumerate(), 3), expected.expand(3), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
 @pytest.mark.parametrize("convert", [lambda x: x, lambda x: x.numpy()], ids=["tensor", "numpy"])
 def test_integer_and_bool_costs_are_converted(convert: Callable, dtype: torch.dtype) -> None:
-    found = gradient(lambda z: convert((z < 0.5).to(dtype)), Enumerate(), 3)
-    torch.testing.assert_close(found, gradient(lambda z: (z < 0.5).float(), Enumerate(), 3))
+    actual = gradient(lambda z: convert((z < 0.5).to(dtype)), Enumerate(), 3)
+    torch.testing.assert_close(actual, gradient(lambda z: (z < 0.5).float(), Enumerate(), 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_cost_is_folded_in_full(dtype: torch.dtype) -> None:
-    """Costs 0 and 1, which it holds exactly: the mean of 4097 of them it would not."""
+    """Half precision represents the costs 0 and 1 exactly, but not the mean of 4097 of them."""
     q = Bernoulli(logits=torch.tensor(LOGIT))
     total = expectation(lambda z: z.to(dtype), q, ScoreFunction(4097, MovingAverage()))
     assert total.dtype == torch.float32
@@ -158,7 +158,7 @@ def test_cost_that_is_summed_over_the_batch_is_rejected(cost: Callable, q: Any, 
 def test_term_that_is_summed_over_the_batch_is_rejected_by_name(cost: Callable) -> None:
     with pytest.raises(EstimatorError, match="cost term 'kl'"):
         expectation({"ok": lambda z: z, "kl": cost}, {"z": normal(4)}, Pathwise())
-    with pytest.raises(EstimatorError, match="cost term 'kl'"):  # and with a node of the whole batch
+    with pytest.raises(EstimatorError, match="cost term 'kl'"):  # also with a node that the batch shares
         expectation(
             {"ok": lambda z, g: z + g, "kl": cost}, {"z": normal(4), "g": normal(1)}, {"z": Pathwise(), "g": Pathwise()}
         )
@@ -184,15 +184,15 @@ def test_batch_of_one_entry_may_be_summed() -> None:
     )
 
 
-def test_views_of_arrays_are_read_as_they_are() -> None:
-    """torch takes no negative strides."""
+def test_views_of_arrays_are_copied() -> None:
+    """torch rejects negative strides."""
     q = Bernoulli(logits=torch.zeros(3))
     weights = np.arange(6.0, dtype=np.float32).reshape(2, 3)
-    found = expectation(lambda b: weights[:, ::-1], q, ScoreFunction(2))
-    torch.testing.assert_close(found, torch.tensor([3.5, 2.5, 1.5]))
+    actual = expectation(lambda b: weights[:, ::-1], q, ScoreFunction(2))
+    torch.testing.assert_close(actual, torch.tensor([3.5, 2.5, 1.5]))
 
 
 @pytest.mark.parametrize("cost", [np.ma.masked_array([1.0, 2.0], [True, False]), [[1.0], [2.0, 3.0]]])
-def test_arrays_with_entries_missing_are_rejected(cost: Any) -> None:
+def test_arrays_with_missing_entries_are_rejected(cost: Any) -> None:
     with pytest.raises(EstimatorError, match=r"the cost is a (MaskedArray|list)"):
         expectation(lambda b: cost, Bernoulli(logits=torch.zeros(2)), ScoreFunction())

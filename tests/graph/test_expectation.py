@@ -1,4 +1,4 @@
-"""The ways to write a cost and a graph, and the errors of both."""
+"""Forms of costs and graphs, and the errors of both."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ class TestCost:
         total.sum().backward()
         assert logits.grad.isfinite().all()
 
-    def test_numbers_alone(self) -> None:
+    def test_cost_may_be_a_number(self) -> None:
         assert expectation(lambda: 2.5, Normal(torch.zeros(()), 1.0)).item() == 2.5
 
-    def test_keywords_take_every_node(self) -> None:
+    def test_keywords_receive_every_node(self) -> None:
         q = {name: Bernoulli(logits=torch.full((3,), value)) for name, value in {"a": 0.0, "b": 1.0}.items()}
         terms = {"all": lambda **nodes: nodes["a"] + nodes["b"], "one": lambda a, **_: a}
         torch.testing.assert_close(
             expectation(terms, q, Enumerate()), expectation(lambda a, b: 2 * a + b, q, Enumerate())
         )
 
-    def test_defaults_that_are_no_nodes_stay(self) -> None:
+    def test_defaults_that_are_not_nodes_are_kept(self) -> None:
         q = {"a": Bernoulli(logits=torch.zeros(3))}
         total = expectation(lambda a, scale=4.0, *_: scale * a, q, Enumerate())
         torch.testing.assert_close(total, torch.full((3,), 2.0))
@@ -76,7 +76,7 @@ class TestCost:
     def test_parameter_of_a_single_node_may_have_any_name(self) -> None:
         q = Bernoulli(logits=torch.zeros(3))
         for cost in (
-            lambda whatever: 2 * whatever,
+            lambda anything: 2 * anything,
             NodeFunction(lambda value: 2 * value, ("value",)),
             {"t": lambda x: 2 * x},
         ):
@@ -108,7 +108,7 @@ class TestCost:
         torch.testing.assert_close(conditional.slope.grad, torch.tensor(1.5))  # 3 E[y]
         torch.testing.assert_close(cost.weight.grad, torch.tensor(1.5), atol=0.1, rtol=0)  # E[2 y + y]
 
-    def test_nothing_given_is_changed(self) -> None:
+    def test_arguments_are_unchanged(self) -> None:
         q = {"y": Bernoulli(logits=torch.zeros(3)), "z": lambda y: Normal(y, 1.0)}
         cost, estimators = {"a": lambda y: y, "b": lambda z: z**2}, {"y": ScoreFunction()}
         context = torch.ones(3, 2)
@@ -118,7 +118,7 @@ class TestCost:
         assert torch.equal(context, before[3])
         assert q["y"].batch_shape == (3,)
 
-    def test_array_of_a_simulator_is_left_alone(self) -> None:
+    def test_array_of_a_simulator_is_unchanged(self) -> None:
         table = np.array([1.0, np.inf, 3.0])
         total = expectation(lambda z: table, Bernoulli(logits=torch.zeros(3)), ScoreFunction())
         total.sum()
@@ -160,7 +160,7 @@ class TestErrors:
         with pytest.raises(EstimatorError, match="no nodes"):
             expectation(lambda: 0.0, {})
 
-    def test_node_that_is_no_distribution(self) -> None:
+    def test_node_that_is_not_a_distribution(self) -> None:
         with pytest.raises(EstimatorError, match=r"q\['a'\] is a Tensor"):
             expectation(lambda a: a, {"a": torch.zeros(3)})
         with pytest.raises(EstimatorError, match=r"q\['b'\] returned a Tensor"):
@@ -171,7 +171,7 @@ class TestErrors:
             expectation(NodeFunction(lambda z: z, ("z",)), Normal(torch.zeros(2), 1.0))
 
 
-def test_nothing_is_logged_without_auto(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_auto_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     expectation(lambda z: z, Normal(torch.zeros(2), 1.0), Pathwise())
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""The fold: credit by name, rows of weight 0, and costs whose shape does not fit the axes."""
+"""The fold: credit by name, samples of weight 0, shapes of costs and gradient paths."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TestCredit:
         return torch.autograd.grad(total.sum(), logits)[0].var(1)
 
     @pytest.mark.parametrize("estimator", SCORE)
-    def test_unrelated_term_leaves_the_variance_alone(self, estimator: str) -> None:
+    def test_unrelated_term_does_not_change_the_variance(self, estimator: str) -> None:
         terms = {"y": lambda y: y, "child": lambda child: 3 * child, "other": lambda other: other}
         torch.manual_seed(1)
         plain = self.variance(terms, estimator)
@@ -79,7 +79,7 @@ class TestCredit:
         torch.testing.assert_close(huge[[0, 2]], plain[[0, 2]])
         assert huge[1] > 100 * plain[1]
 
-    def test_unrelated_term_leaves_it_alone_in_joint_trajectories(self) -> None:
+    def test_unrelated_term_does_not_change_it_with_joint_samples(self) -> None:
         terms = {"y": lambda y: y, "child": lambda child: 3 * child, "other": lambda other: other}
         torch.manual_seed(1)
         plain = self.variance(terms, "score", joint=True)
@@ -95,8 +95,8 @@ class TestCredit:
         exact = 0.25 * (1 + torch.sigmoid(torch.tensor(4.0)).item() - 0.5)
         assert abs(gradient.mean() - exact) < 4 * gradient.std() / 100_000**0.5
 
-    def test_parent_is_not_charged_to_its_child(self) -> None:
-        """A y-only term has no business in the gradient of z given y, though z's axis comes after y's."""
+    def test_term_of_a_parent_is_not_credited_to_its_child(self) -> None:
+        """A term of y must not enter the gradient of z given y, although the sample dimension of z comes after."""
         logits = torch.zeros(5000, dtype=torch.float64, requires_grad=True)
         y = Bernoulli(logits=torch.zeros(5000, dtype=torch.float64))
 
@@ -108,8 +108,8 @@ class TestCredit:
 
         torch.testing.assert_close(variance(1e4), variance(0.0))
 
-    def test_term_of_one_node_has_axes_of_another_too(self) -> None:
-        """z depends on y, so a z-only term has y's axis: credit goes by name, not by counting axes."""
+    def test_term_of_one_node_has_sample_dimensions_of_another(self) -> None:
+        """z depends on y, so a term of z has y's sample dimension: credit goes by name, not by dimensions."""
         logits = torch.zeros(5000, dtype=torch.float64, requires_grad=True)
         y = Bernoulli(logits=torch.zeros(5000, dtype=torch.float64))
         q = {"y": y, "w": Bernoulli(logits=logits), "z": lambda y: Bernoulli(logits=y)}
@@ -122,13 +122,13 @@ class TestCredit:
         torch.testing.assert_close(variance(1e4), variance(0.0))
 
     def test_correction_sees_the_gradient_of_the_corrections_below(self) -> None:
-        """What a control variate above would differentiate is the whole fold so far, not the bare cost."""
+        """The correction of a parent receives the gradient of the whole fold so far, not only of the cost."""
         seen = {}
 
         class Spy(ScoreFunction):
-            def correction(self, draw: NodeSample, cost: Tensor) -> Tensor:
+            def correction(self, sample: NodeSample, cost: Tensor) -> Tensor:
                 seen["cost"] = cost
-                return super().correction(draw, cost)
+                return super().correction(sample, cost)
 
         logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
         q = {"y": Bernoulli(logits=torch.zeros(3)), "z": lambda y: Bernoulli(logits=logits + y)}
@@ -161,8 +161,8 @@ class TestCredit:
         torch.testing.assert_close(terms["b"], torch.full((4,), 0.5))
 
 
-class TestRowsOfWeightZero:
-    """A state of probability 0, in float32, whose cost is infinite: the others must not notice."""
+class TestWeightZero:
+    """A state of probability 0 in float32 with infinite cost does not affect the other states."""
 
     LOGITS = ([0.0, 0.5, -200.0], [0.0, 0.5, -torch.inf])
 
@@ -213,15 +213,15 @@ class TestShapeOfTheCost:
         with pytest.raises(EstimatorError, match="cost term 'kl' has shape"):
             expectation({"ok": lambda z: z.sum(-1), "kl": lambda z: z}, q, Pathwise(num_samples=3))
 
-    def test_cost_that_sums_over_the_draws(self) -> None:
-        """Without a batch, ``z.square().sum()`` drops the axis of draws: 1000 times the value, silently."""
+    def test_cost_that_sums_over_the_samples(self) -> None:
+        """Without a batch, ``z.square().sum()`` drops the sample dimension: 1000 times the value, silently."""
         q = {"z": Normal(torch.zeros((), requires_grad=True), 1.0)}
         with pytest.raises(EstimatorError, match="1000 samples"):
             expectation(lambda z: z.square().sum(), q, Pathwise(num_samples=1000))
 
 
 class TestCostsThatAreNotFinite:
-    """An estimator that uses the cost of a row of weight 0 must show that it is not finite, not take it for 0."""
+    """An estimator that uses the cost of a sample of weight 0 must propagate that it is not finite."""
 
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
     @pytest.mark.parametrize("estimator", [REBAR, MuProp, lambda: RELAX(Sum())], ids=["rebar", "muprop", "relax"])
@@ -245,20 +245,20 @@ class TestCostsThatAreNotFinite:
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
     def test_at_a_perturbed_value_that_cannot_be(self, logit: float, bad: float) -> None:
         logits = torch.tensor([0.0, 0.5, logit]).expand(50, 3).clone().requires_grad_()
-        found = []
+        gradients = []
         for estimator in (MeasureValued(), Enumerate()):
             q = OneHotCategorical(logits=logits, validate_args=False)
             total = expectation(lambda z: torch.where(z[..., 2] > 0, bad, z[..., 0]), q, estimator)
-            found.append(torch.autograd.grad(total.sum(), logits, retain_graph=True)[0])
-        torch.testing.assert_close(*found)  # of one variable the local expectation is exact
+            gradients.append(torch.autograd.grad(total.sum(), logits, retain_graph=True)[0])
+        torch.testing.assert_close(*gradients)  # the local expectation of one variable is exact
 
     @pytest.mark.parametrize(
         "estimator",
         [REBAR, MuProp, MeasureValued, lambda: RELAX(Sum())],
         ids=["rebar", "muprop", "measure_valued", "relax"],
     )
-    def test_in_a_row_that_an_earlier_node_rules_out(self, estimator: Callable[[], Estimator]) -> None:
-        """The earlier node's impossible state is no counterfactual of this one."""
+    def test_in_a_sample_that_an_earlier_node_excludes(self, estimator: Callable[[], Estimator]) -> None:
+        """The impossible state of an earlier node is not an auxiliary sample of this node."""
         logits = torch.tensor([[0.0, 0.5, -200.0]], dtype=torch.float32)
         leaf = torch.zeros(1, requires_grad=True)
         q = {"y": OneHotCategorical(logits=logits), "z": lambda y: Bernoulli(logits=leaf + y[..., 0])}
@@ -267,17 +267,17 @@ class TestCostsThatAreNotFinite:
         assert total.isfinite().all()
         assert torch.autograd.grad(total.sum(), leaf)[0].isfinite().all()
 
-    def test_self_critic_goes_without_its_baseline(self) -> None:
+    def test_self_critic_works_without_its_baseline(self) -> None:
         logits = torch.tensor([0.3], dtype=torch.float64).expand(50, 1).clone().requires_grad_()
         q = Bernoulli(logits=logits[:, 0])
         total = expectation(lambda z: torch.where(z == 1, torch.inf, z + 2), q, ScoreFunction(baseline=SelfCritic()))
         gradient = torch.autograd.grad(total.sum(), logits)[0][:, 0]
-        zeros = total.detach().isfinite()  # the draws of 0
+        zeros = total.detach().isfinite()  # the samples of 0
         torch.testing.assert_close(gradient[zeros], -2 * torch.sigmoid(logits.detach()[zeros, 0]))
 
 
 class TestWithoutGradients:
-    """An evaluation changes nothing that training learns."""
+    """An evaluation does not change the state that training learns."""
 
     @staticmethod
     def make(name: str) -> Estimator:
@@ -291,7 +291,7 @@ class TestWithoutGradients:
 
     @pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
     @pytest.mark.parametrize("name", ["moving", "learned", "critic", "muprop"])
-    def test_averages_move_in_training_alone(self, name: str, without: Callable[[], Any]) -> None:
+    def test_averages_change_only_in_training(self, name: str, without: Callable[[], Any]) -> None:
         estimator, q = self.make(name), Bernoulli(logits=torch.zeros(5, dtype=torch.float64, requires_grad=True))
         context = torch.ones(5, 2, dtype=torch.float64)
         before = {key: value.clone() for key, value in estimator.state_dict().items()}
@@ -304,7 +304,7 @@ class TestWithoutGradients:
 
 
 class TestPaths:
-    """Which terms must have a gradient path to a node that relies on one."""
+    """Cost terms with and without a gradient path to a node that needs one."""
 
     Y = Bernoulli(logits=torch.zeros(3))
 
@@ -312,7 +312,7 @@ class TestPaths:
     def z() -> Normal:
         return Normal(torch.full((3,), 0.5, requires_grad=True), 1.0)
 
-    def test_term_that_takes_all_values_need_not_use_each(self) -> None:
+    def test_term_of_all_values_may_ignore_some(self) -> None:
         location = torch.full((100_000,), 0.5, dtype=torch.float64, requires_grad=True)
         q = {"y": Bernoulli(logits=torch.zeros_like(location)), "z": Normal(location, 1.0)}
         terms = {"a": lambda **v: 2 * v["y"], "b": lambda z: z**2}
@@ -329,7 +329,7 @@ class TestPaths:
         with pytest.raises(EstimatorError, match=r"node 'z'.*no gradient path"):
             expectation(terms, {"y": self.Y, "z": self.z()}, {"y": Enumerate(), "z": Pathwise()})
 
-    def test_child_of_the_node_may_have_it_instead(self) -> None:
+    def test_child_of_the_node_may_have_one_instead(self) -> None:
         q = {"z": self.z(), "w": lambda z: Bernoulli(logits=z)}
         total = expectation({"a": lambda **v: v["w"]}, q, {"z": Pathwise(), "w": Enumerate()})
         assert total.requires_grad

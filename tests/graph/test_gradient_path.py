@@ -1,4 +1,4 @@
-"""Reading off autograd's graph whether a gradient can flow."""
+"""Gradient paths in autograd's graph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WITH = {
     "square": lambda z: z.square().sum(),
     "zero weights": lambda z: nn.functional.linear(z, torch.zeros(2, 3, requires_grad=True)),
     "times zero": lambda z: z * 0,
-    "relu at a flat place": lambda z: torch.relu(z - 100),
+    "relu where it is flat": lambda z: torch.relu(z - 100),
     "true division": lambda z: torch.div(z, 2, rounding_mode=None),
     "remainder": lambda z: z % 1,
     "clamp": lambda z: z.clamp(-1, 1),
@@ -63,8 +63,8 @@ def test_finds_a_path(function) -> None:
 
 @pytest.mark.parametrize("function", WITHOUT.values(), ids=WITHOUT)
 @pytest.mark.parametrize("weighted", [False, True], ids=["bare", "times a weight"])
-def test_finds_none(function, weighted: bool) -> None:
-    """With a weight the output requires a gradient: it must be seen that none of it reaches the value."""
+def test_finds_no_path(function, weighted: bool) -> None:
+    """With a weight the output requires a gradient that does not reach the value."""
     z = start()
     output = function(z)
     assert not has_gradient_path(output * torch.ones((), requires_grad=True) if weighted else output, z)
@@ -85,7 +85,7 @@ def test_values_that_need_no_gradient_have_no_path() -> None:
 
 
 def test_shared_subgraphs_are_walked_once() -> None:
-    """A graph with 2^200 paths comes back at once."""
+    """A graph with 2^200 paths is traversed in linear time."""
     z, other = start(), start()
     x = other
     for _ in range(200):

@@ -1,6 +1,6 @@
-"""The importance-weighted bound and its gradients, against sums and quadrature over all K trajectories together.
+"""The importance-weighted bound and its gradients, against sums and quadrature over all K joint samples.
 
-The batch holds the replicates. Each gradient component is tested with |z| < 4 (false alarms: 6e-5 a component, 0.6 %
+The batch holds the replicates. Each gradient component is tested with |z| < 4 (false alarms: 6e-5 per component, 0.6 %
 for the module), its standard error at most 1 % of the exact gradient's norm.
 """
 
@@ -59,7 +59,7 @@ def above(p: Leaves) -> dict:
 
 
 def exact(graph, beta: float = 1.0) -> tuple[float, Leaves]:
-    """Return the bound for K trajectories and its gradient: all pairs of (code, quadrature point)."""
+    """Return the bound for K joint samples and its gradient: all pairs of (code, quadrature point)."""
     p = {name: value.clone().requires_grad_() for name, value in PARAMETERS.items()}
     x, w = np.polynomial.hermite_e.hermegauss(POINTS)
     x, w = torch.from_numpy(x), torch.from_numpy(w / w.sum())
@@ -84,18 +84,18 @@ def exact(graph, beta: float = 1.0) -> tuple[float, Leaves]:
 
 def estimate(graph, estimators, beta: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """Return the mean, its standard error and the variance of value and gradient, ``[1 + components]``."""
-    found = []
+    chunks = []
     for _ in range(CHUNKS):
         p = {n: v.expand(BATCH, *v.shape).clone().requires_grad_() for n, v in PARAMETERS.items()}
         if beta == 1:
             bound = importance_weighted_bound(lambda y, z, p=p: log_joint(p, y, z), graph(p), estimators, num_samples=K)
         else:
             nodes, _ = parse_graph(lambda y, z: y, graph(p))
-            drawn = prepare(sample_graph(nodes, estimators, num_samples=K))
-            bound = combine(drawn, log_joint(p, **drawn.values), beta)
+            graph_sample = prepare(sample_graph(nodes, estimators, num_samples=K))
+            bound = combine(graph_sample, log_joint(p, **graph_sample.values), beta)
         gradients = torch.autograd.grad(bound.sum(), list(p.values()))
-        found.append(torch.cat([bound.detach()[:, None], *(g.reshape(BATCH, -1) for g in gradients)], 1))
-    values = torch.cat(found)
+        chunks.append(torch.cat([bound.detach()[:, None], *(g.reshape(BATCH, -1) for g in gradients)], 1))
+    values = torch.cat(chunks)
     return values.mean(0), values.std(0) / len(values) ** 0.5, values.var(0)
 
 
@@ -110,26 +110,26 @@ VIMCO = {"y": ScoreFunction(baseline=LeaveOneOut()), "z": Pathwise()}
 )
 def test_gradient_is_exact_on_average(graph, estimators) -> None:
     value, gradient = exact(graph)
-    wanted = torch.cat([torch.tensor([value]).double(), *(g.reshape(-1) for g in gradient.values())])
+    expected = torch.cat([torch.tensor([value]).double(), *(g.reshape(-1) for g in gradient.values())])
     mean, error, _ = estimate(graph, estimators)
-    assert (error[1:] < 0.01 * wanted[1:].norm()).all()
-    assert (((mean - wanted) / error).abs() < THRESHOLD).all()
+    assert (error[1:] < 0.01 * expected[1:].norm()).all()
+    assert (((mean - expected) / error).abs() < THRESHOLD).all()
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
-def test_gradient_is_exact_on_average_while_the_divergence_warms_up(beta) -> None:
+def test_gradient_is_exact_on_average_during_the_warm_up(beta) -> None:
     value, gradient = exact(below, beta)
-    wanted = torch.cat([torch.tensor([value]).double(), *(g.reshape(-1) for g in gradient.values())])
+    expected = torch.cat([torch.tensor([value]).double(), *(g.reshape(-1) for g in gradient.values())])
     mean, error, _ = estimate(below, VIMCO, beta)
-    assert (error[1:] < 0.01 * wanted[1:].norm()).all()
-    assert (((mean - wanted) / error).abs() < THRESHOLD).all()
+    assert (error[1:] < 0.01 * expected[1:].norm()).all()
+    assert (((mean - expected) / error).abs() < THRESHOLD).all()
 
 
-def test_sticking_the_landing_is_biased_and_doubly_reparameterized_is_not() -> None:
+def test_sticking_the_landing_is_biased() -> None:
     _, gradient = exact(below)
-    wanted = torch.cat([g.reshape(-1) for g in gradient.values()])
+    expected = torch.cat([g.reshape(-1) for g in gradient.values()])
     mean, error, _ = estimate(below, {**VIMCO, "z": Pathwise(stick_the_landing=True)})
-    assert ((mean[1:] - wanted) / error[1:]).abs().max() > 10
+    assert ((mean[1:] - expected) / error[1:]).abs().max() > 10
 
 
 def test_leave_one_out_lowers_the_variance() -> None:
@@ -137,8 +137,8 @@ def test_leave_one_out_lowers_the_variance() -> None:
     assert (estimate(below, VIMCO)[2][1:4] < 0.5 * plain[1:4]).all()
 
 
-def test_trajectories_of_probability_zero() -> None:
-    """Against enumeration: one of three states has no density, and most draws of four have it among them."""
+def test_joint_samples_of_probability_zero() -> None:
+    """Against enumeration: one of three states has no density, and most sets of four joint samples contain it."""
     logits = torch.tensor([0.2, -0.3, 0.4], dtype=torch.float64)
     log_joint = torch.tensor([-1.0, 0.5, -torch.inf], dtype=torch.float64)
     graph = logits.clone().requires_grad_()
@@ -149,7 +149,7 @@ def test_trajectories_of_probability_zero() -> None:
             chosen = log_q[list(states)]
             bound = (log_joint[list(states)] - chosen).logsumexp(0) - math.log(4)
             exact = exact + chosen.sum().exp() * bound
-    (wanted,) = torch.autograd.grad(exact, graph)
+    (expected,) = torch.autograd.grad(exact, graph)
     rows = logits.expand(200_000, 3).clone().requires_grad_()
     bound = importance_weighted_bound(
         lambda y: torch.where(y == 1, log_joint, 0.0).sum(-1),
@@ -160,13 +160,13 @@ def test_trajectories_of_probability_zero() -> None:
     possible = bound.isfinite()
     assert (~possible).double().mean() < 0.05
     bound[possible].sum().backward()
-    found = torch.where(possible[:, None], rows.grad, 0.0)
-    error = found.std(0) / len(found) ** 0.5
-    assert found.isfinite().all()
-    assert ((found.mean(0) - wanted) / error).abs().max() < 4.5  # one false alarm in 50,000
+    gradients = torch.where(possible[:, None], rows.grad, 0.0)
+    error = gradients.std(0) / len(gradients) ** 0.5
+    assert gradients.isfinite().all()
+    assert ((gradients.mean(0) - expected) / error).abs().max() < 4.5  # one false alarm in 50,000
 
 
-def test_variance_is_zero_where_the_posterior_is_exact() -> None:
+def test_variance_is_zero_if_the_posterior_is_exact() -> None:
     loc = torch.zeros(50, requires_grad=True)
     bound = importance_weighted_bound(lambda z: Normal(0.0, 1.0).log_prob(z) + 3, Normal(loc, 1.0), num_samples=4)
     bound.sum().backward()
@@ -174,7 +174,7 @@ def test_variance_is_zero_where_the_posterior_is_exact() -> None:
     torch.testing.assert_close(loc.grad, torch.zeros(50), atol=1e-6, rtol=0)
 
 
-def test_bound_rises_with_the_number_of_trajectories_towards_log_p() -> None:
+def test_bound_rises_with_the_number_of_samples_towards_log_p() -> None:
     posterior = Normal(torch.zeros(100_000), 1.2)
     evidence = Normal(0.0, 2**0.5).log_prob(torch.tensor(1.0)).item()
     means = [
@@ -216,7 +216,7 @@ def exact_of_three(start: Tensor) -> Tensor:
     "estimator", [Pathwise(), ScoreFunction(), ScoreFunction(baseline=LeaveOneOut())], ids=["dreg", "score", "vimco"]
 )
 def test_node_that_a_batch_shares(estimator) -> None:
-    """A node of batch ``[..., 1]`` beside one of ``[..., 3]``: each entry has weights of its own."""
+    """A node of batch ``[..., 1]`` next to one of ``[..., 3]``: each entry has separate weights."""
     start = torch.tensor([0.4, -0.2, 0.1]).double()
     p = start.expand(BATCH, 3).clone().requires_grad_()
     q = {"z": Normal(p[:, :1], p[:, 1:2].exp()), "w": Normal(torch.zeros(BATCH, 3).double(), 1.0)}
@@ -227,21 +227,21 @@ def test_node_that_a_batch_shares(estimator) -> None:
         num_samples=2,
     )
     total = bound @ SHARES
-    found = torch.cat([total.detach()[:, None], torch.autograd.grad(total.sum(), p)[0]], 1)
-    assert (((found.mean(0) - exact_of_three(start)) / (found.std(0) / BATCH**0.5)).abs() < THRESHOLD).all()
+    gradients = torch.cat([total.detach()[:, None], torch.autograd.grad(total.sum(), p)[0]], 1)
+    assert (((gradients.mean(0) - exact_of_three(start)) / (gradients.std(0) / BATCH**0.5)).abs() < THRESHOLD).all()
 
 
 FLAT = {"round": torch.round, "detach": torch.Tensor.detach, "sign": torch.sign}
 
 
 @pytest.mark.parametrize("flat", FLAT.values(), ids=FLAT)
-def test_density_without_a_gradient_path_is_refused(flat) -> None:
+def test_density_without_a_gradient_path_is_rejected(flat) -> None:
     posterior = Normal(torch.zeros(4, requires_grad=True), 1.0)
     with pytest.raises(EstimatorError, match=r"Pathwise.*no gradient path.*Use ScoreFunction.*VIMCO"):
         importance_weighted_bound(lambda z: Normal(0.0, 1.0).log_prob(flat(z)), posterior, Pathwise(), num_samples=3)
 
 
-def test_auto_takes_the_score_function_where_there_is_no_path() -> None:
+def test_auto_uses_the_score_function_without_a_path() -> None:
     """E[L_2] for log p(x, z) = -round(z)^2 / 2, by sums over a fine grid and finite differences."""
 
     def value(loc: float) -> float:
@@ -252,22 +252,22 @@ def test_auto_takes_the_score_function_where_there_is_no_path() -> None:
         pairs = torch.logaddexp(log_weight[:, None], log_weight[None]) - math.log(2)
         return float(mass @ pairs @ mass)
 
-    wanted = (value(0.45) - value(0.35)) / 0.1
+    expected = (value(0.45) - value(0.35)) / 0.1
     loc = torch.full((BATCH,), 0.4, dtype=torch.float64, requires_grad=True)
     bound = importance_weighted_bound(lambda z: -0.5 * z.round().square(), Normal(loc, 1.0), num_samples=2)
-    found = torch.autograd.grad(bound.sum(), loc)[0]
-    error = found.std() / BATCH**0.5
+    gradients = torch.autograd.grad(bound.sum(), loc)[0]
+    error = gradients.std() / BATCH**0.5
     assert abs(bound.mean().item() - value(0.4)) < 4 * bound.std().item() / BATCH**0.5 + 1e-3
-    assert abs(found.mean() - wanted) < 4 * error + 1e-3
+    assert abs(gradients.mean() - expected) < 4 * error + 1e-3
 
 
-def test_density_of_a_wrong_shape_is_refused() -> None:
+def test_density_of_a_wrong_shape_is_rejected() -> None:
     posterior = Independent(Normal(torch.zeros(4, 4), 1.0), 1)
     with pytest.raises(EstimatorError, match=r"'log_joint' has shape \[3, 4, 4\], expected \[3, 4\]"):
         importance_weighted_bound(lambda z: Normal(0.0, 1.0).log_prob(z), posterior, num_samples=3)
 
 
-def test_terms_are_refused() -> None:
+def test_terms_are_rejected() -> None:
     with pytest.raises(EstimatorError, match=r"log_joint is a dictionary of \['prior', 'likelihood'\].*their sum"):
         importance_weighted_bound(
             {"prior": lambda z: -z, "likelihood": lambda z: z}, {"z": Normal(torch.zeros(4), 1.0)}, num_samples=3
@@ -277,12 +277,12 @@ def test_terms_are_refused() -> None:
 @pytest.mark.parametrize(
     "estimator", [Enumerate(), GumbelSoftmax(), ScoreFunction(baseline=MovingAverage())], ids=lambda e: type(e).__name__
 )
-def test_refuses_estimators_of_linear_expectations(estimator) -> None:
+def test_rejects_estimators_of_linear_expectations(estimator) -> None:
     with pytest.raises(EstimatorError, match=r"importance-weighted|joint"):
         importance_weighted_bound(lambda b: b, Bernoulli(logits=torch.zeros(3)), estimator, num_samples=3)
 
 
-def test_vimco_needs_two_trajectories() -> None:
+def test_vimco_needs_two_joint_samples() -> None:
     with pytest.raises(EstimatorError, match="num_samples"):
         importance_weighted_bound(
             lambda b: b, Bernoulli(logits=torch.zeros(3)), ScoreFunction(baseline=LeaveOneOut()), num_samples=1

@@ -21,9 +21,9 @@ def record(*shape: int, dtype: torch.dtype = torch.float32, end: float = 0.1) ->
 CALLS = [generalized_advantage, td_lambda_return]
 
 
-def given_to(call: Callable[..., Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the arguments that the function takes: a lambda-return needs no values of its own states."""
-    return given if call is generalized_advantage else {k: v for k, v in given.items() if k != "values"}
+def arguments_of(call: Callable[..., Tensor], arguments: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the arguments of the function: a lambda-return needs no values of the current states."""
+    return arguments if call is generalized_advantage else {k: v for k, v in arguments.items() if k != "values"}
 
 
 def slow_advantage(
@@ -35,7 +35,7 @@ def slow_advantage(
     lam: float,
     terminated: Tensor | None = None,
 ) -> Tensor:
-    """Return the generalized advantage by its definition, in float64, one step after the other."""
+    """Return the generalized advantage by its definition, in float64, step by step."""
     terminated = done if terminated is None else terminated
     error = rewards.double() + discount * next_values * ~terminated - values
     advantage, following = torch.zeros_like(error), torch.zeros_like(error[..., -1])
@@ -53,7 +53,7 @@ def slow_return(
     lam: float,
     terminated: Tensor | None = None,
 ) -> Tensor:
-    """Return the lambda-return by its definition, in float64, one step after the other."""
+    """Return the lambda-return by its definition, in float64, step by step."""
     terminated = done if terminated is None else terminated
     after = next_values.double() * ~terminated
     returns, following = torch.zeros_like(rewards, dtype=torch.float64), after[..., -1]
@@ -73,9 +73,9 @@ SLOW = {generalized_advantage: slow_advantage, td_lambda_return: slow_return}
 def test_both_equal_the_recursion(
     call: Callable[..., Tensor], shape: tuple[int, ...], discount: float, lam: float
 ) -> None:
-    given = given_to(call, record(*shape, dtype=torch.float64))
+    arguments = arguments_of(call, record(*shape, dtype=torch.float64))
     torch.testing.assert_close(
-        call(**given, discount=discount, lam=lam), SLOW[call](**given, discount=discount, lam=lam)
+        call(**arguments, discount=discount, lam=lam), SLOW[call](**arguments, discount=discount, lam=lam)
     )
 
 
@@ -88,13 +88,13 @@ def test_return_is_value_plus_advantage_along_one_trajectory() -> None:
 
 
 def test_lam_zero_is_the_one_step_error_to_the_bit() -> None:
-    given = record(5, 40)
-    target = given["rewards"] + 0.9 * given["next_values"] * ~given["done"]
-    assert torch.equal(generalized_advantage(**given, discount=0.9, lam=0.0), target - given["values"])
-    assert torch.equal(td_lambda_return(**given_to(td_lambda_return, given), discount=0.9, lam=0.0), target)
+    arguments = record(5, 40)
+    target = arguments["rewards"] + 0.9 * arguments["next_values"] * ~arguments["done"]
+    assert torch.equal(generalized_advantage(**arguments, discount=0.9, lam=0.0), target - arguments["values"])
+    assert torch.equal(td_lambda_return(**arguments_of(td_lambda_return, arguments), discount=0.9, lam=0.0), target)
 
 
-def test_lam_one_is_the_sum_of_rewards_whatever_the_critic_says() -> None:
+def test_lam_one_is_the_sum_of_rewards_for_any_critic() -> None:
     """Whole numbers, so that the sums are exact: the values in between drop out."""
     torch.manual_seed(1)
     rewards, values = torch.randint(-5, 6, (2, 4, 100)).float()
@@ -107,30 +107,30 @@ def test_lam_one_is_the_sum_of_rewards_whatever_the_critic_says() -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_nothing_crosses_the_end_of_an_episode(call: Callable[..., Tensor]) -> None:
-    given = given_to(call, record(20, end=0.0))
-    given["done"][9] = True
-    changed = {name: tensor.clone() for name, tensor in given.items()}
+def test_later_steps_do_not_cross_the_end_of_an_episode(call: Callable[..., Tensor]) -> None:
+    arguments = arguments_of(call, record(20, end=0.0))
+    arguments["done"][9] = True
+    changed = {name: tensor.clone() for name, tensor in arguments.items()}
     changed["rewards"][10:] = 1e6
-    changed["next_values"][9:] = torch.nan  # of the state after the end: whatever it is, it does not count
+    changed["next_values"][9:] = torch.nan  # the state after the end does not count
     changed["next_values"][10:] = -1e6
-    before, after = call(**given, discount=0.9, lam=0.8), call(**changed, discount=0.9, lam=0.8)
+    before, after = call(**arguments, discount=0.9, lam=0.8), call(**changed, discount=0.9, lam=0.8)
     assert torch.equal(before[:10], after[:10])
     assert not torch.isclose(before[10:], after[10:]).any()
     for tensor in changed.values():
         if tensor.is_floating_point():
-            tensor[10:] = torch.nan  # as records of different lengths are filled up
+            tensor[10:] = torch.nan  # as in padded records of different lengths
     assert torch.equal(before[:10], call(**changed, discount=0.9, lam=0.8)[:10])
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_episode_cut_short_goes_on_with_the_critic(call: Callable[..., Tensor]) -> None:
-    given = given_to(call, record(3, 30, dtype=torch.float64))
-    terminated = given["done"] & (torch.rand(3, 30) < 0.5)
-    assert (terminated != given["done"]).any()
-    found = call(**given, discount=0.9, lam=0.7, terminated=terminated)
-    torch.testing.assert_close(found, SLOW[call](**given, discount=0.9, lam=0.7, terminated=terminated))
-    assert not torch.isclose(found, call(**given, discount=0.9, lam=0.7)).all()
+def test_an_episode_at_a_time_limit_continues_with_the_critic(call: Callable[..., Tensor]) -> None:
+    arguments = arguments_of(call, record(3, 30, dtype=torch.float64))
+    terminated = arguments["done"] & (torch.rand(3, 30) < 0.5)
+    assert (terminated != arguments["done"]).any()
+    actual = call(**arguments, discount=0.9, lam=0.7, terminated=terminated)
+    torch.testing.assert_close(actual, SLOW[call](**arguments, discount=0.9, lam=0.7, terminated=terminated))
+    assert not torch.isclose(actual, call(**arguments, discount=0.9, lam=0.7)).all()
 
 
 @pytest.mark.parametrize("discount_lam", [(0.5, 0.5), (0.999, 0.95), (1.0, 1.0)], ids=str)
@@ -138,50 +138,50 @@ def test_float32_over_a_long_record(discount_lam: tuple[float, float]) -> None:
     """A product of 0.25 underflows after 75 steps; sums of 20,000 ones in float32 keep six digits."""
     discount, lam = discount_lam
     ones, zeros = torch.ones(20_000), torch.zeros(20_000)
-    found = generalized_advantage(ones, zeros, zeros, zeros.bool(), discount, lam)
-    assert found.dtype == torch.float32
+    actual = generalized_advantage(ones, zeros, zeros, zeros.bool(), discount, lam)
+    assert actual.dtype == torch.float32
     expected = slow_advantage(ones, zeros, zeros, zeros.bool(), discount, lam)
-    torch.testing.assert_close(found.double(), expected, rtol=2e-6, atol=0)
+    torch.testing.assert_close(actual.double(), expected, rtol=2e-6, atol=0)
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_gradients(call: Callable[..., Tensor]) -> None:
-    given = given_to(call, record(2, 6, dtype=torch.float64, end=0.3))
-    done = given.pop("done")
-    inputs = [tensor.requires_grad_() for tensor in given.values()]
+    arguments = arguments_of(call, record(2, 6, dtype=torch.float64, end=0.3))
+    done = arguments.pop("done")
+    inputs = [tensor.requires_grad_() for tensor in arguments.values()]
     assert torch.autograd.gradcheck(lambda *tensors: call(*tensors, done, 0.9, 0.8), inputs)
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_vmap_and_compile(call: Callable[..., Tensor]) -> None:
-    given = given_to(call, record(4, 3, 17))
-    expected = call(**given, discount=0.9, lam=0.8)
+    arguments = arguments_of(call, record(4, 3, 17))
+    expected = call(**arguments, discount=0.9, lam=0.8)
     run = lambda *tensors: call(*tensors, 0.9, 0.8)  # noqa: E731
-    assert torch.equal(torch.vmap(run)(*given.values()), expected)
-    assert torch.equal(torch.vmap(run, in_dims=1, out_dims=1)(*given.values()), expected)
+    assert torch.equal(torch.vmap(run)(*arguments.values()), expected)
+    assert torch.equal(torch.vmap(run, in_dims=1, out_dims=1)(*arguments.values()), expected)
     torch._dynamo.reset()
-    assert torch.equal(torch.compile(run, fullgraph=True, backend="eager")(*given.values()), expected)
+    assert torch.equal(torch.compile(run, fullgraph=True, backend="eager")(*arguments.values()), expected)
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_done_may_be_numbers_and_nothing_is_overwritten(call: Callable[..., Tensor]) -> None:
-    given = given_to(call, record(3, 11))
-    before = {name: tensor.clone() for name, tensor in given.items()}
-    expected = call(**given, discount=0.9, lam=0.8)
-    assert all(torch.equal(given[name], before[name]) for name in given)
-    assert torch.equal(call(**given | {"done": given["done"].float()}, discount=0.9, lam=0.8), expected)
+def test_done_may_be_numbers_and_arguments_are_unchanged(call: Callable[..., Tensor]) -> None:
+    arguments = arguments_of(call, record(3, 11))
+    before = {name: tensor.clone() for name, tensor in arguments.items()}
+    expected = call(**arguments, discount=0.9, lam=0.8)
+    assert all(torch.equal(arguments[name], before[name]) for name in arguments)
+    assert torch.equal(call(**arguments | {"done": arguments["done"].float()}, discount=0.9, lam=0.8), expected)
 
 
 @pytest.mark.parametrize("name", ["values", "next_values", "done", "terminated"])
-def test_shapes_that_differ_are_refused(name: str) -> None:
-    given = record(3, 11) | {"terminated": torch.zeros(3, 11, dtype=torch.bool)}
-    given[name] = given[name][..., :10]
+def test_shapes_that_differ_are_rejected(name: str) -> None:
+    arguments = record(3, 11) | {"terminated": torch.zeros(3, 11, dtype=torch.bool)}
+    arguments[name] = arguments[name][..., :10]
     with pytest.raises(EstimatorError, match=rf"{name} has shape \[3, 10\], rewards have shape \[3, 11\]"):
-        generalized_advantage(**given, discount=0.9, lam=0.8)
+        generalized_advantage(**arguments, discount=0.9, lam=0.8)
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("wrong", [{"discount": 1.2}, {"lam": -0.1}, {"lam": float("nan")}], ids=str)
-def test_numbers_outside_their_range_are_refused(call: Callable[..., Tensor], wrong: dict[str, float]) -> None:
+def test_numbers_outside_their_range_are_rejected(call: Callable[..., Tensor], wrong: dict[str, float]) -> None:
     with pytest.raises(EstimatorError, match=rf"{next(iter(wrong))}=.* must be in \[0, 1\]"):
-        call(**given_to(call, record(5)), **{"discount": 0.9, "lam": 0.8} | wrong)
+        call(**arguments_of(call, record(5)), **{"discount": 0.9, "lam": 0.8} | wrong)

@@ -1,4 +1,4 @@
-"""Drawing the nodes: axes of rows, joint trajectories, batch shapes."""
+"""Sampling of the nodes: sample dimensions, joint samples, batch shapes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-class TestAxes:
-    def test_independent_nodes_do_not_share_an_axis(self) -> None:
-        """With 4 and 1 samples, a shared axis would broadcast the one against the four (38 instead of 10)."""
+class TestSampleDimensions:
+    def test_independent_nodes_do_not_share_a_dimension(self) -> None:
+        """With 4 and 1 samples, a shared dimension would broadcast the one against the four (38 instead of 10)."""
         logits = torch.zeros(2, 20_000, dtype=torch.float64, requires_grad=True)
         q = {"y": Bernoulli(logits=logits[0]), "z": Bernoulli(logits=logits[1])}
         shapes = []
@@ -41,7 +41,7 @@ class TestAxes:
         error = gradient.std(1) / 20_000**0.5
         assert ((gradient.mean(1) - torch.tensor([1.0, 2.0])).abs() < 4 * error).all()
 
-    def test_new_axes_lead(self) -> None:
+    def test_new_dimensions_lead(self) -> None:
         q = {
             "a": Bernoulli(logits=torch.zeros(5)),
             "b": lambda a: Bernoulli(logits=a),
@@ -78,18 +78,18 @@ class TestAxes:
         for p, r in probs.tolist():
             total = 0.0
             for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
-                share = (p if i else 1 - p) * (r if j else 1 - r)
+                probability = (p if i else 1 - p) * (r if j else 1 - r)
                 weights = np.array([1 + i, 1 + j, 2]) / (4 + i + j)
-                total += share * (i * (weights @ np.array([1, 4, 9])) + j)
+                total += probability * (i * (weights @ np.array([1, 4, 9])) + j)
             expected.append(total)
         torch.testing.assert_close(result.total, torch.tensor(expected, dtype=torch.float64))
         assert result.samples["a"].value.shape == (4, 2, 2)
         assert result.samples["k"].value.shape == (3, 4, 2)
 
 
-class TestJointTrajectories:
+class TestJointSamples:
     @pytest.mark.parametrize("num_samples", [1, 2, 5])
-    def test_chain_of_twelve_nodes_costs_one_evaluation_a_trajectory(self, num_samples: int) -> None:
+    def test_chain_of_twelve_nodes_costs_one_evaluation_per_sample(self, num_samples: int) -> None:
         logits = torch.zeros(7, dtype=torch.float64, requires_grad=True)
         q: dict = {"n0": Bernoulli(logits=logits)}
         for i in range(1, 12):
@@ -106,16 +106,16 @@ class TestJointTrajectories:
         assert shapes == {(num_samples, 7)}
         assert torch.autograd.grad(total.sum(), logits)[0].isfinite().all()
 
-    def test_pathwise_nodes_go_along(self) -> None:
+    def test_pathwise_nodes_are_supported(self) -> None:
         location = torch.zeros(2, 6, requires_grad=True)
         q = {"a": Normal(location[0], 1.0), "b": lambda a: Normal(a + location[1], 1.0)}
         total = expectation(lambda a, b: 2 * a + 3 * b, q, Pathwise(num_samples=9), num_samples=4)
         gradient = torch.autograd.grad(total.sum(), location)[0]
         torch.testing.assert_close(gradient, torch.tensor([[5.0], [3.0]]).expand(2, 6))
 
-    def test_trajectories_are_independent(self) -> None:
-        draws = evaluate(lambda a: a, {"a": Normal(torch.zeros(3), 1.0)}, Pathwise(), num_samples=50).samples
-        assert draws["a"].value.unique().numel() == 150
+    def test_joint_samples_are_independent(self) -> None:
+        samples = evaluate(lambda a: a, {"a": Normal(torch.zeros(3), 1.0)}, Pathwise(), num_samples=50).samples
+        assert samples["a"].value.unique().numel() == 150
 
     @pytest.mark.parametrize("num_samples", [0, -3])
     def test_number_must_be_positive(self, num_samples: int) -> None:
@@ -137,22 +137,22 @@ class TestBatch:
 
     @pytest.mark.parametrize("num_samples", [None, 2])
     def test_node_without_a_batch_whose_child_has_one(self, num_samples: int | None) -> None:
-        """Broadcasting takes the child's batch for rows of its parent: refused where their number tells."""
+        """Broadcasting would confuse the child's batch with samples of its parent: rejected if the sizes differ."""
         q = {"a": Normal(torch.zeros(()), 1.0), "b": lambda a: Normal(a.mean() + torch.zeros(5), 1.0)}
         with pytest.raises(EstimatorError, match=r"node 'b'.*batch shape \[5\].*shares has batch size 1"):
             expectation(lambda a, b: a + b, q, num_samples=num_samples)
 
     def test_node_shared_by_a_batch_has_size_1_there(self) -> None:
         q = {"a": Normal(torch.zeros(1), 1.0), "b": lambda a: Normal(a + torch.zeros(5), 1.0)}
-        draws = evaluate(lambda a, b: a + b, q, Pathwise(num_samples=2)).samples
-        assert draws["a"].value.shape == (2, 1)
-        assert draws["b"].value.shape == (2, 2, 5)
+        samples = evaluate(lambda a, b: a + b, q, Pathwise(num_samples=2)).samples
+        assert samples["a"].value.shape == (2, 1)
+        assert samples["b"].value.shape == (2, 2, 5)
 
-    def test_context_reaches_the_draws(self) -> None:
+    def test_context_reaches_the_samples(self) -> None:
         context = torch.randn(3, 2)
         q = {"y": Bernoulli(logits=torch.zeros(3)), "z": lambda y: Normal(y, 1.0)}
-        draws = evaluate(lambda y, z: y + z, q, context=context).samples
-        assert all(draw.context is context for draw in draws.values())
+        samples = evaluate(lambda y, z: y + z, q, context=context).samples
+        assert all(sample.context is context for sample in samples.values())
 
 
 def test_same_seed_gives_the_same_bits() -> None:

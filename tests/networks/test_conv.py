@@ -18,17 +18,17 @@ SHAPES = [(1, 28, 28), (3, 32, 32), (1, 8, 8), (2, 9, 5), (1, 1, 3)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("rows", [(), (2,), (3, 2)], ids=str)
-def test_sizes_flow_through(shape, rows):
+@pytest.mark.parametrize("sample_shape", [(), (2,), (3, 2)], ids=str)
+def test_sizes_flow_through(shape, sample_shape):
     size = shape[0] * shape[1] * shape[2]
     encoder, decoder = ConvEncoder(shape, [4, 6], hidden=16), ConvDecoder(shape, [4, 6], hidden=16, num_feature_maps=3)
     assert (encoder.build(size), decoder.build(7)) == (16, 3 * size)
-    assert encoder(torch.randn(*rows, 5, size)).shape == (*rows, 5, 16)
-    assert decoder(torch.randn(*rows, 5, 7)).shape == (*rows, 5, 3 * size)
+    assert encoder(torch.randn(*sample_shape, 5, size)).shape == (*sample_shape, 5, 16)
+    assert decoder(torch.randn(*sample_shape, 5, 7)).shape == (*sample_shape, 5, 3 * size)
 
 
 @pytest.mark.parametrize("make", [lambda: ConvEncoder((2, 6, 6), [4]), lambda: ConvDecoder((2, 6, 6), [4])])
-def test_a_row_does_not_depend_on_the_others(make):
+def test_observations_do_not_depend_on_each_other(make):
     network = make()
     network.build(72)
     x = torch.randn(3, 4, 72)
@@ -36,7 +36,7 @@ def test_a_row_does_not_depend_on_the_others(make):
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
 
 
-def test_each_layer_halves_the_picture():
+def test_each_layer_halves_the_image():
     network = ConvEncoder((1, 28, 28), [8, 16], hidden=32)
     network.build(784)
     sizes = []
@@ -48,8 +48,8 @@ def test_each_layer_halves_the_picture():
     assert network.sides == [(28, 28), (14, 14), (7, 7)]
 
 
-def test_the_encoder_sees_places_where_the_data_have_them():
-    """A change of one pixel moves the first layer's features around that pixel, and nowhere else."""
+def test_the_encoder_reads_pixels_in_the_order_of_the_data():
+    """A change of one pixel changes only the features of the first layer around that pixel."""
     network = ConvEncoder((2, 8, 8), [3], hidden=4, normalize=False)
     network.build(128)
     first = network.layers[:2]
@@ -61,15 +61,15 @@ def test_the_encoder_sees_places_where_the_data_have_them():
     assert all(row in (1, 2) and column in (2, 3) for row, column in changed)
 
 
-def test_the_decoders_maps_lie_side_by_side():
+def test_the_decoder_keeps_feature_maps_of_a_value_together():
     network = ConvDecoder((2, 4, 4), [3], hidden=4, num_feature_maps=5)
     network.build(3)
     x = torch.randn(2, 3)
-    pictures = network.layers(x)  # [2, channels * num_feature_maps, height, width]
-    found = network(x).reshape(2, 2, 4, 4, 5)
+    maps = network.layers(x)  # [2, channels * num_feature_maps, height, width]
+    outputs = network(x).reshape(2, 2, 4, 4, 5)
     for channel in range(2):
         for number in range(5):
-            assert found[:, channel, :, :, number].equal(pictures[:, channel * 5 + number])
+            assert outputs[:, channel, :, :, number].equal(maps[:, channel * 5 + number])
 
 
 @pytest.mark.parametrize(
@@ -100,18 +100,18 @@ def model(**kwargs):
     return VAE(64, *networks, Bernoulli(pixelwise=True), **kwargs)
 
 
-def test_a_model_learns_and_is_made_again():
-    made, batch = model(), next(iter(ImageData("digits").train_dataloader()))
-    optimizer = torch.optim.Adam(made.parameters(), 3e-3)
+def test_a_model_learns_and_is_created_again():
+    vae, batch = model(), next(iter(ImageData("digits").train_dataloader()))
+    optimizer = torch.optim.Adam(vae.parameters(), 3e-3)
     losses = []
     for _ in range(40):
-        loss = made.loss(batch, training=True).total.mean()
+        loss = vae.loss(batch, training=True).total.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 5
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in made.parameters())
-    again = from_config(made.config)
-    again.load_state_dict(made.state_dict())
-    assert again.posteriors(batch)["z"].mean.equal(made.posteriors(batch)["z"].mean)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in vae.parameters())
+    again = from_config(vae.config)
+    again.load_state_dict(vae.state_dict())
+    assert again.posteriors(batch)["z"].mean.equal(vae.posteriors(batch)["z"].mean)

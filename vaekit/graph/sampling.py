@@ -174,7 +174,7 @@ def _split_shape(
     node: Node,
     q: Distribution,
     batch: torch.Size | None,
-    samples: Mapping[str, NodeSample],
+    samples: dict[str, NodeSample],
     num_samples: int | None,
 ) -> tuple[torch.Size, torch.Size, torch.Size]:
     """Return the batch shape of the graph, and the leading (sample) and inner (batch) part of the node's batch shape.
@@ -195,8 +195,8 @@ def _split_shape(
             "(after the sample dimensions)."
         )
     leading, inner = shape[:num_leading], shape[num_leading:]
-    sizes = [len(sample.weight) for sample in reversed(samples.values())] if num_samples is None else [num_samples]
-    sizes = sizes[len(sizes) - num_leading :]
+    outer = [len(samples[name].weight) for name in reversed(samples)] if num_samples is None else [num_samples]
+    sizes = outer[len(outer) - num_leading :]
     if any(size not in (1, count) for size, count in zip(leading, sizes, strict=True)):
         raise EstimatorError(
             f"{label}the nodes before it have {len(batch)} batch dimensions and {sizes} samples in the leading "
