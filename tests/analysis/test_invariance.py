@@ -115,8 +115,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Form], None]]:
         torch.set_num_threads(form.threads)
         if form.chunk_cells is not None:
             monkeypatch.setattr("vaekit.analysis.decoding.DECODED", form.chunk_cells * 40)
-            monkeypatch.setattr("vaekit.analysis.stored_cells.CHUNK_CELLS", form.chunk_cells)
-            monkeypatch.setattr("vaekit.data.cells.backed_counts.CHUNK_CELLS", form.chunk_cells)
+            monkeypatch.setattr("vaekit._core.memory_budget.CHUNK_CELLS", form.chunk_cells)
 
     yield set_limits
     torch.set_num_threads(1)

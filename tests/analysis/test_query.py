@@ -14,10 +14,11 @@ from anndata import AnnData
 from scipy import sparse
 
 from vaekit import GaussianVAE
+from vaekit._core.memory_budget import CHUNK_CELLS
 from vaekit.analysis import differential_expression, latent_fields, normalized_expression, prepare_query
-from vaekit.analysis.query import obs_of
-from vaekit.analysis.stored_cells import CHUNK_CELLS, BackedCells
+from vaekit.analysis.model_source import open_cells
 from vaekit.data import GeneExpressionData
+from vaekit.data.cells.streamed import StreamedDataset
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
@@ -77,7 +78,7 @@ def test_the_same_batches(adata: AnnData, tmp_path: Path, arguments: str, change
     inside, outside = (
         prepare_query(model, where, None, None, label_key) for where in (changed, tmp_path / "cells.h5ad")
     )
-    assert isinstance(outside.dataset, BackedCells)
+    assert isinstance(outside.dataset, StreamedDataset)
     assert outside.adata.X is None
     assert outside.obs_names == inside.obs_names
     assert outside.missing_genes == inside.missing_genes
@@ -119,16 +120,17 @@ def test_only_a_chunk_is_in_memory(adata: AnnData, tmp_path: Path, monkeypatch: 
     with pytest.warns(UserWarning, match="no counts"):
         query = prepare_query(model, tmp_path / "cells.h5ad", None, None)
     longest = 0
-    read = query.dataset.stored.read  # type: ignore[union-attr]
+    read = query.dataset.source.rows  # type: ignore[attr-defined]
 
-    def watched(start: int, stop: int) -> sparse.csr_matrix:
+    def watched(index: np.ndarray) -> sparse.csr_matrix:
         nonlocal longest
-        longest = max(longest, stop - start)
-        return read(start, stop)
+        longest = max(longest, len(index))
+        return read(index)
 
-    monkeypatch.setattr(query.dataset.stored, "read", watched)  # type: ignore[union-attr]
+    monkeypatch.setattr(query.dataset.source, "rows", watched)  # type: ignore[attr-defined]
     assert len(latent_fields(query, model).obsm["X_vaekit"]) == CELLS
     assert longest == CHUNK_CELLS
+    assert len(query.dataset._blocks) == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.filterwarnings("ignore:.*no counts:UserWarning")
@@ -142,9 +144,9 @@ class TestErrors:
         other.obs = other.obs.drop(columns=["donor", "depth"])
         other.write_h5ad(file)
         monkeypatch.setattr(
-            "vaekit.data.cells.backed_counts.BackedCounts.chunks", lambda *_: pytest.fail("counts are read")
+            "vaekit.data.cells.backed_counts.BackedCounts._read", lambda *_: pytest.fail("counts are read")
         )
-        for asked, message in ((model, r"batch_key='donor': .*cells\.h5ad has no such column"), (sized, "'depth'")):
+        for asked, message in ((model, r"batch_key='donor' not found in \.obs of .*cells\.h5ad"), (sized, "'depth'")):
             with pytest.raises(DataError, match=message):
                 prepare_query(asked, file, None, None)
         with pytest.raises(DataError, match=r"group1='C': no cell of .*cells\.h5ad has this value in 'kind'"):
@@ -158,11 +160,11 @@ class TestErrors:
         logs, file = adata.copy(), tmp_path / "cells.h5ad"
         logs.X = logs.X.log1p()
         logs.write_h5ad(file)
-        with pytest.raises(DataError, match=r"cells\.h5ad: .*not whole.*there: pass layer='umi' or pass layer='raw'"):
+        with pytest.raises(DataError, match=r"cells\.h5ad, \.X must hold counts: .*not whole.*available: pass layer='umi' or pass layer='raw'"):
             prepare_query(trained(adata), file, None, None)
         del logs.raw, logs.layers["umi"]
         logs.write_h5ad(file)
-        with pytest.raises(DataError, match="no other matrix"):
+        with pytest.raises(DataError, match="No other matrix"):
             prepare_query(trained(adata), file, None, None)
 
     @pytest.mark.parametrize(
@@ -182,14 +184,15 @@ class TestErrors:
             found = file["X"][name][:]
             del file["X"][name]
             file["X"][name] = values(found)  # type: ignore[operator]
-        with pytest.raises(DataError, match=r"no whole CSR matrix|genes that do not exist"):
+        with pytest.raises(DataError, match=r"not a complete CSR matrix|genes that do not exist"):
             prepare_query(trained(adata), tmp_path / "cells.h5ad", None, None)
 
     def test_damaged_tables(self, adata: AnnData, tmp_path: Path) -> None:
         adata.write_h5ad(tmp_path / "cells.h5ad")
         with h5py.File(tmp_path / "cells.h5ad", "r+") as file:
             del file["obs"]["donor"]
-        for reading in (obs_of, lambda path: prepare_query(trained(adata), path, None, None)):
+        model = trained(adata)
+        for reading in (lambda path: open_cells(model, path), lambda path: prepare_query(model, path)):
             with pytest.raises(DataError, match=r"cells\.h5ad cannot be read.*obs"):
                 reading(str(tmp_path / "cells.h5ad"))
 
@@ -207,7 +210,7 @@ def test_a_layer_that_cannot_stay_is_read(adata: AnnData, tmp_path: Path) -> Non
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         query = prepare_query(trained(adata), tmp_path / "dense.h5ad", None, None)
-    assert not isinstance(query.dataset, BackedCells)
+    assert not isinstance(query.dataset, StreamedDataset)
     assert query.source == str(tmp_path / "dense.h5ad")
     assert any("no counts" in str(warning.message) for warning in caught)
     assert torch.equal(query.dataset.__getitems__([3]).x, torch.from_numpy(dense.X[3:4]))
@@ -224,7 +227,7 @@ def test_ensembl_identifiers_with_versions(adata: AnnData, tmp_path: Path, as_fi
     versioned = bare[:, ::-1].copy()
     versioned.var_names = [f"{name}.{number}" for number, name in enumerate(versioned.var_names)]
     versioned.write_h5ad(tmp_path / "cells.h5ad")
-    with pytest.warns(UserWarning, match=r"20 of the checkpoint's 20 genes were found without the version"):
+    with pytest.warns(UserWarning, match=r"20 of the checkpoint's 20 genes were matched without the version"):
         query = prepare_query(model, tmp_path / "cells.h5ad" if as_file else versioned, None, None)
     assert query.missing_genes == []
     rows = torch.arange(60)

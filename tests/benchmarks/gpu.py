@@ -175,11 +175,10 @@ def train(
     """Train one of ours, by Lightning or by captured steps; return its row."""
     import torch
 
-    from vaekit.data.dataset import CountDataset
-    from vaekit.data.on_device import on_device
+    from vaekit.data.cells.count_dataset import CountDataset
 
     rows, _, held_out = split(counts.shape[0])
-    dataset = on_device(CountDataset(counts), device)
+    dataset = CountDataset(counts).copy_to(device)
     model = make(counts[rows], likelihood)
     train_rows = torch.from_numpy(rows)
     size = min(size, len(rows))
@@ -313,11 +312,10 @@ def step_and_floor(
     import gpu_parts
     import torch
 
-    from vaekit.data.dataset import CountDataset
-    from vaekit.data.on_device import on_device
+    from vaekit.data.cells.count_dataset import CountDataset
     from vaekit.models.cuda_graph import WARM, CUDAGraphStep
 
-    dataset = on_device(CountDataset(counts), device)
+    dataset = CountDataset(counts).copy_to(device)
     model = make(counts, likelihood).to(device).train()
     size = min(size, len(dataset))
     parts = [torch.randperm(len(dataset))[:size] for _ in range(8)]

@@ -12,8 +12,8 @@ import pytest
 from scipy import sparse
 
 from vaekit.data import GeneExpressionData
-from vaekit.data.cells.codecs import check_codecs
-from vaekit.data.cells.sources import open_store, read_file
+from vaekit.data.cells.stores import open_store, read_file
+from vaekit.data.containment import check_zarr
 from vaekit.exceptions import DataError
 
 
@@ -39,7 +39,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", ["in_memory", "streamed"])
 def test_what_anndata_writes_is_read(store: Path, mode: str) -> None:
-    check_codecs(store)
+    check_zarr(store)
     assert GeneExpressionData(path=str(store), mode=mode).num_cells == 40  # type: ignore[arg-type]
 
 
@@ -69,7 +69,7 @@ def test_a_pickle_in_a_store(tmp_path: Path, filters: list | None, compressor: d
     (store / "obs" / "_index" / "0").write_bytes(pickle.dumps(Bomb(trace)))
     name = "somebody_elses" if compressor and compressor["id"] != "pickle" else "pickle"
     for read in (open_store, read_file, lambda path: GeneExpressionData(path=str(path)).num_cells):
-        with pytest.raises(DataError, match=rf"{file} asks for the codec '{name}', which may run code"):
+        with pytest.raises(DataError, match=rf"{file} names the codec '{name}', which may run code"):
             read(store)
     assert not trace.exists()
 
@@ -88,20 +88,20 @@ def test_a_pickle_in_the_third_format(tmp_path: Path, codecs: list, consolidated
     array = {"zarr_format": 3, "node_type": "array", "codecs": codecs, "attributes": {"codecs": ["anything"]}}
     group = {"zarr_format": 3, "node_type": "group", "consolidated_metadata": {"metadata": {"X": array}}}
     (tmp_path / "zarr.json").write_text(json.dumps(group if consolidated else array))
-    with pytest.raises(DataError, match=r"zarr\.json asks for the codec '(numcodecs\.)?pickle'"):
+    with pytest.raises(DataError, match=r"zarr\.json names the codec '(numcodecs\.)?pickle'"):
         open_store(tmp_path)
 
 
 def test_an_attribute_is_no_codec(tmp_path: Path) -> None:
     (tmp_path / "zarr.json").write_text('{"node_type": "group", "attributes": {"codecs": ["pickle"], "name": "x"}}')
-    check_codecs(tmp_path)
+    check_zarr(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "\xff", "[" * 100_000])
 def test_metadata_that_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "zarr.json").write_text(text, encoding="latin-1")
-    with pytest.raises(DataError, match=r"zarr\.json cannot be read as metadata"):
-        check_codecs(tmp_path)
+    with pytest.raises(DataError, match=r"zarr\.json cannot be read as zarr metadata"):
+        check_zarr(tmp_path)
 
 
 def test_links(tmp_path: Path) -> None:
@@ -110,10 +110,10 @@ def test_links(tmp_path: Path) -> None:
     inside.mkdir(parents=True)
     outside.mkdir()
     (tmp_path / "cells.zarr" / "same").symlink_to(inside)
-    check_codecs(tmp_path / "cells.zarr")
+    check_zarr(tmp_path / "cells.zarr")
     (tmp_path / "cells.zarr" / "layers").symlink_to(outside)
     with pytest.raises(DataError, match=r"layers is a link that leads out of the store, to .*elsewhere"):
-        check_codecs(tmp_path / "cells.zarr")
+        check_zarr(tmp_path / "cells.zarr")
 
 
 @pytest.mark.filterwarnings("ignore")

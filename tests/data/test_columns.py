@@ -30,7 +30,7 @@ def test_values_become_categories(values, categories, codes):
 
 
 def test_missing_column_names_the_nearest():
-    with pytest.raises(DataError, match=r"label_key='cell_typ': f.h5ad has no such column.*'cell_type'"):
+    with pytest.raises(DataError, match=r"label_key='cell_typ' not found in \.obs of f\.h5ad.*'cell_type'"):
         read_column(obs(cell_type=["a"], batch=["b"]), "cell_typ", "label_key", "f.h5ad")
 
 
@@ -57,26 +57,26 @@ def test_a_column_of_numbers_is_no_batch():
 
 
 def test_reference_numbers_the_batches():
-    column = read_batches(obs(batch=["y", "z", "y"]), "batch", "file", reference=["z", "x", "y"])
+    column = read_batches(obs(batch=["y", "z", "y"]), "batch", "file", trained=["z", "x", "y"])
     assert column.codes.tolist() == [2, 0, 2]
     assert one_hot(column).shape == (3, 3)
 
 
 def test_reference_with_one_batch_needs_no_key():
-    assert one_hot(read_batches(obs(a=["y", "z"]), None, "file", reference=["only"])).tolist() == [[1], [1]]
+    assert one_hot(read_batches(obs(a=["y", "z"]), None, "file", trained=["only"])).tolist() == [[1], [1]]
 
 
 @pytest.mark.parametrize(
     ("key", "reference", "message"),
     [
-        ("batch", ["x", "w"], r"does not know: 'y'; it knows 'x', 'w'"),
+        ("batch", ["x", "w"], r"are unknown to the checkpoint: 'y'. It knows 'x', 'w'"),
         (
             "batch",
             ["x", " Y"],
-            r"does not know: 'y'; it knows .*; 'y' and ' Y' differ only by surrounding blanks or case: re",
+            r"are unknown to the checkpoint: 'y'. It knows .*\. 'y' and ' Y' differ only in case or surrounding",
         ),
-        ("batch", [], r"trained without batches; leave batch_key out"),
-        (None, ["x", "w"], r"batch_key is needed for file.*'x', 'w'"),
+        ("batch", [], r"trained without batches. Omit batch_key"),
+        (None, ["x", "w"], r"batch_key is required for file.*'x', 'w'"),
     ],
 )
 def test_batches_that_do_not_fit_the_reference(key, reference, message):
@@ -85,7 +85,7 @@ def test_batches_that_do_not_fit_the_reference(key, reference, message):
 
 
 def test_batches_that_differ_by_blanks_or_case_alone():
-    with pytest.warns(UserWarning, match="'x ' and 'X' differ only by surrounding blanks or case; they are taken for"):
+    with pytest.warns(UserWarning, match="'x ' and 'X' differ only in case or surrounding blanks; they are treated as"):
         column = read_batches(obs(batch=["x ", "X", "y"] * 2), "batch", "file")
     assert column.categories == ["X", "x ", "y"]
 
@@ -96,9 +96,9 @@ def test_batches_that_differ_by_blanks_or_case_alone():
         ([1.0, np.nan, 2.0, np.nan], False, "2 of 4 cells of file have a value that is NaN, the first nan in cell '1'"),
         ([1.0, 2.0, np.inf, 1.0], False, "1 of 4 cells of file have a value that is infinite, the first inf in cell"),
         ([1.0, 0.0, -1.0, 1.0], True, "2 of 4 cells of file have a value that is not positive, the first 0 in cell"),
-        (["1", "2", "3", "4"], False, "of type .*, such as '1', and numbers are needed"),
-        (pd.Categorical([1, 2, 1, 2]), False, "of type category, such as '1', and"),
-        ([1 + 2j, 0, 0, 0], False, "of type complex128"),
+        (["1", "2", "3", "4"], False, "type .*, such as '1', but must be numbers"),
+        (pd.Categorical([1, 2, 1, 2]), False, "type category, such as '1', but"),
+        ([1 + 2j, 0, 0, 0], False, "type complex128"),
         (pd.array([1, None, 2, 3], dtype="Int64"), False, "1 of 4 cells of file have a value that is NaN"),
     ],
 )
@@ -141,13 +141,13 @@ def test_whole_numbers_are_the_same_batch_in_any_type(trained, given):
 
 
 def test_other_names_are_not():
-    with pytest.raises(DataError, match=r"does not know: .01., .b1\.0."):
+    with pytest.raises(DataError, match=r"are unknown to the checkpoint: .01., .b1\.0."):
         read_categories(obs(key=["01", "b1.0", "01", "1"]), "key", "batch_key", "file", ["1", "b1"])
 
 
 @pytest.mark.parametrize("values", [[["a"], ["b"], ["a"]], [{"a": 1}, {"b": 2}, {}]])
 def test_values_that_are_no_categories(values):
     with pytest.raises(
-        DataError, match=r"batch_key='key': the values of file, such as .* cannot be categories .*astype"
+        DataError, match=r"batch_key='key': values of file, such as .* cannot be categories .*astype"
     ):
         read_column(obs(key=values), "key", "batch_key", "file")

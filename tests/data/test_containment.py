@@ -18,10 +18,13 @@ from scipy import sparse
 from vaekit import GaussianVAE, save
 from vaekit.analysis import differential_expression, prepare_query
 from vaekit.cli.main import main
-from vaekit.data import GeneExpressionData, query_dataset
-from vaekit.data.cells.sources import open_adata, open_store, read_file, read_files
+from vaekit.data import GeneExpressionData
+from vaekit.data.cells.sources import open_adata, read_files
+from vaekit.data.cells.stores import open_store, read_file
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import Poisson
+
+from .reading import read_query
 
 SECRET = b"PRIVATE-CONTENT of another file of the user. " * 200
 PLACES = ["X", "layers/counts", "raw/X/data", "raw/var/_index", "obs/kind", "obs/_index", "obs/group/codes", "var/size",
@@ -134,7 +137,7 @@ READERS: dict[str, Callable] = {
     "backed": lambda path, model: open_adata(anndata.read_h5ad(path, backed="r")),
     "query": lambda path, model: prepare_query(model, path, None, None),
     "streamed query": lambda path, model: prepare_query(model, path, "raw", None),
-    "query_dataset": lambda path, model: query_dataset(path, model.data_registry),
+    "query_dataset": lambda path, model: read_query(path, model.data_registry),
     "de": lambda path, model: differential_expression(path, model, "kind", "0"),
 }
 

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from vaekit.data import GeneExpressionData, query_dataset
+from vaekit.data import GeneExpressionData
 from vaekit.exceptions import DataError
+
+from .reading import read_query
 
 COLUMNS = {"categorical_covariate_keys": ["donor", "lane"], "continuous_covariate_keys": ["age", "mito"]}
 
@@ -71,7 +73,8 @@ def test_a_state_gives_the_same_columns(cells, tmp_path):
     fewer = GeneExpressionData(path=arguments["path"], batch_key="batch", size_factor_key="age")
     fewer.load_state_dict(state)
     with pytest.raises(
-        DataError, match=r"categorical_covariate_keys: the checkpoint was trained with 'donor', 'lane', and 0"
+        DataError,
+        match=r"categorical_covariate_keys has 0 columns, but the checkpoint was trained with 'donor', 'lane'",
     ):
         fewer.setup()
 
@@ -79,14 +82,14 @@ def test_a_state_gives_the_same_columns(cells, tmp_path):
 def test_a_query_is_read_in_the_same_way(cells, make_adata):
     data = GeneExpressionData(cells, batch_key="batch", **COLUMNS)
     state = data.state_dict()
-    query = query_dataset(cells[:7].copy(), state, batch_key="batch")
+    query = read_query(cells[:7].copy(), state, batch_key="batch")
     assert query.dataset.covariates.equal(data.dataset.covariates[:7])
     other = cells[:7].copy()
     other.obs = other.obs.rename(columns={"donor": "patient", "age": "years"})
     names = {"categorical_covariate_keys": ["patient", "lane"], "continuous_covariate_keys": ["years", "mito"]}
-    assert query_dataset(other, state, batch_key="batch", **names).dataset.covariates.equal(data.dataset.covariates[:7])
-    with pytest.raises(DataError, match=r"categorical_covariate_keys='donor': AnnData in memory has no such column"):
-        query_dataset(other, state, batch_key="batch")
+    assert read_query(other, state, batch_key="batch", **names).dataset.covariates.equal(data.dataset.covariates[:7])
+    with pytest.raises(DataError, match=r"categorical_covariate_keys='donor' not found in \.obs of AnnData in memory"):
+        read_query(other, state, batch_key="batch")
 
 
 def test_a_query_that_does_not_fit(cells):
@@ -95,21 +98,21 @@ def test_a_query_that_does_not_fit(cells):
     def query(change=lambda obs: obs, **arguments):
         adata = cells[:9].copy()
         adata.obs = change(adata.obs)
-        return query_dataset(adata, state, **arguments)
+        return read_query(adata, state, **arguments)
 
     with pytest.raises(
-        DataError, match=r"'donor': .* has levels that the checkpoint does not know: 'd9'; it knows 'd1'"
+        DataError, match=r"'donor': .* has categories that are unknown to the checkpoint: 'd9'. It knows 'd1'"
     ):
         query(lambda obs: obs.assign(donor="d9"))
-    with pytest.raises(DataError, match=r"'donor': 9 of 9 cells of .* have no level \(NaN\)"):
+    with pytest.raises(DataError, match=r"'donor': 9 of 9 cells of .* have no category \(NaN\)"):
         query(lambda obs: obs.assign(donor=np.nan))
     with pytest.raises(DataError, match=r"'age': 9 of 9 cells .* NaN"):
         query(lambda obs: obs.assign(age=np.nan))
-    with pytest.raises(DataError, match=r"trained with 'age', 'mito', and 1 columns are given; give 2"):
+    with pytest.raises(DataError, match=r"has 1 columns, but the checkpoint was trained with 'age', 'mito'. Pass 2"):
         query(continuous_covariate_keys=["age"])
     plain = GeneExpressionData(cells).state_dict()
-    with pytest.raises(DataError, match=r"trained without any, and 1 columns are given; give 0"):
-        query_dataset(cells, plain, continuous_covariate_keys=["age"])
+    with pytest.raises(DataError, match=r"has 1 columns, but the checkpoint was trained without any. Pass 0"):
+        read_query(cells, plain, continuous_covariate_keys=["age"])
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,7 @@ def test_impossible_names(arguments, message):
         ),
         ({"size_factor_key": "ages"}, "size_factor_key='ages'.*Did you mean 'age'"),
         ({"size_factor_key": "donor"}, "size_factor_key='donor': .*type category"),
-        ({"gene_name_key": "id"}, "gene_name_key='id': .*no such column in .var"),
+        ({"gene_name_key": "id"}, "gene_name_key='id' not found in .var"),
     ],
 )
 def test_columns_that_do_not_fit(cells, arguments, message):
@@ -151,17 +154,17 @@ def test_columns_that_do_not_fit(cells, arguments, message):
 def test_columns_that_tell_nothing_are_warned_of(cells):
     cells.obs["site"], cells.obs["dose"] = "here", 1.5
     data = GeneExpressionData(cells, categorical_covariate_keys=["site"], continuous_covariate_keys=["dose"])
-    with pytest.warns(UserWarning, match="it tells the model nothing") as caught:
+    with pytest.warns(UserWarning, match="it gives the model no information") as caught:
         data.setup()
     texts = [str(warning.message) for warning in caught]
-    assert texts[0].startswith("categorical_covariate_keys='site': AnnData in memory has one level only, 'here'")
+    assert texts[0].startswith("categorical_covariate_keys='site': all cells of AnnData in memory are 'here'")
     assert texts[1].startswith(
         "continuous_covariate_keys='dose': all training cells of AnnData in memory have the value 1"
     )
     assert data.dataset[0].covariates.tolist() == [[1, 0]]
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        query_dataset(cells[:4].copy(), data.state_dict())
+        read_query(cells[:4].copy(), data.state_dict())
 
 
 def test_a_level_without_training_cells_is_warned_of(cells):
@@ -181,18 +184,18 @@ def test_size_factors_keep_their_proportions(cells):
     for key in ("umi", "scran"):
         data = GeneExpressionData(cells, size_factor_key=key)
         torch.testing.assert_close(data.dataset.size_factor, plain.dataset.size_factor)
-        query = query_dataset(cells[:5].copy(), data.state_dict())
+        query = read_query(cells[:5].copy(), data.state_dict())
         torch.testing.assert_close(query.dataset.size_factor, plain.dataset.size_factor[:5])
         other = cells[:5].copy()
         other.obs["sf"] = other.obs.pop(key)
-        query = query_dataset(other, data.state_dict(), size_factor_key="sf")
+        query = read_query(other, data.state_dict(), size_factor_key="sf")
         torch.testing.assert_close(query.dataset.size_factor, plain.dataset.size_factor[:5])
     for bad in (0.0, -1.0, np.inf, np.nan):
         cells.obs["umi"] = cells.obs["umi"].where(cells.obs_names != "cell7", bad)
         with pytest.raises(DataError, match=r"size_factor_key='umi': 1 of 60 cells .*in cell 'cell7'"):
             GeneExpressionData(cells, size_factor_key="umi").setup()
-    with pytest.raises(DataError, match="trained with the total counts as size factors"):
-        query_dataset(cells, plain.state_dict(), size_factor_key="scran")
+    with pytest.raises(DataError, match="trained with total counts as size factors"):
+        read_query(cells, plain.state_dict(), size_factor_key="scran")
 
 
 def test_moments_are_of_the_training_cells_by_batch(cells):
@@ -213,15 +216,15 @@ def test_genes_are_named_by_a_column(cells):
     assert all(name.startswith("ENSG") for name in data.feature_names)
     state = data.state_dict()
     x = data.dataset[0].x
-    assert query_dataset(cells[:1].copy(), state).dataset[0].x.equal(x)  # by the same column
+    assert read_query(cells[:1].copy(), state).dataset[0].x.equal(x)  # by the same column
     ids = cells[:1].copy()
     ids.var_names = ids.var.pop("gene_ids").to_list()
-    assert query_dataset(ids, state).dataset[0].x.equal(x)  # by var_names
+    assert read_query(ids, state).dataset[0].x.equal(x)  # by var_names
     renamed = cells[:1].copy()
     renamed.var = renamed.var.rename(columns={"gene_ids": "ensembl"})
     with pytest.raises(DataError, match=r"8 would match with adata.var_names = adata.var\['ensembl'\]"):
-        query_dataset(renamed, state)
-    assert query_dataset(renamed, state, gene_name_key="ensembl").dataset[0].x.equal(x)
+        read_query(renamed, state)
+    assert read_query(renamed, state, gene_name_key="ensembl").dataset[0].x.equal(x)
     raw = cells.copy()
     raw.raw = cells
     raw.X = raw.X / 2
@@ -237,6 +240,6 @@ def test_genes_without_or_with_the_same_name(cells):
         GeneExpressionData(cells, gene_name_key="symbol").setup()
     cells.var["symbol"] = [None, *"ABCDEFGHIJKLMNOPQRS"]
     with pytest.raises(
-        DataError, match=r"gene_name_key='symbol': 1 of 20 genes .*have no name \(NaN\), the first 'gene0'"
+        DataError, match=r"gene_name_key='symbol': 1 of 20 genes .*have no name \(NaN\), the first is gene 0 .*'gene0'"
     ):
         GeneExpressionData(cells, gene_name_key="symbol").setup()

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from vaekit.data.cells.read_counts import read_counts
-from vaekit.data.cells.structure import check_structure
+from vaekit.data.cells.count_checks import check_structure
 from vaekit.exceptions import DataError
 
 from .damage import CELLS, DAMAGES, GENES, cells
+from .reading import read_counts
 
 
 @pytest.fixture(scope="module")

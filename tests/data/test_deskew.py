@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from vaekit._core.memory_budget import CHUNK_IMAGES
 from vaekit.data import ImageData
-from vaekit.data.images.deskew import CHUNK, deskew
+from vaekit.data.images.deskew import deskew
 
 
 def moments(pixels):
@@ -61,7 +62,7 @@ def test_images_without_ink_or_in_one_row_are_kept():
 
 
 def test_many_images_go_by_chunks():
-    pixels = stroke(0.5, 9, 9).expand(CHUNK + 3, 1, 9, 9).contiguous()
+    pixels = stroke(0.5, 9, 9).expand(CHUNK_IMAGES + 3, 1, 9, 9).contiguous()
     found = deskew(pixels)
     assert found.equal(found[:1].expand_as(found))
 

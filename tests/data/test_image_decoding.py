@@ -198,7 +198,7 @@ def truncated(path, picture, part=0.6, **options):
         (lambda p: animation(p / "a.png"), "holds 3 frames"),
         (lambda p: animation(p / "a.webp"), "holds 3 frames"),
         (lambda p: unmarked_cmyk(p / "a.jpg"), "is in CMYK"),
-        (lambda p: saved(p / "a.png", Image.fromarray(COLOR), format="EPS"), "cannot be read as a picture"),
+        (lambda p: saved(p / "a.png", Image.fromarray(COLOR), format="EPS"), "cannot be read as an image"),
         *[
             (lambda p, name=name, part=part: truncated(p / name, Image.fromarray(COLOR), part), "cannot be read as a")
             for name in ("a.png", "a.jpg", "a.tif", "a.bmp", "a.gif", "a.webp")

@@ -85,9 +85,9 @@ def test_numbered_classes_are_in_order(tmp_path):
         (("train/cat", "."), r"train/ named as a split, next to 00\.png"),
         (("train/a", "val/a", "validation/a"), "name one split twice"),
         (("val", "test"), "without train"),
-        (("cat/train", "cat/test", "dog/train", "dog/test"), "test, train are splits, and lie within cat, dog"),
-        (("pets/cat", "pets/dog"), r"all images lie in directories of pets. Give .*pets as path"),
-        (("train/cat", "train", "test/cat"), r"train: 6 pictures lie in folders \(classes\) and 6 do not"),
+        (("cat/train", "cat/test", "dog/train", "dog/test"), "test, train are splits, but lie within cat, dog"),
+        (("pets/cat", "pets/dog"), r"all images lie in directories of pets. Pass .*pets as path"),
+        (("train/cat", "train", "test/cat"), r"train: 6 images lie in directories \(classes\) and 6 do not"),
     ],
 )
 def test_directories_that_are_neither(tmp_path, places, message):
@@ -134,7 +134,7 @@ def test_images_of_other_formats_are_skipped_and_said(tmp_path):
 def test_one_broken_file_names_itself(tmp_path):
     write(tmp_path, "cat", "dog", count=10)
     (tmp_path / "dog" / "07.png").write_bytes((tmp_path / "dog" / "07.png").read_bytes()[:50])
-    with pytest.raises(DataError, match=r"dog/07\.png cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"dog/07\.png cannot be read as an image"):
         data(tmp_path)
 
 
@@ -180,4 +180,4 @@ def test_named_pipes_do_not_hang(tmp_path, place):
     reader.start()
     reader.join(20)
     assert not reader.is_alive(), "it waits for somebody who writes"
-    assert "not a regular file" in errors[0] or "neither a folder" in errors[0]
+    assert "not a regular file" in errors[0] or "is of another kind" in errors[0]

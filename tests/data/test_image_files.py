@@ -55,7 +55,7 @@ def test_one_picture_in_colour_makes_all_three_channels(tmp_path):
 
 def test_size_scales_and_crops(tmp_path):
     write(tmp_path / "own", [picture for side in (12, 20) for picture in pictures((side, side + 5), 6)])
-    with pytest.raises(DataError, match=r"006.png has 25 x 20 pixels and .*000.png has 17 x 12; give a size"):
+    with pytest.raises(DataError, match=r"006.png has 25 x 20 pixels, but .*000.png has 17 x 12. Pass an image_size"):
         _ = ImageData(path=str(tmp_path / "own")).features
     data = ImageData(path=str(tmp_path / "own"), image_size=8)
     assert data.image_shape == (1, 8, 8)
@@ -137,17 +137,20 @@ def test_labels_of_every_kind_of_an_npz(tmp_path, kind):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x_train": pictures((4, 4)), "x_test": np.ones((9, 4, 4))}, "x_train are uint8 and x_test float64"),
-        ({"images": np.full((9, 4, 4), 40_000, np.uint16)}, "go from 40000 to 40000"),
-        ({"images": np.full((9, 4, 4), -1)}, "go from -1 to -1"),
-        ({"images": np.ones((9, 4, 4), complex)}, "images are complex128"),
-        ({"images": np.ones((9, 3, 8, 3))}, "may have their channels before or after"),
-        ({"images": np.ones((9, 4, 4, 4))}, r"have the shape \[9, 4, 4, 4\]"),
-        ({"images": pictures((4, 4)), "x_test": pictures((4, 4))}, "several names"),
-        ({"train": pictures((4, 4)), "val": pictures((4, 4)), "valid": pictures((4, 4))}, "val and valid, two of one"),
-        ({"val_images": pictures((4, 4))}, "holds val_images; images are looked for"),
-        ({"images": pictures((4, 4)), "labels": np.eye(20)}, r"the shape \[20, 20\]; one label per image"),
-        ({"images": pictures((4, 4)), "labels": np.full(20, np.nan)}, "labels of images are float64; whole numbers"),
+        ({"x_train": pictures((4, 4)), "x_test": np.ones((9, 4, 4))}, "x_train has type uint8 and x_test float64"),
+        ({"images": np.full((9, 4, 4), 40_000, np.uint16)}, "from 40000 to 40000"),
+        ({"images": np.full((9, 4, 4), -1)}, "from -1 to -1"),
+        ({"images": np.ones((9, 4, 4), complex)}, "images have type complex128"),
+        ({"images": np.ones((9, 3, 8, 3))}, "may have channels before or after"),
+        ({"images": np.ones((9, 4, 4, 4))}, r"have shape \[9, 4, 4, 4\]"),
+        ({"images": pictures((4, 4)), "x_test": pictures((4, 4))}, "several forms of names"),
+        ({"train": pictures((4, 4)), "val": pictures((4, 4)), "valid": pictures((4, 4))}, "val and valid, two for one"),
+        ({"val_images": pictures((4, 4))}, "holds val_images. Name the images"),
+        ({"images": pictures((4, 4)), "labels": np.eye(20)}, r"shape \[20, 20\], but must be one label per image"),
+        (
+            {"images": pictures((4, 4)), "labels": np.full(20, np.nan)},
+            "labels of images have type float64, but must be integers",
+        ),
         (
             {"x_train": pictures((4, 4)), "y_train": np.arange(19), "x_test": pictures((4, 4))},
             r"20 images and 19 labels",
@@ -175,20 +178,20 @@ def write_bad(path, **arrays):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path / "absent", "absent does not exist"),
-        (lambda path: path / "empty", "empty has no pictures"),
-        (lambda path: path / "text.txt", "neither a folder of pictures nor an .npz file"),
+        (lambda path: path / "absent", "absent' does not exist"),
+        (lambda path: path / "empty", "empty has no images"),
+        (lambda path: path / "text.txt", "is of another kind. Pass a directory of image files or an .npz file"),
         (lambda path: path / "broken.npz", "broken.npz cannot be read as an .npz file"),
-        (lambda path: path / "broken", "0.png cannot be read as a picture"),
-        (lambda path: path / "mixed", "3 pictures lie in folders .* and 2 do not, such as 000.png"),
-        (lambda path: write_bad(path / "x.npz", pixels=pictures((4, 4))), "x.npz holds pixels; images are looked for"),
-        (lambda path: write_bad(path / "x.npz", images=np.zeros((3, 16))), r"have the shape \[3, 16\]"),
-        (lambda path: write_bad(path / "x.npz", images=np.full((9, 4, 4), 1.5)), "go from 1.5 to 1.5; bytes or"),
-        (lambda path: write_bad(path / "x.npz", images=np.full((9, 4, 4), np.nan)), "go from nan to nan"),
-        (lambda path: write_bad(path / "x.npz", images=np.full((9, 4, 4), 300)), "go from 300 to 300"),
+        (lambda path: path / "broken", "0.png cannot be read as an image"),
+        (lambda path: path / "mixed", "3 images lie in directories .* and 2 do not, such as 000.png"),
+        (lambda path: write_bad(path / "x.npz", pixels=pictures((4, 4))), "x.npz holds pixels. Name the images"),
+        (lambda path: write_bad(path / "x.npz", images=np.zeros((3, 16))), r"have shape \[3, 16\]"),
+        (lambda path: write_bad(path / "x.npz", images=np.full((9, 4, 4), 1.5)), "from 1.5 to 1.5 must be bytes or"),
+        (lambda path: write_bad(path / "x.npz", images=np.full((9, 4, 4), np.nan)), "from nan to nan"),
+        (lambda path: write_bad(path / "x.npz", images=np.full((9, 4, 4), 300)), "from 300 to 300"),
         (lambda path: write_bad(path / "x.npz", images=pictures((4, 4)), labels=np.arange(3)), "20 images and 3"),
         (lambda path: write_bad(path / "x.npz", train=pictures((4, 4)), test=pictures((5, 5))), "different shapes"),
-        (lambda path: write_bad(path / "x.npz", images=np.array([[["a"]]])), "images are <U1"),
+        (lambda path: write_bad(path / "x.npz", images=np.array([[["a"]]])), "images have type <U1"),
     ],
 )  # fmt: skip
 def test_wrong_files(tmp_path, make, message):
@@ -205,11 +208,11 @@ def test_wrong_files(tmp_path, make, message):
 
 @pytest.mark.parametrize("arguments", [{"image_size": 8}, {"image_size": 0, "path": "x"}])
 def test_size_without_a_folder(arguments):
-    with pytest.raises(DataError, match="a positive side for the pictures of a folder"):
+    with pytest.raises(DataError, match="must be positive, and requires path="):
         ImageData(**arguments)
 
 
 def test_size_with_an_npz(tmp_path):
     np.savez(tmp_path / "own.npz", images=pictures((4, 4)))
-    with pytest.raises(DataError, match="size=8 is for folders of pictures"):
+    with pytest.raises(DataError, match="image_size=8 requires a directory"):
         ImageData(path=str(tmp_path / "own.npz"), image_size=8).setup()

@@ -132,11 +132,11 @@ def test_broken_files(tmp_path):
     packed = folder / f"{IDX_FILES[0]}.gz"
     whole = packed.read_bytes()
     packed.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz cannot be unpacked"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz cannot be inflated"):
         ImageData("mnist", root=str(tmp_path)).setup()
     assert not (folder / IDX_FILES[0]).exists()
     (folder / IDX_FILES[0]).write_bytes(gzip.decompress(whole)[:-100])
-    with pytest.raises(DataError, match=r"MNIST/raw: the files are not in idx format"):
+    with pytest.raises(DataError, match=r"MNIST/raw: files are not in idx format"):
         ImageData("mnist", root=str(tmp_path)).setup()
 
 

@@ -14,9 +14,9 @@ from scipy import sparse
 
 from vaekit import GaussianVAE
 from vaekit.analysis import differential_expression, prepare_query
-from vaekit.analysis.query import obs_of
 from vaekit.data import GeneExpressionData
-from vaekit.data.cells.sources import read_file
+from vaekit.data.cells.sources import open_counts
+from vaekit.data.cells.stores import read_file
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import NegativeBinomial
 
@@ -168,7 +168,7 @@ def test_every_reader_gives_the_same(tmp_path: Path, kind: str, layer: str | Non
     query = prepare_query(model.eval(), path, None, None, "kind")
     same(query.dataset, right.dataset)
     for source in (path, str(path)) if kind == "big-endian" else (path, read_file(path)):
-        table, _ = obs_of(source)
+        table = open_counts(source, layer, mode="backed").obs
         assert list(table.index) == list(cells().obs_names)
         assert list(table["kind"].astype(str)) == list(cells().obs["kind"].astype(str))
         np.testing.assert_array_equal(table["age"], cells().obs["age"])
@@ -185,7 +185,7 @@ def test_what_anndata_cannot_read_is_named(tmp_path: Path) -> None:
         read_file(tmp_path / "cells.h5ad")
 
 
-@pytest.mark.parametrize("reader", [read_file, obs_of])
+@pytest.mark.parametrize("reader", [read_file, open_counts])
 def test_codes_that_do_not_exist_are_rejected(tmp_path: Path, reader: Callable) -> None:
     path = tmp_path / "cells.h5ad"
     cells().write_h5ad(path)

@@ -7,8 +7,9 @@ import torch
 from scipy import sparse
 
 from vaekit.data import GeneExpressionData, ImageData, data_module
-from vaekit.data.dataset import CountDataset, ImageDataset
-from vaekit.data.on_device import CountsOnDevice, ImagesOnDevice, on_device
+from vaekit.data.cells.count_dataset import CountDataset, CountsOnDevice
+from vaekit.data.data_module import on_device
+from vaekit.data.images.image_dataset import ImageDataset, ImagesOnDevice
 
 CPU = torch.device("cpu")
 
@@ -112,7 +113,7 @@ def test_a_trainer_gets_the_same_batches(monkeypatch, tmp_path, make_adata, kind
         )
         model = Seen()
         trainer.fit(model, datamodule=data)
-        assert not data._on_device  # given back
+        assert not data._device_copies  # given back
         assert isinstance(data.val_dataloader().dataset.dataset, CountDataset | ImageDataset)
         return made, model.seen
 

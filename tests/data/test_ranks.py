@@ -47,7 +47,7 @@ def test_evaluation_has_the_batches_of_one_process() -> None:
 
 
 def test_too_few_rows_to_train_on() -> None:
-    with pytest.raises(DataError, match="there are 2 rows to train on and 3 processes"):
+    with pytest.raises(DataError, match="2 training observations cannot be shared by 3 processes"):
         num_batches(2, 8, 3, even=True)
 
 

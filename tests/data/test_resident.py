@@ -75,7 +75,8 @@ def test_state_makes_the_datamodule_again(file, tmp_path):
     again = from_config(state["config"])
     assert isinstance(again, GeneExpressionData)
     again.load_state_dict(state)
-    assert again.description == data.description
+    assert again.split_indices["test"].equal(data.split_indices["test"])
+    assert again.source == data.source
     assert again.mean.equal(data.mean)
 
 
@@ -117,7 +118,9 @@ def test_other_batches_are_an_error(file):
 
 
 def test_foreign_state():
-    with pytest.raises(DataError, match=r"GeneExpressionData state lacks 'fingerprint', .*'feature_names'"):
+    with pytest.raises(
+        DataError, match=r"GeneExpressionData: the checkpoint's state lacks 'fingerprint', .*'feature_names'"
+    ):
         GeneExpressionData().load_state_dict({"split_indices": {}, "num_rows": 1})
 
 

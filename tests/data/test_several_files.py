@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from vaekit.data import GeneExpressionData, query_dataset
+from vaekit.data import GeneExpressionData
 from vaekit.exceptions import DataError
+
+from .reading import read_query
 
 IDS = [f"id{number}" for number in range(6)]
 ORDER = [3, 1, 0, 2, 5, 4]  # of the genes in the second file
@@ -55,7 +57,7 @@ def test_genes_are_matched_by_their_column(tmp_path: Path, names: str, raw: bool
     table = data.adata.raw.var if raw else data.adata.var
     assert list(table["ids"]) == IDS
     assert list(table.index) == NAMES[names][0]
-    query = query_dataset(paths, data.state_dict(), layer)
+    query = read_query(paths, data.state_dict(), layer)
     assert not query.missing_genes
     assert np.array_equal(query.dataset.__getitems__(range(40)).x.numpy(), COUNTS)
 
@@ -71,5 +73,7 @@ def test_without_the_column_names_must_agree(tmp_path: Path, mode: str) -> None:
 def test_names_must_be_there(missing: object) -> None:
     adata = anndata.AnnData(COUNTS)
     adata.var.index = ["a", "b", missing, "c", "d", "e"]
-    with pytest.raises(DataError, match=r"1 of 6 genes have no name in \.var_names \(NaN\), the first is gene 2"):
+    with pytest.raises(
+        DataError, match=r"var_names: 1 of 6 genes of AnnData in memory have no name \(NaN\), the first is gene 2"
+    ):
         GeneExpressionData(adata).setup()

@@ -51,11 +51,11 @@ def test_small_classes_do_not_fail(sizes):
 
 @pytest.mark.parametrize("fractions", [(0.8, 0.2), (0.8, 0.2, 0.0), (0.8, 0.3, -0.1), (0.8, 0.1, 0.2)])
 def test_fractions_that_do_not_work(fractions):
-    with pytest.raises(DataError, match=r"three fractions above 0 that sum to 1"):
+    with pytest.raises(DataError, match=r"three positive fractions that sum to 1"):
         split_rows(100, fractions, seed=0)
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 4])
 def test_too_few_rows(num_rows):
-    with pytest.raises(DataError, match=rf"{num_rows} rows are too few for split=\(0.8, 0.1, 0.1\)"):
+    with pytest.raises(DataError, match=rf"split=\(0.8, 0.1, 0.1\) of {num_rows} rows leaves"):
         split_rows(num_rows, FRACTIONS, seed=0)

@@ -11,8 +11,10 @@ import pytest
 import torch
 from anndata import AnnData
 
-from vaekit.data import GeneExpressionData, query_dataset
+from vaekit.data import GeneExpressionData
 from vaekit.exceptions import DataError
+
+from .reading import read_query
 
 CELLS = 200
 ORDER = np.random.default_rng(1).permutation(CELLS).astype(np.float64)
@@ -64,7 +66,7 @@ def test_every_unit_gives_the_same_covariate(column: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(found, right, atol=2e-3 if column == "far away" else 2e-5)
     torch.save(data.state_dict(), tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    query = query_dataset(data.adata[5:9].copy(), state)
+    query = read_query(data.adata[5:9].copy(), state)
     np.testing.assert_array_equal(query.dataset.covariates.numpy().ravel(), found[5:9])
 
 
@@ -84,13 +86,13 @@ def test_constants(value: float, noise: float) -> None:
     with pytest.warns(UserWarning, match=r"all training cells .* have the value"):
         data.setup()
     assert (data.dataset.__getitems__(list(range(CELLS))).covariates == 0).all()
-    assert (query_dataset(cells(t=ORDER), data.state_dict()).dataset.covariates == 0).all()
+    assert (read_query(cells(t=ORDER), data.state_dict()).dataset.covariates == 0).all()
 
 
 def test_what_float32_cannot_hold_is_rejected() -> None:
     _, data = covariate(ORDER * 1e-30)
     with pytest.raises(DataError, match=r"='t': 199 of 200 cells .* too far from the mean of the training cells"):
-        query_dataset(cells(t=ORDER * 1e20), data.state_dict())
+        read_query(cells(t=ORDER * 1e20), data.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_what_float32_cannot_hold_is_rejected() -> None:
         (pd.to_timedelta(ORDER, unit="D"), r"obs\['t'\]\.dt\.total_seconds\(\)"),
         (pd.Categorical(ORDER.astype(int)), r"astype\(float\)"),
         (ORDER.astype(str), r"astype\(float\)"),
-        (ORDER + 1j, "numbers are needed"),
+        (ORDER + 1j, "must be numbers"),
         (pd.array([None, *ORDER[1:]], dtype="Float64"), r"1 of 200 cells .* NaN, the first nan in cell 'c0'"),
     ],
 )
@@ -117,7 +119,7 @@ def test_size_factors_in_any_unit(unit: float) -> None:
     plain = GeneExpressionData(cells(depth=depth), size_factor_key="depth")
     data = GeneExpressionData(cells(depth=depth * unit), size_factor_key="depth")
     torch.testing.assert_close(data.dataset.size_factor, plain.dataset.size_factor)
-    query = query_dataset(cells(depth=depth * unit)[3:9].copy(), data.state_dict())
+    query = read_query(cells(depth=depth * unit)[3:9].copy(), data.state_dict())
     torch.testing.assert_close(query.dataset.size_factor, plain.dataset.size_factor[3:9])
 
 
@@ -127,4 +129,4 @@ def test_size_factors_that_vanish() -> None:
         GeneExpressionData(cells(depth=depth), size_factor_key="depth").setup()
     state = GeneExpressionData(cells(depth=1 + ORDER), size_factor_key="depth").state_dict()
     with pytest.raises(DataError, match=r"size_factor_key='depth': 200 of 200 cells"):
-        query_dataset(cells(depth=np.full(CELLS, 1e300)), state)
+        read_query(cells(depth=np.full(CELLS, 1e300)), state)

@@ -13,10 +13,10 @@ import torch
 from scipy import sparse, stats
 from torch.utils.data import DistributedSampler
 
+from vaekit._core import memory_budget
 from vaekit.data import GeneExpressionData
-from vaekit.data.cells import mode as mode_module
-from vaekit.data.cells.backed_counts import BackedCounts
-from vaekit.data.cells.mode import choose_mode
+from vaekit.data.cells.backed_counts import StoredMatrix
+from vaekit.data.cells.sources import open_counts
 from vaekit.data.cells.streamed import BlockShuffle, StreamedDataset
 from vaekit.data.dataset import BatchIndexSampler
 from vaekit.exceptions import DataError
@@ -114,11 +114,11 @@ def test_memory_holds_a_pool(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     dataset = data.dataset
     assert isinstance(dataset, StreamedDataset)
     reads = []
-    read = dataset.stored.read
-    monkeypatch.setattr(dataset.stored, "read", lambda *span: reads.append(span) or read(*span))
+    read = dataset.source.rows
+    monkeypatch.setattr(dataset.source, "rows", lambda index: reads.append(tuple(index)) or read(index))
     dataset.block, dataset.pool = 16, 8
     for _ in data.train_dataloader():
-        assert len(dataset._blocks) <= 8 + 256
+        assert len(dataset._blocks) <= 8 + 24  # those of a pool, and of a batch
     assert len(reads) == len(set(reads)) == -(-CELLS // 16)  # each block once
 
 
@@ -144,21 +144,22 @@ def test_pools_take_blocks_whole() -> None:
 def test_auto_goes_by_size_and_form(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**33))  # of others, it changes
     path = [str(folder / "plain.h5ad")]
-    found = choose_mode("auto", path, None)
-    assert found.mode == "in_memory"
-    assert re.search(r"takes [\d.]+ MiB, and [\d.]+ GiB of memory are free", found.why)
-    assert found.why in GeneExpressionData(path=path[0]).description
-    assert choose_mode("in_memory", path, None) == ("in_memory", "")
-    monkeypatch.setattr(mode_module, "COPIES", 10**9)
-    assert choose_mode("auto", path, None).mode == "streamed"
+    source = open_counts(path)
+    assert source.in_memory
+    assert re.search(r"in memory \(mode=auto: .* takes [\d.]+ MB, and 8\.6 GB are free\)", source.storage)
+    assert source.storage in GeneExpressionData(path=path[0]).description
+    assert open_counts(path, mode="in_memory").storage == "in memory"
+    assert open_counts(path, mode="backed").storage == "streamed from disk"
+    monkeypatch.setattr(memory_budget, "LOADING_COPIES", 10**9)
     data = GeneExpressionData(path=path[0])
-    assert re.search(r"streamed from disk \(mode auto: .*takes [\d.e+]+ GiB, and", data.description)
+    assert re.search(r"streamed from disk \(mode=auto: .* takes [\d.]+ TB, and 8\.6 GB are free\)", data.description)
     dense = cells(number=50)
     dense.X = dense.X.toarray()
     dense.write_h5ad(tmp_path / "dense.h5ad")
-    assert choose_mode("auto", [str(tmp_path / "dense.h5ad")], None) == (
-        "in_memory", "mode auto: counts that are not stored as CSR cannot stay in their files"
-    )  # fmt: skip
+    for mode in ("auto", "backed"):
+        source = open_counts(tmp_path / "dense.h5ad", mode=mode)  # type: ignore[arg-type]
+        assert source.in_memory
+        assert "counts that are not stored as CSR cannot stay in their files" in source.storage
 
 
 def test_state_goes_from_one_mode_to_the_other(folder: Path) -> None:
@@ -172,8 +173,8 @@ def test_state_goes_from_one_mode_to_the_other(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda adata: setattr(adata, "X", adata.X.toarray()), "holds its counts .* as array.*in_memory"),
-        (lambda adata: setattr(adata, "X", adata.X.tocsc()), "as csc_matrix"),
+        (lambda adata: setattr(adata, "X", adata.X.toarray()), "is stored as array, but only CSR .*in_memory"),
+        (lambda adata: setattr(adata, "X", adata.X.tocsc()), "stored as csc_matrix"),
         (lambda adata: setattr(adata, "X", -adata.X), "negative, the first"),
         (lambda adata: setattr(adata, "X", adata.X * 0.5), r"not whole.* row 4"),
         (lambda adata: setattr(adata, "var_names", ["g0"] * GENES), "1 gene name occurs more than once"),
@@ -196,9 +197,9 @@ def test_what_cannot_be_streamed_is_named(tmp_path: Path, change, message: str) 
 def test_arguments_that_do_not_fit(folder: Path) -> None:
     with pytest.raises(DataError, match="mode='stream'"):
         GeneExpressionData(mode="stream")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="needs path"):
+    with pytest.raises(DataError, match="requires path"):
         GeneExpressionData(cells(), mode="streamed")
-    with pytest.raises(DataError, match="names no file"):
+    with pytest.raises(DataError, match="must name at least one file"):
         GeneExpressionData(path=[])
     with pytest.raises(DataError, match="layer='nothing'"):
         data_of(folder, ["plain.h5ad"], mode="streamed", layer="nothing").setup()
@@ -217,7 +218,7 @@ def test_files_with_different_genes(folder: Path, tmp_path: Path) -> None:
 def test_a_file_that_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "junk.h5ad").write_bytes(b"junk" * 1000)
     with pytest.raises(DataError, match="cannot be read"):
-        BackedCounts([str(tmp_path / "junk.h5ad")], None, "junk")
+        StoredMatrix(str(tmp_path / "junk.h5ad"), None)
 
 
 def test_two_processes_have_each_cell_once(folder: Path) -> None:

@@ -20,7 +20,7 @@ from gpu.waiting import NoWaiting
 from vaekit import DiscreteVAE
 from vaekit.callbacks import CUDAGraphs, GradientClippingMonitor, TerminateOnNonFinite
 from vaekit.data import GeneExpressionData
-from vaekit.data.on_device import CountsOnDevice
+from vaekit.data.cells.count_dataset import CountsOnDevice
 from vaekit.estimators import LearnedBaseline, MovingAverage, ScoreFunction
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.likelihoods.counts import sparse

@@ -13,8 +13,8 @@ from scipy import sparse as scipy_sparse
 from vaekit import DiscreteVAE, GaussianVAE
 from vaekit.batch import Batch
 from vaekit.data import GeneExpressionData, ImageData
-from vaekit.data.dataset import CountDataset, ImageDataset
-from vaekit.data.on_device import CountsOnDevice, ImagesOnDevice, on_device
+from vaekit.data.cells.count_dataset import CountDataset, CountsOnDevice
+from vaekit.data.images.image_dataset import ImageDataset, ImagesOnDevice
 from vaekit.estimators import REBAR
 from vaekit.likelihoods import Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial
 from vaekit.likelihoods.counts import sparse
@@ -52,10 +52,10 @@ def model_of(kind: str):
     torch.manual_seed(0)
     if kind == "images":
         model = DiscreteVAE(30, Bernoulli(), variables=3, categories=4, hidden=[16], estimator=REBAR())
-        return model.to(GPU).train(), on_device(images(), GPU)
+        return model.to(GPU).train(), images().copy_to(GPU)
     likelihood = NegativeBinomial() if kind == "nb" else ZeroInflatedNegativeBinomial()
     model = GaussianVAE(GENES, likelihood, latent_dim=4, hidden=[16], dropout=0.1)
-    return model.to(GPU).train(), on_device(counts(), GPU)
+    return model.to(GPU).train(), counts().copy_to(GPU)
 
 
 @pytest.mark.parametrize("kind", ["nb", "zinb", "images"])
@@ -91,7 +91,7 @@ def test_waiting_would_be_found(no_waiting):
 @pytest.mark.parametrize("kind", [CountsOnDevice, ImagesOnDevice])
 def test_batches_are_those_of_the_cpu(kind):
     dataset = counts() if kind is CountsOnDevice else ImageDataset(images().pixels, 255, torch.arange(64))
-    moved = on_device(dataset, GPU)
+    moved = dataset.copy_to(GPU)
     assert isinstance(moved, kind)
     rows = torch.randperm(64)[:20]
     found, wanted = moved.__getitems__(rows), dataset.__getitems__(rows)
@@ -130,7 +130,7 @@ def test_captured_steps_are_the_usual_ones():
         torch.manual_seed(0)
         model = MODELS["discrete_enumerate"](NegativeBinomial(), features=GENES).to(GPU)
         optimizer = model._trained().make_optimizer(1e-2, 1e-4)
-        data, step, losses = on_device(counts(), GPU), None, []
+        data, step, losses = counts().copy_to(GPU), None, []
         if captured:
             step = CUDAGraphStep(model, optimizer, clip=10.0)
         for number in range(4 * WARM):

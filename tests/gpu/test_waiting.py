@@ -8,8 +8,7 @@ from scipy import sparse as scipy_sparse
 
 from gpu.waiting import NoWaiting
 from vaekit import DiscreteVAE, MixedVAE
-from vaekit.data.dataset import CountDataset
-from vaekit.data.on_device import CountsOnDevice
+from vaekit.data.cells.count_dataset import CountDataset, CountsOnDevice
 from vaekit.estimators import ARM, REBAR, RELAX, DisARM, GumbelRao, LocalExpectation, MuProp, Pathwise, ReinMax
 from vaekit.latents import Bernoulli as BernoulliLatent
 from vaekit.likelihoods import Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial

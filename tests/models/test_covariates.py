@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from data.reading import read_query
 from torch.utils.data import DataLoader
 
 import vaekit
 from vaekit import MixedVAE
 from vaekit.analysis import embed, load_training_data
-from vaekit.data import GeneExpressionData, query_dataset
+from vaekit.data import GeneExpressionData
 from vaekit.data.dataset import identity_collate
 from vaekit.diagnostics import evaluate_model, posterior_summaries
 from vaekit.exceptions import ConfigError
@@ -128,7 +129,7 @@ def test_unobserved_genes_are_better_than_zeros(trained, share):
     whole = latents(data.dataset.__getitems__(rows))
     for _ in range(5):
         genes = generator.permutation(data.feature_names)[: round((1 - share) * data.features)]
-        query = query_dataset(data.adata[:, genes].copy(), data.state_dict(), layer=data.counts_layer)
+        query = read_query(data.adata[:, genes].copy(), data.state_dict(), layer=data.counts_layer)
         batch = query.dataset.__getitems__(rows)
         for name, form in (("unobserved", batch), ("zero", batch._replace(observed=None))):
             errors[name].append((latents(form) - whole).square().mean().sqrt().item())
@@ -141,7 +142,7 @@ def test_evaluation_leaves_unobserved_genes_out(trained):
     """By hand: the likelihood of the other genes at the size factor of all."""
     model, data = trained
     names = data.feature_names[:240]
-    query = query_dataset(data.adata[:20, names].copy(), data.state_dict(), layer=data.counts_layer)
+    query = read_query(data.adata[:20, names].copy(), data.state_dict(), layer=data.counts_layer)
     batch = next(iter(DataLoader(query.dataset, batch_size=20, collate_fn=identity_collate)))
     values = {"z": posterior_summaries(model, [batch])["z"]}
     with torch.no_grad():

@@ -4,10 +4,9 @@ from vaekit.analysis.differential_expression import differential_expression
 from vaekit.analysis.embed import check_latent_fields, embed, latent_fields
 from vaekit.analysis.map_query import map_query
 from vaekit.analysis.markers import markers
-from vaekit.analysis.model_source import get_data_registry, load_training_data, resolve_model
+from vaekit.analysis.model_source import get_data_registry, load_training_data, prepare_query, resolve_model
 from vaekit.analysis.normalized_expression import NormalizedExpressionWriter, normalized_expression
 from vaekit.analysis.predictive_check import posterior_predictive_check
-from vaekit.analysis.query import prepare_query
 from vaekit.analysis.transfer_labels import transfer_labels
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 

@@ -14,9 +14,9 @@ from vaekit.analysis.decoding import PosteriorSampler, evaluating
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.group_sums import PSEUDOCOUNT, GroupSums, log_ratio, sum_group
 from vaekit.analysis.groups import two_groups
-from vaekit.analysis.model_source import check_in_memory, get_data_registry, provenance, resolve_model
-from vaekit.analysis.query import obs_of, prepare_query
+from vaekit.analysis.model_source import check_in_memory, get_count_registry, open_cells, provenance, resolve_model
 from vaekit.analysis.shrinkage import shrink
+from vaekit.data.cells.query import prepare_query
 from vaekit.exceptions import DataError
 from vaekit.models import VAE
 
@@ -135,23 +135,24 @@ def differential_expression(
         raise DataError(f"differential_expression: fdr={fdr} must be between 0 and 1.")
     model, checkpoint = resolve_model(model)
     sampler = PosteriorSampler(model, num_samples, batch_size, seed)
-    obs, source = obs_of(adata)
+    source = open_cells(model, adata, layer)
     writable = None if isinstance(adata, str | Path | Sequence) else adata
     if writable is not None:
         check_in_memory(writable)
         check_free(writable, key_added, {}, key_added)
-    groups = two_groups(obs, groupby, group1, group2, source)
-    query = prepare_query(model, adata, layer, batch_key)
+    groups = two_groups(source.obs, groupby, group1, group2, source.name)
+    registry = get_count_registry(model)
+    query = prepare_query(source, registry, batch_key)
     with evaluating(model, seed):
         first, second = (sum_group(sampler, query.dataset, index, progress) for index in groups)
     if not ((first.cells > 0) & (second.cells > 0)).any():
         warnings.warn(
-            f"No batch of {source} has cells of both groups. The comparison relies on the model's effect of the "
+            f"No batch of {source.name} has cells of both groups. The comparison relies on the model's effect of the "
             "batches, which these cells cannot confirm.",
             UserWarning,
             stacklevel=2,
         )
-    genes = np.array(get_data_registry(model)["feature_names"])
+    genes = np.array(registry["feature_names"])
     table = _table(first, second, genes, ~np.isin(genes, query.missing_genes), delta)
     has_counts = (table["raw_mean1"] + table["raw_mean2"] > 0).to_numpy()
     table[f"is_de_fdr_{fdr}"] = False

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, provenance, resolve_model
-from vaekit.analysis.query import prepare_query
-from vaekit.data.cells.align import QueryData
+from vaekit.analysis.model_source import check_in_memory, prepare_query, provenance, resolve_model
+from vaekit.data.cells.query import QueryData
 from vaekit.data.dataset import identity_collate
 from vaekit.diagnostics import most_probable_codes, posterior_summaries
 from vaekit.diagnostics.usage import coordinates

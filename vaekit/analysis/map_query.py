@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from vaekit._core.components import from_config
-from vaekit.analysis.model_source import resolve_model
-from vaekit.analysis.query import counts_reference
+from vaekit.analysis.model_source import get_count_registry, open_cells, resolve_model
 from vaekit.batch import Batch
-from vaekit.data.cells.align import query_dataset
 from vaekit.data.cells.columns import match_category, read_column
-from vaekit.data.cells.sources import open_adata
+from vaekit.data.cells.query import prepare_query
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE
 from vaekit.models.objectives import ELBO
@@ -107,16 +105,17 @@ def map_query(
     if not learning_rate > 0:
         raise DataError(f"map_query: learning_rate={learning_rate} must be positive.")
     model, _ = resolve_model(model)
-    registry = counts_reference(model)
+    registry = get_count_registry(model)
     known = list(registry["batch_categories"])
     if not known:
         raise CheckpointError(
             "map_query: the model was trained without batches, so it cannot learn the effect of one. Use "
             "vaekit.analysis.embed for new cells."
         )
-    layer, batch_key = layer or registry["matrix"], batch_key or registry["config"]["init_args"]["batch_key"]
-    adata, source = open_adata(adata, layer, registry["gene_name_key"])
-    column = read_column(adata.obs, str(batch_key), "batch_key", source)
+    batch_key = batch_key or registry["config"]["init_args"]["batch_key"]
+    cells = open_cells(model, adata, layer, backed=False)  # mini-batches are random
+    source = cells.name
+    column = read_column(cells.obs, str(batch_key), "batch_key", source)
     added = [name for name in column.categories if match_category(name, known) not in known]
     if not added:
         raise DataError(
@@ -124,7 +123,7 @@ def map_query(
             "vaekit.analysis.embed for these cells."
         )
     extended = {**registry, "batch_categories": [*known, *added]}
-    dataset = query_dataset(adata, extended, layer, batch_key).dataset
+    dataset = prepare_query(cells, extended, batch_key).dataset
     batches = column.names()
     sizes = {name: int((batches == name).sum()) for name in added}
     if few := [f"{name!r} ({size} cells)" for name, size in sizes.items() if size < FEW_CELLS]:

@@ -12,10 +12,9 @@ from torch import Tensor
 from vaekit.analysis.decoding import composition, evaluating, set_batch
 from vaekit.analysis.embed import summarize_cells
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, get_data_registry, provenance, resolve_model
+from vaekit.analysis.model_source import check_in_memory, get_data_registry, prepare_query, provenance, resolve_model
 from vaekit.analysis.prior_samples import Code, sample_given_code
-from vaekit.analysis.query import prepare_query
-from vaekit.data.dataset import CountDataset
+from vaekit.data.cells.count_dataset import CellDataset
 from vaekit.diagnostics.keyed_noise import observation_keys
 from vaekit.exceptions import DataError, did_you_mean
 from vaekit.latents.activity import ACTIVE_PROBABILITY
@@ -156,7 +155,7 @@ def _compare(scales: np.ndarray, weights: np.ndarray, pseudo_fraction: float) ->
         return others, np.log2(scales + pseudo_fraction) - np.log2(others + pseudo_fraction)
 
 
-def _select_cells(dataset: CountDataset, count: int, batch_size: int, seed: int) -> Tensor:
+def _select_cells(dataset: CellDataset, count: int, batch_size: int, seed: int) -> Tensor:
     """Return the indices of ``count`` cells, equally spaced in an order that follows from the cells' content."""
     order = torch.arange(len(dataset))
     if dataset.covariates is not None:  # otherwise only the number of cells matters

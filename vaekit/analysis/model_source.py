@@ -1,73 +1,80 @@
-"""A trained model, and the data that it was trained on, found again."""
+"""A trained model, the data that it was trained on, and new cells in the form of these data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import vaekit
+from vaekit import __version__
 from vaekit._core.components import from_config
-from vaekit.data.cells.backed_counts import is_csr, matrix_of_file
-from vaekit.data.cells.sources import local_paths
+from vaekit.data.cells import query
+from vaekit.data.cells.backed_counts import StoredMatrix
+from vaekit.data.cells.query import QueryData
+from vaekit.data.cells.sources import open_counts
+from vaekit.data.cells.stores import local_paths
 from vaekit.data.data_module import DataModule
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE, load
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from vaekit.data.cells.count_source import CountSource
+
 
 def resolve_model(model: VAE | str | Path) -> tuple[VAE, str]:
-    """Return a model given as such or by the path of its checkpoint, and that path ("" without one).
+    """Return a model, loaded if its checkpoint is given, and the path of the checkpoint ("" without one).
 
     Raises
     ------
     CheckpointError
-        If the file is no checkpoint of vaekit.
+        If the file is not a vaekit checkpoint.
     """
     return (load(model), str(model)) if isinstance(model, str | Path) else (model, "")
 
 
 def check_in_memory(adata: Any, command: str | None = None, argument: str = "adata") -> None:
-    """Check that what a function writes its results into is an AnnData; before any work.
+    """Check that a function can write its results into ``adata``, before any work.
 
     Parameters
     ----------
-    adata
-        The argument.
-    command
-        Command that does the same to a file, if there is one.
-    argument
+    adata : object
+        Argument to check.
+    command : str or None
+        Command that does the same for a file.
+    argument : str
         Name of the argument.
 
     Raises
     ------
     DataError
-        If it is a path, or something else.
+        If it is not an AnnData, or a view of a backed one.
     """
     from anndata import AnnData
 
     if isinstance(adata, AnnData):
         if adata.isbacked and adata.is_view:
             raise DataError(
-                f"{argument} is a part of a backed AnnData, into which nothing can be written: pass "
-                f"{argument}.to_memory()"
+                f"{argument} is a view of a backed AnnData, which cannot be written to. Pass {argument}.to_memory()."
             )
         return
     if not isinstance(adata, str | Path):
-        raise DataError(f"{argument} is a {type(adata).__name__}: the results go into an AnnData, pass one")
-    other = "" if command is None else f", or use `vaekit {command} CKPT {adata} -o OUT.h5ad`, which writes a copy"
+        raise DataError(f"{argument} has type {type(adata).__name__}, but must be an AnnData: it receives the results.")
+    other = "" if command is None else f" Or run `vaekit {command} CKPT {adata} -o OUT.h5ad`, which writes a copy."
     raise DataError(
-        f"{argument}={str(adata)!r} is a path: the results go into an AnnData: pass anndata.read_h5ad(...) (of a zarr "
-        f"store, anndata.io.read_zarr(...)){other}"
+        f"{argument}={str(adata)!r} is a path, but must be an AnnData: it receives the results. Pass "
+        f"anndata.read_h5ad(...), or anndata.io.read_zarr(...) of a zarr store.{other}"
     )
 
 
 def provenance(model: VAE, missing_genes: list[str], checkpoint: str = "") -> dict[str, Any]:
-    """Return where results come from, as plain data for ``adata.uns``."""
+    """Return the origin of results as plain data for ``adata.uns``."""
     registry = get_data_registry(model)
     return {
-        "version": vaekit.__version__,
+        "version": __version__,
         "model": str(model.hparams["_class_path"]),
         "latents": {name: type(latent).__name__ for name, latent in model.latents.items()},
         "checkpoint": checkpoint,
@@ -78,57 +85,119 @@ def provenance(model: VAE, missing_genes: list[str], checkpoint: str = "") -> di
 
 
 def get_data_registry(model: VAE) -> dict[str, Any]:
-    """Return the names and the split of the data that a model was trained on.
+    """Return the data registry of a model: names and split of its training data.
 
     Raises
     ------
     CheckpointError
-        If the model was never trained on a datamodule.
+        If the model was never trained on a data module.
     """
     if model.data_registry is None:
         raise CheckpointError(
-            "this model knows no data: train it with Trainer.fit(model, datamodule=...) or load a trained checkpoint"
+            "The model has no data registry. Train it with Trainer.fit(model, datamodule=...), or load the checkpoint "
+            "of a trained model."
         )
     return model.data_registry
 
 
-def load_training_data(model: VAE, backed: bool = False) -> DataModule:
-    """Return the datamodule that a model was trained on, with the same split.
-
-    Parameters
-    ----------
-    model
-        A trained model.
-    backed
-        Whether counts stay in their files wherever they can, however small these are.
+def get_count_registry(model: VAE) -> dict[str, Any]:
+    """Return the data registry of a model of gene expression.
 
     Raises
     ------
     CheckpointError
-        If the data were in memory only, or cannot be found as they were.
+        If the model was never trained on a data module, or on images.
+    """
+    registry = get_data_registry(model)
+    if "feature_names" not in registry:
+        raise CheckpointError("The model was trained on images, but a model of gene expression is required.")
+    return registry
+
+
+def open_cells(
+    model: VAE, cells: AnnData | str | Path | Sequence[str | Path], layer: str | None = None, backed: bool = True
+) -> CountSource:
+    """Open cells with the matrix and the gene names that a model was trained with; counts are not read yet.
+
+    Parameters
+    ----------
+    model : VAE
+        Trained model of gene expression.
+    cells : AnnData, path, or list of paths
+        Cells, or their .h5ad files or zarr stores.
+    layer : str or None
+        Layer of the counts; None means that of the training data.
+    backed : bool
+        Whether counts of files that are stored as CSR stay there.
+
+    Raises
+    ------
+    CheckpointError
+        If the model was not trained on gene expression.
+    DataError
+        If the cells cannot be opened, or the layer does not exist.
+    """
+    registry = get_count_registry(model)
+    mode, key = "backed" if backed else "in_memory", registry["gene_name_key"]
+    return open_counts(cells, layer or registry["matrix"], key, mode, optional_key=True)  # type: ignore[arg-type]
+
+
+def prepare_query(
+    model: VAE,
+    adata: AnnData | str | Path | Sequence[str | Path],
+    layer: str | None = None,
+    batch_key: str | None = None,
+    label_key: str | None = None,
+) -> QueryData:
+    """Open cells and convert them to the form of a model's training data (:func:`vaekit.data.prepare_query`).
+
+    Parameters
+    ----------
+    model : VAE
+        Trained model of gene expression.
+    adata : AnnData, path, or list of paths
+        Cells, or their .h5ad files or zarr stores.
+    layer, batch_key : str or None
+        Layer of the counts, and column of ``.obs`` with the batch; None means those of the training data.
+    label_key : str or None
+        Column of ``.obs`` with labels.
+
+    Raises
+    ------
+    CheckpointError
+        If the model was not trained on gene expression.
+    DataError
+        If the cells do not match the model.
+    """
+    return query.prepare_query(open_cells(model, adata, layer), get_count_registry(model), batch_key, label_key)
+
+
+def load_training_data(model: VAE, backed: bool = False) -> DataModule:
+    """Return the data module that a model was trained on, with the same split.
+
+    Parameters
+    ----------
+    model : VAE
+        Trained model.
+    backed : bool
+        Whether counts that are stored as CSR stay in their files, regardless of their size.
+
+    Raises
+    ------
+    CheckpointError
+        If the data were in memory only, or have changed.
     """
     registry = get_data_registry(model)
     if registry.get("in_memory"):
-        raise CheckpointError(
-            "the model was trained on an AnnData in memory, which is gone: give the file to use (data.path)"
-        )
+        raise CheckpointError("The model was trained on an AnnData in memory. Pass the file to use (data.path).")
+    config = registry["config"]
     try:
-        config = registry["config"]
-        if backed and "feature_names" in registry:
-            config = {**config, "init_args": {**config["init_args"], **_mode(config["init_args"])}}
+        path = config["init_args"].get("path") if backed and "feature_names" in registry else None
+        if path is not None and all(StoredMatrix(file, registry["matrix"]).is_csr for file in local_paths(path)):
+            config = {**config, "init_args": {**config["init_args"], "mode": "streamed"}}
         data = from_config(config)
         data.load_state_dict(registry)
         data.setup()
     except DataError as error:
-        raise CheckpointError(f"the data that the model was trained on are not there as they were: {error}") from error
+        raise CheckpointError(f"The training data of the model cannot be loaded unchanged: {error}") from error
     return data
-
-
-def _mode(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Return the mode that leaves counts in their files, if all of these can be left there."""
-    path = arguments["path"]
-    paths = [] if path is None else local_paths(path)
-    if not paths:
-        return {}
-    matrix = matrix_of_file(paths[0], arguments["layer"])
-    return {"mode": "streamed"} if all(is_csr(file, matrix) for file in paths) else {}

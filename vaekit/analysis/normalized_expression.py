@@ -14,10 +14,9 @@ from torch import Tensor
 
 from vaekit.analysis.decoding import Chunk, PosteriorSampler, batch_indices, composition, evaluating, set_batch
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, provenance, resolve_model
-from vaekit.analysis.query import counts_reference, prepare_query
-from vaekit.data.cells.align import QueryData
+from vaekit.analysis.model_source import check_in_memory, get_count_registry, prepare_query, provenance, resolve_model
 from vaekit.data.cells.genes import rename_versions
+from vaekit.data.cells.query import QueryData
 from vaekit.exceptions import DataError, did_you_mean, format_bytes
 from vaekit.models import VAE
 
@@ -145,7 +144,7 @@ class NormalizedExpressionWriter:
             raise DataError(f"library_size={library_size!r} must be a positive number or 'observed'.")
         self.sampler = PosteriorSampler(model, num_samples, batch_size, seed)
         self.library_size = library_size
-        registry = counts_reference(model)
+        registry = get_count_registry(model)
         self.genes, self.batches = list(registry["feature_names"]), list(registry["batch_categories"])
         self.batch_indices = [] if transform_batch is None else batch_indices(model, transform_batch)
 
@@ -216,7 +215,7 @@ class NormalizedExpressionWriter:
         """Return the column in ``.var`` of each gene of the model; -1 for genes that are missing or repeated."""
         import pandas as pd
 
-        table, key = query.adata.var, counts_reference(self.sampler.model)["gene_name_key"]
+        table, key = query.adata.var, get_count_registry(self.sampler.model)["gene_name_key"]
         genes = (table[key] if key in table.columns else table.index).astype(str)
         names = pd.Index(rename_versions(list(genes), self.genes, query.source))
         unique = np.flatnonzero(~names.duplicated(keep=False))

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from vaekit.analysis.decoding import Chunk, PosteriorSampler, evaluating
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, get_data_registry, provenance, resolve_model
-from vaekit.analysis.query import prepare_query
+from vaekit.analysis.model_source import check_in_memory, get_data_registry, prepare_query, provenance, resolve_model
 from vaekit.diagnostics.keyed_noise import draw_by_key
 from vaekit.models import VAE
 

@@ -9,9 +9,8 @@ import numpy as np
 
 from vaekit.analysis.embed import summarize_cells
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, provenance, resolve_model
-from vaekit.analysis.query import prepare_query
-from vaekit.data.cells.align import QueryData
+from vaekit.analysis.model_source import check_in_memory, prepare_query, provenance, resolve_model
+from vaekit.data.cells.query import QueryData
 from vaekit.diagnostics.usage import coordinates
 from vaekit.exceptions import DataError
 from vaekit.models import VAE

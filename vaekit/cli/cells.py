@@ -180,7 +180,7 @@ def _can_be_added_to(path: Path) -> bool:
     """Return whether a .h5ad file holds its tables in groups, as anndata 0.7 and later write them."""
     import h5py
 
-    from vaekit.data.cells.sources import open_store
+    from vaekit.data.cells.stores import open_store
 
     file = open_store(path)
     return isinstance(file["obs"], h5py.Group) and "raw.X" not in file
@@ -209,7 +209,7 @@ def _convert(source: Path, target: Path, output: Path) -> None:
     """Write a zarr store as an .h5ad file; its matrices go through memory in parts."""
     import h5py
 
-    from vaekit.data.cells.sources import open_store
+    from vaekit.data.cells.stores import open_store
 
     with h5py.File(target, "w") as file:
         store = open_store(source)

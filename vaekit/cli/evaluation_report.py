@@ -49,8 +49,9 @@ class EvaluationData:
         """
         from torch.utils.data import DataLoader
 
-        from vaekit.analysis import get_data_registry, load_training_data, prepare_query
-        from vaekit.analysis.query import obs_of
+        from vaekit.analysis import get_data_registry, load_training_data
+        from vaekit.analysis.model_source import open_cells
+        from vaekit.data import prepare_query
         from vaekit.data.dataset import identity_collate
 
         if self.path is None:
@@ -66,13 +67,13 @@ class EvaluationData:
             raise DataError(
                 f"split={split!r} selects training data, but data.path={self.path!r} is set. Omit one of them."
             )
-        obs, source = obs_of(self.path)
-        label_key = self.label_key or get_data_registry(model)["config"]["init_args"].get("label_key")
-        if self.label_key is None and label_key not in obs:
+        cells, registry = open_cells(model, self.path, self.layer), get_data_registry(model)
+        label_key = self.label_key or registry["config"]["init_args"].get("label_key")
+        if self.label_key is None and label_key not in cells.obs:
             label_key = None
-        query = prepare_query(model, self.path, self.layer, self.batch_key, label_key)
+        query = prepare_query(cells, registry, self.batch_key, label_key)
         loader = DataLoader(query.dataset, batch_size=self.batch_size, collate_fn=identity_collate)
-        return loader, f"{source}, all cells"
+        return loader, f"{cells.name}, all cells"
 
 
 TRAINING_DATA = EvaluationData()

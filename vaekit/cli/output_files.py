@@ -85,7 +85,7 @@ def load_model(checkpoint: PathLike, *outputs: Path) -> VAE:
     DataError
         If an output is one of the training files, or lies in one that is a directory.
     """
-    from vaekit.data.cells.sources import local_paths
+    from vaekit.data.cells.stores import local_paths
     from vaekit.models import load
 
     model = load(checkpoint)

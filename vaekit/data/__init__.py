@@ -1,8 +1,8 @@
-"""Data sets in memory as Lightning datamodules, which know nothing of models."""
+"""Data sets as Lightning data modules, independent of models."""
 
-from vaekit.data.cells.align import QueryData, query_dataset
 from vaekit.data.cells.gene_expression import GeneExpressionData
+from vaekit.data.cells.query import QueryData, prepare_query
 from vaekit.data.cells.simulate import simulate_counts
 from vaekit.data.images.image_data import ImageData
 
-__all__ = ["GeneExpressionData", "ImageData", "QueryData", "query_dataset", "simulate_counts"]
+__all__ = ["GeneExpressionData", "ImageData", "QueryData", "prepare_query", "simulate_counts"]

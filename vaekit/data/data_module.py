@@ -1,4 +1,4 @@
-"""What the datamodules share: lazy loading, splits, data loaders, and their state in a checkpoint."""
+"""Base class of the data modules: lazy loading, splits, data loaders and checkpoint state."""
 
 from __future__ import annotations
 
@@ -14,41 +14,40 @@ import torch
 from pytorch_lightning.trainer.states import TrainerStatus
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
+from typing_extensions import override
 
+from vaekit._core import memory_budget
 from vaekit._core.components import Component
 from vaekit.batch import Batch, DataStatistics
 from vaekit.data.dataset import BatchDataset, BatchIndexSampler, ResumableLoader, RowSubset, identity_collate
-from vaekit.data.on_device import on_device
 from vaekit.data.splits import SPLITS, check_fractions
 from vaekit.exceptions import DataError, did_you_mean
-
-Place = Callable[[BatchDataset], BatchDataset]
 
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Data in memory.
+    """Loaded data.
 
     Attributes
     ----------
-    dataset
-        All rows, in the order of the source.
-    train_dataset
-        The same rows as the training sees them (images may be binarized anew in each batch).
-    split_indices
-        Sorted int64 row numbers under 'train', 'val' and 'test'.
-    features, covariates
+    dataset : BatchDataset
+        All observations, in the order of the source.
+    train_dataset : BatchDataset
+        The same observations as training uses them (images may be binarized in each mini-batch).
+    split_indices : dict of Tensor
+        Sorted int64 row indices under 'train', 'val' and 'test'.
+    features, covariates : int
         Columns of ``Batch.x`` and ``Batch.covariates``.
-    mean
-        Mean of ``x`` over the training rows, float32 ``[features]``.
-    label_categories
-        Names of the classes; empty where there are no labels.
-    labels
-        Class name of each row, object array ``[rows]``, None where unknown.
-    fingerprint
-        Hash of the source's content, whatever the split and the choice of features.
-    source
-        What the data are, in words.
+    mean : Tensor, shape (features,)
+        Mean of ``x`` over the training observations, float32.
+    label_categories : list of str
+        Names of the classes; empty without labels.
+    labels : ndarray, shape (rows,)
+        Class name of each observation as an object, None if unknown.
+    fingerprint : str
+        Hash of the source's content, independent of the split and the selected features.
+    source : str
+        Name of the data in messages.
     """
 
     dataset: BatchDataset
@@ -64,19 +63,19 @@ class LoadedData:
 
 
 class DataModule(Component, pl.LightningDataModule, ABC):
-    """A datamodule whose rows fit in memory; they are loaded when first needed.
+    """A data module that loads its data at the first use.
 
-    Loaders slice whole batches without workers. Their order comes from torch's global generator alone, so
-    that ``seed_everything`` fixes it. Several processes share the rows of the loaders that Lightning asks for, each row
-    once (:mod:`vaekit.data.ranks`).
+    Loaders slice whole mini-batches without workers. Their order comes from torch's global generator alone, so that
+    ``seed_everything`` fixes it. In a distributed run, the ranks share the observations, each exactly once
+    (:mod:`vaekit.data.ranks`).
 
     Parameters
     ----------
-    batch_size
-        Rows in a batch; of each process, where there are several.
-    split
-        Fractions of train, val and test, or None where the data have a split of their own.
-    seed
+    batch_size : int
+        Observations per mini-batch and rank.
+    split : tuple of float or None
+        Fractions of train, val and test, or None if the data have an official split.
+    seed : int
         Seed of the split.
     """
 
@@ -85,83 +84,83 @@ class DataModule(Component, pl.LightningDataModule, ABC):
     def __init__(self, batch_size: int, split: tuple[float, float, float] | None, seed: int) -> None:
         super().__init__()
         if batch_size < 1:
-            raise DataError(f"batch_size={batch_size} must be at least 1")
+            raise DataError(f"batch_size={batch_size} must be at least 1.")
         if not 0 <= seed < 2**32:
-            raise DataError(f"seed={seed} must lie in 0..{2**32 - 1}")
+            raise DataError(f"seed={seed} must lie in 0..{2**32 - 1}.")
         self.batch_size = batch_size
         self.split = None if split is None else check_fractions(split)
         self.seed = seed
         self._loaded: Any = None
         self._state: dict[str, Any] | None = None
-        self._on_device: dict[tuple[BatchDataset, torch.device], BatchDataset] = {}
-        # Written to checkpoints by Lightning, but not to loggers: the keys would collide with the model's.
+        self._device_copies: dict[tuple[BatchDataset, torch.device], BatchDataset] = {}
+        # Lightning writes them to checkpoints, but not to loggers, where keys would collide with the model's.
         self._set_hparams(self.config["init_args"])
         self._log_hyperparams = False
 
     @abstractmethod
     def _load(self, state: Mapping[str, Any] | None) -> LoadedData:
-        """Read the source; with a ``state``, as it was when the state was taken."""
+        """Read the source, with the split and names of a ``state`` if there is one."""
 
     @property
     def loaded(self) -> Any:
-        """The data in memory, a :class:`LoadedData`; read at the first access."""
+        """The :class:`LoadedData`, read at the first access."""
         if self._loaded is None:
             self._loaded = self._load(self._state)
         return self._loaded
 
     @property
     def dataset(self) -> BatchDataset:
-        """All rows, in the order of the source."""
+        """All observations, in the order of the source."""
         return self.loaded.dataset
 
     @property
     def features(self) -> int:
-        """Columns of ``Batch.x``."""
+        """Number of columns of ``Batch.x``."""
         return self.loaded.features
 
     @property
     def covariates(self) -> int:
-        """Columns of ``Batch.covariates``; 0 where there are none."""
+        """Number of columns of ``Batch.covariates``."""
         return self.loaded.covariates
 
     @property
     def mean(self) -> Tensor:
-        """Mean of ``x`` over the training rows, float32 ``[features]``."""
+        """Mean of ``x`` over the training observations, float32 ``[features]``."""
         return self.loaded.mean
 
     @property
     def statistics(self) -> DataStatistics:
-        """What a model starts from: the mean, and what else is known of the training rows."""
+        """Statistics of the training observations from which a model is initialized."""
         return DataStatistics(self.mean)
 
     @property
     def example(self) -> Batch:
-        """The first rows, at most 256: for checks before training."""
+        """The first 256 observations, or fewer, for checks before training."""
         return self.dataset.__getitems__(list(range(min(len(self.dataset), 256))))
 
     @property
     def split_indices(self) -> dict[str, Tensor]:
-        """Sorted int64 row numbers under 'train', 'val' and 'test'."""
+        """Sorted int64 row indices under 'train', 'val' and 'test'."""
         return self.loaded.split_indices
 
     @property
     def label_categories(self) -> list[str]:
-        """Names of the classes, numbered as in ``Batch.label``; empty where there are no labels."""
+        """Names of the classes, in the order of ``Batch.label``; empty without labels."""
         return self.loaded.label_categories
 
     @property
     def labels(self) -> np.ndarray:
-        """Class name of each row, object array ``[rows]``, None where unknown."""
+        """Class name of each observation, object array ``[rows]``, None if unknown."""
         return self.loaded.labels
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell the source's content from any other."""
+        """Hash of the source's content, 16 hexadecimal digits."""
         return self.loaded.fingerprint
 
     @property
     def source(self) -> str:
-        """What the data are, in words: a path, say."""
+        """Name of the data in messages, such as a path."""
         return self.loaded.source
 
     @property
@@ -173,32 +172,34 @@ class DataModule(Component, pl.LightningDataModule, ABC):
     @abstractmethod
     def _size(self) -> str: ...
 
+    @override
     def setup(self, stage: str | None = None) -> None:
-        """Load the data (Lightning's hook)."""
         _ = self.loaded
 
     def dataloader(self, split: str, batch_size: int | None = None, shuffle: bool = False) -> DataLoader:
-        """Return a loader of whole batches over one split.
+        """Return a loader of one split.
 
         Parameters
         ----------
-        split
-            'train', 'val', 'test', or 'all' for every row in the order of the source.
-        batch_size
-            Rows in a batch; None for the datamodule's own.
-        shuffle
-            Whether the rows come in a new random order each epoch.
+        split : str
+            'train', 'val', 'test', or 'all' for all observations in the order of the source.
+        batch_size : int or None
+            Observations per mini-batch; None means the data module's batch size.
+        shuffle : bool
+            Whether each epoch has a new random order.
 
         Raises
         ------
         DataError
-            If there is no such split.
+            If the split does not exist.
         """
         if split not in (*SPLITS, "all"):
-            raise DataError(f"split={split!r} not found. {did_you_mean(split, (*SPLITS, 'all'))}")
+            raise DataError(f"split={split!r} is unknown. {did_you_mean(split, (*SPLITS, 'all'))}")
         return self._loader(split, batch_size, shuffle, lambda dataset: dataset)
 
-    def _loader(self, split: str, batch_size: int | None, shuffle: bool, place: Place) -> DataLoader:
+    def _loader(
+        self, split: str, batch_size: int | None, shuffle: bool, place: Callable[[BatchDataset], BatchDataset]
+    ) -> DataLoader:
         dataset = place(self.loaded.train_dataset if split == "train" else self.dataset)
         rows = torch.arange(len(dataset)) if split == "all" else self.split_indices[split]
         order = dataset.random_order(rows) if shuffle else SequentialSampler(rows)
@@ -207,38 +208,42 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         batches = BatchIndexSampler(order, batch_size or self.batch_size, even=shuffle, order=order)
         return ResumableLoader(dataset, batch_sampler=batches, collate_fn=identity_collate)
 
-    def _placed(self, dataset: BatchDataset) -> BatchDataset:
-        """Return the data set on the GPU of a trainer at work, where there is one with room; else as it is."""
+    def _place(self, dataset: BatchDataset) -> BatchDataset:
+        """Return the data set on the GPU of a running trainer if it fits there.
+
+        The order of the rows is still drawn on the CPU, so that a seed gives the same mini-batches on both devices.
+        """
         trainer = self.trainer
         if trainer is None or trainer.state.status != TrainerStatus.RUNNING:
             return dataset
         key = (dataset, trainer.strategy.root_device)
-        if key not in self._on_device:
-            self._on_device[key] = on_device(*key)
-        return self._on_device[key]
+        if key not in self._device_copies:
+            self._device_copies[key] = on_device(*key)
+        return self._device_copies[key]
 
+    @override
     def teardown(self, stage: str) -> None:
-        """Give the device's memory back (Lightning's hook)."""
-        self._on_device.clear()
+        self._device_copies.clear()
 
+    @override
     def train_dataloader(self) -> DataLoader:
-        """Training rows, each once an epoch, in random order; on a trainer's GPU, as the next three, if it has room."""
-        return self._loader("train", None, True, self._placed)
+        return self._loader("train", None, True, self._place)
 
+    @override
     def val_dataloader(self) -> DataLoader:
-        """Rows held out for choices made while training."""
-        return self._loader("val", None, False, self._placed)
+        return self._loader("val", None, False, self._place)
 
+    @override
     def test_dataloader(self) -> DataLoader:
-        """Rows held out for the final evaluation."""
-        return self._loader("test", None, False, self._placed)
+        return self._loader("test", None, False, self._place)
 
+    @override
     def predict_dataloader(self) -> DataLoader:
-        """All rows, in the order of the source."""
-        return self._loader("all", None, False, self._placed)
+        return self._loader("all", None, False, self._place)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """Return split, names and fingerprint as plain data that loads with ``weights_only=True``."""
+        """Return split, names and fingerprint as plain data that load with ``weights_only=True``."""
         return {
             "config": self.config,
             "source": self.source,
@@ -248,17 +253,17 @@ class DataModule(Component, pl.LightningDataModule, ABC):
             "label_categories": list(self.label_categories),
         }
 
+    @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the split and names of a checkpoint, whether the data were loaded before or not.
+        """Resume with the split and names of a checkpoint, whether or not the data are loaded already.
 
         Raises
         ------
         DataError
-            If the state is no state of this class, or belongs to other data (if these are not loaded yet,
-            then at their first use).
+            If the state belongs to another class or to other data; if the data are not loaded yet, at their first use.
         """
         if missing := [key for key in self._state_keys() if key not in state]:
-            raise DataError(f"the checkpoint's {type(self).__name__} state lacks {', '.join(map(repr, missing))}")
+            raise DataError(f"{type(self).__name__}: the checkpoint's state lacks {', '.join(map(repr, missing))}.")
         if self._loaded is not None:
             self._loaded = self._load(state)
         self._state = dict(state)
@@ -267,19 +272,25 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         return ("fingerprint", "num_rows", "split_indices", "label_categories")
 
 
-def check_fingerprint(found: str, source: str, state: Mapping[str, Any] | None) -> None:
-    """Check that the data are those of a checkpoint's ``state``.
+def on_device(dataset: BatchDataset, device: torch.device) -> BatchDataset:
+    """Return a copy on a GPU if it takes at most half of the free memory there, else the data set itself."""
+    fits = dataset.num_bytes <= memory_budget.FREE_FRACTION * memory_budget.free_memory(device)
+    return dataset.copy_to(device) if device.type == "cuda" and fits else dataset
+
+
+def check_fingerprint(fingerprint: str, source: str, state: Mapping[str, Any] | None) -> None:
+    """Check that data have the fingerprint of a checkpoint's ``state``.
 
     Raises
     ------
     DataError
-        If they are not.
+        If they do not.
     """
-    if state is not None and found != state["fingerprint"]:
+    if state is not None and fingerprint != state["fingerprint"]:
         raise DataError(
-            f"the checkpoint was trained on {state.get('source', 'other data')} with fingerprint "
-            f"{state['fingerprint']} ({state['num_rows']} rows), and {source} has fingerprint {found}: give "
-            "it the same data, layer included"
+            f"The checkpoint was trained on {state.get('source', 'other data')} with fingerprint "
+            f"{state['fingerprint']} ({state['num_rows']} rows), but {source} has fingerprint {fingerprint}. Pass the "
+            "same data and the same layer."
         )
 
 
@@ -289,13 +300,13 @@ def fingerprint(arrays: Iterable[np.ndarray], names: Iterable[Iterable[str]] = (
     for array in arrays:
         portable = {"f": "<f4", "i": "<i8"}.get(array.dtype.kind, array.dtype)
         digest.update(str(array.shape).encode())
-        for start in range(0, len(array), 2**20):  # in parts, as the indices are widened
+        for start in range(0, len(array), 2**20):  # in parts: indices are widened
             digest.update(np.ascontiguousarray(array[start : start + 2**20], dtype=portable).data)
     for group in names:
         digest.update("\n".join(group).encode() + b"\0")
     return digest.hexdigest()[:16]
 
 
-def restored_split(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return a checkpoint's row numbers of each split."""
+def restore_split(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the row indices of each split of a checkpoint."""
     return {name: torch.as_tensor(state["split_indices"][name], dtype=torch.int64) for name in SPLITS}

@@ -1,59 +1,61 @@
-"""Data sets held in memory that slice whole batches at once.
+"""Data sets that slice whole mini-batches, and loaders that resume within an epoch.
 
-``DataLoader`` calls ``__getitems__`` with all row numbers of a batch, from :class:`BatchIndexSampler` as one tensor;
-with ``collate_fn=identity_collate`` the batch goes through untouched. No workers: slicing 128 rows takes less time than
-passing them between processes.
+``DataLoader`` calls ``__getitems__`` with all row indices of a mini-batch, which :class:`BatchIndexSampler` passes as
+one tensor. ``collate_fn=identity_collate`` passes the result on unchanged. Loaders have no workers: slicing 128 rows
+takes less time than passing them between processes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, RandomSampler, Sampler
+from typing_extensions import override
 
 from vaekit.batch import Batch
 from vaekit.data.ranks import batches_of_rank, common_order, num_batches
-
-if TYPE_CHECKING:
-    from scipy import sparse
 
 T = TypeVar("T")
 
 
 def identity_collate(batch: T) -> T:
-    """Return the batch as it is; the ``collate_fn`` of data sets that slice whole batches."""
+    """Return the batch unchanged; the ``collate_fn`` of data sets that slice whole mini-batches."""
     return batch
 
 
+def copy_async(values: Tensor, device: torch.device) -> Tensor:
+    """Return a copy on ``device`` without synchronization, for which a GPU needs pinned memory."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
 class BatchIndexSampler(BatchSampler):
-    """The rows that a sampler gives, as one tensor a batch: a list of integers a batch takes longer to index with.
+    """Row indices of mini-batches as tensors, which index faster than lists of integers.
 
-    It can go on within an epoch: its state is that of torch's generator when the order was drawn, the number of batches
-    given since, and the generator's state now.
+    It resumes within an epoch. Its state consists of torch's RNG state when the order was drawn, the number of
+    mini-batches since, and the current RNG state.
 
-    Where several processes work together, Lightning makes it anew with a ``DistributedSampler``: then it gives this
-    process's share of the rows, by :func:`vaekit.data.ranks.batches_of_rank`.
+    In a distributed run, Lightning creates it again with a ``DistributedSampler``. It then yields the rows of this rank
+    (:func:`vaekit.data.ranks.batches_of_rank`).
 
     Parameters
     ----------
-    sampler
-        Gives the order of the rows; a ``DistributedSampler`` only tells the process, and the epoch.
-    batch_size
-        Rows in a batch of one process.
-    drop_last
-        Whether to leave out a last batch that is smaller.
-    even
-        Whether processes share each batch, as training needs, or take whole ones in turn.
-    order
-        Gives the order where there are several processes; None for that of ``sampler``.
+    sampler : Sampler
+        Order of the rows. A ``DistributedSampler`` only provides the rank and the epoch.
+    batch_size : int
+        Rows per mini-batch and rank.
+    drop_last : bool
+        Whether to omit an incomplete last mini-batch.
+    even : bool
+        Whether ranks share each mini-batch, as training requires, or receive whole ones round-robin.
+    order : Sampler or None
+        Order of the rows in a distributed run; None means that of ``sampler``.
     """
 
-    _order: Tensor | None = None
+    _order_state: Tensor | None = None
     _position = 0
     _resumed: Mapping[str, Any] | None = None
 
@@ -63,31 +65,32 @@ class BatchIndexSampler(BatchSampler):
         super().__init__(sampler, batch_size, drop_last)
         self.even, self.order = even, sampler if order is None else order
 
+    @override
     def __len__(self) -> int:
         if not isinstance(self.sampler, DistributedSampler):
             return super().__len__()
-        rows = len(self.sampler.dataset)  # type: ignore[arg-type]
-        return num_batches(rows, self.batch_size, self.sampler.num_replicas, self.even)
+        num_rows = len(self.sampler.dataset)  # type: ignore[arg-type]
+        return num_batches(num_rows, self.batch_size, self.sampler.num_replicas, self.even)
 
+    @override
     def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
-        """Yield row numbers, int64 ``[batch]``."""
         resumed, self._resumed = self._resumed, None
-        begun = 0
+        start = 0
         if resumed is not None:
-            begun = resumed["position"] % len(self)
-            torch.set_rng_state(resumed["order" if begun else "now"].cpu())
-            if not begun:  # that epoch was over; the loader's iterator draws a number, for workers that we have not
+            start = resumed["position"] % len(self)
+            torch.set_rng_state(resumed["order" if start else "now"].cpu())
+            if not start:  # that epoch was complete; DataLoader draws a seed for workers when an epoch begins
                 torch.empty((), dtype=torch.int64).random_()
-        self._order, self._position = torch.get_rng_state(), begun
+        self._order_state, self._position = torch.get_rng_state(), start
         batches = self._batches()
-        if begun:
+        if start:
             torch.set_rng_state(resumed["now"].cpu())  # type: ignore[index]
-        for rows in batches[begun:]:
+        for rows in batches[start:]:
             self._position += 1
             yield rows
 
     def _batches(self) -> Sequence[Tensor]:
-        """Return the row numbers of all batches of an epoch; draws their order."""
+        """Draw the order of an epoch, and return the row indices of its mini-batches, int64 ``[batch]``."""
         if isinstance(self.sampler, DistributedSampler):
             sampler = self.sampler
             order = common_order(self.order, sampler)
@@ -96,31 +99,35 @@ class BatchIndexSampler(BatchSampler):
         return batches[: len(self)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where in the epoch it is."""
+        """Return the position in the epoch."""
         now = torch.get_rng_state()
-        return {"order": now if self._order is None else self._order, "position": self._position, "now": now}
+        return {
+            "order": now if self._order_state is None else self._order_state,
+            "position": self._position,
+            "now": now,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on, at the next iteration, where :meth:`state_dict` was called."""
+        """Resume at the position of :meth:`state_dict` with the next iteration."""
         self._resumed = dict(state)
 
 
 class ResumableLoader(DataLoader):
-    """A loader of :class:`BatchIndexSampler`, whose place in the epoch Lightning keeps in checkpoints."""
+    """A loader of :class:`BatchIndexSampler`, whose position Lightning stores in checkpoints."""
 
     batch_sampler: BatchIndexSampler
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where in the epoch it is."""
+        """Return the position in the epoch."""
         return self.batch_sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on there, with the next iteration."""
+        """Resume at this position with the next iteration."""
         self.batch_sampler.load_state_dict(state)
 
 
 class BatchDataset(Dataset, ABC):
-    """Rows in memory; ``dataset[i]`` is a batch of one row, ``dataset.__getitems__(rows)`` one of many."""
+    """Observations: ``dataset[i]`` is a batch of one, ``dataset.__getitems__(rows)`` a batch of many."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -132,8 +139,17 @@ class BatchDataset(Dataset, ABC):
         """Return a sampler of the positions of ``rows`` in random order, from torch's global generator."""
         return RandomSampler(rows)
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the copy that :meth:`copy_to` creates; 0 if the data set is never copied."""
+        return 0
+
+    def copy_to(self, device: torch.device) -> BatchDataset:
+        """Return a copy on a GPU that yields the same mini-batches; the default is the data set itself."""
+        return self
+
     def __getitem__(self, row: int) -> Batch:
-        """Return one row as a batch of size one; negative numbers count from the end."""
+        """Return one observation as a batch of size one; negative indices count from the end."""
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         return self.__getitems__([row % len(self)])
@@ -144,109 +160,18 @@ class RowSubset(BatchDataset):
 
     Parameters
     ----------
-    dataset
+    dataset : BatchDataset
         All rows.
-    rows
-        Numbers of those that remain, int64 ``[rows]``.
+    rows : Tensor, shape (rows,)
+        Indices of the rows of the subset, int64.
     """
 
     def __init__(self, dataset: BatchDataset, rows: Tensor) -> None:
-        self.dataset = dataset
-        self.rows = rows
+        self.dataset, self.rows = dataset, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @override
     def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
         return self.dataset.__getitems__(self.rows[torch.as_tensor(rows, dtype=torch.int64)])
-
-
-class CountDataset(BatchDataset):
-    """UMI counts in CSR form with what is known of each cell.
-
-    Parameters
-    ----------
-    counts
-        Counts, CSR float32 ``[cells, genes]``.
-    covariates
-        Known covariates, float32 ``[cells, num_covariates]``, or None.
-    label
-        Class of each cell, int64 ``[cells]``, -1 where unknown, or None.
-    size_factor
-        Expected total count of each cell, positive, float32 ``[cells, 1]``; None: its total count, or 1 for a cell
-        without counts, so that its log exists.
-    observed
-        Whether each gene was measured, bool ``[genes]``; None where all were.
-    """
-
-    def __init__(
-        self,
-        counts: sparse.csr_matrix,
-        covariates: Tensor | None = None,
-        label: Tensor | None = None,
-        size_factor: Tensor | None = None,
-        observed: Tensor | None = None,
-    ) -> None:
-        if not counts.has_canonical_format or not counts.data.all():
-            counts = counts.copy()
-            counts.sum_duplicates()
-            counts.eliminate_zeros()
-        self.counts = counts
-        self.covariates = covariates
-        self.label = label
-        totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).reshape(-1, 1)
-        self.num_empty = int((totals == 0).sum())
-        own = torch.from_numpy(np.maximum(totals, 1).astype(np.float32))
-        self.size_factor = own if size_factor is None else size_factor
-        self.observed = observed
-        self._starts = counts.indptr.astype(np.int64)
-
-    def __len__(self) -> int:
-        return self.counts.shape[0]
-
-    def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
-        from vaekit.data.cells.gather import dense_rows  # slow to import
-
-        index = torch.as_tensor(rows, dtype=torch.int64)
-        counts = self.counts
-        x, nonzero = dense_rows(self._starts, counts.indices, counts.data, index.numpy(), counts.shape[1])
-        return Batch(
-            x=x,
-            size_factor=self.size_factor[index],
-            covariates=None if self.covariates is None else self.covariates[index],
-            label=None if self.label is None else self.label[index],
-            index=index,
-            nonzero=nonzero,
-            observed=None if self.observed is None else self.observed.expand_as(x),
-        )
-
-
-class ImageDataset(BatchDataset):
-    """Images as whole grey levels.
-
-    Parameters
-    ----------
-    pixels
-        Grey levels, uint8 ``[images, features]``, from 0 to ``white``.
-    max_level
-        The level that becomes 1.
-    label
-        Class of each image, int64 ``[images]``.
-    draw
-        Whether each batch is binarized anew: ``x ~ Bernoulli(pixel)`` from torch's global generator.
-    """
-
-    def __init__(self, pixels: Tensor, max_level: int, label: Tensor, draw: bool = False) -> None:
-        self.pixels = pixels
-        self.max_level = max_level
-        self.label = label
-        self.draw = draw
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
-        index = torch.as_tensor(rows, dtype=torch.int64)
-        # In numpy: torch would spread so small an operation over threads, which is slow when cores are busy.
-        x = torch.from_numpy(np.divide(self.pixels.numpy()[index.numpy()], self.max_level, dtype=np.float32))
-        return Batch(x=torch.bernoulli(x) if self.draw else x, label=self.label[index], index=index)

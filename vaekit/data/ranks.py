@@ -1,8 +1,8 @@
-"""How processes that train or evaluate together share rows: each row once, and as many batches for each process.
+"""Sharing of observations in a distributed run: each one once, and equally many mini-batches per rank.
 
-Lightning puts torch's ``DistributedSampler`` in the place of a loader's own where a strategy has several processes. It
-repeats rows until each process has equally many; here it only tells which process this is, and the seed and epoch of
-the order that all of them have in common.
+If a strategy has several processes, Lightning replaces a loader's sampler by torch's ``DistributedSampler``, which
+repeats observations until all ranks have equally many. Here that sampler only provides the rank, and the seed and epoch
+of the common order.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from vaekit.exceptions import DataError
 
 
 def common_order(order: Sampler[int] | Iterable[int], sampler: DistributedSampler) -> Tensor:
-    """Return what ``order`` gives after the seed of this epoch, the same in every process, int64 ``[rows]``.
+    """Return the order of this epoch, the same on every rank, int64 ``[rows]``.
 
-    Torch's generator, of which each process has a state of its own, is set back.
+    The RNG state of torch, which differs between ranks, is restored.
     """
     if not sampler.shuffle:
         return torch.arange(len(sampler.dataset))  # type: ignore[arg-type]
@@ -28,57 +28,56 @@ def common_order(order: Sampler[int] | Iterable[int], sampler: DistributedSample
         return torch.as_tensor(list(order), dtype=torch.int64)
 
 
-def num_batches(rows: int, batch_size: int, processes: int, even: bool) -> int:
-    """Return how many batches each process has, all of them equally many: see :func:`batches_of_rank`."""
+def num_batches(num_rows: int, batch_size: int, world_size: int, even: bool) -> int:
+    """Return the number of mini-batches of each rank (:func:`batches_of_rank`)."""
     if not even:
-        return -(-rows // (batch_size * processes))
-    if rows < processes:
+        return -(-num_rows // (batch_size * world_size))
+    if num_rows < world_size:
         raise DataError(
-            f"there are {rows} rows to train on and {processes} processes to share them: use as many devices as rows "
-            "at most (trainer.devices)"
+            f"trainer.devices: {num_rows} training observations cannot be shared by {world_size} processes. Use at "
+            f"most {num_rows} devices."
         )
-    full, rest = divmod(rows, batch_size * processes)
-    return full + (rest >= processes)
+    full, rest = divmod(num_rows, batch_size * world_size)
+    return full + (rest >= world_size)
 
 
-def batches_of_rank(order: Tensor, batch_size: int, rank: int, processes: int, even: bool) -> list[Tensor]:
-    """Return the batches of one process, which have all rows once between them.
+def batches_of_rank(order: Tensor, batch_size: int, rank: int, world_size: int, even: bool) -> list[Tensor]:
+    """Return the mini-batches of one rank; all ranks together have each row once.
 
     Parameters
     ----------
-    order
-        Row numbers of all processes, int64 ``[rows]``.
-    batch_size
-        Rows in a batch of one process.
-    rank, processes
-        Which process, from 0, of how many.
-    even
-        True, for training: each ``processes * batch_size`` rows are a step, and shared evenly; in the last step of an
-        epoch, which may be smaller (or larger by less than ``processes`` rows, which are too few for a step), the
-        processes' shares differ by one row at most. False, for evaluation: the batches of a single process are dealt
-        out in turn, so that each is made of the same rows however many processes there are; one without any rows makes
-        up for a missing last one.
+    order : Tensor, shape (rows,)
+        Row indices for all ranks, int64.
+    batch_size : int
+        Rows per mini-batch and rank.
+    rank, world_size : int
+        Index of this process, and number of processes.
+    even : bool
+        True, for training: each step takes ``world_size * batch_size`` rows, and the ranks share them evenly. The last
+        step of an epoch may be smaller, or larger by fewer than ``world_size`` rows, which are too few for a step; then
+        the ranks differ by one row at most. False, for evaluation: the mini-batches of a single process are distributed
+        round-robin, so that each contains the same rows for any number of ranks; empty ones replace missing last ones.
 
     Returns
     -------
     list of Tensor
-        Row numbers, equally many tensors for each rank.
+        Row indices, equally many tensors for each rank.
 
     Raises
     ------
     DataError
-        If there are fewer rows than processes to train on.
+        If there are fewer training rows than ranks.
 
     Examples
     --------
-    >>> [batch.tolist() for batch in batches_of_rank(torch.arange(10), 3, rank=0, processes=2, even=True)]
+    >>> [batch.tolist() for batch in batches_of_rank(torch.arange(10), 3, rank=0, world_size=2, even=True)]
     [[0, 2, 4], [6, 8]]
-    >>> [batch.tolist() for batch in batches_of_rank(torch.arange(10), 4, rank=1, processes=2, even=False)]
+    >>> [batch.tolist() for batch in batches_of_rank(torch.arange(10), 4, rank=1, world_size=2, even=False)]
     [[4, 5, 6, 7], []]
     """
-    count = num_batches(len(order), batch_size, processes, even)
+    count = num_batches(len(order), batch_size, world_size, even)
     if not even:
-        found = list(order.split(batch_size))[rank::processes]
-        return found + [order[:0]] * (count - len(found))
-    starts = [step * batch_size * processes for step in range(count)]
-    return [order[a:b][rank::processes] for a, b in zip(starts, [*starts[1:], len(order)], strict=True)]
+        batches = list(order.split(batch_size))[rank::world_size]
+        return batches + [order[:0]] * (count - len(batches))
+    starts = [step * batch_size * world_size for step in range(count)]
+    return [order[a:b][rank::world_size] for a, b in zip(starts, [*starts[1:], len(order)], strict=True)]

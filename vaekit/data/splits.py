@@ -1,4 +1,4 @@
-"""Seeded splits into training, validation and test rows, stratified by class where classes are known."""
+"""Seeded splits into training, validation and test rows, stratified by class if classes are known."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
     values = tuple(float(fraction) for fraction in fractions)
     if len(values) != 3 or not all(value > 0 for value in values) or abs(sum(values) - 1) > 1e-6:
         raise DataError(
-            f"split={tuple(fractions)} must be three fractions above 0 that sum to 1 (train, val, test), "
-            "such as (0.8, 0.1, 0.1)"
+            f"split={tuple(fractions)} must be three positive fractions that sum to 1 (train, val, test), such as "
+            "(0.8, 0.1, 0.1)."
         )
     return values
 
@@ -37,31 +37,32 @@ def split_rows(
 
     Parameters
     ----------
-    num_rows
+    num_rows : int
         Number of rows.
-    fractions
-        Fractions of the rows in train, val and test.
-    seed
-        The same seed gives the same split; torch's and numpy's global generators are not touched.
-    codes
-        Class of each row, ``[num_rows]`` integers (-1, unknown, is a class of its own); None: not stratified.
+    fractions : sequence of float
+        Fractions of train, val and test.
+    seed : int
+        Seed of the split. The global generators of torch and numpy are not used.
+    codes : ndarray or None, shape (num_rows,)
+        Class of each row as an integer; unknown ones (-1) form one class. None means no stratification.
 
     Returns
     -------
-    dict
-        Sorted int64 row numbers under 'train', 'val' and 'test'.
+    dict of Tensor
+        Sorted int64 row indices under 'train', 'val' and 'test'.
 
     Raises
     ------
     DataError
-        If the fractions are wrong, or one of the parts would be empty.
+        If the fractions are invalid, or a part would be empty.
     """
     _, val, test = check_fractions(fractions)
     num_val, num_test = round(num_rows * val), round(num_rows * test)
-    if min(num_val, num_test, num_rows - num_val - num_test) < 1:
+    num_train = num_rows - num_val - num_test
+    if min(num_val, num_test, num_train) < 1:
         raise DataError(
-            f"{num_rows} rows are too few for split={tuple(fractions)}: train, val and test would hold "
-            f"{num_rows - num_val - num_test}, {num_val} and {num_test} rows, and each needs at least one"
+            f"split={tuple(fractions)} of {num_rows} rows leaves {num_train} for train, {num_val} for val and "
+            f"{num_test} for test; each must have at least 1."
         )
     rest, test_rows = hold_out(np.arange(num_rows), num_test, seed, codes)
     train_rows, val_rows = hold_out(rest, num_val, seed, codes)
@@ -69,7 +70,7 @@ def split_rows(
 
 
 def as_splits(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> dict[str, Tensor]:
-    """Return three arrays of row numbers as sorted int64 tensors under their names."""
+    """Return three arrays of row indices as sorted int64 tensors by name."""
     return {
         name: torch.from_numpy(np.sort(rows).astype(np.int64))
         for name, rows in zip(SPLITS, (train, val, test), strict=True)
@@ -79,7 +80,7 @@ def as_splits(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> dict[str,
 def hold_out(
     rows: np.ndarray, num_held_out: int, seed: int, codes: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``rows`` without ``num_held_out`` of them, and those; ``codes`` are indexed by row number."""
+    """Split ``rows`` into the remaining ones and ``num_held_out`` others; ``codes`` are indexed by row."""
     from sklearn.model_selection import train_test_split
 
     limit = min(num_held_out, len(rows) - num_held_out)
@@ -89,16 +90,16 @@ def hold_out(
 
 
 def _strata(codes: np.ndarray, limit: int) -> np.ndarray:
-    """Group classes until scikit-learn can stratify: two rows or more in each, at most ``limit`` in all.
+    """Merge classes for scikit-learn, which requires at least two rows per stratum and at most ``limit`` strata.
 
-    The largest classes keep a stratum of their own; the others share the last one.
+    The largest classes keep a separate stratum; the others share the last one.
     """
     _, inverse, sizes = np.unique(codes, return_inverse=True, return_counts=True)
     rank = np.empty(len(sizes), dtype=np.int64)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    large = int((sizes >= 2).sum())
-    shared = large if large == len(sizes) <= limit else min(large, limit - 1)
+    num_large = int((sizes >= 2).sum())
+    shared = num_large if num_large == len(sizes) <= limit else min(num_large, limit - 1)
     strata = np.minimum(rank[inverse], shared)
-    if (strata == shared).sum() == 1:  # one row left over: it joins the smallest stratum
+    if (strata == shared).sum() == 1:  # a single row joins the smallest stratum
         strata = np.minimum(strata, max(shared - 1, 0))
     return strata

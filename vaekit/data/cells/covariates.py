@@ -1,4 +1,4 @@
-"""What is known of each cell and conditions encoder and decoder: columns of ``adata.obs`` as numbers."""
+"""Covariates: columns of ``adata.obs`` as numbers that condition encoder and decoder."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from vaekit.exceptions import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-
-# What a checkpoint has to say for a query, or a training that goes on, to be read alike.
-REFERENCE_KEYS = (
+REGISTRY_KEYS = (  # needed to read a query, or the data of a resumed run, like the training data
     "feature_names",
     "gene_name_key",
     "mean",
@@ -32,77 +30,67 @@ REFERENCE_KEYS = (
 
 
 class CovariateKeys(NamedTuple):
-    """Names of the columns; those of a query stand in the order of the checkpoint's, None for the same names."""
+    """Names of the columns; those of a query in the order of the checkpoint's, None for the same names."""
 
     batch: str | None = None
     categorical: Sequence[str] | None = None
     continuous: Sequence[str] | None = None
 
+    def check(self) -> None:
+        """Raise a DataError if a list of names is a string, or a column is named twice."""
+        seen = {self.batch}
+        for argument, names in (
+            ("categorical_covariate_keys", self.categorical),
+            ("continuous_covariate_keys", self.continuous),
+        ):
+            if isinstance(names, str):
+                raise DataError(f"{argument}={names!r} must be a list of columns: [{names!r}].")
+            for name in names or ():
+                if name in seen:
+                    raise DataError(
+                        f"{argument}: the column {name!r} is named twice (among batch_key, categorical_covariate_keys "
+                        "and continuous_covariate_keys). Name it once."
+                    )
+                seen.add(name)
+
 
 class Covariates(NamedTuple):
-    """Covariates of cells and what their columns mean, in the order of the columns.
+    """Covariates of cells, and the meaning of their columns.
 
     Attributes
     ----------
-    values
-        Float32 ``[cells, width]``: the batch one-hot, each categorical covariate one-hot, the continuous ones
-        standardised; None where there are none.
-    batch_categories
-        Names of the batches.
-    categorical
-        Levels of each categorical covariate.
-    continuous
-        Mean and standard deviation of each continuous covariate among the training cells; inf if it is constant.
+    values : Tensor or None, shape (cells, num_covariates)
+        The batch one-hot, each categorical covariate one-hot, then the standardized continuous ones, float32.
+    batch : Column or None
+        Batch of each cell.
+    categorical : dict of list of str
+        Categories of each categorical covariate.
+    continuous : dict of list of float
+        Mean and standard deviation of each continuous covariate over the training cells; inf if it is constant.
     """
 
     values: Tensor | None
-    batch_categories: list[str]
+    batch: Column | None
     categorical: dict[str, list[str]]
     continuous: dict[str, list[float]]
 
     @property
-    def width(self) -> int:
+    def num_covariates(self) -> int:
         """Number of columns."""
         return 0 if self.values is None else self.values.shape[1]
 
-    def batch(self, rows: np.ndarray) -> Column | None:
-        """Return the batch of some cells, or None where there are no batches."""
-        if self.values is None or not self.batch_categories:
-            return None
-        codes = self.values[torch.from_numpy(rows), : len(self.batch_categories)].argmax(1)
-        return Column(codes.numpy(), self.batch_categories)
+    @property
+    def batch_categories(self) -> list[str]:
+        """Names of the batches."""
+        return [] if self.batch is None else self.batch.categories
 
-    def state(self) -> dict[str, Any]:
-        """Return what the columns mean, as plain data: a registry for :func:`read_covariates`."""
+    def registry(self) -> dict[str, Any]:
+        """Return the meaning of the columns as plain data, for :func:`read_covariates`."""
         return {
             "batch_categories": list(self.batch_categories),
-            "categorical_covariate_keys": {key: list(levels) for key, levels in self.categorical.items()},
+            "categorical_covariate_keys": {key: list(names) for key, names in self.categorical.items()},
             "continuous_covariate_keys": {key: list(moments) for key, moments in self.continuous.items()},
         }
-
-
-def check_keys(keys: CovariateKeys) -> None:
-    """Check names of columns before data are read.
-
-    Raises
-    ------
-    DataError
-        If a list of names is no list, or names a column that already has a part.
-    """
-    taken = [] if keys.batch is None else [keys.batch]
-    for argument, names in (
-        ("categorical_covariate_keys", keys.categorical),
-        ("continuous_covariate_keys", keys.continuous),
-    ):
-        if isinstance(names, str):
-            raise DataError(f"{argument}={names!r} must be a list of columns: [{names!r}]")
-        for name in names or ():
-            if name in taken:
-                raise DataError(
-                    f"{argument}: the column {name!r} is named twice (among batch_key, categorical_covariate_keys and "
-                    "continuous_covariate_keys); name it once"
-                )
-            taken.append(name)
 
 
 def read_covariates(
@@ -116,122 +104,122 @@ def read_covariates(
 
     Parameters
     ----------
-    obs
-        The cells' table.
-    keys
+    obs : DataFrame
+        Table of the cells.
+    keys : CovariateKeys
         Columns to read.
-    source
-        Where the table comes from, for messages.
-    train
-        Row numbers of the training cells, whose mean and scale standardise; not needed with a registry.
-    registry
-        :meth:`Covariates.state` of a checkpoint: the columns get its meaning.
+    source : str
+        Name of the data in messages.
+    train : ndarray or None
+        Indices of the training cells, whose moments standardize continuous covariates. None means all cells.
+    registry : mapping or None
+        :meth:`Covariates.registry` of a checkpoint, whose categories and moments are used.
 
     Warns
     -----
     UserWarning
-        If a covariate does not vary, or a category has no training cells.
+        If a covariate is constant, or a category has no training cells.
 
     Raises
     ------
     DataError
-        If a column is missing, does not hold what it should (see ``vaekit.data.cells.columns``), does not fit the
-        registry, or is not finite after standardization.
+        If a column does not exist, has invalid values (see ``vaekit.data.cells.columns``), does not match the registry,
+        or is not finite after standardization.
     """
-    known = {} if registry is None else dict(registry["categorical_covariate_keys"])
-    moments = {} if registry is None else dict(registry["continuous_covariate_keys"])
-    categorical = _matched(keys.categorical, "categorical_covariate_keys", known, registry)
-    continuous = _matched(keys.continuous, "continuous_covariate_keys", moments, registry)
-    batch = read_batches(obs, keys.batch, source, None if registry is None else list(registry["batch_categories"]))
-    parts, levels = [one_hot(batch)], {}
-    if batch is not None and registry is None:
-        _warn_untrained(batch, "batch_key", keys.batch, source, train)
+    trained: Mapping[str, Any] = registry or {
+        "batch_categories": None, "categorical_covariate_keys": {}, "continuous_covariate_keys": {}
+    }  # fmt: skip
+    names, moments = trained["categorical_covariate_keys"], dict(trained["continuous_covariate_keys"])
+    is_new = registry is None
+    categorical = _match_keys(keys.categorical, "categorical_covariate_keys", names, is_new)
+    continuous = _match_keys(keys.continuous, "continuous_covariate_keys", moments, is_new)
+    batch = read_batches(obs, keys.batch, source, None if is_new else list(trained["batch_categories"]))
+    parts, categories = [one_hot(batch)], {}
+    if batch is not None and is_new:
+        _warn_untrained(batch, f"batch_key={keys.batch!r}", source, train)
     for name, key in categorical.items():
-        column = read_categories(obs, key, "categorical_covariate_keys", source, known.get(name))
-        levels[name] = column.categories
-        if registry is None:
+        column = read_categories(obs, key, "categorical_covariate_keys", source, names.get(name))
+        categories[name] = column.categories
+        if is_new:
             if len(column.categories) == 1:
-                _warn(f"categorical_covariate_keys={key!r}: {source} has one level only, {column.categories[0]!r}")
-            _warn_untrained(column, "categorical_covariate_keys", key, source, train)
+                _warn_constant(
+                    f"categorical_covariate_keys={key!r}: all cells of {source} are {column.categories[0]!r}"
+                )
+            _warn_untrained(column, f"categorical_covariate_keys={key!r}", source, train)
         parts.append(one_hot(column))
     for name, key in continuous.items():
         values = read_numeric(obs, key, "continuous_covariate_keys", source)
-        if registry is None:
-            moments[name] = _mean_and_scale(values if train is None else values[train])
+        label = f"continuous_covariate_keys={key!r}"
+        if is_new:
+            moments[name] = _mean_and_std(values if train is None else values[train])
             if np.isinf(moments[name][1]):
-                _warn(
-                    f"continuous_covariate_keys={key!r}: all training cells of {source} have the value {moments[name][0]:g}"
-                )
-        parts.append(_standardized(values, moments[name], f"continuous_covariate_keys={key!r}", source, obs))
-    given = [part for part in parts if part is not None]
-    return Covariates(
-        torch.cat(given, 1) if given else None, [] if batch is None else batch.categories, levels, moments
-    )
+                _warn_constant(f"{label}: all training cells of {source} have the value {moments[name][0]:g}")
+        parts.append(_standardize(values, moments[name], label, source, obs))
+    columns = [part for part in parts if part is not None]
+    return Covariates(torch.cat(columns, 1) if columns else None, batch, categories, moments)
 
 
-def _mean_and_scale(values: np.ndarray) -> list[float]:
-    """Return mean and standard deviation of float64 values in any unit; a scale of inf if they are constant.
+def _match_keys(keys: Sequence[str] | None, argument: str, trained: Mapping[str, Any], is_new: bool) -> dict[str, str]:
+    """Return the column to read for each covariate of the checkpoint, or of new training data."""
+    if is_new:
+        return {key: key for key in keys or ()}
+    keys = list(trained) if keys is None else keys
+    if len(keys) != len(trained):
+        names = f"with {', '.join(map(repr, trained))}" if trained else "without any"
+        raise DataError(
+            f"{argument} has {len(keys)} columns, but the checkpoint was trained {names}. Pass {len(trained)} in this "
+            f"order, or omit {argument} to use the same names."
+        )
+    return dict(zip(trained, keys, strict=True))
 
-    They are constant if they differ by no more than rounding. Dividing by inf makes the column 0 for every cell.
+
+def _mean_and_std(values: np.ndarray) -> list[float]:
+    """Return mean and standard deviation of float64 values in any unit; inf if they differ by rounding only.
+
+    Dividing by inf makes a constant column 0 for every cell.
     """
     low = values.min()
     with np.errstate(over="ignore"):
         width = values.max() - low
     if width <= 4 * np.finfo(np.float64).eps * np.abs(values).max():
         return [float(low), np.inf]
-    relative = (values - low) / width  # whose squares neither overflow nor vanish
+    relative = (values - low) / width  # its squares neither overflow nor underflow
     return [float(low + width * relative.mean()), float(width * relative.std())]
 
 
-def _standardized(values: np.ndarray, moments: Sequence[float], what: str, source: str, obs: pd.DataFrame) -> Tensor:
-    """Return a float32 column ``[cells, 1]``: centered and divided in float64.
+def _standardize(values: np.ndarray, moments: Sequence[float], label: str, source: str, obs: pd.DataFrame) -> Tensor:
+    """Return a float32 column ``[cells, 1]``, centered and divided in float64.
 
     Raises
     ------
     DataError
         If a value is not finite in float32.
     """
-    mean, scale = moments
+    mean, std = moments
     with np.errstate(over="ignore", invalid="ignore"):
-        found = ((values - mean) / scale).astype(np.float32)
-    if (bad := ~np.isfinite(found)).any():
-        first = int(np.argmax(bad))
+        scaled = ((values - mean) / std).astype(np.float32)
+    if (invalid := ~np.isfinite(scaled)).any():
+        first = int(np.argmax(invalid))
         raise DataError(
-            f"{what}: {int(bad.sum())} of {len(obs)} cells of {source} are too far from the mean of the training cells "
-            f"({mean:g}, standard deviation {scale:g}) for float32, the first {values[first]:g} in cell "
+            f"{label}: {int(invalid.sum())} of {len(obs)} cells of {source} are too far from the mean of the training "
+            f"cells ({mean:g}, standard deviation {std:g}) for float32, the first {values[first]:g} in cell "
             f"{str(obs.index[first])!r}. Transform the column, for example by a logarithm."
         )
-    return torch.from_numpy(found)[:, None]
+    return torch.from_numpy(scaled)[:, None]
 
 
-def _matched(
-    keys: Sequence[str] | None, argument: str, known: Mapping[str, Any], registry: Mapping[str, Any] | None
-) -> dict[str, str]:
-    """Return the column to read for each covariate of the checkpoint, or of the data itself."""
-    if registry is None:
-        return {key: key for key in keys or ()}
-    keys = list(known) if keys is None else keys
-    if len(keys) != len(known):
-        trained = f"with {', '.join(map(repr, known))}" if known else "without any"
-        raise DataError(
-            f"{argument}: the checkpoint was trained {trained}, and {len(keys)} columns are given; give "
-            f"{len(known)}, in that order, or leave {argument} out for the same names"
-        )
-    return dict(zip(known, keys, strict=True))
-
-
-def _warn_untrained(column: Column, argument: str, key: str | None, source: str, train: np.ndarray | None) -> None:
+def _warn_untrained(column: Column, label: str, source: str, train: np.ndarray | None) -> None:
     if train is None:
         return
-    seen = np.bincount(column.codes[train], minlength=len(column.categories)) > 0
-    if unseen := [name for name, found in zip(column.categories, seen, strict=True) if not found]:
+    num_cells = np.bincount(column.codes[train], minlength=len(column.categories))
+    if unseen := [name for name, count in zip(column.categories, num_cells, strict=True) if not count]:
         warnings.warn(
-            f"{argument}={key!r}: no training cell of {source} has {', '.join(map(repr, unseen[:5]))}; the model "
-            "learns nothing about cells with it",
+            f"{label}: no training cell of {source} has {', '.join(map(repr, unseen[:5]))}; the model learns no effect "
+            "of it.",
             UserWarning,
             stacklevel=3,
         )
 
 
-def _warn(problem: str) -> None:
-    warnings.warn(f"{problem}; it tells the model nothing", UserWarning, stacklevel=3)
+def _warn_constant(problem: str) -> None:
+    warnings.warn(f"{problem}; it gives the model no information.", UserWarning, stacklevel=3)

@@ -1,8 +1,6 @@
-"""Rows of a CSR matrix as a dense batch."""
+"""Rows of a CSR matrix as a dense mini-batch."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,37 +11,38 @@ from vaekit.batch import CSREntries
 
 
 @cached_njit()
-def gather(starts, genes, values, rows, x, own_starts, gene, value):
-    """Write some rows of a CSR matrix, dense and as CSR.
+def gather(indptr, indices, data, rows, x, row_indptr, row_indices, row_data):
+    """Write some rows of a CSR matrix into ``x``, and into the arrays of a smaller CSR matrix.
 
     Parameters
     ----------
-    starts, genes, values
-        Of the matrix: int64 ``[all rows + 1]``, int32 or int64, float32 ``[entries]``.
-    rows
-        Numbers of the rows, int64 ``[batch]``.
-    x
-        Zeros, float32 ``[batch, genes]``, to be filled.
-    own_starts, gene, value
-        The same of these rows: int64 ``[batch + 1]``, int64 and float32 ``[entries]``, to be filled.
+    indptr, indices, data : ndarray
+        Arrays of the matrix: int64, int32 or int64, and float32.
+    rows : ndarray, shape (batch,)
+        Row indices, int64.
+    x : ndarray, shape (batch, genes)
+        Zeros to overwrite, float32.
+    row_indptr, row_indices, row_data : ndarray
+        Arrays of these rows to overwrite: int64, int64 and float32.
     """
-    place = 0
+    position = 0
     for i in range(len(rows)):
-        own_starts[i] = place
-        for k in range(starts[rows[i]], starts[rows[i] + 1]):
-            j = genes[k]
-            x[i, j] = values[k]
-            gene[place] = j
-            value[place] = values[k]
-            place += 1
-    own_starts[len(rows)] = place
+        row_indptr[i] = position
+        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            j = indices[k]
+            x[i, j] = data[k]
+            row_indices[position] = j
+            row_data[position] = data[k]
+            position += 1
+    row_indptr[len(rows)] = position
 
 
-def dense_rows(starts: Any, genes: Any, values: Any, rows: Any, width: int) -> tuple[Tensor, CSREntries]:
-    """Return rows of a CSR matrix, dense and with their non-zero entries; arrays as for :func:`gather`, NumPy's."""
-    count = int((starts[rows + 1] - starts[rows]).sum())
-    x = torch.zeros(len(rows), width)
-    own_starts = np.empty(len(rows) + 1, np.int64)
-    gene, value = np.empty(count, np.int64), np.empty(count, np.float32)
-    gather(starts, genes, values, rows, x.numpy(), own_starts, gene, value)
-    return x, CSREntries(x, *map(torch.from_numpy, (own_starts, gene, value)))
+def dense_rows(
+    indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, rows: np.ndarray, num_columns: int
+) -> tuple[Tensor, CSREntries]:
+    """Return rows of a CSR matrix, dense and with their non-zero entries; arrays as for :func:`gather`."""
+    num_values = int((indptr[rows + 1] - indptr[rows]).sum())
+    x = torch.zeros(len(rows), num_columns)
+    arrays = np.empty(len(rows) + 1, np.int64), np.empty(num_values, np.int64), np.empty(num_values, np.float32)
+    gather(indptr, indices, data, rows, x.numpy(), *arrays)
+    return x, CSREntries(x, *map(torch.from_numpy, arrays))

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from vaekit.batch import DataStatistics
-from vaekit.data.cells.backed_counts import BackedCounts, matrix_of_file
-from vaekit.data.cells.columns import read_column
-from vaekit.data.cells.covariates import REFERENCE_KEYS, CovariateKeys, Covariates, check_keys, read_covariates
-from vaekit.data.cells.genes import HVG_CELLS, align_genes, highly_variable_genes
-from vaekit.data.cells.matrices import matrix_of_adata
-from vaekit.data.cells.mode import MODES, Mode, choose_mode
-from vaekit.data.cells.read_counts import read_counts, warn_empty
-from vaekit.data.cells.size_factors import read_size_factors, training_moments
-from vaekit.data.cells.sources import describe_paths, local_paths, open_adata, pbmc68k
-from vaekit.data.cells.statistics import Counts, CountsInMemory, count_statistics, fingerprint_counts
-from vaekit.data.cells.streamed import StreamedDataset
-from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, restored_split
-from vaekit.data.dataset import BatchDataset, CountDataset
+from vaekit.data.cells.columns import Column, read_column
+from vaekit.data.cells.count_source import CountSource
+from vaekit.data.cells.covariates import REGISTRY_KEYS, CovariateKeys, Covariates, read_covariates
+from vaekit.data.cells.genes import HVG_CELLS, highly_variable_genes
+from vaekit.data.cells.in_memory_counts import InMemoryCounts
+from vaekit.data.cells.query import warn_empty
+from vaekit.data.cells.size_factors import read_size_factors, training_statistics
+from vaekit.data.cells.sources import MODES, Mode, open_adata, open_counts, pbmc68k
+from vaekit.data.cells.stores import local_paths
+from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, restore_split
 from vaekit.data.splits import split_rows
 from vaekit.exceptions import DataError, did_you_mean
 
@@ -33,66 +32,78 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedCells(LoadedData):
-    """:class:`LoadedData` with the names of cells and genes, and what is known of the cells."""
+    """:class:`LoadedData` with the names of cells and genes, and the columns of the cells.
+
+    Attributes
+    ----------
+    obs_names, feature_names : list of str
+        Names of the cells and of the modeled genes.
+    columns : Covariates
+        Covariates.
+    size_factor_scale : float or None
+        Factor by which the size factors of a column were multiplied; None for total counts.
+    statistics : DataStatistics
+        Statistics of the training cells.
+    storage, matrix : str
+        Where the counts are, for people, and the path of their matrix, such as "/layers/counts".
+    """
 
     obs_names: list[str]
     feature_names: list[str]
-    known: Covariates
+    columns: Covariates
     size_factor_scale: float | None
     statistics: DataStatistics
-    why: str  # the counts are in memory, or in their files
-    matrix: str  # path of the counts, as "/layers/counts"
+    storage: str
+    matrix: str
 
 
 class GeneExpressionData(DataModule):
-    """UMI counts of single cells, from memory, .h5ad files or zarr stores.
+    """UMI counts of single cells from memory, .h5ad files or zarr stores.
 
-    Without ``adata`` and ``path`` it is scanpy's packaged ``pbmc68k_reduced`` (700 blood cells, 765 genes)
-    with its exact counts and the labels 'bulk_labels'. Data are read when first needed, checked, and never
-    changed.
+    Without ``adata`` and ``path``, the data are scanpy's packaged ``pbmc68k_reduced`` (700 blood cells, 765 genes) with
+    its exact counts and the labels 'bulk_labels'. Data are read at the first use, checked, and never changed.
 
     Parameters
     ----------
-    adata
-        An AnnData in memory.
-    path
-        An .h5ad file or a zarr store instead, or a list of them with the same genes.
-    layer
-        Layer that holds the counts; None for ``.X``, "raw" for ``.raw.X`` if no layer has this name. A path in the form
-        of an .h5ad file means one matrix only: "/X", "/raw/X", "/layers/NAME".
-    batch_key
-        Column of ``.obs`` with the batch of each cell; it conditions encoder and decoder as
-        ``Batch.covariates``.
-    label_key
-        Column of ``.obs`` with cell types; it stratifies the split and is never used in training.
-    n_top_genes
-        Model only this many genes: those most variable among the *training* cells (20,000 of them, drawn at random,
-        where there are more), in the file's order.
-    batch_size
-        Cells in a batch.
-    split
+    adata : AnnData or None
+        Cells in memory.
+    path : str, list of str or None
+        An .h5ad file or zarr store instead, or a list of them with the same genes.
+    layer : str or None
+        Layer of the counts. None means ``.X``; "raw" means ``.raw.X`` if no layer has this name. A path as in an .h5ad
+        file means one matrix only: "/X", "/raw/X", "/layers/NAME".
+    batch_key : str or None
+        Column of ``.obs`` with the batch of each cell. It conditions encoder and decoder as ``Batch.covariates``.
+    label_key : str or None
+        Column of ``.obs`` with cell types. It stratifies the split and is never used in training.
+    n_top_genes : int or None
+        Number of modeled genes: the most variable ones over at most 20,000 random *training* cells, in the order of the
+        file. None means all genes.
+    batch_size : int
+        Cells per mini-batch.
+    split : tuple of float
         Fractions of training, validation and test cells.
-    seed
+    seed : int
         Seed of the split.
-    categorical_covariate_keys, continuous_covariate_keys
-        Further columns of ``.obs`` that condition encoder and decoder: categories, one-hot, and numbers, standardised
-        by the training cells. ``Batch.covariates`` holds the batch first, then these.
-    size_factor_key
-        Column of ``.obs`` with size factors or library sizes, in any unit; None for the total counts.
-    gene_name_key
-        Column of ``.var`` with the names of the genes, such as their Ensembl ids; None for ``var_names``.
-    mode
-        'in_memory': the counts are read into memory. 'streamed': they stay in their files, in CSR form, and blocks of
-        cells are read as the training needs them (:mod:`vaekit.data.cells.streamed`), some hundred MB at a time.
-        'auto': streamed where reading them would take more than half of the free memory (``description`` says both).
-        Split, genes and names are the same in both; the order of the training cells is not.
+    categorical_covariate_keys, continuous_covariate_keys : sequence of str or None
+        Further columns of ``.obs`` that condition encoder and decoder: categories, one-hot, and numbers, standardized
+        over the training cells. ``Batch.covariates`` holds the batch first, then these.
+    size_factor_key : str or None
+        Column of ``.obs`` with size factors or library sizes in any unit. None means the total counts.
+    gene_name_key : str or None
+        Column of ``.var`` with the names of the genes, such as Ensembl identifiers. None means ``var_names``.
+    mode : str
+        'in_memory' loads the counts. 'streamed' leaves counts that are stored as CSR in their files, and reads blocks
+        of cells during training (:mod:`vaekit.data.cells.streamed`), some hundred MB at a time. 'auto' streams them if
+        loading would take more than half of the free memory (``description`` states both sizes). Both have the same
+        split, genes and names, but another order of the training cells.
 
     Raises
     ------
     DataError
-        At construction for impossible arguments, else at the first use of the data: a file that is missing or
-        no .h5ad, a missing layer or column, values that are no counts, covariates that are missing or no numbers,
-        size factors that are not positive, duplicate gene names, too few cells or genes.
+        At construction for impossible arguments, else at the first use: for a missing or damaged file, a missing layer
+        or column, values that are not counts, invalid covariates or size factors, duplicate gene names, and too few
+        cells or genes.
 
     Examples
     --------
@@ -123,28 +134,27 @@ class GeneExpressionData(DataModule):
         mode: Mode = "auto",
     ) -> None:
         if mode not in MODES:
-            raise DataError(f"mode={mode!r} not found. {did_you_mean(mode, MODES)}")
+            raise DataError(f"mode={mode!r} is unknown. {did_you_mean(mode, MODES)}")
         if mode == "streamed" and path is None:
-            raise DataError("mode='streamed' needs path: an AnnData in memory, or the packaged data, is resident")
+            raise DataError("mode='streamed' requires path: an AnnData and the packaged data are in memory.")
         self._keys = CovariateKeys(batch_key, categorical_covariate_keys or (), continuous_covariate_keys or ())
-        check_keys(self._keys)
+        self._keys.check()
         if adata is not None and path is not None:
-            raise DataError(f"adata and path={path!r} are both given: pass one of them")
+            raise DataError(f"adata and path={path!r} are both given. Pass one of them.")
         if isinstance(adata, str | Path):
-            raise DataError(f"adata={str(adata)!r} is a path: pass it as path=")
+            raise DataError(f"adata={str(adata)!r} is a path. Pass it as path=.")
         if adata is None and path is None:
             if layer is not None:
-                raise DataError(f"layer={layer!r} needs path or adata; the packaged data set has its counts recovered")
+                raise DataError(f"layer={layer!r} requires path or adata: the packaged data have one matrix of counts.")
             label_key = label_key or "bulk_labels"
-        # A checkpoint holds plain data: the path from anywhere, and not the AnnData.
         if path is not None:
             paths = local_paths(path)
-            if not paths:
-                raise DataError("path=[] names no file")
             path = paths[0] if isinstance(path, str | Path) else paths
+        # A checkpoint holds plain data: absolute paths, but not the AnnData.
         self._arguments.update(adata=None, path=path, label_key=label_key)
-        self._given = adata if path is None else path
+        self._cells = adata if path is None else path
         self._adata: AnnData | None = None
+        self._name, self._storage = "", ""
         self.layer = layer
         self.batch_key = batch_key
         self.label_key = label_key
@@ -154,97 +164,84 @@ class GeneExpressionData(DataModule):
         self.mode = mode
         super().__init__(batch_size, split, seed)
 
-    def _open(self) -> tuple[AnnData, str, str | None]:
-        """Return the AnnData, what to call it, and the layer of its counts."""
-        if self._given is None:
-            name = "scanpy.datasets.pbmc68k_reduced"
-            self._adata = self._adata if self._adata is not None else pbmc68k()
-            return self._adata, name, None
+    def _open(self) -> CountSource:
+        """Return the source of the counts; an AnnData that was read from files is kept."""
         if self._adata is None:
-            self._adata, self._name = open_adata(self._given, self.layer, self.gene_name_key)
-        return self._adata, self._name, self.layer
+            if self._cells is None:
+                self._adata, self._name, self._storage = pbmc68k(), "scanpy.datasets.pbmc68k_reduced", "in memory"
+            else:
+                source = open_counts(self._cells, self.layer, self.gene_name_key, self.mode)
+                if not source.in_memory:
+                    return source
+                self._adata, self._name, self._storage = source.adata, source.name, source.storage
+        return InMemoryCounts(self._adata, self._name, self.layer, self.gene_name_key, self._storage)
 
+    @override
     def _load(self, state: Mapping[str, Any] | None) -> LoadedCells:
-        paths = [self._given] if isinstance(self._given, str) else self._given
-        counts: Counts
-        where, chosen, why = "", "in_memory", ""
-        if isinstance(paths, list):
-            where = matrix_of_file(paths[0], self.layer)
-            chosen, why = choose_mode(self.mode, paths, where)
-        streamed = chosen == "streamed"
-        if streamed:
-            source = describe_paths(paths)
-            stored = BackedCounts(paths, where, source, self.gene_name_key)
-            counts, genes, obs = stored, stored.genes, stored.table.obs
-        else:
-            adata, source, layer = self._open()
-            where = where or matrix_of_adata(adata, layer, source)
-            matrix, genes = read_counts(adata, where, source, self.gene_name_key)
-            counts, obs = CountsInMemory(matrix), adata.obs
-        cells = [str(name) for name in obs.index]
-        label = None if self.label_key is None else read_column(obs, self.label_key, "label_key", source)
-        names, sample = genes, np.empty(0, dtype=np.int64)
-        if state is None:
-            split = split_rows(len(cells), self.split or (), self.seed, None if label is None else label.codes)
-            if self.n_top_genes is not None:
-                sample = _at_most(HVG_CELLS, split["train"].numpy(), self.seed)
-        identity, variable = fingerprint_counts(counts, genes, cells, sample)
-        check_fingerprint(identity, source, state)
-        if state is not None:
-            split = restored_split(state)
-            names = list(state["feature_names"])
-            if label is not None and set(label.categories) <= set(state["label_categories"]):
-                label = label.recode(state["label_categories"])
-        elif variable is not None and self.n_top_genes is not None:
-            names = [genes[column] for column in highly_variable_genes(variable, self.n_top_genes, source)]
-
+        source = self._open()
+        cells = [str(name) for name in source.obs.index]
+        label = None
+        if self.label_key is not None:
+            label = read_column(source.obs, self.label_key, "label_key", source.name)
+        split, fingerprint, genes = self._choose_genes(source, label, state)
+        if state is not None and label is not None and set(label.categories) <= set(state["label_categories"]):
+            label = label.recode(state["label_categories"])
         train = split["train"].numpy()
-        known = read_covariates(obs, self._keys, source, train, state)
-        columns = None
-        if streamed and names != genes:
-            number = {name: column for column, name in enumerate(genes)}
-            columns = np.array([number[name] for name in names])
-        elif not streamed:
-            matrix, _ = align_genes(matrix, genes, names)
-            counts = CountsInMemory(matrix)
-        totals, mean, mean_log = count_statistics(counts, columns, len(names), split["train"])
-        empty, sizes, scale = np.flatnonzero(totals == 0), np.maximum(totals, 1), None
+        columns = read_covariates(source.obs, self._keys, source.name, train, state)
+        counts = source.select_genes(genes)
+        totals, mean, mean_log1p = counts.statistics(train)
+        sizes, scale = np.maximum(totals, 1), None
         if self.size_factor_key is not None:
-            sizes, scale = read_size_factors(obs, self.size_factor_key, source, sizes, train)
+            sizes, scale = read_size_factors(source.obs, self.size_factor_key, source.name, sizes, train)
+        if self._loaded is None:  # not again if a checkpoint's state follows the data
+            warn_empty(totals, cells, source.name)
+        batch = None if columns.batch is None else columns.batch._replace(codes=columns.batch.codes[train])
+        statistics = training_statistics(mean, mean_log1p, sizes[train], batch)
         codes = None if label is None else torch.from_numpy(label.codes)
-        size_factor = torch.from_numpy(sizes.astype(np.float32))[:, None]
-        dataset: BatchDataset
-        if streamed:
-            dataset = StreamedDataset(stored, columns, known.values, codes, size_factor)
-        else:
-            dataset = CountDataset(matrix, known.values, codes, size_factor)
-        if self._loaded is None:  # not again when a checkpoint's state comes after the data
-            warn_empty(len(empty), len(cells), source, [cells[row] for row in empty[:3]])
-        moments = training_moments(mean, mean_log, sizes[train], known.batch(train))
+        dataset = counts.dataset(columns.values, codes, torch.from_numpy(sizes.astype(np.float32))[:, None])
         return LoadedCells(
             dataset=dataset,
             train_dataset=dataset,
             split_indices=split,
-            features=len(names),
-            covariates=known.width,
-            mean=moments.mean,
+            features=len(genes),
+            covariates=columns.num_covariates,
+            mean=statistics.mean,
             label_categories=[] if label is None else label.categories,
             labels=np.full(len(cells), None, dtype=object) if label is None else label.names(),
-            fingerprint=identity,
-            source=source,
+            fingerprint=fingerprint,
+            source=source.name,
             obs_names=cells,
-            feature_names=names,
-            known=known,
+            feature_names=genes,
+            columns=columns,
             size_factor_scale=scale,
-            statistics=moments,
-            why=why,
-            matrix=where,
+            statistics=statistics,
+            storage=source.storage,
+            matrix=source.matrix,
         )
 
-    @property
+    def _choose_genes(
+        self, source: CountSource, label: Column | None, state: Mapping[str, Any] | None
+    ) -> tuple[dict[str, torch.Tensor], str, list[str]]:
+        """Return the split, the fingerprint of all counts, and the names of the modeled genes."""
+        if state is not None:
+            fingerprint, _ = source.fingerprint(np.empty(0, dtype=np.int64))
+            check_fingerprint(fingerprint, source.name, state)
+            return restore_split(state), fingerprint, list(state["feature_names"])
+        split = split_rows(len(source), self.split or (), self.seed, None if label is None else label.codes)
+        if self.n_top_genes is None:
+            return split, source.fingerprint(np.empty(0, dtype=np.int64))[0], source.genes
+        sample = split["train"].numpy()
+        if len(sample) > HVG_CELLS:
+            sample = np.sort(np.random.default_rng(self.seed).choice(sample, HVG_CELLS, replace=False))
+        fingerprint, counts = source.fingerprint(sample)
+        genes = highly_variable_genes(counts, self.n_top_genes, source.name)
+        return split, fingerprint, [source.genes[index] for index in genes]
+
+    @cached_property
     def adata(self) -> AnnData:
-        """The AnnData that the counts come from, with all its genes and tables; in memory, streamed or not."""
-        return self._open()[0]
+        """The AnnData with all genes and tables; it is in memory, whether or not the counts are streamed."""
+        source = self._open()
+        return source.adata if source.in_memory else open_adata(self._cells, self.layer, self.gene_name_key)[0]
 
     @property
     def counts_layer(self) -> str | None:
@@ -258,17 +255,18 @@ class GeneExpressionData(DataModule):
 
     @property
     def feature_names(self) -> list[str]:
-        """Names of the modelled genes, in the order of ``Batch.x``."""
+        """Names of the modeled genes, in the order of ``Batch.x``."""
         return self.loaded.feature_names
 
     @property
     def batch_categories(self) -> list[str]:
         """Names of the batches, in the order of ``Batch.covariates``; empty without ``batch_key``."""
-        return self.loaded.known.batch_categories
+        return self.loaded.columns.batch_categories
 
     @property
+    @override
     def statistics(self) -> DataStatistics:
-        """What a model starts from: means and size factors of the training cells."""
+        """Means and size factors of the training cells, from which a model is initialized."""
         return self.loaded.statistics
 
     @property
@@ -276,31 +274,25 @@ class GeneExpressionData(DataModule):
         """Number of cells."""
         return len(self.dataset)
 
+    @override
     def _size(self) -> str:
-        where = "streamed from disk" if isinstance(self.dataset, StreamedDataset) else "in memory"
-        why = f" ({self.loaded.why})" if self.loaded.why else ""
-        return f"{self.num_cells} cells x {self.features} genes, {where}{why}"
+        return f"{self.num_cells} cells x {self.features} genes, {self.loaded.storage}"
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """Return split, genes, covariates and fingerprint as plain data: a reference for ``query_dataset``."""
+        """Return split, genes, covariates and fingerprint as plain data: the data registry of a checkpoint."""
         return {
             **super().state_dict(),
-            **self.loaded.known.state(),
+            **self.loaded.columns.registry(),
             "matrix": self.loaded.matrix,
             "feature_names": list(self.feature_names),
             "gene_name_key": self.gene_name_key,
             "mean": self.mean,
             "size_factor_key": self.size_factor_key,
             "size_factor_scale": self.loaded.size_factor_scale,
-            "in_memory": self._arguments["path"] is None and self._given is not None,
+            "in_memory": self._arguments["path"] is None and self._cells is not None,
         }
 
+    @override
     def _state_keys(self) -> tuple[str, ...]:
-        return (*super()._state_keys(), *REFERENCE_KEYS)
-
-
-def _at_most(number: int, rows: np.ndarray, seed: int) -> np.ndarray:
-    """Return the sorted rows, or as many of them, drawn at random."""
-    if len(rows) <= number:
-        return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, number, replace=False))
+        return (*super()._state_keys(), *REGISTRY_KEYS)

@@ -1,96 +1,165 @@
-"""Which genes are modelled: chosen by variability, or aligned by name to those of a checkpoint."""
+"""Genes of a data set: their names, the most variable ones, and those that match the genes of a checkpoint."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vaekit._core.threads import keep_threads
-from vaekit.exceptions import DataError
+from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
     from scipy import sparse
 
-HVG_CELLS = 20_000  # training cells to choose among, so that it does not depend on what fits into memory
+HVG_CELLS = 20_000  # training cells to choose genes by, so that the choice does not depend on the free memory
+
+
+def gene_names(var: pd.DataFrame, key: str | None, source: str) -> list[str]:
+    """Return the names of genes: a column of their table, or its index for a ``key`` of None.
+
+    Raises
+    ------
+    DataError
+        If the column does not exist, or names are missing.
+    """
+    if key is not None and key not in var.columns:
+        hint = did_you_mean(key, map(str, var.columns))
+        raise DataError(f"gene_name_key={key!r} not found in .var of {source}. {hint} Omit it to use var_names.")
+    names = var.index.to_series() if key is None else var[key]
+    if num_missing := int(names.isna().sum()):
+        first = int(np.argmax(names.isna()))
+        column = ".var_names" if key is None else f"gene_name_key={key!r}"
+        raise DataError(
+            f"{column}: {num_missing} of {len(var)} genes of {source} have no name (NaN), the first is gene {first} "
+            f"(counted from 0), {str(var.index[first])!r}. Fill in the names, or remove these genes."
+        )
+    return [str(name) for name in names]
+
+
+def check_unique(genes: Sequence[str], where: str, key: str | None) -> None:
+    """Raise a DataError if two genes have the same name."""
+    if len(set(genes)) < len(genes):
+        repeated = [name for name, count in Counter(genes).items() if count > 1]
+        column = "" if key is None else f" (gene_name_key={key!r})"
+        remedy = "Call adata.var_names_make_unique()." if key is None else "Pass another column."
+        names = f"1 gene name{column} occurs" if len(repeated) == 1 else f"{len(repeated)} gene names{column} occur"
+        raise DataError(f"{where}: {names} more than once, such as {', '.join(repeated[:5])}. {remedy}")
+
+
+def check_same_genes(genes: Sequence[Sequence[str]], paths: Sequence[str | Path]) -> None:
+    """Raise a DataError if files have different genes; their order may differ."""
+    first = set(genes[0])
+    for names, path in zip(genes, paths, strict=True):
+        if difference := first.symmetric_difference(names):
+            same_ids = {unversioned(name) for name in first} == {unversioned(name) for name in names}
+            remedy = " They differ only in the version of the Ensembl identifier: rename them." if same_ids else ""
+            raise DataError(
+                f"{paths[0]} and {path} have different genes: {len(difference)} are in one of them only, such as "
+                f"{', '.join(sorted(difference)[:5])}. Files that are read as one need the same genes.{remedy}"
+            )
+
+
+class GeneSelection(NamedTuple):
+    """Columns of counts to take.
+
+    Attributes
+    ----------
+    columns : ndarray
+        Indices of the columns to take.
+    positions : ndarray
+        Their indices in the result; all other columns are 0.
+    num_genes : int
+        Number of columns of the result.
+    """
+
+    columns: np.ndarray
+    positions: np.ndarray
+    num_genes: int
+
+    @classmethod
+    def by_name(cls, names: Sequence[str], genes: Sequence[str]) -> GeneSelection | None:
+        """Return the selection of ``genes`` from columns with ``names``; None if these are equal."""
+        if list(names) == list(genes):
+            return None
+        column = {name: index for index, name in enumerate(names)}
+        positions = np.array([index for index, name in enumerate(genes) if name in column], dtype=np.int64)
+        return cls(np.array([column[genes[index]] for index in positions], dtype=np.int64), positions, len(genes))
+
+    def take(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Return the selected columns, with sorted indices."""
+        from scipy import sparse
+
+        taken = counts[:, self.columns]
+        taken.sort_indices()
+        shape = (counts.shape[0], self.num_genes)
+        return sparse.csr_matrix((taken.data, self.positions[taken.indices], taken.indptr), shape=shape)
 
 
 def highly_variable_genes(counts: sparse.csr_matrix, n_top_genes: int, source: str) -> np.ndarray:
     """Return the sorted columns of the most variable genes.
 
-    Scanpy's ``highly_variable_genes(flavor="seurat")`` on normalised, log-transformed counts: the dispersion,
-    standardised among genes of a similar mean (Satija et al., "Spatial reconstruction of single-cell gene
-    expression data", 2015). ``flavor="seurat_v3"`` would need one more dependency (skmisc).
+    Scanpy's ``highly_variable_genes(flavor="seurat")`` on normalized, log-transformed counts ranks genes by their
+    dispersion, standardized among genes of similar mean. ``flavor="seurat_v3"`` would require skmisc.
+
+    Satija et al. (2015), Spatial reconstruction of single-cell gene expression data.
 
     Parameters
     ----------
-    counts
-        Counts of the *training* cells alone, CSR ``[cells, genes]``.
-    n_top_genes
+    counts : csr_matrix, shape (cells, genes)
+        Counts of *training* cells.
+    n_top_genes : int
         Number of genes.
-    source
-        What to call the data in messages.
+    source : str
+        Name of the data in messages.
 
     Raises
     ------
     DataError
-        If fewer genes vary.
+        If fewer genes have counts.
     """
     import scanpy as sc
     from anndata import AnnData
 
     if not 1 <= n_top_genes <= counts.shape[1]:
-        raise DataError(f"n_top_genes={n_top_genes}: {source} has {counts.shape[1]} genes; pass 1 to that number")
-    filled = counts[np.asarray(counts.sum(axis=1)).ravel() > 0]
-    expressed = np.flatnonzero(filled.getnnz(axis=0))
+        raise DataError(f"n_top_genes={n_top_genes} must lie in 1..{counts.shape[1]}, the number of genes of {source}.")
+    nonempty = counts[np.asarray(counts.sum(axis=1)).ravel() > 0]
+    expressed = np.flatnonzero(nonempty.getnnz(axis=0))
     if n_top_genes > len(expressed):
         raise DataError(
-            f"n_top_genes={n_top_genes}: only {len(expressed)} genes of {source} have counts in training cells"
+            f"n_top_genes={n_top_genes} must not exceed {len(expressed)}, the number of genes of {source} with counts "
+            "in training cells."
         )
     if n_top_genes == len(expressed):
         return expressed
     keep_threads()
-    cells = AnnData(filled[:, expressed].copy())
+    cells = AnnData(nonempty[:, expressed].copy())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of bins with one gene, which the method provides for
+        warnings.simplefilter("ignore")  # the method handles bins with one gene, of which it warns
         sc.pp.normalize_total(cells, target_sum=1e4)
         sc.pp.log1p(cells)
         table = sc.pp.highly_variable_genes(cells, flavor="seurat", inplace=False)
-    # Ranked here: scanpy's own mark takes in all genes that tie with the last, and fails if none varies.
+    # Scanpy's own mark includes all genes that tie with the last one, and fails if no gene varies.
     dispersion = np.nan_to_num(table["dispersions_norm"].to_numpy(dtype=np.float64), nan=-np.inf)
     return np.sort(expressed[np.argsort(-dispersion, kind="stable")[:n_top_genes]])
 
 
-def align_genes(counts: sparse.csr_matrix, genes: list[str], wanted: list[str]) -> tuple[sparse.csr_matrix, list[str]]:
-    """Return the counts of the ``wanted`` genes in their order, and the names of those not there (zeros)."""
-    from scipy import sparse
-
-    if genes == wanted:
-        return counts, []
-    column = {name: number for number, name in enumerate(genes)}
-    target = np.array([number for number, name in enumerate(wanted) if name in column], dtype=np.int64)
-    found = counts[:, [column[wanted[number]] for number in target]].sorted_indices()
-    shape = (counts.shape[0], len(wanted))
-    aligned = sparse.csr_matrix((found.data, target[found.indices], found.indptr), shape=shape)
-    return aligned, [name for name in wanted if name not in column]
-
-
-def match_genes(genes: list[str], wanted: list[str], source: str, var: pd.DataFrame) -> list[str]:
-    """Return ``genes`` with the names that ``wanted`` has for them.
-
-    Names are equal, or Ensembl identifiers that differ in their version alone.
+def match_genes(names: Sequence[str], genes: Sequence[str], source: str, var: pd.DataFrame) -> list[str]:
+    """Return ``names``, with the names in ``genes`` for those that differ only in the Ensembl version.
 
     Parameters
     ----------
-    genes, var
+    names, var : sequence of str, DataFrame
         Names of the genes of the data, and their table.
-    wanted
+    genes : sequence of str
         Names of the genes of the checkpoint.
-    source
+    source : str
         Name of the data in messages.
 
     Warns
@@ -101,49 +170,46 @@ def match_genes(genes: list[str], wanted: list[str], source: str, var: pd.DataFr
     Raises
     ------
     DataError
-        If two genes differ in their version alone and it is not clear which one is meant, or fewer than half of
-        ``wanted`` are there.
+        If a gene without its version is ambiguous, or fewer than half of ``genes`` are present.
     """
-    matched = rename_versions(genes, wanted, source)
-    check_shared_genes(matched, wanted, source, var)
-    renamed = [(old, new) for old, new in zip(genes, matched, strict=True) if old != new]
+    matched = rename_versions(names, genes, source)
+    check_shared_genes(matched, genes, source, var)
+    renamed = [(old, new) for old, new in zip(names, matched, strict=True) if old != new]
     if renamed:
         warnings.warn(
-            f"{source}: {len(renamed)} of the checkpoint's {len(wanted)} genes were found without the version of their "
-            f"Ensembl identifier, such as {renamed[0][0]} for {renamed[0][1]}.",
+            f"{source}: {len(renamed)} of the checkpoint's {len(genes)} genes were matched without the version of "
+            f"their Ensembl identifier, such as {renamed[0][0]} for {renamed[0][1]}.",
             UserWarning,
             stacklevel=3,
         )
     return matched
 
 
-def rename_versions(genes: list[str], wanted: list[str], source: str) -> list[str]:
-    """Return ``genes`` with the names in ``wanted`` of those that differ in the Ensembl version alone.
+def rename_versions(names: Sequence[str], genes: Sequence[str], source: str) -> list[str]:
+    """Return ``names``, with the names in ``genes`` for those that differ only in the Ensembl version.
 
     Raises
     ------
     DataError
-        If it is not clear which gene is meant.
+        If a gene without its version is ambiguous.
     """
-    have = set(genes)
-    missing = _by_stem(name for name in wanted if name not in have)
-    spare = _by_stem(have.difference(wanted)) if missing else {}
+    present = set(names)
+    missing = _by_stem(name for name in genes if name not in present)
+    unmatched = _by_stem(present.difference(genes)) if missing else {}
     renamed = {}
-    for stem, names in missing.items():
-        if stem not in spare:
-            continue
-        if len(names) + len(spare[stem]) > 2:
+    for stem in (stem for stem in missing if stem in unmatched):
+        if len(missing[stem]) + len(unmatched[stem]) > 2:
             raise DataError(
-                f"{source} has {', '.join(sorted(spare[stem]))} and the checkpoint {', '.join(names)}, which differ in "
-                "the version of the Ensembl identifier alone: which gene is which is not clear. Rename or remove genes "
-                "of the data."
+                f"{source} has {', '.join(sorted(unmatched[stem]))} and the checkpoint {', '.join(missing[stem])}, "
+                "which differ only in the version of the Ensembl identifier: their pairing is ambiguous. Rename or "
+                "remove genes of the data."
             )
-        renamed[spare[stem][0]] = names[0]
-    return [renamed.get(name, name) for name in genes] if renamed else genes
+        renamed[unmatched[stem][0]] = missing[stem][0]
+    return [renamed.get(name, name) for name in names]
 
 
 def unversioned(name: str) -> str:
-    """Return an Ensembl identifier without its version, any other name as it is.
+    """Return an Ensembl identifier without its version, any other name unchanged.
 
     Examples
     --------
@@ -154,41 +220,35 @@ def unversioned(name: str) -> str:
 
 
 def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return Ensembl identifiers by their stem, which has no version."""
-    found: dict[str, list[str]] = {}
+    """Return Ensembl identifiers by their stem, the part without the version."""
+    groups: dict[str, list[str]] = {}
     for name in names:
         if re.match(r"ENS[A-Z]*\d+(\.\d+)?$", name):
-            found.setdefault(unversioned(name), []).append(name)
-    return found
+            groups.setdefault(unversioned(name), []).append(name)
+    return groups
 
 
-def check_shared_genes(genes: list[str], wanted: list[str], source: str, var: pd.DataFrame) -> None:
-    """Check that at least half of the ``wanted`` genes are among ``genes``.
+def check_shared_genes(names: Sequence[str], genes: Sequence[str], source: str, var: pd.DataFrame) -> None:
+    """Check that at least half of ``genes`` are among ``names``.
 
     Raises
     ------
     DataError
-        If fewer are; it says so where names differ only in case or in their Ensembl version, or where another
-        column of ``var`` has them.
+        If fewer are. The message suggests another case, the Ensembl version, or a column of ``var`` if that helps.
     """
-    wanted_names = set(wanted)
-    shared = len(wanted_names & set(genes))
-    if 2 * shared >= len(wanted):
+    expected = set(genes)
+    num_shared = len(expected & set(names))
+    if 2 * num_shared >= len(genes):
         return
-    others = {
-        "if upper and lower case were the same": (_upper(genes), _upper(wanted)),
-        "without the Ensembl version (.1, .2, ...)": (set(map(unversioned, genes)), set(map(unversioned, wanted))),
+    num_matches = {
+        "if case is ignored": len({name.upper() for name in names} & {name.upper() for name in genes}),
+        "without the Ensembl version (.1, .2, ...)": len(set(map(unversioned, names)) & set(map(unversioned, genes))),
     }
     for key in var.columns:
-        others[f"with adata.var_names = adata.var[{str(key)!r}]"] = (set(var[key].astype(str)), wanted_names)
-    would = {how: len(have & want) for how, (have, want) in others.items()}
-    best = max(would, key=lambda how: would[how])
-    hint = f"; {would[best]} would match {best}" if would[best] > shared else ""
+        num_matches[f"with adata.var_names = adata.var[{str(key)!r}]"] = len(set(var[key].astype(str)) & expected)
+    best = max(num_matches, key=lambda remedy: num_matches[remedy])
+    hint = f" {num_matches[best]} would match {best}." if num_matches[best] > num_shared else ""
     raise DataError(
-        f"{source} has {shared} of the checkpoint's {len(wanted)} genes; at least half are needed{hint}. "
-        f"The checkpoint has {', '.join(wanted[:5])}, ...; {source} has {', '.join(genes[:5])}, ..."
+        f"{source} has {num_shared} of the checkpoint's {len(genes)} genes; at least half are needed.{hint} "
+        f"The checkpoint has {', '.join(genes[:5])}, ...; {source} has {', '.join(names[:5])}, ..."
     )
-
-
-def _upper(names: list[str]) -> set[str]:
-    return {name.upper() for name in names}

@@ -1,15 +1,12 @@
-"""The matrix that a ``layer`` argument names, as its path in an .h5ad file: /X, /raw/X or /layers/NAME."""
+"""Names of count matrices: a ``layer`` argument means a path in an .h5ad file, /X, /raw/X or /layers/NAME."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vaekit.exceptions import DataError, did_you_mean
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 X, RAW = "/X", "/raw/X"
 
@@ -19,18 +16,18 @@ def find_matrix(layer: str | None, layers: Collection[str], has_raw: bool, sourc
 
     Parameters
     ----------
-    layer
-        Name of a layer. Without a layer of that name, "raw" is ``.raw.X`` and "X" is ``.X``. None is ``.X``. A path
-        ("/X", "/raw/X", "/layers/NAME") can only mean one matrix.
-    layers, has_raw
+    layer : str or None
+        Name of a layer. If no layer has this name, "raw" means ``.raw.X`` and "X" means ``.X``. None means ``.X``. A
+        path ("/X", "/raw/X", "/layers/NAME") means one matrix only.
+    layers, has_raw : collection of str, bool
         Layers of the cells, and whether they have a ``.raw``.
-    source
+    source : str
         Name of the data in messages.
 
     Warns
     -----
     UserWarning
-        If the layer hides ``.raw`` or ``.X``, which has the same name.
+        If a layer hides ``.raw`` or ``.X`` because it has the same name.
 
     Raises
     ------
@@ -53,35 +50,35 @@ def find_matrix(layer: str | None, layers: Collection[str], has_raw: bool, sourc
     path = special or (layer if layer.startswith("/") else path)
     if path == X or (path == RAW and has_raw) or path.removeprefix("/layers/") in layers:
         return path
-    known = [*layers, *(["raw"] if has_raw else []), "X"]
     name = layer_name(layer, layers) if layer.startswith("/") else layer
-    raise DataError(f"layer={name!r}: {source} has no such layer. {did_you_mean(name, known)}")
+    hint = did_you_mean(name, [*layers, *(["raw"] if has_raw else []), "X"])
+    raise DataError(f"layer={name!r} not found in {source}. {hint}")
 
 
 def layer_name(path: str, layers: Collection[str]) -> str:
-    """Return the shortest ``layer`` argument that means a matrix: a name, or a path if the name means another."""
+    """Return the shortest ``layer`` argument that means a matrix: its name, or its path if the name is ambiguous."""
     special = {X: "X", RAW: "raw"}.get(path)
     name = special or path.removeprefix("/layers/")
-    hidden = name in layers if special else name in ("X", "raw") and name not in layers
-    return path if hidden else name
+    ambiguous = name in layers if special else name in ("X", "raw") and name not in layers
+    return path if ambiguous else name
 
 
-def matrix_of_adata(adata: AnnData, layer: str | None, source: str) -> str:
-    """Return the path of the matrix of an AnnData that ``layer`` names, by :func:`find_matrix`."""
-    return find_matrix(layer, list(adata.layers), adata.raw is not None, source)
+def matrix_attribute(path: str) -> str:
+    """Return a matrix as an attribute of an AnnData, for messages.
+
+    Examples
+    --------
+    >>> matrix_attribute("/raw/X"), matrix_attribute("/layers/counts")
+    ('.raw.X', ".layers['counts']")
+    """
+    return {X: ".X", RAW: ".raw.X"}.get(path, f".layers[{path.removeprefix('/layers/')!r}]")
 
 
-def matrix_of_store(store: Any, layer: str | None, source: str) -> str:
+def find_stored_matrix(store: Any, layer: str | None, source: str) -> str:
     """Return the path of the matrix of an open file that ``layer`` names, by :func:`find_matrix`."""
     return find_matrix(layer, list(store.get("layers", ())), "raw/X" in store or "raw.X" in store, source)
 
 
 def stored_name(store: Any, path: str) -> str:
-    """Return where a matrix is in an open file: its path, or "raw.X" in files of anndata 0.6 and older."""
+    """Return the key of a matrix in an open file; it is "raw.X" in files of anndata 0.6 and older."""
     return "raw.X" if path == RAW and "raw.X" in store else path.removeprefix("/")
-
-
-def counts_are_there(found: Collection[str], layers: Collection[str]) -> str:
-    """Return the end of a message that names the matrices that hold counts."""
-    named = ["leave layer out (.X)" if path == X else f"pass layer={layer_name(path, layers)!r}" for path in found]
-    return "counts are there: " + " or ".join(named)

@@ -1,4 +1,4 @@
-"""Size factors of cells, and the moments of the training cells that a model starts from."""
+"""Size factors of cells, and the statistics of the training cells from which a model is initialized."""
 
 from __future__ import annotations
 
@@ -15,66 +15,52 @@ from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from scipy import sparse
 
-MIN_SCALE = 1e-2  # of log totals: cells brought to one total would leave a learned one no room
-
-
-def total_counts(counts: sparse.csr_matrix) -> np.ndarray:
-    """Return the total of each cell, float64 ``[cells]``, 1 for an empty one so that its logarithm exists."""
-    return np.maximum(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel(), 1)
+MIN_STD = 1e-2  # of log size factors: cells normalized to one total would fix a latent library size
 
 
 def read_size_factors(
     obs: pd.DataFrame, key: str, source: str, totals: np.ndarray, train: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Read size factors, or library sizes: any numbers proportional to the depth of the cells.
-
-    Their unit does not matter: they are scaled so that their sum over the training cells is that of the totals.
+    """Read size factors or library sizes in any unit, scaled to the same sum over the training cells as ``totals``.
 
     Parameters
     ----------
-    obs, key, source
-        The cells' table, its column, and where it comes from.
-    totals
-        Total counts over the modelled genes, ``[cells]``.
-    train
-        Row numbers of the training cells.
+    obs, key, source : DataFrame, str, str
+        Table of the cells, name of the column, and name of the data in messages.
+    totals : ndarray, shape (cells,)
+        Total counts over the modeled genes.
+    train : ndarray
+        Indices of the training cells.
 
     Returns
     -------
-    values
-        Scaled size factors, ``[cells]``.
-    scale
-        What they were multiplied by.
+    values : ndarray, shape (cells,)
+        Scaled size factors.
+    scale : float
+        Factor by which they were multiplied.
 
     Raises
     ------
     DataError
-        If there is no such column, or a value is no number, not finite or not positive.
+        If the column does not exist, or a value is not a finite positive number.
     """
     values = read_numeric(obs, key, "size_factor_key", source, positive=True)
-    largest = values[train].max()  # the sum of huge values is not finite
+    largest = values[train].max()  # the sum of huge values would overflow
     with np.errstate(over="ignore"):
         scale = float(totals[train].sum() / (values[train] / largest).sum() / largest)
-    return _scaled(values, scale, obs, key, source), scale
+    return _rescale(values, scale, obs, key, source), scale
 
 
-def _scaled(values: np.ndarray, scale: float, obs: pd.DataFrame, key: str, source: str) -> np.ndarray:
-    """Return size factors times ``scale``.
-
-    Raises
-    ------
-    DataError
-        If one is 0 or infinite in float32.
-    """
+def _rescale(values: np.ndarray, scale: float, obs: pd.DataFrame, key: str, source: str) -> np.ndarray:
+    """Return size factors times ``scale``, or raise a DataError if one is 0 or infinite in float32."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         sizes = values * scale
-        stored = sizes.astype(np.float32)
-    if (bad := ~np.isfinite(stored) | (stored <= 0)).any():
-        first = int(np.argmax(bad))
+        rounded = sizes.astype(np.float32)
+    if (invalid := ~np.isfinite(rounded) | (rounded <= 0)).any():
+        first = int(np.argmax(invalid))
         raise DataError(
-            f"size_factor_key={key!r}: {int(bad.sum())} of {len(obs)} cells of {source} have a size factor that is "
+            f"size_factor_key={key!r}: {int(invalid.sum())} of {len(obs)} cells of {source} have a size factor that is "
             f"too far from those of the training cells for float32, the first {values[first]:g} in cell "
             f"{str(obs.index[first])!r}. Correct the column, or remove these cells."
         )
@@ -82,65 +68,75 @@ def _scaled(values: np.ndarray, scale: float, obs: pd.DataFrame, key: str, sourc
 
 
 def query_size_factors(
-    obs: pd.DataFrame,
-    key: str | None,
-    source: str,
-    counts: sparse.csr_matrix,
-    observed: np.ndarray,
-    registry: Mapping[str, Any],
-) -> np.ndarray:
-    """Return the size factors of a query in the checkpoint's unit, ``[cells]``: expected totals over all its genes.
+    obs: pd.DataFrame, key: str | None, source: str, observed: np.ndarray, registry: Mapping[str, Any]
+) -> tuple[np.ndarray | None, float]:
+    """Return the size factors of a query in the checkpoint's unit, the expected totals over all its genes.
 
-    Without a column they are the totals over the genes that the query has, divided by the share of the training
-    counts that these genes had.
+    Parameters
+    ----------
+    obs, key, source : DataFrame, str or None, str
+        Table of the cells, name of the column, and name of the data in messages.
+    observed : ndarray, shape (genes,)
+        Whether the query has each gene of the checkpoint, bool.
+    registry : mapping
+        Data registry of the checkpoint.
+
+    Returns
+    -------
+    sizes : ndarray or None, shape (cells,)
+        Size factors of a column; None if the total counts are to be used.
+    fraction : float
+        Fraction of the training counts in the observed genes, by which total counts are to be divided.
 
     Raises
     ------
     DataError
-        If the column and the checkpoint do not fit each other, or values are not positive.
+        If the column and the checkpoint do not match, values are not positive, or no observed gene has training counts.
     """
     scale = registry["size_factor_scale"]
     if key is not None and scale is None:
         raise DataError(
-            f"size_factor_key={key!r}: the checkpoint was trained with the total counts as size factors; leave "
-            "size_factor_key out"
+            f"size_factor_key={key!r}: the checkpoint was trained with total counts as size factors. Omit "
+            "size_factor_key."
         )
     if key is not None:
         values = read_numeric(obs, key, "size_factor_key", source, positive=True)
-        return _scaled(values, scale, obs, key, source)
+        return _rescale(values, scale, obs, key, source), 1.0
     if scale is not None:
         raise DataError(
-            f"size_factor_key is needed for {source}: the checkpoint was trained with the size factors of a column"
+            f"size_factor_key is required for {source}: the checkpoint was trained with size factors of a column."
         )
+    if observed.all():
+        return None, 1.0
     mean = registry["mean"].double().numpy()
-    share = mean[observed].sum() / max(mean.sum(), np.finfo(np.float64).tiny)
-    if not observed.all() and share == 0:
-        raise DataError(f"{source} has no gene of the checkpoint that had counts in its training")
-    return total_counts(counts) / (1.0 if observed.all() else share)
+    fraction = mean[observed].sum() / max(mean.sum(), np.finfo(np.float64).tiny)
+    if fraction == 0:
+        raise DataError(f"{source} has no gene of the checkpoint with counts in its training data.")
+    return None, fraction
 
 
-def training_moments(
-    mean: np.ndarray, mean_log: np.ndarray, size_factor: np.ndarray, batch: Column | None
+def training_statistics(
+    mean: np.ndarray, mean_log1p: np.ndarray, size_factor: np.ndarray, batch: Column | None
 ) -> DataStatistics:
-    """Return the moments of the training cells.
+    """Return the statistics of training cells.
 
     Parameters
     ----------
-    mean, mean_log
-        Means of their counts and of ``log1p(count)``, ``[genes]``.
-    size_factor
-        Theirs, ``[cells]``.
-    batch
-        Theirs, or None; a batch without training cells gets the moments of all.
+    mean, mean_log1p : ndarray, shape (genes,)
+        Means of the counts and of ``log1p(count)``.
+    size_factor : ndarray, shape (cells,)
+        Size factors.
+    batch : Column or None
+        Batch of each cell. A batch without training cells gets the moments of all cells.
     """
     log_size = np.log(size_factor)
     groups = [log_size]
     if batch is not None:
         groups = [log_size[batch.codes == code] for code in range(len(batch.categories))]
-    rows = [_mean_and_scale(group if len(group) else log_size) for group in groups]
-    first, log = (torch.from_numpy(values.astype(np.float32)) for values in (mean, mean_log))
-    return DataStatistics(first, log, torch.stack(rows), 0 if batch is None else len(batch.categories))
+    moments = [_mean_and_std(group if len(group) else log_size) for group in groups]
+    means = (torch.from_numpy(values.astype(np.float32)) for values in (mean, mean_log1p))
+    return DataStatistics(*means, torch.stack(moments), 0 if batch is None else len(batch.categories))
 
 
-def _mean_and_scale(values: np.ndarray) -> Tensor:
-    return torch.tensor([values.mean(), max(values.std(), MIN_SCALE)], dtype=torch.float32)
+def _mean_and_std(values: np.ndarray) -> Tensor:
+    return torch.tensor([values.mean(), max(values.std(), MIN_STD)], dtype=torch.float32)

@@ -1,104 +1,159 @@
-"""Where an AnnData comes from: memory, .h5ad files, zarr stores, or the data set packaged with scanpy."""
+"""Where cells come from: an AnnData, .h5ad files, zarr stores, or the data set packaged with scanpy."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from vaekit.data.cells.codecs import check_codecs
-from vaekit.data.cells.genes import unversioned
-from vaekit.data.cells.matrices import RAW, matrix_of_adata
-from vaekit.data.cells.read_counts import check_gene_names, gene_names_of
-from vaekit.data.cells.structure import check_all
-from vaekit.data.cells.tables import error_line, num_bytes, read_table
-from vaekit.data.containment import check_hdf5, check_regular
-from vaekit.exceptions import DataError, VaekitError, did_you_mean
+from vaekit._core import memory_budget
+from vaekit.data.cells.backed_counts import BackedCounts, StoredMatrix
+from vaekit.data.cells.count_checks import check_all
+from vaekit.data.cells.count_source import CountSource
+from vaekit.data.cells.genes import check_same_genes, check_unique, gene_names
+from vaekit.data.cells.in_memory_counts import InMemoryCounts
+from vaekit.data.cells.matrices import RAW, find_matrix
+from vaekit.data.cells.stores import concat_cells, describe_paths, local_paths, read_file, translate_read_errors
+from vaekit.data.containment import check_hdf5
+from vaekit.exceptions import DataError, format_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+Mode = Literal["auto", "in_memory", "streamed"]
+MODES = get_args(Mode)
 
-def open_adata(source: Any, layer: str | None = None, gene_name_key: str | None = None) -> tuple[AnnData, str]:
-    """Return the AnnData behind ``source`` (an AnnData, a path or several) and what to call it in messages.
 
-    Of several files, the matrix that ``layer`` names must have the same genes, by :func:`read_files`.
+def open_counts(
+    cells: Any,
+    layer: str | None = None,
+    gene_name_key: str | None = None,
+    mode: Literal["auto", "in_memory", "streamed", "backed"] = "auto",
+    optional_key: bool = False,
+) -> CountSource:
+    """Open the counts of cells; their tables are read, the counts are not.
 
-    A backed AnnData is read into memory; what the caller holds is never changed. Several files are one after another;
-    of their tables the columns remain that all of them have.
+    Parameters
+    ----------
+    cells : AnnData, path, or list of paths
+        Cells, or their .h5ad files or zarr stores.
+    layer : str or None
+        Name or path of the matrix (:func:`vaekit.data.cells.matrices.find_matrix`).
+    gene_name_key : str or None
+        Column of ``.var`` with the names of the genes; None means ``var_names``.
+    mode : str
+        Where the counts of files are: "in_memory", "streamed" from the files, or "auto", which streams them if loading
+        would take more than half of the free memory. "backed" streams any size. The last two load counts that are not
+        stored as CSR.
+    optional_key : bool
+        Whether ``var_names`` are used if ``.var`` lacks the column ``gene_name_key``.
 
     Raises
     ------
     DataError
-        If the file cannot be read, or ``source`` is neither.
+        If the cells cannot be opened, or the matrix does not exist.
     """
-    if isinstance(source, str | Path):
-        return read_file(source), str(source)
-    if isinstance(source, Sequence):
-        return read_files(source, layer, gene_name_key), describe_paths(source)
+    storage = "in memory"
+    if mode != "in_memory" and (isinstance(cells, str | Path) or _is_list(cells)):
+        local_paths(cells)  # raises if a path has another type
+        files: list[StoredMatrix] = []
+        for path in [cells] if isinstance(cells, str | Path) else cells:
+            files.append(StoredMatrix(str(path), files[0].matrix if files else layer))
+        streamed, reason = _choose_storage(mode, files)
+        if streamed:
+            return BackedCounts(files, gene_name_key, optional_key, f"streamed from disk{reason}")
+        storage += reason
+    adata, name = open_adata(cells, layer, gene_name_key)
+    if optional_key:
+        matrix = find_matrix(layer, list(adata.layers), adata.raw is not None, name)
+        table = adata.raw.var if matrix == RAW else adata.var
+        gene_name_key = gene_name_key if gene_name_key in table.columns else None
+    return InMemoryCounts(adata, name, layer, gene_name_key, storage)
+
+
+def _choose_storage(mode: str, files: Sequence[StoredMatrix]) -> tuple[bool, str]:
+    """Return whether counts stay in their files, and the reason."""
+    if mode == "streamed":
+        return True, ""
+    if not all(stored.is_csr for stored in files):
+        return False, f" (mode={mode}: counts that are not stored as CSR cannot stay in their files)"
+    if mode == "backed":
+        return True, ""
+    required = memory_budget.LOADING_COPIES * sum(stored.num_bytes for stored in files)
+    free = memory_budget.free_memory()
+    reason = f" (mode=auto: loading the counts takes {format_bytes(required)}, and {format_bytes(free)} are free)"
+    return required > memory_budget.FREE_FRACTION * free, reason
+
+
+def _is_list(cells: Any) -> bool:
+    return isinstance(cells, Sequence) and not isinstance(cells, str)
+
+
+def open_adata(cells: Any, layer: str | None = None, gene_name_key: str | None = None) -> tuple[AnnData, str]:
+    """Return cells in memory, and their name in messages. A backed AnnData is copied into memory.
+
+    Raises
+    ------
+    DataError
+        If files cannot be read or have different genes in the matrix ``layer``, or ``cells`` has another type.
+    """
+    if isinstance(cells, str | Path):
+        return read_file(cells), str(cells)
+    if _is_list(cells):
+        return read_files(cells, layer, gene_name_key), describe_paths(cells)
     from anndata import AnnData
 
-    if not isinstance(source, AnnData):
-        raise DataError(f"adata is a {type(source).__name__}: pass an AnnData, or the path of an .h5ad file as path=")
-    if source.isbacked:
+    if not isinstance(cells, AnnData):
+        raise DataError(f"adata has type {type(cells).__name__}, but must be an AnnData. Pass paths of files as path=.")
+    if cells.isbacked:
         import h5py
 
-        with translate_read_errors(source.filename):
-            check_hdf5(source.file._file if source.file.is_open else h5py.File(source.filename, "r"), source.filename)
-            return source.to_memory(), f"AnnData of {source.filename}"
-    return source, "AnnData in memory"
-
-
-def describe_paths(paths: Sequence[str | Path]) -> str:
-    """Return what to call several files in messages."""
-    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+        with translate_read_errors(cells.filename):
+            check_hdf5(cells.file._file if cells.file.is_open else h5py.File(cells.filename, "r"), cells.filename)
+            return cells.to_memory(), f"AnnData of {cells.filename}"
+    return cells, "AnnData in memory"
 
 
 def read_files(paths: Sequence[str | Path], layer: str | None = None, gene_name_key: str | None = None) -> AnnData:
-    """Read files with the same genes in the matrix that ``layer`` names into memory, as one AnnData.
+    """Read files with the same genes into memory, as one AnnData with the ``var_names`` of the first file.
 
-    Genes are the same if their names are, in the column ``gene_name_key`` if all files have it, else in ``var_names``.
-    The result has the ``var_names`` of the first file.
+    Genes are matched by the column ``gene_name_key`` if all files have it, else by ``var_names``.
 
     Raises
     ------
     DataError
-        If there is none, one cannot be read, or genes differ or are named twice.
+        If a file cannot be read, or genes of the matrix ``layer`` differ or are named twice.
     """
-    if not paths:
-        raise DataError("path=[] names no file")
+    local_paths(paths)  # raises if a path has another type
     parts = [read_file(path) for path in paths]
     if len(parts) == 1:
         return parts[0]
-    where, tables = layer, []
+    matrix, tables = layer, []
     for part, path in zip(parts, paths, strict=True):
-        where = matrix_of_adata(part, where, str(path))
-        tables.append(part.raw.var if where == RAW else part.var)
+        matrix = find_matrix(matrix, list(part.layers), part.raw is not None, str(path))
+        tables.append(part.raw.var if matrix == RAW else part.var)
     key = gene_name_key if all(gene_name_key in table.columns for table in tables) else None
-    names = [gene_names_of(table, key, str(path)) for table, path in zip(tables, paths, strict=True)]
+    names = [gene_names(table, key, str(path)) for table, path in zip(tables, paths, strict=True)]
     check_same_genes(names, paths)
-    for part, own, path in zip(parts, names, paths, strict=True):
-        check_gene_names(own, str(path), key)
-        check_all(part, str(path))  # what joins them trusts them
-    return concat_cells(parts) if key is None else _join_by(parts, key, paths)
+    for part, genes, path in zip(parts, names, paths, strict=True):
+        check_unique(genes, str(path), key)
+        check_all(part, str(path))  # compiled loops of concat do not check them
+    return concat_cells(parts) if key is None else _concat_by(parts, key, paths)
 
 
-def _join_by(parts: Sequence[AnnData], key: str, paths: Sequence[str | Path]) -> AnnData:
-    """Return the cells of all parts, whose genes are matched by a column; ``var_names`` may differ or not be unique."""
+def _concat_by(parts: Sequence[AnnData], key: str, paths: Sequence[str | Path]) -> AnnData:
+    """Return the cells of all parts, with genes matched by a column; ``var_names`` may differ or not be unique."""
     originals = []
-    for tables in zip(*map(_gene_tables, parts), strict=False):  # of .X, and of .raw if all have one
+    for tables in zip(*map(_gene_tables, parts), strict=False):  # of .X, and of .raw if all parts have one
         column = key if all(key in table.columns for table in tables) else None
-        names = [gene_names_of(table, column, str(path)) for table, path in zip(tables, paths, strict=True)]
+        names = [gene_names(table, column, str(path)) for table, path in zip(tables, paths, strict=True)]
         originals.append((column, dict(zip(names[0], tables[0].index, strict=True))))
-        for table, own, path in zip(tables, names, paths, strict=True):
-            check_gene_names(own, str(path), column)
-            table.index = own
+        for table, genes, path in zip(tables, names, paths, strict=True):
+            check_unique(genes, str(path), column)
+            table.index = genes
     joined = concat_cells(parts)
     for table, (column, index_of) in zip(_gene_tables(joined), originals, strict=True):
         if column is not None:
@@ -112,166 +167,17 @@ def _gene_tables(adata: AnnData) -> list[pd.DataFrame]:
     return [adata.var, *([] if adata.raw is None else [adata.raw.var])]
 
 
-def concat_cells(parts: Sequence[AnnData]) -> AnnData:
-    """Return the cells of all parts, with the columns that all tables have and the first one's order of genes."""
-    import anndata
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Observation names are not unique")  # files number their cells
-        return anndata.concat(list(parts), join="inner", merge="same")
-
-
-def check_same_genes(genes: Sequence[Sequence[str]], paths: Sequence[str | Path]) -> None:
-    """Check that files have the same genes, in any order.
-
-    Raises
-    ------
-    DataError
-        If they have not.
-    """
-    first = set(genes[0])
-    for names, path in zip(genes, paths, strict=True):
-        if odd := first.symmetric_difference(names):
-            listed = ", ".join(sorted(odd)[:5])
-            versions = {unversioned(name) for name in first} == {unversioned(name) for name in names}
-            raise DataError(
-                f"{paths[0]} and {path} have different genes: {len(odd)} are in one of them only, such as {listed}; "
-                "files that are read as one need the same genes"
-                + (". They differ in the version of the Ensembl identifier alone: rename them" if versions else "")
-            )
-
-
-def open_store(path: str | Path) -> Any:
-    """Open an .h5ad file as an ``h5py.File`` or a zarr store as a ``zarr.Group``, for reading.
-
-    Every file is opened here, so that each is checked to hold all its data itself.
-
-    Raises
-    ------
-    DataError
-        If there is no such file, it is neither, or an object of it has data outside it.
-    """
-    file = _existing(path)
-    with translate_read_errors(path):
-        if file.is_dir():
-            import zarr
-
-            check_codecs(file)
-            # The consolidated copy of the metadata may differ from the files that were checked; zarr 2 ignores it.
-            direct: dict[str, Any] = {} if zarr.__version__.startswith("2.") else {"use_consolidated": False}
-            return zarr.open_group(str(file), mode="r", **direct)
-        import h5py
-
-        opened = h5py.File(file, "r")
-        check_hdf5(opened, path)
-        return opened
-
-
-def read_file(path: str | Path) -> AnnData:
-    """Read an .h5ad file or a zarr store into memory.
-
-    Raises
-    ------
-    DataError
-        If there is no such file, or it is some other directory, truncated, or no AnnData.
-    """
-    file = _existing(path)
-    import anndata
-
-    with warnings.catch_warnings(), translate_read_errors(path):
-        warnings.filterwarnings("ignore", message="Variable names are not unique")  # an error follows
-        store = open_store(path)
-        _check_room(store, path)
-        adata = anndata.io.read_zarr(store) if file.is_dir() else anndata.io.read_h5ad(file)
-        adata.obs, adata.var = read_table(store, "obs", str(path)), read_table(store, "var", str(path))
-        if adata.raw is not None:
-            adata.raw._var = read_table(store, "raw.var" if "raw.var" in store else "raw/var", str(path))
-        return adata
-
-
-def _check_room(store: Any, path: str | Path) -> None:
-    """Check that memory has room for all arrays: some systems give more, and end the process later."""
-    import psutil
-
-    needed = num_bytes(store)
-    free = psutil.virtual_memory().available + psutil.swap_memory().free
-    if needed > free:
-        raise DataError(
-            f"{path} claims arrays of {needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB of memory are free: if it "
-            "is not damaged, store its counts as CSR, which can stay in the file (mode='streamed'), or leave layers out"
-        )
-
-
-@contextlib.contextmanager
-def translate_read_errors(path: str | Path | None) -> Iterator[None]:
-    """Tell of whatever goes wrong in a file as a DataError that names it.
-
-    h5py, zarr and anndata raise what foreign content leads to: any error, want of memory for what it claims included.
-    """
-    try:
-        yield
-    except VaekitError:
-        raise
-    except Exception as error:
-        if isinstance(error, BlockingIOError):  # HDF5 locks what it writes
-            raise DataError(
-                f"{path} is open for writing in another program. Close it there, then try again."
-            ) from error
-        if isinstance(error, PermissionError):
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-        kind = "a zarr store" if Path(path or "").is_dir() else ".h5ad"
-        raise DataError(
-            f"{path} cannot be read as {kind}; it is truncated or was not written by AnnData ({error_line(error)})"
-        ) from error
-
-
-def _existing(path: str | Path) -> Path:
-    local_paths(path)
-    file = Path(path).expanduser()
-    if file.is_dir() and not any((file / name).exists() for name in ("zarr.json", ".zgroup")):
-        raise DataError(f"{path} is a directory: give the path of an .h5ad file; {_beside(file, file.name)}")
-    if file.is_symlink() and not file.exists():
-        raise DataError(f"{path} is a link to {os.readlink(file)!r}, which leads to no file. Give the path of a file.")
-    if not file.exists():
-        raise DataError(f"{path} does not exist; {_beside(file.parent, file.name)}")
-    check_regular(file, path)
-    return file
-
-
-def local_paths(path: Any) -> list[str]:
-    """Return a path, or several, as absolute paths.
-
-    Raises
-    ------
-    DataError
-        If it is neither, or one is a URL.
-    """
-    parts = [path] if isinstance(path, str | Path) else path
-    if not isinstance(parts, Sequence) or not all(isinstance(part, str | Path) for part in parts):
-        raise DataError(f"path={path!r} must be a file path or a list of file paths.")
-    if url := next((str(part) for part in parts if "://" in str(part)), None):
-        raise DataError(f"path={url!r} is a URL. Download it, and give the path of the file.")
-    return [str(Path(part).expanduser().absolute()) for part in parts]
-
-
-def _beside(folder: Path, name: str) -> str:
-    if not folder.is_dir():
-        return f"there is no folder {str(folder)!r} either"
-    return f"in {str(folder)!r}: " + did_you_mean(name, sorted(file.name for file in folder.glob("*.h5ad")))
-
-
 def pbmc68k() -> AnnData:
     """Return scanpy's packaged ``pbmc68k_reduced`` with its UMI counts in ``.X`` and ``layers["counts"]``.
 
-    700 blood cells and 765 genes (Zheng et al., "Massively parallel digital transcriptional profiling of
-    single cells", 2017). Its ``.raw`` holds ``v = log1p(count * 1e4 / n_counts)`` rounded to three decimals,
-    with the cell's total ``n_counts`` (over all genes of the experiment) in ``.obs``, so that the counts are
-    ``round(expm1(v) * n_counts / 1e4)``.
+    700 blood cells and 765 genes of Zheng et al. (2017), Massively parallel digital transcriptional profiling of single
+    cells. Its ``.raw`` holds ``v = log1p(count * 1e4 / n_counts)`` rounded to three decimals, and ``.obs`` the cell's
+    total ``n_counts`` over all genes of the experiment, so that the counts are ``round(expm1(v) * n_counts / 1e4)``.
 
     Raises
     ------
     DataError
-        If the installed scanpy packages other values, from which the counts do not come back.
+        If the installed scanpy packages other values.
     """
     import scanpy as sc
 
@@ -281,7 +187,7 @@ def pbmc68k() -> AnnData:
     unit = np.repeat(1e4 / adata.obs["n_counts"].to_numpy(dtype=np.float64), np.diff(counts.indptr))
     counts.data = np.round(np.expm1(value) / unit)
     if np.abs(np.log1p(counts.data * unit) - value).max() > 0.00051:  # half of the last decimal
-        raise DataError("scanpy.datasets.pbmc68k_reduced: its .raw does not give back whole counts with this scanpy")
-    adata.X = counts.astype(np.float32)  # not scanpy's scaled values: what everything here reads by default
+        raise DataError("scanpy.datasets.pbmc68k_reduced: the counts of this scanpy version cannot be recovered.")
+    adata.X = counts.astype(np.float32)  # instead of scanpy's scaled values: .X is read by default
     adata.layers["counts"] = adata.X.copy()
     return adata

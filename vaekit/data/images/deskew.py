@@ -1,4 +1,4 @@
-"""Deskewing: handwriting set upright by the moments of its ink."""
+"""Deskewing: handwriting straightened by the moments of its ink."""
 
 from __future__ import annotations
 
@@ -6,33 +6,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 4096  # images at a time: float32 copies and grids of all at once would take thirty times their memory
+from vaekit._core import memory_budget
 
 
 def deskew(pixels: Tensor) -> Tensor:
-    r"""Shear each image horizontally until its ink stands upright, and shift it to the middle.
+    r"""Shear each image horizontally until its ink is upright, and center it.
 
-    With the ink as mass, :math:`m` its centre, and :math:`\Sigma` its covariance over columns :math:`u` and rows
-    :math:`v`, the pixel at :math:`(u, v)` from the middle is read, bilinearly, at
+    The ink is the mass of an image, with mean :math:`m` and covariance :math:`\Sigma` over columns :math:`u` and rows
+    :math:`v`. The pixel at :math:`(u, v)` from the center is read, bilinearly, at
 
     .. math:: (m_u + u + \Sigma_{uv} \Sigma_{vv}^{-1} v, \; m_v + v),
 
-    so that columns and rows are uncorrelated. The slant of a hand says nothing of what is written, and varies more
-    between images than the difference between some digits: without it, clusters are kinds of digits rather than of
-    slant.
+    so that columns and rows are uncorrelated. The slant does not depend on the digit, but varies more between images
+    than some digits differ. With deskewing, clusters correspond to digits rather than to slants.
 
     LeCun, Bottou, Bengio and Haffner (1998), Gradient-based learning applied to document recognition (section III.A).
 
     Parameters
     ----------
-    pixels
-        Grey levels of light ink on a dark (0) ground, uint8 ``[images, channels, height, width]``. Channels are moved
-        together, by the moments of their sum. An image without ink stays as it is.
+    pixels : Tensor, shape (images, channels, height, width)
+        Gray levels of light ink on a dark (0) background, uint8. Channels move together, by the moments of their sum.
+        An image without ink is unchanged.
 
     Returns
     -------
     Tensor
-        uint8 of the same shape.
+        Deskewed images, uint8 of the same shape.
 
     Examples
     --------
@@ -40,7 +39,7 @@ def deskew(pixels: Tensor) -> Tensor:
     >>> deskew(slanted)[0, 0].tolist()[1]
     [0, 0, 1, 0, 0]
     """
-    return torch.cat([_deskew(part) for part in pixels.split(CHUNK)])
+    return torch.cat([_deskew(part) for part in pixels.split(memory_budget.CHUNK_IMAGES)])
 
 
 def _deskew(pixels: Tensor) -> Tensor:
@@ -50,12 +49,12 @@ def _deskew(pixels: Tensor) -> Tensor:
     ink = images.sum(1)
     mass = ink.sum((1, 2), keepdim=True)
     ink = ink / mass.clamp_min(1)
-    centre_u, centre_v = (ink.sum(1) * u).sum(1), (ink.sum(2) * v).sum(1)  # [images]
-    from_u, from_v = u - centre_u[:, None], v - centre_v[:, None]  # [images, width], [images, height]
+    mean_u, mean_v = (ink.sum(1) * u).sum(1), (ink.sum(2) * v).sum(1)  # [images]
+    from_u, from_v = u - mean_u[:, None], v - mean_v[:, None]  # [images, width], [images, height]
     variance = (ink.sum(2) * from_v.square()).sum(1)
     covariance = torch.einsum("nvu,nv,nu->n", ink, from_v, from_u)
-    slant = torch.where(variance > 0, covariance / variance, 0)  # a level stroke, one row high, has none
-    read_u = centre_u[:, None, None] + u + slant[:, None, None] * v[:, None]
-    read_v = (centre_v[:, None, None] + v[:, None]).expand_as(read_u)
+    slant = torch.where(variance > 0, covariance / variance, 0)  # a level stroke of one row has none
+    read_u = mean_u[:, None, None] + u + slant[:, None, None] * v[:, None]
+    read_v = (mean_v[:, None, None] + v[:, None]).expand_as(read_u)
     grid = torch.stack([2 * read_u / width, 2 * read_v / height], -1)  # -1 and 1 are the outer edges
     return F.grid_sample(images, grid, align_corners=False).round().to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Images for likelihoods over pixels: binary, grey or in colour."""
+"""Images for pixel likelihoods: binary, gray or in color."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, fingerprint, restored_split
-from vaekit.data.dataset import ImageDataset
+from vaekit._core import memory_budget
+from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, fingerprint, restore_split
 from vaekit.data.images.deskew import deskew
+from vaekit.data.images.image_dataset import ImageDataset
 from vaekit.data.images.image_sources import Images, load_custom_images, load_images
 from vaekit.data.splits import as_splits, hold_out, split_rows
 from vaekit.exceptions import DataError, did_you_mean
@@ -22,50 +24,46 @@ BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 
 
 @dataclass(frozen=True)
-class ResidentImages(LoadedData):
-    """Images in memory: :class:`LoadedData` with their shape (channels, height, width)."""
+class LoadedImages(LoadedData):
+    """:class:`LoadedData` with the shape of the images (channels, height, width)."""
 
     image_shape: tuple[int, int, int]
 
 
 class ImageData(DataModule):
-    """Small images, grey or in colour, flattened: ``x`` is ``[batch, channels * height * width]`` in 0..1.
+    """Small images, gray or in color, flattened: ``x`` is ``[batch, channels * height * width]`` in 0..1.
 
     Parameters
     ----------
-    name
-        'digits' (scikit-learn's, 1,797 of 8 x 8, no download), 'mnist' or 'fashion_mnist' (70,000 of 28 x
+    name : str
+        'digits' (scikit-learn's 1,797 images of 8 x 8, no download), 'mnist' or 'fashion_mnist' (70,000 images of 28 x
         28).
-    root
-        Folder for downloads. Nothing is downloaded where the files are there, plain or as .gz.
-    binarization
-        'dynamic': each pixel is 1 with the probability of its grey level, drawn anew in every training batch
-        and once for validation and test; 'fixed': drawn once for all; 'threshold': 1 above a half; 'none':
-        as they are.
-    batch_size
-        Images in a batch.
-    split
-        Fractions of training, validation and test images, stratified by class. None: the official split
-        where there is one, with a twelfth of the training images for a part that it lacks (55,000/5,000); else (0.8,
-        0.1, 0.1).
-    seed
+    root : str
+        Directory for downloads. Files that exist there, plain or as .gz, are not downloaded again.
+    binarization : str
+        'dynamic' draws each pixel from its gray level, again in each training batch and once for validation and test.
+        'fixed' draws all pixels once. 'threshold' sets pixels above one half to 1. 'none' keeps the gray levels.
+    batch_size : int
+        Images per mini-batch.
+    split : tuple of float or None
+        Fractions of training, validation and test images, stratified by class. None means the official split, with a
+        twelfth of the training images for a missing part (55,000/5,000), or (0.8, 0.1, 0.1) without an official split.
+    seed : int
         Seed of the split and of the pixels that are drawn once.
-    path
-        Images of one's own, which ``name`` and ``root`` then have no part in: a directory of images, where directories
-        named train, val and test are the official split and others classes, or an .npz file with ``images`` and
-        ``labels``, or by split ``x_train``, ``y_train``, ``x_test``, ... or ``train_images``, ``train_labels``, ...
-        (MedMNIST).
-    image_size
-        Side to which the pictures of a folder are scaled and cropped; None: they are all of one size.
-    deskew
-        Whether to set handwriting upright by the moments of its ink (:func:`vaekit.data.images.deskew.deskew`), before
-        all else: the images modelled, and their bounds, are then those of the deskewed ones. It needs light ink on a
-        dark ground, as in MNIST.
+    path : str or None
+        Custom images; ``name`` and ``root`` are then ignored. A directory of images, in which directories named train,
+        val and test are the official split and other ones are classes. Or an .npz file with ``images`` and ``labels``,
+        or by split: ``x_train``, ``y_train``, ``x_test``, ... or ``train_images``, ``train_labels``, ... (MedMNIST).
+    image_size : int or None
+        Side to which the images of a directory are scaled and cropped. None requires equal sizes.
+    deskew : bool
+        Whether to straighten handwriting first (:func:`vaekit.data.images.deskew.deskew`). The model and its ELBO then
+        refer to deskewed images. They need light ink on a dark background, as in MNIST.
 
     Raises
     ------
     DataError
-        If an argument is unknown, files cannot be downloaded or read, or there are too few images to split.
+        If an argument is invalid, files cannot be downloaded or read, or there are too few images to split.
 
     Examples
     --------
@@ -91,10 +89,10 @@ class ImageData(DataModule):
     ) -> None:
         if image_size is not None and (image_size < 1 or path is None):
             raise DataError(
-                f"image_size={image_size}: a positive side for the pictures of a folder (path), which is {path!r}"
+                f"image_size={image_size} must be positive, and requires path={path!r} to be a directory of images."
             )
         if binarization not in BINARIZATIONS:
-            raise DataError(f"binarization={binarization!r} not found. {did_you_mean(binarization, BINARIZATIONS)}")
+            raise DataError(f"binarization={binarization!r} is unknown. {did_you_mean(binarization, BINARIZATIONS)}")
         root = str(Path(root).expanduser().absolute())
         path = None if path is None else str(Path(path).expanduser().absolute())
         self._arguments.update(root=root, path=path)
@@ -104,33 +102,29 @@ class ImageData(DataModule):
         self.path, self.image_size, self.deskew = path, image_size, deskew
         super().__init__(batch_size, split, seed)
 
-    def _load(self, state: Mapping[str, Any] | None) -> ResidentImages:
-        own = self.path is not None
-        images = (
-            load_custom_images(Path(str(self.path)), self.image_size)
-            if own
-            else load_images(self.name, Path(self.root))
-        )
+    @override
+    def _load(self, state: Mapping[str, Any] | None) -> LoadedImages:
+        if self.path is not None:
+            images = load_custom_images(Path(self.path), self.image_size)
+        else:
+            images = load_images(self.name, Path(self.root))
         identity = fingerprint([images.pixels.numpy(), images.label.numpy()])
         check_fingerprint(identity, images.source, state)
-        split = self._split(images) if state is None else restored_split(state)
-        if self.deskew:
-            images = images._replace(pixels=deskew(images.pixels))
-        _, channels, height, width = images.pixels.shape
-        grey = ImageDataset(
-            images.pixels.flatten(1), images.max_level, images.label, draw=self.binarization == "dynamic"
-        )
-        dataset = self._binarized(grey)
-        train = grey if grey.draw else dataset
-        return ResidentImages(
+        split = self._split(images) if state is None else restore_split(state)
+        pixels = deskew(images.pixels) if self.deskew else images.pixels
+        _, channels, height, width = pixels.shape
+        gray = ImageDataset(pixels.flatten(1), images.max_level, images.label, draw=self.binarization == "dynamic")
+        dataset = self._binarize(gray)
+        train = gray if gray.draw else dataset
+        return LoadedImages(
             dataset=dataset,
             train_dataset=train,
             split_indices=split,
-            features=grey.pixels.shape[1],
+            features=gray.pixels.shape[1],
             covariates=0,
             mean=_mean(train, split["train"]),
             label_categories=images.categories,
-            labels=np.array([*images.categories, None], dtype=object)[images.label.numpy()],  # -1: unknown
+            labels=np.array([*images.categories, None], dtype=object)[images.label.numpy()],  # -1 is unknown
             fingerprint=identity,
             source=images.source,
             image_shape=(channels, height, width),
@@ -142,46 +136,48 @@ class ImageData(DataModule):
             return split_rows(num_images, self.split or (0.8, 0.1, 0.1), self.seed, codes)
         num_train, num_val, _ = images.official
         train, val, test = np.split(np.arange(num_images), [num_train, num_train + num_val])
-        held_out = max(1, round(num_train / 12))
-        if num_train <= held_out * (not len(val)) + held_out * (not len(test)):
-            raise DataError(f"{images.source}: {num_train} training images are too few to split")
+        num_held_out = max(1, round(num_train / 12))
+        if num_train <= num_held_out * ((not len(val)) + (not len(test))):
+            raise DataError(f"{images.source}: {num_train} training images are too few to split.")
         if not len(val):
-            train, val = hold_out(train, held_out, self.seed, codes)
+            train, val = hold_out(train, num_held_out, self.seed, codes)
         if not len(test):
-            train, test = hold_out(train, held_out, self.seed, codes)
+            train, test = hold_out(train, num_held_out, self.seed, codes)
         return as_splits(train, val, test)
 
-    def _binarized(self, grey: ImageDataset) -> ImageDataset:
+    def _binarize(self, gray: ImageDataset) -> ImageDataset:
         """Return the images with pixels that stay the same in every epoch."""
         if self.binarization == "none":
-            return grey
+            return gray
         if self.binarization == "threshold":
-            return ImageDataset((grey.pixels > grey.max_level / 2).to(torch.uint8), 1, grey.label)
+            return ImageDataset((gray.pixels > gray.max_level / 2).to(torch.uint8), 1, gray.label)
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = [
-            torch.bernoulli(part.float() / grey.max_level, generator=generator).to(torch.uint8)
-            for part in grey.pixels.split(8192)  # float32 copies of all images at once would take four times more
+        parts = [
+            torch.bernoulli(part.float() / gray.max_level, generator=generator).to(torch.uint8)
+            for part in gray.pixels.split(memory_budget.CHUNK_IMAGES)
         ]
-        return ImageDataset(torch.cat(drawn), 1, grey.label)
+        return ImageDataset(torch.cat(parts), 1, gray.label)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width, in the order in which ``x`` is flattened."""
         return self.loaded.image_shape
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """Return what the base class does and the images' shape, so that a model can draw without its data."""
+        """Return the base class's state and the shape of the images, so that a model can sample without its data."""
         return super().state_dict() | {"image_shape": list(self.image_shape)}
 
+    @override
     def _size(self) -> str:
         channels, height, width = self.image_shape
-        colours = "" if channels == 1 else f" in {channels} channels"
-        upright = ", deskewed" if self.deskew else ""
-        return f"{len(self.dataset)} images of {height} x {width}{colours}{upright}, binarization {self.binarization}"
+        colors = "" if channels == 1 else f" in {channels} channels"
+        deskewed = ", deskewed" if self.deskew else ""
+        return f"{len(self.dataset)} images of {height} x {width}{colors}{deskewed}, binarization {self.binarization}"
 
 
 def _mean(dataset: ImageDataset, rows: Tensor) -> Tensor:
     total = torch.zeros(dataset.pixels.shape[1], dtype=torch.float64)
-    for part in rows.split(8192):
+    for part in rows.split(memory_budget.CHUNK_IMAGES):
         total += dataset.pixels[part].sum(0, dtype=torch.int64)
     return (total / (len(rows) * dataset.max_level)).float()

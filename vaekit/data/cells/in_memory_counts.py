@@ -1,0 +1,133 @@
+"""Counts of an AnnData in memory."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+from typing_extensions import override
+
+from vaekit.data.cells.count_checks import REMEDY, canonical, check_dtype, check_structure, check_values, native_dtype
+from vaekit.data.cells.count_dataset import CountDataset
+from vaekit.data.cells.count_source import CountSource
+from vaekit.data.cells.matrices import RAW, X, find_matrix
+from vaekit.exceptions import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy import sparse
+
+
+class InMemoryCounts(CountSource):
+    """Counts of an AnnData, in any format and numeric type; the AnnData is not changed.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells.
+    name : str
+        Name of the data in messages.
+    layer : str or None
+        Name or path of the matrix (:func:`vaekit.data.cells.matrices.find_matrix`).
+    gene_name_key : str or None
+        Column of ``.var`` (of ``.raw.var`` for "raw") with the names of the genes; None means ``var_names``.
+    storage : str
+        Where the counts are, for people.
+    """
+
+    in_memory = True
+
+    def __init__(
+        self,
+        adata: AnnData,
+        name: str,
+        layer: str | None = None,
+        gene_name_key: str | None = None,
+        storage: str = "in memory",
+    ) -> None:
+        matrices = [X, *(f"/layers/{key}" for key in adata.layers), *([] if adata.raw is None else [RAW])]
+        matrix = find_matrix(layer, list(adata.layers), adata.raw is not None, name)
+        self.storage = storage
+        super().__init__(name, matrix, adata, _gene_table(adata, matrix), gene_name_key, matrices)
+
+    @override
+    def _read(self, index: np.ndarray) -> sparse.csr_matrix:
+        return self._counts[index]
+
+    @override
+    def _other_matrix(self, matrix: str) -> InMemoryCounts:
+        other = InMemoryCounts(self.adata, self.name, matrix)
+        other._matrices = ()
+        return other
+
+    @override
+    def dataset(
+        self, covariates: Tensor | None, label: Tensor | None, size_factor: Tensor, observed: Tensor | None = None
+    ) -> CountDataset:
+        counts = self._counts if self._selection is None else self._selection.take(self._counts)
+        return CountDataset(counts, covariates, label, size_factor, observed)
+
+    @cached_property
+    def _counts(self) -> sparse.csr_matrix:
+        """All counts, a canonical float32 copy; read and checked at the first access."""
+        from scipy import sparse
+
+        if self.adata.is_view and self.matrix != RAW:
+            # Reading a view indexes the whole matrix, in compiled loops that do not check it.
+            check_structure(_get_matrix(self.adata._adata_ref, self.matrix), self.where)
+        matrix = load_matrix(_get_matrix(self.adata, self.matrix), self.where)
+        shape = (self.adata.n_obs, len(self.all_genes))
+        check_dtype(matrix.dtype, self.where)
+        if matrix.shape != shape:
+            raise DataError(
+                f"{self.where} has shape {matrix.shape}, but there are {shape[0]} cells and {shape[1]} genes. {REMEDY}"
+            )
+        check_structure(matrix, self.where)
+        if (dtype := native_dtype(matrix.dtype)) != matrix.dtype:
+            matrix = matrix.astype(dtype)
+        if getattr(matrix, "format", "") in ("csr", "csc"):  # created again: its flags may be wrong
+            form = sparse.csr_matrix if matrix.format == "csr" else sparse.csc_matrix
+            matrix = form((matrix.data, matrix.indices, matrix.indptr), shape)
+        counts = canonical(sparse.csr_matrix(matrix, copy=True))
+        check_values(counts, self.where, self.adata.obs_names, self.all_genes)
+        return counts.astype(np.float32)
+
+
+def _gene_table(adata: AnnData, matrix: str) -> Any:
+    return adata.raw.var if matrix == RAW else adata.var
+
+
+def _get_matrix(adata: AnnData, matrix: str) -> Any:
+    if matrix == RAW:
+        return adata.raw.X
+    if matrix != X:
+        return adata.layers[matrix.removeprefix("/layers/")]
+    if adata.X is None:
+        raise DataError("The cells have no .X.")
+    return adata.X
+
+
+def load_matrix(matrix: Any, where: str) -> Any:
+    """Return a sparse matrix or array for a matrix that may be lazy, on disk, or masked.
+
+    Raises
+    ------
+    DataError
+        If a lazy matrix cannot be computed, or values are masked.
+    """
+    from scipy import sparse
+
+    for method in ("compute", "to_memory"):  # of dask arrays, and of anndata's sparse matrices on disk
+        if callable(load := getattr(matrix, method, None)):
+            try:
+                matrix = load()
+            except Exception as error:  # the program that created the matrix raises errors of any type
+                raise DataError(
+                    f"{where} is a {type(matrix).__name__} that cannot be read into memory "
+                    f"({type(error).__name__}: {' '.join(str(error).split())})."
+                ) from error
+    if np.ma.is_masked(matrix):
+        raise DataError(f"{where} has {np.ma.count_masked(matrix)} masked values. Fill them in, for example with 0.")
+    return matrix if sparse.issparse(matrix) else np.asarray(matrix)

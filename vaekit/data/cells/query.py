@@ -1,0 +1,168 @@
+"""Cells for a trained model: matched to its genes, covariates and size factors by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from vaekit.data.cells.columns import read_column
+from vaekit.data.cells.count_dataset import CellDataset
+from vaekit.data.cells.covariates import REGISTRY_KEYS, CovariateKeys, read_covariates
+from vaekit.data.cells.genes import match_genes
+from vaekit.data.cells.size_factors import query_size_factors
+from vaekit.exceptions import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from vaekit.data.cells.count_source import CountSource
+
+
+class QueryData(NamedTuple):
+    """Cells in the form of a checkpoint's training data.
+
+    Attributes
+    ----------
+    dataset : CellDataset
+        Counts of the checkpoint's genes, with covariates and size factors.
+    missing_genes : list of str
+        Genes of the checkpoint that the cells lack. They are unobserved (``Batch.observed``).
+    obs_names : list of str
+        Names of the cells.
+    labels : ndarray, shape (cells,)
+        Class name of each cell as an object, None if unknown.
+    label_categories : list of str
+        Names of the classes, in the order of ``Batch.label``; empty without ``label_key``.
+    adata : AnnData
+        The cells; if their counts stay in files, their tables only.
+    source : str
+        Name of the cells in messages.
+    """
+
+    dataset: CellDataset
+    missing_genes: list[str]
+    obs_names: list[str]
+    labels: np.ndarray
+    label_categories: list[str]
+    adata: AnnData
+    source: str
+
+
+def prepare_query(
+    source: CountSource,
+    registry: Mapping[str, Any],
+    batch_key: str | None = None,
+    label_key: str | None = None,
+    *,
+    categorical_covariate_keys: Sequence[str] | None = None,
+    continuous_covariate_keys: Sequence[str] | None = None,
+    size_factor_key: str | None = None,
+) -> QueryData:
+    """Convert cells to the form of a checkpoint's training data. Tables are checked before counts are read.
+
+    Genes that the cells lack are unobserved, which differs from a count of 0: the encoder receives the training mean
+    for them, and scales up the deviations of the other genes; the likelihood ignores them; and a size factor that is a
+    total count is divided by the fraction of the training counts in the other genes.
+
+    Parameters
+    ----------
+    source : CountSource
+        Cells.
+    registry : mapping
+        ``GeneExpressionData.state_dict()``, as stored in the checkpoint.
+    batch_key, label_key : str or None
+        As for :class:`GeneExpressionData`. A ``batch_key`` of None means the name of the checkpoint's column. The cells
+        need not have this column if the checkpoint has one batch only.
+    categorical_covariate_keys, continuous_covariate_keys : sequence of str or None
+        Columns in the order of the checkpoint's; None means the same names.
+    size_factor_key : str or None
+        Column of size factors, in the unit of the checkpoint's; None means the same name.
+
+    Warns
+    -----
+    UserWarning
+        If genes are missing, or cells have no counts.
+
+    Raises
+    ------
+    DataError
+        If values are not counts, fewer than half of the checkpoint's genes are present, or covariates are missing or
+        unknown to the checkpoint.
+    """
+    if missing_keys := [key for key in REGISTRY_KEYS if key not in registry]:
+        raise DataError(f"registry lacks {missing_keys}. Pass the state_dict() of a GeneExpressionData.")
+    genes, obs, name = list(registry["feature_names"]), source.obs, source.name
+    names = match_genes(source.all_genes, genes, name, source.var)
+    if batch_key is None:
+        trained_key = registry["config"]["init_args"]["batch_key"]
+        batch_key = trained_key if trained_key in obs.columns or len(registry["batch_categories"]) > 1 else None
+    keys = CovariateKeys(batch_key, categorical_covariate_keys, continuous_covariate_keys)
+    keys.check()
+    covariates = read_covariates(obs, keys, name, registry=registry)
+    label = None if label_key is None else read_column(obs, label_key, "label_key", name)
+    observed = np.isin(genes, names)
+    missing = [gene for gene, present in zip(genes, observed, strict=True) if not present]
+    size_factor_key = size_factor_key or registry["size_factor_key"]
+    sizes, fraction = query_size_factors(obs, size_factor_key, name, observed, registry)
+    if missing:
+        warnings.warn(
+            f"{name} lacks {len(missing)} of the checkpoint's {len(genes)} genes; they are treated as unobserved: "
+            + ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else ""),
+            UserWarning,
+            stacklevel=3,
+        )  # fmt: skip
+    counts = source.select_genes(genes, names)
+    totals = counts.totals()
+    warn_empty(totals, obs.index, name)
+    sizes = np.maximum(totals, 1) / fraction if sizes is None else sizes
+    dataset = counts.ordered_dataset(
+        covariates.values,
+        None if label is None else torch.from_numpy(label.codes),
+        torch.from_numpy(sizes.astype(np.float32))[:, None],
+        torch.from_numpy(observed) if missing else None,
+    )
+    return QueryData(
+        dataset=dataset,
+        missing_genes=missing,
+        obs_names=[str(cell) for cell in obs.index],
+        labels=np.full(len(dataset), None, dtype=object) if label is None else label.names(),
+        label_categories=[] if label is None else label.categories,
+        adata=source.adata,
+        source=name,
+    )
+
+
+def warn_empty(totals: np.ndarray, cells: Sequence[str], source: str) -> None:
+    """Warn once of cells without any count; they stay in the data.
+
+    Parameters
+    ----------
+    totals : ndarray, shape (cells,)
+        Total count of each cell.
+    cells, source : sequence of str, str
+        Names of the cells and of the data in messages.
+
+    Raises
+    ------
+    DataError
+        If no cell has a count.
+    """
+    empty = np.flatnonzero(totals == 0)
+    if not len(empty):
+        return
+    names = ", ".join(str(cells[row]) for row in empty[:3]) + (", ..." if len(empty) > 3 else "")
+    if len(empty) == len(totals):
+        raise DataError(
+            f"{source}: none of the {len(totals)} cells ({names}) has counts in the modeled genes. Check the layer and "
+            "the names of the genes. scanpy.pp.filter_cells(adata, min_counts=1) removes cells without counts."
+        )
+    warnings.warn(
+        f"{source}: {len(empty)} of {len(totals)} cells have no counts in the modeled genes ({names}); they get size "
+        "factor 1. scanpy.pp.filter_cells(adata, min_counts=1) removes cells without any count.",
+        UserWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,209 @@
+""".h5ad files and zarr stores: opened safely, with their tables as every version of anndata has written them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaekit._core.memory_budget import check_memory
+from vaekit.data.containment import check_hdf5, check_regular, check_zarr
+from vaekit.exceptions import DataError, VaekitError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+TABLE_REMEDY = "The table is damaged. Write the file again, or copy it again."
+FILE_REMEDY = (
+    "If it is not damaged, store its counts as CSR, which can stay in the file (mode='streamed'), or remove layers."
+)
+
+
+def local_paths(path: Any) -> list[str]:
+    """Return a file path, or several, as absolute paths.
+
+    Raises
+    ------
+    DataError
+        If the argument is of another type, names no file, or contains a URL.
+    """
+    paths = [path] if isinstance(path, str | Path) else path
+    if not isinstance(paths, Sequence) or not all(isinstance(part, str | Path) for part in paths):
+        raise DataError(f"path={path!r} must be a file path or a list of file paths.")
+    if not paths:
+        raise DataError("path=[] must name at least one file.")
+    if url := next((str(part) for part in paths if "://" in str(part)), None):
+        raise DataError(f"path={url!r} is a URL. Download it, and pass the path of the file.")
+    return [str(Path(part).expanduser().absolute()) for part in paths]
+
+
+def describe_paths(paths: Sequence[str | Path]) -> str:
+    """Return the name of one or several files in messages."""
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+
+def open_store(path: str | Path) -> Any:
+    """Open an .h5ad file as an ``h5py.File``, or a zarr store as a ``zarr.Group``, for reading.
+
+    Every file is opened by this function, which checks that all its data are inside it.
+
+    Raises
+    ------
+    DataError
+        If the file does not exist, is of another kind, is truncated, or has data outside it.
+    """
+    local_paths(path)
+    file = Path(path).expanduser()
+    if file.is_dir() and not any((file / name).exists() for name in ("zarr.json", ".zgroup")):
+        raise DataError(f"{path} is a directory. Pass the path of an .h5ad file. {_siblings(file, file.name)}")
+    if file.is_symlink() and not file.exists():
+        raise DataError(f"{path} is a link to {os.readlink(file)!r}, which leads to no file. Pass the path of a file.")
+    if not file.exists():
+        raise DataError(f"{path} does not exist. {_siblings(file.parent, file.name)}")
+    check_regular(file, path)
+    with translate_read_errors(path):
+        if file.is_dir():
+            import zarr
+
+            check_zarr(file)
+            # The consolidated copy of the metadata may differ from the checked files. zarr 2 ignores it.
+            direct: dict[str, Any] = {} if zarr.__version__.startswith("2.") else {"use_consolidated": False}
+            return zarr.open_group(str(file), mode="r", **direct)
+        import h5py
+
+        store = h5py.File(file, "r")
+        check_hdf5(store, path)
+        return store
+
+
+def _siblings(directory: Path, name: str) -> str:
+    """Return a hint that names the .h5ad files of a directory."""
+    if not directory.is_dir():
+        return f"The directory {str(directory)!r} does not exist either."
+    return f"In {str(directory)!r}: " + did_you_mean(name, sorted(file.name for file in directory.glob("*.h5ad")))
+
+
+@contextlib.contextmanager
+def translate_read_errors(path: str | Path | None, element: str = "") -> Iterator[None]:
+    """Raise any error of a block that reads a file as a DataError that names the file.
+
+    h5py, zarr and anndata raise errors of many types on foreign content, MemoryError included.
+    """
+    try:
+        yield
+    except VaekitError:
+        raise
+    except BlockingIOError as error:  # HDF5 locks the files that it writes
+        raise DataError(f"{path} is open for writing in another program. Close it there, then try again.") from error
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:
+        kind = "a zarr store" if Path(path or "").is_dir() else ".h5ad"
+        cause = f"its table {element}" if element else "it is truncated or"
+        # anndata names the element in a note
+        line = " ".join(f"{type(error).__name__}: {error} {' '.join(getattr(error, '__notes__', ()))}".split())
+        raise DataError(f"{path} cannot be read as {kind}; {cause} was not written by AnnData ({line}).") from error
+
+
+def read_file(path: str | Path) -> AnnData:
+    """Read an .h5ad file or a zarr store into memory.
+
+    Raises
+    ------
+    DataError
+        If it cannot be opened, exceeds the free memory, or does not hold an AnnData.
+    """
+    store = open_store(path)
+    import anndata
+
+    with warnings.catch_warnings(), translate_read_errors(path):
+        warnings.filterwarnings("ignore", message="Variable names are not unique")  # checked later
+        check_memory(_num_bytes(store), f"{path}", FILE_REMEDY)
+        file = Path(path).expanduser()
+        adata = anndata.io.read_zarr(store) if file.is_dir() else anndata.io.read_h5ad(file)
+        adata.obs, adata.var = read_table(store, "obs", path), read_table(store, "var", path)
+        if adata.raw is not None:
+            adata.raw._var = read_table(store, "raw.var" if "raw.var" in store else "raw/var", path)
+        return adata
+
+
+def concat_cells(parts: Sequence[AnnData]) -> AnnData:
+    """Return the cells of all parts, with the columns that all tables have and the first one's order of genes."""
+    import anndata
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Observation names are not unique")  # files number their cells
+        return anndata.concat(list(parts), join="inner", merge="same")
+
+
+def read_table(store: Any, name: str, path: str | Path) -> pd.DataFrame:
+    """Read a table of an open file: "obs", "var" or "raw/var".
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or exceeds the free memory.
+    """
+    from anndata.io import read_elem
+
+    with translate_read_errors(path, name):
+        element = store[name]
+        check_memory(_num_bytes(element), f"{path}, {name}", TABLE_REMEDY)
+        return _decode(_read_legacy_table(store, element) if hasattr(element, "shape") else read_elem(element))
+
+
+def _num_bytes(element: Any) -> int:
+    """Return the size of an array, or of all arrays of a group."""
+    if hasattr(element, "shape"):
+        return 0 if element.shape is None else int(element.nbytes)  # anndata stores None without a shape
+    return sum(_num_bytes(element[name]) for name in element)
+
+
+def _read_legacy_table(store: Any, element: Any) -> pd.DataFrame:
+    """Read a table of anndata 0.6 and older: an array of records, whose categories are in ``.uns``."""
+    import pandas as pd
+
+    values = element[...]
+    table = pd.DataFrame({name: _to_text(values[name]) for name in values.dtype.names})
+    table = table.set_index(table.columns[0])
+    for name in table.columns:
+        key, codes = f"uns/{name}_categories", table[name].to_numpy()
+        if key not in store or codes.dtype.kind not in "iu":
+            continue
+        categories = _to_text(np.atleast_1d(store[key][...]))
+        # The other table may have a column of the same name.
+        if len(codes) == 0 or codes.max() < len(categories):
+            table[name] = pd.Categorical.from_codes(codes, list(categories))
+    return table
+
+
+def _decode(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with text for bytes, which other programs than anndata write."""
+    import pandas as pd
+
+    names = table.index.to_numpy()
+    if (decoded := _to_text(names)) is not names:
+        table.index = pd.Index(decoded, name=table.index.name)
+    for name, column in table.items():
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            if column.cat.categories.dtype == object:
+                table[name] = column.cat.rename_categories(list(_to_text(column.cat.categories.to_numpy())))
+        elif column.dtype == object:
+            table[name] = _to_text(column.to_numpy())
+    return table
+
+
+def _to_text(values: np.ndarray) -> np.ndarray:
+    """Return values with decoded bytes, and numbers in native byte order."""
+    if values.dtype.kind in "iuf":
+        return values.astype(values.dtype.newbyteorder("="))
+    if values.dtype.kind == "S" or (values.dtype == object and any(isinstance(value, bytes) for value in values)):
+        decoded = [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
+        return np.array(decoded, dtype=object)
+    return values
