@@ -105,7 +105,7 @@ def test_the_same_results(adata: AnnData, tmp_path: Path) -> None:
     adata.write_zarr(tmp_path / "cells.zarr")
     model = trained(adata, batch_key="donor")
     files = [adata.copy(), tmp_path / "cells.zarr"]
-    latents = [latent_fields(prepare_query(model, source, None, None), model).obsm["X_vaekit"] for source in files]
+    latents = [latent_fields(prepare_query(model, source, None, None), model)["obsm"]["X_vaekit"] for source in files]
     np.testing.assert_array_equal(*latents)
     tables = [differential_expression(source, model, "kind", "rare") for source in files]
     assert tables[0].equals(tables[1])
@@ -128,7 +128,7 @@ def test_only_a_chunk_is_in_memory(adata: AnnData, tmp_path: Path, monkeypatch: 
         return read(index)
 
     monkeypatch.setattr(query.dataset.source, "rows", watched)  # type: ignore[attr-defined]
-    assert len(latent_fields(query, model).obsm["X_vaekit"]) == CELLS
+    assert len(latent_fields(query, model)["obsm"]["X_vaekit"]) == CELLS
     assert longest == CHUNK_CELLS
     assert len(query.dataset._blocks) == 1  # type: ignore[attr-defined]
 
@@ -149,7 +149,7 @@ class TestErrors:
         for asked, message in ((model, r"batch_key='donor' not found in \.obs of .*cells\.h5ad"), (sized, "'depth'")):
             with pytest.raises(DataError, match=message):
                 prepare_query(asked, file, None, None)
-        with pytest.raises(DataError, match=r"group1='C': no cell of .*cells\.h5ad has this value in 'kind'"):
+        with pytest.raises(DataError, match=r"group1='C' not found in \.obs\['kind'\] of .*cells\.h5ad"):
             differential_expression(file, model, "kind", "C")
         other.var_names = [f"x{name}" for name in other.var_names]
         other.write_h5ad(file)
@@ -160,7 +160,10 @@ class TestErrors:
         logs, file = adata.copy(), tmp_path / "cells.h5ad"
         logs.X = logs.X.log1p()
         logs.write_h5ad(file)
-        with pytest.raises(DataError, match=r"cells\.h5ad, \.X must hold counts: .*not whole.*available: pass layer='umi' or pass layer='raw'"):
+        with pytest.raises(
+            DataError,
+            match=r"cells\.h5ad, \.X must hold counts: .*available: pass layer='umi' or pass layer='raw'",
+        ):
             prepare_query(trained(adata), file, None, None)
         del logs.raw, logs.layers["umi"]
         logs.write_h5ad(file)

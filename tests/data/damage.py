@@ -29,20 +29,20 @@ CELLS, GENES = 60, 12
 HUGE = 10**12
 # What is done to the arrays of a matrix with ``size`` columns (of a CSC matrix: rows), and what the message says.
 DAMAGES: dict[str, tuple[str, Callable[[np.ndarray, int], Any], str]] = {
-    "start too large": ("indptr", lambda x, size: at(x, 5, 10**8), r"indptr\[5\] is 100000000, and there are \d+"),
-    "start falls": ("indptr", lambda x, size: at(x, 5, 0), r"indptr\[5\] is 0, less than \d+ before it"),
-    "first start": ("indptr", lambda x, size: at(x, 0, 1), r"indptr\[0\] is 1"),
-    "last start": ("indptr", lambda x, size: at(x, -1, 2**31 - 1), r"is 2147483647, and there are"),
-    "unsigned starts fall": ("indptr", lambda x, size: at(x, 5, 0).astype(np.uint64), r"indptr\[5\] is 0, less"),
-    "starts lack": ("indptr", lambda x, size: x[:-3], r"indptr has \d+ numbers|cannot be read"),
-    "starts are fractions": ("indptr", lambda x, size: x + 0.5, r"float64, not one of whole numbers|cannot be read"),
-    "column behind the last": ("indices", lambda x, size: at(x, 3, size), r"indices\[3\] is \d+, and there are \d+"),
-    "negative column": ("indices", lambda x, size: at(x, 3, -1), r"indices\[3\] is -1, and there are \d+"),
-    "far column": ("indices", lambda x, size: at(x, 3, 2_000_000_000), r"indices\[3\] is 2000000000"),
-    "columns are fractions": ("indices", lambda x, size: x + 0.5, r"not one of whole numbers|cannot be read"),
-    "columns lack": ("indices", lambda x, size: x[:-7], r"numbers in indices|of shape|cannot be read"),
-    "values lack": ("data", lambda x, size: x[:-7], r"numbers in indices|of shape|there are|cannot be read"),
-    "values are text": ("data", lambda x, size: np.full(len(x), b"x"), r"not numbers|cannot be read"),
+    "start too large": ("indptr", lambda x, size: at(x, 5, 10**8), r"indptr\[5\]=100000000 exceeds the \d+"),
+    "start falls": ("indptr", lambda x, size: at(x, 5, 0), r"indptr\[5\]=0 is less than \d+ before it"),
+    "first start": ("indptr", lambda x, size: at(x, 0, 1), r"indptr\[0\]=1 must be 0"),
+    "last start": ("indptr", lambda x, size: at(x, -1, 2**31 - 1), r"=2147483647 exceeds the"),
+    "unsigned starts fall": ("indptr", lambda x, size: at(x, 5, 0).astype(np.uint64), r"indptr\[5\]=0 is less"),
+    "starts lack": ("indptr", lambda x, size: x[:-3], r"indptr has \d+ entries|cannot be read"),
+    "starts are fractions": ("indptr", lambda x, size: x + 0.5, r"type float64, but must be|cannot be read"),
+    "column behind the last": ("indices", lambda x, size: at(x, 3, size), r"indices\[3\]=\d+ must lie in 0\.\.\d+"),
+    "negative column": ("indices", lambda x, size: at(x, 3, -1), r"indices\[3\]=-1 must lie in"),
+    "far column": ("indices", lambda x, size: at(x, 3, 2_000_000_000), r"indices\[3\]=2000000000"),
+    "columns are fractions": ("indices", lambda x, size: x + 0.5, r"but must be a list of integers|cannot be read"),
+    "columns lack": ("indices", lambda x, size: x[:-7], r"and \d+ indices|has shape|cannot be read"),
+    "values lack": ("data", lambda x, size: x[:-7], r"and \d+ indices|has shape|exceeds|cannot be read"),
+    "values are text": ("data", lambda x, size: np.full(len(x), b"x"), r"are not numbers|cannot be read"),
 }  # fmt: skip
 
 

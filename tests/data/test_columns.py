@@ -147,7 +147,5 @@ def test_other_names_are_not():
 
 @pytest.mark.parametrize("values", [[["a"], ["b"], ["a"]], [{"a": 1}, {"b": 2}, {}]])
 def test_values_that_are_no_categories(values):
-    with pytest.raises(
-        DataError, match=r"batch_key='key': values of file, such as .* cannot be categories .*astype"
-    ):
+    with pytest.raises(DataError, match=r"batch_key='key': values of file, such as .* cannot be categories .*astype"):
         read_column(obs(key=values), "key", "batch_key", "file")

@@ -269,7 +269,5 @@ def test_files_whose_genes_differ_in_version_say_so(tmp_path: Path, mode: Any) -
         adata = cells()
         adata.var_names = [f"ENSG{number}.{version}" for number in range(GENES)]
         adata.write_h5ad(path)
-    with pytest.raises(
-        DataError, match=r"have different genes: .* differ only in the version of the Ensembl"
-    ):
+    with pytest.raises(DataError, match=r"have different genes: .* differ only in the version of the Ensembl"):
         GeneExpressionData(path=paths, mode=mode).setup()
