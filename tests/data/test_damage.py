@@ -44,15 +44,9 @@ def test_any_damage(messages: dict[str, dict[str, str]]) -> None:
         assert message == "READ" or len(message) > 20
 
 
-<<<<<<< HEAD
 def test_files_that_claim_more_than_there_is(messages: dict[str, dict[str, str]]) -> None:
     for trial, message in messages["claims"].items():
-        assert re.search(r"claims .*GiB of memory are free|as csc_matrix|as array", message), (trial, message)
-=======
-def test_files_that_claim_more_than_there_is(tmp_path: Path) -> None:
-    for trial, message in tried("claims", tmp_path).items():
         assert re.search(r"claims .* are free|as csc_matrix|as array", message), (trial, message)
->>>>>>> 169bfc3 (test: messages of cells; one chunk of counts in memory)
 
 
 def test_commands(messages: dict[str, dict[str, str]]) -> None:
