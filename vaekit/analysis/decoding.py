@@ -39,7 +39,7 @@ def evaluating(model: VAE, seed: int = 0) -> Iterator[None]:
 class Chunk(NamedTuple):
     """Cells that are decoded together: their indices, their mini-batch on the model's device, and their keys."""
 
-    index: Tensor
+    cells: Tensor
     batch: Batch
     keys: np.ndarray
 

@@ -203,7 +203,7 @@ class NormalizedExpressionWriter:
                 for array, columns in targets:
                     part = np.full((len(values), array.shape[1]), np.nan, dtype=np.float32)
                     part[:, columns[columns >= 0]] = values[:, columns >= 0]
-                    array[int(chunk.index[0]) : int(chunk.index[-1]) + 1] = part
+                    array[int(chunk.cells[0]) : int(chunk.cells[-1]) + 1] = part
 
     def _composition(self, chunk: Chunk) -> Tensor:
         """Return the posterior mean of the composition, averaged over the named batches, ``[batch, genes]``."""

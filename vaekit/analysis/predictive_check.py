@@ -92,17 +92,16 @@ def posterior_predictive_check(
             observed += _sums(x[None])
             replicated += _sums(replicates)
             zeros = (x == 0).double().mean(-1), (replicates == 0).double().mean((0, -1))
-            cells[:, chunk.index.numpy()] = np.stack([replicates.sum(-1).mean(0), *zeros])
+            cells[:, chunk.cells.numpy()] = np.stack([replicates.sum(-1).mean(0), *zeros])
     table = pd.DataFrame(index=pd.Index(genes[measured.numpy()], name="gene"))
     summary = {}
-    for (name, value), replicates in zip(
-        _moments(observed, num_cells).items(), _moments(replicated, num_cells).values(), strict=True
-    ):
-        table[name], table[f"{name}_replicated"] = value[0], (mean := replicates.mean(0))
-        table[f"{name}_replicated_std"] = replicates.std(0, ddof=1) if num_samples > 1 else np.nan
-        positive = (value[0] > 0) & (mean > 0)
-        ratios = mean[positive] / value[0][positive]
-        summary[f"ratio_{name}"] = float(np.median(ratios)) if len(ratios) else np.nan
+    data, copies = _moments(observed, num_cells), _moments(replicated, num_cells)
+    for name, (value,) in data.items():
+        mean = copies[name].mean(0)
+        table[name], table[f"{name}_replicated"] = value, mean
+        table[f"{name}_replicated_std"] = copies[name].std(0, ddof=1) if num_samples > 1 else np.nan
+        positive = (value > 0) & (mean > 0)
+        summary[f"ratio_{name}"] = float(np.median(mean[positive] / value[positive])) if positive.any() else np.nan
     summary["zero_fraction_error"] = float((table["zero_fraction"] - table["zero_fraction_replicated"]).abs().mean())
     for name, column in zip(CELL_COLUMNS, cells, strict=True):
         adata.obs[f"{key_added}_{name}"] = column
