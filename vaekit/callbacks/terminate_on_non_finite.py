@@ -12,6 +12,7 @@ from torch import Tensor, distributed
 from typing_extensions import override
 
 from vaekit.exceptions import TrainingError
+from vaekit.models.distributed import gather
 
 CHECK_INTERVAL = 50  # steps, on a device that a check must wait for
 MAX_LISTED = 20  # observations per message
@@ -102,15 +103,13 @@ class TerminateOnNonFinite(Callback):
 
 def _first_of_all_ranks(message: str | None, device: torch.device) -> str | None:
     """Return the message of the first rank that has one: a rank that continued would wait for the others' gradients."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return message
-    count = torch.tensor(message is not None, dtype=torch.int64, device=device)
-    distributed.all_reduce(count)
-    if not count.item():
-        return None
-    messages: list[str | None] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(messages, message)
-    return next(f"rank {rank}: {text}" for rank, text in enumerate(messages) if text)
+    if distributed.is_available() and distributed.is_initialized():
+        count = torch.tensor(message is not None, dtype=torch.int64, device=device)
+        distributed.all_reduce(count)
+        if count.item():
+            messages = [state["message"] for state in gather({"message": message})]
+            return next(f"rank {rank}: {text}" for rank, text in enumerate(messages) if text)
+    return message
 
 
 def describe(step: Step) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -55,12 +56,12 @@ class _VarianceReduction(Callback):
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._step = batch, batch_idx, self.optimizer.rng_state(), _Buffers(pl_module)
+        self._step = batch, batch_idx, self.optimizer.rng_state(), _copy_buffers(pl_module)
 
     @override
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
         batch, batch_idx, rng_state, buffers = self._step
-        with buffers.restored():
+        with _buffers_set_to(pl_module, buffers):
             self._correct(trainer, pl_module, batch, batch_idx, rng_state)
         self._step = None
 
@@ -121,9 +122,13 @@ class SVRGTraining(_VarianceReduction):
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.current_epoch % self.every_n_epochs == 0 or not self.optimizer.ready:
-            batches = _DeviceBatches(trainer)
-            with _Buffers(pl_module).restored():
-                self.optimizer.snapshot(lambda batch: _backward(trainer, pl_module, batch), batches, self.num_passes)
+            to_device = functools.partial(trainer.strategy.batch_to_device, dataloader_idx=0)
+            with _buffers_set_to(pl_module, _copy_buffers(pl_module)):
+                self.optimizer.snapshot(
+                    lambda batch: _backward(trainer, pl_module, to_device(batch)),
+                    trainer.train_dataloader,
+                    self.num_passes,
+                )
 
     @override
     def _make_optimizer(self, trainer: pl.Trainer, groups: list[dict[str, Any]]) -> SVRG:
@@ -191,34 +196,21 @@ def _backward(trainer: pl.Trainer, model: VAE, batch: Any) -> Tensor:
     return loss.detach()
 
 
-class _DeviceBatches:
-    """Training mini-batches on the device of the trainer; can be iterated over repeatedly."""
+@contextlib.contextmanager
+def _buffers_set_to(module: torch.nn.Module, values: list[Tensor]) -> Iterator[None]:
+    """Set the buffers of a module, and restore them on exit."""
+    current = _copy_buffers(module)
+    _set_buffers(module, values)
+    try:
+        yield
+    finally:
+        _set_buffers(module, current)
 
-    def __init__(self, trainer: pl.Trainer) -> None:
-        self._trainer = trainer
 
-    def __iter__(self) -> Iterator[Any]:
-        loader: Any = self._trainer.train_dataloader
-        return (self._trainer.strategy.batch_to_device(batch, dataloader_idx=0) for batch in loader)
+def _copy_buffers(module: torch.nn.Module) -> list[Tensor]:
+    return [buffer.clone() for buffer in module.buffers()]
 
 
-class _Buffers:
-    """Copies of the buffers of a module."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._module = module
-        self._values = [buffer.clone() for buffer in module.buffers()]
-
-    @contextlib.contextmanager
-    def restored(self) -> Iterator[None]:
-        """Set the buffers to the copies, and back on exit."""
-        current = _Buffers(self._module)
-        self._copy_to_module()
-        try:
-            yield
-        finally:
-            current._copy_to_module()
-
-    def _copy_to_module(self) -> None:
-        for buffer, value in zip(self._module.buffers(), self._values, strict=True):
-            buffer.copy_(value)
+def _set_buffers(module: torch.nn.Module, values: list[Tensor]) -> None:
+    for buffer, value in zip(module.buffers(), values, strict=True):
+        buffer.copy_(value)
