@@ -17,21 +17,14 @@ _UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
 class CostTerm(NamedTuple):
-    """An evaluated term of the cost.
+    """An evaluated term of the cost, ``[*sample, *batch]``.
 
-    Attributes
-    ----------
-    value : Tensor, shape (*sample, *batch)
-        Sample dimensions that it does not depend on have size 1 or, on the left, are absent.
-    names : tuple[str, ...]
-        Nodes that it depends on directly.
-    optional : tuple[str, ...]
-        The nodes among them that it may ignore.
+    Sample dimensions that it does not depend on have size 1 or, on the left, are absent.
     """
 
     value: Tensor
-    names: tuple[str, ...]
-    optional: tuple[str, ...] = ()
+    names: tuple[str, ...]  # nodes that it depends on directly
+    optional: tuple[str, ...] = ()  # the nodes among them that it may ignore
 
 
 def evaluate_term(function: NodeFunction, graph_sample: GraphSample, name: str = "cost") -> CostTerm:

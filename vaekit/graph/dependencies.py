@@ -32,24 +32,12 @@ class NodeFunction(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A random node.
-
-    Attributes
-    ----------
-    name : str
-        Name of the node.
-    q : Distribution or NodeFunction
-        Distribution of the node, or the function that returns it for values of the parents.
-    parents : tuple[str, ...]
-        Inputs of ``q``.
-    ancestors : frozenset[str]
-        Nodes that the node depends on, itself included.
-    """
+    """A random node."""
 
     name: str
-    q: Distribution | NodeFunction
-    parents: tuple[str, ...]
-    ancestors: frozenset[str]
+    q: Distribution | NodeFunction  # a function returns the distribution for values of the parents
+    parents: tuple[str, ...]  # inputs of q
+    ancestors: frozenset[str]  # nodes that it depends on, itself included
 
 
 def parse_graph(cost: Any, q: Any) -> tuple[list[Node], dict[str, NodeFunction]]:

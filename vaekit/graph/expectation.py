@@ -87,10 +87,6 @@ def expectation(
     >>> round(theta.grad.item(), 6)  # p (1 - p) ((1 - 0.45)^2 - 0.45^2)
     0.025
     """
-    if _needs_python(cost, q, estimator):
-        from vaekit.graph.compilation import outside_graph  # slow to import
-
-        return outside_graph(expectation, cost, q, estimator, num_samples=num_samples, context=context)
     return evaluate(cost, q, estimator, num_samples=num_samples, context=context).total
 
 

@@ -109,8 +109,8 @@ def fold(graph_sample: GraphSample, terms: Mapping[str, CostTerm], *, check_path
     if torch.is_grad_enabled():  # without gradients this is an evaluation, which must not change anything
         for learner, cost, weight in learners:  # after all corrections, because nodes may share an estimator
             learner.update(cost, weight)
-    means = {name: value.expand(graph_sample.batch) for name, value in mean.items()}
-    return Estimate(total.expand(graph_sample.batch), means, graph_sample.samples)
+    batch = graph_sample.batch
+    return Estimate(total.expand(batch), {name: v.expand(batch) for name, v in mean.items()}, graph_sample.samples)
 
 
 def _credited_cost(

@@ -29,27 +29,13 @@ from vaekit.graph.dependencies import Node
 
 
 class GraphSample(NamedTuple):
-    """Samples of all nodes of a graph.
+    """Samples of all nodes of a graph."""
 
-    Attributes
-    ----------
-    nodes : list[Node]
-        Nodes, parents first.
-    estimators : dict[str, Estimator]
-        Estimator of each node.
-    samples : dict[str, NodeSample]
-        Sample of each node.
-    batch : torch.Size
-        Batch shape that all nodes share.
-    joint : bool
-        Whether all nodes share one dimension of joint samples, instead of one sample dimension per node.
-    """
-
-    nodes: list[Node]
+    nodes: list[Node]  # parents first
     estimators: dict[str, Estimator]
     samples: dict[str, NodeSample]
-    batch: torch.Size
-    joint: bool
+    batch: torch.Size  # batch shape that all nodes share
+    joint: bool  # whether all nodes share one dimension of joint samples
 
     @property
     def values(self) -> dict[str, Tensor]:
