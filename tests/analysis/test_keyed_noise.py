@@ -132,7 +132,7 @@ def test_the_likelihood_of_an_observation_does_not_depend_on_the_others(kind, mo
         batches = [Batch(batch.x[part], batch.size_factor[part], observed=None, index=part) for part in parts]
         return importance_sampled_log_likelihood(model, batches, 20)
 
-    monkeypatch.setattr("vaekit.diagnostics.importance.CHUNK_ELEMENTS", 300)  # several blocks of samples
+    monkeypatch.setattr("vaekit._core.memory_budget.EVALUATED_VALUES", 300)  # several blocks of samples
     whole = estimate(torch.arange(12))
     for result, expected in zip(estimate(rows[:3], rows[3:])[:3], whole[:3], strict=True):
         torch.testing.assert_close(result, expected[rows], rtol=1e-5, atol=1e-5)

@@ -12,6 +12,7 @@ import torch
 from models.tiny import LIKELIHOODS, MODELS, batch_for, broaden, counts, repeated, sharpen
 
 from vaekit import DiscreteVAE, GaussianVAE, MixedVAE, SequentialVAE
+from vaekit._core import memory_budget
 from vaekit.diagnostics import importance, importance_sampled_log_likelihood
 from vaekit.exceptions import VaekitError
 from vaekit.latents import Bernoulli, Categorical, Gaussian
@@ -139,7 +140,7 @@ def test_summed_and_sampled_codes_agree(monkeypatch):
 @pytest.mark.parametrize("make", CASES)
 @pytest.mark.parametrize("elements", [1, 12 * FEATURES * 7, 10**9])
 def test_results_do_not_depend_on_chunks(make, elements, monkeypatch):
-    monkeypatch.setattr(importance, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(memory_budget, "EVALUATED_VALUES", elements)
     batch, model = batch_of(NegativeBinomial), broaden(sharpen(make(), 1.5))
     estimate = importance_sampled_log_likelihood(model, [batch], 400)
     exact = CASES[make](model.eval(), batch)

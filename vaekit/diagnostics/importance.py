@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
+from vaekit._core import memory_budget
 from vaekit.batch import Batch
 from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.keyed_noise import draw_by_key, number_repeats, observation_keys
@@ -19,8 +19,7 @@ from vaekit.exceptions import VaekitError
 from vaekit.models import VAE
 
 MAX_SUMMED_STATES = 64  # discrete latents with at most this many states together are summed, not sampled
-CHUNK_ELEMENTS = 2**22  # decoder outputs per chunk: bounds the memory
-CHUNK_OBSERVATIONS = 128  # observations that the number of samples per block is computed for
+CHUNK_OBSERVATIONS = 128  # minimum; the number of samples per block is computed for it
 
 
 class LikelihoodEstimate(NamedTuple):
@@ -90,7 +89,8 @@ def importance_sampled_log_likelihood(
     if num_samples < 1:
         raise VaekitError(f"importance_sampled_log_likelihood: num_samples={num_samples} must be at least 1.")
     seed, repeats = int(torch.randint(2**62, ())), dict[int, int]()
-    with evaluation_mode(model), isolate_rng(include_cuda=torch.cuda.is_initialized()):
+    devices = [model.device] if model.device.type == "cuda" else []
+    with evaluation_mode(model), torch.random.fork_rng(devices):  # restores the RNG state after an error, too
         results = [_estimate(model, batch, num_samples, seed, repeats) for batch in batches]
     if not results:
         raise VaekitError("importance_sampled_log_likelihood: batches is empty. Pass at least one observation.")
@@ -109,8 +109,8 @@ def _estimate(
     keys = number_repeats(observation_keys(batch, seed), repeats)
     outputs = model.features * math.prod(sizes[name] or 1 for name in summed if name in networks.seen_by_decoder)
     # Each block of samples has separate noise, so its size must not depend on the batch.
-    block_size = max(1, min(num_samples, CHUNK_ELEMENTS // (CHUNK_OBSERVATIONS * outputs)))
-    chunk_size = max(CHUNK_OBSERVATIONS, CHUNK_ELEMENTS // (block_size * outputs))
+    block_size = max(1, min(num_samples, memory_budget.EVALUATED_VALUES // (CHUNK_OBSERVATIONS * outputs)))
+    chunk_size = max(CHUNK_OBSERVATIONS, memory_budget.EVALUATED_VALUES // (block_size * outputs))
     chunks = []
     for first in range(0, len(batch.x), chunk_size):
         part = slice(first, first + chunk_size)

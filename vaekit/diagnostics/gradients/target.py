@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from typing_extensions import override
 
+from vaekit._core import memory_budget
 from vaekit.diagnostics.gradients.replicas import NotReplicableError, Replicas, flatten, pull_back, replicate
 from vaekit.estimators import NodeSample
 from vaekit.exceptions import EstimatorError
@@ -20,7 +21,6 @@ from vaekit.graph.expectation import evaluate
 from vaekit.graph.fold import Estimate
 
 MAX_REPLICATES = 256
-CHUNK_ELEMENTS = 2**22  # numbers per tensor of a chunk of replicates: bounds the memory
 TESTED_REPLICATE = 1
 
 
@@ -120,7 +120,9 @@ class ExpectationTarget(Target):
         samples = self._evaluate(self._q(), estimators).samples
         size = max(sample.value.numel() for sample in samples.values()) * self.num_evaluations(estimators)
         count = limit_replicates(size, sum(p.numel() for p in self.params))
-        return max(1, min(count, math.isqrt(CHUNK_ELEMENTS // max(1, size)))) if self._direct else count
+        return (
+            max(1, min(count, math.isqrt(memory_budget.REPLICATED_VALUES // max(1, size)))) if self._direct else count
+        )
 
     def _evaluate(self, q: Any, estimators: Any, count: int | None = None) -> Estimate:
         context = self._context
@@ -163,7 +165,8 @@ class ExpectationTarget(Target):
 
 def limit_replicates(size: int, components: int) -> int:
     """Return the number of replicates that fit into memory, for tensors of ``size`` and gradients of ``components``."""
-    return max(1, min(MAX_REPLICATES, CHUNK_ELEMENTS // max(1, size), 4 * CHUNK_ELEMENTS // max(1, components)))
+    budget = memory_budget.REPLICATED_VALUES
+    return max(1, min(MAX_REPLICATES, budget // max(1, size), 4 * budget // max(1, components)))
 
 
 def _check_connected(total: Tensor) -> None:
