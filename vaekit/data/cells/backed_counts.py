@@ -15,8 +15,8 @@ from vaekit.data.cells.count_checks import (
     REMEDY,
     canonical,
     check_dtype,
-    check_indices,
-    check_indptr,
+    check_index_dtype,
+    check_structure,
     check_values,
     damaged,
     native_dtype,
@@ -111,9 +111,11 @@ class StoredMatrix:
             check_dtype(self.group["data"].dtype, where)
             memory_budget.check_memory(shapes["indptr"][0] * self.group["indptr"].dtype.itemsize, where, REMEDY)
             starts, num_values = np.asarray(self.group["indptr"][:]), shapes["data"][0]
-        check_indptr(starts, num_cells, "cells", num_values, where)
-        if starts[-1] != num_values:
-            raise damaged(where, f"its {num_cells} cells have {starts[-1]} values, but {num_values} are stored")
+        check_index_dtype([starts], where)
+        if len(starts) != num_cells + 1 or starts[0] != 0 or starts[-1] != num_values:
+            raise damaged(where, f"indptr must have {num_cells + 1} entries, from 0 to {num_values}")
+        if (starts[1:] < starts[:-1]).any():  # differences of unsigned integers would not be negative
+            raise damaged(where, "indptr must not decrease")
         return starts.astype(np.int64)
 
 
@@ -243,11 +245,14 @@ class BackedCounts(CountSource):
         memory_budget.check_memory(num_bytes, f"{where} (cells {begin} to {end - 1})", REMEDY)
         with translate_read_errors(path):
             indices, values = np.asarray(group["indices"][low:high]), np.asarray(group["data"][low:high])
-        check_indices(indices, len(self.all_genes), "genes", where, "indices", low)
         values = values.astype(native_dtype(values.dtype), copy=False)
-        columns = indices if part.columns is None else part.columns[indices]
+        check_index_dtype([indices], where)
         shape = (end - begin, len(self.all_genes))
-        counts = canonical(sparse.csr_matrix((values, columns, part.starts[begin : end + 1] - low), shape=shape))
+        counts = sparse.csr_matrix((values, indices, part.starts[begin : end + 1] - low), shape=shape)
+        check_structure(counts, where)
+        if part.columns is not None:
+            counts = sparse.csr_matrix((values, part.columns[indices], counts.indptr), shape=shape)
+        counts = canonical(counts)
         row = first_row + begin
         check_values(counts, where, self.obs.index[row : row + len(counts.indptr) - 1], self.all_genes, row)
         return counts.astype(np.float32)

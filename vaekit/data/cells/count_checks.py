@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,101 +120,38 @@ def _is_log(data: np.ndarray, power: Callable[[np.ndarray], np.ndarray]) -> bool
 
 
 def check_structure(matrix: Any, where: str) -> None:
-    """Check that a CSR, CSC or COO matrix points to values, rows and columns that exist.
+    """Check that a sparse matrix points to values, rows and columns that exist, which compiled loops do not check.
 
-    Compiled loops follow these indices without bounds checks. Unsorted rows, duplicate entries and values behind the
-    last row are allowed.
-
-    Parameters
-    ----------
-    matrix : sparse matrix, shape (cells, genes)
-        Matrix to check; other formats and dense arrays are not checked.
-    where : str
-        Name of the matrix in messages.
+    Unsorted rows, duplicate entries and values behind the last row are allowed.
 
     Raises
     ------
     DataError
-        If the matrix is damaged.
+        If a CSR, CSC or COO matrix is damaged; other formats and dense arrays are not checked.
     """
+    from scipy import sparse
+
     form = getattr(matrix, "format", "")
     if form not in ("csr", "csc", "coo"):
         return
     check_dtype(matrix.data.dtype, where)
-    num_values = len(matrix.data)
-    cells, genes = (matrix.shape[0], "cells"), (matrix.shape[1], "genes")
-    if matrix.data.ndim != 1:
-        raise damaged(where, f"data has {matrix.data.ndim} dimensions", form)
-    if form == "coo":
-        arrays = [(*entry, num_values) for entry in zip(("row", "col"), matrix.coords, (cells, genes), strict=True)]
-    else:
-        lines, across = (cells, genes) if form == "csr" else (genes, cells)
-        check_indptr(matrix.indptr, *lines, num_values, where, form)
-        arrays = [("indices", matrix.indices, across, num_values)]
-    for name, indices, (size, unit), length in arrays:
-        check_indices(indices, size, unit, where, name)
-        if len(indices) != length:
-            raise damaged(where, f"it has {length} values and {len(indices)} {name}", form)
+    arrays = matrix.coords if form == "coo" else (matrix.indices, matrix.indptr)
+    check_index_dtype(arrays, where, form)
+    try:  # on a new matrix of the same arrays: the check removes values behind the last row
+        if form == "coo":
+            sparse.coo_matrix((matrix.data, arrays), matrix.shape)
+        else:
+            new = sparse.csr_matrix if form == "csr" else sparse.csc_matrix
+            new((matrix.data, *arrays), matrix.shape).check_format(full_check=True)
+    except (ValueError, OverflowError) as error:
+        raise damaged(where, str(error), form) from None
 
 
-def check_indptr(indptr: np.ndarray, num_lines: int, unit: str, num_values: int, where: str, form: str = "csr") -> None:
-    """Check the starts of the rows of a CSR matrix, or of the columns of a CSC matrix: they never decrease.
-
-    Parameters
-    ----------
-    indptr : ndarray, shape (num_lines + 1,)
-        Starts of the lines, and the end of the last one.
-    num_lines, unit : int, str
-        Number of rows or columns, and their name in messages.
-    num_values : int
-        Number of stored values.
-    where, form : str
-        Name and format of the matrix in messages.
-
-    Raises
-    ------
-    DataError
-        If the array has another type or length, or a start is impossible.
-    """
-    _check_integers(indptr, "indptr", where)
-    if len(indptr) != num_lines + 1:
-        raise damaged(where, f"indptr has {len(indptr)} entries, but {num_lines} {unit} need {num_lines + 1}", form)
-    if indptr[0] != 0:
-        raise damaged(where, f"indptr[0]={indptr[0]} must be 0", form)
-    if indptr.max() > num_values:  # checked first: later entries seem to decrease
-        first = int(np.argmax(indptr > num_values))
-        raise damaged(where, f"indptr[{first}]={indptr[first]} exceeds the {num_values} stored values", form)
-    if (decreases := indptr[1:] < indptr[:-1]).any():  # differences of unsigned integers would not be negative
-        first = int(np.argmax(decreases)) + 1
-        raise damaged(where, f"indptr[{first}]={indptr[first]} is less than {indptr[first - 1]} before it", form)
-
-
-def check_indices(indices: np.ndarray, size: int, unit: str, where: str, name: str, offset: int = 0) -> None:
-    """Check that row or column indices exist.
-
-    Parameters
-    ----------
-    indices : ndarray, shape (entries,)
-        Indices of a matrix, or a part of them.
-    size, unit : int, str
-        Number of rows or columns, and their name in messages.
-    where, name : str
-        Name of the matrix and of the array in messages.
-    offset : int
-        Position of the first index in the whole array.
-
-    Raises
-    ------
-    DataError
-        If the array has another type, or an index does not exist.
-    """
-    _check_integers(indices, name, where)
-    if len(indices) and (indices.min() < 0 or indices.max() >= size):
-        first = int(np.argmax((indices < 0) | (indices >= size)))
-        raise DataError(
-            f"{where}: {name}[{offset + first}]={indices[first]} must lie in 0..{size - 1}: there are counts of {unit} "
-            f"that do not exist. {REMEDY}"
-        )
+def check_index_dtype(arrays: Iterable[np.ndarray], where: str, form: str = "csr") -> None:
+    """Raise a DataError if index arrays are not lists of integers: scipy would round them."""
+    for array in arrays:
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise damaged(where, f"indices of {array.ndim} dimensions and type {array.dtype} must be integers", form)
 
 
 def check_all(adata: AnnData, source: str) -> None:
@@ -235,11 +172,3 @@ def check_all(adata: AnnData, source: str) -> None:
 def damaged(where: str, problem: str, form: str = "csr") -> DataError:
     """Return the error for a sparse matrix that is not consistent."""
     return DataError(f"{where} is not a complete {form.upper()} matrix: {problem}. {REMEDY}")
-
-
-def _check_integers(indices: np.ndarray, name: str, where: str) -> None:
-    if indices.ndim != 1 or indices.dtype.kind not in "iu":
-        raise DataError(
-            f"{where}: {name} has {indices.ndim} dimensions and type {indices.dtype}, but must be a list of integers. "
-            f"{REMEDY}"
-        )
