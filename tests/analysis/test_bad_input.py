@@ -49,7 +49,7 @@ def test_a_path_is_rejected_before_any_work(simulated, name, command, tmp_path, 
     for argument in (path, str(path)):
         with pytest.raises(DataError, match=command.format(path)):
             function(argument, simulated[1])
-    with pytest.raises(DataError, match="adata is a NoneType: the results go into an AnnData"):
+    with pytest.raises(DataError, match="adata has type NoneType, but must be an AnnData"):
         function(None, simulated[1])
     part = anndata.read_h5ad(path, backed="r")[:20]
     with pytest.raises(DataError, match=r"adata is a part of a backed AnnData, .*adata.to_memory\(\)"):
@@ -89,7 +89,7 @@ def test_many_unknown_batches_are_counted(simulated):
 def test_a_missing_batch_column(simulated, function):
     cells = simulated[0][:50].copy()
     del cells.obs["batch"]
-    with pytest.raises(DataError, match=r"batch_key='batch'.*no such column in .obs. Available: 'cluster'"):
+    with pytest.raises(DataError, match=r"batch_key='batch'.*not found in .obs of .*Available: 'cluster'"):
         function(cells, simulated[1])
 
 

@@ -181,10 +181,10 @@ def test_packaged_cells_have_the_embedding_of_training():
 
 def test_errors(tmp_path):
     fresh = MODELS["gaussian"](NegativeBinomial(), features=GENES)
-    with pytest.raises(CheckpointError, match="knows no data"):
+    with pytest.raises(CheckpointError, match="has no data registry"):
         embed(adata(), fresh)
     fit(MODELS["gaussian"](NegativeBinomial()), counts(), 1).save_checkpoint(tmp_path / "no_data.ckpt")
-    with pytest.raises(CheckpointError, match="knows no data"):
+    with pytest.raises(CheckpointError, match="has no data registry"):
         embed(adata(), tmp_path / "no_data.ckpt")
     with pytest.raises(CheckpointError, match=r"none\.ckpt"):
         embed(adata(), tmp_path / "none.ckpt")
@@ -210,7 +210,7 @@ def test_missing_training_data(run, tmp_path):
         load_training_data(vaekit.load(run / "memory.ckpt"))
     model = vaekit.load(run / "file.ckpt")
     model.data_registry = {**model.data_registry, "fingerprint": "0" * 16}
-    with pytest.raises(CheckpointError, match=r"not there as they were.*fingerprint"):
+    with pytest.raises(CheckpointError, match=r"cannot be loaded unchanged.*fingerprint"):
         load_training_data(model)
     config = {
         **model.data_registry["config"],
@@ -219,7 +219,7 @@ def test_missing_training_data(run, tmp_path):
     model.data_registry = {**model.data_registry, "config": config}
     with pytest.raises(CheckpointError, match=r"x\.h5ad"):
         load_training_data(model)
-    with pytest.raises(CheckpointError, match="knows no data"):
+    with pytest.raises(CheckpointError, match="has no data registry"):
         get_data_registry(MODELS["gaussian"](NegativeBinomial()))
 
 

@@ -298,5 +298,5 @@ class TestErrors:
         groups = ("--groupby", "cell_type", "--group1", "B") if command == "de" else ()
         assert run(command, folder / "one.ckpt", tmp_path / "nameless.h5ad", *groups, "-o", tmp_path / "out.csv") == 2
         message = capsys.readouterr().err
-        assert f"batch_key='batch': {tmp_path}/nameless.h5ad has no such column" in message
+        assert f"batch_key='batch' not found in .obs of {tmp_path}/nameless.h5ad" in message
         assert "in memory" not in message
