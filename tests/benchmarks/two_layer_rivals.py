@@ -75,7 +75,7 @@ class TightRebar(REBAR):
     ``y = sigmoid(z / t + logits t / (1 + t))`` for perturbed logits z.
     """
 
-    def relaxed_values(self, noise: ConditionalNoise) -> Tensor:
+    def relax(self, noise: ConditionalNoise) -> Tensor:
         """Return the relaxed values, of the free noise and of that given the value."""
         shift = noise.logits * self.temperature / (1 + self.temperature)
         return torch.cat([(z / self.temperature + shift).sigmoid() for z in (noise.perturbed, noise.conditional)])

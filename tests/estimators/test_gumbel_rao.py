@@ -128,7 +128,7 @@ def test_schedule_may_change_the_temperature(make) -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     for temperature in (0.0, -1.0):
-        with pytest.raises(EstimatorError, match="GumbelRao: temperature is"):
+        with pytest.raises(EstimatorError, match="GumbelRao: temperature="):
             GumbelRao(temperature)
     with pytest.raises(EstimatorError, match="GumbelRao: num_inner is 0"):
         GumbelRao(num_inner=0)

@@ -142,5 +142,5 @@ def test_temperature_is_a_buffer() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_temperature_must_be_positive(temperature: float) -> None:
-    with pytest.raises(EstimatorError, match="ReinMax: temperature is"):
+    with pytest.raises(EstimatorError, match="ReinMax: temperature="):
         ReinMax(temperature)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 from typing_extensions import override
 
@@ -22,6 +23,7 @@ from vaekit.estimators.node_sample import (
 )
 from vaekit.estimators.noise import conditional_noise, gumbel, logistic, to_discrete, to_probs, zero_with_gradient
 from vaekit.estimators.support import DiscreteEstimator
+from vaekit.exceptions import EstimatorError
 
 
 class ConditionalNoise(NamedTuple):
@@ -55,6 +57,17 @@ class ConditionalEstimator(DiscreteEstimator):
     the gradient of the variance because the estimate is unbiased. The model receives nothing from it. If deeper nodes
     are not pathwise, their corrections are correct to first order only. The gradient of the mean square, which takes
     second derivatives, is then an approximation; the estimate remains unbiased.
+
+    Parameters
+    ----------
+    temperature : float or None
+        Initial temperature of the relaxation, positive. None uses no relaxed values.
+    scale : float
+        Initial value of the factor eta of the relaxed cost.
+    learnable : bool
+        Whether both are learned.
+    num_samples : int
+        Number of independent samples.
     """
 
     supports_joint_samples = False
@@ -62,20 +75,31 @@ class ConditionalEstimator(DiscreteEstimator):
     uses_auxiliary_samples = True
     differentiates_cost = True
 
-    @abstractmethod
-    def relaxed_values(self, noise: ConditionalNoise) -> Tensor | None:
-        """Return auxiliary values ``[samples, *batch, *event]`` whose cost the control variate needs, or None."""
+    def __init__(self, temperature: float | None, scale: float, learnable: bool, num_samples: int) -> None:
+        super().__init__(num_samples)
+        if temperature is not None and not temperature > 0:
+            raise EstimatorError(f"{type(self).__name__}: temperature={temperature} must be positive.")
+        self._relaxes = temperature is not None
+        self.evaluations_per_sample = 3 if self._relaxes else 1
+        if temperature is not None:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learnable)
+            self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=learnable)
+
+    @property
+    def temperature(self) -> Tensor:
+        """The temperature of the relaxation, positive."""
+        return self.log_temperature.exp()
 
     @abstractmethod
     def control_variate(self, sample: NodeSample, relaxed_cost: Tensor) -> Tensor:
         """Return c(z), then c(z~), shape (2 num_samples, *batch), from the cost of the relaxed values."""
 
-    def relax(self, noise: ConditionalNoise, temperature: Tensor) -> Tensor:
+    def relax(self, noise: ConditionalNoise) -> Tensor:
         """Return relaxed values of z, then of z~. The temperature learns during training only."""
         perturbed = torch.cat([noise.perturbed, noise.conditional])
         # values that are impossible or certain at any temperature have the derivative 0 by it, not NaN
         fixed = perturbed.isinf()
-        temperature = temperature if self.training else temperature.detach()
+        temperature = self.temperature if self.training else self.temperature.detach()
         scaled = perturbed.masked_fill(fixed, 0) / temperature.to(perturbed.dtype)
         return to_probs(torch.where(fixed, perturbed, scaled), noise.binary)
 
@@ -89,10 +113,9 @@ class ConditionalEstimator(DiscreteEstimator):
         value = to_discrete(perturbed, binary)
         conditional = conditional_noise(logits, value, binary, common_noise_dims)
         noise = ConditionalNoise(logits, perturbed, conditional, binary)
-        relaxed = self.relaxed_values(noise)
-        values = value if relaxed is None else torch.cat([value, relaxed])
+        values = torch.cat([value, self.relax(noise)]) if self._relaxes else value
         weight = uniform_weight(values, q, logits.dtype, auxiliary=len(values) - len(value))
-        return NodeSample(values, weight, log_prob(q, value) if relaxed is None else None, q, noise)
+        return NodeSample(values, weight, None if self._relaxes else log_prob(q, value), q, noise)
 
     @override
     def correction(self, sample: NodeSample, cost: Tensor) -> Tensor:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from vaekit.estimators.conditional_noise import ConditionalEstimator, ConditionalNoise
+from vaekit.estimators.conditional_noise import ConditionalEstimator
 from vaekit.estimators.node_sample import NodeSample
-from vaekit.exceptions import EstimatorError
 
 
 class REBAR(ConditionalEstimator):
@@ -48,29 +44,15 @@ class REBAR(ConditionalEstimator):
     """
 
     requires_differentiable_cost = True
-    evaluations_per_sample = 3
 
     def __init__(
         self, temperature: float = 0.5, scale: float = 1.0, learnable: bool = True, num_samples: int = 1
     ) -> None:
-        super().__init__(num_samples)
-        if not temperature > 0:
-            raise EstimatorError(f"REBAR: temperature={temperature} must be positive.")
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learnable)
-        self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=learnable)
-
-    @property
-    def temperature(self) -> Tensor:
-        """The temperature of the relaxation, positive."""
-        return self.log_temperature.exp()
+        super().__init__(temperature, scale, learnable, num_samples)
 
     @override
     def scheduled_values(self) -> dict[str, Tensor]:
         return {"temperature": self.temperature}
-
-    @override
-    def relaxed_values(self, noise: ConditionalNoise) -> Tensor:
-        return self.relax(noise, self.temperature)
 
     @override
     def control_variate(self, sample: NodeSample, relaxed_cost: Tensor) -> Tensor:

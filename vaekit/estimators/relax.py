@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from vaekit.estimators.conditional_noise import ConditionalEstimator, ConditionalNoise
+from vaekit.estimators.conditional_noise import ConditionalEstimator
 from vaekit.estimators.critic import build_head, squeeze_output
 from vaekit.estimators.node_sample import NodeSample
-from vaekit.exceptions import EstimatorError
 
 MAX_LOGIT = 20.0  # clamp of the network's input: an impossible category has a perturbed logit of -inf
 
@@ -58,16 +55,9 @@ class RELAX(ConditionalEstimator):
         scale: float = 1.0,
         num_samples: int = 1,
     ) -> None:
-        super().__init__(num_samples)
-        if temperature is not None and not temperature > 0:
-            raise EstimatorError(f"RELAX: temperature={temperature} must be positive or None.")
+        super().__init__(temperature, scale, True, num_samples)
         self.control_variate_network = control_variate
         self.head: nn.Module = nn.Identity()
-        if temperature is not None:
-            self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-            self.scale = nn.Parameter(torch.tensor(float(scale)))
-        self._relaxes = temperature is not None
-        self.evaluations_per_sample = 3 if self._relaxes else 1
 
     @property
     def requires_differentiable_cost(self) -> bool:  # type: ignore[override]
@@ -78,10 +68,6 @@ class RELAX(ConditionalEstimator):
     def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
         # the last layer is initially 0, so training starts as REBAR
         self.head = build_head(self.control_variate_network, size + context_features)
-
-    @override
-    def relaxed_values(self, noise: ConditionalNoise) -> Tensor | None:
-        return self.relax(noise, self.log_temperature.exp()) if self._relaxes else None
 
     @override
     def control_variate(self, sample: NodeSample, relaxed_cost: Tensor) -> Tensor:
