@@ -1,4 +1,4 @@
-"""Distributions with pathwise gradients, each with scipy's density, as the common tests see them."""
+"""Table of the distributions with pathwise gradients, each with scipy's density, for the common tests."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ INF = float("inf")
 class Family(NamedTuple):
     """A distribution at given parameters.
 
-    ``make`` takes a tensor a parameter, ``frozen`` a float a parameter and returns what has scipy's ``pdf`` and
-    ``cdf``; ``edges`` cut the support (which does not move with the parameters) for quadrature,
-    and so do the parameters ``corners``.
+    ``make`` maps one tensor per parameter to the distribution. ``frozen`` maps one float per parameter to an object
+    with scipy's ``pdf`` and ``cdf``. ``edges`` and the parameters ``corners`` split the support for quadrature.
     """
 
     name: str
@@ -35,7 +34,7 @@ class Family(NamedTuple):
 
 
 class Mixed:
-    """A mixture of two of scipy's distributions, by the logit of the first."""
+    """A mixture of two scipy distributions, with the logit of the first one as a parameter."""
 
     def __init__(self, logit, first, second):
         self.share, self.first, self.second = 1 / (1 + np.exp(-logit)), first, second
@@ -68,7 +67,7 @@ def mixture(component: type[Distribution]) -> Callable[..., Distribution]:
 
 
 def bend(z):
-    """Smooth, skewed, bounded slope; of an array or a tensor."""
+    """Return a smooth, skewed cost with a bounded slope, of an array or a tensor."""
     log1p = torch.log1p if isinstance(z, Tensor) else np.log1p
     return log1p((z - 0.4) ** 2) + 0.3 * z
 
@@ -137,7 +136,7 @@ BY_NAME = {family.name: family for family in FAMILIES}
 
 
 def integral(family: Family, cost: Callable, parameters: np.ndarray) -> float:
-    """Return E[cost], by 200 Gauss-Legendre points a piece."""
+    """Return E[cost], by 200 Gauss-Legendre points per piece."""
     x, w = np.polynomial.legendre.leggauss(200)
     edges = np.sort([*family.edges, *(parameters[i] for i in family.corners)])
     half = np.diff(edges)[:, None] / 2

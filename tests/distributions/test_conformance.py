@@ -1,6 +1,6 @@
 """Every public distribution: density, samples and moments agree, in each type of its parameters.
 
-|z| < 4.5 for some 60 components: were all seeds redrawn, a correct library would fail with a probability of 4e-4.
+|z| < 4.5 for about 60 components: with random seeds, a correct library would fail with a probability of 4e-4.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def z_score(values: Tensor, expected: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
 @pytest.mark.parametrize("family", TABLE, ids=lambda f: f.__name__)
 def test_the_score_of_samples_has_the_mean_zero(family: type, dtype: torch.dtype) -> None:
-    """The log-density is normalized wherever its parameters are, and the samples follow it."""
+    """The log-density is normalized for all parameters, and the samples follow it."""
     torch.manual_seed(0)
     t = leaf(dtype, COUNT)
     q = TABLE[family](t)

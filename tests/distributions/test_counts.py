@@ -17,7 +17,7 @@ from vaekit.distributions import NegativeBinomial, ZeroInflated
 
 COUNTS = (0, 1, 3, 100_000, 1_000_000)
 MEANS = (1e-8, 1e-3, 0.7, 40.0, 1e6)
-THETAS = (1e-4, 0.3, 5.0, 63.0, 65.0, 1e4, 1e8, 1e20)  # 64 parts two formulas
+THETAS = (1e-4, 0.3, 5.0, 63.0, 65.0, 1e4, 1e8, 1e20)  # two formulas meet at 64
 GATES = (-1000.0, -4.0, 0.5, 40.0)
 
 
@@ -29,12 +29,12 @@ def exact_nb(count: int, log_mean: mpmath.mpf, log_theta: mpmath.mpf) -> mpmath.
 
 def exact_zi(count: int, log_mean: mpmath.mpf, log_theta: mpmath.mpf, gate: mpmath.mpf) -> mpmath.mpf:
     pi = 1 / (1 + mpmath.exp(-gate))
-    kept = (1 - pi) * mpmath.exp(exact_nb(count, log_mean, log_theta))
-    return mpmath.log(kept + pi if count == 0 else kept)
+    accepted = (1 - pi) * mpmath.exp(exact_nb(count, log_mean, log_theta))
+    return mpmath.log(accepted + pi if count == 0 else accepted)
 
 
 def compare(distribution, exact, cases: list[tuple[float, ...]], dtype: torch.dtype) -> None:
-    """Compare values and gradients; a case is a count, and the parameters as ``distribution`` takes them."""
+    """Compare values and gradients. A case is a count with the parameters of ``distribution``."""
     count, *parameters = (torch.tensor(column, dtype=dtype) for column in zip(*cases, strict=True))
     leaves = [p.requires_grad_() for p in parameters]
     value = distribution(*leaves).log_prob(count)
@@ -43,11 +43,11 @@ def compare(distribution, exact, cases: list[tuple[float, ...]], dtype: torch.dt
     assert all(g.dtype == dtype for g in gradients)
     with mpmath.workdps(50):
         for i, case in enumerate(cases):
-            at = [mpmath.mpf(p[i].item()) for p in leaves]  # as rounded
+            at = [mpmath.mpf(p[i].item()) for p in leaves]  # after rounding
             assert value[i].item() == pytest.approx(float(exact(case[0], *at)), rel=1e-10, abs=1e-8), case
             for k, gradient in enumerate(gradients):
-                wanted = float(mpmath.diff(lambda p, k=k: exact(case[0], *at[:k], p, *at[k + 1 :]), at[k]))  # noqa: B023
-                assert gradient[i].item() == pytest.approx(wanted, rel=1e-6, abs=1e-5), (case, k)
+                expected = float(mpmath.diff(lambda p, k=k: exact(case[0], *at[:k], p, *at[k + 1 :]), at[k]))  # noqa: B023
+                assert gradient[i].item() == pytest.approx(expected, rel=1e-6, abs=1e-5), (case, k)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -111,32 +111,32 @@ def test_moments_and_samples(inflated, poisson):
     torch.testing.assert_close(q.mean, mean)
     torch.testing.assert_close(q.variance, (probability * (support - mean).square()).sum(0))
 
-    draws = q.sample(torch.Size([100_000]))
-    assert draws.shape == (100_000, 2, 3)
-    assert draws.eq(draws.round()).all()
-    error = (q.variance / len(draws)).sqrt()
-    assert ((draws.mean(0) - q.mean) / error).abs().max() < 4.5
+    samples = q.sample(torch.Size([100_000]))
+    assert samples.shape == (100_000, 2, 3)
+    assert samples.eq(samples.round()).all()
+    error = (q.variance / len(samples)).sqrt()
+    assert ((samples.mean(0) - q.mean) / error).abs().max() < 4.5
     zero = probability[0]
-    assert (((draws == 0).double().mean(0) - zero) / (zero * (1 - zero) / len(draws)).sqrt()).abs().max() < 4.5
-    assert torch.corrcoef(draws.flatten(1).T).fill_diagonal_(0).abs().max() < 0.02
+    assert (((samples == 0).double().mean(0) - zero) / (zero * (1 - zero) / len(samples)).sqrt()).abs().max() < 4.5
+    assert torch.corrcoef(samples.flatten(1).T).fill_diagonal_(0).abs().max() < 0.02
 
 
 def test_mean_and_variance_are_scipys():
     log_mean, log_theta, _ = two_cells()
     theta, mean = log_theta.exp(), log_mean.exp()
-    wanted = stats.nbinom.var(theta.expand(2, 3), theta / (theta + mean))
+    expected = stats.nbinom.var(theta.expand(2, 3), theta / (theta + mean))
     np.testing.assert_allclose(
-        NegativeBinomial(log_mean=log_mean, log_inverse_dispersion=log_theta).variance.numpy(), wanted
+        NegativeBinomial(log_mean=log_mean, log_inverse_dispersion=log_theta).variance.numpy(), expected
     )
 
 
-def test_a_gate_with_more_rows_than_the_base_draws_each_row_anew():
+def test_a_gate_with_more_entries_than_the_base_samples_each_of_them():
     torch.manual_seed(0)
     q = ZeroInflated(NegativeBinomial(log_mean=torch.zeros(()), log_inverse_dispersion=torch.zeros(())), torch.zeros(4))
     assert q.batch_shape == (4,)
-    draws = q.sample(torch.Size([2000]))
-    assert draws.shape == (2000, 4)
-    assert torch.corrcoef(draws.T).fill_diagonal_(0).abs().max() < 0.1
+    samples = q.sample(torch.Size([2000]))
+    assert samples.shape == (2000, 4)
+    assert torch.corrcoef(samples.T).fill_diagonal_(0).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("inflated", [False, True])

@@ -1,7 +1,7 @@
-"""Every distribution with pathwise gradients of our own: density, samples, first and second derivatives.
+"""Every distribution with pathwise gradients: density, samples, first and second derivatives.
 
-Derivatives: |z| < 4 for 4 to 40 components and two costs per family, some 190 in all; Kolmogorov-Smirnov at a level of
-1e-4 for 13 families. With random seeds, a correct library would fail somewhere with a probability of at most
+Derivatives: |z| < 4 for 4 to 40 components and two costs per family, about 190 in total; Kolmogorov-Smirnov at a level of
+1e-4 for 13 families. With random seeds, a correct library would fail with a probability of at most
 190 * 6.3e-5 + 13e-4 = 0.014 at each strength. Seeds are fixed.
 """
 
@@ -33,8 +33,8 @@ def test_log_prob_and_cdf_are_scipys(family):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
 def test_samples_follow_scipys_cdf(family):
-    draws = family.make(*(p.detach()[0] for p in leaves(family, 1))).sample(torch.Size([20_000]))
-    assert stats.kstest(draws.numpy(), family.frozen(*family.parameters).cdf).pvalue > 1e-4
+    samples = family.make(*(p.detach()[0] for p in leaves(family, 1))).sample(torch.Size([20_000]))
+    assert stats.kstest(samples.numpy(), family.frozen(*family.parameters).cdf).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
@@ -67,15 +67,15 @@ def test_first_and_second_derivatives_agree_with_quadrature(family, cost, fracti
     lower = torch.tril_indices(size, size)
     exact = torch.cat([gradient, hessian[lower[0], lower[1]]])
     scale = torch.cat([gradient.norm().expand(size), hessian.norm().expand(lower.shape[1])])
-    scale[0] = gradient[0].abs() if family.name.startswith("log_gamma") else scale[0]  # the concentration's
+    scale[0] = gradient[0].abs() if family.name.startswith("log_gamma") else scale[0]  # of the concentration
     sums, squares, count = torch.zeros_like(exact), torch.zeros_like(exact), 0
     for _ in range(LIMIT):
         parameters = leaves(family, chunk)
         value = cost(family.make(*parameters).rsample())
         first = torch.autograd.grad(value.sum(), parameters, create_graph=True)
         second = [torch.autograd.grad(g.sum(), parameters, retain_graph=True) for g in first]
-        found = torch.stack([*first, *(second[i][j] for i, j in lower.T.tolist())], -1).detach() - exact
-        sums, squares, count = sums + found.sum(0), squares + found.square().sum(0), count + chunk
+        actual = torch.stack([*first, *(second[i][j] for i, j in lower.T.tolist())], -1).detach() - exact
+        sums, squares, count = sums + actual.sum(0), squares + actual.square().sum(0), count + chunk
         mean = sums / count
         error = ((squares / count - mean.square()) / count).sqrt()
         if count >= 4 * chunk and (error <= precision * scale).all():
@@ -91,35 +91,35 @@ def test_shapes_and_expanding(family):
     expanded = q.expand(torch.Size([2, 3]))
     assert type(expanded) is type(q)
     assert (expanded.batch_shape, expanded.event_shape) == ((2, 3), ())
-    draws = expanded.rsample(torch.Size([4]))
-    assert draws.shape == (4, 2, 3)
-    assert draws.unique().numel() == draws.numel()
-    torch.testing.assert_close(expanded.log_prob(draws), q.log_prob(draws))
+    samples = expanded.rsample(torch.Size([4]))
+    assert samples.shape == (4, 2, 3)
+    assert samples.unique().numel() == samples.numel()
+    torch.testing.assert_close(expanded.log_prob(samples), q.log_prob(samples))
     assert expanded.mean.shape == expanded.variance.shape == (2, 3)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
-def test_float32_draws_and_gradients_are_finite(family):
+def test_float32_samples_and_gradients_are_finite(family):
     parameters = leaves(family, 20_000, torch.float32)
     q = family.make(*parameters)
-    draws = q.rsample()
-    assert draws.dtype == q.log_prob(draws).dtype == torch.float32
-    assert draws.isfinite().all()
-    for output in (draws.sum(), q.log_prob(draws.detach()).sum()):
+    samples = q.rsample()
+    assert samples.dtype == q.log_prob(samples).dtype == torch.float32
+    assert samples.isfinite().all()
+    for output in (samples.sum(), q.log_prob(samples.detach()).sum()):
         assert all(g.isfinite().all() for g in torch.autograd.grad(output, parameters, retain_graph=True))
 
 
 @pytest.mark.usefixtures("no_checks_of_parameters")
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("family", [f for f in FAMILIES if "laplace" not in f.name], ids=lambda f: f.name)
-def test_gradients_under_vmap_and_compile(family):  # torch's own Laplace.sample fails under vmap
+def test_gradients_under_vmap_and_compile(family):  # torch's Laplace.sample fails under vmap
     parameters = torch.tensor(family.parameters, dtype=torch.float64).repeat(4, 1)
 
-    def draw(row: torch.Tensor) -> torch.Tensor:
+    def sample(row: torch.Tensor) -> torch.Tensor:
         return family.make(*row.unbind(-1)).rsample()
 
     torch.compiler.reset()
-    gradient = torch.vmap(torch.func.grad(draw), randomness="different")(parameters)
-    compiled = torch.compile(draw, fullgraph=True, backend="eager")(parameters.requires_grad_())
+    gradient = torch.vmap(torch.func.grad(sample), randomness="different")(parameters)
+    compiled = torch.compile(sample, fullgraph=True, backend="eager")(parameters.requires_grad_())
     assert gradient.isfinite().all()
     assert torch.autograd.grad(compiled.sum(), parameters)[0].isfinite().all()

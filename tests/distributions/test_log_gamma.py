@@ -17,36 +17,38 @@ from vaekit.distributions import LogDirichlet, LogGamma
 def test_float32_extremes(alpha):
     concentration = torch.full((50_000,), alpha, requires_grad=True)
     q = LogGamma(concentration)
-    draws = q.rsample()
-    assert draws.dtype == torch.float32
-    assert draws.isfinite().all()
+    samples = q.rsample()
+    assert samples.dtype == torch.float32
+    assert samples.isfinite().all()
     assert (
         stats.kstest(
-            draws.detach().double().numpy(),
+            samples.detach().double().numpy(),
             lambda y: q.expand((50_000,)).cdf(torch.from_numpy(y)).detach().double().numpy(),
         ).pvalue
         > 1e-4
     )
-    (first,) = torch.autograd.grad(draws.sum(), concentration, create_graph=True)
+    (first,) = torch.autograd.grad(samples.sum(), concentration, create_graph=True)
     assert first.isfinite().all()
     (second,) = torch.autograd.grad(first.sum(), concentration)
     assert second.isfinite().all()
     # E[y] = digamma(alpha)
-    for found, order in ((draws, 0), (first, 1), (second, 2)):
-        found = found.detach().double()
-        wanted = torch.special.polygamma(order, torch.tensor(alpha, dtype=torch.float32).double())
-        assert ((found.mean() - wanted) / (found.std() / len(found) ** 0.5 + 1e-6 * wanted.abs())).abs() < 4
+    for actual, order in ((samples, 0), (first, 1), (second, 2)):
+        actual = actual.detach().double()
+        expected = torch.special.polygamma(order, torch.tensor(alpha, dtype=torch.float32).double())
+        assert ((actual.mean() - expected) / (actual.std() / len(actual) ** 0.5 + 1e-6 * expected.abs())).abs() < 4
 
 
 def test_small_concentrations_do_not_underflow_where_torchs_do():
     alpha = torch.full((50_000,), 0.01)
     torchs = Gamma(alpha, torch.ones_like(alpha)).sample()
     assert (torchs <= torch.finfo(torch.float32).tiny).float().mean() > 0.3
-    draws = LogGamma(alpha).sample()
-    assert draws.unique().numel() > 0.9 * draws.numel()
-    exact = stats.loggamma.cdf(draws.double().numpy(), 0.01)
-    np.testing.assert_allclose(LogGamma(alpha).cdf(draws).numpy(), exact, atol=1e-5)
-    np.testing.assert_allclose(LogGamma(alpha).log_prob(draws), stats.loggamma.logpdf(draws.double(), 0.01), rtol=1e-5)
+    samples = LogGamma(alpha).sample()
+    assert samples.unique().numel() > 0.9 * samples.numel()
+    exact = stats.loggamma.cdf(samples.double().numpy(), 0.01)
+    np.testing.assert_allclose(LogGamma(alpha).cdf(samples).numpy(), exact, atol=1e-5)
+    np.testing.assert_allclose(
+        LogGamma(alpha).log_prob(samples), stats.loggamma.logpdf(samples.double(), 0.01), rtol=1e-5
+    )
 
 
 def test_divergences_are_those_of_gamma_and_dirichlet():
@@ -61,7 +63,7 @@ def test_divergences_are_those_of_gamma_and_dirichlet():
     assert (ratio.mean() - kl_divergence(LogDirichlet(a), LogDirichlet(b))).abs() < 4 * error
 
 
-def test_the_gamma_functions_cdf_refuses_a_gradient_by_the_concentration():
+def test_the_cdf_of_gamma_rejects_a_gradient_by_the_concentration():
     alpha = torch.tensor(2.0, requires_grad=True)
     with pytest.raises((RuntimeError, NotImplementedError), match="not implemented"):
         LogGamma(alpha).cdf(torch.tensor(0.5)).backward()
@@ -72,7 +74,7 @@ def test_log_dirichlet_integrates_to_one_over_log_ratios():
     grid = torch.linspace(-60, 60, 1601, dtype=torch.float64)
     step = grid[1] - grid[0]
     ratios = torch.cartesian_prod(grid, grid)
-    for last in range(3):  # whichever coordinate is the reference
+    for last in range(3):  # for any order of the components
         logits = torch.zeros(len(ratios), 3).double()
         logits[:, [k for k in range(3) if k != last]] = ratios
         log_prob = LogDirichlet(alpha, validate_args=False).log_prob(logits.log_softmax(-1))
@@ -83,11 +85,11 @@ def test_log_dirichlet_integrates_to_one_over_log_ratios():
 
 def test_log_dirichlet_of_two_is_a_beta():
     alpha = torch.tensor([0.6, 2.3]).double()
-    draws = LogDirichlet(alpha).sample(torch.Size([20_000]))
-    assert stats.kstest(draws[:, 0].exp().numpy(), stats.beta(0.6, 2.3).cdf).pvalue > 1e-4
-    x = draws[:5].exp()
-    wanted = torch.from_numpy(stats.beta(0.6, 2.3).logpdf(x[:, 0])) + draws[:5].sum(-1)  # the Jacobian: prod x
-    torch.testing.assert_close(LogDirichlet(alpha).log_prob(draws[:5]), wanted)
+    samples = LogDirichlet(alpha).sample(torch.Size([20_000]))
+    assert stats.kstest(samples[:, 0].exp().numpy(), stats.beta(0.6, 2.3).cdf).pvalue > 1e-4
+    x = samples[:5].exp()
+    expected = torch.from_numpy(stats.beta(0.6, 2.3).logpdf(x[:, 0])) + samples[:5].sum(-1)  # the Jacobian: prod x
+    torch.testing.assert_close(LogDirichlet(alpha).log_prob(samples[:5]), expected)
 
 
 def test_log_dirichlet_derivatives_are_those_of_the_closed_form():
@@ -102,10 +104,10 @@ def test_log_dirichlet_derivatives_are_those_of_the_closed_form():
     y = LogDirichlet(alpha).rsample()
     (first,) = torch.autograd.grad(((y[:, 0] - y[:, 1]) ** 2 + y[:, 2]).sum(), alpha, create_graph=True)
     second = torch.stack([torch.autograd.grad(first[:, k].sum(), alpha, retain_graph=True)[0] for k in range(3)], 1)
-    for found, wanted in ((first.detach(), gradient), (second, hessian)):
-        error = found.std(0) / len(found) ** 0.5
-        assert (error <= 0.02 * wanted.norm()).all()
-        assert ((found.mean(0) - wanted).abs() / (error + 1e-9)).max() < 4
+    for actual, expected in ((first.detach(), gradient), (second, hessian)):
+        error = actual.std(0) / len(actual) ** 0.5
+        assert (error <= 0.02 * expected.norm()).all()
+        assert ((actual.mean(0) - expected).abs() / (error + 1e-9)).max() < 4
 
 
 def test_log_dirichlet_shapes_moments_and_extremes():

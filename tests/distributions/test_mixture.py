@@ -1,4 +1,4 @@
-"""Mixtures: vectors of variables, components far apart, what has no gradient."""
+"""Mixtures: vectors of variables, distant components, components without a gradient."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_vectors_have_the_first_and_second_derivatives_of_quadrature(fraction):
         h = [torch.autograd.grad(g[:, k].sum(), flat, retain_graph=True)[0] for k in (0, 2, 4, 13)]
         first.append(g.detach())
         second.append(torch.stack(h, 1))
-    for found, wanted in ((first, gradient), (second, hessian[[0, 2, 4, 13]])):
-        found = torch.cat(found)
-        error = found.std(0) / len(found) ** 0.5
-        assert (error <= 0.01 / fraction**0.5 * wanted.norm()).all(), error / wanted.norm()
-        assert ((found.mean(0) - wanted).abs() / error).max() < 4
+    for actual, expected in ((first, gradient), (second, hessian[[0, 2, 4, 13]])):
+        actual = torch.cat(actual)
+        error = actual.std(0) / len(actual) ** 0.5
+        assert (error <= 0.01 / fraction**0.5 * expected.norm()).all(), error / expected.norm()
+        assert ((actual.mean(0) - expected).abs() / error).max() < 4
 
 
 def test_values_are_those_of_sample_and_shapes_expand():
@@ -89,7 +89,7 @@ def test_float32_extremes_are_finite(component, vector):
     assert all(g.isfinite().all() for g in torch.autograd.grad(drawn.sum(), (logits, loc, scale)))
 
 
-def test_components_of_our_own():
+def test_components_of_vaekit():
     z = torch.zeros(4, 3, dtype=F64, requires_grad=True)
     for component in (VonMises(z, z + 2), TruncatedNormal(z + torch.arange(3), z + 1, -1.0, 2.0)):
         q = MixtureSameFamily(Categorical(logits=z), component)
@@ -98,7 +98,7 @@ def test_components_of_our_own():
         assert torch.autograd.grad(first.square().sum(), z)[0].isfinite().all()
 
 
-def test_components_with_intervals_of_their_own_are_refused():
+def test_components_with_different_intervals_are_rejected():
     ends = torch.tensor([0.0, 1.0])
     for component in (Uniform(ends, ends + 2), TruncatedNormal(ends, ends + 1, ends, 3.0)):
         for validate in (True, False):
@@ -107,13 +107,16 @@ def test_components_with_intervals_of_their_own_are_refused():
                 q.rsample()
 
 
-def test_what_has_no_gradient_says_so():
+def test_distributions_without_a_gradient_are_rejected():
     mixture = Categorical(logits=torch.zeros(2))
     q = MixtureSameFamily(mixture, StudentT(torch.full((2,), 3.0)))
     assert not q.has_rsample
     with pytest.raises(NotImplementedError, match="cdf"):
         q.rsample()
-    for family in (Gamma, LogGamma):  # their CDF has no derivative by the concentration: an error, not a wrong number
+    for family in (
+        Gamma,
+        LogGamma,
+    ):  # their CDF does not have a derivative by the concentration: an error instead of a wrong number
         alpha = torch.ones(2, requires_grad=True)
         drawn = MixtureSameFamily(mixture, family(alpha, torch.ones(2))).rsample
         with pytest.raises((RuntimeError, NotImplementedError), match="not implemented"):

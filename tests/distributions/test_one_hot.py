@@ -1,4 +1,4 @@
-"""The unvalidated one-hot family, against torch's validated one."""
+"""The one-hot family without validation, compared with torch's validated one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def logits() -> Tensor:
     return torch.randn(3, 2, 5, dtype=_F64) * 3
 
 
-def test_everything_is_torchs(logits: Tensor) -> None:
+def test_everything_agrees_with_torch(logits: Tensor) -> None:
     ours, theirs = OneHotCategorical(logits=logits), Validated(logits=logits)
     value = theirs.sample((4,))
     for of in (ours, ours.expand((7, 3, 2))):
         other = theirs if of is ours else theirs.expand((7, 3, 2))
         at = value if of is ours else value[:, None]
         assert (of.batch_shape, of.event_shape) == (other.batch_shape, other.event_shape)
-        for found, expected in (
+        for actual, expected in (
             (of.log_prob(at), other.log_prob(at)),
             (of.entropy(), other.entropy()),
             (of.mean, other.mean),
@@ -38,7 +38,7 @@ def test_everything_is_torchs(logits: Tensor) -> None:
             (of.enumerate_support(), other.enumerate_support()),
             (of.enumerate_support(expand=False), other.enumerate_support(expand=False)),
         ):
-            torch.testing.assert_close(found, expected)
+            torch.testing.assert_close(actual, expected)
     assert not ours.has_rsample
 
 
@@ -65,11 +65,11 @@ def test_expanding_copies_nothing_and_keeps_the_family(logits: Tensor) -> None:
 
 def test_divergence_of_vectors_is_torchs(logits: Tensor) -> None:
     other = logits.flip(-1)
-    found = kl_divergence(
+    actual = kl_divergence(
         Independent(OneHotCategorical(logits=logits), 1), Independent(OneHotCategorical(logits=other), 1)
     )
     expected = kl_divergence(Independent(Validated(logits=logits), 1), Independent(Validated(logits=other), 1))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, _F64], ids=str)
@@ -92,8 +92,8 @@ def test_impossible_categories(far: float, dtype: torch.dtype) -> None:
     assert (kl_divergence(even, q) > 60).all()
 
 
-def test_frequencies_of_draws() -> None:
-    """Chi-squared over the cells of three distributions: a false alarm in a million."""
+def test_frequencies_of_samples() -> None:
+    """A chi-squared test over the cells of three distributions has one false alarm in a million."""
     torch.manual_seed(1)
     q = OneHotCategorical(
         logits=torch.tensor([[0.0, 1.0, -2.0, 0.5], [3.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -6.0]], dtype=_F64)
@@ -103,20 +103,20 @@ def test_frequencies_of_draws() -> None:
     assert stats.chisquare(seen.double(), q.probs.double() * count, axis=-1).pvalue.min() > 3e-7
 
 
-def test_draws_have_no_gradient(logits: Tensor) -> None:
+def test_samples_have_no_gradient(logits: Tensor) -> None:
     leaf = logits.requires_grad_()
     assert not OneHotCategorical(logits=leaf).sample((2,)).requires_grad
 
 
-def test_estimators_know_the_family(logits: Tensor) -> None:
+def test_estimators_support_the_family(logits: Tensor) -> None:
     q = Independent(OneHotCategorical(logits=logits), 1)
     assert is_one_hot(q)
     assert MeasureValued.supports(q)
     assert ScoreFunction.supports(q)
 
 
-def test_arguments_are_taken_as_torch_takes_them(logits: Tensor) -> None:
-    """The first is ``probs``: taken for logits, every probability would change without an error."""
+def test_arguments_agree_with_torch(logits: Tensor) -> None:
+    """The first argument is ``probs``. Read as logits, it would change every probability without an error."""
     probs = logits.softmax(-1)
     for arguments, keywords in (
         ((probs,), {}),
@@ -148,6 +148,6 @@ def test_a_probability_of_zero_stays_zero() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_draws_all_of_many_categories(dtype: torch.dtype) -> None:
+def test_half_precision_samples_all_of_many_categories(dtype: torch.dtype) -> None:
     seen = OneHotCategorical(logits=torch.zeros(1000, dtype=dtype)).sample((50_000,)).sum(0)
     assert stats.chisquare(seen.double()).pvalue > 1e-5

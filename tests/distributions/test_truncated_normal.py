@@ -33,18 +33,18 @@ def test_extremes(low, high, dtype):
     scale = torch.ones(20_000, dtype=dtype, requires_grad=True)
     ends = [torch.full((20_000,), x, dtype=dtype, requires_grad=True) for x in (low, high)]
     q = TruncatedNormal(loc, scale, *ends)
-    draws = q.rsample()
-    low, high = (end[0].item() for end in ends)  # as rounded
-    assert draws.dtype == dtype
-    assert ((draws >= low) & (draws <= high)).all()
+    samples = q.rsample()
+    low, high = (end[0].item() for end in ends)  # after rounding
+    assert samples.dtype == dtype
+    assert ((samples >= low) & (samples <= high)).all()
     if dtype == torch.float64:
         exact = stats.truncnorm(low, high)
         reference = lambda z: q.cdf(torch.from_numpy(z)).detach().numpy() if abs(low) == 100 else exact.cdf(z)  # noqa: E731
-        assert stats.kstest(draws.detach().numpy(), reference).pvalue > 1e-4
+        assert stats.kstest(samples.detach().numpy(), reference).pvalue > 1e-4
         assert q.mean[0].item() == pytest.approx(exact.mean(), rel=1e-9, abs=1e-12)
     parameters = (loc, scale, *ends)
-    first = torch.autograd.grad(draws.square().sum(), parameters, create_graph=True)
-    for output in (*(g.sum() for g in first), q.log_prob(draws.detach()).sum(), q.entropy().sum(), q.variance.sum()):
+    first = torch.autograd.grad(samples.square().sum(), parameters, create_graph=True)
+    for output in (*(g.sum() for g in first), q.log_prob(samples.detach()).sum(), q.entropy().sum(), q.variance.sum()):
         for gradient in (output, *torch.autograd.grad(output, parameters, retain_graph=True)):
             assert gradient.isfinite().all()
 
@@ -58,35 +58,35 @@ def test_velocity_and_its_derivatives_agree_with_mpmath(a, b):
         return mass(x, b) / mass(a, b) * mpmath.exp((x - a) * (x + a) / 2)
 
     with mpmath.workdps(150):
-        for share in (0.1, 0.5, 0.9):
-            at = (a + share * min(b - a, 3), a, b)
+        for weight in (0.1, 0.5, 0.9):
+            at = (a + weight * min(b - a, 3), a, b)
             x, low, high = leaves = [torch.tensor(float(t), dtype=torch.float64, requires_grad=True) for t in at]
-            found = velocity(*leaves)[0]
+            actual = velocity(*leaves)[0]
             at = [mpmath.mpf(t.item()) for t in leaves]
             assert log_mass(low, high).item() == pytest.approx(float(mpmath.log(mass(*at[1:]))), rel=1e-10, abs=1e-15)
-            assert found.item() == pytest.approx(float(exact(*at)), rel=1e-9, abs=1e-15)
-            for k, gradient in enumerate(torch.autograd.grad(found, leaves)):
-                wanted = mpmath.diff(lambda t, k=k: exact(*at[:k], t, *at[k + 1 :]), at[k], h=mpmath.mpf(10) ** -40)  # noqa: B023
-                assert gradient.item() == pytest.approx(float(wanted), rel=1e-7, abs=1e-12)
+            assert actual.item() == pytest.approx(float(exact(*at)), rel=1e-9, abs=1e-15)
+            for k, gradient in enumerate(torch.autograd.grad(actual, leaves)):
+                expected = mpmath.diff(lambda t, k=k: exact(*at[:k], t, *at[k + 1 :]), at[k], h=mpmath.mpf(10) ** -40)  # noqa: B023
+                assert gradient.item() == pytest.approx(float(expected), rel=1e-7, abs=1e-12)
         del x
 
 
 def test_gradients_by_the_ends_agree_with_quadrature():
     low, high = (torch.full((100_000,), x, dtype=torch.float64, requires_grad=True) for x in (-0.5, 1.2))
     z = TruncatedNormal(torch.zeros(100_000).double(), torch.ones(100_000).double(), low, high).rsample()
-    found = torch.stack(torch.autograd.grad(z.exp().sum(), (low, high)), -1)
+    actual = torch.stack(torch.autograd.grad(z.exp().sum(), (low, high)), -1)
 
     def mean(a, b):
         return integrate.quad(lambda t: math.exp(t) * stats.norm.pdf(t), a, b)[0] / (
             stats.norm.cdf(b) - stats.norm.cdf(a)
         )
 
-    wanted = (
+    expected = (
         torch.tensor([mean(-0.499, 1.2) - mean(-0.501, 1.2), mean(-0.5, 1.201) - mean(-0.5, 1.199)]).double() / 2e-3
     )
-    error = found.std(0) / len(found) ** 0.5
-    assert (error < 0.01 * wanted.norm()).all()
-    assert ((found.mean(0) - wanted).abs() / error).max() < 4
+    error = actual.std(0) / len(actual) ** 0.5
+    assert (error < 0.01 * expected.norm()).all()
+    assert ((actual.mean(0) - expected).abs() / error).max() < 4
 
 
 def test_log_prob_outside_and_validation():

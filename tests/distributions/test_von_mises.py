@@ -1,4 +1,4 @@
-"""The von Mises distribution at its extremes."""
+"""The von Mises distribution at extreme parameters."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def test_extremes(kappa, dtype):
     concentration = torch.full((20_000,), kappa, dtype=dtype, requires_grad=True)
     loc = torch.full_like(concentration, 3.0).detach().requires_grad_()
     q = VonMises(loc, concentration)
-    draws = q.rsample()
-    assert draws.dtype == dtype
-    assert (draws.abs() <= math.pi + 1e-6).all()
+    samples = q.rsample()
+    assert samples.dtype == dtype
+    assert (samples.abs() <= math.pi + 1e-6).all()
     centred = stats.vonmises(concentration[0].item())
-    distance = ((draws - loc).detach().double() + math.pi) % (2 * math.pi) - math.pi
+    distance = ((samples - loc).detach().double() + math.pi) % (2 * math.pi) - math.pi
     assert stats.kstest(distance.numpy(), centred.cdf).pvalue > 1e-4
     torch.testing.assert_close(
-        q.log_prob(draws).detach().double(), torch.from_numpy(centred.logpdf(distance)), rtol=1e-5, atol=1e-4
+        q.log_prob(samples).detach().double(), torch.from_numpy(centred.logpdf(distance)), rtol=1e-5, atol=1e-4
     )
-    first = torch.autograd.grad(draws.square().sum(), (loc, concentration), create_graph=True)
+    first = torch.autograd.grad(samples.square().sum(), (loc, concentration), create_graph=True)
     assert all(g.isfinite().all() for g in first)
     assert torch.autograd.grad(first[1].sum(), concentration)[0].isfinite().all()
 
@@ -41,8 +41,8 @@ def test_extremes(kappa, dtype):
 @pytest.mark.parametrize("kappa", CONCENTRATIONS)
 def test_velocity_and_its_derivatives_agree_with_mpmath(kappa):
     with mpmath.workdps(40):
-        for share in (0.02, 0.3, 0.8):
-            at = mpmath.mpf(share * min(3.1, 5 / kappa**0.5))
+        for weight in (0.02, 0.3, 0.8):
+            at = mpmath.mpf(weight * min(3.1, 5 / kappa**0.5))
 
             def velocity(z, k):
                 mean = mpmath.besseli(1, k) / mpmath.besseli(0, k)
@@ -56,9 +56,9 @@ def test_velocity_and_its_derivatives_agree_with_mpmath(kappa):
                 (velocity(at, kappa * (1 + step)) - velocity(at, kappa * (1 - step))) / (2 * kappa * step),
             ]
             z, k = (torch.tensor(float(x), dtype=torch.float64, requires_grad=True) for x in (at, kappa))
-            (found,) = _velocity(z, k)
-            for value, wanted in zip((found, *torch.autograd.grad(found, (z, k))), exact, strict=True):
-                assert value.item() == pytest.approx(float(wanted), rel=1e-9, abs=1e-13)
+            (actual,) = _velocity(z, k)
+            for value, expected in zip((actual, *torch.autograd.grad(actual, (z, k))), exact, strict=True):
+                assert value.item() == pytest.approx(float(expected), rel=1e-9, abs=1e-13)
 
 
 def test_kl_divergence_agrees_with_quadrature():
@@ -70,14 +70,15 @@ def test_kl_divergence_agrees_with_quadrature():
     assert kl_divergence(p, p) == 0
 
 
-def test_cdf_of_a_wrapped_angle_is_that_of_the_draws():
+def test_cdf_of_a_wrapped_angle_is_that_of_the_samples():
     q = VonMises(torch.tensor(2.9).double(), torch.tensor(3.0).double())
     assert q.cdf(torch.tensor(-math.pi, dtype=torch.float64)) == 0
     assert q.cdf(torch.tensor(math.pi, dtype=torch.float64)).item() == pytest.approx(1)
-    draws = q.sample(torch.Size([20_000]))
-    assert (draws < 0).double().mean() > 0.1  # some went round
+    samples = q.sample(torch.Size([20_000]))
+    assert (samples < 0).double().mean() > 0.1  # some are wrapped
     assert (
-        stats.kstest(draws.numpy(), lambda z: q.cdf(torch.from_numpy(np.clip(z, -np.pi, np.pi))).numpy()).pvalue > 1e-4
+        stats.kstest(samples.numpy(), lambda z: q.cdf(torch.from_numpy(np.clip(z, -np.pi, np.pi))).numpy()).pvalue
+        > 1e-4
     )
 
 
@@ -87,8 +88,8 @@ def test_a_reparameterized_value_under_vmap():
     def moved(kappa, z):
         return reparameterize(z, _velocity, kappa)
 
-    found = torch.vmap(torch.func.grad(moved))(kappa, z)
-    torch.testing.assert_close(found, _velocity(z, kappa)[0])
+    actual = torch.vmap(torch.func.grad(moved))(kappa, z)
+    torch.testing.assert_close(actual, _velocity(z, kappa)[0])
 
 
 def test_arguments_are_validated():

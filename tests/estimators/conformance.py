@@ -1,4 +1,4 @@
-"""The conformance table: every estimator, as the property tests see it. A new estimator is one new row."""
+"""The conformance table of the property tests, with every estimator. A new estimator is one new row."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ class Row(NamedTuple):
 
     Attributes
     ----------
-    name
-        Identifies it in test names.
-    make
-        Makes a fresh one, in float64.
-    kinds
-        Kinds of node (see ``graphs``) that it fits.
-    unbiased
+    name : str
+        Name in test identifiers.
+    make : callable
+        Constructor of a new estimator, in float64.
+    kinds : tuple of str
+        Supported kinds of node (see ``graphs``).
+    unbiased : bool
         Whether its gradient is unbiased for every cost that it accepts.
-    joint
-        Whether it can serve a node on an axis of joint trajectories.
-    stateful
-        Whether it learns from earlier costs: tested after a few small calls.
-    graph_break
-        What torch.compile says, where a step with this estimator does not compile in one graph; else empty.
+    joint : bool
+        Whether it supports joint samples.
+    stateful : bool
+        Whether it learns from earlier costs. It is then tested after a few small calls.
+    graph_break : str
+        Message of torch.compile if a step with this estimator does not compile in one graph; else empty.
     """
 
     name: str
@@ -72,13 +72,13 @@ class Row(NamedTuple):
 
 
 def learned() -> LearnedBaseline:
-    """Make a learned baseline on a small network."""
+    """Create a learned baseline with a small network."""
     network = nn.Sequential(nn.Linear(CONTEXT_FEATURES, 4), nn.Tanh(), nn.Linear(4, 1))
     return LearnedBaseline(network.to(torch.float64))
 
 
 class Control(nn.Module):
-    """A control variate for any size of node, in float64: a sum of one bent line for each input."""
+    """A control variate for any size of node, in float64: a weighted sum of one tanh per input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Control(nn.Module):
         return (self.weight[: inputs.shape[-1]] * torch.tanh(0.5 * inputs + 0.2)).sum(-1)
 
 
-# These differentiate the cost inside the step, which torch.compile does not follow.
+# torch.compile does not support estimators that differentiate the cost within the step.
 INNER = "autograd.grad"
 
 TABLE = [
@@ -144,7 +144,7 @@ TABLE = [
 ]
 UNBIASED = [row for row in TABLE if row.unbiased]
 
-# Rows for the parts of estimators that the table above does not have.
+# Rows for parts of estimators that the table above does not contain.
 PARTS = [
     Row("score_with_critic", lambda: ScoreFunction(critic=Critic(Control())), KINDS, stateful=True),
     Row("gumbel_annealed", lambda: GumbelSoftmax(TemperatureSchedule()), DISCRETE, unbiased=False),

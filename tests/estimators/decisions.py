@@ -1,8 +1,8 @@
 """A chain of four binary decisions, small enough to enumerate: exact gradients, exact values, exact lambda-returns.
 
-Decision k is 1 with the log-odds ``offset[k] + link[k] (2 z[k-1] - 1)``. Each step has a cost of its own, and the end
-one of all decisions. The expected gradient of every lambda is worked out from the recursion of the lambda-return over
-the 16 trajectories, without vaekit.
+Decision k is 1 with the log-odds ``offset[k] + link[k] (2 z[k-1] - 1)``. Each step has a cost, and the last one also
+depends on all decisions. The expected gradient for every lambda is computed from the recursion of the lambda-return
+over the 16 trajectories, without vaekit.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def log_odds(k: int, before: list[Tensor], offset: Tensor, link: Tensor) -> Tens
 
 
 def graph(offset: Tensor, link: Tensor) -> tuple[dict, dict]:
-    """Return cost terms and nodes for ``vaekit.expectation``, one for each entry of the parameters' batch."""
+    """Return cost terms and nodes for ``vaekit.expectation``, with the batch dimensions of the parameters."""
 
     def conditional(k: int) -> NodeFunction:
         parents = NAMES[max(0, k - 1) : k]
@@ -64,13 +64,13 @@ def trajectories(offset: Tensor, link: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def true_values() -> list[Tensor]:
-    """Return for each step the expected cost-to-go given the decisions before it, ``[16]``: one for each trajectory."""
+    """Return the expected cost-to-go of each step given the earlier decisions, ``[16]``: one per trajectory."""
     log_prob, costs = trajectories(OFFSET, LINK)
     values = []
     for k in range(STEPS):
-        share = log_prob[:, k:].sum(1).exp() * costs[:, k:].sum(1)
+        weight = log_prob[:, k:].sum(1).exp() * costs[:, k:].sum(1)
         same = (STATES[:, None, :k] == STATES[None, :, :k]).all(-1).double()
-        values.append(same @ share)
+        values.append(same @ weight)
     return values
 
 
@@ -82,20 +82,20 @@ def exact_gradient() -> Tensor:
 
 
 def expected_gradient(predictions: list[Tensor], lam: float) -> Tensor:
-    """Return what the score function with critics, whose predictions are ``[16]`` a step, estimates on average."""
+    """Return the expected estimate of the score function with critics, whose predictions are ``[16]`` per step."""
     leaves = OFFSET.clone().requires_grad_(), LINK.clone().requires_grad_()
     log_prob, costs = trajectories(*leaves)
-    share = log_prob.sum(1).exp().detach()
+    weight = log_prob.sum(1).exp().detach()
     surrogate, following = torch.zeros(()), torch.zeros(16, dtype=torch.float64)
     for k in reversed(range(STEPS)):
         following = costs[:, k] + following
-        surrogate = surrogate + (share * log_prob[:, k] * (following - predictions[k])).sum()
+        surrogate = surrogate + (weight * log_prob[:, k] * (following - predictions[k])).sum()
         following = (1 - lam) * predictions[k] + lam * following
     return torch.cat(torch.autograd.grad(surrogate, leaves))
 
 
 class Table(nn.Module):
-    """A critic's network that looks its prediction up by the decisions that it sees."""
+    """A critic's network that is a table of predictions, indexed by the earlier decisions."""
 
     def __init__(self, predictions: Tensor) -> None:
         super().__init__()
@@ -108,18 +108,18 @@ class Table(nn.Module):
 
 
 def wrong(predictions: list[Tensor]) -> list[Tensor]:
-    """Return the predictions of imperfect critics: shrunk, shifted, and misled by the last decision they see."""
+    """Return the predictions of imperfect critics: scaled, shifted, and biased by the latest decision."""
     return [0.6 * v + 0.4 + (0.8 * STATES[:, k - 1] if k else 0) for k, v in enumerate(predictions)]
 
 
 def estimators(
     predictions: list[Tensor], lam: float, baseline: Callable[[], Baseline | None] = lambda: None, **options: int
 ) -> dict[str, ScoreFunction]:
-    """Return an estimator a node, with a critic that predicts as told and stays so; the root's predicts 0."""
-    made = {
+    """Return one estimator per node, with a critic that has these predictions and does not learn."""
+    result = {
         name: ScoreFunction(baseline=baseline(), critic=Critic(Table(value)), lam=lam, **options)
         for name, value in zip(NAMES, predictions, strict=True)
     }
-    for estimator in made.values():
+    for estimator in result.values():
         estimator.eval()
-    return made
+    return result

@@ -1,8 +1,8 @@
 """Small stochastic graphs over six kinds of node, with every parameter a leaf that a test can differentiate.
 
-A node's location is ``location + sum_p link[p] * summary(parent p)`` in a fixed pattern over its variables;
-the summary is a fixed linear function of a value. All functions take values with any leading axes, so that
-the estimators (rows and a batch in front) and the oracle (one axis of grid points in front) share the definition.
+A node's location is ``location + sum_p link[p] * summary(parent p)`` in a fixed pattern over its variables. The
+summary is a fixed linear function of a value. All functions accept values with any leading dimensions, so that the
+estimators (sample and batch dimensions) and the oracle (one dimension of grid points) share the definition.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUMMARY = {
 }
 PATTERN = {kind: torch.cos(2.0 * torch.arange(c.numel(), dtype=_F64)).reshape(c.shape) for kind, c in SUMMARY.items()}
 
-# Of the three entries of a batch that share a node: what each adds to the cost's offset, and its weight in the loss.
+# A batch of three entries that share a node: the increments of the cost's offset, and the weights in the loss.
 SHIFTS = torch.tensor([-0.7, 0.2, 1.0], dtype=_F64)
 ENTRIES = torch.tensor([1.0, 0.3, 0.6], dtype=_F64)
 
@@ -42,7 +42,7 @@ class Node(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Nodes in declared order, which need not be an order of descent."""
+    """Nodes in declared order, in which children may precede their parents."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -57,7 +57,7 @@ class Graph(NamedTuple):
         return done
 
     def parameters(self) -> dict[str, Tensor]:
-        """Return ``{"<node>.<parameter>": tensor}`` and the cost's own ``cost.offset``."""
+        """Return ``{"<node>.<parameter>": tensor}`` and ``cost.offset``."""
         parameters = {"cost.offset": torch.tensor(-1.0, dtype=_F64)}
         for node in self.nodes:
             shape = SUMMARY[node.kind].shape
@@ -71,14 +71,14 @@ class Graph(NamedTuple):
 
 
 def summary(kind: str, value: Tensor) -> Tensor:
-    """Return a scalar of a value, ``[*rows, *event] -> [*rows]``."""
+    """Return a scalar of a value, ``[*samples, *event] -> [*samples]``."""
     coefficient = SUMMARY[kind].to(value.dtype)
     product = coefficient * value
     return product.sum(tuple(range(-coefficient.dim(), 0))) if coefficient.dim() else product
 
 
 def location(graph: Graph, node: Node, parameters: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
-    """Return the location (mean or logits) of a node given its parents, ``[*rows, *event]``."""
+    """Return the location (mean or logits) of a node given its parents, ``[*samples, *event]``."""
     result = parameters[f"{node.name}.location"]
     kinds = {n.name: n.kind for n in graph.nodes}
     pattern = PATTERN[node.kind].to(result.dtype)
@@ -89,7 +89,7 @@ def location(graph: Graph, node: Node, parameters: dict[str, Tensor], values: di
 
 
 def cost(graph: Graph, parameters: dict[str, Tensor], values: dict[str, Tensor]) -> Tensor:
-    """Return a cost in which all nodes and variables interact, ``[*rows]``."""
+    """Return a cost in which all nodes and variables interact, ``[*samples]``."""
     t = sum(summary(node.kind, values[node.name]) for node in graph.nodes)
     return 0.5 * (t - parameters["cost.offset"]).square() + 0.5 * torch.sin(2 * t)
 
@@ -109,7 +109,7 @@ def distribution(graph: Graph, node: Node, parameters: dict[str, Tensor], values
 def as_expectation(
     graph: Graph, parameters: dict[str, Tensor]
 ) -> tuple[NodeFunction, dict[str, Distribution | NodeFunction]]:
-    """Return the cost and the nodes, as ``vaekit.expectation`` takes them."""
+    """Return the cost and the nodes, as arguments of ``vaekit.expectation``."""
     q: dict[str, Distribution | NodeFunction] = {}
     for node in graph.nodes:
         if node.parents:
@@ -122,9 +122,9 @@ def as_expectation(
 
 
 def shared_over(graph: Graph, shared: str, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return parameters ``[..., *shape]`` for a batch ``[..., 3]``, all over which one node shares its draws.
+    """Return parameters ``[..., *shape]`` for a batch ``[..., 3]`` whose entries share the samples of one node.
 
-    The parameters of that node are ``[..., 1, *shape]``; the entries of the batch differ in the cost's offset.
+    The parameters of that node are ``[..., 1, *shape]``. The entries of the batch differ in the cost's offset.
     """
     result = {}
     for name, own in graph.parameters().items():

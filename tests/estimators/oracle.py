@@ -1,6 +1,6 @@
 """The exact value and gradient of a graph's expected cost: sums over states times Gauss-Hermite quadrature.
 
-Worked out from the definition of each density, without vaekit and without torch.distributions.
+The densities are computed from their definitions, without vaekit and torch.distributions.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def expected_cost(graph: Graph, parameters: dict[str, Tensor], points: int = POI
     values: dict[str, Tensor] = {}
     weight = torch.ones(1, dtype=torch.float64)
     for node in graph.sorted:
-        new, share = _grid(
+        new, fraction = _grid(
             graph, node, parameters, values, len(weight), points
-        )  # [points, rows, *event], [points, rows]
-        values = {name: value.repeat(len(share), *[1] * (value.dim() - 1)) for name, value in values.items()}
+        )  # [points, states, *event], [points, states]
+        values = {name: value.repeat(len(fraction), *[1] * (value.dim() - 1)) for name, value in values.items()}
         values[node.name] = new.flatten(0, 1)
-        weight = (share * weight).flatten()
+        weight = (fraction * weight).flatten()
     shifted = {**parameters, "cost.offset": parameters["cost.offset"] + shift}
     return (weight * cost(graph, shifted, values)).sum()
 
 
 def exact_over_a_batch(graph: Graph) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return what the loss of a batch in which a node is shared has for its mean: the expectation is linear."""
+    """Return the expected loss of a batch that shares a node, and its gradient: the expectation is linear."""
     entries = [exact(graph, shift=shift) for shift in SHIFTS.tolist()]
     value = sum(weight * value for weight, (value, _) in zip(ENTRIES, entries, strict=True))
     names = entries[0][1]
@@ -54,12 +54,12 @@ def _grid(
     shape = SUMMARY[node.kind].shape
     at = at.expand(rows, *shape)
     variables = shape[0] if node.kind.endswith("vector") else 1
-    flat = at.reshape(rows, variables, -1)  # [rows, variables, 1 or K]
+    flat = at.reshape(rows, variables, -1)  # [states, variables, 1 or K]
     if node.kind.startswith("normal"):
         x, w = np.polynomial.hermite_e.hermegauss(points)
         scale = parameters[f"{node.name}.log_scale"].exp().reshape(variables, 1)
-        shares = torch.from_numpy(w / w.sum())[:, None, None].expand(-1, rows, variables)
-        grid = [(flat + scale * float(t), share) for t, share in zip(x, shares, strict=True)]
+        weights = torch.from_numpy(w / w.sum())[:, None, None].expand(-1, rows, variables)
+        grid = [(flat + scale * float(t), fraction) for t, fraction in zip(x, weights, strict=True)]
     elif node.kind.startswith("bernoulli"):
         one = torch.sigmoid(flat[..., 0])
         grid = [(torch.zeros_like(flat), 1 - one), (torch.ones_like(flat), one)]
@@ -67,8 +67,8 @@ def _grid(
         prob = flat.exp() / flat.exp().sum(-1, keepdim=True)
         k = shape[-1]
         grid = [(F.one_hot(torch.tensor(i), k).double().expand(rows, variables, k), prob[..., i]) for i in range(k)]
-    new, share = [], []
-    for choice in itertools.product(grid, repeat=variables):  # which point each variable takes
+    new, fraction = [], []
+    for choice in itertools.product(grid, repeat=variables):  # the grid point of each variable
         new.append(torch.stack([choice[v][0][:, v] for v in range(variables)], 1).reshape(rows, *shape))
-        share.append(torch.stack([choice[v][1][:, v] for v in range(variables)], 1).prod(1))
-    return torch.stack(new), torch.stack(share)
+        fraction.append(torch.stack([choice[v][1][:, v] for v in range(variables)], 1).prod(1))
+    return torch.stack(new), torch.stack(fraction)

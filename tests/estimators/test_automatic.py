@@ -1,4 +1,4 @@
-"""``estimator="auto"``: its choices, its budget, its log line, its way out when a cost is a step function."""
+"""``estimator="auto"``: its choices, its budget, its log line, its replacement for a cost that is a step function."""
 
 from __future__ import annotations
 
@@ -88,21 +88,21 @@ def test_only_the_node_without_a_path_falls_back() -> None:
 
 def test_budget_counts_the_nodes_before() -> None:
     q = {name: OneHotCategorical(logits=torch.zeros(2, 8)) for name in ("a", "b", "c")}
-    draws = evaluate(lambda a, b, c: (a + b + c).square().sum(-1), q).samples
-    assert {name: len(draw.value) for name, draw in draws.items()} == {"a": 8, "b": 8, "c": 2}
+    samples = evaluate(lambda a, b, c: (a + b + c).square().sum(-1), q).samples
+    assert {name: len(sample.value) for name, sample in samples.items()} == {"a": 8, "b": 8, "c": 2}
 
 
 def test_missing_entries_are_automatic() -> None:
     from vaekit.estimators import ScoreFunction
 
     q = {name: Bernoulli(logits=torch.zeros(2)) for name in "ab"}
-    draws = evaluate(lambda a, b: a + b, q, {"a": ScoreFunction(num_samples=3)}).samples
-    assert len(draws["a"].value) == 3
-    assert len(draws["b"].value) == 2
+    samples = evaluate(lambda a, b: a + b, q, {"a": ScoreFunction(num_samples=3)}).samples
+    assert len(samples["a"].value) == 3
+    assert len(samples["b"].value) == 2
 
 
-def test_never_chooses_what_its_own_budget_then_refuses() -> None:
-    """A node drawn later with many samples must not turn the choice into an error."""
+def test_never_chooses_an_estimator_over_its_budget() -> None:
+    """A later node with many samples must not lead to an error of the chosen estimator."""
     from vaekit.estimators import ScoreFunction
 
     q = {"y": OneHotCategorical(logits=torch.zeros(3, 60)), "z": Normal(torch.zeros(3), 1.0)}
@@ -119,8 +119,8 @@ JOINT = {
 
 
 @pytest.mark.parametrize("q", JOINT.values(), ids=JOINT)
-def test_joint_trajectories_are_compared_with_each_other(q: Distribution) -> None:
-    """With a constant cost, leave-one-out has gradient zero and a bare score function has not."""
+def test_joint_samples_are_compared_with_each_other(q: Distribution) -> None:
+    """With a constant cost, the gradient is zero with leave-one-out but not with a plain score function."""
     shift = torch.zeros(5, 1, requires_grad=True)
     if isinstance(q, OneHotCategorical):
         at = OneHotCategorical(logits=q.logits + shift * torch.eye(1, q.event_shape[0]))
@@ -134,7 +134,7 @@ def test_joint_trajectories_are_compared_with_each_other(q: Distribution) -> Non
 
 
 @pytest.mark.parametrize("q", JOINT.values(), ids=JOINT)
-def test_one_joint_trajectory_is_enough(q: Distribution) -> None:
+def test_one_joint_sample_is_enough(q: Distribution) -> None:
     assert expectation(lambda z: z.sum(-1), q, num_samples=1).shape == (5,)
 
 
@@ -147,7 +147,7 @@ def test_an_explicit_choice_does_not_fall_back() -> None:
 
 
 def test_large_straight_through_variable_gets_the_score_function() -> None:
-    """It has ``rsample``, but a biased one that ``Pathwise`` refuses."""
+    """Its ``rsample`` is biased, so ``Pathwise`` does not support it."""
     logits = torch.zeros(2, 100, requires_grad=True)
     q = OneHotCategoricalStraightThrough(logits=logits)
     expectation(lambda z: (z * torch.arange(100.0)).sum(-1), q).sum().backward()

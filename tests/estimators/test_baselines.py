@@ -1,4 +1,4 @@
-"""What baselines take in and leave out, and that they lower the variance."""
+"""Baselines: the costs that they use, and the variance that they save."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from vaekit.estimators.running_moments import RunningMoments
 from vaekit.exceptions import EstimatorError
 
 
-def draw_with(weight: Tensor, context: Tensor | None = None) -> NodeSample:
+def sample_with(weight: Tensor, context: Tensor | None = None) -> NodeSample:
     q = Bernoulli(logits=torch.zeros(weight.shape[1:]))
     return NodeSample(torch.zeros(weight.shape), weight, torch.zeros(weight.shape), q, context=context)
 
 
-EVEN = draw_with(torch.full((2, 3), 0.5))
+EVEN = sample_with(torch.full((2, 3), 0.5))
 
 
 def constant(value: float) -> Tensor:
     return torch.full((2, 3), value)
 
 
-def used(baseline: MovingAverage, draw: NodeSample, cost: Tensor) -> Tensor:
-    """Return the baseline of a step, which then learns from the step's costs."""
-    before = baseline(draw, cost)
-    baseline.update(cost, draw.weight)
+def baseline_before_update(baseline: MovingAverage, sample: NodeSample, cost: Tensor) -> Tensor:
+    """Return the baseline of a step, then update it with the step's costs."""
+    before = baseline(sample, cost)
+    baseline.update(cost, sample.weight)
     return before
 
 
 def test_moving_average_does_not_contain_the_current_cost() -> None:
     baseline = MovingAverage(decay=0.9)
-    assert used(baseline, EVEN, constant(5.0)) == 0
-    assert used(baseline, EVEN, constant(7.0)) == pytest.approx(5.0)
+    assert baseline_before_update(baseline, EVEN, constant(5.0)) == 0
+    assert baseline_before_update(baseline, EVEN, constant(7.0)) == pytest.approx(5.0)
     weights = 0.9, 1.0
     expected = (5.0 * weights[0] + 7.0 * weights[1]) / sum(weights)
-    assert used(baseline, EVEN, constant(1e6)) == pytest.approx(expected)
+    assert baseline_before_update(baseline, EVEN, constant(1e6)) == pytest.approx(expected)
 
 
 def test_moving_average_shared_by_two_nodes_does_not_contain_the_current_cost() -> None:
-    """The fold visits the deeper node first: what it puts in must not reach the other in the same call."""
+    """The fold visits the deeper node first. Its costs must not reach the other node in the same call."""
     logits = torch.zeros(2, requires_grad=True)
 
     def gradient(shared: bool) -> Tensor:
@@ -77,22 +77,22 @@ def test_moving_average_stands_still_in_eval_mode() -> None:
         assert baseline(EVEN, constant(0.0)) == pytest.approx(5.0)
 
 
-def test_counterfactual_rows_do_not_enter_the_moving_average() -> None:
+def test_auxiliary_samples_do_not_enter_the_moving_average() -> None:
     baseline = MovingAverage()
-    draw = draw_with(torch.tensor([[0.5], [0.5], [0.0]]).expand(3, 4))
-    used(baseline, draw, torch.tensor([[1.0], [3.0], [torch.inf]]).expand(3, 4))
-    assert baseline(draw, torch.zeros(3, 4)) == pytest.approx(2.0)
+    sample = sample_with(torch.tensor([[0.5], [0.5], [0.0]]).expand(3, 4))
+    baseline_before_update(baseline, sample, torch.tensor([[1.0], [3.0], [torch.inf]]).expand(3, 4))
+    assert baseline(sample, torch.zeros(3, 4)) == pytest.approx(2.0)
 
 
-def test_a_cost_that_is_not_finite_leaves_the_moving_average_as_it_was() -> None:
+def test_a_cost_that_is_not_finite_does_not_change_the_moving_average() -> None:
     baseline = MovingAverage()
-    used(baseline, EVEN, constant(5.0))
-    used(baseline, EVEN, constant(torch.inf))
+    baseline_before_update(baseline, EVEN, constant(5.0))
+    baseline_before_update(baseline, EVEN, constant(torch.inf))
     assert baseline(EVEN, constant(0.0)) == pytest.approx(5.0)
 
 
-def test_rows_of_other_nodes_enter_the_moving_average_by_their_weight() -> None:
-    """The cost is 10 where y = 1, which has probability 0.01; y is summed exactly, so both rows are there."""
+def test_samples_of_other_nodes_enter_the_moving_average_by_their_weight() -> None:
+    """The cost is 10 if y = 1, which has probability 0.01. The exact sum over y evaluates both values."""
     baseline = MovingAverage()
     y = Bernoulli(probs=torch.full((4,), 0.01))
     estimators = {"y": Enumerate(), "z": ScoreFunction(baseline=baseline)}
@@ -104,9 +104,9 @@ def test_rows_of_other_nodes_enter_the_moving_average_by_their_weight() -> None:
 @pytest.mark.parametrize("rows", [2, 4])
 def test_leave_one_out_is_the_mean_of_the_others(rows: int) -> None:
     cost = torch.randn(rows, 3, dtype=torch.float64)
-    found = LeaveOneOut()(draw_with(torch.full((rows, 3), 1 / rows)), cost)
+    actual = LeaveOneOut()(sample_with(torch.full((rows, 3), 1 / rows)), cost)
     for i in range(rows):
-        torch.testing.assert_close(found[i], cost[[j for j in range(rows) if j != i]].mean(0))
+        torch.testing.assert_close(actual[i], cost[[j for j in range(rows) if j != i]].mean(0))
 
 
 def test_leave_one_out_gradient_is_its_formula() -> None:
@@ -115,17 +115,17 @@ def test_leave_one_out_gradient_is_its_formula() -> None:
     cost = lambda z: (z * torch.arange(1.0, 4.0, dtype=torch.float64)).sum(-1).square()  # noqa: E731
     torch.manual_seed(5)
     total = expectation(cost, q, ScoreFunction(num_samples=5, baseline=LeaveOneOut()))
-    (found,) = torch.autograd.grad(total.sum(), logits)
+    (actual,) = torch.autograd.grad(total.sum(), logits)
     torch.manual_seed(5)
     z = q.sample((5,))
     f = cost(z)
-    score = z - torch.sigmoid(logits)  # of a Bernoulli variable, by its logit
-    expected = ((f - f.mean(0))[..., None] * score).sum(0) / 4  # the form with the mean over all, divided by S - 1
-    torch.testing.assert_close(found, expected.detach())
+    score = z - torch.sigmoid(logits)  # derivative by the logit of a Bernoulli variable
+    expected = ((f - f.mean(0))[..., None] * score).sum(0) / 4  # the mean over all samples, divided by S - 1
+    torch.testing.assert_close(actual, expected.detach())
     torch.testing.assert_close(total, f.mean(0))
 
 
-def test_leave_one_out_runs_across_joint_trajectories() -> None:
+def test_leave_one_out_runs_across_joint_samples() -> None:
     logits = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
     q = {"y": Bernoulli(logits=logits[:, 0]), "z": lambda y: Bernoulli(logits=logits[:, 1] + y)}
     seen: dict[str, Tensor] = {}
@@ -135,12 +135,12 @@ def test_leave_one_out_runs_across_joint_trajectories() -> None:
         return (y + 2 * z - 0.7) ** 2
 
     total = expectation(cost, q, ScoreFunction(baseline=LeaveOneOut()), num_samples=4)
-    (found,) = torch.autograd.grad(total.sum(), logits)
+    (actual,) = torch.autograd.grad(total.sum(), logits)
     y, z = seen["y"], seen["z"]
     assert y.shape == z.shape == (4, 3)
     f = (y + 2 * z - 0.7) ** 2
     score = torch.stack([y - 0.5, z - torch.sigmoid(y)], -1)
-    torch.testing.assert_close(found, ((f - f.mean(0))[..., None] * score).sum(0) / 3)
+    torch.testing.assert_close(actual, ((f - f.mean(0))[..., None] * score).sum(0) / 3)
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "categorical", "normal"])
@@ -157,18 +157,18 @@ def test_self_critic_compares_with_the_most_probable_value(kind: str) -> None:
         "normal": location,
     }[kind]
     estimator = ScoreFunction(num_samples=2, baseline=SelfCritic())
-    draw = estimator.sample(q)
-    assert draw.value.shape == (3, 2, 3)
-    torch.testing.assert_close(draw.value[-1], mode)
-    assert draw.weight.expand(3, 2)[:, 0].tolist() == [0.5, 0.5, 0.0]
+    sample = estimator.sample(q)
+    assert sample.value.shape == (3, 2, 3)
+    torch.testing.assert_close(sample.value[-1], mode)
+    assert sample.weight.expand(3, 2)[:, 0].tolist() == [0.5, 0.5, 0.0]
 
 
-def test_self_critic_takes_a_bernoulli_at_one_half() -> None:
+def test_self_critic_accepts_a_bernoulli_at_one_half() -> None:
     total = expectation(lambda z: z, Bernoulli(logits=torch.zeros(4)), ScoreFunction(baseline=SelfCritic()))
     assert total.isfinite().all()
 
 
-def test_counterfactual_row_does_not_enter_the_value() -> None:
+def test_auxiliary_sample_does_not_enter_the_value() -> None:
     q = Bernoulli(logits=torch.full((1000,), -2.0))
     torch.manual_seed(1)
     plain = expectation(lambda z: 5 * z + 1, q, ScoreFunction())
@@ -213,9 +213,9 @@ class TestLearned:
             optimizer.step()
         assert self.gradients(estimator)[1].var() < 0.1 * untrained
 
-    def test_trains_its_network_and_sends_the_encoder_nothing(self) -> None:
+    def test_trains_its_network_without_a_gradient_of_the_encoder(self) -> None:
         network = nn.Linear(1, 1)
-        context = self.encoder(self.x)  # a context that itself depends on the encoder
+        context = self.encoder(self.x)  # a context that depends on the encoder
         total = expectation(
             lambda z: z,
             Bernoulli(logits=torch.zeros(2000)),
@@ -255,14 +255,14 @@ class TestLearned:
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1])
-def test_decay_outside_its_range_is_refused(decay: float) -> None:
+def test_decay_outside_its_range_is_rejected(decay: float) -> None:
     with pytest.raises(EstimatorError, match=r"decay=.* must be in \[0, 1\)"):
         MovingAverage(decay=decay)
 
 
 @pytest.mark.parametrize("cost", [5.3, 0.1, -13.7, -200.0])
 def test_the_scale_of_equal_costs_is_one(cost: float) -> None:
-    """Rounding leaves a hundred-millionth of them, by which a learned baseline would divide."""
+    """Their rounding error is 1e-8 of the cost, by which a learned baseline would divide."""
     running = RunningMoments(0.9)
     for _ in range(60):
         running.update(torch.full((8,), cost), torch.full((8,), 1 / 8))

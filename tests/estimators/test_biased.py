@@ -1,4 +1,4 @@
-"""The biased estimators: what is a theorem about them is asserted, the size of their bias is tabulated.
+"""The biased estimators: tests of their theorems, and a table of their bias.
 
 ``python -m pytest tests/estimators/test_biased.py -s -k tabulated`` prints the table.
 """
@@ -26,13 +26,13 @@ HARD = [row for row in TABLE if not row.unbiased and row.make().unbiased_value]
 
 
 def bias(estimator: Estimator, replicates: int = REPLICATES) -> tuple[float, float]:
-    """Return the norm of the bias on a categorical node, as a share of the gradient's, and its error."""
+    """Return the norm of the bias on a categorical node, relative to the gradient's norm, and its error."""
     graph = single("categorical")
     _, by_name = exact(graph)
     gradient = torch.cat([g.flatten() for g in by_name.values()])
-    _, found = replicate(graph, {"x": estimator}, replicates)
-    difference = (found.mean(0) - gradient)[1:]  # the first component is the cost's own parameter
-    error = found[:, 1:].std(0) / replicates**0.5
+    _, actual = replicate(graph, {"x": estimator}, replicates)
+    difference = (actual.mean(0) - gradient)[1:]  # the first component is the parameter of the cost
+    error = actual[:, 1:].std(0) / replicates**0.5
     return float(difference.norm() / gradient[1:].norm()), float(error.norm() / gradient[1:].norm())
 
 
@@ -44,12 +44,12 @@ def test_bias_is_tabulated(name: str, temperature: float | None, record_property
     size, error = bias(estimator)
     record_property("relative bias", round(size, 3))
     print(f"{name:17}temperature {temperature}: relative bias {size:.3f} +- {error:.3f}")
-    assert error < 0.02  # the table is worth printing
+    assert error < 0.02  # the table is printed with -s
 
 
 def test_bias_of_soft_gumbel_softmax_falls_with_the_temperature() -> None:
-    found = [bias(GumbelSoftmax(t), 400_000) for t in (1.0, 0.5, 0.2)]
-    for (warm, warm_error), (cold, cold_error) in itertools.pairwise(found):
+    actual = [bias(GumbelSoftmax(t), 400_000) for t in (1.0, 0.5, 0.2)]
+    for (warm, warm_error), (cold, cold_error) in itertools.pairwise(actual):
         assert cold + 4 * cold_error < warm - 4 * warm_error
 
 
@@ -91,11 +91,11 @@ def test_straight_through_is_unbiased_for_a_linear_cost(family: type) -> None:
     slope = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     logits = torch.tensor([0.3, -0.8, 1.1], dtype=torch.float64).expand(1000, 3).clone().requires_grad_()
     q = Independent(Bernoulli(logits=logits), 1) if family is Bernoulli else OneHotCategorical(logits=logits)
-    found = [
+    actual = [
         torch.autograd.grad(expectation(lambda z: (slope * z).sum(-1), q, e).sum(), logits, retain_graph=True)[0]
         for e in (StraightThrough(), Enumerate())
     ]
-    torch.testing.assert_close(*found)  # of each single draw, not only of their mean
+    torch.testing.assert_close(*actual)  # for each single sample, not only for their mean
 
 
 def test_straight_through_is_biased_for_a_quadratic_cost() -> None:
@@ -131,7 +131,7 @@ def test_temperature_is_a_buffer_that_a_schedule_may_change() -> None:
     estimator.temperature.fill_(0.05)
     q = OneHotCategorical(logits=torch.zeros(1000, 3))
     values = estimator.sample(q).value
-    assert (values.max(-1).values > 0.99).float().mean() > 0.7  # near the corners: 0.05, not 2
+    assert (values.max(-1).values > 0.99).float().mean() > 0.7  # near the corners: 0.05 instead of 2
     restored = GumbelSoftmax(2.0)
     restored.load_state_dict(estimator.state_dict())
     assert restored.temperature == torch.tensor(0.05)

@@ -17,14 +17,14 @@ from vaekit import distributions, estimators, latents, likelihoods
 from vaekit._core.components import Component
 
 ABSTRACT = {estimators.Baseline, estimators.Estimator, latents.Latent, likelihoods.Likelihood}
-NOT_TESTED_BY_A_TABLE = {estimators.NodeSample}  # a tuple that every estimator returns
+NOT_TESTED_BY_A_TABLE = {estimators.NodeSample}  # the result of every estimator
 
 
 def tested_estimators() -> set[type]:
-    """Return the estimators of the table, and the parts that they are made with."""
-    made = [row.make() for row in ESTIMATORS + PARTS]
-    parts = [part for estimator in made for part in (*estimator.children(), *vars(estimator).values())]
-    return {type(thing) for thing in made + parts if isinstance(thing, nn.Module | Component)}
+    """Return the estimators of the table, and their baselines, critics and schedules."""
+    result = [row.make() for row in ESTIMATORS + PARTS]
+    parts = [part for estimator in result for part in (*estimator.children(), *vars(estimator).values())]
+    return {type(thing) for thing in result + parts if isinstance(thing, nn.Module | Component)}
 
 
 TABLES = {

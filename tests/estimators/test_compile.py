@@ -1,4 +1,4 @@
-"""Expectations in functions that torch.compile compiles: as without it, the checks included."""
+"""Expectations inside torch.compile: the same results and the same checks as without it."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ CASES: dict[str, tuple[Callable[[Tensor], Distribution], Callable[[], Estimator 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize(("q", "make", "cost"), CASES.values(), ids=CASES)
-def test_compiled_is_as_eager(q: Callable, make: Callable, cost: Callable, backend: str) -> None:
-    estimator, found = make(), []
+def test_compiled_agrees_with_eager(q: Callable, make: Callable, cost: Callable, backend: str) -> None:
+    estimator, actual = make(), []
 
     def step(t: Tensor, estimator: Estimator | str) -> Tensor:
         return 2 * vaekit.expectation(lambda z: cost(z), q(1 * t), estimator)
@@ -69,14 +69,14 @@ def test_compiled_is_as_eager(q: Callable, make: Callable, cost: Callable, backe
         torch.manual_seed(0)
         total = function(t, own)
         total.sum().backward()
-        found.append((total.detach(), t.grad))
-    torch.testing.assert_close(found[0], found[1])
+        actual.append((total.detach(), t.grad))
+    torch.testing.assert_close(actual[0], actual[1])
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("fullgraph", [False, True])
 @pytest.mark.parametrize("named", [False, True])
-def test_cost_without_a_path_is_no_silent_zero(named: bool, fullgraph: bool, backend: str) -> None:
+def test_cost_without_a_path_is_not_a_silent_zero(named: bool, fullgraph: bool, backend: str) -> None:
     estimator = Pathwise(3)
     cost = NodeFunction(sign, ("value",)) if named else sign
 
@@ -88,7 +88,7 @@ def test_cost_without_a_path_is_no_silent_zero(named: bool, fullgraph: bool, bac
         torch.compile(step, backend=backend, fullgraph=fullgraph)(at())
 
 
-def test_one_whole_graph_of_what_is_chosen_is_rejected_with_the_reason() -> None:
+def test_a_full_graph_with_automatic_estimators_is_rejected_with_the_reason() -> None:
     step = torch.compile(lambda t: vaekit.expectation(square, normal(t)), backend="eager", fullgraph=True)
     with pytest.raises(
         Exception, match=r"outside the compiled graph.*Give functions as NodeFunction and estimators by class"
@@ -100,9 +100,9 @@ def test_importance_weighted_bound_compiles() -> None:
     def bound(t: Tensor) -> Tensor:
         return vaekit.importance_weighted_bound(lambda z: -(z**2), normal(t), num_samples=3)
 
-    found = []
+    actual = []
     for function in (bound, torch.compile(bound, backend="aot_eager")):
         t = at()
         torch.manual_seed(0)
-        found.append(torch.autograd.grad(function(t).sum(), t)[0])
-    torch.testing.assert_close(found[0], found[1])
+        actual.append(torch.autograd.grad(function(t).sum(), t)[0])
+    torch.testing.assert_close(actual[0], actual[1])

@@ -1,7 +1,7 @@
 """Continuous distributions x estimators: the gradient of every parameter, against quadrature of scipy's densities.
 
-|z| < 4 at a standard error of 1 % of the gradient's norm for some 40 components with two estimators: were all
-seeds redrawn, a correct library would fail somewhere with a probability of at most 2 * 40 * 6.3e-5 = 0.005.
+|z| < 4 at a standard error of 1 % of the gradient's norm for about 40 components with two estimators: with random
+seeds, a correct library would fail with a probability of at most 2 * 40 * 6.3e-5 = 0.005.
 """
 
 from __future__ import annotations
@@ -69,17 +69,17 @@ ESTIMATORS = {"pathwise": Pathwise(), "score": ScoreFunction(num_samples=4, base
 
 
 def agree(exact: Tensor, sample, fraction: float = 1.0) -> None:
-    """Draw replicates of the gradient, ``sample(count) -> [count, *]``, until precise; assert |z| < 4.
+    """Sample replicates of the gradient, ``sample(count) -> [count, *]``, until precise; assert |z| < 4.
 
-    The count is settled by a pilot, which is dropped.
+    A pilot, whose replicates are discarded, determines the count.
     """
     chunk, precision = int(CHUNK * fraction), 0.01 / fraction**0.5
     pilot = sample(chunk)
     needed = 1.2 * (pilot.var(0) / (precision * exact.norm()) ** 2).max().item()
-    found = torch.cat([sample(chunk) for _ in range(min(LIMIT, max(1, math.ceil(needed / chunk))))])
-    error = found.std(0) / len(found) ** 0.5
+    actual = torch.cat([sample(chunk) for _ in range(min(LIMIT, max(1, math.ceil(needed / chunk))))])
+    error = actual.std(0) / len(actual) ** 0.5
     assert (error <= precision * exact.norm()).all(), error / exact.norm()
-    assert ((found.mean(0) - exact).abs() / (error + 1e-7 * exact.norm())).max() < 4, (found.mean(0) - exact) / error
+    assert ((actual.mean(0) - exact).abs() / (error + 1e-7 * exact.norm())).max() < 4, (actual.mean(0) - exact) / error
 
 
 @strengths
@@ -129,11 +129,11 @@ def test_a_mixture_of_vectors_below_a_normal_node(estimator: Estimator) -> None:
         return torch.stack([torch.stack([first + parent, -parent], -1), torch.stack([parent, one], -1)], -2)
 
     def exact(p: Tensor) -> Tensor:
-        share = torch.stack([p[0].sigmoid(), 1 - p[0].sigmoid()])
+        weight = torch.stack([p[0].sigmoid(), 1 - p[0].sigmoid()])
         noise = (scale**2 * torch.tensor([1.0, 4.0], dtype=F64)).sum(-1)
         x, w = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(5))
         loc = components(p[2], p[1] + x)  # [points, K, D]
-        return ((w / w.sum())[:, None] * share * ((loc[..., 0] - 2 * loc[..., 1]) ** 2 + noise)).sum()
+        return ((w / w.sum())[:, None] * weight * ((loc[..., 0] - 2 * loc[..., 1]) ** 2 + noise)).sum()
 
     def sample(count: int) -> Tensor:
         p = at.expand(count, 3).clone().requires_grad_()
@@ -175,7 +175,9 @@ def test_sticking_the_landing_has_no_variance_at_the_posterior(make, at) -> None
             q,
             Pathwise(num_samples=2, stick_the_landing=stick_the_landing),
         )
-        torch.testing.assert_close(total.detach(), torch.full_like(total, -math.log(3)))  # the correction's value is 0
+        torch.testing.assert_close(
+            total.detach(), torch.full_like(total, -math.log(3))
+        )  # the value of the correction is 0
         return torch.stack(torch.autograd.grad(total.sum(), leaves), -1)
 
     assert gradients(True).abs().max() < 1e-9
@@ -186,7 +188,7 @@ def test_sticking_the_landing_has_no_variance_at_the_posterior(make, at) -> None
 def test_sticking_the_landing_is_unbiased_away_from_the_posterior(stick_the_landing: bool) -> None:
     at = torch.tensor([0.3, 0.7], dtype=F64)
 
-    def negative_elbo(p: Tensor) -> Tensor:  # against the joint N(z; -0.5, 1.2) and a likelihood sin(z)
+    def negative_elbo(p: Tensor) -> Tensor:  # compared with the joint N(z; -0.5, 1.2) and a likelihood sin(z)
         divergence = torch.distributions.kl_divergence(Normal(p[0], p[1]), Normal(-0.5, 1.2))
         return divergence - torch.exp(-(p[1] ** 2) / 2) * p[0].sin()
 
@@ -214,7 +216,7 @@ def test_sticking_the_landing_adds_noise_but_no_bias_to_another_cost() -> None:
     assert (sample(True, 10_000).var(0) > sample(False, 10_000).var(0)).all()
 
 
-def test_sticking_the_landing_without_a_density_says_so() -> None:
+def test_sticking_the_landing_without_a_density_is_rejected() -> None:
     class Silent(Distribution):
         has_rsample = True
 

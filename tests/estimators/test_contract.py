@@ -1,4 +1,4 @@
-"""What every estimator promises, whatever its bias: the rows of the table, one property a test."""
+"""The contract of every estimator, biased or not: one property per test, for all rows of the table."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def context_of(batch: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Te
     return torch.linspace(-1, 1, CONTEXT_FEATURES, dtype=dtype).expand((*batch, CONTEXT_FEATURES))
 
 
-def draw_of(estimator: Estimator, kind: str, batch: tuple[int, ...] = (5,)) -> NodeSample:
+def sample_of(estimator: Estimator, kind: str, batch: tuple[int, ...] = (5,)) -> NodeSample:
     graph = single(kind)
-    draw = estimator.sample(distribution(graph, graph.nodes[0], leaves(graph, batch), {}))
-    return draw._replace(context=context_of(batch))
+    sample = estimator.sample(distribution(graph, graph.nodes[0], leaves(graph, batch), {}))
+    return sample._replace(context=context_of(batch))
 
 
 def run(estimators: dict[str, Estimator], graph: Graph, batch: tuple[int, ...], dtype: torch.dtype = torch.float64):
@@ -50,36 +50,36 @@ def run(estimators: dict[str, Estimator], graph: Graph, batch: tuple[int, ...], 
 
 @by_pair
 @pytest.mark.parametrize("batch", [(), (5,), (2, 5)], ids=["rank_0", "rank_1", "rank_2"])
-def test_draw_has_the_promised_shapes(row: Row, kind: str, batch: tuple[int, ...]) -> None:
+def test_sample_has_the_promised_shapes(row: Row, kind: str, batch: tuple[int, ...]) -> None:
     estimator = row.make()
-    draw = draw_of(estimator, kind, batch)
-    rows = estimator.num_evaluations(draw.q)
-    assert draw.value.shape == (rows, *batch, *SUMMARY[kind].shape)
-    assert draw.weight.shape[0] == rows
-    weight = draw.weight.expand(rows, *batch)
+    sample = sample_of(estimator, kind, batch)
+    rows = estimator.num_evaluations(sample.q)
+    assert sample.value.shape == (rows, *batch, *SUMMARY[kind].shape)
+    assert sample.weight.shape[0] == rows
+    weight = sample.weight.expand(rows, *batch)
     torch.testing.assert_close(weight.sum(0), torch.ones(batch, dtype=torch.float64))
-    assert draw.log_prob is None or draw.log_prob.shape == (rows, *batch)
-    if estimator.stick_the_landing:  # its correction takes the score away from the value's gradient
-        assert draw.log_prob is not None
-        assert draw.value.requires_grad
+    assert sample.log_prob is None or sample.log_prob.shape == (rows, *batch)
+    if estimator.stick_the_landing:  # its correction subtracts the score from the gradient of the value
+        assert sample.log_prob is not None
+        assert sample.value.requires_grad
     else:
-        one = (draw.log_prob is None) == draw.value.requires_grad
+        one = (sample.log_prob is None) == sample.value.requires_grad
         assert one, "a gradient comes from the value or from the score"
 
 
 @by_pair
 def test_correction_has_the_value_zero(row: Row, kind: str) -> None:
     estimator = row.make()
-    draw = draw_of(estimator, kind)
-    for _ in range(3):  # a baseline in use has another state than a fresh one
-        cost = 1e3 * torch.randn(len(draw.value), 5, dtype=torch.float64)
+    sample = sample_of(estimator, kind)
+    for _ in range(3):  # the state of a baseline changes with its use
+        cost = 1e3 * torch.randn(len(sample.value), 5, dtype=torch.float64)
         before = cost.clone()
-        assert (estimator.correction(draw, cost) == 0).all()
+        assert (estimator.correction(sample, cost) == 0).all()
         assert torch.equal(cost, before)
 
 
 @by_pair
-def test_drawing_changes_neither_the_distribution_nor_the_estimator(row: Row, kind: str) -> None:
+def test_sampling_changes_neither_the_distribution_nor_the_estimator(row: Row, kind: str) -> None:
     estimator, graph = row.make(), single(kind)
     parameters = leaves(graph, (5,))
     before = {name: value.detach().clone() for name, value in parameters.items()}
@@ -91,7 +91,7 @@ def test_drawing_changes_neither_the_distribution_nor_the_estimator(row: Row, ki
 
 
 @by_row
-def test_fits_says_which_nodes_it_serves(row: Row) -> None:
+def test_supports_agrees_with_the_table(row: Row) -> None:
     for kind in KINDS:
         graph = single(kind)
         q = distribution(graph, graph.nodes[0], graph.parameters(), {})
@@ -103,12 +103,12 @@ def test_fits_says_which_nodes_it_serves(row: Row) -> None:
 def test_batch_of_another_rank_gives_the_same_numbers(
     row: Row, kind: str, batch: tuple[int, ...], flat: tuple[int, ...]
 ) -> None:
-    found = []
+    actual = []
     for shape in (batch, flat):
         torch.manual_seed(1)
         estimators = {"x": row.make(), "w": ScoreFunction()}
-        found.append(run(estimators, below(kind, "normal"), shape))
-    (total, gradients), (flat_total, flat_gradients) = found
+        actual.append(run(estimators, below(kind, "normal"), shape))
+    (total, gradients), (flat_total, flat_gradients) = actual
     assert total.shape == batch
     torch.testing.assert_close(total.flatten(), flat_total)
     for name, gradient in gradients.items():
@@ -133,7 +133,7 @@ def test_copies_continue_alike(row: Row, copier) -> None:
 
 
 @by_row
-def test_state_dict_holds_all_that_was_learned(row: Row) -> None:
+def test_state_dict_contains_the_learned_state(row: Row) -> None:
     estimator, graph = row.make(), single(row.kinds[0])
     for _ in range(3):
         run({"x": estimator}, graph, (4,))
@@ -143,28 +143,28 @@ def test_state_dict_holds_all_that_was_learned(row: Row) -> None:
 
 
 def alike(first: Estimator, second: Estimator, graph: Graph) -> None:
-    """Assert that two estimators do the same from one seed, and that using one leaves the other alone."""
-    found = []
+    """Assert that two estimators agree from one seed, and that the use of one does not change the other."""
+    actual = []
     for estimator in (first, second):
         torch.manual_seed(1)
-        found.append([run({"x": estimator}, graph, (4,)) for _ in range(2)])
-    for (total, gradients), (other_total, other) in zip(*found, strict=True):
+        actual.append([run({"x": estimator}, graph, (4,)) for _ in range(2)])
+    for (total, gradients), (other_total, other) in zip(*actual, strict=True):
         assert torch.equal(total, other_total)
         assert all(torch.equal(gradients[name], other[name]) for name in gradients)
 
 
 def with_network(make: Callable[[MLP], Estimator]) -> Callable[[], Estimator]:
-    """Return a maker of an estimator with a network that a configuration can hold, built for ``categorical`` nodes."""
+    """Return a constructor of an estimator with a configurable network, built for ``categorical`` nodes."""
 
-    def made() -> Estimator:
+    def result() -> Estimator:
         estimator = make(MLP([4]))
         estimator.build(CONTEXT_FEATURES, SUMMARY["categorical"].numel())
         return estimator.double()
 
-    return made
+    return result
 
 
-# The networks of these rows are plain torch modules, which no configuration can hold.
+# The networks of these rows are plain torch modules, which a configuration cannot contain.
 NETWORKS = {
     "score_learned": with_network(lambda network: ScoreFunction(baseline=LearnedBaseline(network))),
     "relax": with_network(RELAX),
@@ -173,7 +173,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
-def test_config_makes_one_with_a_network_again(make: Callable[[], Estimator]) -> None:
+def test_config_recreates_one_with_a_network(make: Callable[[], Estimator]) -> None:
     estimator = make()
     again = from_config(estimator.config)
     again.build(CONTEXT_FEATURES, SUMMARY["categorical"].numel())
@@ -184,7 +184,7 @@ def test_config_makes_one_with_a_network_again(make: Callable[[], Estimator]) ->
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.name not in NETWORKS], ids=lambda row: row.name)
-def test_config_makes_it_again(row: Row) -> None:
+def test_config_recreates_it(row: Row) -> None:
     estimator = row.make()
     again = from_config(estimator.config)
     assert type(again) is type(estimator)
@@ -193,7 +193,7 @@ def test_config_makes_it_again(row: Row) -> None:
 
 
 @by_row
-def test_joint_trajectories_work_or_are_refused(row: Row) -> None:
+def test_joint_samples_are_supported_or_rejected(row: Row) -> None:
     graph = single(row.kinds[0])
     cost, q = as_expectation(graph, leaves(graph, (4,)))
     if row.joint:
@@ -216,7 +216,7 @@ def test_works_without_gradients_and_in_eval_mode(row: Row) -> None:
 @pytest.mark.usefixtures("no_checks_of_parameters")
 @by_row
 def test_step_compiles_in_one_graph(row: Row) -> None:
-    """Costs are given as ``NodeFunction``: reading a signature is Python that torch.compile does not follow."""
+    """Costs are a ``NodeFunction``, because torch.compile cannot read signatures."""
     estimator, kind = row.make(), row.kinds[-1]
     graph = single(kind)
     node = graph.nodes[0]
@@ -242,12 +242,12 @@ def test_step_compiles_in_one_graph(row: Row) -> None:
         torch.manual_seed(1)
         total = function(at, context)
         results.append((total.detach(), torch.autograd.grad(total.sum(), at)[0]))
-        estimator = other  # with the same state as the first had
+        estimator = other  # with the same initial state
     assert torch.equal(results[0][0], results[1][0])
     torch.testing.assert_close(results[0][1], results[1][1])
 
 
-def test_names_of_the_table_are_unique_and_cover_the_catalogue() -> None:
+def test_names_of_the_table_are_unique_and_cover_the_catalog() -> None:
     import vaekit.estimators as package
 
     assert len({row.name for row in TABLE}) == len(TABLE)
@@ -257,5 +257,5 @@ def test_names_of_the_table_are_unique_and_cover_the_catalogue() -> None:
 
 
 @by_row
-def test_says_whether_it_is_biased(row: Row) -> None:
+def test_unbiased_agrees_with_the_table(row: Row) -> None:
     assert row.make().unbiased == row.unbiased

@@ -1,4 +1,4 @@
-"""Nodes whose only gradient path leads through a child that is differentiated in its estimator's correction."""
+"""Nodes whose only gradient path passes through the correction of a child."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ WEIGHT = torch.tensor([[2.2, -1.9], [-1.4, 2.6]], dtype=torch.float64)
 
 
 def agrees(leaf: Tensor, total: Tensor, exact: Tensor) -> None:
-    """Assert that the mean gradient of replicates, entries of the batch, is the exact one, and not 0."""
-    (found,) = torch.autograd.grad(total.sum(), leaf)
-    error = found.std(0) / math.sqrt(REPLICATES)
-    assert ((found.mean(0) - exact).abs() / error).max() < THRESHOLD
+    """Assert that the mean gradient over the batch is exact, and not 0."""
+    (actual,) = torch.autograd.grad(total.sum(), leaf)
+    error = actual.std(0) / math.sqrt(REPLICATES)
+    assert ((actual.mean(0) - exact).abs() / error).max() < THRESHOLD
     assert (exact.abs() / error).max() > 2 * THRESHOLD, "too few replicates to distinguish it from 0"
 
 
@@ -44,9 +44,9 @@ def agrees(leaf: Tensor, total: Tensor, exact: Tensor) -> None:
 def test_pathwise_node_above(make: Callable[[], Estimator], estimator: Estimator | str) -> None:
     torch.manual_seed(0)
     mean = torch.tensor(0.5, dtype=torch.float64)
-    at, share = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(40))
+    at, weight = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(40))
     leaf = mean.clone().requires_grad_()
-    value = (share / share.sum() * (0.09 + 0.4 * (leaf + at).sigmoid())).sum()
+    value = (weight / weight.sum() * (0.09 + 0.4 * (leaf + at).sigmoid())).sum()
     (exact,) = torch.autograd.grad(value, leaf)
     many = mean.expand(REPLICATES).clone().requires_grad_()
     q = {"z": Normal(many, 1.0), "b": lambda z: Bernoulli(logits=z)}

@@ -1,4 +1,4 @@
-"""Gumbel-Rao has the mean gradient of the straight-through Gumbel-Softmax, and less variance; both stay stable."""
+"""Gumbel-Rao: the mean gradient of the straight-through Gumbel-Softmax, less variance, stability."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_mean_equals_that_of_straight_through_gumbel_softmax_and_variance_is_low
 ) -> None:
     count = int(400_000 * fraction)
     plain = gradients(kind, GumbelSoftmax(temperature, hard=True), count)
-    found = {n: gradients(kind, GumbelRao(temperature, num_inner=n), count) for n in (1, 5)}
-    for rao in found.values():
+    actual = {n: gradients(kind, GumbelRao(temperature, num_inner=n), count) for n in (1, 5)}
+    for rao in actual.values():
         error = ((plain.var(0) + rao.var(0)) / count).sqrt()
         assert error.norm() < 0.02 / fraction**0.5 * plain.mean(0).norm()
         assert ((plain.mean(0) - rao.mean(0)).abs() < 4 * error).all()
-    torch.testing.assert_close(found[1].var(0), plain.var(0), rtol=0.06 / fraction**0.5, atol=0)
-    assert (found[5].var(0) < plain.var(0)).all()
-    assert found[5].var(0).sum() < 0.9 * plain.var(0).sum()
+    torch.testing.assert_close(actual[1].var(0), plain.var(0), rtol=0.06 / fraction**0.5, atol=0)
+    assert (actual[5].var(0) < plain.var(0)).all()
+    assert actual[5].var(0).sum() < 0.9 * plain.var(0).sum()
 
 
 @strengths
@@ -62,7 +62,7 @@ def test_variance_falls_towards_that_of_the_conditional_mean(kind: str, fraction
         for n in (1, 2, 4, 20)
     }
     slope = (v[1] - v[20]) / (1 - 1 / 20)
-    for n in (2, 4):  # 0.08: four standard errors of a variance, about
+    for n in (2, 4):  # 0.08 is about four standard errors of a variance
         assert v[n] == pytest.approx(v[1] - slope * (1 - 1 / n), rel=0.08 / fraction**0.5)
     assert v[20] < 0.8 * v[1]
 
@@ -99,7 +99,7 @@ def test_stays_finite_in_single_precision(kind: str, temperature: float, scale: 
 @pytest.mark.parametrize("make", ESTIMATORS)
 @pytest.mark.parametrize("kind", ["bernoulli", "categorical"])
 def test_single_precision_agrees_with_double_at_a_cold_temperature(kind: str, make, fraction: float) -> None:
-    """The gradient there is rare and large: both means lie within the error that their spread gives."""
+    """The gradient is rare and large: both means agree within their standard errors."""
     slope = torch.tensor([[1.0, -0.6, 0.4], [0.3, 0.8, -1.0]])
     moments = []
     for dtype in (torch.float32, _F64):
@@ -116,17 +116,17 @@ def test_single_precision_agrees_with_double_at_a_cold_temperature(kind: str, ma
 def test_schedule_may_change_the_temperature(make) -> None:
     estimator, fresh = make(2.0), make(0.1)
     estimator.temperature.fill_(0.1)
-    found = []
+    actual = []
     for e in (estimator, fresh):
         torch.manual_seed(6)
-        found.append(gradients("categorical", e, 50))
-    assert torch.equal(*found)
+        actual.append(gradients("categorical", e, 50))
+    assert torch.equal(*actual)
     restored = make(2.0)
     restored.load_state_dict(estimator.state_dict())
     assert restored.temperature == torch.tensor(0.1)
 
 
-def test_wrong_arguments_are_refused() -> None:
+def test_wrong_arguments_are_rejected() -> None:
     for temperature in (0.0, -1.0):
         with pytest.raises(EstimatorError, match="GumbelRao: temperature="):
             GumbelRao(temperature)

@@ -61,7 +61,7 @@ CASES = [(row, kind) for row in TABLE for kind in KINDS if kind.removesuffix("_p
 
 
 def same(estimator: Callable[[], Estimator], make: Callable[[Tensor], Distribution], dtype: torch.dtype) -> None:
-    found = []
+    actual = []
     for of in (dtype, torch.float32):
         torch.manual_seed(0)
         t = columns(of, -3.0, -1.4375, 0.33203125)
@@ -74,11 +74,11 @@ def same(estimator: Callable[[], Estimator], make: Callable[[Tensor], Distributi
 
         total = expectation(cost, q, instance, context=torch.zeros(BATCH, CONTEXT_FEATURES))
         total.sum().backward()
-        found.append((total.detach(), t.grad))
-    (value, gradient), (wanted, wanted_gradient) = found
+        actual.append((total.detach(), t.grad))
+    (value, gradient), (expected, wanted_gradient) = actual
     assert value.dtype == torch.float32
-    torch.testing.assert_close(value, wanted)
-    # the gradient arrives in the leaf's type
+    torch.testing.assert_close(value, expected)
+    # the gradient has the type of the leaf
     scale = wanted_gradient.abs().max().item()
     torch.testing.assert_close(
         gradient.float(),
@@ -150,8 +150,8 @@ def test_every_distribution(name: str) -> None:
         samples = []
         for of in (q, in_float32(q)):
             torch.manual_seed(0)
-            draw = estimator(num_samples=20).sample(of)
-            samples.append(draw)
+            sample = estimator(num_samples=20).sample(of)
+            samples.append(sample)
         first, second = samples
         assert first.value.dtype == second.value.dtype != dtype
         torch.testing.assert_close(first.value, second.value)
@@ -170,20 +170,20 @@ def test_mixture() -> None:
 @pytest.mark.parametrize("make", [lambda: ARM(100), lambda: DisARM(100), lambda: ScoreFunction(100)])
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_rare_binary_value(make: Callable[[], Estimator], dtype: torch.dtype) -> None:
-    """A logit of -7, which uniform variables in steps of 1 / 256 get wrong by half: |z| < 4."""
+    """Uniform variables in steps of 1 / 256 would change the probability at a logit of -7 by half: |z| < 4."""
     p = torch.tensor(-7.0).double().sigmoid()
     t = torch.full((20_000,), -7.0, dtype=dtype, requires_grad=True)
     torch.manual_seed(0)
     total = expectation(lambda b: 1000 * b, Bernoulli(logits=t), make())
     gradient = torch.autograd.grad(total.sum(), t)[0].double()
-    for found, wanted in ((total.double(), 1000 * p), (gradient, 1000 * p * (1 - p))):
-        assert ((found.mean() - wanted) / (found.std() / len(found) ** 0.5)).abs() < 4
+    for actual, expected in ((total.double(), 1000 * p), (gradient, 1000 * p * (1 - p))):
+        assert ((actual.mean() - expected) / (actual.std() / len(actual) ** 0.5)).abs() < 4
 
 
 @pytest.mark.parametrize("make", [ScoreFunction, StraightThrough])
 @pytest.mark.parametrize("family", [OneHotCategorical, distributions.OneHotCategorical])
 @pytest.mark.parametrize("dtype", HALF, ids=str)
-def test_many_categories_are_all_drawn(make: Callable[..., Estimator], family: type, dtype: torch.dtype) -> None:
+def test_many_categories_are_all_sampled(make: Callable[..., Estimator], family: type, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     seen = make(10_000).sample(family(logits=torch.zeros(500, dtype=dtype))).value.sum(0)
     assert stats.chisquare(seen.detach().double()).pvalue > 1e-5
@@ -191,7 +191,7 @@ def test_many_categories_are_all_drawn(make: Callable[..., Estimator], family: t
 
 @pytest.mark.parametrize("make", [ScoreFunction, DisARM, Pathwise])
 def test_under_autocast(make: Callable[[], Estimator]) -> None:
-    """Parameters from a layer in half precision, and those in float32, whose samples take a matrix product."""
+    """Parameters from a layer in half precision or in float32, with samples that use a matrix product."""
     torch.manual_seed(0)
     layer = nn.Linear(3, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -201,8 +201,8 @@ def test_under_autocast(make: Callable[[], Estimator]) -> None:
             q = MultivariateNormal(t.float(), scale_tril=torch.eye(4) + 0.1 * torch.ones(4, 4).tril())
         else:
             q = Independent(Bernoulli(logits=t), 1)
-        draw = make().sample(q)
-        assert draw.value.dtype == torch.float32
+        sample = make().sample(q)
+        assert sample.value.dtype == torch.float32
         if make is Pathwise:
             torch.manual_seed(1)
             inside = make().sample(q).value

@@ -1,4 +1,4 @@
-"""Values that are impossible, or certain: logits of plus or minus infinity."""
+"""Impossible and certain values: logits of plus or minus infinity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEARNED = {
 @pytest.mark.parametrize("make", LEARNED.values(), ids=LEARNED)
 @pytest.mark.parametrize("binary", [False, True])
 def test_learned_control_variates_stay_finite(make, binary: bool) -> None:
-    """And the gradient with respect to the others is that of the sum over what is possible."""
+    """The gradient by the other logits equals the gradient of the sum over the possible states."""
     torch.manual_seed(0)
     estimator: Estimator = make()
     row = torch.tensor([0.3, -torch.inf, 0.0] if not binary else [0.3, -torch.inf, torch.inf])
@@ -32,8 +32,8 @@ def test_learned_control_variates_stay_finite(make, binary: bool) -> None:
     for name, parameter in estimator.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-    share = torch.tensor([0.3, 0.0]).softmax(0) if not binary else torch.tensor(0.3).sigmoid()
-    wanted = share[0] * share[1] * (1 - 9) if not binary else share * (1 - share) * (16 - 9)
-    found = logits.grad[:, 0]
-    assert ((found.mean() - wanted) / (found.std() / len(found) ** 0.5)).abs() < 4.5  # one false alarm in 100,000
+    weight = torch.tensor([0.3, 0.0]).softmax(0) if not binary else torch.tensor(0.3).sigmoid()
+    expected = weight[0] * weight[1] * (1 - 9) if not binary else weight * (1 - weight) * (16 - 9)
+    actual = logits.grad[:, 0]
+    assert ((actual.mean() - expected) / (actual.std() / len(actual) ** 0.5)).abs() < 4.5  # one false alarm in 100,000
     assert (logits.grad[:, 1] == 0).all()

@@ -1,4 +1,4 @@
-"""Learned baselines, critics and control variates depend on the costs alone, not on the caller's use of the value."""
+"""Learned baselines, critics and control variates depend on the costs only, not on the caller's use of the value."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def total_of(estimator: Estimator, logits: Tensor) -> Tensor:
 
 
 def learned_gradient(make: Callable[[], Estimator], use: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Return the gradients of the estimator's own parameters where the caller minimizes ``use(total)``."""
+    """Return the gradients of the estimator's parameters if the caller minimizes ``use(total)``."""
     estimator = make()
     use(total_of(estimator, torch.zeros(BATCH, requires_grad=True))).backward()
     return [p.grad for p in estimator.parameters() if p.grad is not None]
@@ -62,31 +62,31 @@ USES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @by_estimator
 @pytest.mark.parametrize("use", ["maximized", "sum", "tiny", "difference", "nonlinear"])
-def test_gradient_of_what_is_learned_does_not_depend_on_the_use_of_the_value(
+def test_gradient_of_learned_parts_does_not_depend_on_the_use_of_the_value(
     make: Callable[[], Estimator], use: str
 ) -> None:
-    wanted = learned_gradient(make, torch.mean)
-    assert wanted
-    assert all(gradient.abs().sum() > 0 for gradient in wanted)
-    for found, gradient in zip(learned_gradient(make, USES[use]), wanted, strict=True):
-        torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-6)
+    expected = learned_gradient(make, torch.mean)
+    assert expected
+    assert all(gradient.abs().sum() > 0 for gradient in expected)
+    for actual, gradient in zip(learned_gradient(make, USES[use]), expected, strict=True):
+        torch.testing.assert_close(actual, gradient, rtol=1e-4, atol=1e-6)
 
 
 @by_estimator
-def test_observations_that_the_caller_leaves_out_teach_nothing(make: Callable[[], Estimator]) -> None:
+def test_observations_that_the_caller_ignores_do_not_train(make: Callable[[], Estimator]) -> None:
     assert all((gradient == 0).all() for gradient in learned_gradient(make, lambda total: 0 * total.sum()))
 
 
 @by_estimator
 def test_gradient_is_that_of_the_mean_loss_added_over_calls(make: Callable[[], Estimator]) -> None:
-    """Two backward passes add up, as any parameter's gradients do."""
+    """The gradients of two backward passes add up, as for any parameter."""
     once = learned_gradient(make, torch.mean)
     estimator = make()
     total = total_of(estimator, torch.zeros(BATCH, requires_grad=True))
     for sign in (1, -1):
         (sign * total).mean().backward(retain_graph=True)
-    found = [p.grad for p in estimator.parameters() if p.grad is not None]
-    for twice, gradient in zip(found, once, strict=True):
+    actual = [p.grad for p in estimator.parameters() if p.grad is not None]
+    for twice, gradient in zip(actual, once, strict=True):
         torch.testing.assert_close(twice, 2 * gradient)
 
 
@@ -94,7 +94,7 @@ def test_gradient_is_that_of_the_mean_loss_added_over_calls(make: Callable[[], E
 @pytest.mark.parametrize("how", ["eval", "no_grad", "inference_mode"])
 def test_nothing_is_learned_in_evaluation(make: Callable[[], Estimator], how: str) -> None:
     estimator = make()
-    total_of(estimator, torch.zeros(BATCH, requires_grad=True))  # some state
+    total_of(estimator, torch.zeros(BATCH, requires_grad=True))  # a state that is not initial
     before = copy.deepcopy(estimator.state_dict())
     logits = torch.zeros(BATCH, requires_grad=True)
     if how == "eval":
@@ -107,7 +107,7 @@ def test_nothing_is_learned_in_evaluation(make: Callable[[], Estimator], how: st
     assert all(torch.equal(value, before[name]) for name, value in estimator.state_dict().items())
 
 
-def test_a_frozen_baseline_of_an_estimator_in_training_stays_as_it_is() -> None:
+def test_a_frozen_baseline_of_an_estimator_in_training_does_not_change() -> None:
     estimator = ScoreFunction(2, MovingAverage())
     estimator.baseline.eval()
     total_of(estimator, torch.zeros(BATCH, requires_grad=True))
@@ -115,7 +115,7 @@ def test_a_frozen_baseline_of_an_estimator_in_training_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, -1.0, 1024.0, 0.25])
-def test_in_a_model_the_size_of_the_loss_is_followed_and_its_sign_is_not(scale: float) -> None:
+def test_in_a_model_learned_parts_follow_the_size_of_the_loss_but_not_its_sign(scale: float) -> None:
     """A gradient scaler multiplies the loss and divides all gradients; accumulation divides the loss."""
 
     def gradients(scale: float) -> list[Tensor]:
@@ -125,6 +125,6 @@ def test_in_a_model_the_size_of_the_loss_is_followed_and_its_sign_is_not(scale: 
         (scale * total.mean()).backward()
         return [p.grad for p in model.estimators["y"].parameters()]
 
-    for found, wanted in zip(gradients(scale), gradients(1.0), strict=True):
-        assert wanted != 0
-        torch.testing.assert_close(found, abs(scale) * wanted)
+    for actual, expected in zip(gradients(scale), gradients(1.0), strict=True):
+        assert expected != 0
+        torch.testing.assert_close(actual, abs(scale) * expected)

@@ -1,4 +1,4 @@
-"""States that are impossible: never evaluated if masked by logits, evaluated for the gradient by probs of exactly 0."""
+"""Impossible states: never evaluated if masked by logits, evaluated for the gradient by probs of exactly 0."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LISTING: dict[str, Callable[[], Estimator]] = {
 
 @pytest.mark.parametrize("name", LISTING)
 def test_states_masked_by_logits_are_not_evaluated(name: str) -> None:
-    """The derivative of the cost by a parameter of its own is infinite there, and infinity times 0 is NaN."""
+    """The derivative by a parameter of the cost is infinite there, and infinity times 0 is NaN."""
     scale = torch.tensor(2.0, requires_grad=True)
     logits = torch.tensor([[0.0, -math.inf, 0.5], [-math.inf, 1.0, -math.inf]], requires_grad=True)
     seen = []
@@ -82,7 +82,7 @@ def test_multinomial_with_a_probability_of_0() -> None:
     torch.testing.assert_close(p.grad, torch.tensor([-3.0, 3.0, 15.0]), rtol=0.02, atol=0.0)
 
 
-def test_a_cost_that_fails_at_an_impossible_state_is_told_why() -> None:
+def test_the_error_of_a_cost_at_an_impossible_state_has_a_note() -> None:
     table = torch.tensor([1.0, 2.0])
     p = torch.tensor([0.5, 0.5, 0.0], requires_grad=True)
     with pytest.raises(IndexError) as error:

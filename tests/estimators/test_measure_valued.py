@@ -1,4 +1,4 @@
-"""Measure-valued derivatives against quadrature and exact sums; costs may be steps."""
+"""Measure-valued derivatives compared with quadrature and exact sums, also for step functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ from vaekit.exceptions import EstimatorError
 
 REPLICATES = 200_000
 PRECISION = 0.01
-COSTS: dict[str, tuple[Callable, list[float]]] = {  # functions of NumPy arrays or tensors, and where they jump
+COSTS: dict[
+    str, tuple[Callable, list[float]]
+] = {  # functions of NumPy arrays or tensors, and the positions of their jumps
     "smooth": (lambda z: 1 / (1 + (z - 0.7) ** 2) + 0.3 * z, []),
     "step": (lambda z: (z > 0.9) * 1.0, [0.9]),
     "two_steps": (lambda z: (z > 0.4) * 2.0 - (z > 2.0) * 3.0, [0.4, 2.0]),
@@ -47,7 +49,7 @@ def measure(
     estimator: MeasureValued,
     fraction: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean gradient of each parameter and its standard error; as many replicates as a pilot asks for."""
+    """Return the mean gradient of each parameter and its standard error, of as many replicates as a pilot suggests."""
 
     replicates, precision = int(REPLICATES * fraction), PRECISION / fraction**0.5
 
@@ -58,12 +60,12 @@ def measure(
     pilot = gradients()
     needed = 1.3 * (pilot.var(1) / (precision * pilot.mean(1).norm()).square().clamp_min(1e-12)).max()
     chunks = [gradients() for _ in range(min(20, math.ceil(needed / replicates)))] or [gradients()]
-    found = torch.cat(chunks, 1)
-    return found.mean(1), found.std(1) / math.sqrt(found.shape[1])
+    actual = torch.cat(chunks, 1)
+    return actual.mean(1), actual.std(1) / math.sqrt(actual.shape[1])
 
 
 def by_difference(expected: Callable[..., float], parameters: tuple[float, ...], step: float) -> np.ndarray:
-    """Return derivatives of an exact expectation by differences of the fourth order."""
+    """Return the derivatives of an exact expectation by differences of fourth order."""
     gradient = []
     for i in range(len(parameters)):
         at = [expected(*(p + k * step * p * (j == i) for j, p in enumerate(parameters))) for k in (-2, -1, 1, 2)]
@@ -71,8 +73,8 @@ def by_difference(expected: Callable[..., float], parameters: tuple[float, ...],
     return np.array(gradient)
 
 
-def agree(found: tuple[Tensor, Tensor], gradient: np.ndarray, fraction: float = 1.0) -> None:
-    mean, error = found
+def agree(actual: tuple[Tensor, Tensor], gradient: np.ndarray, fraction: float = 1.0) -> None:
+    mean, error = actual
     assert (error <= PRECISION / fraction**0.5 * np.linalg.norm(gradient) + 1e-12).all(), "too few replicates"
     assert ((mean - torch.from_numpy(gradient)).abs() / (error + 1e-7)).max() < 4
 
@@ -87,7 +89,7 @@ def test_gamma_agrees_with_quadrature(name: str, parameters: tuple[float, float]
         density = stats.gamma(concentration, scale=1 / rate)
         ends = [-80 / min(concentration, 1.0), *np.log(jumps), np.log(density.isf(1e-18))]
 
-        def integrand(y: float) -> float:  # over the logarithm: no pole at 0
+        def integrand(y: float) -> float:  # over the logarithm, which avoids the pole at 0
             return float(cost(np.exp(y))) * math.exp(density.logpdf(np.exp(y)) + y)
 
         middle = [math.log(concentration / rate)]
@@ -139,8 +141,8 @@ def test_one_discrete_variable_has_its_exact_gradient(family: type[Distribution]
     def cost(z: Tensor) -> Tensor:
         return table[z.argmax(-1) if family is OneHotCategorical else z.long()]
 
-    found = torch.autograd.grad(expectation(cost, family(logits=logits), MeasureValued()).sum(), logits)[0]
-    torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
+    actual = torch.autograd.grad(expectation(cost, family(logits=logits), MeasureValued()).sum(), logits)[0]
+    torch.testing.assert_close(actual, exact, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("probs", [(0.2,), (0.9,)])
@@ -165,7 +167,7 @@ VECTORS: dict[str, tuple[Callable[..., Distribution], list[Tensor]]] = {
 @pytest.mark.parametrize("name", VECTORS)
 @pytest.mark.parametrize("num_samples", [1, 3])
 def test_vector_under_a_step_agrees_with_the_score_function(name: str, num_samples: int) -> None:
-    """Two unbiased estimates; variables interact in the cost. The score function's is checked on its own elsewhere."""
+    """Compare two unbiased estimates of a cost in which variables interact."""
     make, values = VECTORS[name]
     means, errors = [], []
     for estimator in (MeasureValued(num_samples), ScoreFunction(16, LeaveOneOut())):
@@ -193,14 +195,14 @@ def test_vector_under_a_step_agrees_with_the_score_function(name: str, num_sampl
     ids=lambda q: type(q.base_dist).__name__ if isinstance(q, Independent) else "",
 )
 @pytest.mark.parametrize("num_samples", [1, 2])
-def test_each_further_row_perturbs_one_variable_of_one_draw(q: Independent, changes: int, num_samples: int) -> None:
+def test_each_auxiliary_sample_perturbs_one_variable(q: Independent, changes: int, num_samples: int) -> None:
     estimator = MeasureValued(num_samples)
-    draw = estimator.sample(q)
-    assert len(draw.value) == estimator.num_evaluations(q) == num_samples * (1 + 3 * changes)
-    assert (draw.weight[:num_samples] == 1 / num_samples).all()
-    assert (draw.weight[num_samples:] == 0).all()
-    real = draw.value[:num_samples]
-    other = draw.value[num_samples:].reshape(
+    sample = estimator.sample(q)
+    assert len(sample.value) == estimator.num_evaluations(q) == num_samples * (1 + 3 * changes)
+    assert (sample.weight[:num_samples] == 1 / num_samples).all()
+    assert (sample.weight[num_samples:] == 0).all()
+    real = sample.value[:num_samples]
+    other = sample.value[num_samples:].reshape(
         changes, 3, *real.shape
     )  # [changes, changed, num_samples, batch, variable]
     differs = (other != real).flatten(5).any(5) if real.dim() > 3 else other != real
@@ -208,17 +210,17 @@ def test_each_further_row_perturbs_one_variable_of_one_draw(q: Independent, chan
     assert (differs == changed).all()
 
 
-def test_matrix_of_variables_and_rows_in_front() -> None:
+def test_matrix_of_variables_with_sample_dimensions() -> None:
     location = torch.randn(1, 4, 3, 2, dtype=torch.float64).requires_grad_()
     q = Independent(Independent(Normal(location, 1.0), 1), 1)
     estimator = MeasureValued(2)
     assert q.batch_shape == (1, 4)
-    draw = estimator.sample(q)
-    assert draw.value.shape == (2 * (1 + 6 * 3), 1, 4, 3, 2)
-    correction = estimator.correction(draw, draw.value.sum((-1, -2)))
-    gradient = torch.autograd.grad((draw.weight * correction).sum(), location)[0]
+    sample = estimator.sample(q)
+    assert sample.value.shape == (2 * (1 + 6 * 3), 1, 4, 3, 2)
+    correction = estimator.correction(sample, sample.value.sum((-1, -2)))
+    gradient = torch.autograd.grad((sample.weight * correction).sum(), location)[0]
     assert gradient.isfinite().all()
-    assert (gradient > 0).all()  # the cost rises in each variable, and m + s W is above m - s W
+    assert (gradient > 0).all()  # the cost increases in each variable, and m + s W exceeds m - s W
 
 
 def test_cost_may_be_numpy() -> None:
@@ -270,7 +272,7 @@ def test_extremes_give_finite_gradients(name: str) -> None:
     assert torch.autograd.grad(total.sum(), x)[0].isfinite().all()
 
 
-def test_others_are_refused() -> None:
+def test_others_are_rejected() -> None:
     q = {"z": Laplace(torch.zeros(3), 1.0)}
     with pytest.raises(EstimatorError, match=r"MeasureValued does not support Laplace.*Pathwise"):
         expectation(lambda z: z, q, MeasureValued())

@@ -1,4 +1,4 @@
-"""Supports that move with the parameters: pathwise gradients only, and the score function says so."""
+"""Supports that move with the parameters: only pathwise gradients are accepted."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_score_function_is_rejected_by_name(make, estimator) -> None:
 
 
 @pytest.mark.parametrize("make", MOVING.values(), ids=MOVING)
-def test_the_same_is_accepted_where_no_gradient_is_wanted(make) -> None:
+def test_the_same_is_accepted_without_a_gradient(make) -> None:
     q = make(parameter())
     with torch.no_grad():
         total = vaekit.expectation(lambda z: z.reshape(len(z), *q.batch_shape, -1).sum(-1), q, ScoreFunction())
@@ -141,7 +141,7 @@ def test_the_same_is_accepted_where_no_gradient_is_wanted(make) -> None:
 
 
 @pytest.mark.parametrize("make", FIXED.values(), ids=FIXED)
-def test_fixed_supports_are_served(make) -> None:
+def test_fixed_supports_are_accepted(make) -> None:
     q = make(parameter())
     assert not support_moves(q)
     assert ScoreFunction.supports(q)
@@ -152,8 +152,8 @@ def test_pathwise_gradient_of_a_moving_support_is_right() -> None:
     torch.manual_seed(0)
     for estimator in (Pathwise(), "auto"):
         total = vaekit.expectation(lambda z: z**2, Uniform(torch.zeros_like(t), t), estimator)
-        (found,) = torch.autograd.grad(total.sum(), t)
-        assert abs(found.mean() - 2 * 1.5 / 3) < 4 * found.std() / 200  # E z^2 = t^2 / 3
+        (actual,) = torch.autograd.grad(total.sum(), t)
+        assert abs(actual.mean() - 2 * 1.5 / 3) < 4 * actual.std() / 200  # E z^2 = t^2 / 3
 
 
 def test_sticking_the_landing_is_rejected() -> None:
@@ -162,7 +162,7 @@ def test_sticking_the_landing_is_rejected() -> None:
 
 
 def test_importance_weighted_gradient_is_the_plain_one() -> None:
-    """DReG has no term for the ends: p(x) is known, and the gradient of the bound is found by finite differences."""
+    """DReG does not have a term for the ends. The exact gradient of the bound is a finite difference."""
 
     def bound(t: Tensor) -> Tensor:
         torch.manual_seed(0)
@@ -171,10 +171,10 @@ def test_importance_weighted_gradient_is_the_plain_one() -> None:
         )
 
     t = torch.full((2000,), 1.5, dtype=torch.float64, requires_grad=True)
-    (found,) = torch.autograd.grad(bound(t).sum(), t)
+    (actual,) = torch.autograd.grad(bound(t).sum(), t)
     with torch.no_grad():
-        wanted = (bound(t + 1e-5) - bound(t - 1e-5)) / 2e-5
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+        expected = (bound(t + 1e-5) - bound(t - 1e-5)) / 2e-5
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_report_does_not_call_it_unbiased() -> None:

@@ -1,6 +1,6 @@
-"""MuProp with a baseline: unbiased still, and with less variance where the cost at the mean is far from the mean cost.
+"""MuProp with a baseline: unbiased, with less variance if the cost at the mean is far from the mean cost.
 
-False alarms: as in ``test_unbiased``, a case beyond |z| = 4 is judged anew by four times as many other draws.
+False alarms: as in ``test_unbiased``, a case beyond |z| = 4 is judged again with four times as many new samples.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ def test_unbiased(case: Case, fraction: float) -> None:
 
 
 def gradients(estimator: MuProp, steps: int) -> Tensor:
-    """Return gradients ``[steps, 4]`` of a cost that its first-order expansion misses by a constant."""
+    """Return gradients ``[steps, 4]`` of a cost that differs by a constant from its first-order expansion."""
     logits = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
     cost = lambda b: 10 * ((2 * b - 1) ** 2).sum(-1)  # noqa: E731
-    found = []
+    actual = []
     for _ in range(steps):
         total = expectation(cost, Independent(Bernoulli(logits=logits), 1), estimator)
-        found.append(torch.autograd.grad(total.sum(), logits)[0])
-    return torch.cat(found)
+        actual.append(torch.autograd.grad(total.sum(), logits)[0])
+    return torch.cat(actual)
 
 
 @pytest.mark.parametrize("make", [MovingAverage, LeaveOneOut])
-def test_a_baseline_takes_the_constant_away(make) -> None:
-    """The cost is 40 at every value, and 0 and flat at the mean: without a baseline that is all noise."""
+def test_a_baseline_subtracts_the_constant(make) -> None:
+    """The cost is 40 at every value, and 0 with slope 0 at the mean: noise only, without a baseline."""
     torch.manual_seed(0)
     plain = gradients(MuProp(num_samples=2), 100)[20:].var(0)
     with_baseline = gradients(MuProp(num_samples=2, baseline=make()), 100)[20:].var(0)
     assert (with_baseline < 0.01 * plain).all()
 
 
-def test_what_the_network_predicts_is_the_rest_of_the_cost() -> None:
+def test_the_network_predicts_the_remaining_cost() -> None:
     torch.manual_seed(0)
     estimator = MuProp(baseline=learned())
     optimizer = torch.optim.Adam(estimator.parameters(), 0.02)
@@ -90,7 +90,7 @@ def test_value_is_that_of_the_cost_and_eval_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in estimator.state_dict().items())
 
 
-def test_baselines_that_do_not_fit_are_refused() -> None:
+def test_baselines_that_do_not_fit_are_rejected() -> None:
     with pytest.raises(EstimatorError, match="num_samples=1 must be at least 2, because LeaveOneOut compares samples"):
         MuProp(num_samples=1, baseline=LeaveOneOut())
     with pytest.raises(EstimatorError, match=r"MuProp: baseline=SelfCritic\(\) must not add auxiliary samples"):

@@ -1,4 +1,4 @@
-"""Noise drawn given the discrete value is distributed as noise that happened to lead to that value."""
+"""Noise conditional on the discrete value is distributed as the noise that leads to this value."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def test_gumbel_and_logistic_have_their_distributions() -> None:
 @pytest.mark.parametrize("shift", [0.0, 7.0], ids=["normalised", "shifted"])
 @pytest.mark.parametrize("category", [0, 2, 3])
 def test_conditional_gumbel_is_joint_sampling_then_conditioning(category: int, shift: float) -> None:
-    """All coordinates, and their sum in a fixed direction, which sees how they depend on each other."""
+    """Compare all coordinates, and a fixed linear combination, which depends on their correlation."""
     joint = LOGITS.log_softmax(-1) + gumbel(LOGITS.expand(6 * DRAWS, 4))
     joint = joint[joint.argmax(-1) == category]
     one_hot = F.one_hot(torch.tensor(category), 4).to(_F64)
-    found = conditional_gumbel(LOGITS + shift, one_hot.expand(len(joint), 4))
+    actual = conditional_gumbel(LOGITS + shift, one_hot.expand(len(joint), 4))
     for direction in (*torch.eye(4, dtype=_F64), torch.tensor([1.0, -0.5, 0.7, 0.3], dtype=_F64)):
-        assert agree(joint @ direction, found @ direction), direction
+        assert agree(joint @ direction, actual @ direction), direction
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -47,14 +47,14 @@ def test_conditional_logistic_is_joint_sampling_then_conditioning(logit: float, 
     assert agree(joint, conditional_logistic(at, torch.full_like(joint, value)))
 
 
-def test_without_the_condition_the_marginal_comes_back() -> None:
+def test_without_the_condition_the_marginal_is_recovered() -> None:
     one_hot = OneHotCategorical(logits=LOGITS).sample((DRAWS,))
-    found = conditional_gumbel(LOGITS, one_hot) - LOGITS.log_softmax(-1)
+    actual = conditional_gumbel(LOGITS, one_hot) - LOGITS.log_softmax(-1)
     for i in range(4):
-        assert stats.kstest(found[:, i].numpy(), stats.gumbel_r.cdf).pvalue > 1e-4
+        assert stats.kstest(actual[:, i].numpy(), stats.gumbel_r.cdf).pvalue > 1e-4
 
 
-def test_gradients_are_those_of_the_draws() -> None:
+def test_gradients_are_those_of_the_samples() -> None:
     one_hot = OneHotCategorical(logits=LOGITS).sample((6,))
 
     def categorical(logits: Tensor) -> Tensor:
@@ -73,8 +73,8 @@ def test_gradients_are_those_of_the_draws() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4, 1e30, torch.inf])
-def test_given_value_always_wins_and_all_stays_finite(scale: float, dtype: torch.dtype) -> None:
-    """Every category is given in turn, the hopeless ones as well, at a temperature of 0.01."""
+def test_the_conditional_argmax_is_the_value_and_all_is_finite(scale: float, dtype: torch.dtype) -> None:
+    """Condition on each category, also on improbable ones, at a temperature of 0.01."""
     low = torch.nan_to_num(torch.tensor([0.0, -1.0, -0.5, 0.0]) * scale, nan=0.0, neginf=-torch.inf).to(dtype)
     logits = low.expand(50_000, 1, 4).clone().requires_grad_()
     one_hot = torch.eye(4, dtype=dtype).expand(50_000, 4, 4)
@@ -99,7 +99,7 @@ def test_given_value_always_wins_and_all_stays_finite(scale: float, dtype: torch
         assert gradient.isfinite().all()
 
 
-def test_zero_with_gradient_passes_on_what_it_gets() -> None:
+def test_zero_with_gradient_passes_its_gradient() -> None:
     logits = torch.tensor([1e30, -3.0, -torch.inf], requires_grad=True)
     zero = zero_with_gradient(logits)
     assert (zero == 0).all()

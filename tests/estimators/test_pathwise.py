@@ -1,7 +1,7 @@
-"""Gradients of reparameterized continuous distributions, against scipy's densities.
+"""Gradients of reparameterized continuous distributions, compared with scipy's densities.
 
-The oracle integrates cost times scipy's density and takes central differences in each parameter. |z| < 4 for
-16 components and 7 values, with two estimators: a false alarm rate of 46 * 6.3e-5 = 0.003 over all seeds.
+The oracle integrates the cost times scipy's density and computes central differences in each parameter. |z| < 4 for
+16 components and 7 values, with two estimators: with random seeds, the false alarm rate is 46 * 6.3e-5 = 0.003.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def test_dirichlet_agrees_with_quadrature(estimator: Estimator, fraction: float)
     def integral(alpha: np.ndarray) -> float:
         x, w = np.polynomial.legendre.leggauss(60)
         x, w = (x + 1) / 2, w / 2
-        first, share = np.meshgrid(x, x, indexing="ij")  # z = (first, (1 - first) share, rest)
-        z = np.stack([first, (1 - first) * share, (1 - first) * (1 - share)])
+        first, weight = np.meshgrid(x, x, indexing="ij")  # z = (first, (1 - first) share, rest)
+        z = np.stack([first, (1 - first) * weight, (1 - first) * (1 - weight)])
         density = stats.dirichlet.pdf(z.reshape(3, -1) / z.reshape(3, -1).sum(0), alpha).reshape(first.shape)
         return float((w[:, None] * w * (1 - first) * density * quadratic(np.moveaxis(z, 0, -1))).sum())
 

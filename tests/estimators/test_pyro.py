@@ -1,4 +1,4 @@
-"""Pyro as an independent oracle: the ELBO's gradient on a mixed graph, a code above a Gaussian."""
+"""Pyro as an independent oracle: the gradient of the ELBO for a discrete parent of a Gaussian."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def pyro_gradient() -> tuple[Tensor, Tensor]:
         loss = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(model, guide) / batch
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(theta.values()))])
 
-    found = torch.stack([gradient() for _ in range(80)])
-    return found.mean(0), found.std(0) / len(found) ** 0.5
+    actual = torch.stack([gradient() for _ in range(80)])
+    return actual.mean(0), actual.std(0) / len(actual) ** 0.5
 
 
 @pytest.mark.parametrize(

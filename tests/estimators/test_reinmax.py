@@ -18,7 +18,7 @@ KINDS = ["bernoulli", "categorical"]
 
 
 def node(kind: str, logits: Tensor) -> Distribution:
-    """Return the distribution of a single variable: ``[batch]`` or ``[batch, 3]`` logits."""
+    """Return the distribution of a single variable with ``[batch]`` or ``[batch, 3]`` logits."""
     return Bernoulli(logits=logits) if kind == "bernoulli" else OneHotCategorical(logits=logits)
 
 
@@ -29,15 +29,15 @@ def leaf(kind: str) -> Tensor:
 
 
 def mean_gradient(estimator: Estimator, kind: str, logits: Tensor, cost) -> Tensor:
-    """Return the estimator's exact mean, its draws replaced by all states with their probabilities."""
+    """Return the exact mean of the estimator: all states with their probabilities replace its samples."""
     states = Enumerate().sample(node(kind, logits))
-    found = torch.zeros_like(logits)
+    actual = torch.zeros_like(logits)
     for value, weight in zip(states.value, states.weight.detach(), strict=True):
         module = type(estimator).__module__
         with mock.patch(f"{module}.sample", lambda q, shape, shared, v=value: v.expand(*shape, *v.shape)):
             total = expectation(cost, node(kind, logits), estimator)
-        found += torch.autograd.grad((weight * total).sum(), logits)[0]
-    return found
+        actual += torch.autograd.grad((weight * total).sum(), logits)[0]
+    return actual
 
 
 def exact_gradient(kind: str, logits: Tensor, cost) -> Tensor:
@@ -71,8 +71,8 @@ def test_third_degree_is_biased_and_so_is_straight_through_from_the_second(kind:
     for estimator, degree in ((ReinMax(), 3), (StraightThrough(), 2)):
         cost = polynomial(kind, degree)
         exact = exact_gradient(kind, logits, cost)
-        found = mean_gradient(estimator, kind, logits, cost)
-        assert (found - exact).norm() > 0.02 * exact.norm(), type(estimator).__name__
+        actual = mean_gradient(estimator, kind, logits, cost)
+        assert (actual - exact).norm() > 0.02 * exact.norm(), type(estimator).__name__
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -83,21 +83,21 @@ def test_another_temperature_is_no_longer_exact(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradient_of_a_draw_is_its_formula(kind: str) -> None:
-    """Written out with the softmaxes themselves, temperature 1.5."""
+def test_gradient_of_a_sample_is_its_formula(kind: str) -> None:
+    """The formula with explicit softmaxes, at temperature 1.5."""
     logits = leaf("categorical") if kind == "categorical" else leaf("bernoulli")
     slope = torch.randn(logits.shape, dtype=_F64)
     estimator = ReinMax(temperature=1.5)
     value = estimator.sample(node(kind, logits)).value
-    (found,) = torch.autograd.grad((slope * value).sum(), logits)
+    (actual,) = torch.autograd.grad((slope * value).sum(), logits)
     drawn, warm = value[0].detach(), (logits / 1.5).detach()
     soft = torch.sigmoid if kind == "bernoulli" else (lambda x: x.softmax(-1))
     middle = (drawn + soft(warm)) / 2
-    # logits of the middle distribution, moving with the node's own
+    # logits of the middle distribution, which move with the node's logits
     inner = middle.logit() if kind == "bernoulli" else middle.log()
     second = soft((inner - logits).detach() + logits)
     expected = torch.autograd.grad((slope * (2 * second - 0.5 * soft(logits))).sum(), logits)[0]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_vector_with_a_cost_quadratic_in_each_variable_is_unbiased() -> None:
@@ -107,13 +107,13 @@ def test_vector_with_a_cost_quadratic_in_each_variable_is_unbiased() -> None:
     q = Independent(OneHotCategorical(logits=logits), 1)
     first, second = torch.randn(2, 3, dtype=_F64)
     cost = lambda z: ((z[..., 0, :] * first).sum(-1) - 0.2) ** 2 * ((z[..., 1, :] * second).sum(-1) + 0.4) ** 2  # noqa: E731
-    found, exact = (
+    actual, exact = (
         torch.autograd.grad(expectation(cost, q, e).sum(), logits, retain_graph=True)[0]
         for e in (ReinMax(), Enumerate())
     )
-    error = found.std(0) / len(found) ** 0.5
+    error = actual.std(0) / len(actual) ** 0.5
     assert (error < 0.02 * exact[0].norm()).all()
-    assert ((found.mean(0) - exact[0]).abs() < 4 * error).all()
+    assert ((actual.mean(0) - exact[0]).abs() < 4 * error).all()
 
 
 @pytest.mark.parametrize("temperature", [0.01, 1.0, 100.0])

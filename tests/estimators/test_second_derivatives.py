@@ -1,4 +1,4 @@
-"""Second derivatives through an expectation: right, exactly or on average, or rejected; never silently wrong."""
+"""Second derivatives through an expectation: correct, exactly or on average, or rejected."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_hessian_of_an_exact_sum_is_exact(graph: Graph, make: Callable[[], Estim
 
 
 @pytest.mark.parametrize("estimator", [Enumerate(), LocalExpectation(), "auto"], ids=str)
-def test_hessian_of_a_cost_in_terms_by_every_way_to_work_it_out(estimator: Estimator | str) -> None:
-    """One variable is summed exactly by ``LocalExpectation`` as well; a term depends on one node each."""
+def test_hessian_of_a_cost_in_terms_by_every_method(estimator: Estimator | str) -> None:
+    """``LocalExpectation`` also sums a single variable exactly. Each term depends on one node."""
 
     def terms(t: Tensor) -> Tensor:
         q = {"a": Bernoulli(logits=t[0]), "b": lambda a: Bernoulli(logits=t[1] * (a - t[0]))}
@@ -87,12 +87,12 @@ def test_hessian_of_a_cost_in_terms_by_every_way_to_work_it_out(estimator: Estim
         total = torch.zeros((), dtype=t.dtype)
         for a in (0.0, 1.0):
             one = (t[1] * (a - t[0])).sigmoid()
-            share = t[0].sigmoid() if a else (-t[0]).sigmoid()
-            total = total + share * ((a - t[1]) ** 2 + one * 0.6**3 - (1 - one) * 0.4**3)
+            weight = t[0].sigmoid() if a else (-t[0]).sigmoid()
+            total = total + weight * ((a - t[1]) ** 2 + one * 0.6**3 - (1 - one) * 0.4**3)
         return total
 
     t = torch.tensor([0.3, -0.7], dtype=torch.float64)
-    wanted = hessian(exact, t)
+    expected = hessian(exact, t)
     ways = {
         "hessian": lambda: hessian(terms, t),
         "reverse": lambda: torch.func.jacrev(torch.func.jacrev(terms))(t),
@@ -100,7 +100,7 @@ def test_hessian_of_a_cost_in_terms_by_every_way_to_work_it_out(estimator: Estim
     if not isinstance(estimator, LocalExpectation):
         ways["torch.func.hessian"] = lambda: torch.func.hessian(terms)(t)
     for name, way in ways.items():
-        torch.testing.assert_close(way(), wanted, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(way(), expected, msg=lambda text, name=name: f"{name}: {text}")
     torch.testing.assert_close(
         torch.func.jacrev(torch.func.jacrev(torch.func.jacrev(terms)))(t),
         torch.func.jacrev(torch.func.jacrev(torch.func.jacrev(exact)))(t),
@@ -134,7 +134,7 @@ NAMES = [
 def test_second_derivatives_by_sampling_have_the_right_mean(
     make: Callable[[], Estimator], graph: Graph, request: pytest.FixtureRequest
 ) -> None:
-    """The Hessian times a fixed direction, one replicate an entry of the batch; other nodes have the score function."""
+    """Hessian times a fixed direction, one replicate per entry of the batch; other nodes have the score function."""
     torch.manual_seed(zlib.crc32(request.node.name.encode()))
     parameters = graph.parameters()
     direction = {
@@ -152,9 +152,9 @@ def test_second_derivatives_by_sampling_have_the_right_mean(
     many = {name: p.expand(REPLICATES, *p.shape).clone().requires_grad_() for name, p in parameters.items()}
     cost, q = as_expectation(graph, many)
     estimators = {node.name: ScoreFunction() if node.name == "w" else make() for node in graph.nodes}
-    found = product(many, vaekit.expectation(cost, q, estimators))
-    error = found.std(0) / REPLICATES**0.5
-    assert ((found.mean(0) - exact).abs() / (error + 1e-6 * exact.norm())).max() < THRESHOLD
+    actual = product(many, vaekit.expectation(cost, q, estimators))
+    error = actual.std(0) / REPLICATES**0.5
+    assert ((actual.mean(0) - exact).abs() / (error + 1e-6 * exact.norm())).max() < THRESHOLD
     assert (error < 0.2 * exact.norm()).all(), "too few replicates to see a missing part"
 
 
@@ -167,7 +167,7 @@ def test_the_table_has_estimators_of_both_sorts() -> None:
 
 @pytest.mark.parametrize("row", FIRST_ORDER, ids=lambda row: row.name)
 @pytest.mark.parametrize("way", ["nodes", "mixed", "mixed, cost first", "through the parent"])
-def test_what_is_right_to_first_order_rejects_the_second(row: Row, way: str) -> None:
+def test_first_order_estimators_reject_second_derivatives(row: Row, way: str) -> None:
     kind = row.kinds[-1]
     graph = below(kind, "normal") if way == "through the parent" else single(kind)
     leaves = {name: p.requires_grad_() for name, p in graph.parameters().items()}
@@ -181,7 +181,7 @@ def test_what_is_right_to_first_order_rejects_the_second(row: Row, way: str) -> 
     }[way]  # fmt: skip
     (gradient,) = torch.autograd.grad(total, leaves[first], create_graph=True)
     straight = row.name.startswith(("straight", "gumbel", "reinmax"))
-    if straight and way == "mixed":  # the straight-through gradient of a derivative of the cost: of the first order
+    if straight and way == "mixed":  # the straight-through gradient of a derivative of the cost is of first order
         assert torch.autograd.grad(gradient.sum(), leaves[second])[0].isfinite().all()
         return
     with pytest.raises(EstimatorError, match=r"second derivative.*Use Enumerate"):
@@ -189,7 +189,7 @@ def test_what_is_right_to_first_order_rejects_the_second(row: Row, way: str) -> 
 
 
 @pytest.mark.parametrize("row", FIRST_ORDER, ids=lambda row: row.name)
-def test_second_derivatives_by_the_parameters_of_the_cost_alone_stay(row: Row) -> None:
+def test_second_derivatives_by_the_parameters_of_the_cost_are_allowed(row: Row) -> None:
     graph = single(row.kinds[-1])
     leaves = {name: p.requires_grad_() for name, p in graph.parameters().items()}
     cost, q = as_expectation(graph, leaves)
@@ -212,8 +212,8 @@ def test_functional_transforms_reject_it_too(estimator: Estimator, transform: Ca
             other(transform(value))(t)
 
 
-def test_a_learned_control_variate_above_them_is_trained_all_the_same() -> None:
-    """REBAR differentiates its own estimate, in which deeper nodes count to first order alone."""
+def test_a_learned_control_variate_above_them_is_trained() -> None:
+    """REBAR differentiates its own estimate, in which deeper nodes are correct to first order only."""
     estimator = REBAR()
     logits = torch.zeros(50, requires_grad=True)
     q = {"a": Bernoulli(logits=logits), "b": lambda a: Bernoulli(logits=a - 0.3)}
@@ -244,8 +244,8 @@ def test_impossible_states_have_second_derivatives_without_nan() -> None:
         q = OneHotCategorical(logits=logits + t, validate_args=False)
         return vaekit.expectation(lambda z: (z @ torch.arange(3.0, dtype=z.dtype) - 0.4) ** 2, q, Enumerate())
 
-    found = hessian(value, free)
-    assert found.isfinite().all()
+    actual = hessian(value, free)
+    assert actual.isfinite().all()
     rest = hessian(lambda t: value(torch.stack([t[0], t.new_zeros(()), t[1]])), torch.zeros(2, dtype=torch.float64))
-    torch.testing.assert_close(found[0, 0], rest[0, 0])
-    assert found[0, 0] != 0
+    torch.testing.assert_close(actual[0, 0], rest[0, 0])
+    assert actual[0, 0] != 0

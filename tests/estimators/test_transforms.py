@@ -1,4 +1,4 @@
-"""Expectations inside the transforms of torch.func: the same estimates, or one error of vaekit's own."""
+"""Expectations inside the transforms of torch.func: the same estimates, or one error of vaekit."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def square(value: Tensor) -> Tensor:
     return (value - 0.45) ** 2
 
 
-def agrees(found: Tensor, exact: float) -> None:
-    error = found.std() / len(found) ** 0.5
-    assert abs(found.mean() - exact) < THRESHOLD * error + 1e-9
+def agrees(actual: Tensor, exact: float) -> None:
+    error = actual.std() / len(actual) ** 0.5
+    assert abs(actual.mean() - exact) < THRESHOLD * error + 1e-9
 
 
 @by_way
@@ -65,7 +65,7 @@ def test_gradient_is_right_or_rejected(row: Row, way: Callable) -> None:
 
 @by_way
 @pytest.mark.parametrize("estimator", [Pathwise(), "auto"], ids=str)
-def test_cost_without_a_path_is_no_silent_zero(estimator: Estimator | str, way: Callable) -> None:
+def test_cost_without_a_path_is_not_a_silent_zero(estimator: Estimator | str, way: Callable) -> None:
     torch.manual_seed(0)
     t = torch.full((REPLICATES,), 0.3, dtype=torch.float64)
     f = value_of(estimator, normal, lambda z: (z - 0.45).sign())
@@ -77,7 +77,7 @@ def test_cost_without_a_path_is_no_silent_zero(estimator: Estimator | str, way: 
 
 
 @pytest.mark.parametrize("transform", [hessian, lambda f: vmap(f), jacfwd], ids=["hessian", "vmap", "jacfwd"])
-def test_random_numbers_within_vmap_are_asked_for(transform: Callable) -> None:
+def test_random_numbers_within_vmap_need_a_flag(transform: Callable) -> None:
     t = torch.full((3,), 0.3)
     with pytest.raises(EstimatorError, match=r"Pass randomness='different'"):
         transform(value_of(ScoreFunction(), bernoulli, square))(t)
@@ -91,13 +91,13 @@ def test_others_are_rejected_by_name(make: Callable[[], Estimator], way: Callabl
         way(value_of(make(), bernoulli, square), torch.full((3,), 0.3))
 
 
-def test_what_torch_cannot_do_is_an_error_of_vaekit() -> None:
+def test_failures_of_torch_are_errors_of_vaekit() -> None:
     f = value_of(Pathwise(), lambda t: Gamma(t.exp(), 1.0, validate_args=False), square)
     with pytest.raises(EstimatorError, match=r"transform of torch.func.*Use torch.autograd.grad"):
         jvp(f, (torch.zeros(3),), (torch.ones(3),))
 
 
-def test_errors_of_the_cost_itself_stay_as_they_are() -> None:
+def test_errors_of_the_cost_are_unchanged() -> None:
     def broken(value: Tensor) -> Tensor:
         raise RuntimeError("the simulator is down")
 

@@ -1,4 +1,4 @@
-"""Estimators over sets of states: exact sums over everything that they could draw, limits, extremes."""
+"""Estimators over sets of states: exact sums over all possible sets, limits, extremes."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def run(q: Distribution, logits: Tensor, estimator: Estimator, cost=None) -> tup
 
 
 def exact() -> tuple[Tensor, Tensor]:
-    """Return the expectation and gradient of the logits, worked out here."""
+    """Return the expectation and its gradient by the logits, by an explicit sum."""
     mean = (PROB * COST).sum()
     return mean, PROB * (COST - mean)
 
 
 def force(monkeypatch: pytest.MonkeyPatch, module, scores: Tensor) -> None:
-    """Have draws follow ``scores`` ``[..., states, batch]``, but never a state that was taken out."""
+    """Replace the noise by ``scores`` ``[..., states, batch]``, except at excluded states."""
     monkeypatch.setattr(module, "perturb", lambda log_prob: torch.where(log_prob.isfinite(), scores, -math.inf))
 
 
@@ -65,15 +65,15 @@ def test_unordered_set_is_unbiased_summed_over_every_order(size: int, monkeypatc
 
 
 @pytest.mark.parametrize(("num_exact", "num_samples"), [(1, 1), (2, 1), (1, 2), (2, 2), (1, 3), (3, 1)])
-def test_rao_blackwell_is_unbiased_summed_over_every_draw(
+def test_rao_blackwell_is_unbiased_summed_over_every_sample(
     num_exact: int, num_samples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rest = PROB.argsort(descending=True)[num_exact:]
-    draws = torch.tensor(list(itertools.product(rest.tolist(), repeat=num_samples)))
-    chance = (PROB[draws] / PROB[rest].sum()).prod(1)
-    scores = torch.eye(5, dtype=torch.float64)[draws].permute(1, 2, 0)  # [num_samples, states, batch]
+    samples = torch.tensor(list(itertools.product(rest.tolist(), repeat=num_samples)))
+    chance = (PROB[samples] / PROB[rest].sum()).prod(1)
+    scores = torch.eye(5, dtype=torch.float64)[samples].permute(1, 2, 0)  # [num_samples, states, batch]
     force(monkeypatch, vaekit.estimators.rao_blackwell, scores)
-    logits = PROB.log().repeat(len(draws), 1).requires_grad_()
+    logits = PROB.log().repeat(len(samples), 1).requires_grad_()
     value, gradient = run(one_hot(logits), logits, RaoBlackwell(num_exact, num_samples))
     torch.testing.assert_close((chance * value).sum(), exact()[0], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close((chance[:, None] * gradient).sum(0), exact()[1], rtol=1e-12, atol=1e-12)
@@ -91,7 +91,7 @@ EVERYTHING = {
 
 @pytest.mark.parametrize("name", EVERYTHING)
 @pytest.mark.parametrize("method", ["unordered", "all_exact", "one_sampled", "one_exact"])
-def test_rows_for_all_states_are_enumeration(name: str, method: str) -> None:
+def test_samples_of_all_states_agree_with_enumeration(name: str, method: str) -> None:
     make, shape, unordered = EVERYTHING[name]
     estimator: Estimator = {
         "unordered": unordered,
@@ -105,14 +105,14 @@ def test_rows_for_all_states_are_enumeration(name: str, method: str) -> None:
         z = z.double().reshape(*z.shape[:2], -1)
         return (1.0 + (z * torch.arange(1, z.shape[-1] + 1)).sum(-1)) ** 2
 
-    expected, found = (run(make(logits), logits, e, cost) for e in (Enumerate(), estimator))
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    expected, actual = (run(make(logits), logits, e, cost) for e in (Enumerate(), estimator))
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_completions_are_sums_over_orders(size: int) -> None:
     chosen = torch.tensor([4, 0, 2, 1, 3])[:size]
-    prob = torch.cat([PROB * 0.9, torch.tensor([0.1], dtype=torch.float64)])  # a sixth state stays outside
+    prob = torch.cat([PROB * 0.9, torch.tensor([0.1], dtype=torch.float64)])  # a sixth state is outside the set
     outside = 1 - prob[chosen].sum()
     table = completions(prob[chosen].log()[:, None], outside.log()[None])[:, 0].exp()
     for drawn in range(1, 2**size):
@@ -152,9 +152,9 @@ by_estimator = pytest.mark.parametrize("estimator", FITTING.values(), ids=FITTIN
 )
 def test_extreme_logits_give_finite_gradients(estimator: Estimator, extreme: list[float], dtype: torch.dtype) -> None:
     logits = torch.tensor(extreme, dtype=dtype).repeat(50, 1).requires_grad_()
-    draw = estimator.sample(one_hot(logits))
-    torch.testing.assert_close(draw.weight.sum(0), torch.ones(50, dtype=dtype))
-    assert (draw.weight >= 0).all()
+    sample = estimator.sample(one_hot(logits))
+    torch.testing.assert_close(sample.weight.sum(0), torch.ones(50, dtype=dtype))
+    assert (sample.weight >= 0).all()
     value, gradient = run(one_hot(logits), logits, estimator)
     assert value.isfinite().all()
     assert gradient.isfinite().all()
@@ -186,19 +186,19 @@ def test_infinite_cost_of_an_impossible_state_does_no_harm(estimator: Estimator)
 
 @by_estimator
 def test_states_are_distinct_where_they_should_be(estimator: Estimator) -> None:
-    draw = estimator.sample(Categorical(probs=PROB.expand(200, 5)))
-    distinct = len(draw.value) if isinstance(estimator, UnorderedSet) else estimator.num_exact
-    states = draw.value[:distinct].sort(0).values
+    sample = estimator.sample(Categorical(probs=PROB.expand(200, 5)))
+    distinct = len(sample.value) if isinstance(estimator, UnorderedSet) else estimator.num_exact
+    states = sample.value[:distinct].sort(0).values
     assert (states[1:] != states[:-1]).all()
     if isinstance(estimator, RaoBlackwell):
         assert (states == PROB.topk(distinct).indices.sort().values[:, None]).all()
-        assert not torch.isin(draw.value[distinct:], states).any()
+        assert not torch.isin(sample.value[distinct:], states).any()
 
 
 @by_estimator
 @pytest.mark.parametrize("baseline", [None, LeaveOneOut()], ids=["plain", "leave_one_out"])
 def test_variance_is_lower_than_that_of_the_score_function(estimator: Estimator, baseline: LeaveOneOut | None) -> None:
-    """For as many evaluations, where most of the mass is on few states and costs are not centred at 0."""
+    """For equal evaluations, if few states have most of the mass and the mean cost is not 0."""
     logits = torch.tensor([0.9, 0.05, 0.03, 0.01, 0.01]).double().log().repeat(20_000, 1).requires_grad_()
     score = ScoreFunction(estimator.num_evaluations(one_hot(logits)), baseline)
     variances = [
@@ -215,7 +215,7 @@ def test_more_exact_states_lower_the_variance() -> None:
 
 
 @by_estimator
-def test_too_many_states_are_refused_by_name_of_what_fits(estimator: Estimator) -> None:
+def test_too_many_states_are_rejected_with_an_alternative(estimator: Estimator) -> None:
     name = type(estimator).__name__
     for variables, count in ((13, 8192), (200, 2**200)):
         q = Independent(Bernoulli(logits=torch.zeros(2, variables)), 1)
@@ -227,7 +227,7 @@ def test_too_many_states_are_refused_by_name_of_what_fits(estimator: Estimator) 
 
 
 @by_estimator
-def test_infinite_support_and_joint_trajectories_are_refused(estimator: Estimator) -> None:
+def test_infinite_support_and_joint_samples_are_rejected(estimator: Estimator) -> None:
     with pytest.raises(EstimatorError, match="does not support Poisson"):
         expectation(lambda z: z, Poisson(torch.ones(2)), estimator)
     with pytest.raises(EstimatorError, match="not finite"):
@@ -246,6 +246,6 @@ def test_infinite_support_and_joint_trajectories_are_refused(estimator: Estimato
         (lambda: UnorderedSet(0), "num_samples=0 must"),
     ],
 )
-def test_numbers_out_of_range_are_refused(make, match: str) -> None:
+def test_numbers_out_of_range_are_rejected(make, match: str) -> None:
     with pytest.raises(EstimatorError, match=match):
         make()

@@ -1,4 +1,4 @@
-"""Monte Carlo gradients, one replicate an entry of the batch, compared with exact ones."""
+"""Monte Carlo gradients, one replicate per entry of the batch, compared with exact ones."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .conformance import CONTEXT_FEATURES
 from .graphs import ENTRIES, Graph, as_expectation, shared_over
 
 PILOT, CHUNK, LIMIT = 10_000, 40_000, 4_000_000
-EVALUATIONS = 64 * CHUNK  # of the cost, at most at a time
-PRECISION = 0.01  # largest standard error, as a share of the exact gradient's norm
+EVALUATIONS = 64 * CHUNK  # maximum number of simultaneous cost evaluations
+PRECISION = 0.01  # largest standard error, relative to the norm of the exact gradient
 THRESHOLD = 4.0
 
 
 class Moments(NamedTuple):
-    """Mean and standard error of the value ``[]`` and of the gradient ``[components]``; replicates."""
+    """Mean and standard error of the value ``[]`` and of the gradient ``[components]``; number of replicates."""
 
     value: Tensor
     value_error: Tensor
@@ -43,9 +43,9 @@ def replicate(
     num_samples: int | None = None,
     shared: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return values ``[batch]`` and gradients ``[batch, components]``, each entry with leaves of its own.
+    """Return values ``[batch]`` and gradients ``[batch, components]``, with separate leaves for each entry.
 
-    With ``shared``, an entry is itself a batch, all over which the node of that name shares its draws.
+    With ``shared``, each entry is a batch whose entries share the samples of the node of that name.
     """
     leaves = _leaves(graph, batch)
     cost, q = as_expectation(graph, leaves if shared is None else shared_over(graph, shared, leaves))
@@ -58,7 +58,7 @@ def replicate(
 
 
 def warm_up(graph: Graph, estimators: dict[str, Estimator], num_samples: int | None) -> None:
-    """Let baselines learn from a few small calls, as in training."""
+    """Train baselines with a few small calls."""
     networks = [p for e in estimators.values() for p in e.parameters()]
     optimizer = torch.optim.Adam(networks, 0.01) if networks else None
     for _ in range(10):
@@ -72,28 +72,28 @@ def warm_up(graph: Graph, estimators: dict[str, Estimator], num_samples: int | N
 
 
 def num_rows(graph: Graph, estimators: dict[str, Estimator], num_samples: int | None = None) -> int:
-    """Return how often a replicate evaluates the cost."""
+    """Return the number of cost evaluations per replicate."""
     cost, q = as_expectation(graph, _leaves(graph, 1))
     context = torch.zeros(1, CONTEXT_FEATURES, dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
         drawn = sample_graph(parse_graph(cost, q)[0], estimators, num_samples=num_samples, context=context)
-    return num_samples or math.prod(len(draw.weight) for draw in drawn.samples.values())
+    return num_samples or math.prod(len(sample.weight) for sample in drawn.samples.values())
 
 
 def measure(
     graph: Graph,
     estimators: dict[str, Estimator],
-    wanted: Tensor,
+    target_error: Tensor,
     num_samples: int | None = None,
     limit: int = LIMIT,
     shared: str | None = None,
     fraction: float = 1.0,
 ) -> Moments:
-    """Draw as many replicates as a pilot says are needed for the ``wanted`` standard errors; drop the pilot.
+    """Sample replicates until the ``target_error`` standard errors; a discarded pilot determines their number.
 
     The pilot and the chunks have a ``fraction`` of their usual size.
 
-    A rule that looked at the replicates it keeps would stop early where a skewed one happens to be small.
+    A rule based on the replicates themselves would stop early if a skewed one is small by chance.
     """
     entries = 1 if shared is None else len(ENTRIES)
     pilot_size, chunk = int(PILOT * fraction), int(CHUNK * fraction)
@@ -101,13 +101,13 @@ def measure(
     pieces = [min(size, pilot_size - start) for start in range(0, pilot_size, size)]
     pilot = torch.cat([replicate(graph, estimators, piece, num_samples, shared)[1] for piece in pieces])
     margin = 1.3 / fraction**0.5  # a small pilot underestimates heavy tails
-    needed = int(margin * (pilot.var(0) / wanted.square()).max())
+    needed = int(margin * (pilot.var(0) / target_error.square()).max())
     chunks = max(1, math.ceil(min(max(needed, pilot_size), limit) / size))
     sums, squares = torch.zeros(()), torch.zeros(())
     for _ in range(chunks):
         value, gradient = replicate(graph, estimators, size, num_samples, shared)
         difference = torch.cat([value[:, None], gradient], 1)
-        difference[:, 1:] -= pilot.mean(0)  # for precision only
+        difference[:, 1:] -= pilot.mean(0)  # for numerical precision only
         sums, squares = sums + difference.sum(0), squares + difference.square().sum(0)
     count = chunks * size
     mean = sums / count
@@ -116,7 +116,7 @@ def measure(
 
 
 def blocks(graph: Graph, gradient: dict[str, Tensor]) -> Tensor:
-    """Return for each component the norm of the exact gradient of its node's (or the cost's) parameters."""
+    """Return for each component the norm of the exact gradient of all parameters of its node, or of the cost."""
     owner = {name: name.split(".")[0] for name in gradient}
     norms = {o: torch.cat([g.flatten() for n, g in gradient.items() if owner[n] == o]).norm() for o in owner.values()}
     return torch.cat([norms[owner[n]].expand(g.numel()) for n, g in gradient.items()])
