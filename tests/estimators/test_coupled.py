@@ -285,5 +285,5 @@ def test_number_of_samples_must_be_positive() -> None:
     with pytest.raises(EstimatorError, match="DisARM: num_pairs=0 must"):
         DisARM(num_pairs=0)
     for make in (ARM, LocalExpectation):
-        with pytest.raises(EstimatorError, match=f"{make.__name__}: num_samples is -1"):
+        with pytest.raises(EstimatorError, match=f"{make.__name__}: num_samples=-1 must"):
             make(num_samples=-1)
