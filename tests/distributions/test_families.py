@@ -1,7 +1,7 @@
 """Every distribution with pathwise gradients: density, samples, first and second derivatives.
 
-Derivatives: |z| < 4 for 4 to 40 components and two costs per family, about 190 in total; Kolmogorov-Smirnov at a level of
-1e-4 for 13 families. With random seeds, a correct library would fail with a probability of at most
+Derivatives: |z| < 4 for 4 to 40 components and two costs per family, about 190 in total; Kolmogorov-Smirnov tests at a
+level of 1e-4 for 13 families. With random seeds, a correct library would fail with a probability of at most
 190 * 6.3e-5 + 13e-4 = 0.014 at each strength. Seeds are fixed.
 """
 
