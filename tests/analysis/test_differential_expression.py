@@ -180,7 +180,7 @@ def test_groups_without_a_common_batch_warn(simulated):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("clusters", "cluster0", "cluster1"), "not found in .obs of .* Did you mean 'cluster'"),
+        (("clusters", "cluster0", "cluster1"), "groupby='clusters' not found in .obs.*Did you mean 'cluster'"),
         (("cluster", "cluster9", "cluster1"), "group1='cluster9' not found.*'cluster"),
         (("cluster", "cluster0", "B"), "group2='B'.*Available: 'cluster0', 'cluster1', 'cluster2'"),
         (("cluster", "cluster0", "cluster0"), "both 'cluster0'"),

@@ -114,7 +114,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Form], None]]:
     def set_limits(form: Form) -> None:
         torch.set_num_threads(form.threads)
         if form.chunk_cells is not None:
-            monkeypatch.setattr("vaekit.analysis.decoding.DECODED", form.chunk_cells * 40)
+            monkeypatch.setattr("vaekit._core.memory_budget.DECODED_VALUES", form.chunk_cells * 40)
             monkeypatch.setattr("vaekit._core.memory_budget.CHUNK_CELLS", form.chunk_cells)
 
     yield set_limits

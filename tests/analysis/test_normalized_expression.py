@@ -8,7 +8,6 @@ import torch
 from models.tiny import MODELS, adata, trainer
 
 from vaekit.analysis import normalized_expression, prepare_query
-from vaekit.analysis import normalized_expression as function
 from vaekit.data import GeneExpressionData
 from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, observation_keys
 from vaekit.exceptions import DataError
@@ -97,8 +96,8 @@ def test_genes_that_the_model_does_not_know_are_nan():
 
 def test_a_layer_that_exceeds_memory(simulated, monkeypatch):
     cells = simulated[0].copy()
-    monkeypatch.setitem(function.__globals__, "MEMORY_FRACTION", 1e-9)
-    with pytest.raises(DataError, match=r"1200 cells x 150 genes take .*genes=\[\.\.\.\]"):
+    monkeypatch.setattr("vaekit._core.memory_budget.free_memory", lambda: -1e15)  # less than any swap space
+    with pytest.raises(DataError, match=r"1200 cells x 150 genes claims .*genes=\[\.\.\.\]"):
         normalized_expression(cells, simulated[1])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit._core import memory_budget
 from vaekit.analysis.model_source import get_data_registry
 from vaekit.batch import Batch
 from vaekit.data.cells.columns import match_category
@@ -19,8 +20,6 @@ from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, number_repeats, observation_keys
 from vaekit.exceptions import CheckpointError, DataError, did_you_mean
 from vaekit.models import VAE
-
-DECODED = 2**21  # samples times cells times genes in memory at a time
 
 
 @contextmanager
@@ -73,7 +72,7 @@ class PosteriorSampler:
 
         hashes = None if names is None else hash_names(names)
         repeats: dict[int, int] = {}
-        step = max(1, min(self.batch_size, DECODED // (self.num_samples * self.model.features)))
+        step = max(1, min(self.batch_size, memory_budget.DECODED_VALUES // (self.num_samples * self.model.features)))
         with tqdm(total=len(index), desc=description, unit="cell", disable=not progress) as bar:
             for part in index.split(step):
                 batch = dataset.__getitems__(part).to(self.model.device)

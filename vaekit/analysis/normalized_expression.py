@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,19 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit._core.memory_budget import check_memory
 from vaekit.analysis.decoding import Chunk, PosteriorSampler, batch_indices, composition, evaluating, set_batch
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.model_source import check_in_memory, get_count_registry, prepare_query, provenance, resolve_model
 from vaekit.data.cells.genes import rename_versions
 from vaekit.data.cells.query import QueryData
-from vaekit.exceptions import DataError, did_you_mean, format_bytes
+from vaekit.exceptions import DataError, did_you_mean
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-
-MEMORY_FRACTION = 0.5  # of the machine's memory that the result may take
 
 
 def normalized_expression(
@@ -232,10 +230,5 @@ class NormalizedExpressionWriter:
 
 
 def _check_memory(num_cells: int, num_genes: int) -> None:
-    """Raise an error if a float32 table would take more than half of the machine's memory."""
-    size, total = 4 * num_cells * num_genes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > MEMORY_FRACTION * total:
-        raise DataError(
-            f"{num_cells} cells x {num_genes} genes take {format_bytes(size)}, and this machine has "
-            f"{format_bytes(total)}. Request fewer genes (genes=[...]), or pass fewer cells."
-        )
+    size, remedy = 4 * num_cells * num_genes, "Request fewer genes (genes=[...]), or pass fewer cells."
+    check_memory(size, f"normalized_expression: {num_cells} cells x {num_genes} genes", remedy)
