@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 from typing_extensions import override
 
-from vaekit.distributions.precise import exact_logits, given_probs
+from vaekit.distributions.precise import exact_logits, given_probs, implements
 
 
 class MixtureSameFamily(torch.distributions.MixtureSameFamily):
@@ -59,7 +59,7 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
     def has_rsample(self) -> bool:  # type: ignore[override]
         """Whether the components are continuous and have a ``cdf``."""
         base = self._base[0]
-        return type(base).cdf is not Distribution.cdf and base.support is not None and not base.support.is_discrete
+        return implements(base, "cdf") and base.support is not None and not base.support.is_discrete
 
     @property
     def _base(self) -> tuple[Distribution, bool]:

@@ -70,6 +70,11 @@ def _is_imprecise(q: Distribution) -> bool:
     return False
 
 
+def implements(q: Distribution, method: str) -> bool:
+    """Return whether the class of a distribution overrides a method of ``Distribution``, such as ``log_prob``."""
+    return getattr(type(q), method) is not getattr(Distribution, method)
+
+
 def given_probs(q: Distribution) -> Tensor | None:
     """Return the probabilities that were passed to a discrete distribution; None if logits were passed."""
     attributes = vars(getattr(q, "_categorical", q))

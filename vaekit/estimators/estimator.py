@@ -69,6 +69,8 @@ class Estimator(Component, nn.Module, ABC):
         Whether the estimate has a derivative by probabilities of exactly 0 without auxiliary samples.
     stick_the_landing : bool
         Whether the estimator subtracts the score from a cost that contains log q (see ``Pathwise``).
+    has_correction : bool
+        Whether :meth:`correction` has a gradient. If not, it is never called.
     higher_order : bool
         Whether derivatives of the gradient are correct, too. If not, they raise an error.
     differentiates_cost : bool
@@ -92,6 +94,7 @@ class Estimator(Component, nn.Module, ABC):
     lists_states: ClassVar[bool] = False
     handles_zero_probabilities: ClassVar[bool] = False
     stick_the_landing: bool = False
+    has_correction: bool = True
     higher_order: bool = False
     differentiates_cost: ClassVar[bool] = False
     evaluations_per_sample: int = 1
@@ -192,11 +195,6 @@ class Estimator(Component, nn.Module, ABC):
             Its value is the cost that this node can influence, its gradient that of the whole remaining graph.
         """
         return cost.new_zeros(())
-
-    @property
-    def has_correction(self) -> bool:
-        """Whether :meth:`correction` is not constantly zero."""
-        return type(self).correction is not Estimator.correction
 
     @property
     def is_stateful(self) -> bool:

@@ -80,7 +80,7 @@ def _transformed_ends(q: Any) -> Interval:
         base, transforms = base.base_dist, [*base.transforms, *transforms]
     ends, rigid = _bounds(_get_support(base)), _rigid_type(_get_support(base))
     for transform in _flatten(transforms):
-        if rigid is None or type(_unwrap(transform.domain)) is rigid:
+        if rigid is None or _rigid_type(transform.domain) is rigid:
             ends, rigid = _transform_interval(transform, ends), _rigid_type(transform.codomain)
         elif moving := [tensor for tensor in _tensors(transform) if _moves(tensor)]:
             return moving[0], None
@@ -93,7 +93,7 @@ def _rigid_type(constraint: Any) -> type | None:
     Any transform with parameters moves the points of such a set.
     """
     inner = _unwrap(constraint)
-    interval = inner is constraints.real or hasattr(inner, "lower_bound") or hasattr(inner, "upper_bound")
+    interval = inner is constraints.real or any(bound is not None for bound in _bounds(inner))
     return None if inner is None or (interval and not inner.is_discrete) else type(inner)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 from typing_extensions import override
 
+from vaekit.distributions.precise import implements
 from vaekit.estimators.derivatives import likelihood_ratio
 from vaekit.estimators.discrete_support import is_one_hot, unwrap_independent
 from vaekit.estimators.estimator import Estimator, describe_distribution
@@ -66,7 +67,7 @@ class Pathwise(Estimator):
         return not self.stick_the_landing
 
     @property
-    def has_correction(self) -> bool:
+    def has_correction(self) -> bool:  # type: ignore[override]
         """Whether the score is subtracted."""
         return self.stick_the_landing
 
@@ -94,7 +95,7 @@ class Pathwise(Estimator):
 
 def _score_log_prob(q: Distribution, value: Tensor) -> Tensor:
     """Return the log-density; raise an error if it does not exist, or the mean of its gradient is not 0."""
-    if type(q).log_prob is Distribution.log_prob:
+    if not implements(q, "log_prob"):
         raise EstimatorError(
             "Pathwise: stick_the_landing=True needs a log-density, and "
             f"{describe_distribution(q)} does not have one. Use Pathwise()."

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily
 from typing_extensions import override
 
+from vaekit.distributions.precise import implements
 from vaekit.estimators.baselines import Baseline, resolve_num_samples
 from vaekit.estimators.critic import Critic
 from vaekit.estimators.derivatives import learning_term, likelihood_ratio
@@ -84,7 +85,7 @@ class ScoreFunction(Estimator):
     @classmethod
     @override
     def supports(cls, q: Distribution) -> bool:
-        return type(q).log_prob is not Distribution.log_prob and not support_moves(q)
+        return implements(q, "log_prob") and not support_moves(q)
 
     @override
     def explain_unsupported(self, q: Distribution) -> str:

@@ -29,6 +29,7 @@ class StraightThrough(DiscreteEstimator):
 
     requires_differentiable_cost = True
     unbiased = False
+    has_correction = False
     handles_zero_probabilities = True
 
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:

@@ -67,6 +67,7 @@ class TemperedEstimator(DiscreteEstimator):
 
     requires_differentiable_cost = True
     unbiased = False
+    has_correction = False
     handles_zero_probabilities = True
 
     def __init__(self, temperature: float | TemperatureSchedule, num_samples: int) -> None:
