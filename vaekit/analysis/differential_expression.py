@@ -55,7 +55,7 @@ def differential_expression(
 
     Genes are called in the order of their probability while the expected fraction of false discoveries, the mean of
     ``proba_not_de`` over the called genes, is at most ``fdr``. If most genes are sure to differ, a high ``fdr`` also
-    calls genes that probably do not. A gene without counts in both groups is never called: its row is the prior.
+    calls genes that probably do not. A gene without counts in either group is never called; its row is the prior.
 
     Parameters
     ----------

@@ -15,8 +15,8 @@ from vaekit.batch import Batch
 from vaekit.data.dataset import BatchDataset
 from vaekit.models import VAE
 
-DECODED_BATCHES = 4  # batches in which a sample is decoded, if the group is large
-BATCH_SAMPLES = 50  # samples per batch from which on a group is large
+DECODED_BATCHES = 4  # in which each sample of a large group is decoded
+MIN_BATCH_SAMPLES = 50  # decoded samples per batch; fewer are decoded in all batches
 PSEUDOCOUNT = 0.5  # weight of the model's prediction, in counts
 
 
@@ -56,7 +56,7 @@ def sum_group(sampler: PosteriorSampler, dataset: BatchDataset, index: Tensor, p
     model = sampler.model
     num_batches = len(get_data_registry(model)["batch_categories"])
     num_decoded, num_samples = min(num_batches, DECODED_BATCHES), len(index) * sampler.num_samples
-    if num_samples * DECODED_BATCHES < BATCH_SAMPLES * num_batches:
+    if num_samples * DECODED_BATCHES < MIN_BATCH_SAMPLES * num_batches:
         num_decoded = num_batches
     strata, kwargs = max(1, num_batches), {"dtype": torch.float64, "device": model.device}
     cells = torch.zeros(strata, **kwargs)  # type: ignore[call-overload]
@@ -154,8 +154,8 @@ def log_ratio(first: GroupSums, second: GroupSums) -> LogRatio:
     expected counts, and the effect of the batches is not corrected.
 
     Each r has the effective number of counts n = (its expectation)^2 / variance and gets half a count of the model's
-    prediction. The variance of its logarithm is that of a log gamma variable of shape :math:`r n + 1/2`,
-    :math:`\psi_1(r n + 1/2)`. Such a logarithm is far from normal if the counts are few; ``shapes`` describe it then.
+    prediction. Its logarithm has the variance of a log gamma variable of shape :math:`r n + 1/2`, which is
+    :math:`\psi_1(r n + 1/2)`. The logarithm of few counts is far from normal; ``shapes`` describe its distribution.
 
     Notes
     -----

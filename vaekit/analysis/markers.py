@@ -51,8 +51,8 @@ def markers(
     :math:`\epsilon` prevents large ratios of genes with low expression everywhere.
 
     The other latents are sampled from their joint prior given the code. Other variables of the same latent are sampled
-    by their usage. Batches alternate, and other covariates are those of the cells. For a Dirichlet latent, each topic
-    counts as a code. Its usage is the mean proportion, and its composition is that of a cell with this topic only.
+    by their usage. Batches alternate, and the cells provide the other covariates. For a Dirichlet latent, each topic
+    counts as a code. Its usage is the mean proportion, and its composition is computed for a cell with this topic only.
 
     Parameters
     ----------

@@ -147,7 +147,7 @@ class NormalizedExpressionWriter:
         self.batch_indices = [] if transform_batch is None else batch_indices(model, transform_batch)
 
     def check_genes(self, genes: Sequence[str]) -> list[str]:
-        """Return the names of the genes; raise an error if there are none, or the model does not know one."""
+        """Return the names of the genes; raise an error for an empty list or an unknown gene."""
         names = [str(gene) for gene in genes]
         if not names:
             raise DataError(f"genes={list(genes)} must name a gene. {did_you_mean('', self.genes)}")

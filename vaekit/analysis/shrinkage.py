@@ -8,7 +8,7 @@ from vaekit.analysis.effects import NormalMixturePosterior, Posterior, Tabulated
 
 MAX_STEPS = 2000  # of expectation maximization
 TOLERANCE = 1e-6  # change of the weights at which expectation maximization stops
-NULL_WEIGHT = 10.0  # prior counts of the spike at 0: it takes the effects that noise alone could explain
+NULL_WEIGHT = 10.0  # prior counts of the spike at 0, which takes effects that noise alone can explain
 NORMAL_COUNTS = 100.0  # from here on, the logarithm of a mean count is close to normal
 POINT_SPACING = 0.04  # of a table, relative to the value
 CHUNK_ENTRIES = 2_000_000  # table entries computed at once

@@ -44,7 +44,7 @@ def transfer_labels(
     .. math:: \frac{\sum_{i: l_i = l} \exp(-d_i^2 / 2 \sigma^2)}{\sum_i \exp(-d_i^2 / 2 \sigma^2)}
 
     over the ``n_neighbors`` nearest reference cells i, with the distances :math:`d_i` between posterior means and
-    their mean :math:`\sigma`. All reference cells as near as the last neighbor divide its weight equally.
+    their mean :math:`\sigma`. Reference cells at the distance of the last neighbor have equal parts of its weight.
 
     Every cell gets the label with the highest weight, the first category if several have it. The user decides which
     uncertainty is too high.
