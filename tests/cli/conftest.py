@@ -1,13 +1,21 @@
-"""What the tests of the commands share: a machine without an account."""
+"""Fixtures of the command tests: a machine without an account, and no UMAP except in fixtures of a wider scope."""
 
 from pathlib import Path
 
 import pytest
 
+from vaekit.plotting import model_figures
+
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither the machine's credentials nor its runs: a fresh machine."""
+    """Hide the machine's credentials and runs."""
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+@pytest.fixture(autouse=True)
+def quick_umap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace UMAP, which takes longer than the runs. The run of test_commands.py draws it."""
+    monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
