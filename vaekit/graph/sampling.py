@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -130,16 +130,13 @@ def sample_graph(
                 each.check_budget(num_evaluations, f"the graph (all nodes up to {node.name!r} together)")
             if depth:
                 q = q.expand(torch.Size([1] * (depth - len(leading))) + q.batch_shape)
-            compares = [resolved[earlier.name].common_random_numbers for earlier in reversed(nodes[:depth])]
-            common_noise_dims = tuple(dim for dim, is_common in enumerate(compares, start=1) if is_common)
+            uses_common = [resolved[earlier.name].common_random_numbers for earlier in reversed(nodes[:depth])]
+            common_noise_dims = tuple(dim for dim, is_common in enumerate(uses_common, start=1) if is_common)
             sample = estimator.sample(q, common_noise_dims=common_noise_dims)
         else:
             sample = estimator.sample(q.expand(torch.Size([num_samples]) + inner), torch.Size())
         sample = complete(estimator, sample, node.name, num_samples is not None)
-        if sample.completed is not None:
-            original = sample.completed.sample._replace(context=context, outer=outer)
-            sample = sample._replace(completed=sample.completed._replace(sample=original))
-        samples[node.name] = sample._replace(context=context, outer=outer)
+        samples[node.name] = _set_fields(sample, context=context, outer=outer)
         if num_samples is None:
             outer = (sample.weight.detach(), *outer)
     assert batch is not None  # a graph has at least one node
@@ -154,6 +151,14 @@ def _distribution(node: Node, samples: Mapping[str, NodeSample]) -> Distribution
     if not isinstance(q, Distribution):
         raise EstimatorError(f"q[{node.name!r}] returned a {type(q).__name__}. Return a distribution.")
     return q
+
+
+def _set_fields(sample: NodeSample, **fields: Any) -> NodeSample:
+    """Return the sample with some fields replaced, also in the sample without its auxiliary samples."""
+    if sample.completed is not None:
+        original = sample.completed.sample._replace(**fields)
+        sample = sample._replace(completed=sample.completed._replace(sample=original))
+    return sample._replace(**fields)
 
 
 def _split_shape(
