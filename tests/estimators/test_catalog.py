@@ -20,7 +20,7 @@ ABSTRACT = {estimators.Baseline, estimators.Estimator, latents.Latent, likelihoo
 NOT_TESTED_BY_A_TABLE = {estimators.NodeSample}  # the result of every estimator
 
 
-def tested_estimators() -> set[type]:
+def estimators_of_the_table() -> set[type]:
     """Return the estimators of the table, and their baselines, critics and schedules."""
     result = [row.make() for row in ESTIMATORS + PARTS]
     parts = [part for estimator in result for part in (*estimator.children(), *vars(estimator).values())]
@@ -28,7 +28,7 @@ def tested_estimators() -> set[type]:
 
 
 TABLES = {
-    "estimators": (estimators, tested_estimators),
+    "estimators": (estimators, estimators_of_the_table),
     "latents": (latents, lambda: {type(make()) for make in LATENTS.values()}),
     "likelihoods": (likelihoods, lambda: {*LIKELIHOODS, *(type(make(pixelwise=False)) for make in PIXELS.values())}),
     "distributions": (distributions, lambda: set(DISTRIBUTIONS)),
