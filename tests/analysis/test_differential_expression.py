@@ -136,7 +136,7 @@ def test_other_covariates_dispersions_and_a_learned_library_size(dispersion):
     data = GeneExpressionData(
         cells, batch_key="batch", categorical_covariate_keys=["sex"], continuous_covariate_keys=["dose"]
     )
-    latents = {"y": Categorical(3), "z": Gaussian(2, parent="y"), "l": LibrarySize()}
+    latents = {"y": Categorical(3), "z": Gaussian(2, parents=["y"]), "l": LibrarySize()}
     model = MixedVAE(data.features, NegativeBinomial(dispersion), data.covariates, latents=latents, hidden=(8,))
     trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
     result = differential_expression(cells, model, "cell_type", "B")

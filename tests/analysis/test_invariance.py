@@ -57,7 +57,7 @@ def model(clean: AnnData) -> VAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         data = GeneExpressionData(clean, batch_key="batch", label_key="group", batch_size=32)
-        latents = {"y": Categorical(4), "z": Gaussian(2, parent="y")}
+        latents = {"y": Categorical(4), "z": Gaussian(2, parents=["y"])}
         model = MixedVAE(
             data.features, NegativeBinomial(), data.covariates, latents=latents, hidden=(16,), learning_rate=0.01
         )

@@ -57,7 +57,7 @@ def test_one_variable_is_exact(pseudo_fraction):
 
 def test_other_latents_are_averaged_over_the_component_of_the_code():
     model = fitted(
-        lambda p, n, c: MixedVAE(n, p, c, latents={"y": Categorical(2), "z": Gaussian(2, parent="y")}, hidden=(8,))
+        lambda p, n, c: MixedVAE(n, p, c, latents={"y": Categorical(2), "z": Gaussian(2, parents=["y"])}, hidden=(8,))
     )
     table = markers(adata(), model, num_samples=4000, n_genes=12)
     with torch.no_grad():

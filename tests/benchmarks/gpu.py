@@ -233,10 +233,11 @@ def fit(model: Any, dataset: Any, rows: Any, size: int, device: Any, epochs: int
 def captured(model: Any, dataset: Any, rows: Any, size: int, device: Any, epochs: int) -> float:
     """Train by captured steps; return the seconds of the last epoch."""
     from vaekit.models.cuda_graph import CUDAGraphStep
-    from vaekit.models.parameter_groups import cosine_schedule
+    from vaekit.models.parameter_groups import ParameterGroups, cosine_schedule
 
-    optimizer = model._trained().adam(model.learning_rate, model.weight_decay)
-    step, total = CUDAGraphStep(model, optimizer, clip=100.0), epochs * (len(rows) // size)
+    groups = ParameterGroups.from_model(model.networks, model.parameters())
+    optimizer = groups.make_optimizer(model.learning_rate, model.weight_decay)
+    step, total = CUDAGraphStep(model, optimizer, max_norm=100.0), epochs * (len(rows) // size)
     schedule = cosine_schedule(optimizer, total)
     done = 0
     for _ in range(epochs):
@@ -313,14 +314,16 @@ def step_and_floor(
     import torch
 
     from vaekit.data.cells.count_dataset import CountDataset
-    from vaekit.models.cuda_graph import WARM, CUDAGraphStep
+    from vaekit.models.cuda_graph import NUM_WARMUP_STEPS, CUDAGraphStep
+    from vaekit.models.parameter_groups import ParameterGroups
 
     dataset = CountDataset(counts).copy_to(device)
     model = make(counts, likelihood).to(device).train()
     size = min(size, len(dataset))
     parts = [torch.randperm(len(dataset))[:size] for _ in range(8)]
-    step = CUDAGraphStep(model, model._trained().adam(1e-3, 1e-4), clip=100.0)
-    for part in [parts[0]] * (WARM + 2):
+    groups = ParameterGroups.from_model(model.networks, model.parameters())
+    step = CUDAGraphStep(model, groups.make_optimizer(1e-3, 1e-4), max_norm=100.0)
+    for part in [parts[0]] * (NUM_WARMUP_STEPS + 2):
         step(dataset.__getitems__(part))
     many = 20 if device.type == "cuda" else 2
 

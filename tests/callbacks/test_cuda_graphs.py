@@ -23,7 +23,7 @@ def test_training_is_the_same(name):
             callbacks=[TerminateOnNonFinite(), GradientClippingMonitor(), *callbacks],
             gradient_clip_val=1.0,
         )
-        assert model.captured is None
+        assert "compute_step" not in vars(model)
         weights = torch.cat([p.detach().flatten() for p in model.parameters()])
         return weights, used.global_step, {key: value.item() for key, value in used.callback_metrics.items()}
 
@@ -34,5 +34,5 @@ def test_training_is_the_same(name):
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_cannot_be_recorded_is_refused():
-    with pytest.raises(ConfigError, match=r"accumulate_grad_batches is 2; .*1 only"):
+    with pytest.raises(ConfigError, match="accumulate_grad_batches=2 must be 1"):
         fit(MODELS["gaussian"](NegativeBinomial()), counts(), 4, callbacks=[CUDAGraphs()], accumulate_grad_batches=2)

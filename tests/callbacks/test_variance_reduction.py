@@ -198,5 +198,5 @@ def test_errors(every, draws):
 
 
 def test_cuda_graphs_reject_the_optimizer():
-    with pytest.raises(ConfigError, match=r"CUDAGraphs: the optimizer is \w+; .*AdamW only"):
+    with pytest.raises(ConfigError, match=r"CUDAGraphs: the optimizer is \w+, .*AdamW only"):
         run("gaussian", [SAGATraining(0.01, 0.9), CUDAGraphs()], 1)

@@ -36,7 +36,7 @@ def gaussian(kind: type = NegativeBinomial) -> VAE:
 
 
 def mixture(kind: type = NegativeBinomial) -> VAE:
-    latents = {"y": Categorical(3, learned_prior=True), "z": Gaussian(1, parent="y")}
+    latents = {"y": Categorical(3, learned_prior=True), "z": Gaussian(1, parents=["y"])}
     return MixedVAE(FEATURES, kind(), latents=latents, hidden=[6], dropout=0.3)
 
 
@@ -154,7 +154,7 @@ def test_groups_are_summed_as_a_whole(monkeypatch):
     latents = {
         "b": Bernoulli(1),
         "y1": Categorical(3),
-        "z": Gaussian(1, parent="y2"),
+        "z": Gaussian(1, parents=["y2"]),
         "y2": Categorical(4, parents=["y1"]),
         "y3": Categorical(2, parents=["y2"]),
         "c": Categorical(3),

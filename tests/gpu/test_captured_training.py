@@ -25,7 +25,7 @@ from vaekit.estimators import LearnedBaseline, MovingAverage, ScoreFunction
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.likelihoods.counts import sparse
 from vaekit.models import parameter_groups
-from vaekit.models.cuda_graph import WARM
+from vaekit.models.cuda_graph import NUM_WARMUP_STEPS
 from vaekit.networks import MLP
 
 STEPS = 15  # in the one epoch
@@ -50,14 +50,14 @@ class Watch(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         self._steps += 1
-        if WARM + 2 <= self._steps < STEPS:
+        if NUM_WARMUP_STEPS + 2 <= self._steps < STEPS:
             self.watched += 1
             if pl_module.device.type == "cpu":
                 self._open.enter_context(NoWaiting())
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        if self._steps == WARM + 1:
-            self.recorded = pl_module.captured._recorded
+        if self._steps == NUM_WARMUP_STEPS + 1:
+            self.recorded = pl_module.compute_step._captured
             if pl_module.device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("error")
                 self._open.callback(torch.cuda.set_sync_debug_mode, "default")
@@ -83,7 +83,7 @@ def test_no_step_of_a_training_waits(
 ) -> None:
     on_gpu = device == "cuda"
     if not on_gpu:  # the branches of a GPU, but for its kernel
-        monkeypatch.setattr(parameter_groups, "_clip", gpu_clip)
+        monkeypatch.setattr(parameter_groups, "clip_gradients", gpu_clip)
         monkeypatch.setattr(sparse, "_in_range", lambda *inputs: False)
     counts = np.random.default_rng(0).poisson(0.5, (600, 30)).astype(np.float32)
     data = GeneExpressionData(anndata.AnnData(scipy_sparse.csr_matrix(counts)), batch_size=32)
@@ -107,7 +107,7 @@ def test_no_step_of_a_training_waits(
     )
     trainer.fit(model, datamodule=data)
     assert trainer.global_step == STEPS
-    assert watch.watched == STEPS - WARM - 2
+    assert watch.watched == STEPS - NUM_WARMUP_STEPS - 2
     assert (watch.recorded is not None) == on_gpu
     assert isinstance(trainer.train_dataloader.dataset.dataset, CountsOnDevice) == on_gpu
     assert trainer.callback_metrics["train/reconstruction"].isfinite()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from gpu.waiting import make_optimizer
 from models.tiny import MODELS
 from scipy import sparse as scipy_sparse
 
@@ -18,7 +19,7 @@ from vaekit.data.images.image_dataset import ImageDataset, ImagesOnDevice
 from vaekit.estimators import REBAR
 from vaekit.likelihoods import Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial
 from vaekit.likelihoods.counts import sparse
-from vaekit.models.cuda_graph import WARM, CUDAGraphStep
+from vaekit.models.cuda_graph import NUM_WARMUP_STEPS, CUDAGraphStep
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,7 +62,7 @@ def model_of(kind: str):
 @pytest.mark.parametrize("kind", ["nb", "zinb", "images"])
 def test_no_step_waits(no_waiting, kind):
     model, data = model_of(kind)
-    optimizer = model._trained().adam(1e-3, 1e-4)
+    optimizer = make_optimizer(model, 1e-3, 1e-4)
 
     def step():
         batch = data.__getitems__(torch.randperm(64)[:32])
@@ -129,23 +130,23 @@ def test_captured_steps_are_the_usual_ones():
     def train(captured):
         torch.manual_seed(0)
         model = MODELS["discrete_enumerate"](NegativeBinomial(), features=GENES).to(GPU)
-        optimizer = model._trained().make_optimizer(1e-2, 1e-4)
+        optimizer = make_optimizer(model, 1e-2, 1e-4)
         data, step, losses = counts().copy_to(GPU), None, []
         if captured:
-            step = CUDAGraphStep(model, optimizer, clip=10.0)
-        for number in range(4 * WARM):
+            step = CUDAGraphStep(model, optimizer, max_norm=10.0)
+        for number in range(4 * NUM_WARMUP_STEPS):
             batch = data.__getitems__(torch.arange(16) + 4 * number % 48)
             kl_weight = min(1.0, number / 8)
             if step is not None:
-                losses.append(step(batch, kl_weight).loss.clone())
+                losses.append(step(batch, kl_weight)[0])
                 continue
             optimizer.zero_grad()
             loss = model.loss(batch, kl_weight, training=True).total.mean()
             loss.backward()
-            model._trained().clip(10.0)
+            model._groups.clip(10.0)
             optimizer.step()
             losses.append(loss.detach())
-        assert step is None or step._recorded is not None
+        assert step is None or step._captured is not None
         return torch.stack(losses), torch.cat([p.detach().flatten() for p in model.parameters()])
 
     for one, other in zip(train(True), train(False), strict=True):
@@ -154,14 +155,14 @@ def test_captured_steps_are_the_usual_ones():
 
 def test_captured_steps_draw_new_noise_and_follow_the_learning_rate():
     model, data = model_of("nb")
-    optimizer = model._trained().adam(1e-3, 0.0)
+    optimizer = make_optimizer(model, 1e-3, 0.0)
     step, batch = CUDAGraphStep(model, optimizer), data.__getitems__(torch.arange(32))
-    for _ in range(WARM + 2):
+    for _ in range(NUM_WARMUP_STEPS + 2):
         step(batch)
     for group in optimizer.param_groups:
         group["lr"].fill_(0.0)
     before = [p.detach().clone() for p in model.parameters()]
-    losses = torch.stack([step(batch).loss.clone() for _ in range(4)])
+    losses = torch.stack([step(batch)[0] for _ in range(4)])
     assert len(losses.unique()) == 4
     assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 

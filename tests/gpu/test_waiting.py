@@ -6,7 +6,7 @@ import torch
 from models.tiny import MODELS, batch_for
 from scipy import sparse as scipy_sparse
 
-from gpu.waiting import NoWaiting
+from gpu.waiting import NoWaiting, make_optimizer
 from vaekit import DiscreteVAE, MixedVAE
 from vaekit.data.cells.count_dataset import CountDataset, CountsOnDevice
 from vaekit.estimators import ARM, REBAR, RELAX, DisARM, GumbelRao, LocalExpectation, MuProp, Pathwise, ReinMax
@@ -50,13 +50,13 @@ def gpu_clip(parameters, limit):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Take the branches of a GPU but for its kernels, in whose place is the dense formula."""
-    monkeypatch.setattr(parameter_groups, "_clip", gpu_clip)
+    monkeypatch.setattr(parameter_groups, "clip_gradients", gpu_clip)
     monkeypatch.setattr(sparse, "_in_range", lambda *inputs: False)
 
 
 def check(model, batch):
     model.train()
-    optimizer = model._trained().adam(1e-3, 1e-4)
+    optimizer = make_optimizer(model, 1e-3, 1e-4)
 
     def step():
         optimizer.zero_grad()
@@ -105,18 +105,18 @@ def test_no_captured_step_waits(as_on_a_gpu, objective):
     """With the divergences' weight as a tensor, as it is recorded."""
     torch.manual_seed(0)
     model = MODELS["gaussian"](NegativeBinomial(), objective=objective())
-    step = CUDAGraphStep(model, model._trained().make_optimizer(1e-3, 1e-4), clip=10.0)
+    step = CUDAGraphStep(model, make_optimizer(model, 1e-3, 1e-4), max_norm=10.0)
     weight = torch.tensor(0.5)
     step._step(batch_for(NegativeBinomial), weight)
     with NoWaiting():
-        assert step._step(batch_for(NegativeBinomial), weight).loss.shape == ()
+        assert step._step(batch_for(NegativeBinomial), weight)[0].shape == ()
 
 
 def test_the_weight_of_an_estimator_that_sticks_the_landing_is_a_number():
     model = MODELS["gaussian"](Bernoulli(), estimator=Pathwise(stick_the_landing=True))
-    step = CUDAGraphStep(model, model._trained().make_optimizer(1e-3, 1e-4))
-    assert step._sticks
-    assert step(batch_for(Bernoulli), 0.5).loss.isfinite()
+    step = CUDAGraphStep(model, make_optimizer(model, 1e-3, 1e-4))
+    assert step._numeric_weight
+    assert step(batch_for(Bernoulli), 0.5)[0].isfinite()
 
 
 @pytest.mark.parametrize("name", ["gaussian", "discrete_gumbel_soft", "discrete_enumerate"])
@@ -126,8 +126,8 @@ def test_a_captured_step_is_a_training_step(name):
     def train(captured):
         torch.manual_seed(0)
         model = MODELS[name](Bernoulli())
-        optimizer = model._trained().make_optimizer(1e-2, 1e-4)
-        step = CUDAGraphStep(model, optimizer, clip=0.1)
+        optimizer = make_optimizer(model, 1e-2, 1e-4)
+        step = CUDAGraphStep(model, optimizer, max_norm=0.1)
         batch = batch_for(Bernoulli)
         for _ in range(3):
             if captured:

@@ -5,6 +5,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vaekit.models import VAE
+from vaekit.models.parameter_groups import ParameterGroups
+
 aten = torch.ops.aten
 # Their result is a number for Python, or has a shape that depends on values.
 WAIT = (
@@ -36,3 +39,9 @@ class NoWaiting(TorchDispatchMode):
         if packet in WAIT or unsized or masked:
             raise AssertionError(f"{func} waits for the device")
         return func(*args, **kwargs)
+
+
+def make_optimizer(model: VAE, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return the optimizer of a model that no trainer holds."""
+    model._groups = ParameterGroups.from_model(model.networks, model.parameters())
+    return model._groups.make_optimizer(learning_rate, weight_decay)

@@ -101,7 +101,7 @@ def test_learned_prior_is_softmax_and_uniform_at_first():
 
 
 def test_mixture_prior_is_a_component_a_category():
-    latent = Gaussian(2, parent="y")
+    latent = Gaussian(2, parents=["y"])
     latent.build(WIDTH, 3)
     loc, raw = latent.components.weight.detach().T.chunk(2, -1)
     scale = F.softplus(raw + 0.5413) + 1e-4
@@ -188,13 +188,13 @@ def mixed(**latents) -> MixedVAE:
 
 REFUSED = {
     "unknown parent": (
-        lambda: mixed(y=Categorical(3), z=Gaussian(2, parent="x")),
+        lambda: mixed(y=Categorical(3), z=Gaussian(2, parents=["x"])),
         ConfigError,
         "'z' has the parent 'x'.*'y'",
     ),
-    "near parent": (lambda: mixed(code=Categorical(3), z=Gaussian(2, parent="cod")), ConfigError, "mean 'code'"),
+    "near parent": (lambda: mixed(code=Categorical(3), z=Gaussian(2, parents=["cod"])), ConfigError, "mean 'code'"),
     "continuous parent": (
-        lambda: mixed(y=Gaussian(3), z=Gaussian(2, parent="y")),
+        lambda: mixed(y=Gaussian(3), z=Gaussian(2, parents=["y"])),
         ConfigError,
         "'y' is a Gaussian.*discrete",
     ),
@@ -205,7 +205,7 @@ REFUSED = {
         "the latents 'y', 'w' depend.*circle",
     ),
     "continuous grandparent": (
-        lambda: mixed(y=Categorical(2), z=Gaussian(2, parent="y"), w=Gaussian(1, parent="z")),
+        lambda: mixed(y=Categorical(2), z=Gaussian(2, parents=["y"]), w=Gaussian(1, parents=["z"])),
         ConfigError,
         "'z' is a Gaussian.*discrete",
     ),
@@ -277,7 +277,7 @@ def test_refused(case):
 def test_order_of_declaration_does_not_matter(order):
     latents = {
         "y": lambda: Categorical(3, learned_prior=True),
-        "z": lambda: Gaussian(1, parent="y"),
+        "z": lambda: Gaussian(1, parents=["y"]),
         "b": lambda: Bernoulli(2),
     }
     first = sharpen(mixed(**{name: make() for name, make in latents.items()}))
@@ -294,7 +294,7 @@ def test_order_of_declaration_does_not_matter(order):
 
 @pytest.mark.parametrize("name", ["name", "_name", "self", "batch", "latent"])
 def test_names_of_no_meaning(name):
-    model = mixed(**{name: Categorical(3), "z": Gaussian(2, parent=name)})
+    model = mixed(**{name: Categorical(3), "z": Gaussian(2, parents=[name])})
     result = model.loss(counts(), training=True)
     assert set(result.terms) == {"reconstruction", f"kl_{name}", "kl_z"}
     assert result.total.isfinite().all()

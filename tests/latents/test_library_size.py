@@ -167,7 +167,7 @@ def test_extreme_sizes_are_finite():
         ({"l": LibrarySize()}, NegativeBinomial, "one library size beside other latents"),
         ({"l": LibrarySize(), "m": LibrarySize(), "z": Gaussian(2)}, NegativeBinomial, "'l', 'm' are library sizes"),
         ({"l": LibrarySize(), "z": Gaussian(2)}, Bernoulli, "'l' is a library size, which Bernoulli has no use for"),
-        ({"l": LibrarySize(), "z": Gaussian(2, parent="l")}, NegativeBinomial, "'l' is a LibrarySize; .* discrete"),
+        ({"l": LibrarySize(), "z": Gaussian(2, parents=["l"])}, NegativeBinomial, "'l' is a LibrarySize; .* discrete"),
     ],
 )
 def test_refused(latents, likelihood, message):

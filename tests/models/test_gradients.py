@@ -32,7 +32,7 @@ def discrete(estimator) -> VAE:
 
 
 def mixed(estimator) -> VAE:
-    latents = {"y": Categorical(3, learned_prior=True, estimator=estimator), "z": Gaussian(1, parent="y")}
+    latents = {"y": Categorical(3, learned_prior=True, estimator=estimator), "z": Gaussian(1, parents=["y"])}
     return MixedVAE(FEATURES, NegativeBinomial(), latents=latents, hidden=[6], dropout=0.0)
 
 

@@ -75,7 +75,7 @@ def test_auto_takes_what_serves_the_bound() -> None:
 
 
 def test_exact_sums_are_refused_before_training() -> None:
-    latents = {"y": Categorical(3, estimator=Enumerate()), "z": Gaussian(2, parent="y")}
+    latents = {"y": Categorical(3, estimator=Enumerate()), "z": Gaussian(2, parents=["y"])}
     with pytest.raises(EstimatorError, match=r"'y': Enumerate.*importance-weighted"):
         MixedVAE(5, NegativeBinomial(), latents=latents, objective=IWAE())
 

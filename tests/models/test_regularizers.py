@@ -86,7 +86,7 @@ def test_wrong_arguments(arguments, message):
 
 
 def model(**arguments):
-    latents = {"y": Categorical(3), "z": Gaussian(2, parent="y"), "w": Categorical(2, parents=["y"])}
+    latents = {"y": Categorical(3), "z": Gaussian(2, parents=["y"]), "w": Categorical(2, parents=["y"])}
     return MixedVAE(5, Bernoulli(), latents=latents, hidden=[4], regularizer=InformationMaximization(**arguments))
 
 

@@ -15,7 +15,7 @@ from vaekit.callbacks import RunCheckpoint
 from vaekit.data import ImageData
 from vaekit.likelihoods import Bernoulli
 from vaekit.models import VAE
-from vaekit.models.rng_state import get_rng_state, set_rng_state
+from vaekit.models.run_state import get_rng_state, set_rng_state
 
 from .test_checkpoint import data, model_for, same, state
 from .tiny import trainer

@@ -97,7 +97,7 @@ def test_posteriors_are_those_on_the_most_probable_path():
 def test_a_mixture_may_hang_on_a_sequence():
     """The parents of a Gaussian's prior act through it alone; those of a category are seen beside it."""
     latents = {
-        "z": Gaussian(2, parent="fine"),
+        "z": Gaussian(2, parents=["fine"]),
         "fine": Categorical(3, parents=["coarse"]),
         "coarse": Categorical(2, learned_prior=True),
     }

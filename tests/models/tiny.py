@@ -80,13 +80,13 @@ MODELS: dict[str, Callable[..., VAE]] = {
     },
     "mixed": _mixed(lambda: None),
     "mixed_independent": _mixed(lambda: {"y": Categorical(3), "z": Gaussian(2)}),
-    "mixed_bits": _mixed(lambda: {"b": Bernoulli(3), "z": Gaussian(2, parent="b")}),
-    "mixed_child_first": _mixed(lambda: {"z": Gaussian(2, parent="y"), "y": Categorical(3, learned_prior=True)}),
+    "mixed_bits": _mixed(lambda: {"b": Bernoulli(3), "z": Gaussian(2, parents=["b"])}),
+    "mixed_child_first": _mixed(lambda: {"z": Gaussian(2, parents=["y"]), "y": Categorical(3, learned_prior=True)}),
     "mixed_sampled": _mixed(
         lambda: {
             "b": Bernoulli(3, estimator=StraightThrough()),
             "y": Categorical(3, estimator=ScoreFunction(num_samples=2, baseline=LeaveOneOut())),
-            "z": Gaussian(2, parent="y", estimator=Pathwise(num_samples=2)),
+            "z": Gaussian(2, parents=["y"], estimator=Pathwise(num_samples=2)),
         }
     ),
     "gamma": _mixed(lambda: {"x": Gamma(2)}),
@@ -98,7 +98,7 @@ MODELS: dict[str, Callable[..., VAE]] = {
         )
         for name, make in SEQUENTIAL_ESTIMATORS.items()
     },
-    "mixed_relaxed": _mixed(lambda: {"y": Categorical(3, estimator=GumbelSoftmax()), "z": Gaussian(2, parent="y")}),
+    "mixed_relaxed": _mixed(lambda: {"y": Categorical(3, estimator=GumbelSoftmax()), "z": Gaussian(2, parents=["y"])}),
 }
 
 

@@ -75,7 +75,7 @@ class PosteriorCollapseMonitor(Callback):
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         objective = pl_module.objective
-        is_warming_up = objective.kl_weight(pl_module.global_step, pl_module._total_steps) < objective.beta
+        is_warming_up = objective.kl_weight(pl_module.global_step, pl_module.total_steps) < objective.beta
         collapsed, counts = [], []
         for name, moments in self._moments.items():
             latent = pl_module.latents[name]

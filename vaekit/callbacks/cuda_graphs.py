@@ -1,50 +1,70 @@
-"""Records whole training steps as CUDA graphs."""
+"""Training steps as CUDA graphs. They have been tested on the CPU only, and never run on a GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.precision import Precision
+from typing_extensions import override
 
 from vaekit.exceptions import ConfigError
 from vaekit.models.cuda_graph import CUDAGraphStep
 
 
 class CUDAGraphs(Callback):
-    """Lets a GPU be given whole training steps (:class:`vaekit.models.cuda_graph.CUDAGraphStep`).
+    """Replays whole training steps on a GPU (:class:`vaekit.models.cuda_graph.CUDAGraphStep`).
 
-    On the CPU the same steps are made as usual. Hooks between a gradient and the optimizer's step are not called.
+    The CPU computes the same steps without graphs. Hooks between the gradient and the optimizer's step are not called.
 
     Raises
     ------
     ConfigError
-        At the start of a training by several devices, in mixed precision, with accumulated gradients, or by another
+        At the start of training, if it uses several devices, mixed precision, accumulated gradients or another
         optimizer than AdamW.
     """
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Make the step (Lightning's hook)."""
-        asked = {
+        supported = {
             "devices": (trainer.world_size, 1),
             "precision": (trainer.precision, "32-true"),
             "accumulate_grad_batches": (trainer.accumulate_grad_batches, 1),
         }
-        for name, (found, needed) in asked.items():
-            if found != needed:
-                raise ConfigError(f"CUDAGraphs: trainer.{name} is {found!r}; steps are recorded with {needed!r} only")
-        if not isinstance(trainer.optimizers[0], torch.optim.AdamW):
+        for name, (value, required) in supported.items():
+            if value != required:
+                raise ConfigError(f"CUDAGraphs: trainer.{name}={value!r} must be {required!r}.")
+        optimizer = trainer.optimizers[0]
+        if not isinstance(optimizer, torch.optim.AdamW):
             raise ConfigError(
-                f"CUDAGraphs: the optimizer is {type(trainer.optimizers[0]).__name__}; steps are recorded with "
-                "AdamW only. Leave out one of the two callbacks"
+                f"CUDAGraphs: the optimizer is {type(optimizer).__name__}, and graphs support AdamW only. Remove one "
+                "of the two callbacks."
             )
-        pl_module.captured = CUDAGraphStep(pl_module, trainer.optimizers[0], trainer.gradient_clip_val)
+        self._precision = trainer.strategy.precision_plugin
+        trainer.strategy.precision_plugin = _CompletedStep()
+        pl_module.compute_step = CUDAGraphStep(pl_module, optimizer, trainer.gradient_clip_val)
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Free what was recorded (Lightning's hook)."""
-        pl_module.captured = None
+        if "compute_step" in vars(pl_module):
+            del pl_module.compute_step
+            trainer.strategy.precision_plugin = self._precision
 
+    @override
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Free what was recorded (Lightning's hook)."""
-        pl_module.captured = None
+        self.on_train_end(trainer, pl_module)
+
+
+class _CompletedStep(Precision):
+    """Precision plugin for steps that already contain the gradients and the optimizer's step."""
+
+    @override
+    def backward(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    @override
+    def optimizer_step(self, optimizer: Any, model: Any, closure: Callable[[], Any], **kwargs: Any) -> Any:
+        return closure()

@@ -1,4 +1,4 @@
-"""Latent variables: posterior head, prior and estimator of each."""
+"""Latent variables: posterior, prior and gradient estimator of each kind."""
 
 from vaekit.latents.dirichlet import Dirichlet
 from vaekit.latents.discrete import Bernoulli, Categorical

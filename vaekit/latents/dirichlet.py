@@ -5,37 +5,36 @@ from __future__ import annotations
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit.distributions import LogDirichlet
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.gamma import MIN_PARAMETER
-from vaekit.latents.gaussian import UNIT
-from vaekit.latents.latent import Latent
-from vaekit.networks.precision import at_least_float32
+from vaekit.latents.latent import Latent, positive
 
 
 class Dirichlet(Latent):
-    """Proportions of ``topics`` topics: the decoder sees the proportions x, and what is drawn is log x.
+    """Proportions x of topics; the decoder sees x, and the sampled value is log x.
 
-    With the network ``Identity`` as decoder, each topic is a vector over the genes: the likelihood's weights are its
-    log fold changes (a product of experts). The KL divergence is analytic.
+    With the network ``Identity`` as decoder, each topic is a vector over the genes, and the likelihood's weights are
+    its log fold changes (a product of experts). The KL divergence is analytic.
 
     Parameters
     ----------
-    topics
+    topics : int
         Number of topics.
-    concentration
-        Of the symmetric prior; below 1 a cell has few topics.
-    estimator
+    concentration : float
+        Concentration of the symmetric prior. Below 1 a cell has few topics.
+    estimator : Estimator or "auto"
         Gradient estimator; ``"auto"`` is ``Pathwise()``, by implicit reparameterization in log space.
 
     Raises
     ------
     ConfigError
-        If there are fewer than 2 topics, ``concentration`` is not positive, or ``estimator`` is none.
+        If there are fewer than 2 topics, ``concentration`` is not positive, or ``estimator`` is not an estimator.
 
     Notes
     -----
@@ -52,8 +51,6 @@ class Dirichlet(Latent):
     True
     """
 
-    discrete = False
-    event_dim = 1
     unit = "topic"
 
     def __init__(
@@ -61,26 +58,21 @@ class Dirichlet(Latent):
     ) -> None:
         if topics < 2 or not concentration > 0:
             raise ConfigError(
-                f"Dirichlet: topics is {topics}, concentration {concentration}; at least 2 topics and a positive "
-                "concentration are needed"
+                f"Dirichlet: topics={topics} must be at least 2, and concentration={concentration} positive."
             )
         super().__init__(topics, estimator)
         self.concentration, self.state_shape = concentration, (1, topics)
 
-    def build_layers(self, in_features: int, parent_size: int | None) -> None:
-        """Make the posterior head (see the base class)."""
-        self.head = nn.Linear(in_features, self.size)
-
+    @override
     def posterior(self, h: Tensor) -> Distribution:
-        """Return the distribution of log x (see the base class)."""
-        return LogDirichlet(F.softplus(at_least_float32(self.head(h)) + UNIT) + MIN_PARAMETER, validate_args=False)
+        return LogDirichlet(positive(self.head_outputs(h), MIN_PARAMETER), validate_args=False)
 
+    @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
-        """Return the symmetric prior of log x (see the base class)."""
         return LogDirichlet(like.new_full((self.size,), self.concentration), validate_args=False)
 
+    @override
     def flatten(self, value: Tensor) -> Tensor:
-        """Return the proportions for values log x, ``[..., topics]``."""
         return value.exp()
 
     def summary(self, q: Distribution) -> Tensor:

@@ -4,39 +4,37 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution, Independent
+from typing_extensions import override
 
 from vaekit.distributions import LogGamma
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.latents.gaussian import UNIT
-from vaekit.latents.latent import Latent
-from vaekit.networks.precision import at_least_float32
+from vaekit.latents.latent import Latent, positive
 
 MIN_PARAMETER = 1e-3
 
 
 class Gamma(Latent):
-    """A vector of positive activities: the decoder sees x, and what is drawn is log x.
+    """A vector of positive activities x; the decoder sees x, and the sampled value is log x.
 
-    Posterior and prior are gamma distributions of each dimension; small concentrations, where x is mostly below the
-    smallest float, are drawn in log space, by implicit reparameterization. Their KL divergence is analytic.
+    Posterior and prior are gamma distributions of each dimension, with an analytic KL divergence. Samples are drawn in
+    log space by implicit reparameterization, because at small concentrations x underflows.
 
     Parameters
     ----------
-    dim
+    dim : int
         Number of dimensions.
-    concentration, rate
-        Of the prior; below a concentration of 1 most activities are near 0.
-    estimator
+    concentration, rate : float
+        Parameters of the prior. Below a concentration of 1 most activities are near 0.
+    estimator : Estimator or "auto"
         Gradient estimator; ``"auto"`` is ``Pathwise()``.
 
     Raises
     ------
     ConfigError
-        If ``dim`` is below 1, ``concentration`` or ``rate`` is not positive, or ``estimator`` is none.
+        If ``dim`` is below 1, ``concentration`` or ``rate`` is not positive, or ``estimator`` is not an estimator.
 
     Notes
     -----
@@ -52,36 +50,30 @@ class Gamma(Latent):
     (torch.Size([2, 3]), True)
     """
 
-    discrete = False
-    event_dim = 1
+    num_parameters = 2
 
     def __init__(
         self, dim: int, concentration: float = 1.0, rate: float = 1.0, estimator: Estimator | Literal["auto"] = "auto"
     ) -> None:
         if dim < 1 or not concentration > 0 or not rate > 0:
             raise ConfigError(
-                f"Gamma: dim is {dim}, concentration {concentration}, rate {rate}; dim must be at least 1, the others "
-                "positive"
+                f"Gamma: dim={dim} must be at least 1, concentration={concentration} and rate={rate} must be positive."
             )
         super().__init__(dim, estimator)
         self.concentration, self.rate = concentration, rate
 
-    def build_layers(self, in_features: int, parent_size: int | None) -> None:
-        """Make the posterior head (see the base class)."""
-        self.head = nn.Linear(in_features, 2 * self.size)
-
+    @override
     def posterior(self, h: Tensor) -> Distribution:
-        """Return the distribution of log x (see the base class)."""
-        concentration, rate = (F.softplus(at_least_float32(self.head(h)) + UNIT) + MIN_PARAMETER).chunk(2, -1)
+        concentration, rate = positive(self.head_outputs(h), MIN_PARAMETER).chunk(2, -1)
         return Independent(LogGamma(concentration, rate, validate_args=False), 1)
 
+    @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
-        """Return the prior of log x (see the base class)."""
         concentration, rate = like.new_full((self.size,), self.concentration), like.new_full((self.size,), self.rate)
         return Independent(LogGamma(concentration, rate, validate_args=False), 1)
 
+    @override
     def flatten(self, value: Tensor) -> Tensor:
-        """Return x for values log x, ``[..., dim]``."""
         return value.exp()
 
     def summary(self, q: Distribution) -> Tensor:

@@ -2,54 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
+from typing_extensions import override
 
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.latents.latent import Latent
+from vaekit.latents.latent import Latent, positive
 from vaekit.networks.precision import at_least_float32
 
 MIN_SCALE = 1e-4  # keeps log-densities finite in float32
-UNIT = 0.5413  # softplus(0.5413) = 1
 
 
 def diagonal_normal(parameters: Tensor) -> Distribution:
     """Return a diagonal normal from ``[..., 2 dim]``: locations, then scales before their softplus."""
     loc, raw = at_least_float32(parameters).chunk(2, -1)
-    return Independent(Normal(loc, F.softplus(raw + UNIT) + MIN_SCALE, validate_args=False), 1)
+    return Independent(Normal(loc, positive(raw, MIN_SCALE), validate_args=False), 1)
+
+
+def standard_normal(dim: int, like: Tensor) -> Distribution:
+    """Return a standard normal vector with the device and dtype of ``like``."""
+    return Independent(Normal(like.new_zeros(dim), like.new_ones(dim), validate_args=False), 1)
 
 
 class Gaussian(Latent):
     r"""A vector with a diagonal normal posterior.
 
-    Its prior is standard normal; with a ``parent`` y, normal with a location and scale for each of the parent's
-    categories: a mixture, whose components are clusters that can be read.
+    The prior is standard normal. With ``parents=["y"]`` it is a normal with a location and a scale for each category
+    of y, so that the marginal prior is a mixture whose components are interpretable clusters.
 
     .. math:: q(z | x) = \mathcal{N}(z; \mu(x), \mathrm{diag}\, \sigma(x)^2), \qquad
               p(z) = \sum_k p(y = k)\, \mathcal{N}(z; m_k, \mathrm{diag}\, s_k^2)
 
-    The components' :math:`m_k, s_k` are learned. The KL divergence is analytic: with a parent, from the component at
-    the parent's value, :math:`\mathrm{KL}(q(z | x) \,\|\, p(z | y))`.
+    The parameters :math:`m_k, s_k` of the components are learned. The KL divergence is analytic given the parent:
+    :math:`\mathrm{KL}(q(z | x) \,\|\, p(z | y))`.
 
     Parameters
     ----------
-    dim
+    dim : int
         Number of dimensions.
-    parent
-        Name of the categorical latent that chooses the prior's component; the decoder then sees this latent
-        and not the parent.
-    estimator
+    parents : Sequence[str]
+        Name of the discrete latent that selects the component of the prior. The decoder then sees this latent and not
+        the parent. The contributions of several parents, and of the bits or variables of one, are added up.
+    estimator : Estimator or "auto"
         Gradient estimator; ``"auto"`` is ``Pathwise()``.
 
     Raises
     ------
     ConfigError
-        If ``dim`` is below 1, or ``estimator`` is none.
+        If ``dim`` is below 1, or an argument is not valid for :class:`Latent`.
 
     Notes
     -----
@@ -57,35 +62,32 @@ class Gaussian(Latent):
     Deep Embedding: An Unsupervised and Generative Approach to Clustering.
     """
 
-    discrete = False
-    event_dim = 1
     supports_traversal = True
+    num_parameters = 2
 
-    def __init__(self, dim: int, parent: str | None = None, estimator: Estimator | Literal["auto"] = "auto") -> None:
+    def __init__(self, dim: int, parents: Sequence[str] = (), estimator: Estimator | Literal["auto"] = "auto") -> None:
         if dim < 1:
-            raise ConfigError(f"Gaussian: dim is {dim}, it must be at least 1")
-        super().__init__(dim, estimator, () if parent is None else (parent,))
+            raise ConfigError(f"Gaussian: dim={dim} must be at least 1.")
+        super().__init__(dim, estimator, parents)
 
+    @override
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
-        """Make the posterior head, and the mixture's components (see the base class)."""
-        self.head = nn.Linear(in_features, 2 * self.size)
+        super().build_layers(in_features, parent_size)
         if parent_size is not None:
             self.components = nn.Linear(parent_size, 2 * self.size, bias=False)
-            with torch.no_grad():  # far enough apart to tell, near enough to be reached
+            with torch.no_grad():  # distinct components, close enough for the posterior to reach all of them
                 loc, raw = self.components.weight.chunk(2, 0)
                 loc.normal_()
                 raw.zero_()
 
+    @override
     def posterior(self, h: Tensor) -> Distribution:
-        """Return the diagonal normal posterior (see the base class)."""
         return diagonal_normal(self.head(h))
 
+    @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
-        """Return the standard normal, or the parent's component of the mixture (see the base class)."""
-        if parent is not None:
-            return diagonal_normal(self.components(parent))
-        return Independent(Normal(like.new_zeros(self.size), like.new_ones(self.size), validate_args=False), 1)
+        return standard_normal(self.size, like) if parent is None else diagonal_normal(self.components(parent))
 
-    def summary(self, q: Distribution) -> Tensor:
-        """Return the posterior means, ``[batch, dim]``."""
-        return q.mean
+    @override
+    def undecayed_layers(self) -> list[nn.Module]:
+        return [self.components] if self.parents else []

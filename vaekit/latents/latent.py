@@ -1,4 +1,4 @@
-"""The contract of a latent variable."""
+"""Contract of a latent variable: its posterior, prior and estimator, and its answers to the rest of the package."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from vaekit._core.components import Component
 from vaekit.batch import Batch, DataStatistics
-from vaekit.estimators import Enumerate, Estimator
+from vaekit.estimators import Estimator
 from vaekit.estimators.automatic import choose_estimator, describe_supported
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.latents.activity import (
@@ -23,32 +25,40 @@ from vaekit.latents.activity import (
     sum_moments,
 )
 from vaekit.networks import MLP
+from vaekit.networks.precision import at_least_float32
+
+SOFTPLUS_SHIFT = 0.5413  # softplus(0.5413) = 1: a head that returns 0 gives a parameter of 1
+
+
+def positive(raw: Tensor, minimum: float) -> Tensor:
+    """Map outputs of a head to parameters above ``minimum``."""
+    return F.softplus(raw + SOFTPLUS_SHIFT) + minimum
 
 
 class Latent(Component, nn.Module, ABC):
-    """One latent variable of a model: how its posterior is read off the encoder, its prior, its estimator.
+    """Base class of the latent variables of a model.
 
-    Its prior may depend on other latents, its parents. Their values act in one of two ways:
+    The prior may depend on other latents, the parents, in one of two ways:
 
-    - by its prior alone: the posterior is a function of the data, and the decoder sees this latent, not its parents
-      (a mixture: the parent chooses the component);
-    - if it is ``conditional``, by its posterior too: q(z | x, parents), and the decoder sees it beside its parents (a
-      sequence, in which each latent goes into more detail).
+    - The posterior depends on the data only, and the decoder sees this latent instead of its parents. An example is a
+      mixture, whose parent selects the component.
+    - With ``conditional_posterior`` the posterior depends on the parents, too, and the decoder sees all of them. An
+      example is a sequence, in which each latent adds detail.
 
     Parameters
     ----------
-    size
+    size : int
         Number of values that the decoder sees.
-    estimator
-        Gradient estimator of this node, or ``"auto"``: an exact sum where the support is small, pathwise where
-        the distribution allows it, else ``DisARM`` for bits, else the score function with leave-one-out.
-    parents
-        Names of the latents that it depends on.
+    estimator : Estimator or "auto"
+        Gradient estimator of this node. ``"auto"`` chooses an exact sum if the support is small, pathwise if the
+        distribution supports it, ``DisARM`` for bits, otherwise the score function with leave-one-out baseline.
+    parents : Sequence[str]
+        Names of the latents that this one depends on.
 
     Attributes
     ----------
     conditional_posterior : bool
-        Whether the posterior depends on the parents, as the prior does.
+        Whether the posterior depends on the parents, like the prior.
     discrete : bool
         Whether the values are codes, not coordinates. Only a discrete latent may be a parent.
     is_nuisance : bool
@@ -60,6 +70,10 @@ class Latent(Component, nn.Module, ABC):
         Whether a dimension can be moved by standard deviations of its prior.
     unit : str
         Name, in messages, of one of the ``size`` values.
+    event_dim : int
+        Number of event dimensions of a value.
+    num_parameters : int
+        Number of outputs of the posterior head per value.
     state_shape : tuple[int, int] or None
         Number of variables and of states per variable, whose probabilities sum to 1; for topics, 1 and their number.
         None if there are no states.
@@ -68,64 +82,66 @@ class Latent(Component, nn.Module, ABC):
     """
 
     conditional_posterior: ClassVar[bool] = False
-    discrete: ClassVar[bool]
+    discrete: ClassVar[bool] = False
     is_nuisance: ClassVar[bool] = False
     is_categorical: ClassVar[bool] = False
     supports_traversal: ClassVar[bool] = False
     unit: ClassVar[str] = "dimension"
+    event_dim: ClassVar[int] = 1
+    num_parameters: ClassVar[int] = 1
     state_shape: tuple[int, int] | None = None
     covariates = 0
 
     def __init__(self, size: int, estimator: Estimator | Literal["auto"], parents: Sequence[str] = ()) -> None:
         super().__init__()
+        name = type(self).__name__
         if estimator != "auto" and not isinstance(estimator, Estimator):
             raise ConfigError(
-                f"{type(self).__name__}: estimator is {estimator!r}; an instance of an estimator is needed, such as "
-                "vaekit.estimators.Pathwise(), or 'auto'"
+                f"{name}: estimator={estimator!r} must be an instance of an estimator, such as "
+                "vaekit.estimators.Pathwise(), or 'auto'."
             )
         if isinstance(parents, str) or len(set(parents)) < len(parents):
-            raise ConfigError(f"{type(self).__name__}: parents is {parents!r}; a list of different names is needed")
+            raise ConfigError(f"{name}: parents={parents!r} must be a list of different names, such as ['y'].")
         self.size, self.parents = size, tuple(parents)
         self._automatic = estimator == "auto"
-        self.estimator: Estimator
-        if isinstance(estimator, Estimator):
+        if estimator != "auto":
             self.estimator = estimator
 
     def build(
         self,
         in_features: int,
         parent_size: int | None,
-        rows: int = 1,
+        num_evaluations: int = 1,
         joint: bool = False,
         covariates: int = 0,
         ancestor_size: int = 0,
     ) -> int:
-        """Make the layers once the sizes are known, and settle the estimator.
+        """Create the layers for the given sizes, and choose or check the estimator.
 
         Parameters
         ----------
-        in_features
+        in_features : int
             Width of the encoder's features.
-        parent_size
-            Size of the parents together, if there are any.
-        rows
-            Product of the rows of the latents before it, which count towards the budget of exact sums.
-        joint
-            Whether the objective draws joint trajectories.
-        covariates
-            Width of the known covariates.
-        ancestor_size
-            Size of the latents that the posterior depends on, directly or by way of others: what a critic sees.
+        parent_size : int or None
+            Total size of the parents. None: there are no parents.
+        num_evaluations : int
+            Product of the evaluations of the latents before this one, for the budget of exact sums.
+        joint : bool
+            Whether the objective draws joint samples.
+        covariates : int
+            Width of the covariates.
+        ancestor_size : int
+            Total size of the latents that the posterior depends on, directly or indirectly: inputs of a critic.
 
         Returns
         -------
         int
-            Rows of this latent.
+            Number of evaluations of the cost per observation that the estimator needs.
 
         Raises
         ------
         EstimatorError
-            If the estimator does not fit the posterior.
+            If the estimator does not support the posterior, or needs too many evaluations.
         """
         self.covariates = covariates
         if self.conditional_posterior and parent_size is not None:
@@ -134,20 +150,23 @@ class Latent(Component, nn.Module, ABC):
         self.build_layers(in_features, parent_size)
         q = self.posterior(torch.zeros(1, in_features))
         if self._automatic:
-            self.estimator = choose_estimator(q, num_evaluations=rows, joint=joint)
+            self.estimator = choose_estimator(q, num_evaluations=num_evaluations, joint=joint)
         if not self.estimator.supports(q):
-            raise EstimatorError(
-                f"{type(self.estimator).__name__} does not fit a {type(self).__name__} latent; {describe_supported(q)}"
-            )
-        own = self.estimator.num_evaluations(q)  # refuses a support over the budget
-        if isinstance(self.estimator, Enumerate) and not joint:  # where it cannot serve, the objective says so
-            self.estimator.check_budget(rows * own, "this latent together with those before it")
+            raise EstimatorError(f"{self.estimator.explain_unsupported(q)} {describe_supported(q)}")
+        own_evaluations = self.estimator.num_evaluations(q)  # raises if the support is too large
+        if not joint:
+            total = num_evaluations * own_evaluations
+            self.estimator.check_budget(total, "this latent together with those before it")
         self.estimator.build(in_features, self.size, ancestor_size)
-        return own
+        return own_evaluations
 
-    @abstractmethod
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
-        """Make the posterior head for ``in_features`` features, and the prior."""
+        """Create the posterior head, and layers of the prior. The default is a linear head."""
+        self.head = nn.Linear(in_features, self.num_parameters * self.size)
+
+    def head_outputs(self, h: Tensor) -> Tensor:
+        """Return the outputs of the head in at least float32, also with mixed precision."""
+        return at_least_float32(self.head(h))
 
     @property
     def posterior_parents(self) -> tuple[str, ...]:
@@ -155,46 +174,53 @@ class Latent(Component, nn.Module, ABC):
         return self.parents if self.conditional_posterior else ()
 
     def condition_on_parents(self, h: Tensor, parents: Tensor) -> Tensor:
-        """Return what the head of a conditional latent sees, ``[*rows, batch, in_features]``.
+        """Return the input of the head, ``[*sample, batch, in_features]``, if the posterior depends on the parents.
 
-        One layer of encoder features ``[batch, in_features]`` and of the parents' flattened values,
-        ``[*rows, batch, parent_size]``: it lets the parents change what the data say of this latent.
+        One layer combines encoder features ``[batch, in_features]`` with the flattened values of the parents,
+        ``[*sample, batch, parent_size]``.
         """
         return self.joining(torch.cat([h.expand(*parents.shape[:-1], h.shape[-1]), parents.to(h.dtype)], -1))
 
     @abstractmethod
     def posterior(self, h: Tensor) -> Distribution:
-        """Return q(z | x), batch shape ``[*rows, batch]``, from features ``[*rows, batch, in_features]``.
+        """Return q(z given x), batch shape ``[*sample, batch]``, from features ``[*sample, batch, in_features]``.
 
-        They are the encoder's, or what :meth:`join` makes of them. The distribution's parameters are float32 at least,
-        also where training is in mixed precision (:func:`vaekit.networks.precision.at_least_float32`).
+        The features are those of the encoder or of :meth:`condition_on_parents`.
         """
 
     @abstractmethod
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
-        """Return p(z | parents).
+        """Return p(z given parents).
 
         Parameters
         ----------
-        parent
-            Flattened values of the parents side by side, ``[*rows, batch, parent_size]``; None where there are none.
-        like
-            A tensor whose device and dtype the parameters get.
+        parent : Tensor or None, shape (*sample, batch, parent_size)
+            Concatenated flattened values of the parents. None: there are no parents.
+        like : Tensor
+            Tensor with the device and dtype of the parameters.
         """
 
-    @abstractmethod
     def summary(self, q: Distribution) -> Tensor:
-        """Return what an embedding stores: means ``[batch, size]``, or the codes' probabilities."""
-
-    def point_estimate(self, q: Distribution) -> Tensor:
-        """Return one value that stands for ``q``, ``[*batch, *event]``: here, of a continuous latent, its mean."""
+        """Return the values that an embedding stores, ``[batch, size]``: posterior means, or probabilities of codes."""
         return q.mean
 
-    def init_from_data(self, moments: DataStatistics) -> None:
-        """Take over what the latent needs to know of the training data; here, nothing."""
+    def point_estimate(self, q: Distribution) -> Tensor:
+        """Return one value that represents ``q``, ``[*batch, *event]``: its mean, or the most probable code."""
+        return q.mean
+
+    def flatten(self, value: Tensor) -> Tensor:
+        """Return values ``[..., *event]`` as ``[..., size]``, as the decoder sees them."""
+        return value.reshape(*value.shape[: value.dim() - self.event_dim], self.size)
+
+    def undecayed_layers(self) -> list[nn.Module]:
+        """Return the linear layers whose weights must not decay. The default is none."""
+        return []
+
+    def init_from_data(self, statistics: DataStatistics) -> None:
+        """Initialize from the training data. The default does nothing."""
 
     def init_new_batches(self, log_size_factor: Tensor, batch: Tensor) -> None:
-        """Set the parameters of batches that the training data do not contain. The default does nothing.
+        """Initialize the parameters of batches that the training data do not contain. The default does nothing.
 
         Parameters
         ----------
@@ -256,15 +282,6 @@ class Latent(Component, nn.Module, ABC):
         """Return ``"3"`` for state 3 of the only variable, or ``"1:3"`` for state 3 of variable 1 or bit 1."""
         return str(state) if self.state_shape == (1, self.size) else f"{variable}:{state}"
 
-    def flatten(self, value: Tensor) -> Tensor:
-        """Return values ``[..., *event]`` as ``[..., size]``, as the decoder sees them."""
-        return value.reshape(*value.shape[: value.dim() - self.event_dim], self.size)
-
-    @property
-    @abstractmethod
-    def event_dim(self) -> int:
-        """Number of event dimensions of a value."""
-
+    @override
     def extra_repr(self) -> str:
-        """Describe the posterior in ``print(model)``."""
         return f"size={self.size}, parents={list(self.parents)}"

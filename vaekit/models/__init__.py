@@ -1,6 +1,6 @@
-"""Lightning modules of variational autoencoders."""
+"""Variational autoencoders as Lightning modules."""
 
-from vaekit.models.checkpoint import load, save
+from vaekit.models.persistence import load, save
 from vaekit.models.presets import DiscreteVAE, GaussianVAE, MixedVAE, SequentialVAE
 from vaekit.models.vae import VAE
 

@@ -1,137 +1,108 @@
-"""A whole training step as one CUDA graph: a GPU is given a step at once, and not an operation at a time."""
+"""A whole training step as one CUDA graph. It has been tested on the CPU only, and never run on a GPU."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
+from vaekit.models.parameter_groups import ParameterGroups
 from vaekit.models.vae import VAE
 
-WARM = 3  # steps that run as usual before one is recorded: libraries set themselves up, and state is made
-
-
-class StepOutput(NamedTuple):
-    """What a training step leaves, without gradients. The next step writes over the tensors of a recorded one.
-
-    Attributes
-    ----------
-    loss
-        The objective's loss before the step, a scalar.
-    terms
-        Of the true bound, each ``[batch]``, as :meth:`vaekit.models.VAE.bound` gives them.
-    norm
-        The norm of the model's gradient before clipping; None without it.
-    """
-
-    loss: Tensor
-    terms: dict[str, Tensor]
-    norm: Tensor | None
+NUM_WARMUP_STEPS = 3  # before a capture: libraries initialize themselves, and optimizer state is created
 
 
 class CUDAGraphStep:
-    """Loss, gradient, clipping and the optimizer's step, recorded once on a GPU and then played back.
+    """Loss, gradients, clipping and the optimizer's step, captured once on a GPU and then replayed.
 
-    A batch of another shape than those before (an epoch's last) is taken as usual, and so is every batch on the CPU.
-    What changes from step to step is read from tensors: the batch, the KL divergences' weight, the learning rate (a
-    scheduler writes into its tensor), temperatures, the state of the noise. With an estimator that sticks the landing
-    the weight is part of what is recorded: its steps are recorded when the warm-up is over.
+    A mini-batch of another shape (the last one of an epoch) is computed without the graph, and so is every mini-batch
+    on the CPU. All inputs that change between steps are tensors: the mini-batch, the KL weight, the learning rate,
+    temperatures and the RNG state. An estimator with ``stick_the_landing`` needs the KL weight as a number, so that
+    its steps are captured after the warm-up. The next step overwrites the tensors of a replayed one.
 
     Parameters
     ----------
-    model
-        On its device, in training mode.
-    optimizer
-        AdamW of its parameters (:meth:`~vaekit.models.VAE.configure_optimizers`); on a GPU its learning rates become
-        tensors.
-    clip
-        Largest norm of the gradients, of the model and of its baselines each; None for no clipping.
+    model : VAE
+        Model on its device, in training mode.
+    optimizer : torch.optim.Optimizer
+        AdamW of its parameters. Its learning rates become tensors on a GPU.
+    max_norm : float or None
+        Largest gradient norm of the model, and of its baselines. None: no clipping.
 
     Examples
     --------
     >>> from vaekit import GaussianVAE
     >>> from vaekit.likelihoods import Bernoulli
     >>> model = GaussianVAE(4, Bernoulli(), latent_dim=2, hidden=[3])
-    >>> step = CUDAGraphStep(model, torch.optim.AdamW(model.parameters()), clip=10.0)
-    >>> step(Batch(torch.ones(5, 4))).terms["kl_z"].shape
+    >>> step = CUDAGraphStep(model, torch.optim.AdamW(model.parameters()), max_norm=10.0)
+    >>> loss, terms = step(Batch(torch.ones(5, 4)))
+    >>> terms["kl_z"].shape
     torch.Size([5])
     """
 
-    def __init__(self, model: VAE, optimizer: torch.optim.Optimizer, clip: float | None = None) -> None:
-        self.model, self.optimizer, self.clip = model, optimizer, clip
+    def __init__(self, model: VAE, optimizer: torch.optim.Optimizer, max_norm: float | None = None) -> None:
+        self.model, self.optimizer, self.max_norm = model, optimizer, max_norm
         self.device = next(model.parameters()).device
-        self._trained = model._trained()
-        self._exact = all(estimator.unbiased_value for estimator in model.estimators.values())
-        self._sticks = any(estimator.stick_the_landing for estimator in model.estimators.values())
+        self._groups = ParameterGroups.from_model(model.networks, model.parameters())
+        self._numeric_weight = any(estimator.stick_the_landing for estimator in model.estimators.values())
         self._kl_weight = torch.ones((), device=self.device)
-        self._last: Any = None
-        self._repeated = 0
-        self._recorded: Any = None
+        self._last_key: Any = None
+        self._repetitions = 0
+        self._captured: Any = None
         if self.device.type == "cuda":
             for group in optimizer.param_groups:
                 group["capturable"] = True
                 group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.device)
 
-    def __call__(self, batch: Batch, kl_weight: float = 1.0) -> StepOutput:
-        """Make a step on a batch, which lies on the model's device."""
+    def __call__(self, batch: Batch, kl_weight: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+        """Make a step on a mini-batch; return the detached loss, and the terms of the negative ELBO, each ``[batch]``.
+
+        The norm of the model's gradient before clipping becomes ``model.gradient_norm``.
+        """
         if self.device.type != "cuda":
             return self._step(batch, kl_weight)
-        batch = batch._replace(nonzero=None)  # of use to the CPU alone
+        tensors = batch._replace(nonzero=None)  # only the CPU uses the non-zero entries
         self._kl_weight.fill_(kl_weight)
-        weight = kl_weight if self._sticks else self._kl_weight
-        key = (
-            *(None if part is None else (part.shape, part.dtype) for part in _tensors(batch)),
-            kl_weight if self._sticks else 0,
-        )
-        if self._recorded is not None and key == self._recorded[0]:
-            _, graph, held, result = self._recorded
-            _copy(held, batch)
-            graph.replay()
-            return result
-        self._repeated = self._repeated + 1 if key == self._last else 1
-        self._last = key
-        if self._repeated > WARM:
-            return self._record(key, batch, weight)
-        here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
-        beside.wait_stream(here)
-        with torch.cuda.stream(beside):  # a graph is recorded on a stream of its own, and so it is tried
+        weight: Any = kl_weight if self._numeric_weight else self._kl_weight
+        shapes = [(field.shape, field.dtype) if isinstance(field, Tensor) else None for field in tensors]
+        key = (*shapes, self._numeric_weight and kl_weight)
+        if self._captured is None or key != self._captured[0]:
+            self._repetitions = self._repetitions + 1 if key == self._last_key else 1
+            self._last_key = key
+            if self._repetitions <= NUM_WARMUP_STEPS:
+                return self._warm_up(tensors, weight)
+            self._capture(key, tensors, weight)
+        _, graph, inputs, (loss, terms, norm) = self._captured
+        for old, new in zip(inputs, tensors, strict=True):
+            if isinstance(new, Tensor):
+                old.copy_(new, non_blocking=True)
+        graph.replay()
+        self.model.gradient_norm = None if norm is None else norm.clone()
+        return loss.clone(), {name: value.clone() for name, value in terms.items()}
+
+    def _warm_up(self, batch: Batch, weight: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Make a step on a side stream, as a capture does."""
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
             result = self._step(batch, weight)
-        here.wait_stream(beside)
+        current.wait_stream(side)
         return result
 
-    def _record(self, key: Any, batch: Batch, weight: float | Tensor) -> StepOutput:
-        held = Batch(*(None if part is None else part.clone() for part in _tensors(batch)))  # type: ignore[arg-type]
-        self.optimizer.zero_grad()  # the graph has gradients of its own
+    def _capture(self, key: Any, batch: Batch, weight: Any) -> None:
+        inputs = Batch(*(field.clone() if isinstance(field, Tensor) else None for field in batch))  # type: ignore[arg-type]
+        self.optimizer.zero_grad()  # the graph allocates its gradients
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            result = self._step(held, weight)
-        self._recorded = (key, graph, held, result)
-        graph.replay()  # to record is not to run
-        return result
+            loss, terms = self._step(inputs, weight)
+        self._captured = (key, graph, inputs, (loss, terms, self.model.gradient_norm))
 
-    def _step(self, batch: Batch, weight: float | Tensor) -> StepOutput:
+    def _step(self, batch: Batch, weight: Any) -> tuple[Tensor, dict[str, Tensor]]:
         self.optimizer.zero_grad()
-        result = self.model.loss(batch, weight, training=True)  # type: ignore[arg-type]
-        loss = result.total.mean()
+        loss, terms = VAE.compute_step(self.model, batch, weight)
         loss.backward()
-        terms = result.terms
-        if not self._exact:
-            with torch.no_grad():  # as in VAE.training_step
-                terms = self.model.loss(batch).terms
-        norm = None if self.clip is None else self._trained.clip(self.clip)
+        self.model.gradient_norm = None if self.max_norm is None else self._groups.clip(self.max_norm)
         self.optimizer.step()
-        return StepOutput(loss.detach(), {name: value.detach() for name, value in terms.items()}, norm)
-
-
-def _tensors(batch: Batch) -> tuple[Tensor | None, ...]:
-    """Return the fields of a batch on a GPU, where non-zero entries are not told apart."""
-    assert batch.nonzero is None
-    return tuple(batch)  # type: ignore[arg-type]
-
-
-def _copy(held: Batch, batch: Batch) -> None:
-    for old, new in zip(_tensors(held), _tensors(batch), strict=True):
-        if old is not None and new is not None:
-            old.copy_(new, non_blocking=True)
+        return loss.detach(), {name: value.detach() for name, value in terms.items()}

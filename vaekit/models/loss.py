@@ -1,4 +1,4 @@
-"""The objective on a mini-batch: posteriors are drawn, decoded, and folded into one differentiable expectation."""
+"""Loss of a mini-batch: posteriors are sampled, decoded and folded into one differentiable expectation."""
 
 from __future__ import annotations
 
@@ -7,13 +7,48 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vaekit.batch import Batch
-from vaekit.estimators import Enumerate, Estimator, Pathwise, ScoreFunction
+from vaekit.estimators import Estimator, ScoreFunction
 from vaekit.graph.cost_terms import CostTerm
 from vaekit.graph.dependencies import Node
 from vaekit.graph.fold import Estimate
 from vaekit.graph.sampling import sample_graph
-from vaekit.models.objectives import LatentPrior, Objective
+from vaekit.models.objectives import ELBO, LatentPrior, Objective
+from vaekit.models.regularizers import Regularizer
 from vaekit.models.vae_networks import VAENetworks
+
+TRUE_ELBO = ELBO()
+
+
+def batch_loss(
+    networks: VAENetworks,
+    estimators: Mapping[str, Estimator],
+    batch: Batch,
+    objective: Objective,
+    kl_weight: float,
+    regularizer: Regularizer | None = None,
+    check_paths: bool = False,
+) -> Estimate:
+    """Encode a mini-batch and return the loss and its terms; the regularizer's penalty is part of each ``total``."""
+    x = networks.likelihood.encoder_input(batch)
+    h = networks.features(x, batch.covariates)
+    result = compute_loss(networks, batch, networks.nodes(h), h, estimators, objective, kl_weight, check_paths)
+    if regularizer is None:
+        return result
+    penalty = regularizer(networks.latents, h, x, lambda x: networks.features(x, batch.covariates))
+    return result._replace(total=result.total + penalty)
+
+
+def negative_elbo(
+    networks: VAENetworks, estimators: Mapping[str, Estimator], batch: Batch, kl_weight: float
+) -> Estimate:
+    """Return the negative ELBO and its terms, from discrete samples of discrete latents."""
+    suited = {name: evaluation_estimator(estimator) for name, estimator in estimators.items()}
+    return batch_loss(networks, suited, batch, TRUE_ELBO, kl_weight)
+
+
+def evaluation_estimator(estimator: Estimator) -> Estimator:
+    """Return an estimator of the value only: it draws discrete samples, without a relaxation or learned parts."""
+    return estimator if estimator.suits_evaluation else ScoreFunction()
 
 
 def compute_loss(
@@ -26,37 +61,31 @@ def compute_loss(
     kl_weight: float,
     check_paths: bool,
 ) -> Estimate:
-    """Return an objective and its terms at given posteriors.
+    """Return the loss and its terms for given posteriors.
 
     Parameters
     ----------
-    networks
-        The model's.
-    batch
+    networks : VAENetworks
+        Networks of the model.
+    batch : Batch
         The mini-batch.
-    nodes
-        Posteriors of the latents, parents first: those that ``networks`` makes of ``h``, or others of their kind.
-    h
-        Encoder features, ``[*replicates, batch, width]``: what baselines see.
-    estimators
-        Of each latent.
-    objective
-        What is maximised.
-    kl_weight
+    nodes : list[Node]
+        Posteriors of the latents, parents first: those of :meth:`VAENetworks.nodes`, or replicates of them.
+    h : Tensor, shape (*replicates, batch, width)
+        Encoder features, also the input of learned baselines.
+    estimators : Mapping[str, Estimator]
+        Gradient estimator of each latent, by name.
+    objective : Objective
+        The objective, whose negative is the loss.
+    kl_weight : float
         Weight of the KL divergences.
-    check_paths
-        Whether to look for the gradient paths that estimators rely on.
+    check_paths : bool
+        Whether to check that the cost has the gradient paths that the estimators require.
     """
-    drawn = objective.prepare(sample_graph(nodes, estimators, num_samples=objective.num_samples, context=h))
-    values = drawn.values
-    reconstruction = CostTerm(-networks.log_likelihood(values, batch), networks.seen_by_decoder)
-    divergences = {
-        name: LatentPrior(networks.prior(name, values, h), latent.parents) for name, latent in networks.latents.items()
+    samples = objective.prepare(sample_graph(nodes, estimators, num_samples=objective.num_samples, context=h))
+    reconstruction = CostTerm(-networks.log_likelihood(samples.values, batch), networks.seen_by_decoder)
+    priors = {
+        name: LatentPrior(networks.prior(name, samples.values, h), latent.parents)
+        for name, latent in networks.latents.items()
     }
-    return objective.compute_loss(drawn, reconstruction, divergences, kl_weight, check_paths)
-
-
-def evaluation_estimator(estimator: Estimator) -> Estimator:
-    """Return what evaluates a node whose gradient is not wanted: discrete draws, no relaxation, nothing learned."""
-    kept = isinstance(estimator, Enumerate) or (isinstance(estimator, Pathwise) and not estimator.stick_the_landing)
-    return estimator if kept else ScoreFunction()
+    return objective.compute_loss(samples, reconstruction, priors, kl_weight, check_paths)

@@ -1,4 +1,4 @@
-"""Named models: they fill the constructor of :class:`VAE` with good defaults, and change nothing."""
+"""Presets: models with default networks and latents. They override no method of :class:`VAE`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from vaekit.models.vae import VAE
 from vaekit.networks import MLP
 
 
+def _mlps(hidden: Sequence[int], dropout: float) -> tuple[MLP, MLP]:
+    """Return an encoder, and the decoder that mirrors it."""
+    return MLP(list(hidden), dropout), MLP(list(reversed(hidden)), dropout)
+
+
 @final
 class GaussianVAE(VAE):
-    """A VAE with one Gaussian latent vector ``z`` and a standard normal prior.
+    """VAE with one Gaussian latent ``z`` and a standard normal prior.
 
     Parameters
     ----------
-    features, covariates
-        Sizes; they come from the data.
-    likelihood
-        Distribution of the observations.
-    latent_dim
-        Dimensions of ``z``.
-    hidden
+    latent_dim : int
+        Number of dimensions of ``z``.
+    hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout
-        In encoder and decoder.
-    estimator
+    dropout : float
+        Dropout probability in encoder and decoder.
+    estimator : Estimator or "auto"
         Gradient estimator of ``z``.
-    objective, learning_rate, weight_decay
+    features, likelihood, covariates, objective, learning_rate, weight_decay
         As in :class:`VAE`.
     """
 
@@ -50,31 +51,26 @@ class GaussianVAE(VAE):
         weight_decay: float = 1e-4,
     ) -> None:
         latents: dict[str, Latent] = {"z": Gaussian(latent_dim, estimator=estimator)}
-        encoder, decoder = MLP(list(hidden), dropout), MLP(list(reversed(hidden)), dropout)
-        super().__init__(
-            features, encoder, latents, decoder, likelihood, covariates, objective, learning_rate, weight_decay
-        )
+        encoder, decoder = _mlps(hidden, dropout)
+        training = (objective, learning_rate, weight_decay)
+        super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)
 
 
 @final
 class DiscreteVAE(VAE):
-    """A VAE with one vector ``y`` of one-hot categorical variables and a uniform prior.
+    """VAE with one latent ``y`` of categorical variables and a uniform prior.
 
     Parameters
     ----------
-    features, covariates
-        Sizes; they come from the data.
-    likelihood
-        Distribution of the observations.
-    variables, categories
-        Number of variables in ``y``, and of categories of each.
-    hidden
+    variables, categories : int
+        Number of variables in ``y``, and of categories per variable.
+    hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout
-        In encoder and decoder.
-    estimator
+    dropout : float
+        Dropout probability in encoder and decoder.
+    estimator : Estimator or "auto"
         Gradient estimator of ``y``.
-    objective, learning_rate, weight_decay
+    features, likelihood, covariates, objective, learning_rate, weight_decay
         As in :class:`VAE`.
     """
 
@@ -93,30 +89,25 @@ class DiscreteVAE(VAE):
         weight_decay: float = 1e-4,
     ) -> None:
         latents: dict[str, Latent] = {"y": Categorical(categories, variables, estimator=estimator)}
-        encoder, decoder = MLP(list(hidden), dropout), MLP(list(reversed(hidden)), dropout)
-        super().__init__(
-            features, encoder, latents, decoder, likelihood, covariates, objective, learning_rate, weight_decay
-        )
+        encoder, decoder = _mlps(hidden, dropout)
+        training = (objective, learning_rate, weight_decay)
+        super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)
 
 
 @final
 class MixedVAE(VAE):
-    """A VAE with several latents, by default a category ``y`` and a Gaussian ``z`` whose prior it chooses.
+    """VAE with several latents, by default a category ``y`` and a Gaussian ``z`` with one prior per category.
 
     Parameters
     ----------
-    features, covariates
-        Sizes; they come from the data.
-    likelihood
-        Distribution of the observations.
-    latents
-        Latent variables by name; None: ``y``, 16 categories with learned sizes, and ``z``, 10 dimensions, whose
-        prior is a normal for each category (a mixture of clusters).
-    hidden
+    latents : dict[str, Latent] or None
+        Latent variables by name. None: ``y`` with 16 categories of learned probability, and ``z`` with 10 dimensions,
+        whose prior is a mixture with one normal per category.
+    hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout
-        In encoder and decoder.
-    objective, learning_rate, weight_decay, regularizer
+    dropout : float
+        Dropout probability in encoder and decoder.
+    features, likelihood, covariates, objective, learning_rate, weight_decay, regularizer
         As in :class:`VAE`.
     """
 
@@ -134,58 +125,42 @@ class MixedVAE(VAE):
         regularizer: Regularizer | None = None,
     ) -> None:
         if latents is None:
-            latents = {"y": Categorical(16, learned_prior=True), "z": Gaussian(10, parent="y")}
-        encoder, decoder = MLP(list(hidden), dropout), MLP(list(reversed(hidden)), dropout)
-        super().__init__(
-            features,
-            encoder,
-            latents,
-            decoder,
-            likelihood,
-            covariates,
-            objective,
-            learning_rate,
-            weight_decay,
-            regularizer,
-        )
+            latents = {"y": Categorical(16, learned_prior=True), "z": Gaussian(10, parents=["y"])}
+        encoder, decoder = _mlps(hidden, dropout)
+        training = (objective, learning_rate, weight_decay, regularizer)
+        super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)
 
 
 @final
 class SequentialVAE(VAE):
-    r"""A VAE with a sequence of categorical latents ``z1``, ``z2``, ..., each of which depends on all before it.
+    r"""VAE with a sequence of categorical latents ``z1``, ``z2``, ..., each of which depends on all before it.
 
     .. math:: p(z) = \prod_t p(z_t | z_{<t}), \quad q(z | x) = \prod_t q(z_t | x, z_{<t})
 
-    Each factor is a network of one layer; the decoder sees all latents. The values on the way are a path in a tree, to
-    which each latent adds a level. Training draws joint trajectories, as latents with an axis of rows each would cost
-    as many rows as the product of these; with ``ScoreFunction(critic=Critic(...), lam=...)`` each latent is charged
-    with what it costs itself and what its successors are foreseen to cost. Codes and embeddings are those along the
-    most probable path.
+    Each factor is a network with one layer; the decoder sees all latents. A value is a path in a tree, in which each
+    latent is one level. Training draws joint samples, because with one sample dimension per latent the numbers of
+    samples multiply. With ``ScoreFunction(critic=Critic(...), lam=...)``, the cost of each latent includes the predicted
+    cost of its successors. Codes and embeddings are those of the most probable path.
 
     Parameters
     ----------
-    features, covariates
-        Sizes; they come from the data.
-    likelihood
-        Distribution of the observations.
-    categories
+    categories : Sequence[int]
         Number of categories of each latent.
-    hidden
+    hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout
-        In encoder and decoder.
-    estimator
-        Gradient estimator of the latents, each of which gets a copy; ``"auto"`` is the score function with
-        leave-one-out.
-    objective
-        As in :class:`VAE`; None: the evidence lower bound with 4 joint trajectories.
-    learning_rate, weight_decay
+    dropout : float
+        Dropout probability in encoder and decoder.
+    estimator : Estimator or "auto"
+        Gradient estimator, of which each latent has a copy. ``"auto"``: score function with leave-one-out baseline.
+    objective : Objective or None
+        As in :class:`VAE`. None: the evidence lower bound with 4 joint samples.
+    features, likelihood, covariates, learning_rate, weight_decay
         As in :class:`VAE`.
 
     Raises
     ------
     ConfigError
-        If there is no latent; if ``objective`` gives each latent its rows and these are too many.
+        If there is no latent, or one sample dimension per latent would need too many evaluations.
 
     Examples
     --------
@@ -208,13 +183,10 @@ class SequentialVAE(VAE):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
     ) -> None:
-        names = [f"z{number}" for number in range(1, len(categories) + 1)]
-        latents: dict[str, Latent] = {
-            name: Categorical(count, learned_prior=True, estimator=estimator, parents=names[:place])
-            for place, (name, count) in enumerate(zip(names, categories, strict=True))
-        }
-        encoder, decoder = MLP(list(hidden), dropout), MLP(list(reversed(hidden)), dropout)
-        objective = objective or ELBO(num_samples=4)
-        super().__init__(
-            features, encoder, latents, decoder, likelihood, covariates, objective, learning_rate, weight_decay
-        )
+        latents: dict[str, Latent] = {}
+        for count in categories:
+            latent = Categorical(count, learned_prior=True, estimator=estimator, parents=list(latents))
+            latents[f"z{len(latents) + 1}"] = latent
+        encoder, decoder = _mlps(hidden, dropout)
+        training = (objective or ELBO(num_samples=4), learning_rate, weight_decay)
+        super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)

@@ -1,4 +1,4 @@
-"""What training adds to a model's objective, and no bound knows of."""
+"""Regularizers: penalties that training adds to the loss."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from vaekit._core.components import Component
 from vaekit.estimators.discrete_support import get_logits
@@ -18,64 +19,64 @@ __all__ = ["InformationMaximization", "Regularizer"]
 
 
 class Regularizer(Component, nn.Module, ABC):
-    """A penalty on the posteriors of a mini-batch, in nats; training alone sees it, never a logged bound."""
+    """A penalty on the posteriors of a mini-batch, in nats. Logged bounds do not contain it."""
 
     @abstractmethod
     def check(self, latents: Mapping[str, Latent]) -> None:
-        """Raise a ConfigError if the model's latents are not those that it needs."""
+        """Raise a ConfigError if the model does not have the latents that the regularizer needs."""
 
     @abstractmethod
     def forward(
         self, latents: Mapping[str, Latent], h: Tensor, x: Tensor, encoder: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Return the penalty, a scalar, which is added to the loss of a batch.
+        """Return the penalty of a mini-batch, a scalar.
 
         Parameters
         ----------
-        latents
-            The model's.
-        h
-            Encoder features of the batch, ``[batch, width]``.
-        x
-            What the encoder made them of, ``[batch, features]``.
-        encoder
-            From the latter to the former.
+        latents : Mapping[str, Latent]
+            Latents of the model.
+        h : Tensor, shape (batch, width)
+            Encoder features.
+        x : Tensor, shape (batch, features)
+            Input of the encoder.
+        encoder : Callable
+            Function that computes ``h`` from ``x``.
         """
 
 
 class InformationMaximization(Regularizer):
-    r"""Clusters that are of like size, and whose borders lie where there are few data.
+    r"""Clusters of similar size, with borders in regions of low density.
 
     .. math::
         a \, E_x\big[\max_{\lVert r \rVert \le \rho} \mathrm{KL}(q(y | x) \,\|\, q(y | x + r))\big]
         - \iota \big(\beta H(E_x[q(y | x)]) - E_x[H(q(y | x))]\big)
 
-    The second term is at :math:`\beta = 1` the mutual information of category and data; a larger :math:`\beta` weighs
-    the balance of the aggregated posterior more. The first asks that the category stay the same under the small change
-    of the encoder's input that changes it most, found by one step of the power method. The bound alone is content with
-    clusters that share a component or halve one. Mean over the batch stands for that over the data, so a batch should
-    hold several observations of each category.
+    At :math:`\beta = 1` the second term is the mutual information of category and data; a larger :math:`\beta` favors
+    equal cluster sizes. The first term penalizes a change of the category under the small perturbation of the encoder's
+    input that changes it most, found by one step of the power method. The ELBO alone does not prevent clusters from
+    sharing a component or splitting one. Means over the mini-batch estimate those over the data, so that a mini-batch
+    should contain several observations per category. The penalties of several variables are added up.
 
     Hu, Miyato, Tokui, Matsumoto and Sugiyama (2017), Learning discrete representations via information maximizing
     self-augmented training; Miyato et al. (2018), Virtual adversarial training.
 
     Parameters
     ----------
-    latent
+    latent : str
         Name of a categorical latent without parents.
-    information
+    information : float
         :math:`\iota`, weight of the mutual information.
-    balance
-        :math:`\beta`, weight of the aggregated posterior's entropy in it.
-    adversarial
+    balance : float
+        :math:`\beta`, weight of the entropy of the aggregated posterior.
+    adversarial : float
         :math:`a`, weight of the invariance.
-    radius
-        :math:`\rho`, Euclidean length of the change.
+    radius : float
+        :math:`\rho`, Euclidean length of the perturbation.
 
     Raises
     ------
     ConfigError
-        If a weight is negative, or the radius not positive.
+        If a weight is negative, or ``radius`` is not positive.
     """
 
     def __init__(
@@ -87,19 +88,18 @@ class InformationMaximization(Regularizer):
         radius: float = 2.0,
     ) -> None:
         super().__init__()
-        weights = {"information": information, "balance": balance, "adversarial": adversarial}
-        for name, weight in weights.items():
+        for name, weight in {"information": information, "balance": balance, "adversarial": adversarial}.items():
             if not weight >= 0:
-                raise ConfigError(f"InformationMaximization: {name} is {weight}; a weight must not be negative")
+                raise ConfigError(f"InformationMaximization: {name}={weight} must not be negative.")
         if not radius > 0:
             raise ConfigError(
-                f"InformationMaximization: radius is {radius}; it must be positive: adversarial=0 spares the invariance"
+                f"InformationMaximization: radius={radius} must be positive. To omit the invariance, set adversarial=0."
             )
         self.latent, self.information, self.balance = latent, information, balance
         self.adversarial, self.radius = adversarial, radius
 
+    @override
     def check(self, latents: Mapping[str, Latent]) -> None:
-        """Raise an error if there is no such latent, or it is no category by itself (see the base class)."""
         if self.latent not in latents:
             raise ConfigError(
                 f"InformationMaximization: latent={self.latent!r} not found. {did_you_mean(self.latent, latents)}"
@@ -108,15 +108,14 @@ class InformationMaximization(Regularizer):
         if not latent.is_categorical or latent.parents:
             parents = f" with parents {', '.join(map(repr, latent.parents))}" if latent.parents else ""
             raise ConfigError(
-                f"InformationMaximization: latent {self.latent!r} is {type(latent).__name__}{parents}; name a "
-                "Categorical without parents"
+                f"InformationMaximization: latent={self.latent!r} is a {type(latent).__name__}{parents}, but must be a "
+                "Categorical without parents."
             )
 
+    @override
     def forward(
         self, latents: Mapping[str, Latent], h: Tensor, x: Tensor, encoder: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Return the penalty (see the base class), added up over the variables of the latent."""
-
         def log_probs(features: Tensor) -> Tensor:
             return get_logits(latents[self.latent].posterior(features)).log_softmax(-1)
 
@@ -129,13 +128,13 @@ class InformationMaximization(Regularizer):
         if not self.adversarial:
             return penalty
         q = q.detach()
-        with torch.enable_grad():  # of a random direction, the divergence's gradient is the direction that counts
-            probe = F.normalize(torch.randn_like(x), dim=-1).requires_grad_()
-            (worst,) = torch.autograd.grad(_divergence(q, log_probs(encoder(x.detach() + probe))), probe)
-        shifted = x + self.radius * F.normalize(worst, dim=-1)
-        return penalty + self.adversarial * _divergence(q, log_probs(encoder(shifted)))
+        with torch.enable_grad():  # power method: the gradient of the divergence at a random direction
+            direction = F.normalize(torch.randn_like(x), dim=-1).requires_grad_()
+            (worst,) = torch.autograd.grad(_mean_divergence(q, log_probs(encoder(x.detach() + direction))), direction)
+        perturbed = x + self.radius * F.normalize(worst, dim=-1)
+        return penalty + self.adversarial * _mean_divergence(q, log_probs(encoder(perturbed)))
 
 
-def _divergence(q: Tensor, log_p: Tensor) -> Tensor:
-    """Return KL(q || p), its mean over the batch."""
+def _mean_divergence(q: Tensor, log_p: Tensor) -> Tensor:
+    """Return KL(q || p), averaged over the mini-batch."""
     return (torch.xlogy(q, q) - q * log_p).sum() / len(q)

@@ -1,4 +1,4 @@
-"""Whether a training that goes on, or begins from trained weights, has the data and arguments that it had."""
+"""Checks that a resumed run, or a new run from trained weights, has the same data and arguments."""
 
 from __future__ import annotations
 
@@ -11,52 +11,51 @@ from pytorch_lightning.callbacks import GradientAccumulationScheduler
 
 from vaekit.exceptions import CheckpointError
 
+FEATURE_KEYS = {
+    "feature_names": "features (genes)",
+    "batch_categories": "batches",
+    "categorical_covariate_keys": "categorical covariates",
+    "continuous_covariate_keys": "continuous covariates",
+}
+LOCATION_KEYS = {"path", "root", "adata"}  # may change: the fingerprint identifies the data
 
-def check_same_features(trained: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise a CheckpointError if data have other features or covariates than those that a model was trained on."""
-    kinds = {
-        "feature_names": "features (genes)",
-        "batch_categories": "batches",
-        "categorical_covariate_keys": "categorical covariates",
-        "continuous_covariate_keys": "continuous covariates",
-    }
-    parts = [(what, trained.get(key), found.get(key)) for key, what in kinds.items()]
-    levels, now = (state.get("categorical_covariate_keys") or {} for state in (trained, found))
-    parts += [(f"levels of the covariate {name!r}", levels[name], now[name]) for name in levels if name in now]
-    for what, before, after in parts:
-        if before is not None and after is not None and list(before) != list(after):
-            first = next((f"{b!r} and {n!r}" for b, n in zip(before, after, strict=False) if b != n), "the rest")
+
+def check_same_features(trained: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Raise a CheckpointError if two data registries differ in their features or covariates."""
+    pairs = [(noun, trained.get(key), current.get(key)) for key, noun in FEATURE_KEYS.items()]
+    before, now = (registry.get("categorical_covariate_keys") or {} for registry in (trained, current))
+    pairs += [(f"categories of the covariate {name!r}", before[name], now[name]) for name in before if name in now]
+    for noun, old, new in pairs:
+        if old is not None and new is not None and list(old) != list(new):
+            first = next((f"{o!r} and {n!r}" for o, n in zip(old, new, strict=False) if o != n), "the end of the list")
             raise CheckpointError(
-                f"the model was trained on {len(before)} {what} and these data have {len(after)}, or in another order: "
-                f"they differ first in {first}; give the data the same ones in the same order"
+                f"the model was trained on {len(old)} {noun}, but the data have {len(new)}, or in another order. The "
+                f"first difference: {first}. Provide the same {noun} in the same order."
             )
 
 
-def check_same_arguments(trained: Mapping[str, Any], found: Mapping[str, Any], of: str) -> None:
-    """Raise a CheckpointError if a training goes on with other arguments than it began with.
-
-    Where the data lie may change: that they are the same is told by their fingerprint.
-    """
-    common = (trained.keys() & found.keys()) - {"path", "root", "adata"}
-    different = [key for key in common if trained[key] != found[key]]
+def check_same_arguments(trained: Mapping[str, Any], current: Mapping[str, Any], owner: str) -> None:
+    """Raise a CheckpointError if a run is resumed with other arguments than it started with."""
+    common = (trained.keys() & current.keys()) - LOCATION_KEYS
+    different = [key for key in sorted(common) if trained[key] != current[key]]
     if different:
-        values = "; ".join(f"{key} was {trained[key]!r}, is {found[key]!r}" for key in sorted(different))
+        values = "; ".join(f"{key} was {trained[key]!r}, is {current[key]!r}" for key in different)
         raise CheckpointError(
-            f"the checkpoint's training cannot go on with other arguments of the {of}: {values}. Leave them as they "
-            "were, or start from the trained weights with vaekit.load and a new training"
+            f"the run of this checkpoint cannot be resumed with other arguments of the {owner}: {values}. Restore "
+            "them, or load the weights with vaekit.load and start a new run."
         )
 
 
 def training_arguments(trainer: pl.Trainer) -> dict[str, Any]:
-    """Return what, besides model and data, a training cannot change when it goes on, as plain data.
+    """Return, as plain data, the trainer's arguments that a resumed run must keep.
 
-    Its length, devices, loggers and callbacks may change. The seed is that of Lightning's ``seed_everything``, and left
-    out where this was never called.
+    The number of epochs, devices, loggers and callbacks may change. The seed is included if Lightning's
+    ``seed_everything`` was called.
     """
-    found: dict[str, Any] = {"gradient_clip_val": trainer.gradient_clip_val or None}  # 0 is no clipping either
+    arguments: dict[str, Any] = {"gradient_clip_val": trainer.gradient_clip_val or None}  # 0 means no clipping, too
     scheduled = any(isinstance(each, GradientAccumulationScheduler) for each in trainer.callbacks)  # type: ignore[attr-defined]
-    if not scheduled:  # else it is the number of the present epoch
-        found["accumulate_grad_batches"] = trainer.accumulate_grad_batches
+    if not scheduled:  # a scheduler changes the number between epochs
+        arguments["accumulate_grad_batches"] = trainer.accumulate_grad_batches
     if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
-        found["seed_everything"] = int(seed)
-    return found
+        arguments["seed_everything"] = int(seed)
+    return arguments

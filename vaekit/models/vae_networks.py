@@ -1,6 +1,6 @@
-"""The generative and the inference network of a VAE: what every model, objective and diagnostic is made of.
+"""Generative and inference networks of a VAE.
 
-A batch flows: ``Batch`` -> encoder -> posterior of each latent -> draws -> decoder -> likelihood.
+The data flow is ``Batch`` -> encoder -> posterior of each latent -> samples -> decoder -> likelihood.
 """
 
 from __future__ import annotations
@@ -23,47 +23,45 @@ from vaekit.models.topological_order import posterior_ancestors, topological_ord
 from vaekit.networks import Network
 from vaekit.networks.precision import at_least_float32
 
-RESERVED = ("weight",)  # kl_weight is logged beside kl_<name>
-MAX_ROWS = 4096  # of all latents together, each with an axis of its own
+RESERVED_NAMES = ("weight",)  # kl_weight is logged like kl_<name>
+MAX_EVALUATIONS = 4096  # of all latents together, if each has its own sample dimension
 
 
 class VAENetworks(nn.Module):
-    r"""Encoder, latents, decoder and likelihood, with their sizes made to fit.
+    r"""Encoder, latents, decoder and likelihood, built with matching sizes.
 
-    .. math:: p(z) = \prod_l p(z_l | \mathrm{parents}_l), \quad q(z | x) = \prod_l q(z_l | x, \mathrm{parents}_l),
+    .. math:: p(z) = \prod_l p(z_l | \mathrm{parents}_l), \quad q(z | x) = \prod_l q(z_l | x, \mathrm{parents}_l)
 
-    but that the posterior of a latent that is not ``conditional`` does not depend on its parents, and the decoder does
-    not see these either: they act through its prior alone. The decoder sees all other latents, a library size excepted,
-    which acts on the likelihood in the place of ``Batch.size_factor``.
+    The posterior of a latent without ``conditional_posterior`` does not depend on its parents. The decoder does not see
+    these parents, which act through the prior only. It sees all other latents except the library size, which replaces
+    ``Batch.size_factor`` in the likelihood.
 
     Parameters
     ----------
-    features
-        Observed variables (genes, pixels).
-    covariates
-        Width of the known covariates, which encoder and decoder see.
+    features, covariates : int
+        Number of observed variables (genes, pixels), and width of the covariates of encoder and decoder.
     encoder, latents, decoder, likelihood
-        The parts.
-    joint
-        Whether the objective draws joint trajectories of the latents.
+        The parts. The networks use copies, so that a part can be used in several models.
+    joint : bool
+        Whether the objective draws joint samples of the latents.
 
     Raises
     ------
     ConfigError
-        If there is no latent, or a parent is unknown, not discrete, or its own descendant; if all latents together
-        have more than 4096 rows; if there is a library size and no other latent, several, or a likelihood that has no
-        use for it.
+        If there is no latent, or a parent does not exist, is not discrete or depends on its child; if the latents
+        together need more than 4096 evaluations of the cost per observation; if there are several library sizes, no
+        other latent, or the likelihood does not use a size factor.
 
     Attributes
     ----------
-    order
-        Names of the latents, parents before their children, else as declared.
-    seen_by_decoder
-        Latents that p(x | z) depends on: by way of the decoder, or of the likelihood's size factor.
-    decoded
+    order : tuple[str, ...]
+        Names of the latents, parents before their children, otherwise as declared.
+    seen_by_decoder : tuple[str, ...]
+        Latents that p(x given z) depends on, through the decoder or the size factor.
+    decoded : tuple[str, ...]
         Latents that the decoder sees.
-    library
-        Name of the latent that is the library size, or None.
+    library : str or None
+        Name of the latent library size.
     """
 
     def __init__(
@@ -77,43 +75,34 @@ class VAENetworks(nn.Module):
         joint: bool = False,
     ) -> None:
         super().__init__()
-        if features < 1:
-            raise ConfigError(f"features is {features}: the model's size comes from the data (data.features)")
-        if not latents:
-            raise ConfigError("latents is empty: a variational autoencoder needs at least one")
-        for name in latents:
-            if not name.isidentifier() or hasattr(nn.ModuleDict(), name) or name in RESERVED:
-                raise ConfigError(
-                    f"a latent cannot be named {name!r}: an identifier is needed, such as 'y' or 'z', that is no "
-                    f"attribute of a module and not {', '.join(map(repr, RESERVED))} (a logged quantity)"
-                )
-        # copies: a part may be used in several models, and is made to fit this one
+        _check_sizes_and_names(features, latents)
         encoder, decoder, likelihood = copy.deepcopy(encoder), copy.deepcopy(decoder), copy.deepcopy(likelihood)
-        latents = {name: copy.deepcopy(latent) for name, latent in latents.items()}  # each with its own estimator
-        width = encoder.build(features + covariates)
+        latents = {name: copy.deepcopy(latent) for name, latent in latents.items()}
         self.order = topological_order(latents)
         self._ancestors = posterior_ancestors(self.order, latents)
-        rows = 1
+        width, num_evaluations = encoder.build(features + covariates), 1
         for name in self.order:
             latent = latents[name]
             parent_size = sum(latents[parent].size for parent in latent.parents) if latent.parents else None
-            seen = sum(latents[ancestor].size for ancestor in self._ancestors[name] - {name})
+            ancestor_size = sum(latents[ancestor].size for ancestor in self._ancestors[name] - {name})
             try:
-                rows *= latent.build(width, parent_size, rows, joint, covariates, seen)
+                num_evaluations *= latent.build(width, parent_size, num_evaluations, joint, covariates, ancestor_size)
             except EstimatorError as error:
                 raise EstimatorError(f"latent {name!r}: {error}") from None
-        if not joint and rows > MAX_ROWS:
+            latent.estimator.follows_scale = True  # gradient scaling and accumulation multiply the loss
+        if not joint and num_evaluations > MAX_EVALUATIONS:
             raise ConfigError(
-                f"the latents {', '.join(map(repr, latents))} have {rows} rows together, as each has an axis of its "
-                f"own, over {MAX_ROWS}; draw joint trajectories instead: objective ELBO(num_samples=4), say"
+                f"latents {', '.join(map(repr, latents))} need {num_evaluations} evaluations of the cost per "
+                f"observation, more than {MAX_EVALUATIONS}, because each has its own sample dimension. Draw joint "
+                "samples instead, for example with objective ELBO(num_samples=4)."
             )
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self._latents = nn.ModuleDict(latents)
-        hidden = {
+        prior_parents = {
             parent for latent in latents.values() if not latent.conditional_posterior for parent in latent.parents
         }
-        self.seen_by_decoder = tuple(name for name in latents if name not in hidden)
-        self.library = _library(latents, likelihood)
+        self.seen_by_decoder = tuple(name for name in latents if name not in prior_parents)
+        self.library = _find_library(latents, likelihood)
         self.decoded = tuple(name for name in self.seen_by_decoder if name != self.library)
         decoder_width = decoder.build(sum(latents[name].size for name in self.decoded) + covariates)
         likelihood.build(decoder_width, features, covariates)
@@ -125,59 +114,53 @@ class VAENetworks(nn.Module):
 
     @property
     def groups(self) -> list[list[str]]:
-        """The latents, grouped by whether their posteriors depend on one another; parents first in each."""
-        found: list[list[str]] = []
+        """The latents, grouped so that posteriors of different groups are independent; parents first."""
+        groups: list[list[str]] = []
         for name in self.order:
-            joined = [group for group in found if self._ancestors[name].intersection(group)]
-            found = [group for group in found if group not in joined]
-            found.append([*itertools.chain.from_iterable(joined), name])
-        return found
-
-    def _like_weights(self, x: Tensor) -> Tensor:
-        """Return ``x`` in the type of the weights, if that is wider: data are float32, also if the model is float64."""
-        return x.to(torch.promote_types(x.dtype, next(self.parameters()).dtype))
+            merged = [group for group in groups if self._ancestors[name].intersection(group)]
+            groups = [group for group in groups if group not in merged]
+            groups.append([*itertools.chain.from_iterable(merged), name])
+        return groups
 
     def weight_matrices(self) -> list[Tensor]:
-        """Return the weights of linear layers, which a decay may shrink; the components of a mixture are no such."""
-        components = {id(getattr(latent, "components", None)) for latent in self.latents.values()}
-        layers = (m for m in self.modules() if isinstance(m, nn.Linear) and id(m) not in components)
-        return [layer.weight for layer in layers]
+        """Return the weights of linear layers that may decay."""
+        undecayed = {id(layer) for latent in self.latents.values() for layer in latent.undecayed_layers()}
+        return [m.weight for m in self.modules() if isinstance(m, nn.Linear) and id(m) not in undecayed]
 
-    def init_from_data(self, moments: DataStatistics) -> None:
-        """Start the likelihood and the latents at the data's moments."""
-        self.likelihood.init_from_data(moments)
+    def init_from_data(self, statistics: DataStatistics) -> None:
+        """Initialize the likelihood and the latents from the statistics of the training data."""
+        self.likelihood.init_from_data(statistics)
         for latent in self.latents.values():
-            latent.init_from_data(moments)
+            latent.init_from_data(statistics)
 
     def encode(self, batch: Batch) -> Tensor:
         """Return encoder features, ``[batch, width]``."""
         return self.features(self.likelihood.encoder_input(batch), batch.covariates)
 
     def features(self, x: Tensor, covariates: Tensor | None) -> Tensor:
-        """Return encoder features ``[batch, width]`` of the encoder's input ``[batch, features]``."""
+        """Return encoder features ``[batch, width]`` for the encoder's input ``[batch, features]``."""
         x = x if covariates is None else torch.cat([x, covariates], -1)
-        return self.encoder(self._like_weights(x))
+        return self.encoder(self._promote(x))
 
     def posterior(self, name: str, h: Tensor, values: Mapping[str, Tensor]) -> Distribution:
-        """Return q(z | x, parents) of a latent, batch shape ``[*rows, batch]``; the parents may not count."""
+        """Return q(z given x, parents) of a latent, batch shape ``[*sample, batch]``, at values of its parents."""
         latent = self.latents[name]
         if not latent.posterior_parents:
             return latent.posterior(h)
-        return latent.posterior(latent.condition_on_parents(h, self._side_by_side(latent.posterior_parents, values)))
+        return latent.posterior(latent.condition_on_parents(h, self._flatten(latent.posterior_parents, values)))
 
     def posteriors(self, h: Tensor) -> dict[str, Distribution]:
-        """Return q(z | x) of each latent, batch shape ``[batch]``, a conditional one's on the most probable path.
+        """Return q(z given x) of each latent, batch shape ``[batch]``.
 
-        Where a posterior depends on parents, these have their most probable values, found one after another: a
-        distribution that can be looked at and summarised. To draw all latents together see :meth:`draw`.
+        A posterior that depends on parents is conditioned on their most probable values, parents first.
         """
-        found: dict[str, Distribution] = {}
+        posteriors: dict[str, Distribution] = {}
         values: dict[str, Tensor] = {}
         for name in self.order:
-            found[name] = self.posterior(name, h, values)
-            if self.latents[name].discrete:  # what may be a parent
-                values[name] = self.latents[name].point_estimate(found[name])
-        return {name: found[name] for name in self.latents}
+            posteriors[name] = self.posterior(name, h, values)
+            if self.latents[name].discrete:  # may be a parent
+                values[name] = self.latents[name].point_estimate(posteriors[name])
+        return {name: posteriors[name] for name in self.latents}
 
     def nodes(self, h: Tensor) -> list[Node]:
         """Return the posteriors as the nodes of a stochastic graph, parents first, for encoder features ``h``."""
@@ -189,9 +172,9 @@ class VAENetworks(nn.Module):
         parents, ancestors = latent.posterior_parents, self._ancestors[name]
         if not parents:
             return Node(name, latent.posterior(h), (), ancestors)
-        return Node(name, NodeFunction(functools.partial(self._given, name, h), parents), parents, ancestors)
+        return Node(name, NodeFunction(functools.partial(self._posterior_at, name, h), parents), parents, ancestors)
 
-    def _given(self, name: str, h: Tensor, /, **values: Tensor) -> Distribution:
+    def _posterior_at(self, name: str, h: Tensor, /, **values: Tensor) -> Distribution:
         return self.posterior(name, h, values)
 
     def sample_posterior(self, h: Tensor, num_samples: int) -> dict[str, Tensor]:
@@ -203,59 +186,71 @@ class VAENetworks(nn.Module):
         return values
 
     def prior(self, name: str, values: Mapping[str, Tensor], like: Tensor) -> Distribution:
-        """Return the prior of a latent, given the values of its parents in ``values``."""
+        """Return the prior of a latent at values of its parents, with the device of ``like``."""
         latent = self.latents[name]
-        parents = self._side_by_side(latent.parents, values) if latent.parents else None
-        return latent.prior(parents, at_least_float32(self._like_weights(like)))
-
-    def _side_by_side(self, names: Sequence[str], values: Mapping[str, Tensor]) -> Tensor:
-        """Return flattened values of latents, ``[*rows, batch, sizes together]``."""
-        return self._like_weights(_side_by_side([self.latents[name].flatten(values[name]) for name in names]))
+        parents = self._flatten(latent.parents, values) if latent.parents else None
+        return latent.prior(parents, at_least_float32(self._promote(like)))
 
     def log_likelihood(self, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Return log p(x | z), ``[*rows, batch]``, for values ``[*rows, batch, *event]`` of the latents."""
-        return self.likelihood.log_prob(*self._scaled(values, batch))
+        """Return log p(x given z), ``[*sample, batch]``, at values ``[*sample, batch, *event]`` of the latents."""
+        return self.likelihood.log_prob(*self._decode_scaled(values, batch))
 
     def observation(self, values: Mapping[str, Tensor], batch: Batch) -> Distribution:
-        """Return p(x | z), batch shape ``[*rows, batch]``, for values ``[*rows, batch, *event]`` of the latents."""
-        return self.likelihood(*self._scaled(values, batch))
+        """Return p(x given z), batch shape ``[*sample, batch]``, at values of the latents."""
+        return self.likelihood(*self._decode_scaled(values, batch))
 
     def decode(self, values: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Return decoder features, ``[*rows, batch, width]``."""
-        parts = [self.latents[name].flatten(values[name]) for name in self.decoded]
-        if batch.covariates is not None:
-            parts.append(batch.covariates)
-        return self.decoder(self._like_weights(_side_by_side(parts)))
+        """Return decoder features, ``[*sample, batch, width]``."""
+        covariates = [] if batch.covariates is None else [batch.covariates]
+        return self.decoder(self._flatten(self.decoded, values, covariates))
 
-    def _scaled(self, values: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Batch]:
-        """Return decoder features ``[*rows, batch, width]``, and the batch with the library size that was drawn."""
+    def _decode_scaled(self, values: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Batch]:
+        """Return decoder features, and the batch with the sampled library size as its size factor."""
         h = self.decode(values, batch)
         if self.library is None:
             return h, batch
-        latent = self.latents[self.library]
-        size = latent.size_factor(values[self.library], batch)
-        rows = torch.broadcast_shapes(h.shape[:-1], size.shape[:-1])
-        return h.expand(*rows, h.shape[-1]), batch._replace(size_factor=size)
+        size_factor = self.latents[self.library].size_factor(values[self.library], batch)
+        leading = torch.broadcast_shapes(h.shape[:-1], size_factor.shape[:-1])
+        return h.expand(*leading, h.shape[-1]), batch._replace(size_factor=size_factor)
+
+    def _flatten(self, names: Sequence[str], values: Mapping[str, Tensor], others: Sequence[Tensor] = ()) -> Tensor:
+        """Concatenate flattened values and other tensors, ``[*sample, batch, total size]``, in the model's precision."""
+        parts = [*(self.latents[name].flatten(values[name]) for name in names), *others]
+        leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        return self._promote(torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1))
+
+    def _promote(self, x: Tensor) -> Tensor:
+        """Return ``x`` with the dtype of the weights if it is wider; data are float32 even if the model is float64."""
+        return x.to(torch.promote_types(x.dtype, next(self.parameters()).dtype))
 
 
-def _library(latents: Mapping[str, Latent], likelihood: Likelihood) -> str | None:
+def _check_sizes_and_names(features: int, latents: Mapping[str, Latent]) -> None:
+    """Raise a ConfigError if there is no feature or latent, or a latent has an invalid name."""
+    if features < 1:
+        raise ConfigError(f"VAE: features={features} must be positive; it comes from the data (data.features).")
+    if not latents:
+        raise ConfigError("VAE: latents is empty, at least one latent is needed.")
+    for name in latents:
+        if not name.isidentifier() or name in dir(nn.ModuleDict()) or name in RESERVED_NAMES:
+            raise ConfigError(
+                f"VAE: a latent cannot be named {name!r}. Use an identifier such as 'y' or 'z' that is neither an "
+                f"attribute of a torch module nor {', '.join(map(repr, RESERVED_NAMES))} (a logged metric)."
+            )
+
+
+def _find_library(latents: Mapping[str, Latent], likelihood: Likelihood) -> str | None:
+    """Return the name of the latent library size, or None."""
     names = [name for name, latent in latents.items() if latent.is_nuisance]
     if not names:
         return None
     if len(names) > 1 or len(latents) == 1:
         raise ConfigError(
-            f"latents are {', '.join(map(repr, latents))}, of which {', '.join(map(repr, names))} are library sizes; "
-            "one library size beside other latents is possible"
+            f"VAE: of the latents {', '.join(map(repr, latents))}, {', '.join(map(repr, names))} are library sizes. Use "
+            "one library size and at least one other latent."
         )
     if not likelihood.uses_size_factor:
         raise ConfigError(
-            f"latent {names[0]!r} is a library size, which {type(likelihood).__name__} has no use for; "
-            "NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson scale their mean by it"
+            f"VAE: latent {names[0]!r} is a library size, but {type(likelihood).__name__} does not use a size factor. "
+            "NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson do."
         )
     return names[0]
-
-
-def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
-    """Concatenate ``[*rows, batch, size]`` along the last axis; an axis of rows may be absent or of size 1."""
-    leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    return torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1)

@@ -1,0 +1,61 @@
+"""Start of a run: checks of the trainer, initialization from the data, and process-wide settings."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_info
+
+from vaekit._core.threads import keep_threads
+from vaekit.exceptions import ConfigError
+from vaekit.models.distributed import seed_rank
+from vaekit.models.objectives import Objective
+from vaekit.models.resume import check_same_features
+
+
+def set_up_run(model: Any, trainer: pl.Trainer, stage: str) -> None:
+    """Check the precision, and before ``fit`` initialize the model from the data.
+
+    Raises
+    ------
+    ConfigError
+        If the weights would have half precision.
+    """
+    if trainer.precision in ("bf16-true", "16-true"):
+        raise ConfigError(
+            f"VAE: trainer.precision={trainer.precision!r} would round counts and small steps. Use 'bf16-mixed' or "
+            "'16-mixed', which compute matrix products in half precision only."
+        )
+    if stage != "fit":
+        return
+    data: Any = getattr(trainer, "datamodule", None)
+    if data is not None:
+        model.networks.likelihood.check(data.example)
+        registry = data.state_dict()
+        if model.data_registry is None:
+            model.networks.init_from_data(data.statistics)
+        else:  # a trained model, which vaekit.load returned in evaluation mode
+            check_same_features(model.data_registry, registry)
+            model.train()
+        model.data_registry = registry
+    seed_rank(trainer.global_rank, trainer.world_size)
+
+
+def start_run(trainer: pl.Trainer, objective: Objective) -> float:
+    """Prepare the process for training, and return the total number of steps, which may be infinite.
+
+    Raises
+    ------
+    ConfigError
+        If the objective has a warm-up, and the number of steps is not known.
+    """
+    rank_zero_info(keep_threads())
+    if not torch.cuda.is_available():
+        # Lightning sets this variable for forked processes; each optimizer step would then search for the GPU driver
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+    total_steps = trainer.estimated_stepping_batches
+    objective.check_steps(total_steps)
+    return total_steps
