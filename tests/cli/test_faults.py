@@ -194,7 +194,7 @@ class TestFit:
         assert fit(folder, "--trainer.max_steps", "4", "--ckpt_path", "last", *arguments,
                    "--trainer.default_root_dir", folder) == 2  # fmt: skip
         message = capsys.readouterr().err
-        assert "cannot go on with other arguments" in message
+        assert "cannot be resumed with other arguments" in message
         assert words in message
         assert (folder / "last.ckpt").read_bytes() == before
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from gpu.waiting import make_optimizer
 from models.tiny import MODELS
 from scipy import sparse as scipy_sparse
 
+from gpu.waiting import make_optimizer
 from vaekit import DiscreteVAE, GaussianVAE
 from vaekit.batch import Batch
 from vaekit.data import GeneExpressionData, ImageData

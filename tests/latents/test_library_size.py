@@ -164,10 +164,10 @@ def test_extreme_sizes_are_finite():
 @pytest.mark.parametrize(
     ("latents", "likelihood", "message"),
     [
-        ({"l": LibrarySize()}, NegativeBinomial, "one library size beside other latents"),
+        ({"l": LibrarySize()}, NegativeBinomial, "one library size and at least one other latent"),
         ({"l": LibrarySize(), "m": LibrarySize(), "z": Gaussian(2)}, NegativeBinomial, "'l', 'm' are library sizes"),
-        ({"l": LibrarySize(), "z": Gaussian(2)}, Bernoulli, "'l' is a library size, which Bernoulli has no use for"),
-        ({"l": LibrarySize(), "z": Gaussian(2, parents=["l"])}, NegativeBinomial, "'l' is a LibrarySize; .* discrete"),
+        ({"l": LibrarySize(), "z": Gaussian(2)}, Bernoulli, "'l' is a library size, but Bernoulli does not use"),
+        ({"l": LibrarySize(), "z": Gaussian(2, parents=["l"])}, NegativeBinomial, "'l' is a LibrarySize.* discrete"),
     ],
 )
 def test_refused(latents, likelihood, message):

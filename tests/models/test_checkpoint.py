@@ -93,7 +93,7 @@ def saved(tmp_path) -> Path:
 def test_load_from_checkpoint_of_the_class_or_its_base(saved):
     assert type(VAE.load_from_checkpoint(saved)) is GaussianVAE
     assert type(GaussianVAE.load_from_checkpoint(str(saved))) is GaussianVAE
-    with pytest.raises(CheckpointError, match=r"gaussian\.ckpt holds a vaekit\.GaussianVAE, not a MixedVAE"):
+    with pytest.raises(CheckpointError, match=r"gaussian\.ckpt contains a vaekit\.GaussianVAE, not a MixedVAE"):
         MixedVAE.load_from_checkpoint(saved)
 
 

@@ -125,7 +125,7 @@ def test_a_run_does_not_go_on_with_another_number_of_processes(runs: Runs) -> No
     cells = data()
     model = model_for("mixed_sampled", cells)
     last = runs.folder / "mixed_sampled" / "last.ckpt"
-    with pytest.raises(CheckpointError, match="ran on 2 devices and cannot go on with 1,"):
+    with pytest.raises(CheckpointError, match="used 2 devices and cannot be resumed with 1,"):
         trainer(max_epochs=5).fit(model, datamodule=cells, ckpt_path=last, weights_only=True)
 
 

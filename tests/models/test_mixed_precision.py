@@ -66,5 +66,5 @@ def test_draws_have_the_probabilities_of_the_logits() -> None:
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
 def test_weights_in_half_precision_are_refused(precision: str, cells: GeneExpressionData) -> None:
     model = GaussianVAE(cells.features, NegativeBinomial())
-    with pytest.raises(ConfigError, match=f"trainer.precision is '{precision}'.*bf16-mixed"):
+    with pytest.raises(ConfigError, match=f"trainer.precision='{precision}'.*bf16-mixed"):
         trainer(max_epochs=1, precision=precision).fit(model, datamodule=cells)

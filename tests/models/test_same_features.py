@@ -44,7 +44,7 @@ def go_on(model, adata, **arguments):
     [
         ({"categorical_covariate_keys": ["sex", "donor"]}, "2 categorical covariates.*'donor' and 'sex'"),
         ({"continuous_covariate_keys": ["dose", "age"]}, "2 continuous covariates.*'age' and 'dose'"),
-        ({"continuous_covariate_keys": ["age"]}, "2 continuous covariates and these data have 1"),
+        ({"continuous_covariate_keys": ["age"]}, "2 continuous covariates, but the data have 1"),
         ({"batch_key": "sex", "categorical_covariate_keys": ["donor", "batch"]}, "batches"),
     ],
 )
@@ -56,9 +56,9 @@ def test_other_covariates(model, arguments, message):
 def test_other_levels(model):
     other = cells()
     other.obs["donor"] = other.obs["donor"].replace({"d2": "d9"})
-    with pytest.raises(CheckpointError, match=r"3 levels of the covariate 'donor'.*'d2' and 'd3'"):
+    with pytest.raises(CheckpointError, match=r"3 categories of the covariate 'donor'.*'d2' and 'd3'"):
         go_on(model, other)
-    with pytest.raises(CheckpointError, match="levels of the covariate 'sex' and these data have 1"):
+    with pytest.raises(CheckpointError, match="categories of the covariate 'sex', but the data have 1"):
         go_on(model, cells(slice(30)))
 
 

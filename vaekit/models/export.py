@@ -1,4 +1,4 @@
-"""Export of trained models as safetensors and JSON, two formats that cannot contain code and that other programs read."""
+"""Export of trained models as safetensors and JSON: formats that cannot contain code, and that other programs read."""
 
 from __future__ import annotations
 

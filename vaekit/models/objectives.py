@@ -171,7 +171,7 @@ class ELBO(Objective):
         self.free_bits, self.num_samples = free_bits, num_samples
 
     def check_estimators(self, estimators: Mapping[str, Estimator]) -> None:
-        """Raise an EstimatorError for joint samples, or a ConfigError for free bits, that an estimator does not support."""
+        """Raise an error if an estimator does not support joint samples (EstimatorError) or free bits (ConfigError)."""
         for name, estimator in estimators.items():
             if self.num_samples is not None:
                 check_joint(name, estimator, self.num_samples)

@@ -149,11 +149,11 @@ class VAE(Component, SafeLoading, pl.LightningModule):
     def compute_step(self, batch: Batch, kl_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a training step, and the terms of the negative ELBO from discrete samples."""
         result = self.loss(batch, kl_weight, training=True)
-        self.step_terms = {name: value.detach() for name, value in result.terms.items()}
-        if all(estimator.unbiased_value for estimator in self.estimators.values()):
-            return result.total.mean(), result.terms
-        with torch.no_grad():  # the value of a relaxation is not a bound
-            return result.total.mean(), self.loss(batch).terms
+        terms = self.step_terms = {name: value.detach() for name, value in result.terms.items()}
+        if not all(estimator.unbiased_value for estimator in self.estimators.values()):
+            with torch.no_grad():  # the value of a relaxation is not a bound
+                terms = self.loss(batch).terms
+        return result.total.mean(), terms
 
     @override
     def setup(self, stage: str) -> None:

@@ -214,7 +214,7 @@ class VAENetworks(nn.Module):
         return h.expand(*leading, h.shape[-1]), batch._replace(size_factor=size_factor)
 
     def _flatten(self, names: Sequence[str], values: Mapping[str, Tensor], others: Sequence[Tensor] = ()) -> Tensor:
-        """Concatenate flattened values and other tensors, ``[*sample, batch, total size]``, in the model's precision."""
+        """Concatenate flattened values and other tensors in the model's precision, ``[*sample, batch, size]``."""
         parts = [*(self.latents[name].flatten(values[name]) for name in names), *others]
         leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
         return self._promote(torch.cat([part.expand(*leading, part.shape[-1]) for part in parts], -1))
@@ -245,8 +245,8 @@ def _find_library(latents: Mapping[str, Latent], likelihood: Likelihood) -> str 
         return None
     if len(names) > 1 or len(latents) == 1:
         raise ConfigError(
-            f"VAE: of the latents {', '.join(map(repr, latents))}, {', '.join(map(repr, names))} are library sizes. Use "
-            "one library size and at least one other latent."
+            f"VAE: of the latents {', '.join(map(repr, latents))}, {', '.join(map(repr, names))} are library sizes. "
+            "Use one library size and at least one other latent."
         )
     if not likelihood.uses_size_factor:
         raise ConfigError(
