@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.precision import Precision
 from typing_extensions import override
 
+from vaekit.callbacks.trainer_requirements import require_plain_steps
 from vaekit.exceptions import ConfigError
 from vaekit.models.cuda_graph import CUDAGraphStep
 
@@ -29,14 +30,7 @@ class CUDAGraphs(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        supported = {
-            "devices": (trainer.world_size, 1),
-            "precision": (trainer.precision, "32-true"),
-            "accumulate_grad_batches": (trainer.accumulate_grad_batches, 1),
-        }
-        for name, (value, required) in supported.items():
-            if value != required:
-                raise ConfigError(f"CUDAGraphs: trainer.{name}={value!r} must be {required!r}.")
+        require_plain_steps("CUDAGraphs", trainer)
         optimizer = trainer.optimizers[0]
         if not isinstance(optimizer, torch.optim.AdamW):
             raise ConfigError(

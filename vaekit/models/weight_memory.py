@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import psutil
 import torch
 from torch.overrides import TorchFunctionMode
 
+from vaekit._core.memory_budget import free_memory
 from vaekit.exceptions import ConfigError
 
 FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.rand, torch.randn, torch.arange,
@@ -44,13 +44,13 @@ class MemoryBudget(TorchFunctionMode):
                 self._num_bytes += tensor.numel() * tensor.element_size()
             except RuntimeError as error:  # the size overflows 64 bits
                 raise self._error(f"{error}") from None
-            if self._num_bytes > psutil.virtual_memory().available:
+            if self._num_bytes > free_memory():
                 raise self._error(f"a tensor of shape {list(tensor.shape)} does not fit")
         return func(*args, **kwargs)
 
     def _error(self, reason: str) -> ConfigError:
         name, value = max(_integers(self._arguments), key=lambda item: item[1], default=("features", 0))
-        gigabytes = psutil.virtual_memory().available / 2**30
+        gigabytes = free_memory() / 2**30
         return ConfigError(
             f"VAE: {name}={value} needs more than the {gigabytes:.3g} GiB of available memory ({reason}). Reduce it."
         )
