@@ -169,7 +169,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(FileLock, "acquire", missing)
-    with pytest.warns(UserWarning, match=r"on a file system without locks .*Give each run a directory of its own"):
+    with pytest.warns(UserWarning, match=r"on a file system without locks .*Use a separate directory for each run"):
         lock = lock_run(tmp_path)
     assert lock is not None
     unlock_run(lock)

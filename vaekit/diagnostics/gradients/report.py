@@ -86,12 +86,12 @@ def gradient_report(
         ``relative_bias``, ``bias_noise``
             :math:`\|\bar g - g^*\| / \|g^*\|`, and its root mean square if there is no bias.
         ``z``, ``p_value``
-            One-sided test of unbiasedness. The first half of the estimates selects a direction: the difference between
-            their mean and the reference. ``z`` is the mean of the second half along it, minus the reference, over its
-            standard error. For an unbiased estimator, z follows Student's t for any number of components
-            (num_estimates / 2 - 1 degrees of freedom; Welch's if the reference has an error), if a mean of that many
-            estimates is normal. With 1,000 estimates, z exceeds 4 by chance in 3 of 100,000 reports. A bias makes it
-            large and positive.
+            Statistic and p-value of a one-sided test of unbiasedness. The first half of the estimates selects a
+            direction: the difference between their mean and the reference. ``z`` is the mean of the second half along
+            it, minus the reference, over its standard error. A bias makes it large and positive. For an unbiased
+            estimator, it follows Student's t for any number of components, with num_estimates / 2 - 1 degrees of
+            freedom (Welch's if the reference has an error), if a mean of that many estimates is normal. With 1,000
+            estimates, it exceeds 4 by chance in 3 of 100,000 reports.
         ``variance``, ``relative_std``
             Variance of one estimate, summed over components, and its root over the norm of the reference (of the mean
             if there is no reference).
@@ -110,8 +110,9 @@ def gradient_report(
             Error of an estimator that does not support the graph, fails, takes too long, or returns gradients that are
             not finite; else the empty string. The rest of its row is empty, and it does not count as unbiased.
 
-        ``attrs`` contains the labels ``best_unbiased`` (by ``variance_x_time``) and ``best`` (by ``mse_x_time``), each
-        None if unknown, the description ``reference`` and its ``norm``.
+        Without a reference, the columns that compare with it are NaN. ``attrs`` contains the labels ``best_unbiased``
+        (by ``variance_x_time``) and ``best`` (by ``mse_x_time``), each None if unknown, and the description
+        ``reference`` and ``norm`` of the reference.
 
     Raises
     ------
