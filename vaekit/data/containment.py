@@ -37,15 +37,7 @@ CODEC_FIELDS = ("filters", "compressor", "codecs", "index_codecs", "storage_tran
 
 
 def check_regular(path: Path, shown: str | Path) -> None:
-    """Raise a DataError if a path is not a file or directory: reading a named pipe would never end.
-
-    Parameters
-    ----------
-    path : Path
-        Existing path.
-    shown : str or Path
-        The path as the user wrote it, for the message.
-    """
+    """Raise a DataError if a path, shown as ``shown``, is not a file or directory: reading a pipe would never end."""
     if kind := _special_kind(path):
         raise DataError(f"{shown} is {kind}, not a file. Copy its content to a file and pass the path of that file.")
 
@@ -89,13 +81,10 @@ def check_hdf5(file: h5py.File, shown: str | Path) -> None:
 
 
 def check_zarr(store: Path) -> None:
-    """Check a zarr store before any of its arrays is opened.
+    """Raise a DataError if a zarr store has data outside it, or may run code; none of its arrays is opened.
 
-    Raises
-    ------
-    DataError
-        If a member of the store is a link that leads out of it or to no file, is not a file or directory, or is a
-        directory instead of a chunk; if metadata cannot be read, or name a codec that may run code.
+    Links must not lead out of the store or to no file, members must be files and directories, no directory may replace
+    a chunk, and metadata must be readable and name safe codecs only.
     """
     root = os.path.realpath(store)
     queue: list[tuple[str, int | None]] = [(str(store), None)]

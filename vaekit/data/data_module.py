@@ -26,28 +26,12 @@ from vaekit.exceptions import DataError, did_you_mean
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Loaded data.
+    """Loaded data; most attributes are those of :class:`DataModule`.
 
     Attributes
     ----------
-    dataset : BatchDataset
-        All observations, in the order of the source.
-    train_dataset : BatchDataset
-        The same observations as training uses them (images may be binarized in each mini-batch).
-    split_indices : dict of Tensor
-        Sorted int64 row indices under 'train', 'val' and 'test'.
-    features, covariates : int
-        Columns of ``Batch.x`` and ``Batch.covariates``.
-    mean : Tensor, shape (features,)
-        Mean of ``x`` over the training observations, float32.
-    label_categories : list of str
-        Names of the classes; empty without labels.
-    labels : ndarray, shape (rows,)
-        Class name of each observation as an object, None if unknown.
-    fingerprint : str
-        Hash of the source's content, independent of the split and the selected features.
-    source : str
-        Name of the data in messages.
+    dataset, train_dataset : BatchDataset
+        All observations in the order of the source, for evaluation and for training (which may binarize images again).
     """
 
     dataset: BatchDataset
@@ -279,13 +263,7 @@ def on_device(dataset: BatchDataset, device: torch.device) -> BatchDataset:
 
 
 def check_fingerprint(fingerprint: str, source: str, state: Mapping[str, Any] | None) -> None:
-    """Check that data have the fingerprint of a checkpoint's ``state``.
-
-    Raises
-    ------
-    DataError
-        If they do not.
-    """
+    """Raise a DataError if data do not have the fingerprint of a checkpoint's ``state``."""
     if state is not None and fingerprint != state["fingerprint"]:
         raise DataError(
             f"The checkpoint was trained on {state.get('source', 'other data')} with fingerprint "

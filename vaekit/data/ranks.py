@@ -42,31 +42,19 @@ def num_batches(num_rows: int, batch_size: int, world_size: int, even: bool) -> 
 
 
 def batches_of_rank(order: Tensor, batch_size: int, rank: int, world_size: int, even: bool) -> list[Tensor]:
-    """Return the mini-batches of one rank; all ranks together have each row once.
+    """Return the mini-batches of one rank; all ranks together have each row of ``order`` once.
 
     Parameters
     ----------
     order : Tensor, shape (rows,)
         Row indices for all ranks, int64.
-    batch_size : int
-        Rows per mini-batch and rank.
-    rank, world_size : int
-        Index of this process, and number of processes.
+    batch_size, rank, world_size : int
+        Rows per mini-batch and rank, index of this process, and number of processes.
     even : bool
         True, for training: each step takes ``world_size * batch_size`` rows, and the ranks share them evenly. The last
         step of an epoch may be smaller, or larger by fewer than ``world_size`` rows, which are too few for a step; then
         the ranks differ by one row at most. False, for evaluation: the mini-batches of a single process are distributed
         round-robin, so that each contains the same rows for any number of ranks; empty ones replace missing last ones.
-
-    Returns
-    -------
-    list of Tensor
-        Row indices, equally many tensors for each rank.
-
-    Raises
-    ------
-    DataError
-        If there are fewer training rows than ranks.
 
     Examples
     --------

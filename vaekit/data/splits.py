@@ -14,13 +14,7 @@ SPLITS = ("train", "val", "test")
 
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
-    """Return the fractions of training, validation and test rows as a tuple.
-
-    Raises
-    ------
-    DataError
-        If they are not three positive numbers that sum to 1.
-    """
+    """Return the fractions of train, val and test as a tuple, if they are positive and sum to 1."""
     values = tuple(float(fraction) for fraction in fractions)
     if len(values) != 3 or not all(value > 0 for value in values) or abs(sum(values) - 1) > 1e-6:
         raise DataError(
@@ -33,28 +27,19 @@ def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
 def split_rows(
     num_rows: int, fractions: Sequence[float], seed: int, codes: np.ndarray | None = None
 ) -> dict[str, Tensor]:
-    """Split rows ``0 .. num_rows - 1`` at random into disjoint parts.
+    """Split rows ``0 .. num_rows - 1`` at random into disjoint, non-empty parts 'train', 'val' and 'test'.
 
     Parameters
     ----------
-    num_rows : int
-        Number of rows.
-    fractions : sequence of float
-        Fractions of train, val and test.
-    seed : int
-        Seed of the split. The global generators of torch and numpy are not used.
+    num_rows, fractions, seed
+        Number of rows, fractions of the parts, and seed. The global generators of torch and numpy are not used.
     codes : ndarray or None, shape (num_rows,)
         Class of each row as an integer; unknown ones (-1) form one class. None means no stratification.
 
     Returns
     -------
     dict of Tensor
-        Sorted int64 row indices under 'train', 'val' and 'test'.
-
-    Raises
-    ------
-    DataError
-        If the fractions are invalid, or a part would be empty.
+        Sorted int64 row indices by part.
     """
     _, val, test = check_fractions(fractions)
     num_val, num_test = round(num_rows * val), round(num_rows * test)

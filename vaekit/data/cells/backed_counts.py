@@ -42,11 +42,6 @@ class StoredMatrix:
         Path of the file.
     layer : str or None
         Name or path of the matrix (:func:`vaekit.data.cells.matrices.find_matrix`). A path need not exist.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be opened, or has no matrix of this name.
     """
 
     def __init__(self, path: str, layer: str | None) -> None:
@@ -82,13 +77,7 @@ class StoredMatrix:
         return adata, read_table(self.store, self.key[:-1] + "var", self.path)
 
     def check(self, num_cells: int, num_genes: int) -> np.ndarray:
-        """Return the starts of the rows of a CSR matrix, after checks of its arrays.
-
-        Raises
-        ------
-        DataError
-            If the matrix does not exist, has another format, or is damaged.
-        """
+        """Return the starts of the rows, after checks that the matrix exists, is CSR and is complete."""
         where = f"{self.path}, {matrix_attribute(self.matrix)}"
         if self.group is None:
             names = [*self.store.get("layers", ()), *(["raw"] if "raw/X" in self.store else [])]
@@ -148,11 +137,6 @@ class BackedCounts(CountSource):
         Whether ``var_names`` are used if a file lacks that column.
     storage : str
         Where the counts are, for people.
-
-    Raises
-    ------
-    DataError
-        If a matrix is damaged or not CSR, or the files have different genes.
     """
 
     in_memory = False

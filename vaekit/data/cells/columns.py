@@ -1,4 +1,8 @@
-"""Columns of ``adata.obs``: categories, such as cell types and batches, and numbers."""
+"""Columns of ``adata.obs``: categories, such as cell types and batches, and numbers.
+
+All readers raise a DataError if the column ``key`` does not exist, exists twice, or has invalid values. Messages use
+the name of the ``argument`` that holds the key, and the name of the data, ``source``.
+"""
 
 from __future__ import annotations
 
@@ -46,22 +50,7 @@ class Column(NamedTuple):
 
 
 def read_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> Column:
-    """Read a column of ``obs`` as categories named by strings.
-
-    Parameters
-    ----------
-    obs : DataFrame
-        Table of the cells.
-    key : str
-        Name of the column.
-    argument, source : str
-        Names of the argument that holds ``key`` and of the data in messages.
-
-    Raises
-    ------
-    DataError
-        If the column does not exist, exists twice, or its values cannot be categories.
-    """
+    """Read a column of ``obs`` as categories named by strings; values may be missing."""
     values = _get_column(obs, key, argument, source)
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iuf":  # pandas sorts native types only
         kinds = {2: np.float32, 16: np.float64} if values.dtype.kind == "f" else {}
@@ -111,20 +100,7 @@ def read_categories(
 ) -> Column:
     """Read a column that groups cells, without missing values.
 
-    Parameters
-    ----------
-    obs, key, argument, source
-        As for :func:`read_column`.
-    trained : list of str or None
-        Categories of a checkpoint, which the codes index.
-    unit : str
-        Name of a category in messages.
-
-    Raises
-    ------
-    DataError
-        If the column does not exist or has missing values, most cells have a category of their own, or the checkpoint
-        does not have a category.
+    With ``trained`` categories of a checkpoint, the codes index these. ``unit`` is the name of a category in messages.
     """
     column = read_column(obs, key, argument, source)
     if num_missing := int((column.codes < 0).sum()):
@@ -178,19 +154,9 @@ def _similar_names(names: Iterable[str], others: Iterable[str]) -> str:
 
 
 def read_batches(obs: pd.DataFrame, key: str | None, source: str, trained: list[str] | None = None) -> Column | None:
-    """Read the batch of each cell; None if neither the data nor the checkpoint have batches.
+    """Read the batch of each cell; None if neither the data nor the ``trained`` checkpoint have batches.
 
-    Parameters
-    ----------
-    obs, source, trained
-        As for :func:`read_categories`.
-    key : str or None
-        Name of the column. None is allowed if the checkpoint has one batch at most.
-
-    Raises
-    ------
-    DataError
-        As for :func:`read_categories`, or if only one of the data and the checkpoint has batches.
+    A ``key`` of None is allowed if the checkpoint has one batch at most.
     """
     if key is None:
         if not trained:
@@ -207,13 +173,7 @@ def read_batches(obs: pd.DataFrame, key: str | None, source: str, trained: list[
 
 
 def read_numeric(obs: pd.DataFrame, key: str, argument: str, source: str, positive: bool = False) -> np.ndarray:
-    """Read a column of finite numbers, float64 ``[cells]``.
-
-    Raises
-    ------
-    DataError
-        If the column does not exist, or a value is not a number, missing, infinite or, if ``positive``, not positive.
-    """
+    """Read a column of finite numbers, float64 ``[cells]``; positive ones if ``positive``."""
     from pandas.api.types import is_numeric_dtype
 
     values = _get_column(obs, key, argument, source)

@@ -41,23 +41,10 @@ def canonical(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 def check_values(
     counts: sparse.csr_matrix, where: str, cells: Sequence[str], genes: Sequence[str], first_row: int = 0
 ) -> None:
-    """Check that stored values are counts: finite, not negative, whole and exact in float32.
+    """Raise a DataError if a stored value is not a count: finite, not negative, whole and exact in float32.
 
-    Parameters
-    ----------
-    counts : csr_matrix, shape (cells, genes)
-        Values of any numeric type.
-    where : str
-        Name of the matrix in messages.
-    cells, genes : sequence of str
-        Names of the rows and columns.
-    first_row : int
-        Index of the first row in the whole matrix.
-
-    Raises
-    ------
-    DataError
-        If a value is not a count; the message names the first one and the transformation that the values suggest.
+    The message names the first such value by the names ``cells`` and ``genes`` of the rows and columns (``first_row``
+    is the index of the first row in the whole matrix), and the transformation that the values suggest.
     """
     data = counts.data
     whole = data.dtype.kind in "bui"
@@ -120,14 +107,9 @@ def _is_log(data: np.ndarray, power: Callable[[np.ndarray], np.ndarray]) -> bool
 
 
 def check_structure(matrix: Any, where: str) -> None:
-    """Check that a sparse matrix points to values, rows and columns that exist, which compiled loops do not check.
+    """Raise a DataError if a CSR, CSC or COO matrix points to values, rows or columns that do not exist.
 
-    Unsorted rows, duplicate entries and values behind the last row are allowed.
-
-    Raises
-    ------
-    DataError
-        If a CSR, CSC or COO matrix is damaged; other formats and dense arrays are not checked.
+    Compiled loops do not check this. Unsorted rows, duplicate entries and values behind the last row are allowed.
     """
     from scipy import sparse
 
@@ -155,13 +137,7 @@ def check_index_dtype(arrays: Iterable[np.ndarray], where: str, form: str = "csr
 
 
 def check_all(adata: AnnData, source: str) -> None:
-    """Check every sparse matrix of an AnnData before anndata concatenates them.
-
-    Raises
-    ------
-    DataError
-        If a matrix is damaged.
-    """
+    """Raise a DataError if a sparse matrix of an AnnData is damaged, before anndata concatenates them."""
     matrices = {".X": adata.X, **({} if adata.raw is None else {".raw.X": adata.raw.X})}
     for name in ("layers", "obsm", "varm", "obsp", "varp"):
         matrices |= {f".{name}[{key!r}]": value for key, value in getattr(adata, name).items()}

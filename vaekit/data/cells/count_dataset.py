@@ -104,15 +104,7 @@ class CountDataset(CellDataset):
 
 
 class CountsOnDevice(CellDataset):
-    """Cells of a :class:`CountDataset`, copied to a GPU. Its batches do not list their non-zero entries.
-
-    Parameters
-    ----------
-    dataset : CountDataset
-        Cells on the CPU.
-    device : torch.device
-        Device of the copy.
-    """
+    """Cells of a :class:`CountDataset`, copied to a GPU. Its batches do not list their non-zero entries."""
 
     def __init__(self, dataset: CountDataset, device: torch.device) -> None:
         columns = (dataset.covariates, dataset.label, dataset.size_factor, dataset.observed)
@@ -135,10 +127,8 @@ class CountsOnDevice(CellDataset):
 
         Parameters
         ----------
-        index : Tensor, shape (batch,)
-            Indices of the cells, int64 on the device.
-        lengths : Tensor, shape (batch,)
-            Number of non-zero counts of each cell, int64 on the device.
+        index, lengths : Tensor, shape (batch,)
+            Indices of the cells, and their numbers of non-zero counts, int64 on the device.
         num_values : int
             Sum of the lengths.
         """

@@ -100,25 +100,10 @@ def read_covariates(
     train: np.ndarray | None = None,
     registry: Mapping[str, Any] | None = None,
 ) -> Covariates:
-    """Read the covariates of cells.
+    """Read the covariates of cells, with the categories and moments of a checkpoint's registry if there is one.
 
-    Parameters
-    ----------
-    obs : DataFrame
-        Table of the cells.
-    keys : CovariateKeys
-        Columns to read.
-    source : str
-        Name of the data in messages.
-    train : ndarray or None
-        Indices of the training cells, whose moments standardize continuous covariates. None means all cells.
-    registry : mapping or None
-        :meth:`Covariates.registry` of a checkpoint, whose categories and moments are used.
-
-    Warns
-    -----
-    UserWarning
-        If a covariate is constant, or a category has no training cells.
+    Else the ``train`` cells (all cells for None) standardize continuous covariates, and constant covariates and
+    categories without training cells cause a warning.
 
     Raises
     ------
@@ -188,13 +173,7 @@ def _mean_and_std(values: np.ndarray) -> list[float]:
 
 
 def _standardize(values: np.ndarray, moments: Sequence[float], label: str, source: str, obs: pd.DataFrame) -> Tensor:
-    """Return a float32 column ``[cells, 1]``, centered and divided in float64.
-
-    Raises
-    ------
-    DataError
-        If a value is not finite in float32.
-    """
+    """Return a float32 column ``[cells, 1]``, centered and divided in float64; it must be finite in float32."""
     mean, std = moments
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = ((values - mean) / std).astype(np.float32)

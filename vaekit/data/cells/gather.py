@@ -14,16 +14,8 @@ from vaekit.batch import CSREntries
 def gather(indptr, indices, data, rows, x, row_indptr, row_indices, row_data):
     """Write some rows of a CSR matrix into ``x``, and into the arrays of a smaller CSR matrix.
 
-    Parameters
-    ----------
-    indptr, indices, data : ndarray
-        Arrays of the matrix: int64, int32 or int64, and float32.
-    rows : ndarray, shape (batch,)
-        Row indices, int64.
-    x : ndarray, shape (batch, genes)
-        Zeros to overwrite, float32.
-    row_indptr, row_indices, row_data : ndarray
-        Arrays of these rows to overwrite: int64, int64 and float32.
+    The matrix has ``indptr`` int64, ``indices`` int32 or int64, and ``data`` float32. ``rows`` is int64 ``[batch]``.
+    ``x`` holds zeros, float32 ``[batch, genes]``. The arrays of the rows are int64, int64 and float32.
     """
     position = 0
     for i in range(len(rows)):

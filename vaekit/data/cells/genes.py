@@ -22,13 +22,7 @@ HVG_CELLS = 20_000  # training cells to choose genes by, so that the choice does
 
 
 def gene_names(var: pd.DataFrame, key: str | None, source: str) -> list[str]:
-    """Return the names of genes: a column of their table, or its index for a ``key`` of None.
-
-    Raises
-    ------
-    DataError
-        If the column does not exist, or names are missing.
-    """
+    """Return the names of genes: a column of their table, or its index for a ``key`` of None; none may be missing."""
     if key is not None and key not in var.columns:
         hint = did_you_mean(key, map(str, var.columns))
         raise DataError(f"gene_name_key={key!r} not found in .var of {source}. {hint} Omit it to use var_names.")
@@ -71,10 +65,8 @@ class GeneSelection(NamedTuple):
 
     Attributes
     ----------
-    columns : ndarray
-        Indices of the columns to take.
-    positions : ndarray
-        Their indices in the result; all other columns are 0.
+    columns, positions : ndarray
+        Indices of the columns to take, and their indices in the result; all other columns are 0.
     num_genes : int
         Number of columns of the result.
     """
@@ -103,26 +95,12 @@ class GeneSelection(NamedTuple):
 
 
 def highly_variable_genes(counts: sparse.csr_matrix, n_top_genes: int, source: str) -> np.ndarray:
-    """Return the sorted columns of the most variable genes.
+    """Return the sorted columns of the most variable genes among the counts of *training* cells.
 
     Scanpy's ``highly_variable_genes(flavor="seurat")`` on normalized, log-transformed counts ranks genes by their
     dispersion, standardized among genes of similar mean. ``flavor="seurat_v3"`` would require skmisc.
 
     Satija et al. (2015), Spatial reconstruction of single-cell gene expression data.
-
-    Parameters
-    ----------
-    counts : csr_matrix, shape (cells, genes)
-        Counts of *training* cells.
-    n_top_genes : int
-        Number of genes.
-    source : str
-        Name of the data in messages.
-
-    Raises
-    ------
-    DataError
-        If fewer genes have counts.
     """
     import scanpy as sc
     from anndata import AnnData
@@ -151,21 +129,7 @@ def highly_variable_genes(counts: sparse.csr_matrix, n_top_genes: int, source: s
 
 
 def match_genes(names: Sequence[str], genes: Sequence[str], source: str, var: pd.DataFrame) -> list[str]:
-    """Return ``names``, with the names in ``genes`` for those that differ only in the Ensembl version.
-
-    Parameters
-    ----------
-    names, var : sequence of str, DataFrame
-        Names of the genes of the data, and their table.
-    genes : sequence of str
-        Names of the genes of the checkpoint.
-    source : str
-        Name of the data in messages.
-
-    Warns
-    -----
-    UserWarning
-        If versions differ.
+    """Return ``names`` with the Ensembl versions of ``genes``, the genes of a checkpoint; warn if versions differ.
 
     Raises
     ------
@@ -186,13 +150,7 @@ def match_genes(names: Sequence[str], genes: Sequence[str], source: str, var: pd
 
 
 def rename_versions(names: Sequence[str], genes: Sequence[str], source: str) -> list[str]:
-    """Return ``names``, with the names in ``genes`` for those that differ only in the Ensembl version.
-
-    Raises
-    ------
-    DataError
-        If a gene without its version is ambiguous.
-    """
+    """Return ``names``, with the names in ``genes`` for those that differ only in the Ensembl version."""
     present = set(names)
     missing = _by_stem(name for name in genes if name not in present)
     unmatched = _by_stem(present.difference(genes)) if missing else {}
@@ -229,12 +187,9 @@ def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def check_shared_genes(names: Sequence[str], genes: Sequence[str], source: str, var: pd.DataFrame) -> None:
-    """Check that at least half of ``genes`` are among ``names``.
+    """Raise a DataError if fewer than half of ``genes`` are among ``names``.
 
-    Raises
-    ------
-    DataError
-        If fewer are. The message suggests another case, the Ensembl version, or a column of ``var`` if that helps.
+    The message suggests another case, the Ensembl version, or a column of ``var`` if that helps.
     """
     expected = set(genes)
     num_shared = len(expected & set(names))

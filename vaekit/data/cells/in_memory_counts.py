@@ -25,16 +25,12 @@ class InMemoryCounts(CountSource):
 
     Parameters
     ----------
-    adata : AnnData
-        Cells.
-    name : str
-        Name of the data in messages.
+    adata, name, storage
+        As for :class:`CountSource`.
     layer : str or None
         Name or path of the matrix (:func:`vaekit.data.cells.matrices.find_matrix`).
     gene_name_key : str or None
         Column of ``.var`` (of ``.raw.var`` for "raw") with the names of the genes; None means ``var_names``.
-    storage : str
-        Where the counts are, for people.
     """
 
     in_memory = True
@@ -71,7 +67,7 @@ class InMemoryCounts(CountSource):
 
     @cached_property
     def _counts(self) -> sparse.csr_matrix:
-        """All counts, a canonical float32 copy; read and checked at the first access."""
+        """A canonical float32 copy of all counts, read and checked at the first access."""
         from scipy import sparse
 
         if self.adata.is_view and self.matrix != RAW:
@@ -110,13 +106,7 @@ def _get_matrix(adata: AnnData, matrix: str) -> Any:
 
 
 def load_matrix(matrix: Any, where: str) -> Any:
-    """Return a sparse matrix or array for a matrix that may be lazy, on disk, or masked.
-
-    Raises
-    ------
-    DataError
-        If a lazy matrix cannot be computed, or values are masked.
-    """
+    """Return a sparse matrix or array for a matrix that may be lazy, on disk, or masked, if no value is masked."""
     from scipy import sparse
 
     for method in ("compute", "to_memory"):  # of dask arrays, and of anndata's sparse matrices on disk

@@ -12,27 +12,15 @@ X, RAW = "/X", "/raw/X"
 
 
 def find_matrix(layer: str | None, layers: Collection[str], has_raw: bool, source: str) -> str:
-    """Return the path of the matrix that ``layer`` names.
+    """Return the path of the matrix that ``layer`` names among ``layers``, ``.raw`` and ``.X``.
 
-    Parameters
-    ----------
-    layer : str or None
-        Name of a layer. If no layer has this name, "raw" means ``.raw.X`` and "X" means ``.X``. None means ``.X``. A
-        path ("/X", "/raw/X", "/layers/NAME") means one matrix only.
-    layers, has_raw : collection of str, bool
-        Layers of the cells, and whether they have a ``.raw``.
-    source : str
-        Name of the data in messages.
-
-    Warns
-    -----
-    UserWarning
-        If a layer hides ``.raw`` or ``.X`` because it has the same name.
+    If no layer has this name, "raw" means ``.raw.X`` and "X" means ``.X``. None means ``.X``. A path ("/X", "/raw/X",
+    "/layers/NAME") means one matrix only. A layer that hides ``.raw`` or ``.X`` causes a warning.
 
     Raises
     ------
     DataError
-        If the matrix does not exist.
+        If the matrix does not exist in ``source``.
     """
     if layer is None:
         return X

@@ -137,20 +137,7 @@ def prepare_query(
 
 
 def warn_empty(totals: np.ndarray, cells: Sequence[str], source: str) -> None:
-    """Warn once of cells without any count; they stay in the data.
-
-    Parameters
-    ----------
-    totals : ndarray, shape (cells,)
-        Total count of each cell.
-    cells, source : sequence of str, str
-        Names of the cells and of the data in messages.
-
-    Raises
-    ------
-    DataError
-        If no cell has a count.
-    """
+    """Warn once of cells without any count, which stay in the data; raise a DataError if no cell has a count."""
     empty = np.flatnonzero(totals == 0)
     if not len(empty):
         return

@@ -24,26 +24,12 @@ def read_size_factors(
 ) -> tuple[np.ndarray, float]:
     """Read size factors or library sizes in any unit, scaled to the same sum over the training cells as ``totals``.
 
-    Parameters
-    ----------
-    obs, key, source : DataFrame, str, str
-        Table of the cells, name of the column, and name of the data in messages.
-    totals : ndarray, shape (cells,)
-        Total counts over the modeled genes.
-    train : ndarray
-        Indices of the training cells.
-
     Returns
     -------
     values : ndarray, shape (cells,)
         Scaled size factors.
     scale : float
         Factor by which they were multiplied.
-
-    Raises
-    ------
-    DataError
-        If the column does not exist, or a value is not a finite positive number.
     """
     values = read_numeric(obs, key, "size_factor_key", source, positive=True)
     largest = values[train].max()  # the sum of huge values would overflow
@@ -72,21 +58,12 @@ def query_size_factors(
 ) -> tuple[np.ndarray | None, float]:
     """Return the size factors of a query in the checkpoint's unit, the expected totals over all its genes.
 
-    Parameters
-    ----------
-    obs, key, source : DataFrame, str or None, str
-        Table of the cells, name of the column, and name of the data in messages.
-    observed : ndarray, shape (genes,)
-        Whether the query has each gene of the checkpoint, bool.
-    registry : mapping
-        Data registry of the checkpoint.
-
     Returns
     -------
     sizes : ndarray or None, shape (cells,)
         Size factors of a column; None if the total counts are to be used.
     fraction : float
-        Fraction of the training counts in the observed genes, by which total counts are to be divided.
+        Fraction of the training counts in the ``observed`` genes, by which total counts are to be divided.
 
     Raises
     ------
@@ -118,16 +95,9 @@ def query_size_factors(
 def training_statistics(
     mean: np.ndarray, mean_log1p: np.ndarray, size_factor: np.ndarray, batch: Column | None
 ) -> DataStatistics:
-    """Return the statistics of training cells.
+    """Return the statistics of training cells, the moments of all cells for a batch without training cells.
 
-    Parameters
-    ----------
-    mean, mean_log1p : ndarray, shape (genes,)
-        Means of the counts and of ``log1p(count)``.
-    size_factor : ndarray, shape (cells,)
-        Size factors.
-    batch : Column or None
-        Batch of each cell. A batch without training cells gets the moments of all cells.
+    ``mean`` and ``mean_log1p`` are the means of counts and of ``log1p(count)`` per gene.
     """
     log_size = np.log(size_factor)
     groups = [log_size]

@@ -1,4 +1,4 @@
-"""Where cells come from: an AnnData, .h5ad files, zarr stores, or the data set packaged with scanpy."""
+"""Sources of cells: an AnnData, .h5ad files, zarr stores, or the data set packaged with scanpy."""
 
 from __future__ import annotations
 
@@ -40,21 +40,14 @@ def open_counts(
     ----------
     cells : AnnData, path, or list of paths
         Cells, or their .h5ad files or zarr stores.
-    layer : str or None
-        Name or path of the matrix (:func:`vaekit.data.cells.matrices.find_matrix`).
-    gene_name_key : str or None
-        Column of ``.var`` with the names of the genes; None means ``var_names``.
+    layer, gene_name_key : str or None
+        Name or path of the matrix, and column of ``.var`` with the names of the genes.
     mode : str
-        Where the counts of files are: "in_memory", "streamed" from the files, or "auto", which streams them if loading
-        would take more than half of the free memory. "backed" streams any size. The last two load counts that are not
-        stored as CSR.
+        "in_memory" loads the counts of files, "streamed" leaves them there, and "auto" loads them if that takes at most
+        half of the free memory. "backed" leaves counts of any size in their files. The last two load counts that are
+        not stored as CSR.
     optional_key : bool
         Whether ``var_names`` are used if ``.var`` lacks the column ``gene_name_key``.
-
-    Raises
-    ------
-    DataError
-        If the cells cannot be opened, or the matrix does not exist.
     """
     storage = "in memory"
     if mode != "in_memory" and (isinstance(cells, str | Path) or _is_list(cells)):
@@ -93,13 +86,7 @@ def _is_list(cells: Any) -> bool:
 
 
 def open_adata(cells: Any, layer: str | None = None, gene_name_key: str | None = None) -> tuple[AnnData, str]:
-    """Return cells in memory, and their name in messages. A backed AnnData is copied into memory.
-
-    Raises
-    ------
-    DataError
-        If files cannot be read or have different genes in the matrix ``layer``, or ``cells`` has another type.
-    """
+    """Return cells in memory, and their name in messages. A backed AnnData is copied into memory."""
     if isinstance(cells, str | Path):
         return read_file(cells), str(cells)
     if _is_list(cells):
@@ -120,12 +107,8 @@ def open_adata(cells: Any, layer: str | None = None, gene_name_key: str | None =
 def read_files(paths: Sequence[str | Path], layer: str | None = None, gene_name_key: str | None = None) -> AnnData:
     """Read files with the same genes into memory, as one AnnData with the ``var_names`` of the first file.
 
-    Genes are matched by the column ``gene_name_key`` if all files have it, else by ``var_names``.
-
-    Raises
-    ------
-    DataError
-        If a file cannot be read, or genes of the matrix ``layer`` differ or are named twice.
+    Genes of the matrix ``layer`` are matched by the column ``gene_name_key`` if all files have it, else by
+    ``var_names``.
     """
     local_paths(paths)  # raises if a path has another type
     parts = [read_file(path) for path in paths]

@@ -26,13 +26,7 @@ FILE_REMEDY = (
 
 
 def local_paths(path: Any) -> list[str]:
-    """Return a file path, or several, as absolute paths.
-
-    Raises
-    ------
-    DataError
-        If the argument is of another type, names no file, or contains a URL.
-    """
+    """Return a file path, or several, as absolute paths; raise a DataError for other types and URLs."""
     paths = [path] if isinstance(path, str | Path) else path
     if not isinstance(paths, Sequence) or not all(isinstance(part, str | Path) for part in paths):
         raise DataError(f"path={path!r} must be a file path or a list of file paths.")
@@ -52,11 +46,6 @@ def open_store(path: str | Path) -> Any:
     """Open an .h5ad file as an ``h5py.File``, or a zarr store as a ``zarr.Group``, for reading.
 
     Every file is opened by this function, which checks that all its data are inside it.
-
-    Raises
-    ------
-    DataError
-        If the file does not exist, is of another kind, is truncated, or has data outside it.
     """
     local_paths(path)
     file = Path(path).expanduser()
@@ -112,13 +101,7 @@ def translate_read_errors(path: str | Path | None, element: str = "") -> Iterato
 
 
 def read_file(path: str | Path) -> AnnData:
-    """Read an .h5ad file or a zarr store into memory.
-
-    Raises
-    ------
-    DataError
-        If it cannot be opened, exceeds the free memory, or does not hold an AnnData.
-    """
+    """Read an .h5ad file or a zarr store into memory, if there is room for all of it."""
     store = open_store(path)
     import anndata
 
@@ -143,13 +126,7 @@ def concat_cells(parts: Sequence[AnnData]) -> AnnData:
 
 
 def read_table(store: Any, name: str, path: str | Path) -> pd.DataFrame:
-    """Read a table of an open file: "obs", "var" or "raw/var".
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, or exceeds the free memory.
-    """
+    """Read a table of an open file: "obs", "var" or "raw/var"."""
     from anndata.io import read_elem
 
     with translate_read_errors(path, name):

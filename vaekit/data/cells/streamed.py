@@ -38,10 +38,8 @@ class BlockShuffle(Sampler[int]):
     ----------
     rows : Tensor, shape (rows,)
         Sorted row indices, int64.
-    block : int
-        Number of neighboring rows that are read together.
-    pool : int
-        Number of blocks that are mixed.
+    block, pool : int
+        Number of neighboring rows that are read together, and number of blocks that are mixed.
     """
 
     def __init__(self, rows: Tensor, block: int, pool: int) -> None:
@@ -73,10 +71,8 @@ class StreamedDataset(CellDataset):
     ----------
     source : CountSource
         Counts.
-    block : int
-        Number of neighboring cells that are read together.
-    pool : int
-        Number of blocks in memory, in addition to those of the current batch.
+    block, pool : int
+        Number of neighboring cells that are read together, and of blocks in memory in addition to those of a batch.
     covariates, label, size_factor, observed
         As for :class:`~vaekit.data.cells.count_dataset.CellDataset`.
     """

@@ -53,15 +53,7 @@ class ImageDataset(BatchDataset):
 
 
 class ImagesOnDevice(ImageDataset):
-    """Images of an :class:`ImageDataset`, copied to a GPU, whose generator binarizes them.
-
-    Parameters
-    ----------
-    dataset : ImageDataset
-        Images on the CPU.
-    device : torch.device
-        Device of the copy.
-    """
+    """Images of an :class:`ImageDataset`, copied to a GPU, whose generator binarizes them."""
 
     def __init__(self, dataset: ImageDataset, device: torch.device) -> None:
         super().__init__(dataset.pixels.to(device), dataset.max_level, dataset.label.to(device), dataset.draw)

@@ -31,15 +31,10 @@ def read_image_directory(
 ) -> tuple[np.ndarray, np.ndarray, list[str], tuple[int, int, int] | None]:
     """Load all images of a directory, whose directories are splits or classes.
 
-    Hidden files and those of the system (``.DS_Store``, ``__MACOSX``) are skipped.
-
-    Parameters
-    ----------
-    root : Path
-        Directory with images (.png, .jpg, .bmp, .gif, .tif, .webp), or with one directory per class; or with
-        directories train, val and test (or training, valid, validation, testing) that hold these.
-    size : int or None
-        Side to which images are scaled and cropped about the center. None requires equal sizes.
+    The images (.png, .jpg, .bmp, .gif, .tif, .webp) lie in the directory or in one directory per class; or in
+    directories train, val and test (or training, valid, validation, testing) that hold these. Hidden files and those of
+    the system (``.DS_Store``, ``__MACOSX``) are skipped. With a ``size``, images are scaled and cropped about the
+    center to this side.
 
     Returns
     -------
@@ -51,12 +46,6 @@ def read_image_directory(
         Names of the classes.
     official : tuple of int or None
         Numbers of training, validation and test images, in this order; None without a split.
-
-    Raises
-    ------
-    DataError
-        If there are no images, one cannot be read, is a link that leads out of the directory or is not a regular file,
-        classes and splits are mixed, or the images differ in size.
     """
     from PIL import ImageOps
     from tqdm.auto import tqdm
@@ -95,13 +84,7 @@ def read_image_directory(
 
 
 def find_images(root: Path) -> list[Path]:
-    """Return the image files below a directory in the order of their paths, without hidden and system ones.
-
-    Raises
-    ------
-    DataError
-        If a directory cannot be read or is a link, or an image file is not regular or is a link that leads out.
-    """
+    """Return the image files below a directory in the order of their paths, without hidden and system ones."""
 
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read ({error.strerror}).") from error
@@ -138,13 +121,7 @@ def _is_skipped(name: str) -> bool:
 
 
 def _splits(root: Path, files: list[Path]) -> list[str] | None:
-    """Return the split of each file; None if no directory is named like a split.
-
-    Raises
-    ------
-    DataError
-        If only some are, two name the same split, none is for training, or splits lie within classes.
-    """
+    """Return the split of each file; None if no directory is named like a split."""
     parents = [path.relative_to(root).parts[:-1] for path in files]
     tops = sorted({parent[0] for parent in parents if parent})
     named = {name: SPLIT_OF[name.lower()] for name in tops if name.lower() in SPLIT_OF}

@@ -19,30 +19,13 @@ SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validati
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str], tuple[int, int, int] | None]:
-    """Load the images of an .npz file, and their labels if it has any.
+    """Load the images of an .npz file, and their labels if it has any; returns as ``read_image_directory``.
 
     The images are ``images``, or those of a split: ``x_train``, ``x_val`` and ``x_test``, or ``train``, ``val`` and
     ``test``, or ``train_images``, ``val_images`` and ``test_images`` (MedMNIST). They are ``[images, height, width]``
     or have channels before or after these: bytes, booleans, or numbers in 0..1, which are rounded to 255ths. All arrays
     have the same scale: integers of at most 1 are zeros and ones. The labels are ``labels``, or ``y_train``, ..., or
     ``train_labels``, ...: one per image.
-
-    Returns
-    -------
-    pixels : ndarray, shape (images, channels, height, width)
-        Levels from 0 to 255, uint8: training, validation, then test images.
-    label : ndarray, shape (images,)
-        Class of each image, int64, -1 without labels.
-    categories : list of str
-        Names of the classes.
-    official : tuple of int or None
-        Numbers of training, validation and test images; None for one array.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, exceeds 4 GiB once inflated, holds objects, has other names or several of these
-        forms, or its arrays have other shapes or values.
     """
     try:
         _check_archive(path)
@@ -113,11 +96,8 @@ def _read_labels(labels: np.ndarray | None, image: str, num_images: int, path: P
 def _check_archive(path: Path) -> None:
     """Check the headers of the arrays of an .npz file before any of them is inflated.
 
-    Raises
-    ------
-    DataError
-        If together they exceed ``memory_budget.MAX_NPZ_BYTES``, one claims more values than the file has bytes for, or
-        one holds objects, which only pickle could read.
+    Together they must not exceed ``memory_budget.MAX_NPZ_BYTES``. None may claim more values than the file has bytes
+    for, or hold objects, which only pickle could read.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -145,13 +125,7 @@ def _check_archive(path: Path) -> None:
 
 
 def channels_first(pixels: np.ndarray, where: str) -> np.ndarray:
-    """Return images as ``[images, channels, height, width]``; their channels may be missing or last.
-
-    Raises
-    ------
-    DataError
-        If the array has another shape, or the position of the channels is ambiguous.
-    """
+    """Return images as ``[images, channels, height, width]``; their channels may be missing or last."""
     if pixels.ndim == 3:
         return pixels[:, None]
     first, last = (pixels.ndim == 4 and pixels.shape[axis] in (1, 3) for axis in (1, -1))

@@ -52,13 +52,7 @@ class Images(NamedTuple):
 
 
 def load_images(name: str, root: Path) -> Images:
-    """Load the image set ``name``, and download missing files to ``root``.
-
-    Raises
-    ------
-    DataError
-        If the name is unknown, or files cannot be downloaded or are not in idx format.
-    """
+    """Load the image set ``name``, and download missing files to ``root``."""
     if name == "digits":
         return _load_digits()
     if name not in TORCHVISION_CLASSES:
@@ -67,20 +61,7 @@ def load_images(name: str, root: Path) -> Images:
 
 
 def load_custom_images(path: Path, size: int | None) -> Images:
-    """Load custom images: a directory of image files, or an .npz file.
-
-    Parameters
-    ----------
-    path : Path
-        Directory or file.
-    size : int or None
-        Side to which the images of a directory are scaled and cropped. None requires equal sizes.
-
-    Raises
-    ------
-    DataError
-        If the path does not exist, or its images cannot be used.
-    """
+    """Load a directory of image files, scaled and cropped to ``size`` if it is not None, or an .npz file."""
     if path.is_dir():
         pixels, label, categories, official = read_image_directory(path, size)
     elif path.suffix.lower() == ".npz" and path.is_file():
