@@ -46,6 +46,11 @@ class LoadedData:
     source: str
 
 
+def from_loaded(name: str, doc: str) -> Any:
+    """Return a read-only property with an attribute of :attr:`DataModule.loaded`."""
+    return property(lambda data: getattr(data.loaded, name), doc=doc)
+
+
 class DataModule(Component, pl.LightningDataModule, ABC):
     """A data module that loads its data at the first use.
 
@@ -92,25 +97,21 @@ class DataModule(Component, pl.LightningDataModule, ABC):
             self._loaded = self._load(self._state)
         return self._loaded
 
-    @property
-    def dataset(self) -> BatchDataset:
-        """All observations, in the order of the source."""
-        return self.loaded.dataset
-
-    @property
-    def features(self) -> int:
-        """Number of columns of ``Batch.x``."""
-        return self.loaded.features
-
-    @property
-    def covariates(self) -> int:
-        """Number of columns of ``Batch.covariates``."""
-        return self.loaded.covariates
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of ``x`` over the training observations, float32 ``[features]``."""
-        return self.loaded.mean
+    dataset: BatchDataset = from_loaded("dataset", "All observations, in the order of the source.")
+    features: int = from_loaded("features", "Number of columns of ``Batch.x``.")
+    covariates: int = from_loaded("covariates", "Number of columns of ``Batch.covariates``.")
+    mean: Tensor = from_loaded("mean", "Mean of ``x`` over the training observations, float32 ``[features]``.")
+    split_indices: dict[str, Tensor] = from_loaded(
+        "split_indices", "Sorted int64 row indices under 'train', 'val' and 'test'."
+    )
+    label_categories: list[str] = from_loaded(
+        "label_categories", "Names of the classes, in the order of ``Batch.label``; empty without labels."
+    )
+    labels: np.ndarray = from_loaded(
+        "labels", "Class name of each observation, object array ``[rows]``, None if unknown."
+    )
+    fingerprint: str = from_loaded("fingerprint", "Hash of the source's content, 16 hexadecimal digits.")
+    source: str = from_loaded("source", "Name of the data in messages, such as a path.")
 
     @property
     def statistics(self) -> DataStatistics:
@@ -121,31 +122,6 @@ class DataModule(Component, pl.LightningDataModule, ABC):
     def example(self) -> Batch:
         """The first 256 observations, or fewer, for checks before training."""
         return self.dataset.__getitems__(list(range(min(len(self.dataset), 256))))
-
-    @property
-    def split_indices(self) -> dict[str, Tensor]:
-        """Sorted int64 row indices under 'train', 'val' and 'test'."""
-        return self.loaded.split_indices
-
-    @property
-    def label_categories(self) -> list[str]:
-        """Names of the classes, in the order of ``Batch.label``; empty without labels."""
-        return self.loaded.label_categories
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Class name of each observation, object array ``[rows]``, None if unknown."""
-        return self.loaded.labels
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the source's content, 16 hexadecimal digits."""
-        return self.loaded.fingerprint
-
-    @property
-    def source(self) -> str:
-        """Name of the data in messages, such as a path."""
-        return self.loaded.source
 
     @property
     def description(self) -> str:

@@ -186,22 +186,16 @@ class BackedCounts(CountSource):
         return other
 
     @override
-    def dataset(
-        self, covariates: Tensor | None, label: Tensor | None, size_factor: Tensor, observed: Tensor | None = None
-    ) -> StreamedDataset:
+    def dataset(self, ordered: bool = False, **columns: Tensor | None) -> StreamedDataset:
+        if ordered:
+            return StreamedDataset(self, memory_budget.CHUNK_CELLS, 0, **columns)  # type: ignore[arg-type]
         values_per_cell = max(self.num_values / len(self), 1.0)
         # A compressed chunk is read as a whole; a block is about as large.
         block = np.clip(
             self.chunk_length / values_per_cell, memory_budget.MIN_BLOCK_CELLS, memory_budget.MAX_BLOCK_CELLS
         )
         pool = max(int(memory_budget.POOL_BYTES / (8 * values_per_cell * int(block))), 2)
-        return StreamedDataset(self, int(block), pool, covariates, label, size_factor, observed)
-
-    @override
-    def ordered_dataset(
-        self, covariates: Tensor | None, label: Tensor | None, size_factor: Tensor, observed: Tensor | None = None
-    ) -> StreamedDataset:
-        return StreamedDataset(self, memory_budget.CHUNK_CELLS, 0, covariates, label, size_factor, observed)
+        return StreamedDataset(self, int(block), pool, **columns)  # type: ignore[arg-type]
 
     @override
     def _read(self, index: np.ndarray) -> sparse.csr_matrix:
@@ -238,7 +232,7 @@ class BackedCounts(CountSource):
             counts = sparse.csr_matrix((values, part.columns[indices], counts.indptr), shape=shape)
         counts = canonical(counts)
         row = first_row + begin
-        check_values(counts, where, self.obs.index[row : row + len(counts.indptr) - 1], self.all_genes, row)
+        check_values(counts, where, self.obs.index[row : row + end - begin], self.all_genes, row)
         return counts.astype(np.float32)
 
 

@@ -111,16 +111,17 @@ class CountSource(ABC):
         """Return the source of another matrix of the same data."""
 
     @abstractmethod
-    def dataset(
-        self, covariates: Tensor | None, label: Tensor | None, size_factor: Tensor, observed: Tensor | None = None
-    ) -> CellDataset:
-        """Return the data set of all cells and the selected genes, for shuffled mini-batches."""
+    def dataset(self, ordered: bool = False, **columns: Tensor | None) -> CellDataset:
+        """Return the data set of all cells and the selected genes.
 
-    def ordered_dataset(
-        self, covariates: Tensor | None, label: Tensor | None, size_factor: Tensor, observed: Tensor | None = None
-    ) -> CellDataset:
-        """Return the same for mini-batches in the order of the source."""
-        return self.dataset(covariates, label, size_factor, observed)
+        Parameters
+        ----------
+        ordered : bool
+            Whether mini-batches are read in the order of the source, so that one chunk of cells at a time suffices.
+        **columns : Tensor or None
+            Covariates, label, size_factor and observed, as for
+            :class:`~vaekit.data.cells.count_dataset.CellDataset`.
+        """
 
     def select_genes(self, genes: Sequence[str], names: Sequence[str] | None = None) -> CountSource:
         """Return this source with other columns; genes that it lacks have counts of 0.

@@ -22,7 +22,7 @@ from vaekit.data.cells.query import warn_empty
 from vaekit.data.cells.size_factors import read_size_factors, training_statistics
 from vaekit.data.cells.sources import MODES, Mode, open_adata, open_counts, pbmc68k
 from vaekit.data.cells.stores import local_paths
-from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, restore_split
+from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, from_loaded, restore_split
 from vaekit.data.splits import split_rows
 from vaekit.exceptions import DataError, did_you_mean
 
@@ -36,14 +36,10 @@ class LoadedCells(LoadedData):
 
     Attributes
     ----------
-    obs_names, feature_names : list of str
-        Names of the cells and of the modeled genes.
     columns : Covariates
         Covariates.
     size_factor_scale : float or None
         Factor by which the size factors of a column were multiplied; None for total counts.
-    statistics : DataStatistics
-        Statistics of the training cells.
     storage, matrix : str
         Where the counts are, for people, and the path of their matrix, such as "/layers/counts".
     """
@@ -197,8 +193,11 @@ class GeneExpressionData(DataModule):
             warn_empty(totals, cells, source.name)
         batch = None if columns.batch is None else columns.batch._replace(codes=columns.batch.codes[train])
         statistics = training_statistics(mean, mean_log1p, sizes[train], batch)
-        codes = None if label is None else torch.from_numpy(label.codes)
-        dataset = counts.dataset(columns.values, codes, torch.from_numpy(sizes.astype(np.float32))[:, None])
+        dataset = counts.dataset(
+            covariates=columns.values,
+            label=None if label is None else torch.from_numpy(label.codes),
+            size_factor=torch.from_numpy(sizes.astype(np.float32))[:, None],
+        )
         return LoadedCells(
             dataset=dataset,
             train_dataset=dataset,
@@ -248,26 +247,14 @@ class GeneExpressionData(DataModule):
         """Layer of ``adata`` that holds the counts; None for ``.X``."""
         return self.layer
 
-    @property
-    def obs_names(self) -> list[str]:
-        """Names of the cells."""
-        return self.loaded.obs_names
-
-    @property
-    def feature_names(self) -> list[str]:
-        """Names of the modeled genes, in the order of ``Batch.x``."""
-        return self.loaded.feature_names
+    obs_names: list[str] = from_loaded("obs_names", "Names of the cells.")
+    feature_names: list[str] = from_loaded("feature_names", "Names of the modeled genes, in the order of ``Batch.x``.")
+    statistics: DataStatistics = from_loaded("statistics", "Statistics of the training cells that initialize a model.")
 
     @property
     def batch_categories(self) -> list[str]:
         """Names of the batches, in the order of ``Batch.covariates``; empty without ``batch_key``."""
         return self.loaded.columns.batch_categories
-
-    @property
-    @override
-    def statistics(self) -> DataStatistics:
-        """Means and size factors of the training cells, from which a model is initialized."""
-        return self.loaded.statistics
 
     @property
     def num_cells(self) -> int:

@@ -59,11 +59,9 @@ class InMemoryCounts(CountSource):
         return other
 
     @override
-    def dataset(
-        self, covariates: Tensor | None, label: Tensor | None, size_factor: Tensor, observed: Tensor | None = None
-    ) -> CountDataset:
+    def dataset(self, ordered: bool = False, **columns: Tensor | None) -> CountDataset:
         counts = self._counts if self._selection is None else self._selection.take(self._counts)
-        return CountDataset(counts, covariates, label, size_factor, observed)
+        return CountDataset(counts, **columns)
 
     @cached_property
     def _counts(self) -> sparse.csr_matrix:

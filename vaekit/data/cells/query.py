@@ -119,11 +119,12 @@ def prepare_query(
     totals = counts.totals()
     warn_empty(totals, obs.index, name)
     sizes = np.maximum(totals, 1) / fraction if sizes is None else sizes
-    dataset = counts.ordered_dataset(
-        covariates.values,
-        None if label is None else torch.from_numpy(label.codes),
-        torch.from_numpy(sizes.astype(np.float32))[:, None],
-        torch.from_numpy(observed) if missing else None,
+    dataset = counts.dataset(
+        ordered=True,
+        covariates=covariates.values,
+        label=None if label is None else torch.from_numpy(label.codes),
+        size_factor=torch.from_numpy(sizes.astype(np.float32))[:, None],
+        observed=torch.from_numpy(observed) if missing else None,
     )
     return QueryData(
         dataset=dataset,

@@ -1,4 +1,4 @@
-"""Simulated UMI counts of which everything is known."""
+"""Simulated UMI counts with known clusters, batches, programs and effects."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit._core import memory_budget
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy import sparse
 
-CHUNK_VALUES = 2**22  # cells times genes made at a time: bounds the memory
 BASELINE_SPREAD = 1.5  # standard deviation of genes' log means, about that of 10x data
-IN_PROGRAMME = 0.1  # share of the genes that a programme moves
+PROGRAM_FRACTION = 0.1  # of the genes that a program changes
 
 
 def simulate_counts(
@@ -37,54 +37,54 @@ def simulate_counts(
     seed: int = 0,
     progress: bool = False,
 ) -> AnnData:
-    r"""Draw negative binomial counts of cells in clusters and batches, and keep what they were drawn from.
+    r"""Simulate negative binomial counts of cells in clusters and batches, and return them with the true parameters.
 
     .. math::
         x_{ig} \sim \mathrm{NB}(\ell_i\, \rho_{ig}, \theta_g), \qquad
         \rho_i = \mathrm{softmax}(b + c_{k(i)} + W a_i + d_{s(i)})
 
     with the baseline b, the effects c of the cell's cluster (normal, and 0 for most genes), the loadings W of the
-    programs (0 for most genes) with activities a that are standard normal in every cell, the effects d of its
-    batch on every gene, and a log-normal library size.
+    programs (0 for most genes) with standard normal activities a in every cell, the effects d of its batch on every
+    gene, and a log-normal library size.
 
     Parameters
     ----------
-    cells, genes, clusters, batches, programs
-        Numbers of them; programs may be 0.
-    cluster_sizes
-        Relative sizes of the clusters; None: equal ones.
-    de_fraction
-        Share of the genes that a cluster moves away from the baseline.
-    lfc_scale
-        Standard deviation of these effects, in log2.
-    program_scale, batch_scale
+    cells, genes, clusters, batches, programs : int
+        Numbers of each; programs may be 0.
+    cluster_sizes : sequence of float or None
+        Relative sizes of the clusters; None means equal sizes.
+    de_fraction : float
+        Fraction of the genes that differ between a cluster and the baseline.
+    lfc_scale : float
+        Standard deviation of the effects of clusters, log2.
+    program_scale, batch_scale : float
         Standard deviations of loadings and of batch effects, natural logarithm.
-    confounding
-        Share of the cells of a cluster that come from one batch (the clusters' own by turns); the others are spread
-        evenly. 0: batches and clusters are independent.
-    library_size, library_spread
-        Median of the library sizes, and the standard deviation of their logarithm.
-    inverse_dispersion
+    confounding : float
+        Fraction of the cells of a cluster that come from one batch; clusters are assigned to batches round-robin. The
+        other cells are distributed evenly. 0 makes batches and clusters independent.
+    library_size, library_spread : float
+        Median of the library sizes, and standard deviation of their logarithm.
+    inverse_dispersion : float
         Median of the genes' theta; its logarithm has a standard deviation of 0.5.
-    seed
-        Of all draws: the same arguments give the same counts.
-    progress
+    seed : int
+        Seed; equal arguments give equal counts.
+    progress : bool
         Whether to show a progress bar.
 
     Returns
     -------
     AnnData
-        ``.X``: counts, CSR float32. The truth:
+        Counts in ``.X``, CSR float32, and the true parameters:
 
         ``obs["cluster"]``, ``obs["batch"]``, ``obs["library_size"]``
-            Of each cell; the expected total of its counts is the library size.
+            Cluster, batch and expected total count of each cell.
         ``obsm["programs"]``
             Activities ``[cells, programs]``.
         ``var["inverse_dispersion"]``, ``var["baseline"]``
             theta and b.
         ``varm["composition"]``
-            Mean of rho over the cells of each cluster, *without* the effects of batches: a table of genes and
-            clusters, whose log ratios are the true log fold changes.
+            Mean of rho over the cells of each cluster, *without* the effects of batches: a table of genes and clusters,
+            whose log ratios are the true log fold changes.
         ``varm["cluster_effects"]``, ``varm["programs"]``, ``varm["batch_effects"]``
             c, W and d, natural logarithm.
         ``uns["simulation"]``
@@ -93,7 +93,7 @@ def simulate_counts(
     Raises
     ------
     DataError
-        If a number or scale is impossible.
+        If a number or scale is out of range.
 
     Examples
     --------
@@ -111,9 +111,9 @@ def simulate_counts(
 
     rng = np.random.default_rng(seed)
     baseline = rng.normal(0, BASELINE_SPREAD, genes)
-    moved = rng.random((genes, clusters)) < de_fraction
-    cluster_effects = rng.normal(0, lfc_scale * np.log(2), (genes, clusters)) * moved
-    loadings = rng.normal(0, program_scale, (genes, programs)) * (rng.random((genes, programs)) < IN_PROGRAMME)
+    is_de = rng.random((genes, clusters)) < de_fraction
+    cluster_effects = rng.normal(0, lfc_scale * np.log(2), (genes, clusters)) * is_de
+    loadings = rng.normal(0, program_scale, (genes, programs)) * (rng.random((genes, programs)) < PROGRAM_FRACTION)
     batch_effects = rng.normal(0, batch_scale, (genes, batches)) * (batches > 1)
     theta = inverse_dispersion * np.exp(rng.normal(0, 0.5, genes))
     cluster = rng.choice(clusters, cells, p=sizes)
@@ -123,7 +123,7 @@ def simulate_counts(
 
     parts: list[sparse.csr_matrix] = []
     truth = np.zeros((clusters, genes))
-    step = max(1, CHUNK_VALUES // genes)
+    step = max(1, memory_budget.SIMULATED_VALUES // genes)
     starts = range(0, cells, step)
     for start in tqdm(starts, desc="simulating", unit="chunk", disable=not progress):
         rows = slice(start, start + step)
@@ -136,9 +136,9 @@ def simulate_counts(
         rate = rng.standard_gamma(np.broadcast_to(theta, rho.shape)) * (library[rows, None] * rho / theta)
         parts.append(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)))
 
-    count = np.bincount(cluster, minlength=clusters)
-    truth /= np.maximum(count, 1)[:, None]
-    truth[count == 0] = np.nan  # no cell, no mean
+    num_cells = np.bincount(cluster, minlength=clusters)
+    truth /= np.maximum(num_cells, 1)[:, None]
+    truth[num_cells == 0] = np.nan
     names = {"cluster": [f"cluster{k}" for k in range(clusters)], "batch": [f"batch{k}" for k in range(batches)]}
     obs = pd.DataFrame(
         {
@@ -167,27 +167,28 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return exponential / exponential.sum(1, keepdims=True)
 
 
-def _sizes(given: Sequence[float] | None, clusters: int) -> np.ndarray:
+def _sizes(cluster_sizes: Sequence[float] | None, clusters: int) -> np.ndarray:
     """Return the probability of each cluster."""
     if clusters < 1:
-        raise DataError(f"clusters is {clusters}, it must be at least 1")
-    sizes = np.ones(clusters) if given is None else np.asarray(given, dtype=float)
+        raise DataError(f"simulate_counts: clusters={clusters} must be at least 1.")
+    sizes = np.ones(clusters) if cluster_sizes is None else np.asarray(cluster_sizes, dtype=float)
     if sizes.shape != (clusters,) or not np.isfinite(sizes).all() or (sizes <= 0).any():
-        raise DataError(f"cluster_sizes is {given}: one positive number for each of the {clusters} clusters is needed")
+        raise DataError(
+            f"simulate_counts: cluster_sizes={cluster_sizes} must have one positive number for each of the {clusters} "
+            "clusters."
+        )
     return sizes / sizes.sum()
 
 
 def _check(arguments: dict[str, Any]) -> None:
-    """Raise an error that names what is out of range."""
-    least = {"cells": 1, "genes": 2, "clusters": 1, "batches": 1, "programs": 0}
-    for name in ("lfc_scale", "program_scale", "batch_scale", "library_spread", "de_fraction", "confounding"):
-        least[name] = 0
-    for name, lowest in least.items():
-        if not arguments[name] >= lowest:
-            raise DataError(f"{name} is {arguments[name]}, it must be at least {lowest}")
-    for name in ("de_fraction", "confounding"):
-        if arguments[name] > 1:
-            raise DataError(f"{name} is {arguments[name]}, a share must lie in [0, 1]")
-    for name in ("library_size", "inverse_dispersion"):
-        if not arguments[name] > 0:
-            raise DataError(f"{name} is {arguments[name]}, it must be positive")
+    """Raise a DataError that names the argument out of range."""
+    lowest = {"cells": 1, "genes": 2, "clusters": 1, "batches": 1, "programs": 0}
+    scales = ("lfc_scale", "program_scale", "batch_scale", "library_spread", "de_fraction", "confounding")
+    for name, value in arguments.items():
+        limit = lowest.get(name, 0 if name in scales else None)
+        if limit is not None and not value >= limit:
+            raise DataError(f"simulate_counts: {name}={value} must be at least {limit}.")
+        if name in ("de_fraction", "confounding") and value > 1:
+            raise DataError(f"simulate_counts: {name}={value} must lie in 0..1.")
+        if name in ("library_size", "inverse_dispersion") and not value > 0:
+            raise DataError(f"simulate_counts: {name}={value} must be positive.")

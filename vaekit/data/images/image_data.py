@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from vaekit._core import memory_budget
-from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, fingerprint, restore_split
+from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, fingerprint, from_loaded, restore_split
 from vaekit.data.images.deskew import deskew
 from vaekit.data.images.image_dataset import ImageDataset
 from vaekit.data.images.image_sources import Images, load_custom_images, load_images
@@ -158,10 +158,9 @@ class ImageData(DataModule):
         ]
         return ImageDataset(torch.cat(parts), 1, gray.label)
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width, in the order in which ``x`` is flattened."""
-        return self.loaded.image_shape
+    image_shape: tuple[int, int, int] = from_loaded(
+        "image_shape", "Channels, height and width, in the order in which ``x`` is flattened."
+    )
 
     @override
     def state_dict(self) -> dict[str, Any]:
