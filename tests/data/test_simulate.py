@@ -80,14 +80,14 @@ def test_a_cluster_without_cells_has_no_mean():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"cells": 0}, "cells is 0"),
-        ({"clusters": 0}, "clusters is 0"),
+        ({"cells": 0}, "cells=0"),
+        ({"clusters": 0}, "clusters=0"),
         ({"cluster_sizes": [1.0]}, "each of the 5 clusters"),
         ({"cluster_sizes": [1, 1, 1, 1, 0]}, "positive"),
-        ({"confounding": 1.5}, "confounding is 1.5"),
-        ({"batch_scale": -1.0}, "batch_scale is -1"),
-        ({"library_size": 0.0}, "library_size is 0"),
-        ({"lfc_scale": float("nan")}, "lfc_scale is nan"),
+        ({"confounding": 1.5}, "confounding=1.5"),
+        ({"batch_scale": -1.0}, "batch_scale=-1"),
+        ({"library_size": 0.0}, "library_size=0"),
+        ({"lfc_scale": float("nan")}, "lfc_scale=nan"),
     ],
 )
 def test_impossible_arguments(arguments, message):
