@@ -9,7 +9,7 @@ vaekit   `vaekit.analysis.differential_expression`
 means    the same model; posterior draws of the groups' mean compositions, with no error but theirs
 pairs    the same model; fold changes between pairs of cells, 5000 posterior draws of each group
 wilcoxon, t-test
-         scanpy on log-normalised counts; adjusted P at most the level, and an estimated fold change beyond delta
+         scanpy on log-normalized counts; adjusted P at most the level, and an estimated fold change beyond delta
 scvi     scvi-tools' own, with batch correction, where that package is installed (--scvi; its posterior
          probabilities of a change beyond delta, called as vaekit's are)
 

@@ -101,7 +101,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def pca(adata: Any, seed: int) -> Embedding:
-    """Return 30 principal components of the log-normalised counts."""
+    """Return 30 principal components of the log-normalized counts."""
     import scanpy as sc
 
     cells = adata.copy()
