@@ -15,7 +15,7 @@ from typing_extensions import override
 from vaekit.batch import Batch
 from vaekit.diagnostics.gradients.estimator_catalog import compatible_estimators, is_unbiased
 from vaekit.diagnostics.gradients.measurement import measure, seeded_rng
-from vaekit.diagnostics.gradients.replicas import flatten, pull_back, replicate
+from vaekit.diagnostics.gradients.replicas import flatten, replicate, separate_gradients
 from vaekit.diagnostics.gradients.target import Target, limit_replicates
 from vaekit.estimators import Enumerate, Estimator, LocalExpectation, Pathwise
 from vaekit.exceptions import EstimatorError
@@ -69,9 +69,7 @@ class ModelTarget(Target):
         others = {name: _detach(q).expand(torch.Size([count, *q.batch_shape])) for name, q in self.q.items()}
         nodes = [Node(name, q, (), frozenset({name})) for name, q in {**others, self.name: replicas.q}.items()]
         total = self._loss(nodes, self.h.detach().expand(count, *self.h.shape), estimators).total.mean(-1)
-        partials = torch.autograd.grad(total.sum(), replicas.leaves, allow_unused=True)
-        cotangents = [None if g is None else g.unsqueeze(1) for g in partials]
-        return pull_back(replicas.sources, cotangents, self.params, count)
+        return separate_gradients(total, [replicas], self.params)
 
     @override
     def training_gradient(self, estimators: Any) -> None:

@@ -74,20 +74,29 @@ def _nested_tensors(item: Any, depth: int = 3) -> list[Tensor]:
     return [tensor for child in children for tensor in _nested_tensors(child, depth - 1)]
 
 
-def pull_back(
-    outputs: Sequence[Tensor], cotangents: Sequence[Tensor | None], params: Sequence[Tensor], count: int
-) -> Tensor:
-    """Return vector-Jacobian products ``[count, components]`` for cotangents ``[count, *output]``; None is zero."""
-    pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if c is not None and o.requires_grad]
+def separate_gradients(totals: Tensor, replicas: Sequence[Replicas], params: Sequence[Tensor]) -> Tensor:
+    """Return the gradients ``[count, components]`` of the totals ``[count]`` of all replicates."""
+    leaves = [leaf for item in replicas for leaf in item.leaves]
+    sources = [source for item in replicas for source in item.sources]
+    partials = torch.autograd.grad(totals.sum(), [*leaves, *params], allow_unused=True, retain_graph=True)
+    pairs = [(s, g.unsqueeze(1)) for s, g in zip(sources, partials[: len(leaves)], strict=True) if g is not None]
+    if any(g is not None for g in partials[len(leaves) :]):  # parameters outside the replicated distributions
+        pairs.append((totals, torch.eye(len(totals), dtype=totals.dtype, device=totals.device)))
+    return _vector_jacobian_products(pairs, params, len(totals))
+
+
+def _vector_jacobian_products(pairs: list[tuple[Tensor, Tensor]], params: Sequence[Tensor], count: int) -> Tensor:
+    """Return ``[count, components]`` for pairs of an output and its cotangents ``[count, *output]``."""
+    outputs, cotangents = [output for output, _ in pairs], [cotangent for _, cotangent in pairs]
+    options: dict[str, Any] = {"allow_unused": True, "retain_graph": True}
     if not pairs:
-        return torch.zeros(count, sum(p.numel() for p in params), dtype=params[0].dtype, device=params[0].device)
-    outputs, seeds = [o for o, _ in pairs], [c for _, c in pairs]
-    options = {"allow_unused": True, "retain_graph": True}
+        return flatten([None] * len(params), params, count)
     try:
-        return flatten(torch.autograd.grad(outputs, params, seeds, is_grads_batched=True, **options), params, count)
+        gradients = torch.autograd.grad(outputs, params, cotangents, is_grads_batched=True, **options)
     except RuntimeError:  # the backward pass of some operations cannot be batched
-        rows = [torch.autograd.grad(outputs, params, [c[i] for c in seeds], **options) for i in range(count)]
+        rows = [torch.autograd.grad(outputs, params, [c[i] for c in cotangents], **options) for i in range(count)]
         return torch.cat([flatten(row, params) for row in rows])
+    return flatten(gradients, params, count)
 
 
 def flatten(gradients: Sequence[Tensor | None], params: Sequence[Tensor], count: int = 1) -> Tensor:

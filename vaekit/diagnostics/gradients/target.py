@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from typing_extensions import override
 
 from vaekit._core import memory_budget
-from vaekit.diagnostics.gradients.replicas import NotReplicableError, Replicas, flatten, pull_back, replicate
+from vaekit.diagnostics.gradients.replicas import NotReplicableError, Replicas, flatten, replicate, separate_gradients
 from vaekit.estimators import NodeSample
 from vaekit.exceptions import EstimatorError
 from vaekit.graph.dependencies import NodeFunction, parse_graph
@@ -94,17 +94,8 @@ class ExpectationTarget(Target):
         q, replicas = self._replicate(count)
         total = self._evaluate(q, estimators, count).total
         total = total.flatten(1).mean(1) if total.dim() > 1 else total
-        leaves = [leaf for item in replicas for leaf in item.leaves]
-        sources = [source for item in replicas for source in item.sources]
         _check_connected(total)
-        inputs = [*leaves, *self.params]
-        partials = torch.autograd.grad(total.sum(), inputs, allow_unused=True, retain_graph=True)
-        cotangents = [None if g is None else g.unsqueeze(1) for g in partials[: len(leaves)]]
-        gradients = pull_back(sources, cotangents, self.params, count)
-        if any(g is not None for g in partials[len(leaves) :]):
-            identity = torch.eye(count, dtype=total.dtype, device=total.device)
-            gradients = gradients + pull_back([total], [identity], self.params, count)
-        return gradients
+        return separate_gradients(total, replicas, self.params)
 
     @override
     def num_evaluations(self, estimators: Any) -> int:
