@@ -34,7 +34,7 @@ def mean_gradient(estimator: Estimator, kind: str, logits: Tensor, cost) -> Tens
     actual = torch.zeros_like(logits)
     for value, weight in zip(states.value, states.weight.detach(), strict=True):
         module = type(estimator).__module__
-        with mock.patch(f"{module}.sample", lambda q, shape, shared, v=value: v.expand(*shape, *v.shape)):
+        with mock.patch(f"{module}.sample_discrete", lambda q, shape, common_dims, v=value: v.expand(*shape, *v.shape)):
             total = expectation(cost, node(kind, logits), estimator)
         actual += torch.autograd.grad((weight * total).sum(), logits)[0]
     return actual
