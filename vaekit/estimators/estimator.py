@@ -58,13 +58,13 @@ class Estimator(Component, nn.Module, ABC):
     supports_importance_weighting : bool
         Whether the importance-weighted bound has a gradient estimate of this kind.
     suits_evaluation : bool
-        Whether the estimator also evaluates a cost without gradients best. If not, plain samples replace it there.
+        Whether the estimator also serves for evaluation without gradients. If not, plain samples replace it there.
     common_random_numbers : bool
         Whether the gradient is a difference between samples. Deeper nodes then share their noise between these.
     uses_auxiliary_samples : bool
-        Whether the gradient uses the costs of samples of weight 0, which must then be finite.
+        Whether the gradient uses the costs of samples of weight 0, so that non-finite ones reach it.
     lists_states : bool
-        Whether the samples are states of the support, listed without regard to their probability.
+        Whether the samples are listed states, which may have probability 0.
     handles_zero_probabilities : bool
         Whether the estimate has a derivative by probabilities of exactly 0 without auxiliary samples.
     stick_the_landing : bool
@@ -158,7 +158,7 @@ class Estimator(Component, nn.Module, ABC):
 
     @abstractmethod
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:
-        """Sample ``shape`` values; see :meth:`sample`."""
+        """Sample ``shape`` values without checks and conversions; see :meth:`sample`."""
 
     def build(self, context_features: int, size: int, ancestor_features: int = 0) -> None:
         """Create the layers of learned parts once a model knows their sizes.
