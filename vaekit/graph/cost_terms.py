@@ -41,19 +41,7 @@ def evaluate_term(function: NodeFunction, graph_sample: GraphSample, name: str =
 def as_floating_point(value: Any, like: Tensor, name: str) -> Tensor:
     """Return a cost as a floating-point tensor on the device of ``like``, in at least float32 and without rounding.
 
-    Parameters
-    ----------
-    value
-        Result of a cost function: a tensor, a NumPy array, a number or a list of numbers.
-    like : Tensor
-        Tensor on the device of the result.
-    name : str
-        Name of the cost term, for messages.
-
-    Raises
-    ------
-    EstimatorError
-        If the cost is not real, or has an unsigned type: its differences would wrap around below 0.
+    The cost may be a tensor, a NumPy array, a number or a list of numbers. It must be real, and not unsigned.
     """
     if isinstance(value, Tensor):
         if value.is_complex():
@@ -91,12 +79,7 @@ def align(graph_sample: GraphSample, terms: Mapping[str, CostTerm]) -> dict[str,
     """Return the terms in shape ``[S_n, ..., S_1, *batch]``, with size 1 for absent sample dimensions.
 
     A term may have size 1 in a batch dimension only if all nodes that it names have: the whole batch shares their
-    samples. Otherwise it is a sum over the batch, and broadcasting it would multiply the cost.
-
-    Raises
-    ------
-    EstimatorError
-        If a term has another shape.
+    samples. Otherwise it is a sum over the batch, and broadcasting it would multiply the cost. Other shapes are errors.
     """
     samples, batch = graph_sample.samples, graph_sample.batch
     shapes = [sample.weight.shape for sample in samples.values()]

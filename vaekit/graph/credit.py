@@ -24,24 +24,19 @@ class CreditAssignment:
     nodes : Sequence[Node]
         Nodes, parents first.
     values : Mapping[str, Tensor], shape (S_n, ..., S_1, *batch)
-        Value of each term. A sample dimension that it does not depend on has size 1.
+        Value of each term, with size 1 in the sample dimensions that it does not depend on.
     inputs : Mapping[str, Sequence[str]]
         Nodes that each term depends on directly.
-
-    Attributes
-    ----------
-    mean : dict[str, Tensor], shape (*sample dimensions of nodes not visited yet, *batch)
-        Mean of each term, without a gradient.
-    terms : dict[str, list[str]]
-        Terms that each node can influence.
     """
 
     def __init__(
         self, nodes: Sequence[Node], values: Mapping[str, Tensor], inputs: Mapping[str, Sequence[str]]
     ) -> None:
+        # mean of each term, [*sample, *batch], with the sample dimensions of the nodes that were not visited yet
         self.mean = {term: value.detach() for term, value in values.items()}
         self._ancestors = {node.name: node.ancestors for node in nodes}
         influences = {term: frozenset().union(*(self._ancestors[name] for name in inputs[term])) for term in values}
+        # terms that each node can influence
         self.terms = {node.name: [term for term in values if node.name in influences[term]] for node in nodes}
         self._critic_returns: dict[str, Tensor] = {}  # of visited nodes with a critic, deepest first
 

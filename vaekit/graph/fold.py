@@ -169,20 +169,7 @@ def check_gradient_paths(graph_sample: GraphSample, terms: Mapping[str, CostTerm
 
     Each cost term that names the node must have a path, except for optional names. Without such a term, one of the
     other terms or children must have one. While torch compiles, the check becomes a part of the compiled graph.
-
-    Parameters
-    ----------
-    graph_sample : GraphSample
-        Samples of all nodes.
-    terms : Mapping[str, CostTerm]
-        Summands of the cost.
-    remedy : str or None
-        Last sentence of the message. None lists the estimators that support the node.
-
-    Raises
-    ------
-    MissingGradientPathError
-        With the name of the node.
+    ``remedy`` is the last sentence of the message; None lists the estimators that support the node.
     """
     if not torch.is_grad_enabled():
         return

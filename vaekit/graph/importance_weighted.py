@@ -134,21 +134,9 @@ def importance_weighted_bound(
 def check_terms(
     graph_sample: GraphSample, terms: Mapping[str, CostTerm], check_paths: bool = True
 ) -> dict[str, CostTerm]:
-    """Return the terms of log p(x, z) in shape ``[K or 1, *batch]``.
+    """Return the terms of log p(x, z) in shape ``[K or 1, *batch]``, with checks of shapes and gradient paths.
 
-    Parameters
-    ----------
-    graph_sample : GraphSample
-        The result of :func:`prepare`; the terms were evaluated at its values.
-    terms : Mapping[str, CostTerm]
-        Summands of log p(x, z).
-    check_paths : bool
-        Whether to check the gradient paths that estimators need.
-
-    Raises
-    ------
-    EstimatorError
-        If a term has a wrong shape, or no gradient path to a node that needs one.
+    The terms were evaluated at the values of the prepared ``graph_sample``.
     """
     aligned = align(graph_sample, terms)
     if check_paths:
@@ -209,16 +197,9 @@ def _log_posterior(graph_sample: GraphSample) -> Tensor:
 
 
 def combine(graph_sample: GraphSample, log_joint: Tensor, posterior_weight: float = 1.0) -> Tensor:
-    """Return the bound, ``[*batch]``.
+    """Return the bound, ``[*batch]``, for log p(x, z), ``[K, *batch]``, at the values of the prepared ``graph_sample``.
 
-    Parameters
-    ----------
-    graph_sample : GraphSample
-        The result of :func:`prepare`; ``log_joint`` was evaluated at its values.
-    log_joint : Tensor, shape (K, *batch)
-        log p(x, z).
-    posterior_weight : float
-        Weight of log q in the log-weights. A warm-up uses it for log p(z) as well; 1 is the bound.
+    ``posterior_weight`` is the weight of log q in the log-weights. A warm-up uses it for log p(z) as well.
     """
     log_weight = log_joint - posterior_weight * _log_posterior(graph_sample)
     bound = log_weight.logsumexp(0) - math.log(len(log_weight))

@@ -170,10 +170,7 @@ def _split_shape(
 ) -> tuple[torch.Size, torch.Size, torch.Size]:
     """Return the batch shape of the graph, and the leading (sample) and inner (batch) part of the node's batch shape.
 
-    Raises
-    ------
-    EstimatorError
-        If the leading part does not match the sample dimensions of the nodes before it, or the inner part the batch.
+    The leading part must match the sample dimensions of the nodes before it, and the inner part the batch.
     """
     shape = q.batch_shape
     batch = shape if batch is None else batch
@@ -214,13 +211,7 @@ def _check_estimator(node: Node, q: Distribution, estimator: Estimator, num_samp
 
 
 def check_transform(name: str, estimator: Estimator) -> None:
-    """Raise an error if an estimator does not work inside a transform of ``torch.func``, or in forward mode.
-
-    Raises
-    ------
-    EstimatorError
-        If it differentiates the cost itself, learns from costs, or samples within a ``vmap`` that rejects randomness.
-    """
+    """Raise an error if an estimator does not work inside a transform of ``torch.func``, or in forward mode."""
     label = f"node {name!r}: {type(estimator).__name__}"
     if estimator.differentiates_cost:
         raise EstimatorError(
@@ -240,13 +231,7 @@ def check_transform(name: str, estimator: Estimator) -> None:
 
 
 def check_joint(name: str, estimator: Estimator, num_samples: int) -> None:
-    """Raise an error if an estimator does not support ``num_samples`` joint samples.
-
-    Raises
-    ------
-    EstimatorError
-        If it draws several samples per node, or its baseline needs more joint samples.
-    """
+    """Raise an error if an estimator, or its baseline, does not support ``num_samples`` joint samples."""
     label = f"node {name!r}: {estimator.description}"
     if not estimator.supports_joint_samples:
         raise EstimatorError(

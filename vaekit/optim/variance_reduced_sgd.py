@@ -20,23 +20,10 @@ Closure = Callable[[], Any]
 
 
 class VarianceReducedSGD(SGD):
-    """Stochastic gradient descent that corrects the gradient before the step.
+    """Stochastic gradient descent that corrects the gradient before the step of torch.
 
-    The update is the one of torch. The weight decay at the current parameters is added to the corrected gradient.
-
-    Parameters
-    ----------
-    params
-        Parameters, or groups of them with separate options, as for ``torch.optim.SGD``.
-    lr, momentum, dampening, weight_decay, nesterov
-        As for ``torch.optim.SGD``.
-    independent_noise : bool
-        Whether a control variate with separate noise is accepted.
-
-    Raises
-    ------
-    ConfigError
-        If a number is out of its range, or training is distributed.
+    The weight decay at the current parameters is added to the corrected gradient. ``independent_noise`` is whether a
+    control variate with separate noise is accepted.
     """
 
     def __init__(
