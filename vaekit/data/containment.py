@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -195,8 +197,8 @@ def _references(item: Any) -> list[Any]:
         attribute = h5a.open(item, index=index)
         if attribute.get_type().get_class() == h5t.REFERENCE:
             owner = h5py.Dataset(item) if isinstance(item, h5d.DatasetID) else h5py.Group(item)
-            value = owner.attrs[attribute.name.decode()]
-            references += [entry for entry in (value.ravel() if hasattr(value, "ravel") else [value]) if entry]
+            values = np.asarray(owner.attrs[attribute.name.decode()], dtype=object)
+            references += [entry for entry in values.ravel() if entry]
     return references
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,18 +39,18 @@ class StoredMatrix:
 
     Parameters
     ----------
-    path : str
+    path : str or Path
         Path of the file.
     layer : str or None
         Name or path of the matrix (:func:`vaekit.data.cells.matrices.find_matrix`). A path need not exist.
     """
 
-    def __init__(self, path: str, layer: str | None) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, layer: str | None) -> None:
         self.store = open_store(path)
+        self.path = str(path)
         with translate_read_errors(path):
             is_path = layer is not None and layer.startswith("/")
-            self.matrix = str(layer) if is_path else find_stored_matrix(self.store, layer, path)
+            self.matrix = str(layer) if is_path else find_stored_matrix(self.store, layer, self.path)
             self.key = stored_name(self.store, self.matrix)
             self.group = self.store.get(self.key)
             self.format = None if self.group is None else _stored_format(self.group)
@@ -131,12 +132,8 @@ class BackedCounts(CountSource):
     ----------
     files : sequence of StoredMatrix
         Matrices of the same genes, in any order; the order of the first file is used.
-    gene_name_key : str or None
-        Column of ``.var`` with the names of the genes; None means ``var_names``.
-    optional_key : bool
-        Whether ``var_names`` are used if a file lacks that column.
-    storage : str
-        Where the counts are, for people.
+    gene_name_key, optional_key, storage
+        As for :class:`~vaekit.data.cells.in_memory_counts.InMemoryCounts`; the column must exist in all files.
     """
 
     in_memory = False

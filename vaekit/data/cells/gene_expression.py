@@ -170,7 +170,7 @@ class GeneExpressionData(DataModule):
                 if not source.in_memory:
                     return source
                 self._adata, self._name, self._storage = source.adata, source.name, source.storage
-        return InMemoryCounts(self._adata, self._name, self.layer, self.gene_name_key, self._storage)
+        return InMemoryCounts(self._adata, self._name, self.layer, self.gene_name_key, storage=self._storage)
 
     @override
     def _load(self, state: Mapping[str, Any] | None) -> LoadedCells:

@@ -29,8 +29,9 @@ class InMemoryCounts(CountSource):
         As for :class:`CountSource`.
     layer : str or None
         Name or path of the matrix (:func:`vaekit.data.cells.matrices.find_matrix`).
-    gene_name_key : str or None
-        Column of ``.var`` (of ``.raw.var`` for "raw") with the names of the genes; None means ``var_names``.
+    gene_name_key, optional_key : str or None, bool
+        Column of ``.var`` (of ``.raw.var`` for "raw") with the names of the genes, and whether it may be missing; then,
+        and for None, ``var_names`` are used.
     """
 
     in_memory = True
@@ -41,12 +42,16 @@ class InMemoryCounts(CountSource):
         name: str,
         layer: str | None = None,
         gene_name_key: str | None = None,
+        optional_key: bool = False,
         storage: str = "in memory",
     ) -> None:
         matrices = [X, *(f"/layers/{key}" for key in adata.layers), *([] if adata.raw is None else [RAW])]
         matrix = find_matrix(layer, list(adata.layers), adata.raw is not None, name)
+        var = adata.raw.var if matrix == RAW else adata.var
+        if optional_key and gene_name_key not in var.columns:
+            gene_name_key = None
         self.storage = storage
-        super().__init__(name, matrix, adata, _gene_table(adata, matrix), gene_name_key, matrices)
+        super().__init__(name, matrix, adata, var, gene_name_key, matrices)
 
     @override
     def _read(self, index: np.ndarray) -> sparse.csr_matrix:
@@ -87,10 +92,6 @@ class InMemoryCounts(CountSource):
         counts = canonical(sparse.csr_matrix(matrix, copy=True))
         check_values(counts, self.where, self.adata.obs_names, self.all_genes)
         return counts.astype(np.float32)
-
-
-def _gene_table(adata: AnnData, matrix: str) -> Any:
-    return adata.raw.var if matrix == RAW else adata.var
 
 
 def _get_matrix(adata: AnnData, matrix: str) -> Any:

@@ -104,8 +104,8 @@ def training_statistics(
     if batch is not None:
         groups = [log_size[batch.codes == code] for code in range(len(batch.categories))]
     moments = [_mean_and_std(group if len(group) else log_size) for group in groups]
-    means = (torch.from_numpy(values.astype(np.float32)) for values in (mean, mean_log1p))
-    return DataStatistics(*means, torch.stack(moments), 0 if batch is None else len(batch.categories))
+    means = [torch.from_numpy(values.astype(np.float32)) for values in (mean, mean_log1p)]
+    return DataStatistics(means[0], means[1], torch.stack(moments), 0 if batch is None else len(batch.categories))
 
 
 def _mean_and_std(values: np.ndarray) -> Tensor:

@@ -15,7 +15,7 @@ from vaekit.data.cells.count_source import CountSource
 from vaekit.data.cells.genes import check_same_genes, check_unique, gene_names
 from vaekit.data.cells.in_memory_counts import InMemoryCounts
 from vaekit.data.cells.matrices import RAW, find_matrix
-from vaekit.data.cells.stores import concat_cells, describe_paths, local_paths, read_file, translate_read_errors
+from vaekit.data.cells.stores import concat_cells, describe_paths, read_file, translate_read_errors
 from vaekit.data.containment import check_hdf5
 from vaekit.exceptions import DataError, format_bytes
 
@@ -50,21 +50,17 @@ def open_counts(
         Whether ``var_names`` are used if ``.var`` lacks the column ``gene_name_key``.
     """
     storage = "in memory"
-    if mode != "in_memory" and (isinstance(cells, str | Path) or _is_list(cells)):
-        local_paths(cells)  # raises if a path has another type
+    paths = _as_paths(cells)
+    if mode != "in_memory" and paths is not None:
         files: list[StoredMatrix] = []
-        for path in [cells] if isinstance(cells, str | Path) else cells:
-            files.append(StoredMatrix(str(path), files[0].matrix if files else layer))
+        for path in paths:
+            files.append(StoredMatrix(path, files[0].matrix if files else layer))
         streamed, reason = _choose_storage(mode, files)
         if streamed:
             return BackedCounts(files, gene_name_key, optional_key, f"streamed from disk{reason}")
         storage += reason
     adata, name = open_adata(cells, layer, gene_name_key)
-    if optional_key:
-        matrix = find_matrix(layer, list(adata.layers), adata.raw is not None, name)
-        table = adata.raw.var if matrix == RAW else adata.var
-        gene_name_key = gene_name_key if gene_name_key in table.columns else None
-    return InMemoryCounts(adata, name, layer, gene_name_key, storage)
+    return InMemoryCounts(adata, name, layer, gene_name_key, optional_key, storage)
 
 
 def _choose_storage(mode: str, files: Sequence[StoredMatrix]) -> tuple[bool, str]:
@@ -81,16 +77,21 @@ def _choose_storage(mode: str, files: Sequence[StoredMatrix]) -> tuple[bool, str
     return required > memory_budget.FREE_FRACTION * free, reason
 
 
-def _is_list(cells: Any) -> bool:
-    return isinstance(cells, Sequence) and not isinstance(cells, str)
+def _as_paths(cells: Any) -> list[str | Path] | None:
+    """Return the paths of files; None if ``cells`` are not given by their files."""
+    if isinstance(cells, str | Path):
+        return [cells]
+    if not isinstance(cells, Sequence):
+        return None
+    if not cells:
+        raise DataError("path=[] must name at least one file.")
+    return list(cells)
 
 
 def open_adata(cells: Any, layer: str | None = None, gene_name_key: str | None = None) -> tuple[AnnData, str]:
     """Return cells in memory, and their name in messages. A backed AnnData is copied into memory."""
-    if isinstance(cells, str | Path):
-        return read_file(cells), str(cells)
-    if _is_list(cells):
-        return read_files(cells, layer, gene_name_key), describe_paths(cells)
+    if (paths := _as_paths(cells)) is not None:
+        return read_files(paths, layer, gene_name_key), describe_paths(paths)
     from anndata import AnnData
 
     if not isinstance(cells, AnnData):
@@ -110,7 +111,6 @@ def read_files(paths: Sequence[str | Path], layer: str | None = None, gene_name_
     Genes of the matrix ``layer`` are matched by the column ``gene_name_key`` if all files have it, else by
     ``var_names``.
     """
-    local_paths(paths)  # raises if a path has another type
     parts = [read_file(path) for path in paths]
     if len(parts) == 1:
         return parts[0]

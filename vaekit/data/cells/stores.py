@@ -110,9 +110,9 @@ def read_file(path: str | Path) -> AnnData:
         check_memory(_num_bytes(store), f"{path}", FILE_REMEDY)
         file = Path(path).expanduser()
         adata = anndata.io.read_zarr(store) if file.is_dir() else anndata.io.read_h5ad(file)
-        adata.obs, adata.var = read_table(store, "obs", path), read_table(store, "var", path)
+        adata.obs, adata.var = _load_table(store, "obs"), _load_table(store, "var")
         if adata.raw is not None:
-            adata.raw._var = read_table(store, "raw.var" if "raw.var" in store else "raw/var", path)
+            adata.raw._var = _load_table(store, "raw.var" if "raw.var" in store else "raw/var")
         return adata
 
 
@@ -127,17 +127,26 @@ def concat_cells(parts: Sequence[AnnData]) -> AnnData:
 
 def read_table(store: Any, name: str, path: str | Path) -> pd.DataFrame:
     """Read a table of an open file: "obs", "var" or "raw/var"."""
+    with translate_read_errors(path, name):
+        check_memory(_num_bytes(store[name]), f"{path}, {name}", TABLE_REMEDY)
+        return _load_table(store, name)
+
+
+def _load_table(store: Any, name: str) -> pd.DataFrame:
     from anndata.io import read_elem
 
-    with translate_read_errors(path, name):
-        element = store[name]
-        check_memory(_num_bytes(element), f"{path}, {name}", TABLE_REMEDY)
-        return _decode(_read_legacy_table(store, element) if hasattr(element, "shape") else read_elem(element))
+    element = store[name]
+    return _decode(_read_legacy_table(store, element) if _is_array(element) else read_elem(element))
+
+
+def _is_array(element: Any) -> bool:
+    """Return whether an element of an HDF5 file or zarr store is an array, not a group."""
+    return hasattr(element, "shape")
 
 
 def _num_bytes(element: Any) -> int:
     """Return the size of an array, or of all arrays of a group."""
-    if hasattr(element, "shape"):
+    if _is_array(element):
         return 0 if element.shape is None else int(element.nbytes)  # anndata stores None without a shape
     return sum(_num_bytes(element[name]) for name in element)
 
