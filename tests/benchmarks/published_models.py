@@ -123,8 +123,8 @@ JANG: dict[str, Maker] = {
     "REBAR": lambda pixels: REBAR(),
     "RELAX": lambda pixels: RELAX(network(200 + pixels)),
     "straight-through": lambda pixels: StraightThrough(),
-    "Gumbel-Softmax": lambda pixels: GumbelSoftmax(TemperatureSchedule(1.0, 0.5, share=1.0)),
-    "ST Gumbel-Softmax": lambda pixels: GumbelSoftmax(TemperatureSchedule(1.0, 0.5, share=1.0), hard=True),
+    "Gumbel-Softmax": lambda pixels: GumbelSoftmax(TemperatureSchedule(1.0, 0.5, fraction=1.0)),
+    "ST Gumbel-Softmax": lambda pixels: GumbelSoftmax(TemperatureSchedule(1.0, 0.5, fraction=1.0), hard=True),
     "ReinMax": lambda pixels: ReinMax(),
 }
 LINEAR: dict[str, Maker] = {

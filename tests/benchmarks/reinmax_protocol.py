@@ -113,7 +113,7 @@ class Problem:
 
     def replicas(self, estimator: Estimator) -> int:
         """Return how many estimates to make at a time."""
-        rows = estimator.rows(posterior(self.logits)) * len(self.x)
+        rows = estimator.num_evaluations(posterior(self.logits)) * len(self.x)
         if self.lists_states(estimator):
             return 2
         return max(1, (DECODED if estimator.requires_differentiable_cost else LOOKED_UP) // rows)
@@ -198,7 +198,7 @@ def table(problem: Problem, count: int, steps: int) -> list[dict[str, Any]]:
         estimator = make()
         line: dict[str, Any] = {"estimator": name, "unbiased": estimator.unbiased}
         try:
-            line["evaluations"] = estimator.rows(posterior(problem.logits))
+            line["evaluations"] = estimator.num_evaluations(posterior(problem.logits))
             problem.adapt(estimator, steps)
             own = max(100, count // 10) if problem.lists_states(estimator) else count
             line |= {"estimates": own, **quality(problem, estimator, own)}

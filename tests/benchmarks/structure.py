@@ -86,7 +86,7 @@ def calls(tree: ast.AST, *functions: str) -> Iterator[ast.Call]:
             yield node
 
 
-def isinstance_checks(tree: ast.Module) -> list[ast.AST]:
+def isinstance_checks(tree: ast.Module) -> list[ast.expr]:
     """Return the isinstance and issubclass checks on a class of the package."""
     names = own_names(tree)
     return [call for call in calls(tree, "isinstance", "issubclass") if mentions(call.args[1], names)]

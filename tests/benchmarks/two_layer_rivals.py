@@ -198,7 +198,7 @@ def contestants(pixels: int) -> dict[str, nn.Module]:
         "MuProp": PublishedMuProp(pixels),
         "MuProp, no baseline": pair(MuProp),
         "MuProp, standardised": pair(lambda: MuProp(baseline=LearnedBaseline(control_variate(pixels)))),
-        "REBAR, .5": pair(lambda: TightRebar(learned=False)),
+        "REBAR, .5": pair(lambda: TightRebar(learnable=False)),
         "REBAR": pair(REBAR),
         "RELAX": pair(lambda: RELAX(control_variate(HIDDEN + pixels))),
     }
