@@ -2,7 +2,7 @@
 
 A file of simulated counts (vaekit.data.simulate_counts, about 12 % non-zero, two batches) is written for each number of
 cells, a Gaussian VAE is trained on the smallest for one epoch by `vaekit fit` with configs/pbmc_gaussian.yaml (for
-markers, one with codes: configs/pbmc_mixed.yaml), and each task has a process of its own:
+markers, one with codes: configs/pbmc_mixed.yaml), and each task has a separate process:
 
   embed, denoise, de               the commands, from the file to a file
   differential_expression, ...     the functions of vaekit.analysis, on the AnnData of the file, read into memory; the
@@ -10,7 +10,7 @@ markers, one with codes: configs/pbmc_mixed.yaml), and each task has a process o
                                    transfer_labels takes the cells as reference and as query, map_query takes all as of
                                    one new batch, for one epoch: more epochs take no more memory
 
-"peak MB" is the peak resident memory of the whole process, imports included, as the kernel tells it (ru_maxrss).
+"peak MB" is the peak resident memory of the whole process, imports included, as the kernel reports it (ru_maxrss).
 
   python tests/benchmarks/analysis_memory.py                           100,000 cells x 2,000 genes
   python tests/benchmarks/analysis_memory.py --cells 50000 200000      what a file four times as large takes
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write(path: Path, cells: int, options: argparse.Namespace) -> Path:
-    """Simulate the cells and write them, in a process of their own: their memory is not that of a task."""
+    """Simulate the cells and write them, in a separate process: their memory is not that of a task."""
     code = (
         "from vaekit.data import simulate_counts;"
         f"simulate_counts({cells}, {options.genes}, clusters=10, batches=2, library_size={0.185 * options.genes}, "

@@ -1,6 +1,6 @@
-"""Part (b) of credit_assignment.py: policy gradients on CartPole, by what is subtracted and by who foresees the rest.
+"""Part (b) of credit_assignment.py: policy gradients on CartPole, by what is subtracted and by who predicts the rest.
 
-A record is one episode of each of several carts side by side, up to the limit of 500 steps; then comes one step of the
+A record is one episode of each of several carts in parallel, up to the limit of 500 steps; then comes one step of the
 optimizer, whose rate falls linearly to 0. The policy's gradient is the score function's correction of the recorded
 actions, time being an axis of the batch. Three credits for an action, all discounted alike:
 
@@ -8,7 +8,7 @@ actions, time being an axis of the batch. Three credits for an action, all disco
   learned baseline   the same, less a network's prediction from the observation
   GAE                the generalized advantage estimate with that network as the critic
 
-The network learns the costs themselves, after the policy's step: what it foresees does not depend on the actions that
+The network learns the costs themselves, after the policy's step: what it predicts does not depend on the actions that
 it is subtracted from.
 """
 
@@ -37,7 +37,7 @@ WINDOW = 5  # updates whose mean return is compared with the goal: 40 episodes
 
 
 class Record(NamedTuple):
-    """Episodes side by side, ``[carts, time]``: observations before and after a step, what was done, how it ended.
+    """Episodes in parallel, ``[carts, time]``: observations before and after a step, what was done, how it ended.
 
     Attributes
     ----------

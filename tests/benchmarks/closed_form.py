@@ -1,7 +1,7 @@
-"""Gradient variances that are known in closed form, beside those of vaekit's estimators.
+"""Gradient variances that are known in closed form, next to those of vaekit's estimators.
 
 Part one is E[(b - t)^2] for b ~ Bernoulli(sigmoid(phi)), differentiated with respect to phi. The exact moments of each
-estimate are worked out here, from its definition alone: a sum over the values of its bits, or an integral over its
+estimate are computed here, from its definition alone: a sum over the values of its bits, or an integral over its
 uniform number by pieces on which the integrand is a polynomial.
 
 Part two is E||z||^2 for z ~ Normal(mu, 1) in D dimensions, differentiated with respect to mu at mu = 0, where S =
@@ -41,7 +41,7 @@ Moments = tuple[float, float]  # mean and variance
 
 
 def leave_one_out() -> ScoreFunction:
-    """Make the score function with leave-one-out over two samples."""
+    """Create the score function with leave-one-out over two samples."""
     return ScoreFunction(2, baseline=LeaveOneOut())
 
 

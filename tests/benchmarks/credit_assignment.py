@@ -1,11 +1,11 @@
-"""Credit along chains of decisions: what critics and lambda-returns are worth, and a design made of mixed choices.
+"""Credit along chains of decisions: what critics and lambda-returns are worth, and a design built from mixed choices.
 
   (a) a chain of four binary decisions: bias, variance and mean squared error of the gradient by lambda and by how good
       the critics are. The bias is exact, the variance measured; z compares the measured mean with the exact one
   (b) CartPole: steps of the simulator until the mean return of 40 episodes reaches 475, for the score function without
       a baseline, with a learned one, and with generalized advantages; --seeds trainings of each
   (c) a mirror of thin films, materials (discrete) and thicknesses (continuous), through a simulator in NumPy: what
-      descents with mixed estimators find, beside an enumeration of all sequences of materials
+      descents with mixed estimators find, next to an enumeration of all sequences of materials
   (d) the sequential discrete VAE on digits and on blood cells: held-out bounds by the estimator that trains it; --seeds
       trainings of each
 
@@ -34,7 +34,7 @@ import thin_film
 import torch
 from tqdm.auto import tqdm
 
-COLOURS = ("#ABABAB", "#FF800E", "#006BA4", "#595959", "#C85200")  # told apart by colour-blind readers, too
+COLOURS = ("#ABABAB", "#FF800E", "#006BA4", "#595959", "#C85200")  # set apart by color-blind readers, too
 
 
 def main(arguments: list[str] | None = None) -> int:

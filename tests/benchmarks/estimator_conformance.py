@@ -1,6 +1,6 @@
 """Every unbiased estimator against exact gradients: each row of the conformance table in each position of a graph.
 
-The cases are those of tests/estimators/cases.py, judged to a finer precision than in the tests. One line of the table
+The cases are in tests/estimators/cases.py, judged to a finer precision than in the tests. One line of the table
 is one estimator in one position, the worst of its cases; "mixture" has a different estimator on each node.
 
   alone       the node alone, one case for each kind of node that the estimator fits
@@ -9,16 +9,16 @@ is one estimator in one position, the worst of its cases; "mixture" has a differ
   above       of such a node
   in threes   cat->bern->gauss, gauss->bern->cat, and a vector with two children
   in chain    cat->bern->gauss->cat
-  shared      drawn once for a batch of the node beside it, or below it
-  joint       three joint trajectories, in the graphs of the last four positions
+  shared      drawn once for a batch of the node next to it, or below it
+  joint       three joint samples, in the graphs of the last four positions
   numbers     components of gradients and values that were compared
   |z|         the largest over them, |estimate - exact| / standard error
   s.e.        the largest standard error, as a percentage of the norm of the gradient of its node's parameters
   replicates  independent estimates, of all cases together
 
-Of so many numbers some lie beyond 4 standard errors by chance. A case with |z| >= 4 is judged anew with other draws,
+Of so many numbers some lie beyond 4 standard errors by chance. A case with |z| >= 4 is judged again with other draws,
 four times as many, and by these alone; the column "anew" counts such cases, with the |z| that was not kept. A case
-whose standard error came out above the precision is drawn anew with more draws, whatever its z.
+whose standard error came out above the precision is drawn again with more draws, regardless of its z.
 
 Exit status 1 if some |z| >= 4 or some standard error is above the precision. Progress goes to stderr, the table to
 stdout, and the last line of stdout is one JSON object with the same figures.
@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
     outcome
         What counts.
     dropped
-        The |z| that was judged anew, or None.
+        The |z| that was judged again, or None.
     seconds
         Time taken.
     """
@@ -158,7 +158,7 @@ def _judge(task: tuple[int, float]) -> Verdict:
 
 
 def passes(outcome: Outcome, precision: float) -> bool:
-    """Tell whether an outcome meets the criterion."""
+    """Return whether an outcome meets the criterion."""
     return outcome.z < THRESHOLD and outcome.error <= precision
 
 

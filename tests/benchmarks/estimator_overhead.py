@@ -1,8 +1,8 @@
-"""What a training step costs through ``vaekit.evaluate``: beside plain torch, and beside Pyro.
+"""What a training step costs through ``vaekit.evaluate``: next to plain torch, and next to Pyro.
 
 One step (forward, backward, Adam) of a VAE with 20 categorical variables of 10 categories: encoder 784-256-200,
 decoder 200-256-784, Bernoulli pixels, 100 images of random bits. All contestants have the same networks,
-reconstruction and fused Adam. They take turns, round by round, in one process; a ratio is worked out within each
+reconstruction and fused Adam. They take turns, round by round, in one process; a ratio is computed within each
 round, and the table shows its median over rounds with the middle half of them in brackets.
 
   hand-written   what one would write for this one estimator in plain torch, with no distributions and no checks;
@@ -48,12 +48,12 @@ Step = Callable[[], Any]
 
 
 def leave_one_out(num_samples: int) -> E.ScoreFunction:
-    """Make the score function with leave-one-out."""
+    """Create the score function with leave-one-out."""
     return E.ScoreFunction(num_samples, baseline=E.LeaveOneOut())
 
 
 def network(inputs: int) -> nn.Module:
-    """Make a small network with one output, for learned baselines and control variates."""
+    """Create a small network with one output, for learned baselines and control variates."""
     return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 1))
 
 
@@ -136,7 +136,7 @@ HAND_WRITTEN: dict[str, Callable[[Networks, Tensor], Tensor]] = {
 
 
 def ours(nets: Networks, x: Tensor, estimator: E.Estimator, named: bool = False) -> Tensor:
-    """Return the loss as a user of vaekit writes it; ``named`` spares torch.compile the reading of signatures."""
+    """Return the loss as a user of vaekit writes it; ``named`` saves torch.compile the reading of signatures."""
     q = Independent(OneHotCategorical(logits=nets.logits(x), validate_args=False), 1)
     cost: dict[str, Any] = {
         "reconstruction": lambda z: nets.reconstruction(z, x),
@@ -148,7 +148,7 @@ def ours(nets: Networks, x: Tensor, estimator: E.Estimator, named: bool = False)
 
 
 def training_step(loss: Callable[[], Tensor], *modules: nn.Module) -> Step:
-    """Make a whole step of a loss."""
+    """Create a whole step of a loss."""
     optimizer = torch.optim.Adam([p for m in modules for p in m.parameters()], lr=1e-4, fused=True)
 
     def step() -> None:
@@ -160,20 +160,20 @@ def training_step(loss: Callable[[], Tensor], *modules: nn.Module) -> Step:
 
 
 def hand_written_step(x: Tensor, name: str) -> Step:
-    """Make a step of plain torch."""
+    """Create a step of plain torch."""
     nets = Networks()
     return training_step(lambda: HAND_WRITTEN[name](nets, x), nets)
 
 
 def our_step(x: Tensor, estimator: E.Estimator, named: bool = False, compiled: bool = False) -> Step:
-    """Make a step of vaekit's."""
+    """Create a step of vaekit's."""
     nets = Networks()
     loss: Callable[[], Tensor] = lambda: ours(nets, x, estimator, named)  # noqa: E731
     return training_step(torch.compile(loss, fullgraph=True) if compiled else loss, nets, estimator)
 
 
 def pyro_step(x: Tensor, particles: int, vectorized: bool, validated: bool) -> Step:
-    """Make a step of Pyro's TraceGraph_ELBO, which needs no baseline to run."""
+    """Create a step of Pyro's TraceGraph_ELBO, which needs no baseline to run."""
     import pyro
     import pyro.distributions as dist
     from pyro.infer import TraceGraph_ELBO
@@ -222,7 +222,7 @@ class HostSync(TorchDispatchMode):
 
 
 def host_sync(x: Tensor, estimator: E.Estimator) -> str:
-    """Tell whether forward and backward wait for a value: no, only in torch's checks of parameters, or where."""
+    """Return whether forward and backward wait for a value: no, only in torch's checks of parameters, or where."""
     nets = Networks()
     ours(nets, x, estimator).backward()  # what happens only once does not count
     found = {}
@@ -298,7 +298,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compare_by_hand(x: Tensor, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure every estimator beside its hand-written step, and print the table."""
+    """Measure every estimator next to its hand-written step, and print the table."""
     steps: dict[str, Step] = {}
     for name in dict.fromkeys([*options.only, REFERENCE]):
         steps[name] = our_step(x, ESTIMATORS[name]())
@@ -315,7 +315,7 @@ def compare_by_hand(x: Tensor, options: argparse.Namespace) -> list[dict[str, An
     print(
         f"{'estimator':<22}{'ms':>8}{'by hand':>9}{'ratio':>7}  {'middle half':<16}{'target':>6}  host sync  one graph"
     )
-    for row in rows:  # only now: after a dispatch mode was on, torch.compile refuses what it took before
+    for row in rows:  # only now: after a dispatch mode was on, torch.compile rejects what it took before
         row["host_sync"] = host_sync(x, ESTIMATORS[row["estimator"]]())
         print(
             f"{row['estimator']:<22}{row['milliseconds']:>8.2f}{row['by_hand']:>9.2f}{row['ratio']:>7.2f}  "
@@ -325,7 +325,7 @@ def compare_by_hand(x: Tensor, options: argparse.Namespace) -> list[dict[str, An
 
 
 def compare_pyro(x: Tensor, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure the score function beside Pyro's, with 1 and 2 samples, and print the table."""
+    """Measure the score function next to Pyro's, with 1 and 2 samples, and print the table."""
     rows: list[dict[str, Any]] = []
     kinds = {"TraceGraph_ELBO": (False, True), "vectorized": (True, True), "vectorized, unchecked": (True, False)}
     for samples, name in ((1, "score function"), (2, REFERENCE)):

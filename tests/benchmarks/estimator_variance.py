@@ -1,14 +1,14 @@
-"""How noisy, and how wrong, gradient estimates are: measured beside closed forms and published figures.
+"""How noisy, and how wrong, gradient estimates are: measured next to closed forms and published figures.
 
-  (a) E[(b - 0.499)^2], b ~ Bernoulli(sigmoid(phi)): the variance of one estimate, beside its exact value, which is
-      worked out here by sums and integrals, and the figure that the project was given to match
+  (a) E[(b - 0.499)^2], b ~ Bernoulli(sigmoid(phi)): the variance of one estimate, next to its exact value, which is
+      computed here by sums and integrals, and the figure that the project was given to match
   (b) E||z||^2, z ~ Normal(mu, 1) at mu = 0, where score function and pathwise both apply: the variance of a component
       and its ratio to that of pathwise with as many samples, which is (D + 2)(D + 4) / 4 for the score function and
       D + 2 for leave-one-out
   (c) a VAE with two linear layers of binary variables, by the protocol of REBAR's repository: log variances of the
       gradients of many estimators along one training, and of NVIL with its parts put back one by one
   (d) ReinMax's VAE, 784-512-256-(4 x 8), 4096 states: bias, standard deviation and cosine of estimates of the encoder's
-      gradient for one batch, beside the exact gradient, after short training by leave-one-out with 4 samples. The
+      gradient for one batch, next to the exact gradient, after short training by leave-one-out with 4 samples. The
       figures depend much on that training: one by a biased estimator (--trainer) leads to where its own mean
       estimate is near 0, and the part of the gradient left over is what it does not see
   (e) the same VAE: the exact bias of straight-through and ReinMax at several temperatures, where three trainers lead
@@ -147,7 +147,7 @@ def two_layers(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def verdict(nvil: dict[str, Any], gaps: list[dict[str, Any]]) -> str:
-    """Say how the gap from NVIL to REBAR compares with what was asked for, and what it is made of."""
+    """Say how the gap from NVIL to REBAR compares with what was requested, and what it is built from."""
     found = {g["gap"]: g["all"]["mean"] for g in gaps if g["step"] == nvil["step"]}
     whole, local, standard = (found[f"{name} - REBAR"] for name in ("NVIL", "NVIL, local", "NVIL, standardised"))
     reached = "at least" if whole >= two_layer.TARGET_GAP else "below"

@@ -49,7 +49,7 @@ class Bomb:
 
 
 class Bench:
-    """A folder with cells, a trained model and what must not change, and the processes that are run on them."""
+    """A directory with cells, a trained model and what must not change, and the processes that are run on them."""
 
     def __init__(self, folder: Path, start: Callable[..., int], wait: Callable[..., int | None]) -> None:
         self.folder, self.start, self.wait = folder, start, wait
@@ -136,7 +136,7 @@ def _digest(path: Path) -> str:
 
 
 def disks(bench: Bench) -> None:
-    """Full disks and folders that cannot be written to."""
+    """Full disks and directories that cannot be written to."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     for name, arguments in (
         ("embed", bench.embed(bench.folder / "out.h5ad")),
@@ -144,7 +144,7 @@ def disks(bench: Bench) -> None:
     ):
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # every write beyond fails, as on a full disk
         try:
-            bench.try_out(f"full disk: {name}", arguments, rewrites="config.yaml")  # of the training that went on
+            bench.try_out(f"full disk: {name}", arguments, rewrites="config.yaml")  # of the training that continued
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     locked = bench.folder / "locked"
@@ -186,7 +186,7 @@ def interruptions(bench: Bench) -> None:
 
 
 def numbers(bench: Bench) -> None:
-    """Numbers that are none, and trainings that go on as something else."""
+    """Numbers that are none, and runs that continue as something else."""
     run = ("--trainer.default_root_dir", str(bench.folder / "other"))
     bench.try_out(
         "NaN loss (learning rate 1e30)",

@@ -3,13 +3,13 @@
   python tests/benchmarks/faults.py            20 trainings killed, and all other faults (about 10 minutes)
   python tests/benchmarks/faults.py --quick    2 trainings killed, and all other faults
 
-A training is a process of its own, of `vaekit fit` with a shipped configuration cut short. It is killed by SIGKILL
-after a random time, goes on by `vaekit fit --ckpt_path last` (or, where killed before its first checkpoint, begins
-again), and its weights at the end are compared, bit by bit, with those of a training that was left alone. A checkpoint
+A training is a separate process, of `vaekit fit` with a shipped configuration cut short. It is killed by SIGKILL
+after a random time, continues by `vaekit fit --ckpt_path last` (or, where killed before its first checkpoint, begins
+again), and its weights at the end are compared, bit by bit, with those of a run that was left alone. A checkpoint
 is written every 5 steps here, so that some kills fall into its writing, and almost all into the middle of an epoch.
-Pictures are left out, to save time. The processes are forked from one that has imported everything already.
+Pictures are omitted, to save time. The processes are forked from one that has imported everything already.
 
-The table tells the fault or input, what happened, and what was lost; the last line holds the same as one JSON object.
+The table reports the fault or input, what happened, and what was lost; the last line holds the same as one JSON object.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ def configuration(name: str, epochs: int, folder: Path) -> Path:
 
 
 def train(config: Path, folder: Path, *more: str) -> int:
-    """Begin a training; return the process."""
+    """Begin a run; return the process."""
     arguments = ["fit", "--config", str(config), "--trainer.default_root_dir", str(folder), *more]
     return start(arguments, folder.with_suffix(".log"))
 
 
 def finish(process: int, folder: Path) -> None:
-    """Wait for a training, which must end well."""
+    """Wait for a run, which must end well."""
     status = wait(process)
     if status != 0:
         raise SystemExit(f"a training ended with status {status}:\n{folder.with_suffix('.log').read_text()[-3000:]}")
@@ -107,7 +107,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def kill_one(config: Path, folder: Path, seconds: float, after: float) -> dict[str, Any]:
-    """Kill a training after some of the seconds it takes, let it go on, and return what was there to go on from."""
+    """Kill a run after some of the seconds it takes, let it continue, and return what was there to continue from."""
     while True:
         process = train(config, folder)
         if wait(process, after) is None:

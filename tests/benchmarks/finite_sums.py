@@ -1,13 +1,13 @@
 """SVRG and SAGA: linear convergence on logistic regression, and the variance of a VAE's gradient.
 
   (a) l2-regularised logistic regression on scikit-learn's breast cancer (two classes) and digits (ten), features
-      standardised, no intercept, in float64: the distance of the weights to the optimum after so many passes, the
-      best of a few settings each, beside SGD with the best constant step. SGD and SAGA draw mini-batches
-      independently; "SGD, reshuffled" goes through the rows in random order, which lowers where it stalls; "SVRG, by
+      standardized, no intercept, in float64: the distance of the weights to the optimum after so many passes, the
+      best of a few settings each, next to SGD with the best constant step. SGD and SAGA draw mini-batches
+      independently; "SGD, reshuffled" passes through the rows in random order, which lowers where it stalls; "SVRG, by
       norm" draws rows of large norm more often. The iterates with mini-batches of one are compared with NumPy's and,
       where it is installed, copt's
   (b) the model of configs/pbmc_gaussian.yaml, trained for a part of its epochs: the variance of the gradient of one
-      mini-batch (rows, latents and dropout drawn anew), plain and by SVRG with the random numbers of both points in
+      mini-batch (rows, latents and dropout drawn again), plain and by SVRG with the random numbers of both points in
       common or not, as training moves away from the snapshot; and the bias that an inner loop has, as the full
       gradient is a mean of finitely many draws
 

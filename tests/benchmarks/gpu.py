@@ -1,4 +1,4 @@
-"""A GPU used to the full: training beside scVI, a step beside its floor, and the kernels beside torch.compile.
+"""A GPU used to the full: training next to scVI, a step next to its floor, and the kernels next to torch.compile.
 
 Training: simulated counts, the same networks (128 hidden, 10 latents, one layer), the same epochs; "scvi" by its own
 `.train()` at its defaults (batches of 128), "fit" by Lightning's Trainer, "captured" by vaekit.models.cuda_graph, whole
@@ -6,14 +6,14 @@ steps recorded as a CUDA graph. The counts lie on the device as CSR, and batches
 that of the last epoch, "ELBO" that of the same held-out cells, in nats, from draws of each model's posterior, at the
 observed library size. With few epochs scVI is still at the start of its KL warm-up (400 by default).
 
-Step: the time of a captured step, the batch's making included, at the largest batch, beside its floor: the operations
+Step: the time of a captured step, the batch's making included, at the largest batch, next to its floor: the operations
 over the measured rate of a large float32 product, or the bytes over that of a large copy, whichever takes longer.
 
 Beside each figure with a target, 20 times scVI's cells/s and 2 times the floor, stands whether it is met.
 
-Parts, value and gradient: the Triton kernel of the count likelihoods beside torch.compile of the dense formula (in
+Parts, value and gradient: the Triton kernel of the count likelihoods next to torch.compile of the dense formula (in
 float64, and in float32, where it cancels for large counts) and the dense formula in eager mode; the noise of
-Gumbel-Softmax and REBAR, eager beside torch.compile: a kernel of its own would have to beat the latter.
+Gumbel-Softmax and REBAR, eager next to torch.compile: a separate kernel would have to beat the latter.
 
   python tests/benchmarks/gpu.py             100,000 cells x 2,000 genes, on a GPU; some 15 minutes, scVI's most of them
   python tests/benchmarks/gpu.py --quick     a smoke test, on any machine; its figures mean nothing
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def verdict(met: bool, quick: bool) -> str:
-    """Return whether a target is met, in a word; a smoke test tells nothing."""
+    """Return whether a target is met, in a word; a smoke test reports nothing."""
     return "not tested" if quick else "met" if met else "missed"
 
 
@@ -309,7 +309,7 @@ def train_scvi(counts: sparse.csr_matrix, likelihood: str, device: Any, options:
 def step_and_floor(
     counts: sparse.csr_matrix, likelihood: str, size: int, device: Any, rate: dict[str, float]
 ) -> dict[str, Any]:
-    """Return the time of a captured step with the making of its batch, beside its floor."""
+    """Return the time of a captured step with the making of its batch, next to its floor."""
     import gpu_parts
     import torch
 

@@ -1,12 +1,12 @@
-"""Training speed on images: vaekit under Lightning's Trainer beside a hand-written torch loop of the same model.
+"""Training speed on images: vaekit under Lightning's Trainer next to a hand-written torch loop of the same model.
 
 784-512-256-(32 Gaussian | 20 x 10 categories by straight-through Gumbel-Softmax) and back, with layer normalization,
 dynamic binarization, AdamW, clipped gradients and a cosine schedule in both, batches of 128. Both hold the images in
-memory as bytes. In each round every contender trains some epochs in turn, and the last one is timed; the figures are
+memory as bytes. In each round every contender trains some epochs alternately, and the last is timed; the figures are
 medians over rounds, the ratio that of each round's two times. The target is a ratio of at most 1.2. Time on the clock
-and time of the processor are both told: on a machine that others use too, the second is the one to look at.
+and time of the processor are both reported: on a machine that others use too, the second is the one to look at.
 
-Images are drawn at random where `--data` does not name a folder with MNIST/raw/*-ubyte.gz: the time does not depend on
+Images are random if `--data` does not name a directory with MNIST/raw/*-ubyte.gz: the time does not depend on
 them. The last line of stdout is one JSON object with the same figures.
 """
 

@@ -1,7 +1,7 @@
-"""Metrics of batch integration, from nearest neighbours, scikit-learn and SciPy.
+"""Metrics of batch integration, from nearest neighbors, scikit-learn and SciPy.
 
 The formulas of Luecken et al. (2022), Benchmarking atlas-level data integration in single-cell genomics, each scaled
-to 0..1, higher is better. kBET is left out; a label counts as isolated if it is found in the fewest batches. On
+to 0..1, higher is better. kBET is omitted; a label counts as isolated if it is found in the fewest batches. On
 random data every figure was equal to that of scib-metrics 0.5.10 (k-means apart, which starts at random).
 """
 
@@ -59,7 +59,7 @@ def integration(
 
 
 def lisi(distances: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Return the inverse Simpson index of the groups among each cell's neighbours, ``[cells]``.
+    """Return the inverse Simpson index of the groups among each cell's neighbors, ``[cells]``.
 
     Neighbours are weighted by a Gaussian of their distance, as wide as the perplexity asks for: Korsunsky et al.
     (2019), Fast, sensitive and accurate integration of single-cell data with Harmony.
@@ -98,7 +98,7 @@ def batch_silhouette(x: np.ndarray, label: np.ndarray, batch: np.ndarray) -> flo
 
 
 def graph_connectivity(indices: np.ndarray, label: np.ndarray) -> float:
-    """Return the share of each label's cells in its largest strongly connected part of the graph, averaged."""
+    """Return the fraction of each label's cells in its largest strongly connected part of the graph, averaged."""
     cells = np.repeat(np.arange(len(indices)), indices.shape[1])
     graph = csr_matrix((np.ones(indices.size), (cells, indices.ravel())), shape=(len(indices), len(indices)))
     shares = []
@@ -110,7 +110,7 @@ def graph_connectivity(indices: np.ndarray, label: np.ndarray) -> float:
 
 
 def explained(x: np.ndarray, batch: np.ndarray) -> float:
-    """Return the share of the variance of ``x`` that lies between batches: a regression of its principal components."""
+    """Return the fraction of the variance of ``x`` between batches: a regression of its principal components."""
     centred = x - x.mean(0)
     means = np.stack([centred[batch == code].mean(0) for code in range(batch.max() + 1)])
     return float((means[batch] ** 2).sum() / (centred**2).sum())

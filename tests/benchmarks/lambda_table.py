@@ -1,8 +1,8 @@
 """Part (a) of credit_assignment.py: bias and variance of lambda-returns, on a chain that is enumerated.
 
-The chain is that of tests/estimators/decisions.py: four binary decisions, whose exact gradient, and the mean of the
+The chain is the one of tests/estimators/decisions.py: four binary decisions, whose exact gradient, and the mean of the
 estimate at every lambda, are sums over 16 trajectories. Critics are small networks, trained a little or long by the
-library beside the nodes, then held; a wrong one is far from the truth.
+library next to the nodes, then held; a wrong one is far from the truth.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import vaekit
 from vaekit.estimators import Critic, Estimator, ScoreFunction
 
 LAMBDAS = (0.0, 0.5, 0.9, 0.95, 1.0)
-TRAJECTORIES = 100  # of a gradient step, whose mean squared error is asked for beside that of one
+TRAJECTORIES = 100  # of a gradient step, whose mean squared error is requested next to that of one
 
 
 def trained(steps: int) -> list[Tensor]:

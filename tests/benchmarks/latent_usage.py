@@ -8,11 +8,11 @@ Each configuration that needs no download (pbmc_*, digits_*) is trained by `vaek
                  data explain more than 1 % of the variance, summed over its variables (a variable that always takes the
                  same state has none); "perplexity" is the exponential of the mean entropy of that use: of equal states
                  in use, their number
-  ELBO           evidence lower bound of the test rows, nats a row
+  ELBO           evidence lower bound of the test rows, nats per row
 
   python tests/benchmarks/latent_usage.py                                  all, as shipped
   python tests/benchmarks/latent_usage.py --configs pbmc_mixed --seeds 0 1 2
-  python tests/benchmarks/latent_usage.py --epochs 30                      of each training, in place of its own
+  python tests/benchmarks/latent_usage.py --epochs 30                      of each run, in place of its own
   python tests/benchmarks/latent_usage.py --quick                          a smoke test, its figures mean nothing
 
 Progress goes to stderr, the table to stdout, and the last line of stdout is one JSON object with the same figures.

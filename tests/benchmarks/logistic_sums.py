@@ -27,7 +27,7 @@ SGD_PASSES = 60  # at most: it stalls
 
 
 class Data(NamedTuple):
-    """Standardised features ``[rows, features]``, classes, and the width of the output (1 for two classes)."""
+    """Standardized features ``[rows, features]``, classes, and the width of the output (1 for two classes)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -84,7 +84,7 @@ def derivative(data: Data, w: np.ndarray, rows: Any = slice(None)) -> np.ndarray
 
 
 def optimum(data: Data, decay: float) -> tuple[np.ndarray, float]:
-    """Return the weights ``[features, width]`` that minimise the loss, and the norm of the gradient there."""
+    """Return the weights ``[features, width]`` that minimize the loss, and the norm of the gradient there."""
     rows, features = data.x.shape
     w = np.zeros((features, data.width))
     for _ in range(100):
@@ -135,7 +135,7 @@ class Problem:
 def trajectory(method: str, data: Data, setting: Setting, decay: float, seed: int) -> Iterator[tuple[float, Tensor]]:
     """Yield passes and weights, epoch by epoch.
 
-    SAGA and SGD draw the rows of each mini-batch anew from all; SVRG, and SGD where it says so, go through them in
+    SAGA and SGD draw the rows of each mini-batch again from all; SVRG, and SGD where it says so, go through them in
     random order. By norm: rows are drawn with chances that their norm raises, and weighted by the inverse (Xiao and
     Zhang 2014, A Proximal Stochastic Gradient Method with Progressive Variance Reduction).
     """

@@ -3,8 +3,8 @@
 784-200-200-(50 Gaussian)-200-200-784 with tanh units, dynamically binarized MNIST, batches of 20, Adam with an epsilon
 of 1e-4.
 The paper trains for 3,280 epochs with a rate that falls from 1e-3 by 10^(-1/7) after 1, 3, 9, ... 3^7 epochs; here it
-falls in the same steps, shared out over the epochs that are asked for. Test log-likelihood by importance sampling; how
-long it takes is told on the clock and in the processor's time, which is the one to look at on a machine in use.
+falls in the same steps, shared out over the epochs that are requested. Test log-likelihood by importance sampling; how
+long it takes is reported by the clock and in the processor's time, which is the one to look at on a machine in use.
 
 Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, table 1.
 """
@@ -37,7 +37,7 @@ class Tanh(Network):
     """Two linear layers with tanh units."""
 
     def build(self, in_features: int) -> int:
-        """Make the layers (see the base class)."""
+        """Create the layers (see the base class)."""
         self.layers = nn.Sequential(nn.Linear(in_features, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh())
         return HIDDEN
 
@@ -60,7 +60,7 @@ def stages(epochs: int) -> list[int]:
 
 
 def run(train: Tensor, test: Tensor, name: str, epochs: int, seed: int, samples: int, batch: int) -> dict[str, Any]:
-    """Train on images binarized anew each time; return minus test bound (as ``train``) and test log-likelihood."""
+    """Train on images binarized again each time; return minus test bound (as ``train``) and test log-likelihood."""
     torch.manual_seed(seed)
     latents: Any = {"z": Gaussian(UNITS)}
     model = VAE(train.shape[1], Tanh(), latents, Tanh(), Bernoulli(), objective=OBJECTIVES[name]())

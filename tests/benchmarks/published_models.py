@@ -56,7 +56,7 @@ class OneLayer(nn.Module):
         Mean of the training images, ``[pixels]``, whose logits are the output's offset.
     categorical
         Whether the latents are 20 categories of 10, decoded through 200 tanh units; else 200 bits.
-    centred
+    centered
         Whether the networks see ``x`` less its mean and bits as -1 and 1, and start as REBAR's do.
     """
 

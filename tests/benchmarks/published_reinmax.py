@@ -1,6 +1,6 @@
 """ReinMax's VAE of 4 latents of 8 categories on MNIST, trained as in the paper.
 
-784-512-256-(4 x 8) and back, rectifiers, grey pixels as targets of a binary cross-entropy (no binarization), batches of
+784-512-256-(4 x 8) and back, rectifiers, gray pixels as targets of a binary cross-entropy (no binarization), batches of
 100, Adam at a constant 5e-4, 160 epochs over the 60,000 training images. The published figure is the mean over the last
 epoch of minus the bound of each batch, before its step, with one draw an image; the test figure follows that epoch.
 
@@ -46,7 +46,7 @@ ESTIMATORS: dict[str, Callable[[], Estimator]] = {
     "score function": ScoreFunction,
 }
 # minus the bound in nats, training and test. The second is of ReinMax-CV (Wang and Bui 2026), which is ReinMax with a
-# control variate and is not here: it stands beside plain ReinMax
+# control variate and is not here: it stands next to plain ReinMax
 PUBLISHED = {"ReinMax": (124.7, None), "ReinMax, temperature 1": (124.94, 126.63)}
 
 

@@ -3,17 +3,17 @@
 jang      one stochastic layer, 200 bits or 20 x 10 categories, learned prior (Jang, Gu and Poole 2017, table 1); test
 linear    one or two linear layers of 200 bits, batches of 24 (Grathwohl et al. 2018, table 1); best training bound
 iwae      784-200-200-(50 Gaussian), dynamic binarization; minus the test log-likelihood (Burda et al. 2016, table 1)
-reinmax   784-512-256-(4 x 8), grey pixels, 160 epochs (Liu et al. 2023; ReinMax-CV's paper); training bound
+reinmax   784-512-256-(4 x 8), gray pixels, 160 epochs (Liu et al. 2023; ReinMax-CV's paper); training bound
 
-Ours stands beside the published end value, after as many steps as were asked for, so that it is the order of the
+Ours stands next to the published end value, after as many steps as were requested, so that it is the order of the
 estimators that can be compared. A relaxed bound is never shown: values are discrete in what is evaluated. What the
 papers leave open is in published_models.py and published_reinmax.py. What else differs from the papers: schedules (the
-temperature of Gumbel-Softmax, IWAE's learning rate) are compressed to the steps or epochs asked for; "train" of jang
+temperature of Gumbel-Softmax, IWAE's learning rate) are compressed to the steps or epochs requested; "train" of jang
 and linear is the bound at the end on the first training images, as many as there are test images, where RELAX's table
 has the best of the whole training; DARN and the annealed straight-through estimator of Jang's table, and ReinMax-CV,
 are not run.
 
-`--data` is a folder with MNIST/raw/*-ubyte.gz and BinarizedMNIST/binarized_mnist.npz; without it all runs on
+`--data` is a directory with MNIST/raw/*-ubyte.gz and BinarizedMNIST/binarized_mnist.npz; without it all runs on
 scikit-learn's digits, whose figures mean nothing. A line with the results of each run goes to stderr as it ends. The
 last line of stdout is one JSON object with the same figures.
 """
@@ -72,7 +72,7 @@ TABLES: dict[str, Table] = {
     "linear-1": ("one linear layer", lambda mean: OneLayer(mean, False, True), ("z",), LINEAR, ONE, 24, "train"),
     "linear-2": ("two linear layers", TwoLinearLayers, ("h1", "h2"), LINEAR, TWO, 24, "train"),
 }
-# orders that the papers report, better first: within which the signs of the differences are told
+# orders that the papers report, better first: within which the signs of the differences are reported
 ORDERS = [
     ("leave-one-out, 2", "score function"), ("DisARM", "leave-one-out, 2"), ("REBAR", "leave-one-out, 2"),
     ("REBAR", "NVIL"), ("RELAX", "REBAR"), ("Gumbel-Softmax", "leave-one-out, 2"), ("Concrete", "NVIL"),
@@ -124,7 +124,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def wanted(makers: dict[str, Any], options: argparse.Namespace) -> list[str]:
-    """Return the estimators of a table that were asked for."""
+    """Return the estimators of a table that were requested."""
     return [name for name in makers if options.estimators is None or name in options.estimators]
 
 
@@ -261,7 +261,7 @@ def binary_images(folder: Path | None) -> Split:
 
 
 def grey_images(folder: Path | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return grey training and test images in 0..1, ``[images, pixels]``."""
+    """Return gray training and test images in 0..1, ``[images, pixels]``."""
     if folder is None:
         digits = grey_digits()
         return digits[:1400], digits[1400:]

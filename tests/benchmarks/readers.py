@@ -1,13 +1,13 @@
-"""Readers of counts that stay in a file: vaekit's beside scDataset's and single rows, one epoch each, without a model.
+"""Readers of counts that stay in a file: vaekit's next to scDataset's and single rows, one epoch each, without a model.
 
-The file is that of streaming.py: simulated cells sorted by cluster. Each reader has a process of its own and yields
+The file is the one of streaming.py: simulated cells sorted by cluster. Each reader has a separate process and yields
 dense batches of 128 cells in random order:
 
   vaekit       the streamed mode of GeneExpressionData: blocks as large as the file's chunks, a pool of 256 MB mixed
   scDataset    anndata's backed sparse data, blocks of --block cells, --fetch batches of 128 read and mixed at a time
   rows         anndata's backed sparse data, full random order, some steps of an epoch only
 
-"start" are the seconds before the first batch (vaekit goes through all counts, for its checks and moments); cells/s
+"start" are the seconds before the first batch (vaekit passes through all counts, for its checks and moments); cells/s
 is measured from there. "peak MB" is the peak resident memory of the process, imports included. "entropy" is the mean
 entropy of a batch's cluster labels in nats: the nearer to that of full random order ("rows"), the better mixed.
 
@@ -39,7 +39,7 @@ READERS = ("vaekit", "scDataset", "rows")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the readers in turn and print what they did."""
+    """Run the readers alternately and print what they did."""
     options = read_arguments(arguments)
     if options.only:
         print(json.dumps(measure(options)))

@@ -1,7 +1,7 @@
 """The exact bias of straight-through and ReinMax gradients, at several states of training.
 
 Both multiply a matrix that the posterior and the drawn value give by the cost's slope at that value. The slope is
-worked out at all 4096 states of each image, so that the mean over the draws is a sum, without noise, for all
+computed at all 4096 states of each image, so that the mean over the draws is a sum, without noise, for all
 temperatures at once. The matrices are written out here as Jacobians of softmaxes, apart from ``vaekit.estimators``,
 whose estimates are then held against these means.
 
@@ -95,7 +95,7 @@ def mean_gradients(problem: Problem) -> dict[str, Tensor]:
 def line(problem: Problem, count: int) -> dict[str, Any]:
     """Return the norms of the exact gradients and, by estimator, bias and cosine of the mean estimate in both measures.
 
-    A bias is a share of the norm. ``z``: of the mean of ``count`` estimates of ours less that worked out here, along
+    A bias is a fraction of the norm. ``z``: of the mean of ``count`` estimates of ours less that computed here, along
     the bias.
     """
     exact = problem.exact

@@ -61,7 +61,7 @@ def divergence(logits: Tensor) -> Tensor:
 
 
 def images(folder: Path | None) -> Tensor:
-    """Return grey levels in 0..1, ``[images, pixels]``: MNIST's training images, or scikit-learn's digits."""
+    """Return gray levels in 0..1, ``[images, pixels]``: MNIST's training images, or scikit-learn's digits."""
     if folder is None:
         from sklearn.datasets import load_digits
 

@@ -1,12 +1,12 @@
 """The protocol of the ReinMax paper: bias, deviation and cosine of gradients of a VAE whose states can be summed.
 
 A VAE 784-512-256-(4 latents x 8 categories) with a mirrored decoder has 8^4 = 4096 states, so that the gradient of its
-encoder is known exactly. The decoder's log-likelihood at all states is worked out once, in chunks; estimators that do
+encoder is known exactly. The decoder's log-likelihood at all states is computed once, in chunks; estimators that do
 not differentiate the cost look it up.
 
-An encoder's gradient is J^T g, with g the gradient at its logits and J its Jacobian. All that is asked for are inner
+An encoder's gradient is J^T g, with g the gradient at its logits and J its Jacobian. All that is requested are inner
 products of such gradients, and (J^T a) . (J^T b) = a^T (J J^T) b, where J J^T is one matrix over the logits of the
-batch. So an estimate costs no backward pass through the encoder, and the figures are those of all its parameters.
+batch. So an estimate costs no backward pass through the encoder, and the figures are the ones of all its parameters.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Problem:
 
     @staticmethod
     def lists_states(estimator: Estimator) -> bool:
-        """Tell whether an estimate takes a look at all states of each image, and so is slow."""
+        """Return whether an estimate takes a look at all states of each image, and so is slow."""
         return isinstance(estimator, RaoBlackwell | UnorderedSet)
 
     def replicas(self, estimator: Estimator) -> int:
@@ -144,7 +144,7 @@ class Problem:
 
 
 def quality(problem: Problem, estimator: Estimator, count: int) -> dict[str, float]:
-    """Return bias, deviation and cosine, as shares of the exact gradient's norm, from ``count`` estimates.
+    """Return bias, deviation and cosine, as fractions of the exact gradient's norm, from ``count`` estimates.
 
     The squared distance of their mean from the exact gradient is lessened by what chance adds to it. The z-score
     projects the second half of the estimates on the direction of bias that the first half shows.
@@ -190,7 +190,7 @@ def check_metric(problem: Problem) -> None:
 
 
 def table(problem: Problem, count: int, steps: int) -> list[dict[str, Any]]:
-    """Return a line for each estimator; one that refuses the node says so."""
+    """Return a line for each estimator; one that rejects the node says so."""
     check_metric(problem)
     lines = []
     for name, make in (bar := tqdm(contestants().items(), desc="(d) estimators", file=sys.stderr)):

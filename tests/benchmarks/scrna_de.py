@@ -1,7 +1,7 @@
-"""Differential expression against known truth: actual share of false discoveries, and power, at nominal ones.
+"""Differential expression against known truth: actual fraction of false discoveries, and power, at nominal ones.
 
 Simulated cells (`vaekit.data.simulate_counts`) in three designs: "plain", one batch and equal clusters; "batches",
-three batches with effects on every gene, half of each cluster in a batch of its own; "small", clusters of 50 % to
+three batches with effects on every gene, half of each cluster in a separate batch; "small", clusters of 50 % to
 2 % of the cells. In each, two pairs of clusters are compared. A gene is truly different if the log2 ratio of its
 mean compositions, without effects of batches, exceeds delta in size.
 
@@ -13,12 +13,12 @@ wilcoxon, t-test
 scvi     scvi-tools' own, with batch correction, where that package is installed (--scvi; its posterior
          probabilities of a change beyond delta, called as vaekit's are)
 
-"FDP" is the share of genes called that do not differ, "power" the share of differing genes called, both averaged over
+"FDP" is the fraction of genes called that do not differ, "power" that of differing genes called, both averaged over
 runs (a run that calls nothing has an FDP of 0), with standard errors over runs. Runs on one data set are not
 independent: those errors are somewhat too small.
 
 With --memory, the peak memory of a process that compares two groups of 100,000 cells x 2,000 genes and returns the
-normalised expression of 20 genes, data and imports included.
+normalized expression of 20 genes, data and imports included.
 
 The last line of stdout is one JSON object with the same figures.
 """
@@ -245,7 +245,7 @@ def table_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def print_table(table: list[dict[str, Any]]) -> None:
-    """Print nominal levels side by side."""
+    """Print one column per nominal level."""
     head = "".join(f"{f'FDP at {level}':>16}" for level in LEVELS) + "".join(
         f"{f'power at {level}':>16}" for level in LEVELS
     )

@@ -145,7 +145,7 @@ def ours(config: Path, seed: int, options: argparse.Namespace) -> Embedding:
 
 
 def neighbours(x: np.ndarray, seed: int) -> Any:
-    """Return the cells with scanpy's graph of 15 neighbours."""
+    """Return the cells with scanpy's graph of 15 neighbors."""
     import anndata
     import scanpy as sc
 

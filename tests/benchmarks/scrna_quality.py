@@ -1,4 +1,4 @@
-"""Held-out log-likelihood on single-cell RNA counts: vaekit's models beside scVI.
+"""Held-out log-likelihood on single-cell RNA counts: vaekit's models next to scVI.
 
 For each seed both sides see one split into training, validation and test cells, the same genes, and the
 same observed library size (the sum over those genes). Each test cell gets log p(x | library) by importance

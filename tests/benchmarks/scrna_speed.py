@@ -1,14 +1,14 @@
-"""Training speed and memory on simulated single-cell counts: vaekit beside scVI and a bare loop.
+"""Training speed and memory on simulated single-cell counts: vaekit next to scVI and a bare loop.
 
 Same data (negative binomial counts of known sparsity), same networks (128 hidden, 10 latents, one layer,
-batches of 128), same machine. In each round every contender trains some epochs in turn, scVI by its own
+batches of 128), same machine. In each round every contender trains some epochs alternately, scVI by its own
 `.train()`, vaekit by Lightning's Trainer through its own data module; the figures are medians over rounds of
 the last epoch's time, so that set-up and the first steps do not count. "bare" is a loop of the same matrix
-products, dropout apart, a cost without gamma functions, and Adam: what cannot be spared. "loop" is the very model of
+products, dropout apart, a cost without gamma functions, and Adam: what cannot be saved. "loop" is the very model of
 "vaekit" (layer normalization, dropout, vaekit's likelihood and batches, clipping) written out in plain torch, without
 Lightning, latents or estimators: what vaekit costs beyond it is the price of these.
 
-Peak memory is that of the whole process, each contender in one of its own, imports included.
+Peak memory is the one of the whole process, each contender in one of its own, imports included.
 
 Needs the extra "benchmark" (scvi-tools, flax). The last line of stdout is one JSON object with the same figures.
 """
@@ -117,7 +117,7 @@ def run_target(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_own_process(contender: str, likelihood: str, cells: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure one contender in a process of its own."""
+    """Measure one contender in a separate process."""
     command = [sys.executable, str(Path(__file__).resolve()), "--only", contender, "--likelihood", likelihood]
     for name, value in (("cells", cells), ("genes", options.genes), ("epochs", options.epochs)):
         command += [f"--{name}", str(value)]
@@ -153,7 +153,7 @@ def measure(contender: str, likelihood: str, cells: int, options: argparse.Names
 
 
 def simulate(cells: int, genes: int, density: float = 0.12, seed: int = 0) -> sparse.csr_matrix:
-    """Return negative binomial counts (theta 2) of eight gene programs, with that share of non-zeros."""
+    """Return negative binomial counts (theta 2) of eight gene programs, with that fraction of non-zeros."""
     generator = np.random.default_rng(seed)
     level, load = generator.normal(0, 1.2, genes), generator.normal(0, 0.35, (8, genes))
     blocks, scale = [], 0.0

@@ -1,7 +1,7 @@
 """Time to scVI's final held-out bound: both train on the same cells, by their own trainers.
 
 scVI trains at its defaults to its own end; the evidence lower bound of the held-out cells with its final weights is
-the target. vaekit then trains, and at the end of each of its epochs the bound of the same cells is worked out, in time
+the target. vaekit then trains, and at the end of each of its epochs the bound of the same cells is computed, in time
 that does not count, until it reaches the target. scVI is timed without validation, and so is vaekit.
 """
 
@@ -22,7 +22,7 @@ HELD_OUT = 0.1
 
 
 def time_to_target(counts: sparse.csr_matrix, scvi_epochs: int | None, epochs: int, seed: int) -> dict[str, Any]:
-    """Return times, bounds (nats a cell) and epochs of both, and the ratio of the times."""
+    """Return times, bounds (nats per cell) and epochs of both, and the ratio of the times."""
     import scvi_reference as reference
 
     order = np.random.default_rng(seed).permutation(counts.shape[0])
@@ -94,7 +94,7 @@ def train_vaekit(
     pl.seed_everything(seed)
     # vaekit always holds some cells back: it trains on a fiftieth fewer than scVI
     data = GeneExpressionData(anndata.AnnData(counts[train]), batch_size=128, split=(0.98, 0.01, 0.01))
-    others = GeneExpressionData(anndata.AnnData(counts[held])).dataset  # all cells, whatever their split
+    others = GeneExpressionData(anndata.AnnData(counts[held])).dataset  # all cells, regardless of their split
     batches = list(DataLoader(others, batch_size=512, collate_fn=identity_collate))
     model = vaekit.GaussianVAE(
         data.features, NegativeBinomial(), hidden=[128], dropout=0.1, objective=ELBO(warmup=0.1), learning_rate=4e-3

@@ -1,7 +1,7 @@
 """scVI as a reference: trained by its own `.train()`, scored by importance sampling from its module's parts.
 
 scVI's own `get_marginal_ll` is not used: it has been seen to disagree with the sum that it should compute.
-Here log p(x | library) is worked out from `inference` (posterior of z and library size) and `generative`
+Here log p(x | library) is computed from `inference` (posterior of z and library size) and `generative`
 (distribution of the counts), which are the parts that scVI trains with.
 """
 
@@ -44,7 +44,7 @@ class CellScores:
         Effective number of importance samples.
     refined, refined_ess
         The first and third again with the proposal of :func:`refine`, which comes closer to the true value;
-        NaN where that was not asked for.
+        NaN where that was not requested.
     """
 
     log_likelihood: Tensor
@@ -167,7 +167,7 @@ def score(
     seed: int = 0,
     cells_per_chunk: int = 32,
 ) -> CellScores:
-    """Score the rows `rows` of `counts` with `num_samples` samples a cell, refined too if asked."""
+    """Score the rows `rows` of `counts` with `num_samples` samples per cell, refined too if asked."""
     module = model.module.eval()
     device = next(module.parameters()).device
     chunks = []

@@ -1,7 +1,7 @@
 """Part (d) of credit_assignment.py: held-out bounds of the sequential discrete VAE, by the estimator that trains it.
 
-The models are those of configs/digits_sequential.yaml and configs/pbmc_sequential.yaml: categories, each of which
-depends on all before it, on four joint trajectories. Only the estimator differs, and the seed, of which weights, order
+The models are the ones of configs/digits_sequential.yaml and configs/pbmc_sequential.yaml: categories, each of which
+depends on all before it, on four joint samples. Only the estimator differs, and the seed, of which weights, order
 of the data and draws come; the split is the same. What a latent is charged with:
 
   leave-one-out           the cost of its trajectory from there on, less the mean of the other trajectories'
@@ -10,7 +10,7 @@ of the data and draws come; the split is the same. What a latent is charged with
   Gumbel-Softmax          nothing: the gradient of the cost at relaxed values (straight-through), which is biased
 
 The bounds are the evidence lower bound and the importance-weighted log-likelihood of the test rows, both on discrete
-values; the evidence lower bound of the training rows beside them tells what was optimised from what carries over.
+values; the evidence lower bound of the training rows next to them reports what was optimised from what carries over.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ METHODS: dict[str, Callable[[], Estimator]] = {
     "Gumbel-Softmax": lambda: GumbelSoftmax(hard=True),
 }
 DATA = ("digits", "pbmc")
-SAMPLES = 200  # importance samples a row
+SAMPLES = 200  # importance samples per row
 
 
 class Bounds(NamedTuple):
@@ -120,7 +120,7 @@ def variances(epochs: int, replicates: int) -> list[dict[str, Any]]:
 
 
 def table(seeds: int, epochs: int | None) -> list[dict[str, Any]]:
-    """Return a line for each data set and method: means over seeds and their standard errors, and each training's."""
+    """Return a line for each data set and method: means over seeds and their standard errors, and each run's."""
     lines = []
     with tqdm(total=len(DATA) * len(METHODS) * seeds, desc="(d)", unit="training") as bar:
         for data in DATA:

@@ -1,15 +1,15 @@
-"""Cells larger than memory: streamed from a file beside the same cells in memory, on a file sorted by cell type.
+"""Cells larger than memory: streamed from a file next to the same cells in memory, on a file sorted by cell type.
 
-The file holds simulated counts (vaekit.data.simulate_counts), sorted by cluster, so that neighbours are alike: the
-worst case for a reader of blocks. Each mode has a process of its own, which trains a Gaussian VAE for one epoch by
+The file holds simulated counts (vaekit.data.simulate_counts), sorted by cluster, so that neighbors are alike: the
+worst case for a reader of blocks. Each mode has a separate process, which trains a Gaussian VAE for one epoch by
 Lightning's Trainer and evaluates the same validation cells:
 
-  resident   all counts in memory, cells in full random order
-  streamed   blocks of neighbours read as they are needed, a pool of them mixed
+  in_memory  all counts in memory, cells in full random order
+  streamed   blocks of neighbors read as they are needed, a pool of them mixed
 
-"peak MB" is the peak resident memory of the whole process, imports included. "cells/s" is that of the epoch, its first
-tenth left out (the first pool is read then, which is a part of every epoch: the column "whole epoch" has it in). "once"
-tells whether each training cell came exactly once.
+"peak MB" is the peak resident memory of the whole process, imports included. "cells/s" omits the first
+tenth of the epoch, in which the first pool is read; the column "whole epoch" contains it. "once" reports whether each
+training cell came exactly once.
 
   python tests/benchmarks/streaming.py                 1,000,000 cells x 2,000 genes, about 2.5 GB on disk, 15 minutes
   python tests/benchmarks/streaming.py --quick         20,000 cells; its figures mean little
@@ -49,18 +49,18 @@ def main(arguments: list[str] | None = None) -> int:
             command = [sys.executable, __file__, "--only", mode, "--path", str(path), "--seed", str(options.seed)]
             out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             rows.append(json.loads(out.splitlines()[-1]))
-    resident, streamed = rows
+    in_memory, streamed = rows
     print(f"{'':<10}{'cells/s':>9}{'whole epoch':>13}{'peak MB':>9}{'load s':>8}{'val ELBO':>11}{'once':>6}")
     for row in rows:
         print(
             f"{row['mode']:<10}{row['cells_per_s']:>9.0f}{row['epoch_cells_per_s']:>13.0f}{row['peak_mb']:>9.0f}"
             f"{row['load_s']:>8.1f}{row['elbo']:>11.2f}{'yes' if row['once'] else 'NO':>6}"
         )
-    speed = streamed["cells_per_s"] / resident["cells_per_s"]
-    whole = streamed["epoch_cells_per_s"] / resident["epoch_cells_per_s"]
+    speed = streamed["cells_per_s"] / in_memory["cells_per_s"]
+    whole = streamed["epoch_cells_per_s"] / in_memory["epoch_cells_per_s"]
     print(
-        f"streamed / resident speed: {speed:.2f} (whole epoch {whole:.2f}); "
-        f"streamed - resident ELBO: {streamed['elbo'] - resident['elbo']:+.2f} nats"
+        f"streamed / in_memory speed: {speed:.2f} (whole epoch {whole:.2f}); "
+        f"streamed - in_memory ELBO: {streamed['elbo'] - in_memory['elbo']:+.2f} nats"
     )
     print(json.dumps({"rows": rows, "speed": speed, "whole_epoch_speed": whole}))
     return 0

@@ -1,13 +1,13 @@
 """Part (c) of credit_assignment.py: a mirror of thin films, designed through a black box.
 
-Light meets a stack of layers on glass at right angles. Each layer is made of one of four materials (a discrete choice)
+Light meets a stack of layers on glass at right angles. Each layer has one of four materials (a discrete choice)
 and has a thickness (a number); the cost is what passes through, in per cent, averaged over a band of green light. It is
-worked out by the transfer-matrix method in NumPy, so that no gradient passes through it.
+computed by the transfer-matrix method in NumPy, so that no gradient passes through it.
 
 Both choices are made random. A categorical variable chooses the materials; given these, a normal one chooses the
 thicknesses. ``vaekit.expectation`` differentiates the expected transmittance: the materials by the score function with
 leave-one-out, the thicknesses by the same or by measure-valued derivatives. The spread of the thicknesses, and a reward
-for undecided materials, shrink along the descent; many descents from random starts run side by side, as the batch.
+for undecided materials, shrink along the descent; many descents from random starts run in parallel, as the batch.
 
 What they find is compared with an enumeration of all sequences of materials, each with the thicknesses that scipy's
 L-BFGS-B finds from its best random starts.
@@ -38,10 +38,10 @@ MATERIALS = {"MgF2": 1.38, "SiO2": 1.46, "Al2O3": 1.77, "TiO2": 2.40}  # refract
 GLASS = 1.52
 THINNEST, THICKEST = 10.0, 200.0  # nm
 WAVELENGTHS = np.linspace(500.0, 600.0, 11)  # nm
-SPREAD = 0.05, 0.005  # of the thicknesses at the start and at the end, as a share of what is allowed
+SPREAD = 0.05, 0.005  # of the thicknesses at the start and at the end, as a fraction of what is allowed
 GUESSES = 2000  # random thicknesses of a sequence, of which scipy starts from the best
 
-# The estimator of the thicknesses, and the number of joint trajectories (None: 8 materials, each with its own rows).
+# The estimator of the thicknesses, and the number of joint samples (None: 8 materials, each with its own rows).
 THICKNESS: dict[str, tuple[Callable[[], Estimator], int | None]] = {
     "score function, leave-one-out": (lambda: ScoreFunction(baseline=LeaveOneOut()), 32),
     "measure-valued": (MeasureValued, None),

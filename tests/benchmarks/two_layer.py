@@ -1,6 +1,6 @@
 """The variance of gradients of a network with two layers of bits, by the protocol of REBAR's repository.
 
-The model follows one estimator (SimpleMuProp), and on the way the gradient of each rival is worked out for the same
+The model follows one estimator (SimpleMuProp), and on the way the gradient of each rival is computed for the same
 mini-batch of 24 binarized images. Both moments of it are moving averages (decay 0.999, from 0); a gradient's variance
 is averaged over the parameters, those of the generative network too, and over the steps of a window (the published
 figures are of epochs of 959 steps), then its logarithm is taken. So it holds the noise of the mini-batch and of the
@@ -117,7 +117,7 @@ def resting(model: TwoLayers, rival: nn.Module, binary: Tensor, draws: int) -> f
     """Return the log variance of the encoder's gradient over mini-batches, with nothing being trained."""
     parameters = list(model.inference.parameters())
     rival.eval()
-    state, stream = torch.get_rng_state(), batches(binary)  # the way goes on as if nobody had looked
+    state, stream = torch.get_rng_state(), batches(binary)  # the way continues as if nobody had looked
     first, second = torch.zeros(()), torch.zeros(())
     for _ in range(draws):
         gradients = torch.autograd.grad(rival(model, next(stream)).mean(), parameters)

@@ -1,7 +1,7 @@
 """A generative network with two linear layers of binary variables, as REBAR's repository has it.
 
 ``h2 ~ Bernoulli``, ``h1 | h2``, ``x | h1``, and a posterior ``h1 | x``, ``h2 | h1``, each a linear layer to 200 logits
-(the pixels' for x). Layers see bits as -1 and 1 and centred pixels; weights start from a normal of variance
+(the pixels' for x). Layers see bits as -1 and 1 and centered pixels; weights start from a normal of variance
 2 / inputs, cut off at two deviations; the pixels' logits have those of the mean image as a fixed offset.
 """
 
@@ -77,7 +77,7 @@ def log_prob(logits: Tensor, value: Tensor) -> Tensor:
 
 
 def images(path: Path | None) -> Tensor:
-    """Return grey levels in 0..1, ``[images, pixels]``: those of an .npz file, or scikit-learn's digits."""
+    """Return gray levels in 0..1, ``[images, pixels]``: those of an .npz file, or scikit-learn's digits."""
     if path is None:
         from sklearn.datasets import load_digits
 

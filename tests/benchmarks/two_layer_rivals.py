@@ -4,10 +4,10 @@ A rival maps the model and a mini-batch to minus the evidence lower bound, ``[ba
 its own parameters (baselines, scales, control variates) get their gradient from the same tensor.
 
 What REBAR's repository calls NVIL is less than NVIL as Mnih and Gregor (2014) have it. Its signal is the bound of the
-whole network for both layers, less one network's prediction from the centred pixels, which nothing standardises and
+whole network for both layers, less one network's prediction from the centered pixels, which nothing standardizes and
 which starts far below the bound's size: no signals of a layer's own, no centring, no division by the deviation. The
-rows from "NVIL" to "NVIL, standardised" put these back. Its MuProp has the same baseline and learned scales; ours is
-shown without a baseline and with a standardised one.
+rows from "NVIL" to "NVIL, standardized" put these back. Its MuProp has the same baseline and learned scales; ours is
+shown without a baseline and with a standardized one.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ def contestants(pixels: int) -> dict[str, nn.Module]:
     """Return the rivals.
 
     The repository has its own "NVIL", "SimpleMuProp" and "MuProp"; "REBAR" learns scale and temperature, which is
-    "DynamicREBAR" there, and "REBAR, .5" keeps both, which is "REBAR" there save that the latter has the baseline of
-    its NVIL and learned scales beside.
+    "DynamicREBAR" there, and "REBAR, .5" keeps both, which is "REBAR" there except that the latter also has
+    the baseline of its NVIL and learned scales.
     """
     return {
         "NVIL": shared(ScoreFunction(baseline=Raw(baseline(pixels)))),

@@ -1,6 +1,6 @@
-"""SVRG on a Gaussian VAE of PBMC counts: the variance of its gradient beside that of plain mini-batches.
+"""SVRG on a Gaussian VAE of PBMC counts: the variance of its gradient next to that of plain mini-batches.
 
-The model is that of configs/pbmc_gaussian.yaml, trained for a part of its epochs. From there its training goes on, and
+The model of configs/pbmc_gaussian.yaml is trained for a part of its epochs. Then its training continues, and
 the snapshot stays behind; after some steps gradients of fresh mini-batches are drawn at the current weights, by the
 machinery of the gradient report. Latents and dropout are sampled, as in training.
 """
@@ -77,14 +77,14 @@ def _full_paths(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 class Gradients(Target):
-    """Gradients of the training loss at the model's present weights, of mini-batches drawn anew.
+    """Gradients of the training loss at the model's present weights, of mini-batches drawn again.
 
     Parameters
     ----------
     model
         It is moved while the target lives: what is measured is at its present weights.
     data
-        Rows are those of the training split.
+        Rows are the ones of the training split.
     batch_size
         Rows of a mini-batch.
     """
