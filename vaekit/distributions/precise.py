@@ -24,8 +24,6 @@ def precise(q: _D) -> _D:
 
     torch's categorical distributions normalize their logits in the type of the logits, before this function.
     """
-    if not _is_imprecise(q):
-        return q
     attributes = vars(q)
     changed: dict[str, Any] = {}
     casts: dict[int, Tensor] = {}  # by identity, as torch compares its parameters
@@ -36,13 +34,16 @@ def precise(q: _D) -> _D:
             inner = precise(value)
             if inner is not value:
                 changed[name] = inner
+    probs_and_logits = "probs" in attributes and "logits" in attributes
+    if not changed and (not probs_and_logits or torch.compiler.is_compiling()):
+        return q
     if casts and (names := _arguments(type(q))):
         # the constructor may derive more attributes (Gumbel: the ends of a uniform distribution, by their type)
         arguments: dict[str, Any] = {name: getattr(q, name).float() for name in names}
         return type(q)(**arguments, validate_args=q._validate_args)
     new = copy.copy(q)
     new.__dict__.update(changed)
-    if "probs" in attributes and "logits" in attributes:
+    if probs_and_logits:
         del new.__dict__["probs" if given_probs(q) is None else "logits"]
     return new
 
@@ -54,20 +55,6 @@ def _arguments(family: type[Distribution]) -> set[str]:
     alternatives = any(isinstance(getattr(family, name, None), lazy_property) for name in names)
     takes = set(inspect.signature(family).parameters) - {"validate_args"}
     return names if names == takes and not alternatives else set()
-
-
-def _is_imprecise(q: Distribution) -> bool:
-    """Return whether a distribution has a parameter in half precision, or both probs and logits."""
-    attributes = vars(q)
-    if "probs" in attributes and "logits" in attributes and not torch.compiler.is_compiling():
-        return True
-    for value in attributes.values():
-        if isinstance(value, Tensor):
-            if value.dtype in HALF:
-                return True
-        elif isinstance(value, Distribution) and _is_imprecise(value):
-            return True
-    return False
 
 
 def implements(q: Distribution, method: str) -> bool:
