@@ -198,8 +198,8 @@ def test_likelihoods_take_it(monkeypatch, kind, dispersion):
         return value.detach(), [size.grad, *(p.grad.clone() for p in likelihood.parameters())]
 
     value, gradients = evaluate()
-    monkeypatch.setattr(sparse, "_takes_kernel", lambda logits: True)
-    monkeypatch.setattr(sparse, "_find", None)
+    monkeypatch.setattr(sparse, "_supports_kernel", lambda logits: True)
+    monkeypatch.setattr(sparse, "_find_counts", None)
     found, others = evaluate()
     assert found.dtype == torch.float32
     assert found.shape == (2, CELLS)

@@ -33,7 +33,7 @@ def test_values_and_gradients_in_the_interpreter():
 )
 def test_float32_on_a_gpu_takes_it(device, dtype, taken):
     logits: Any = SimpleNamespace(device=torch.device(device), dtype=dtype)  # there may be no such device
-    assert sparse._takes_kernel(logits) is taken
+    assert sparse._supports_kernel(logits) is taken
 
 
 @pytest.mark.parametrize("inflated", [False, True])
@@ -46,8 +46,8 @@ def test_compiles_for_a_gpu_without_doubles(inflated, capability):
 
     target, options = GPUTarget("cuda", capability, 32), {"num_warps": 4, "enable_fp_fusion": True}
     for kernel, own in (
-        (counts_triton._forward, {"inflated": inflated, "wanted": True}),
-        (counts_triton._through_softmax, {}),
+        (counts_triton._forward, {"inflated": inflated, "needs_grad": True}),
+        (counts_triton._softmax_backward, {}),
     ):
         constants = {**own, "block": counts_triton.BLOCK}
         kinds = {"cells": "i32", "genes": "i32", "theta_stride": "i32", **dict.fromkeys(constants, "constexpr")}

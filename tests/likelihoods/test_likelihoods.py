@@ -54,7 +54,7 @@ def test_expected_counts_add_up_to_the_library_size(kind):
 
 @pytest.mark.parametrize("kind", COUNT_LIKELIHOODS)
 def test_no_size_factor_is_an_error(kind):
-    with pytest.raises(DataError, match=f"{kind.__name__} describes counts with size factors"):
+    with pytest.raises(DataError, match=f"{kind.__name__} needs counts with size factors"):
         built(kind)(torch.zeros(2, WIDTH), pixels(2))
 
 

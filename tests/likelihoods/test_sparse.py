@@ -171,7 +171,7 @@ def test_autocast_keeps_the_likelihood_in_float32(kind):
 def test_known_places_of_the_non_zero_counts(never_dense):
     batch, inputs = case(False, large=True)
     wanted = fast(batch, inputs)
-    known = batch._replace(nonzero=sparse._search(batch.x))
+    known = batch._replace(nonzero=sparse._find_entries(batch.x))
     assert fast(known, inputs).equal(wanted)
     assert fast(known._replace(x=batch.x * 0 + 1), inputs).equal(fast(batch._replace(x=batch.x * 0 + 1), inputs))
 

@@ -25,7 +25,7 @@ from vaekit.models import VAE
 @contextmanager
 def evaluating(model: VAE, seed: int = 0) -> Iterator[None]:
     """Set evaluation mode, disable gradients and seed torch within a ``with`` block; restore all three after it."""
-    if not model.networks.likelihood.uses_size_factor:
+    if not model.networks.likelihood.has_composition:
         raise CheckpointError(
             f"{type(model.networks.likelihood).__name__} likelihood does not have a composition over genes. Train with "
             "NegativeBinomial, ZeroInflatedNegativeBinomial or Poisson."

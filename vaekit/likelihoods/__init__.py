@@ -1,10 +1,9 @@
-"""Likelihoods: from the decoder's features to the distribution of the observations."""
+"""Likelihoods: distributions of the observations given the latents."""
 
-from vaekit.likelihoods.continuous_pixels import ContinuousBernoulli
 from vaekit.likelihoods.count_likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vaekit.likelihoods.levels import Categorical
 from vaekit.likelihoods.likelihood import Likelihood
-from vaekit.likelihoods.pixels import Bernoulli, Gaussian
+from vaekit.likelihoods.pixels import Bernoulli, ContinuousBernoulli, Gaussian
 
 __all__ = [
     "Bernoulli",

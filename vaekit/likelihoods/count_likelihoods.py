@@ -1,4 +1,4 @@
-"""Likelihoods of UMI counts: the mean is the cell's size factor times a composition over the genes."""
+"""Likelihoods of UMI counts, whose mean is the size factor of the cell times a composition over the genes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.distributions import Poisson as PoissonDistribution
+from typing_extensions import override
 
 from vaekit.batch import Batch, DataStatistics
 from vaekit.distributions import NegativeBinomial as NegativeBinomialDistribution
@@ -21,72 +22,73 @@ Dispersion = Literal["gene", "gene-batch", "gene-cell"]
 
 
 class CountLikelihood(Likelihood):
-    """What the count likelihoods share: ``log mean = log size_factor + log_softmax(logits)``.
+    """Base class of the count likelihoods: ``log mean = log size_factor + log_softmax(logits)``.
 
     Parameters
     ----------
-    gene_shift
-        Whether each covariate shifts the logit of each gene, too, after the decoder.
+    gene_shift : bool
+        Whether each covariate also shifts the logit of each gene after the decoder.
 
     Raises
     ------
     ConfigError
-        With ``gene_shift``, once it is part of a model without covariates, or meets data without.
+        With ``gene_shift``, when a model or data have no covariates.
     """
 
     uses_size_factor = True
+    has_composition = True
     mean_input: Tensor
 
     def __init__(self, gene_shift: bool = False) -> None:
         super().__init__()
         self.gene_shift = gene_shift
 
+    @override
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
-        """Make the head of the composition (see the base class)."""
         self.composition = nn.Linear(in_features, features)
         if self.gene_shift:
             if not covariates:
-                raise self._no_covariates()
+                raise self._missing("gene_shift=True needs covariates", "gene_shift=False")
             self.composition_shift = nn.Parameter(torch.zeros(covariates, features))
         self.register_buffer("mean_input", torch.zeros(features))  # of the encoder, over the training cells
 
+    @override
     def check(self, batch: Batch) -> None:
-        """Raise an error if the data have no size factors (see the base class)."""
         if batch.size_factor is None:
             raise DataError(
-                f"the likelihood {type(self).__name__} describes counts with size factors, which these data (images?) "
-                "do not have; Bernoulli and Gaussian describe pixels"
+                f"likelihood {type(self).__name__} needs counts with size factors, which these data do not have. Use "
+                "Bernoulli or Gaussian for pixels."
             )
 
-    def _no_covariates(self) -> ConfigError:
+    def _missing(self, problem: str, alternative: str) -> ConfigError:
         return ConfigError(
-            f"{type(self).__name__}: gene_shift=True needs covariates, and there are none: name the batches' column by "
-            "data.batch_key (and pass data.covariates to the model), or leave gene_shift out"
+            f"{type(self).__name__}: {problem}, but there are none. Set data.batch_key to the column of the batches "
+            f"(and pass data.covariates to the model), or use {alternative}."
         )
 
     def logits(self, h: Tensor, batch: Batch) -> Tensor:
-        """Return the logits of the composition, whose softmax is each gene's expected share of the counts.
+        """Return the logits of the composition, ``[*sample, batch, genes]``.
 
-        ``[*rows, batch, genes]``; additional zeros and the library size are no part of it.
+        Their softmax is the expected fraction of each gene in the counts, without additional zeros and library size.
         """
         logits = at_least_float32(self.composition(h))
         if not self.gene_shift:
             return logits
         if batch.covariates is None:
-            raise self._no_covariates()
+            raise self._missing("gene_shift=True needs covariates", "gene_shift=False")
         return logits + batch.covariates @ self.composition_shift
 
     def log_mean(self, h: Tensor, batch: Batch) -> Tensor:
-        """Return the log of the expected counts, ``[*rows, batch, genes]``."""
+        """Return the logarithm of the expected counts, ``[*sample, batch, genes]``."""
         self.check(batch)
         assert batch.size_factor is not None  # checked
         return self.logits(h, batch).log_softmax(-1) + batch.size_factor.log()
 
     def encoder_input(self, batch: Batch) -> Tensor:
-        """Return ``log(1 + counts)``, which tames their range.
+        """Return ``log(1 + counts)``.
 
-        Genes that were not observed take the training mean, and what the others deviate from theirs is divided by the
-        share of genes observed: the encoder's first layer sees what it would expect had genes been lost at random.
+        Unobserved genes have the training mean. The deviations of the others from their mean are divided by the
+        fraction of observed genes, which keeps the expected input of the first layer if genes are lost at random.
         """
         x = batch.x.add(1).log_()  # 1 + x is exact for counts, and log is faster than log1p
         if batch.observed is None:
@@ -95,34 +97,34 @@ class CountLikelihood(Likelihood):
         return self.mean_input + (x - self.mean_input) * observed / observed.mean(-1, keepdim=True)
 
     @torch.no_grad()
-    def init_from_data(self, moments: DataStatistics) -> None:
-        """Start from the mean composition; a gene that no cell has gets half of the smallest positive mean."""
-        mean = moments.mean
+    def init_from_data(self, statistics: DataStatistics) -> None:
+        """Set the biases to the mean composition; a gene without counts gets half of the smallest positive mean."""
+        mean = statistics.mean
         floor = mean[mean > 0].min() / 2 if bool((mean > 0).any()) else torch.ones(())
         self.composition.bias.copy_(mean.clamp_min(floor).log())
-        if moments.mean_log1p is not None:
-            self.mean_input.copy_(moments.mean_log1p)
+        if statistics.mean_log1p is not None:
+            self.mean_input.copy_(statistics.mean_log1p)
 
 
 class Poisson(CountLikelihood):
-    """Poisson counts: the variance is the mean.
+    """Poisson counts: the variance equals the mean.
 
     Parameters
     ----------
-    gene_shift
-        Whether each covariate shifts the logit of each gene, too, after the decoder.
+    gene_shift : bool
+        Whether each covariate also shifts the logit of each gene after the decoder.
 
     Raises
     ------
     ConfigError
-        With ``gene_shift``, once it is part of a model without covariates, or meets data without.
+        With ``gene_shift``, when a model or data have no covariates.
     """
 
     def __init__(self, gene_shift: bool = False) -> None:
         super().__init__(gene_shift)
 
+    @override
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
-        """Return independent Poisson counts (see the base class)."""
         return Independent(PoissonDistribution(self.log_mean(h, batch).exp(), validate_args=False), 1)
 
 
@@ -131,17 +133,17 @@ class NegativeBinomial(CountLikelihood):
 
     Parameters
     ----------
-    dispersion
-        What the inverse dispersion theta depends on: ``"gene"``; ``"gene-batch"``, where its log is a gene's plus
-        one of gene and batch; ``"gene-cell"``, a head on the decoder's features, ``[*rows, batch, genes]``.
-    gene_shift
-        Whether each covariate shifts the logit of each gene, too, after the decoder.
+    dispersion : str
+        Dependence of the inverse dispersion theta: ``"gene"``; ``"gene-batch"``, whose logarithm is the sum of one
+        parameter per gene and one per gene and batch; ``"gene-cell"``, computed from the decoder's features.
+    gene_shift : bool
+        Whether each covariate also shifts the logit of each gene after the decoder.
 
     Raises
     ------
     ConfigError
-        If there is no such dispersion; for ``"gene-batch"`` and ``gene_shift``, once it is part of a model without
-        covariates, or meets data without batches.
+        If ``dispersion`` is unknown; for ``"gene-batch"`` and ``gene_shift``, when a model has no covariates or data
+        have no batches.
     """
 
     batch_columns: Tensor
@@ -155,8 +157,8 @@ class NegativeBinomial(CountLikelihood):
             )
         self.dispersion = dispersion
 
+    @override
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
-        """Make the head, and the dispersions (see the base class)."""
         super().build(in_features, features, covariates)
         if self.dispersion == "gene-cell":
             self.dispersion_head = nn.Linear(in_features, features)
@@ -167,24 +169,21 @@ class NegativeBinomial(CountLikelihood):
             if not covariates:
                 raise self._no_batches()
             self.dispersion_shift = nn.Parameter(torch.zeros(covariates, features))
-            self.register_buffer("batch_columns", torch.ones(covariates))  # all, until the data tell
+            self.register_buffer("batch_columns", torch.ones(covariates))  # all, until init_from_data
 
-    def init_from_data(self, moments: DataStatistics) -> None:
-        """Start from the mean composition; learn which covariates are batches (see the base class)."""
-        super().init_from_data(moments)
+    def init_from_data(self, statistics: DataStatistics) -> None:
+        """Set the biases to the mean composition, and record the columns of the batches."""
+        super().init_from_data(statistics)
         if self.dispersion == "gene-batch":
-            if not moments.num_batches:
+            if not statistics.num_batches:
                 raise self._no_batches()
-            self.batch_columns.copy_(torch.arange(len(self.batch_columns)) < moments.num_batches)
+            self.batch_columns.copy_(torch.arange(len(self.batch_columns)) < statistics.num_batches)
 
     def _no_batches(self) -> ConfigError:
-        return ConfigError(
-            f"{type(self).__name__}: dispersion='gene-batch' needs batches, and there are none: name their column by "
-            "data.batch_key (and pass data.covariates to the model), or use dispersion='gene' or 'gene-cell'"
-        )
+        return self._missing("dispersion='gene-batch' needs batches", "dispersion='gene' or 'gene-cell'")
 
     def log_theta(self, h: Tensor, batch: Batch) -> Tensor:
-        """Return the log inverse dispersions: ``[genes]``, ``[batch, genes]`` or ``[*rows, batch, genes]``."""
+        """Return the log inverse dispersions: ``[genes]``, ``[batch, genes]`` or ``[*sample, batch, genes]``."""
         if self.dispersion == "gene-cell":
             return at_least_float32(self.dispersion_head(h))
         if self.dispersion == "gene":
@@ -193,21 +192,22 @@ class NegativeBinomial(CountLikelihood):
             raise self._no_batches()
         return self.log_inverse_dispersion + (batch.covariates * self.batch_columns) @ self.dispersion_shift
 
+    def gate_logits(self, h: Tensor) -> Tensor | None:
+        """Return the logits of additional zeros, ``[*sample, batch, genes]``, or None if there are none."""
+        return None
+
+    @override
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
-        """Return independent negative binomial counts (see the base class)."""
-        return Independent(
-            NegativeBinomialDistribution(
-                log_mean=self.log_mean(h, batch), log_inverse_dispersion=self.log_theta(h, batch)
-            ),
-            1,
-        )
+        log_mean, log_theta, gate = self.log_mean(h, batch), self.log_theta(h, batch), self.gate_logits(h)
+        counts = NegativeBinomialDistribution(log_mean=log_mean, log_inverse_dispersion=log_theta)
+        return Independent(counts if gate is None else ZeroInflated(counts, gate), 1)
 
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
-        """Return log p(x | latents), by way of the non-zero counts (see the base class)."""
+        """Return log p(x given latents), computed from the non-zero counts if all genes were observed."""
         self.check(batch)
         if batch.observed is not None:
             return super().log_prob(h, batch)
-        return sparse.log_prob(self.logits(h, batch), batch, self.log_theta(h, batch))
+        return sparse.log_prob(self.logits(h, batch), batch, self.log_theta(h, batch), self.gate_logits(h))
 
 
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
@@ -216,28 +216,18 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     Parameters
     ----------
     dispersion, gene_shift
-        As for :class:`NegativeBinomial`.
+        As in :class:`NegativeBinomial`.
     """
 
     def __init__(self, dispersion: Dispersion = "gene", gene_shift: bool = False) -> None:
         super().__init__(dispersion, gene_shift)
 
+    @override
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
-        """Make the heads; additional zeros start rare (see the base class)."""
         super().build(in_features, features, covariates)
         self.gate = nn.Linear(in_features, features)
-        nn.init.constant_(self.gate.bias, -3.0)
+        nn.init.constant_(self.gate.bias, -3.0)  # additional zeros start rare
 
-    def forward(self, h: Tensor, batch: Batch) -> Distribution:
-        """Return independent zero-inflated counts (see the base class)."""
-        counts = NegativeBinomialDistribution(
-            log_mean=self.log_mean(h, batch), log_inverse_dispersion=self.log_theta(h, batch)
-        )
-        return Independent(ZeroInflated(counts, at_least_float32(self.gate(h))), 1)
-
-    def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
-        """Return log p(x | latents), by way of the non-zero counts (see the base class)."""
-        self.check(batch)
-        if batch.observed is not None:
-            return super().log_prob(h, batch)
-        return sparse.log_prob(self.logits(h, batch), batch, self.log_theta(h, batch), at_least_float32(self.gate(h)))
+    @override
+    def gate_logits(self, h: Tensor) -> Tensor:
+        return at_least_float32(self.gate(h))

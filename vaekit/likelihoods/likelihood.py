@@ -1,4 +1,4 @@
-"""The contract of a likelihood."""
+"""Contract of a likelihood."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ from vaekit.batch import Batch, DataStatistics
 
 
 class Likelihood(Component, nn.Module, ABC):
-    """The distribution p(x | latents) of an observation, from the features of the decoder's last layer.
+    """Base class of the distributions p(x given latents), computed from the decoder's features.
 
-    Its parameters are float32 at least, also where training is in mixed precision
-    (:func:`vaekit.networks.precision.at_least_float32`).
+    The parameters of the distribution are at least float32, also with mixed precision.
 
     Attributes
     ----------
-    scaled
-        Whether the size factor of an observation scales its mean, so that it can be a latent variable.
+    uses_size_factor : bool
+        Whether ``Batch.size_factor`` scales the mean, so that the size factor may be a latent variable.
+    has_composition : bool
+        Whether the mean is the size factor times a composition over the features, with a method ``logits``.
     """
 
     uses_size_factor: ClassVar[bool] = False
+    has_composition: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
-        """Make the heads.
+        """Create the heads.
 
         Parameters
         ----------
-        in_features
+        in_features : int
             Width of the decoder's features.
-        features
-            Observed variables.
-        covariates
-            Width of the known covariates.
+        features : int
+            Number of observed variables.
+        covariates : int
+            Width of the covariates.
 
         Raises
         ------
@@ -48,24 +50,21 @@ class Likelihood(Component, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
-        """Return the distribution of ``batch.x``: batch shape ``[*rows, batch]``, event shape ``[features]``.
-
-        An ``Independent`` one: given the latents, the features are.
+        """Return the distribution of ``batch.x``, an ``Independent`` one with event shape ``[features]``.
 
         Parameters
         ----------
-        h
-            Decoder features, ``[*rows, batch, in_features]``.
-        batch
-            The mini-batch; what is known of each cell besides the observation conditions the distribution.
+        h : Tensor, shape (*sample, batch, in_features)
+            Decoder features.
+        batch : Batch
+            The mini-batch, whose size factors and covariates the distribution may depend on.
         """
 
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
-        """Return log p(x | latents) of the mini-batch, ``[*rows, batch]``, in float32 at least.
+        """Return log p(x given latents) in at least float32, ``[*sample, batch]``, without unobserved features.
 
-        Half-precision sums over thousands of variables would be rounded to whole nats: no part of it is in half
-        precision but the matrix products of the heads. Features that were not
-        observed are left out.
+        Only the matrix products of the heads may use half precision, which would round sums over thousands of features
+        to whole nats.
         """
         p = self(h, batch)
         if batch.observed is None:
@@ -75,17 +74,11 @@ class Likelihood(Component, nn.Module, ABC):
         return log_prob.to(torch.promote_types(h.dtype, torch.float32))
 
     def check(self, batch: Batch) -> None:
-        """Raise an error if the likelihood cannot describe such data; here, never.
-
-        Raises
-        ------
-        DataError
-            Naming what does not fit, and which likelihoods do.
-        """
+        """Raise a DataError if the likelihood does not support such data. The default accepts all."""
 
     def encoder_input(self, batch: Batch) -> Tensor:
-        """Return what the encoder sees of the observations, ``[batch, features]``; here, as they are."""
+        """Return the encoder's input for the observations, ``[batch, features]``. The default is unchanged."""
         return batch.x
 
-    def init_from_data(self, moments: DataStatistics) -> None:
-        """Set the heads' biases so that a decoder of zeros predicts the data's mean; here, nothing."""
+    def init_from_data(self, statistics: DataStatistics) -> None:
+        """Set the biases so that a decoder that returns 0 predicts the mean of the data. The default does nothing."""

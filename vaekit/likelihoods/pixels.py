@@ -6,84 +6,155 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent, Normal
+from typing_extensions import override
 
 from vaekit.batch import Batch, DataStatistics
-from vaekit.exceptions import DataError
-from vaekit.likelihoods.heads import head
+from vaekit.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
+from vaekit.exceptions import ConfigError, DataError
 from vaekit.likelihoods.likelihood import Likelihood
 from vaekit.networks.precision import at_least_float32
 
+MAX_LOGIT = 1e4  # of the continuous Bernoulli distribution
 
-class PixelLikelihood(Likelihood):
-    """What the likelihoods of pixels share.
+
+class PixelwiseLinear(nn.Module):
+    """A 1x1 convolution: one small linear map for all pixels, with a separate bias for each.
 
     Parameters
     ----------
-    pixelwise
-        Whether the decoder gives features of each pixel value (``ConvDecoder``), which one small head for all
-        places reads; else the head is dense.
+    in_features : int
+        Number of decoder features, a multiple of ``features``.
+    features : int
+        Number of observed values.
+    parameters : int
+        Number of outputs per value.
+
+    Raises
+    ------
+    ConfigError
+        If ``in_features`` is not a multiple of ``features``.
+    """
+
+    def __init__(self, in_features: int, features: int, parameters: int) -> None:
+        super().__init__()
+        if in_features % features:
+            raise ConfigError(
+                f"pixelwise=True needs a decoder with the same number of features for each of the {features} values "
+                f"(ConvDecoder), but this one has {in_features} in total. Use pixelwise=False for other decoders."
+            )
+        self.features = features
+        self.mix = nn.Linear(in_features // features, parameters, bias=False)
+        self.bias = nn.Parameter(torch.zeros(features * parameters))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return ``[*sample, features * parameters]`` for ``[*sample, in_features]``."""
+        return self.mix(h.unflatten(-1, (self.features, -1))).flatten(-2) + self.bias
+
+
+class PixelLikelihood(Likelihood):
+    """Base class of the likelihoods of pixels, with one head ``logits``.
+
+    Parameters
+    ----------
+    pixelwise : bool
+        Whether the decoder returns features of each pixel value (``ConvDecoder``), which one small head shared by all
+        pixels reads. If False, the head is dense.
     """
 
     def __init__(self, pixelwise: bool = False) -> None:
         super().__init__()
         self.pixelwise = pixelwise
 
+    def make_head(self, in_features: int, features: int, parameters: int = 1) -> nn.Linear | PixelwiseLinear:
+        """Return a dense or pixelwise head with ``bias`` of shape ``[features * parameters]``."""
+        if self.pixelwise:
+            return PixelwiseLinear(in_features, features, parameters)
+        return nn.Linear(in_features, features * parameters)
 
-def check_unit_interval(batch: Batch, name: str, others: str) -> None:
-    """Raise a DataError if values lie outside 0..1."""
-    low, high = batch.x.min().item(), batch.x.max().item()
-    if not 0 <= low <= high <= 1:
-        raise DataError(f"the likelihood {name} describes values in 0..1, and these data have {low:g} to {high:g}; "
-                        f"for {others}")  # fmt: skip
+    @override
+    def build(self, in_features: int, features: int, covariates: int = 0) -> None:
+        self.logits = self.make_head(in_features, features)
+
+    @override
+    def check(self, batch: Batch) -> None:
+        low, high = batch.x.min().item(), batch.x.max().item()
+        if not 0 <= low <= high <= 1:
+            raise DataError(
+                f"likelihood {type(self).__name__} needs values in 0..1, but these data have {low:g} to {high:g}. Use "
+                "NegativeBinomial for counts, and Gaussian for other values."
+            )
 
 
 class Bernoulli(PixelLikelihood):
-    """Binary pixels, or the cross-entropy of grey ones.
+    """Binary pixels, or the cross-entropy of gray ones.
 
     Parameters
     ----------
-    pixelwise
-        Whether the decoder gives features of each pixel value (``ConvDecoder``).
+    pixelwise : bool
+        Whether the decoder returns features of each pixel value (``ConvDecoder``).
     """
 
-    def build(self, in_features: int, features: int, covariates: int = 0) -> None:
-        """Make the head of the logits (see the base class)."""
-        self.logits = head(in_features, features, self.pixelwise)
-
+    @override
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
-        """Return independent binary pixels (see the base class)."""
         return Independent(BernoulliDistribution(logits=at_least_float32(self.logits(h)), validate_args=False), 1)
 
-    def check(self, batch: Batch) -> None:
-        """Raise an error if values lie outside 0..1 (see the base class)."""
-        check_unit_interval(batch, "Bernoulli", "counts use NegativeBinomial, for other values Gaussian")
+    @override
+    @torch.no_grad()
+    def init_from_data(self, statistics: DataStatistics) -> None:
+        self.logits.bias.copy_(statistics.mean.clamp(0.01, 0.99).logit())
+
+
+class ContinuousBernoulli(PixelLikelihood):
+    """Gray pixels in 0..1 with an exponential density on this interval.
+
+    Loaiza-Ganem and Cunningham (2019), The continuous Bernoulli: fixing a pervasive error in variational autoencoders.
+
+    Parameters
+    ----------
+    pixelwise : bool
+        Whether the decoder returns features of each pixel value (``ConvDecoder``).
+    """
+
+    @override
+    def forward(self, h: Tensor, batch: Batch) -> Distribution:
+        logits = at_least_float32(self.logits(h)).clamp(-MAX_LOGIT, MAX_LOGIT)
+        return Independent(ContinuousBernoulliDistribution(logits=logits, validate_args=False), 1)
 
     @torch.no_grad()
-    def init_from_data(self, moments: DataStatistics) -> None:
-        """Start from the mean picture."""
-        self.logits.bias.copy_(moments.mean.clamp(0.01, 0.99).logit())
+    def init_from_data(self, statistics: DataStatistics) -> None:
+        """Set the biases to the mean image, by Newton's method on the logits."""
+        target = statistics.mean.double().clamp(0.01, 0.99)
+        logits = torch.zeros_like(target)
+        for _ in range(60):
+            p = ContinuousBernoulliDistribution(logits=logits, validate_args=False)
+            # the slope of the mean is the variance, which is so small at large logits that the step must be bounded
+            logits = logits + ((target - p.mean) / p.variance).clamp(-2, 2)
+        self.logits.bias.copy_(logits)
 
 
 class Gaussian(PixelLikelihood):
-    """Continuous values with one learned scale a feature.
+    """Continuous values with one learned scale per feature.
 
     Parameters
     ----------
-    pixelwise
-        Whether the decoder gives features of each pixel value (``ConvDecoder``).
+    pixelwise : bool
+        Whether the decoder returns features of each pixel value (``ConvDecoder``).
     """
 
+    @override
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
-        """Make the head of the location, and the scales (see the base class)."""
-        self.loc = head(in_features, features, self.pixelwise)
+        self.loc = self.make_head(in_features, features)
         self.log_scale = nn.Parameter(torch.zeros(features))
 
+    @override
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
-        """Return independent normal values (see the base class)."""
-        scale = self.log_scale.exp() + 1e-3  # a pixel that never varies would drive the scale to 0
+        scale = self.log_scale.exp() + 1e-3  # the scale of a constant pixel would go to 0
         return Independent(Normal(at_least_float32(self.loc(h)), scale, validate_args=False), 1)
 
+    def check(self, batch: Batch) -> None:
+        """Accept all data."""
+
+    @override
     @torch.no_grad()
-    def init_from_data(self, moments: DataStatistics) -> None:
-        """Start from the mean observation."""
-        self.loc.bias.copy_(moments.mean)
+    def init_from_data(self, statistics: DataStatistics) -> None:
+        self.loc.bias.copy_(statistics.mean)

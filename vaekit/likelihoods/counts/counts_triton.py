@@ -1,8 +1,8 @@
-r"""The count likelihoods on a GPU: one Triton kernel works out a cell's log-probability and its gradients.
+r"""Count likelihoods on a GPU: a Triton kernel that computes the log-probability of a cell and its gradients.
 
-The formulas are those of :mod:`vaekit.likelihoods.counts.sparse`, in float32, over all genes: threads of a GPU work side by
-side, so that there is nothing to gain from leaving out zeros. Nothing is asked of the device, and nothing depends on
-how large a value turns out to be (:mod:`vaekit.likelihoods.counts.elements`).
+The formulas are those of :mod:`vaekit.likelihoods.counts.sparse`, in float32, over all genes, because skipping zeros
+saves nothing on a GPU. The host never waits for the device, and no branch depends on a value
+(:mod:`vaekit.likelihoods.counts.elements`).
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from typing_extensions import override
 
 from vaekit.batch import Batch
+from vaekit.likelihoods.counts.dense import differentiate_twice, scale_gradients
 from vaekit.likelihoods.counts.elements import exponential, inflate, logarithm, negative_binomial
 
-BLOCK = 512  # genes that a program works on at a time
+BLOCK = 512  # genes per program and iteration
 LAUNCH: dict[str, Any] = {"block": BLOCK, "num_warps": 4, "enable_fp_fusion": True}
 
 
 def log_prob(logits: Tensor, batch: Batch, log_size: Tensor, log_theta: Tensor, gate: Tensor | None) -> Tensor:
-    """Return the log-probability of the counts of each cell, float32 ``[*rows, batch]``.
+    """Return the log-probability of the counts of each cell, float32 ``[*sample, batch]``.
 
-    The arguments are those of :func:`vaekit.likelihoods.counts.sparse.log_prob`, float32, with the log size factors in their
-    place. Values that are no counts (not whole, negative, not finite) give NaN: to look for them would be to wait for
-    the device.
+    The arguments are those of :func:`vaekit.likelihoods.counts.sparse.log_prob` in float32, with log size factors.
+    Values that are not counts (fractional, negative, not finite) give NaN, because a check would wait for the device.
     """
     log_size = log_size.expand(*logits.shape[:-1], 1)
     if log_theta.dim() > 1:
@@ -35,63 +36,47 @@ def log_prob(logits: Tensor, batch: Batch, log_size: Tensor, log_theta: Tensor, 
 
 
 class _KernelLogProb(torch.autograd.Function):
-    """Log-probability ``[*rows, batch]`` of logits ``[*rows, batch, genes]``."""
+    """Log-probability ``[*sample, batch]`` for logits ``[*sample, batch, genes]``."""
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, log_size: Tensor, log_theta: Tensor, gate: Tensor | None, x: Tensor, wanted: bool
+        ctx: Any, logits: Tensor, log_size: Tensor, log_theta: Tensor, gate: Tensor | None, x: Tensor, needs_grad: bool
     ) -> Tensor:
-        """Work out the values and, if wanted, their gradients."""
+        """Compute the log-probabilities and, if ``needs_grad`` is True, their gradients."""
         genes = logits.shape[-1]
         flat, theta, counts = (part.detach().reshape(-1, genes).contiguous() for part in (logits, log_theta, x.float()))
         gates = flat if gate is None else gate.detach().reshape(-1, genes).contiguous()
         size = log_size.detach().reshape(-1).contiguous()
-        rows = len(flat)
-        value, log_norm, d_size = (flat.new_empty(rows) for _ in range(3))
-        d_log_mean, d_theta = (torch.empty_like(flat) if wanted else flat for _ in range(2))
-        d_gate = torch.empty_like(flat) if wanted and gate is not None else flat
+        cells = len(flat)
+        value, log_norm, d_size = (flat.new_empty(cells) for _ in range(3))
+        d_log_mean, d_theta = (torch.empty_like(flat) if needs_grad else flat for _ in range(2))
+        d_gate = torch.empty_like(flat) if needs_grad and gate is not None else flat
         inputs = (flat, size, theta, gates, counts, len(counts), genes, genes if len(theta) > 1 else 0)
         outputs = (value, log_norm, d_size, d_log_mean, d_theta, d_gate)
-        if rows:
+        if cells:
             with torch.cuda.device_of(flat):
-                _forward[(rows,)](*inputs, *outputs, inflated=gate is not None, wanted=wanted, **LAUNCH)
-        if wanted:
+                _forward[(cells,)](*inputs, *outputs, inflated=gate is not None, needs_grad=needs_grad, **LAUNCH)
+        if needs_grad:
             ctx.save_for_backward(logits, log_size, log_theta, gate, x)
             ctx.gradients = (log_norm, d_size, d_log_mean, d_theta, d_gate)
         return value.view(logits.shape[:-1])
 
     @staticmethod
+    @override
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Multiply by the upstream gradient; a derivative of this derivative takes the dense formula."""
-        needed = ctx.needs_input_grad[:4]
-        inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            from vaekit.likelihoods.counts.sparse import dense_log_prob  # which needs this module
-
-            sought = [t for t, need in zip(inputs, needed, strict=False) if need]
-            value = dense_log_prob(*inputs).to(inputs[0].dtype)
-            found = iter(torch.autograd.grad(value, sought, upstream[0], create_graph=True))
-            return (*(next(found) if need else None for need in needed), None, None)
+            return (*differentiate_twice(ctx, upstream[0]), None, None)
         log_norm, d_size, d_log_mean, d_theta, d_gate = ctx.gradients
-        logits, (rows, genes) = inputs[0], d_log_mean.shape
-        each = upstream[0].float().reshape(-1).contiguous()  # a sum's is one number, expanded
-        d_logits = torch.empty_like(d_log_mean) if needed[0] else None
-        if d_logits is not None and rows:
+        logits, (cells, genes) = ctx.saved_tensors[0], d_log_mean.shape
+        upstream_flat = upstream[0].float().reshape(-1).contiguous()  # the upstream of a sum is an expanded scalar
+        d_logits = torch.empty_like(d_log_mean) if ctx.needs_input_grad[0] else None
+        if d_logits is not None and cells:
             flat = logits.detach().reshape(-1, genes).contiguous()
-            grid = (rows, triton.cdiv(genes, BLOCK))
+            grid = (cells, triton.cdiv(genes, BLOCK))
             with torch.cuda.device_of(flat):
-                _through_softmax[grid](flat, log_norm, d_size, d_log_mean, each, d_logits, genes, **LAUNCH)
-        shared = inputs[2].dim() == 1
-        column = each[:, None]
-        with torch.autocast(column.device.type, enabled=False):
-            return (
-                None if d_logits is None else d_logits.view_as(logits),
-                (d_size * each).view_as(inputs[1]) if needed[1] else None,
-                (each @ d_theta if shared else d_theta * column).view_as(inputs[2]) if needed[2] else None,
-                (d_gate * column).view_as(inputs[3]) if needed[3] else None,
-                None,
-                None,
-            )
+                _softmax_backward[grid](flat, log_norm, d_size, d_log_mean, upstream_flat, d_logits, genes, **LAUNCH)
+        scaled = scale_gradients(ctx, upstream_flat, d_size, d_theta, d_gate)
+        return (None if d_logits is None else d_logits.view_as(logits), *scaled, None, None)
 
 
 @triton.jit
@@ -111,20 +96,20 @@ def _forward(
     d_theta,
     d_gate,
     inflated: tl.constexpr,
-    wanted: tl.constexpr,
+    needs_grad: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Work out a cell: its log-probability, log of the softmax's sum, and gradients; a program each.
+    """Compute the log-probability of a cell, the log normalizer of its softmax, and the gradients, by one program.
 
-    Matrices ``[rows, genes]`` and vectors ``[rows]`` are contiguous; ``log_theta`` is one row where its stride is 0;
-    row i has the counts of cell i modulo their number. Gradients are with respect to the log size factor (the sum of
-    the next), the log means, the log inverse dispersions and the gates.
+    Matrices ``[rows, genes]`` and vectors ``[rows]`` are contiguous; ``log_theta`` has one row if its stride is 0. Row
+    i has the counts of cell i modulo their number. The gradients are those of the log size factor (the sum of the next
+    ones), the log means, the log inverse dispersions and the gates.
     """
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, block)
     top = tl.full([block], float("-inf"), tl.float32)
     norm = tl.zeros([block], tl.float32)
-    for first in range(0, genes, block):  # of each lane, and then of all
+    for first in range(0, genes, block):  # per lane, then over all lanes
         logit = tl.load(logits + row * genes + first + lane, mask=first + lane < genes, other=float("-inf"))
         higher = tl.where(logit > top, logit, top)
         some = higher > float("-inf")
@@ -151,7 +136,7 @@ def _forward(
         sums += tl.where(inside, p, 0.0)
         slope = tl.where(inside, slope, 0.0)
         slopes += slope
-        if wanted:
+        if needs_grad:
             tl.store(d_log_mean + here, slope, mask=inside)
             tl.store(d_theta + here, theta_slope, mask=inside)
             if inflated:
@@ -162,8 +147,8 @@ def _forward(
 
 
 @triton.jit
-def _through_softmax(logits, log_norm, d_size, d_log_mean, upstream, d_logits, genes, block: tl.constexpr):
-    """Write the gradient with respect to the logits, times the upstream one; a program for each block of a row."""
+def _softmax_backward(logits, log_norm, d_size, d_log_mean, upstream, d_logits, genes, block: tl.constexpr):
+    """Write the gradient of the logits times the upstream gradient; one program per block of a row."""
     row = tl.program_id(0).to(tl.int64)
     lane = tl.program_id(1) * block + tl.arange(0, block)
     inside, here = lane < genes, row * genes + lane

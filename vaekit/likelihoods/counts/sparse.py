@@ -1,15 +1,15 @@
-r"""Log-probabilities of sparse counts, with their gradients worked out in the same pass.
+r"""Log-probabilities of sparse counts and their gradients, computed in one pass.
 
-With :math:`r = \mu / \theta` and :math:`L = \log(1 + r)` the negative binomial is
+With :math:`r = \mu / \theta` and :math:`L = \log(1 + r)` the negative binomial distribution is
 
 .. math:: \log p(x) = -\theta L + x (\log\mu - L) + \sum_{k < x} \log\frac{1 + k / \theta}{1 + k},
 
 .. math:: \partial_{\log\mu} = \frac{x - \mu}{1 + r}, \qquad
-    \partial_{\log\theta} = -\theta L - \partial_{\log\mu} + \sum_{k < x} \frac{\theta}{\theta + k}:
+    \partial_{\log\theta} = -\theta L - \partial_{\log\mu} + \sum_{k < x} \frac{\theta}{\theta + k}
 
-the sums that stand for gamma functions are empty at a zero count, and nothing of the size of :math:`\theta` cancels.
-With additional zeros of probability :math:`\pi`, a zero has :math:`p(0) = \pi + (1 - \pi) e^{-\theta L}`; both parts of
-the gradient are then weighted by the second term's share in it.
+The sums, which replace gamma functions, are empty at a zero count, and no terms as large as :math:`\theta` cancel. With
+a probability :math:`\pi` of additional zeros, :math:`p(0) = \pi + (1 - \pi) e^{-\theta L}`, and both gradients are
+multiplied by the fraction of the second term.
 """
 
 from __future__ import annotations
@@ -20,60 +20,56 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from vaekit.batch import Batch, CSREntries
-from vaekit.distributions import NegativeBinomial, ZeroInflated
+from vaekit.likelihoods.counts.dense import dense_log_prob, differentiate_twice, scale_gradients
 
 MAX_LOG_THETA = 40.0  # beyond, float32 overflows
 MAX_GATE = 60.0  # beyond, p(0) may underflow
 
 
 def log_prob(logits: Tensor, batch: Batch, log_theta: Tensor, gate: Tensor | None = None) -> Tensor:
-    """Return the log-probability of the counts of each cell, ``[*rows, batch]``, in float32 at least.
+    """Return the log-probability of the counts of each cell, ``[*sample, batch]``, in at least float32.
 
-    The mean is ``size_factor * softmax(logits)``. The pass over non-zero counts is compiled for the CPU, in float32; in
-    a compiled function, in float64, and for values or parameters beyond its range the dense formula in float64 takes
-    its place. On a GPU a kernel goes over all counts (:mod:`vaekit.likelihoods.counts.counts_triton`), in float32: there,
-    values that are no counts give NaN, and the dense formula remains for float64, and where Triton is not installed.
+    The mean is ``size_factor * softmax(logits)``. On the CPU, a compiled pass over the non-zero counts computes in
+    float32. The dense formula in float64 replaces it in ``torch.compile``, for float64, and for values or parameters
+    outside its range. On a GPU, a Triton kernel computes over all counts in float32
+    (:mod:`vaekit.likelihoods.counts.counts_triton`) and returns NaN for values that are not counts; the dense formula
+    replaces it for float64, and if Triton is not installed.
 
     Parameters
     ----------
-    logits
-        Of the composition, ``[*rows, batch, genes]``.
-    batch
-        The counts and their size factors, ``[batch, 1]`` or ``[*rows, batch, 1]``.
-    log_theta
-        Log inverse dispersions, ``[genes]`` or broadcastable to the logits; the first is faster.
-    gate
-        Logits of additional zeros, ``[*rows, batch, genes]``, or None.
+    logits : Tensor, shape (*sample, batch, genes)
+        Logits of the composition.
+    batch : Batch
+        Counts and their size factors of shape (batch, 1) or (*sample, batch, 1).
+    log_theta : Tensor
+        Log inverse dispersions, of shape (genes,), which is faster, or broadcastable to the logits.
+    gate : Tensor or None, shape (*sample, batch, genes)
+        Logits of additional zeros. None: there are no additional zeros.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     assert batch.size_factor is not None
     with torch.autocast(logits.device.type, enabled=False):
         logits, log_theta, gate = logits.to(dtype), log_theta.to(dtype), None if gate is None else gate.to(dtype)
         log_size = batch.size_factor.to(dtype).log()
-        if _takes_kernel(logits):
+        if _supports_kernel(logits):
             from vaekit.likelihoods.counts import counts_triton  # needs Triton
 
             return counts_triton.log_prob(logits, batch, log_size, log_theta, gate)
-        counts = _find(batch) if _in_range(logits, log_theta, gate) else None
+        counts = _find_counts(batch) if _in_range(logits, log_theta, gate) else None
         if counts is None:
             return dense_log_prob(logits, log_size, log_theta, gate, batch.x).to(dtype)
         log_size = log_size.expand(*logits.shape[:-1], 1)
         if log_theta.dim() > 1:
             log_theta = log_theta.expand_as(logits)
-        wanted = torch.is_grad_enabled()
-        return _SparseLogProb.apply(logits, log_size, log_theta, gate, batch.x, counts, wanted).to(dtype)
+        needs_grad = torch.is_grad_enabled()
+        return _SparseLogProb.apply(logits, log_size, log_theta, gate, batch.x, counts, needs_grad).to(dtype)
 
 
-def dense_log_prob(logits: Tensor, log_size: Tensor, log_theta: Tensor, gate: Tensor | None, x: Tensor) -> Tensor:
-    """Return the same by torch's distributions, in float64."""
-    counts: Any = NegativeBinomial(log_mean=logits.log_softmax(-1) + log_size, log_inverse_dispersion=log_theta)
-    return (counts if gate is None else ZeroInflated(counts, gate)).log_prob(x).sum(-1)
-
-
-def _takes_kernel(logits: Tensor) -> bool:
-    """Return whether the kernel for GPUs can be taken; nothing is asked of the device."""
+def _supports_kernel(logits: Tensor) -> bool:
+    """Return whether the Triton kernel applies, without waiting for the device."""
     if logits.device.type != "cuda" or logits.dtype != torch.float32 or torch.compiler.is_compiling():
         return False
     return _has_triton()
@@ -85,7 +81,7 @@ def _has_triton() -> bool:
 
 
 def _in_range(logits: Tensor, log_theta: Tensor, gate: Tensor | None) -> bool:
-    """Return whether the pass over non-zero counts can be taken."""
+    """Return whether the pass over non-zero counts applies."""
     if torch.compiler.is_compiling() or logits.device.type != "cpu" or not logits.numel():
         return False
     if logits.dtype != torch.float32:
@@ -100,24 +96,24 @@ def _in_range(logits: Tensor, log_theta: Tensor, gate: Tensor | None) -> bool:
         return -MAX_GATE < float(low) <= float(high) < MAX_GATE
 
 
-def _find(batch: Batch) -> CSREntries | None:
-    """Return the non-zero counts; None if some values are no counts (not whole, negative, not finite)."""
+def _find_counts(batch: Batch) -> CSREntries | None:
+    """Return the non-zero counts, or None if a value is not a count (fractional, negative, not finite)."""
     from vaekit.likelihoods.counts.counts_numba import all_counts  # slow to import
 
-    found = batch.entries or _search(batch.x.detach().float())
-    return found if all_counts(found.data.numpy()) else None
+    entries = batch.entries or _find_entries(batch.x.detach().float())
+    return entries if all_counts(entries.data.numpy()) else None
 
 
-def _search(x: Tensor) -> CSREntries:
+def _find_entries(x: Tensor) -> CSREntries:
     """Return the non-zero entries of a matrix."""
     row, column = x.nonzero().T
-    starts = torch.zeros(len(x) + 1, dtype=torch.int64)
-    torch.cumsum(row.bincount(minlength=len(x)), 0, out=starts[1:])
-    return CSREntries(x, starts, column.contiguous(), x[row, column])
+    indptr = torch.zeros(len(x) + 1, dtype=torch.int64)
+    torch.cumsum(row.bincount(minlength=len(x)), 0, out=indptr[1:])
+    return CSREntries(x, indptr, column.contiguous(), x[row, column])
 
 
 class _SparseLogProb(torch.autograd.Function):
-    """Log-probability ``[*rows, batch]``, in float64, of logits ``[*rows, batch, genes]``."""
+    """Log-probability ``[*sample, batch]``, in float64, for logits ``[*sample, batch, genes]``."""
 
     @staticmethod
     def forward(
@@ -128,9 +124,9 @@ class _SparseLogProb(torch.autograd.Function):
         gate: Tensor | None,
         x: Tensor,
         counts: CSREntries,
-        wanted: bool,
+        needs_grad: bool,
     ) -> Tensor:
-        """Work out the values and, if wanted, their gradients."""
+        """Compute the log-probabilities and, if ``needs_grad`` is True, their gradients."""
         from vaekit.likelihoods.counts.counts_numba import evaluate
 
         genes = logits.shape[-1]
@@ -139,40 +135,27 @@ class _SparseLogProb(torch.autograd.Function):
         size = log_size.detach().exp().reshape(-1)
         gates = flat.new_empty(0, genes) if gate is None else gate.detach().reshape(-1, genes)
         value = flat.new_empty(len(flat), dtype=torch.float64)
-        rows = len(flat) if wanted else 0
+        cells = len(flat) if needs_grad else 0
         gradients = (
-            flat.new_empty(rows, genes),
-            flat.new_empty(rows),
-            flat.new_empty(rows, genes),
-            flat.new_empty(rows if len(gates) else 0, genes),
+            flat.new_empty(cells, genes),
+            flat.new_empty(cells),
+            flat.new_empty(cells, genes),
+            flat.new_empty(cells if len(gates) else 0, genes),
         )
         tensors = (flat, flat.amax(-1), size, theta, gates, *counts[1:], value, *gradients)
-        # on one thread: those of another pool would wait for the cores that torch's own hold at full speed for a while
+        # single-threaded: another thread pool would compete with torch's threads, which busy-wait
         evaluate(*(part.contiguous().numpy() for part in tensors))
-        if wanted:
+        if needs_grad:
             ctx.save_for_backward(logits, log_size, log_theta, gate, x)
             ctx.gradients = gradients
         return value.view(logits.shape[:-1])
 
     @staticmethod
+    @override
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Multiply by the upstream gradient; a derivative of this derivative takes the dense formula."""
-        needed = ctx.needs_input_grad[:4]
-        inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            sought = [t for t, need in zip(inputs, needed, strict=False) if need]
-            found = iter(torch.autograd.grad(dense_log_prob(*inputs), sought, upstream[0], create_graph=True))
-            return (*(next(found) if need else None for need in needed), None, None, None)
-        logits, size, theta, gate = ctx.gradients
-        each = upstream[0].to(logits.dtype).reshape(-1, 1)
-        with torch.autocast(each.device.type, enabled=False):
-            shared = inputs[2].dim() == 1
-            return (
-                (logits * each).view_as(inputs[0]) if needed[0] else None,
-                (size[:, None] * each).view_as(inputs[1]) if needed[1] else None,
-                (each.T @ theta if shared else theta * each).view_as(inputs[2]) if needed[2] else None,
-                (gate * each).view_as(inputs[3]) if needed[3] else None,
-                None,
-                None,
-                None,
-            )
+            return (*differentiate_twice(ctx, upstream[0]), None, None, None)
+        d_logits, d_size, d_theta, d_gate = ctx.gradients
+        upstream_flat = upstream[0].to(d_logits.dtype).reshape(-1)
+        logits = (d_logits * upstream_flat[:, None]).view(*upstream[0].shape, -1) if ctx.needs_input_grad[0] else None
+        return (logits, *scale_gradients(ctx, upstream_flat, d_size, d_theta, d_gate), None, None, None)
