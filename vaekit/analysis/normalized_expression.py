@@ -161,7 +161,8 @@ class NormalizedExpressionWriter:
         The array in ``layers`` has the columns of ``.var``. If ``.var`` lacks genes of the model that the counts have,
         the array in ``obsm`` has all genes of the model.
         """
-        in_var = {self.genes[index] for index in np.flatnonzero(self._var_columns(query) >= 0)}
+        index = self._var_index(query)
+        in_var = {self.genes[gene] for gene in index[index >= 0]}
         others = [name for name in self.genes if name not in in_var | set(query.missing_genes)]
         num_cells, shapes = len(query.dataset), {}
         if in_var or not others:
@@ -185,23 +186,20 @@ class NormalizedExpressionWriter:
         The array at ``"layers"`` has the columns of ``.var``; genes without a value are NaN. Other arrays have one
         column per gene in ``genes``. None means all genes of the model.
         """
-        names = self.genes if genes is None else genes
-        targets = [
-            (array, self._var_columns(query) if place == "layers" else np.arange(len(names)))
-            for place, array in arrays.items()
-        ]
-        model, index = self.sampler.model, {gene: index for index, gene in enumerate(self.genes)}
-        selected = torch.tensor([index[gene] for gene in names], device=model.device)
-        cells = torch.arange(len(query.dataset))
+        import pandas as pd
+
+        model, cells = self.sampler.model, torch.arange(len(query.dataset))
+        columns = pd.Index(self.genes).get_indexer(self.genes if genes is None else self.check_genes(genes))
+        targets = {place: self._var_index(query) if place == "layers" else columns for place in arrays}
         with evaluating(model, self.sampler.seed):
             for chunk in self.sampler.chunks(query.dataset, cells, query.obs_names, "normalizing", progress):
                 size = chunk.batch.size_factor if self.library_size == "observed" else self.library_size
                 assert size is not None  # a count likelihood has size factors
-                values = (self._composition(chunk)[:, selected] * size).cpu().numpy()
-                for array, columns in targets:
-                    part = np.full((len(values), array.shape[1]), np.nan, dtype=np.float32)
-                    part[:, columns[columns >= 0]] = values[:, columns >= 0]
-                    array[int(chunk.cells[0]) : int(chunk.cells[-1]) + 1] = part
+                values = (self._composition(chunk) * size).cpu().numpy()
+                for place, index in targets.items():
+                    part = values[:, index]
+                    part[:, index < 0] = np.nan
+                    arrays[place][int(chunk.cells[0]) : int(chunk.cells[-1]) + 1] = part
 
     def _composition(self, chunk: Chunk) -> Tensor:
         """Return the posterior mean of the composition, averaged over the named batches, ``[batch, genes]``."""
@@ -209,15 +207,14 @@ class NormalizedExpressionWriter:
         batches = [set_batch(chunk.batch, index, len(self.batches)) for index in self.batch_indices] or [chunk.batch]
         return torch.stack([composition(model, latents, batch).mean(0) for batch in batches]).mean(0)
 
-    def _var_columns(self, query: QueryData) -> np.ndarray:
-        """Return the column in ``.var`` of each gene of the model; -1 for genes that are missing or repeated."""
+    def _var_index(self, query: QueryData) -> np.ndarray:
+        """Return the index in the model of each gene in ``.var``; -1 for genes that are unknown or repeated."""
         import pandas as pd
 
         table, key = query.adata.var, get_count_registry(self.sampler.model)["gene_name_key"]
         genes = (table[key] if key in table.columns else table.index).astype(str)
         names = pd.Index(rename_versions(list(genes), self.genes, query.source))
-        unique = np.flatnonzero(~names.duplicated(keep=False))
-        return pd.Series(unique, index=names[unique]).reindex(self.genes, fill_value=-1).to_numpy(dtype=np.int64)
+        return np.where(names.duplicated(keep=False), -1, pd.Index(self.genes).get_indexer(names))
 
     def provenance(self, query: QueryData, checkpoint: str) -> dict[str, Any]:
         """Return the provenance of the result, as plain data for ``adata.uns``."""
