@@ -152,7 +152,7 @@ def test_missing_layer_names_the_nearest():
 
 def test_no_x_at_all():
     given = AnnData(shape=(3, 2), layers={"counts": np.ones((3, 2))})
-    with pytest.raises(DataError, match=r"have no \.X\. Counts are available: pass layer='counts'"):
+    with pytest.raises(DataError, match=r"file has no \.X\. Counts are available: pass layer='counts'"):
         read_counts(given, None, "file")
 
 

@@ -75,8 +75,8 @@ class InMemoryCounts(CountSource):
 
         if self.adata.is_view and self.matrix != RAW:
             # Reading a view indexes the whole matrix, in compiled loops that do not check it.
-            check_structure(_get_matrix(self.adata._adata_ref, self.matrix), self.where)
-        matrix = load_matrix(_get_matrix(self.adata, self.matrix), self.where)
+            check_structure(self._matrix_of(self.adata._adata_ref), self.where)
+        matrix = load_matrix(self._matrix_of(self.adata), self.where)
         shape = (self.adata.n_obs, len(self.all_genes))
         check_dtype(matrix.dtype, self.where)
         if matrix.shape != shape:
@@ -93,15 +93,14 @@ class InMemoryCounts(CountSource):
         check_values(counts, self.where, self.adata.obs_names, self.all_genes)
         return counts.astype(np.float32)
 
-
-def _get_matrix(adata: AnnData, matrix: str) -> Any:
-    if matrix == RAW:
-        return adata.raw.X
-    if matrix != X:
-        return adata.layers[matrix.removeprefix("/layers/")]
-    if adata.X is None:
-        raise DataError("The cells have no .X.")
-    return adata.X
+    def _matrix_of(self, adata: AnnData) -> Any:
+        if self.matrix == RAW:
+            return adata.raw.X
+        if self.matrix != X:
+            return adata.layers[self.matrix.removeprefix("/layers/")]
+        if adata.X is None:
+            raise DataError(f"{self.name} has no .X.")
+        return adata.X
 
 
 def load_matrix(matrix: Any, where: str) -> Any:
