@@ -172,7 +172,7 @@ def test_a_level_without_training_cells_is_warned_of(cells):
     cells.obs["run"] = np.where(np.isin(np.arange(60), held_out), "late", "early")
     for arguments in ({"batch_key": "run"}, {"categorical_covariate_keys": ["run"]}):
         data = GeneExpressionData(cells, **arguments)
-        with pytest.warns(UserWarning, match=r"='run': no training cell of AnnData in memory has 'late'"):
+        with pytest.warns(UserWarning, match=r"='run': 'late' without training cells in AnnData in memory"):
             data.setup()
         assert data.statistics.log_size_factor.isfinite().all()
 

@@ -26,7 +26,7 @@ from vaekit.exceptions import DataError, did_you_mean
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Loaded data; most attributes are those of :class:`DataModule`.
+    """Loaded data; most attributes are explained in :class:`DataModule`.
 
     Attributes
     ----------

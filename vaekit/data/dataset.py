@@ -79,7 +79,7 @@ class BatchIndexSampler(BatchSampler):
         if resumed is not None:
             start = resumed["position"] % len(self)
             torch.set_rng_state(resumed["order" if start else "now"].cpu())
-            if not start:  # that epoch was complete; DataLoader draws a seed for workers when an epoch begins
+            if not start:  # that epoch was complete; an epoch of DataLoader begins with a random seed for workers
                 torch.empty((), dtype=torch.int64).random_()
         self._order_state, self._position = torch.get_rng_state(), start
         batches = self._batches()

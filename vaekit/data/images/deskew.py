@@ -53,7 +53,7 @@ def _deskew(pixels: Tensor) -> Tensor:
     from_u, from_v = u - mean_u[:, None], v - mean_v[:, None]  # [images, width], [images, height]
     variance = (ink.sum(2) * from_v.square()).sum(1)
     covariance = torch.einsum("nvu,nv,nu->n", ink, from_v, from_u)
-    slant = torch.where(variance > 0, covariance / variance, 0)  # a level stroke of one row has none
+    slant = torch.where(variance > 0, covariance / variance, 0)  # a level stroke of one row has no slant
     read_u = mean_u[:, None, None] + u + slant[:, None, None] * v[:, None]
     read_v = (mean_v[:, None, None] + v[:, None]).expand_as(read_u)
     grid = torch.stack([2 * read_u / width, 2 * read_v / height], -1)  # -1 and 1 are the outer edges
