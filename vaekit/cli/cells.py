@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaekit._core import memory_budget
 from vaekit._core.atomic import atomic_write
 from vaekit.exceptions import CheckpointError, DataError, OutputError, VaekitError, format_bytes
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from vaekit.data import QueryData
     from vaekit.models import VAE
 
-COPIED_BYTES = 64 * 2**20  # at a time
 DATAFRAME = "0.2.0"  # version of the encoding of tables to which columns can be added
 
 
@@ -200,7 +200,7 @@ def _copy(source: Path, target: Path) -> None:
         target.open("wb") as write,
         tqdm(total=source.stat().st_size, desc="copying", unit="B", unit_scale=True, delay=1) as bar,
     ):
-        while part := read.read(COPIED_BYTES):
+        while part := read.read(memory_budget.CHUNK_BYTES):
             write.write(part)
             bar.update(len(part))
 
@@ -235,7 +235,7 @@ def _convert_element(source: Any, parent: Any, key: str) -> None:
     elif kind in (None, "array") and source.dtype.kind in "buif" and source.ndim:
         made = parent.create_dataset(key, source.shape, dtype=source.dtype)
         made.attrs.update(source.attrs)
-        rows = max(1, COPIED_BYTES * made.shape[0] // max(1, made.nbytes))
+        rows = max(1, memory_budget.CHUNK_BYTES * made.shape[0] // max(1, made.nbytes))
         for start in range(0, made.shape[0], rows):
             made[start : start + rows] = source[start : start + rows]
     else:
