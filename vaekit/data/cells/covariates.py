@@ -193,8 +193,8 @@ def _warn_untrained(column: Column, label: str, source: str, train: np.ndarray |
     num_cells = np.bincount(column.codes[train], minlength=len(column.categories))
     if unseen := [name for name, count in zip(column.categories, num_cells, strict=True) if not count]:
         warnings.warn(
-            f"{label}: {', '.join(map(repr, unseen[:5]))} without training cells in {source}; the model learns no effect "
-            "of it.",
+            f"{label}: {', '.join(map(repr, unseen[:5]))} without training cells in {source}; the model learns no "
+            "effect of it.",
             UserWarning,
             stacklevel=3,
         )
