@@ -153,7 +153,7 @@ def _extend(model: VAE, num_known: int, num_added: int) -> tuple[VAE, dict[str, 
     """Return a copy of the model with more batches, and masks of the new elements of its parameters."""
     arguments = {key: value for key, value in model.hparams.items() if key != "_class_path"}
     arguments["covariates"] = model.covariates + num_added
-    if model.networks.likelihood.uses_size_factor:
+    if model.networks.likelihood.has_composition:
         likelihood = arguments["likelihood"]
         arguments["likelihood"] = {**likelihood, "init_args": {**likelihood["init_args"], "gene_shift": True}}
     extended = from_config({"class_path": model.hparams["_class_path"], "init_args": arguments})
