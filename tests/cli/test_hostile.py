@@ -268,7 +268,7 @@ def test_an_h5ad_with_a_pickled_object(tmp_path, trained, evil, capsys) -> None:
 @pytest.mark.parametrize("name", ["../../etc/passwd", "..", "/etc/passwd", "digits/../../x"])
 def test_a_source_name_is_no_path(tmp_path, capsys, name: str) -> None:
     assert fit(tmp_path / "run", "--data.name", name) == 2
-    assert f"name={name!r} is no image set" in capsys.readouterr().err
+    assert f"name={name!r} is unknown" in capsys.readouterr().err
 
 
 def test_a_latent_name_is_no_path(tmp_path, capsys) -> None:

@@ -64,7 +64,7 @@ class TestSample:
         ("arguments", "message"),
         [
             (("--num_images", "0"), "num_images=0 must be at least 1"),
-            (("--category", "z"), "'z' is not a single categorical variable. Available: 'y'"),
+            (("--category", "z"), "latent 'z' is not a single categorical variable. Available: 'y'."),
             (("-o", "x.jpg"), "must end in .png"),
             (("-o", "nowhere/x.png"), "the directory nowhere does not exist"),
         ],
@@ -111,7 +111,7 @@ class TestTraverse:
         [
             (("--num_steps", "1"), "num_steps=1 must be at least 2"),
             (("--num_std", "0"), "num_std=0 must be positive"),
-            (("--latent", "y"), "'y' is not Gaussian. Available: 'z'"),
+            (("--latent", "y"), "latent 'y' is not Gaussian. Available: 'z'."),
             (("--index", "180"), "index=180 must be from 0 to 179: there are 180 test images"),
         ],
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vaekit.cli.config_files import MAX_BYTES, check_unique, read_config
+from vaekit.cli.config_files import MAX_BYTES, load_yaml, read_config
 from vaekit.cli.main import main
 from vaekit.exceptions import ConfigError
 
@@ -48,7 +48,7 @@ def test_a_repeated_key(tmp_path: Path, text: str, line: int, key: str) -> None:
     ],
 )
 def test_no_repeated_key(text: str) -> None:
-    check_unique(text, "a.yaml")
+    load_yaml(text, "a.yaml")
 
 
 @pytest.mark.parametrize("form", ["--model", "a flag", "--config"])

@@ -1,4 +1,4 @@
-"""The cells that a command works on, and the copy of them that it writes; counts in files stay there."""
+"""Cells of a command, and the copy of their file to which it adds results; counts in files stay there."""
 
 from __future__ import annotations
 
@@ -9,73 +9,74 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaekit._core import memory_budget
 from vaekit._core.atomic import atomic_write
+from vaekit._core.memory_budget import CHUNK_BYTES
 from vaekit.exceptions import CheckpointError, DataError, OutputError, VaekitError, format_bytes
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from vaekit.data import QueryData
+    from vaekit.data.cells.query import QueryData
     from vaekit.models import VAE
 
-DATAFRAME = "0.2.0"  # version of the encoding of tables to which columns can be added
+TABLE_VERSION = "0.2.0"  # of the encoding of tables to which columns can be added
 
 
-def resolve_cells(model: VAE, checkpoint: str, data: str | None, layer: str | None) -> tuple[AnnData | str, str | None]:
-    """Return the file of the cells (for ``data`` of None the training data's) and the layer of their counts.
+def resolve_cells(
+    model: VAE, checkpoint: str | Path, data: str | None, layer: str | None
+) -> tuple[AnnData | str, str | None]:
+    """Return the file of the cells and the layer of their counts.
 
-    Training data that are no single file come as an AnnData.
+    Without ``data`` these are the training data, as an AnnData if they are not a single file.
 
     Raises
     ------
     CheckpointError
-        If the training data are wanted and were images, in memory, or are not there as they were.
+        If the training data are needed, but are images, were in memory, or have changed.
     """
     from vaekit.analysis import load_training_data
 
     if data is not None:
         return data, layer
-    trained = load_training_data(model, backed=True)
-    if trained.kind != "counts":
-        raise CheckpointError(f"{checkpoint} was trained on images; this is for gene expression")
-    layer = layer or trained.counts_layer  # type: ignore[attr-defined]
-    path = trained.config["init_args"]["path"]
-    return (path if isinstance(path, str) else trained.adata), layer  # type: ignore[attr-defined]
+    training_data: Any = load_training_data(model, backed=True)
+    if training_data.kind != "counts":
+        raise CheckpointError(f"{checkpoint} was trained on images. Pass the checkpoint of a model of gene expression.")
+    path = training_data.config["init_args"]["path"]
+    return path if isinstance(path, str) else training_data.adata, layer or training_data.counts_layer
 
 
 @contextmanager
-def open_output_copy(source: AnnData | str, cells: QueryData, output: Path, more: int = 0) -> Iterator[Any]:
-    """Give a copy of the cells to add to, an ``h5py.File``; a block that ends well makes it the output.
+def open_output_copy(source: AnnData | str, cells: QueryData, output: Path, num_bytes: int = 0) -> Iterator[Any]:
+    """Yield a copy of the cells as an ``h5py.File``, which becomes the output if the block succeeds.
 
-    A file is copied byte by byte. A zarr store, a file of anndata 0.6 or older, and cells in memory are written. So
-    fields that cannot be written are found before the work of the block.
+    A file is copied byte by byte. A zarr store, a file of anndata 0.6 or older, and cells in memory are written, so
+    fields that cannot be written are found before the block begins.
 
     Parameters
     ----------
-    source
-        From :func:`resolve_cells`.
-    cells
-        From :func:`vaekit.analysis.prepare_query`.
-    output
-        The .h5ad file to write, whole or not at all.
-    more
-        Bytes that will be added.
+    source : AnnData or str
+        Cells from :func:`resolve_cells`.
+    cells : QueryData
+        The same cells from :func:`vaekit.analysis.prepare_query`.
+    output : Path
+        .h5ad file to write, completely or not at all.
+    num_bytes : int
+        Size of the fields that the block adds.
 
     Raises
     ------
     OutputError
-        If it cannot be written: on a disk that is full, or too small for it, or as the cells hold what .h5ad files
-        cannot.
+        If it cannot be written: its disk is full or too small, or .h5ad files cannot contain a value of the cells.
     """
     import h5py
 
     path = Path(source).expanduser() if isinstance(source, str) else None
-    check_room(output, more + (0 if path is None else _size(path)))
+    files = [] if path is None else [path] if path.is_file() else path.rglob("*")
+    check_room(output, num_bytes + sum(file.stat().st_size for file in files))
     with atomic_write(output) as temporary, _nullable_strings():
         if path is not None and path.is_dir():
             _convert(path, temporary, output)
-        elif path is not None and _can_be_added_to(path):
+        elif path is not None and _has_tables_in_groups(path):
             _copy(path, temporary)
         else:
             write_h5ad(cells.adata, temporary, output)
@@ -83,8 +84,8 @@ def open_output_copy(source: AnnData | str, cells: QueryData, output: Path, more
             yield file
 
 
-def check_room(output: Path, needed: int) -> None:
-    """Raise an error if the disk of ``output`` does not have room for that many bytes.
+def check_room(output: Path, num_bytes: int) -> None:
+    """Check that the disk of ``output`` has room for a number of bytes.
 
     Raises
     ------
@@ -92,92 +93,89 @@ def check_room(output: Path, needed: int) -> None:
         If it does not.
     """
     free = shutil.disk_usage(output.parent).free
-    if needed > free:
+    if num_bytes > free:
         raise OutputError(
-            f"{output} needs {format_bytes(needed)}, but its disk has {format_bytes(free)} free. Free some space, or "
-            "choose a directory on another disk."
+            f"{output} needs {format_bytes(num_bytes)}, but its disk has {format_bytes(free)} free. Free some space, "
+            "or choose a directory on another disk."
         )
 
 
-def write_fields(file: Any, place: str, values: Mapping[str, Any]) -> None:
-    """Add fields to an open .h5ad file, replacing those of the same names: to its ``obs``, ``obsm`` or ``uns``.
+def write_fields(file: Any, location: str, values: Mapping[str, Any]) -> None:
+    """Add fields to ``obs``, ``obsm`` or ``uns`` of an open .h5ad file, replacing fields of the same names.
 
     Raises
     ------
     DataError
-        If that place is a link.
+        If the location is a link.
     """
     import h5py
     import numpy as np
     from anndata.io import write_elem
 
-    group = _group(file, place)
+    group = _open_group(file, location)
     for key, value in values.items():
         write_elem(group, key, value)
-    if place == "obs" and values:
+    if location == "obs" and values:
         columns = dict.fromkeys([*map(str, group.attrs["column-order"]), *values])
         group.attrs["column-order"] = np.array(list(columns), dtype=h5py.string_dtype())
 
 
-def new_array(file: Any, place: str, name: str, shape: tuple[int, int]) -> Any:
-    """Return a new array in an open .h5ad file to be filled, an ``h5py.Dataset``, float32 ``[cells, genes]``."""
-    group = _group(file, place)
+def new_array(file: Any, location: str, name: str, shape: tuple[int, int]) -> Any:
+    """Return a new float32 ``h5py.Dataset`` of shape (cells, genes) in an open .h5ad file."""
+    group = _open_group(file, location)
     if name in group:
         del group[name]
-    made = group.create_dataset(name, shape, dtype="float32")
-    made.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})  # as AnnData marks it
-    return made
+    array = group.create_dataset(name, shape, dtype="float32")
+    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})  # required by AnnData
+    return array
 
 
-def _group(file: Any, place: str) -> Any:
-    """Return a group of an open .h5ad file, made if need be; a link could lead to another file, to be written over."""
+def _open_group(file: Any, location: str) -> Any:
+    """Return a group of an open .h5ad file, created if necessary; a link could lead to another file."""
     import h5py
     from anndata.io import read_elem, write_elem
 
-    if place not in file:
-        write_elem(file, place, {})
-    elif place == "obs" and file[place].attrs.get("encoding-version") != DATAFRAME:  # of anndata 0.7
-        table = read_elem(file[place])
-        del file[place]
-        write_elem(file, place, table)
-    if not isinstance(file.get(place, getlink=True), h5py.HardLink):
-        raise DataError(f"the file of the cells has a link in the place of {place}: copy into it what it leads to")
-    return file[place]
+    if location not in file:
+        write_elem(file, location, {})
+    elif location == "obs" and file[location].attrs.get("encoding-version") != TABLE_VERSION:  # of anndata 0.7
+        table = read_elem(file[location])
+        del file[location]
+        write_elem(file, location, table)
+    if not isinstance(file.get(location, getlink=True), h5py.HardLink):
+        raise DataError(f"{location} of the cells' file is a link. Copy its target into the file.")
+    return file[location]
 
 
 def write_h5ad(adata: AnnData, temporary: Path, output: Path) -> None:
-    """Write an AnnData; say of the file ``output`` what cannot be written."""
+    """Write an AnnData to a temporary file; errors name ``output`` and the field."""
     try:
         with _nullable_strings():
             adata.write_h5ad(temporary)
     except OSError:
         raise
-    except Exception as error:  # anndata and h5py raise many types for a foreign value
-        raise _unwritable(output, error) from error
+    except Exception as error:  # anndata and h5py raise many types
+        raise _not_storable(output, error) from error
 
 
-def _unwritable(output: Path, error: Exception) -> OutputError:
-    """Return the error for a field that .h5ad files cannot hold; anndata names it in a note."""
+def _not_storable(output: Path, error: Exception) -> OutputError:
+    """Return the error for a field that .h5ad files cannot contain; anndata names it in a note."""
     note = re.search(r"key '(.+?)' of .* to (\S+)", " ".join(getattr(error, "__notes__", ())))
     field = "a field" if note is None else note[1] if note[2] == "/" else f"{note[2].strip('/')}[{note[1]!r}]"
     return OutputError(
-        f"{output} could not be written: {field} of the cells is a value that .h5ad files cannot hold ({error}). "
+        f"{output} could not be written: {field} of the cells has a value that .h5ad files cannot contain ({error}). "
         "Remove it, or convert it to strings, numbers or categories."
     )
 
 
-@contextmanager
-def _nullable_strings() -> Iterator[None]:
+def _nullable_strings() -> Any:
     """Allow anndata to write nullable strings, which its versions before 0.11 cannot read."""
     from anndata import settings
 
-    option = "allow_write_nullable_strings"
-    with settings.override(**({option: True} if hasattr(settings, option) else {})):
-        yield
+    return settings.override(allow_write_nullable_strings=True)
 
 
-def _can_be_added_to(path: Path) -> bool:
-    """Return whether a .h5ad file holds its tables in groups, as anndata 0.7 and later write them."""
+def _has_tables_in_groups(path: Path) -> bool:
+    """Return whether an .h5ad file was written by anndata 0.7 or later."""
     import h5py
 
     from vaekit.data.cells.stores import open_store
@@ -186,27 +184,19 @@ def _can_be_added_to(path: Path) -> bool:
     return isinstance(file["obs"], h5py.Group) and "raw.X" not in file
 
 
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
-
-
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file, with a progress bar if it takes long."""
+    """Copy a file, with a progress bar after one second."""
     from tqdm.auto import tqdm
 
-    with (
-        source.open("rb") as read,
-        target.open("wb") as write,
-        tqdm(total=source.stat().st_size, desc="copying", unit="B", unit_scale=True, delay=1) as bar,
-    ):
-        while part := read.read(memory_budget.CHUNK_BYTES):
-            write.write(part)
-            bar.update(len(part))
+    bar = tqdm(total=source.stat().st_size, desc="copying", unit="B", unit_scale=True, delay=1)
+    with bar, source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(CHUNK_BYTES):
+            writer.write(chunk)
+            bar.update(len(chunk))
 
 
 def _convert(source: Path, target: Path, output: Path) -> None:
-    """Write a zarr store as an .h5ad file; its matrices go through memory in parts."""
+    """Write a zarr store as an .h5ad file, with bounded memory for its matrices."""
     import h5py
 
     from vaekit.data.cells.stores import open_store
@@ -219,24 +209,24 @@ def _convert(source: Path, target: Path, output: Path) -> None:
                 _convert_element(store[key], file, key)
             except (OSError, VaekitError):
                 raise
-            except Exception as error:  # anndata and h5py raise many types for a foreign value
-                raise _unwritable(output, error) from error
+            except Exception as error:  # anndata and h5py raise many types
+                raise _not_storable(output, error) from error
 
 
 def _convert_element(source: Any, parent: Any, key: str) -> None:
     from anndata.io import read_elem, write_elem
 
-    kind = source.attrs.get("encoding-type")
-    if kind in ("dict", "raw", "csr_matrix", "csc_matrix"):
+    encoding = source.attrs.get("encoding-type")
+    if encoding in ("dict", "raw", "csr_matrix", "csc_matrix"):
         group = parent.create_group(key)
         group.attrs.update(source.attrs)
         for name in source:
             _convert_element(source[name], group, name)
-    elif kind in (None, "array") and source.dtype.kind in "buif" and source.ndim:
-        made = parent.create_dataset(key, source.shape, dtype=source.dtype)
-        made.attrs.update(source.attrs)
-        rows = max(1, memory_budget.CHUNK_BYTES * made.shape[0] // max(1, made.nbytes))
-        for start in range(0, made.shape[0], rows):
-            made[start : start + rows] = source[start : start + rows]
+    elif encoding in (None, "array") and source.dtype.kind in "buif" and source.ndim:
+        array = parent.create_dataset(key, source.shape, dtype=source.dtype)
+        array.attrs.update(source.attrs)
+        num_rows = max(1, CHUNK_BYTES * array.shape[0] // max(1, array.nbytes))
+        for start in range(0, array.shape[0], num_rows):
+            array[start : start + num_rows] = source[start : start + num_rows]
     else:
         write_elem(parent, key, read_elem(source))

@@ -33,7 +33,7 @@ def describe_types(hint: Any) -> str:
     for option in union_members(hint):
         if typing.get_origin(option) is Literal:
             names += map(repr, typing.get_args(option))
-        elif option is not type(None):
+        elif option is not types.NoneType:
             option = typing.get_origin(option) or option
             names.append(_TYPE_NAMES.get(option, getattr(option, "__name__", str(option))))
     return " or ".join(dict.fromkeys(names))
@@ -76,7 +76,7 @@ def command_parser(function: Callable[..., Any]) -> CommandParser:
     parser = CommandParser(f"vaekit {function.__name__}", description=description, print_config=None)
     _add_arguments(parser, function)
     for action in parser._actions:
-        if type(action) is ActionTypeHint:
+        if isinstance(action, ActionTypeHint):
             action.__class__ = Flag
     return parser
 

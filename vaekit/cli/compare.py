@@ -150,10 +150,10 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
     from tqdm.auto import tqdm
 
     from vaekit.callbacks import ELBOCurve, FigureWriter, RunCheckpoint
-    from vaekit.cli.fit import SaveRunConfig
     from vaekit.cli.foreign import check_wandb_files
     from vaekit.cli.instantiate import instantiate
     from vaekit.cli.logger import finish_run, name_run
+    from vaekit.cli.saved_config import SaveRunConfig
     from vaekit.cli.training_errors import start_loggers
 
     runs: Runs = {text: [] for text in choices}

@@ -7,6 +7,7 @@ import numbers
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -70,7 +71,7 @@ def _matches(value: Any, option: Any) -> bool:
         except ValueError:
             return False
     if isinstance(value, bool) or value is None:
-        return option in (Any, object, type(value))
+        return option in (Any, object, NoneType if value is None else bool)
     number = {int: numbers.Integral, float: numbers.Real}.get(option)
     return option in (Any, object) or isinstance(value, number or (str if option is str else ()))
 
@@ -143,17 +144,27 @@ def _subclasses(base: type) -> Iterator[type]:
         yield from _subclasses(cls)
 
 
-def merge_configs(old: Mapping[str, Any], new: Mapping[str, Any], named: bool = False) -> dict[str, Any]:
-    """Return two configurations merged as the parser does: components by name, such as latents, are replaced."""
+def merge_configs(old: Mapping[str, Any], new: Mapping[str, Any], replaced: list[str], key: str = "") -> dict[str, Any]:
+    """Return two configurations merged as the parser does.
+
+    Components by name, such as latents, are replaced as a whole; ``replaced`` receives their names.
+
+    Examples
+    --------
+    >>> old = {"model": {"init_args": {"latents": {"y": {"class_path": "Categorical"}, "z": {}}}}}
+    >>> new = {"model": {"init_args": {"latents": {"z": {"class_path": "Gaussian"}}}}}
+    >>> merge_configs(old, new, names := []) == new, names
+    (True, ["'y', 'z' in model.latents"])
+    """
     merged = dict(old)
     for name, value in new.items():
-        before = merged.get(name)
-        nested = isinstance(value, Mapping) and isinstance(before, Mapping)
-        if nested and value.get("class_path", before.get("class_path")) != before.get("class_path"):
-            nested = False
-        if nested and named and not {"class_path", "init_args"} & value.keys():
-            nested = False
-        merged[name] = merge_configs(before, value, name == "init_args") if nested else value
+        before, path, merged[name] = merged.get(name), f"{key}.{name}".removeprefix("."), value
+        if not isinstance(value, Mapping) or not isinstance(before, Mapping):
+            continue
+        if key.endswith("init_args") and value and not {"class_path", "init_args"} & (before.keys() | value.keys()):
+            replaced.append(f"{', '.join(map(repr, before))} in {path.replace('.init_args', '')}")
+        elif value.get("class_path", before.get("class_path")) == before.get("class_path"):
+            merged[name] = merge_configs(before, value, replaced, path)
     return merged
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from typing_extensions import override
 
 from vaekit.exceptions import ConfigError
 
@@ -33,11 +35,10 @@ def read_config(text: str) -> tuple[str, Mapping[str, Any]]:
     name = "the configuration" if inline else text
     content = text if inline else _read_text(Path(text).expanduser())
     try:
-        check_unique(content, name)
-        config = yaml.safe_load(content)
+        config = load_yaml(content, name)
     except ConfigError:
         raise
-    except (yaml.YAMLError, ValueError) as error:  # safe_load raises ValueError for a date such as 2026-99-99
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-99-99 raises ValueError
         raise ConfigError(f"{name} is not valid YAML: {_describe(error)}.") from None
     except RecursionError:
         raise ConfigError(f"{name} is nested too deeply for a configuration.") from None
@@ -66,8 +67,8 @@ def _read_text(path: Path) -> str:
         raise ConfigError(f"{path} is not text ({error.reason}). Pass a YAML file.") from None
 
 
-def check_unique(text: str, name: str) -> None:
-    """Check that no mapping repeats a key, at any depth and regardless of quotes.
+def load_yaml(text: str, name: str) -> Any:
+    """Return YAML as plain data, and reject repeated keys, at any depth and regardless of quotes.
 
     A dotted key such as ``trainer.max_epochs`` counts as a repetition of ``trainer`` in the same mapping.
 
@@ -80,38 +81,40 @@ def check_unique(text: str, name: str) -> None:
 
     Examples
     --------
-    >>> check_unique("a: {b: 1, c: 2, 'b': 3}", "my.yaml")
+    >>> load_yaml("a: {b: 1, c: 2, 'b': 3}", "my.yaml")
     Traceback (most recent call last):
         ...
     vaekit.exceptions.ConfigError: my.yaml, line 1 repeats the key 'b' of line 1. Keep one of them.
     """
-    pending, visited = [yaml.compose(text, yaml.SafeLoader)], set()
-    while pending:
-        node = pending.pop()
-        if id(node) in visited or not isinstance(node, yaml.CollectionNode):
-            continue
-        visited.add(id(node))  # an alias refers to a node that is visited once
-        if isinstance(node, yaml.SequenceNode):
-            pending += node.value
-            continue
+    loader = _UniqueKeyLoader(text)
+    loader.document = name
+    return loader.get_single_data()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Loader that raises an error for a repeated key."""
+
+    document: str
+
+    @override
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        nodes = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         lines: dict[str, int] = {}
-        for key, value in node.value:
-            pending += [key, value]
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                continue
-            line = key.start_mark.line + 1
+        for key in (key for key in nodes if key.tag != "tag:yaml.org,2002:merge"):
             if key.value in lines:
-                raise ConfigError(
-                    f"{name}, line {line} repeats the key {key.value!r} of line {lines[key.value]}. Keep one of them."
-                )
-            lines[key.value] = line
-        for key, line in lines.items():
-            parents = [key[: match.start()] for match in re.finditer(r"\.", key)]
-            if above := next((parent for parent in parents if parent in lines), None):
-                raise ConfigError(
-                    f"{name}, line {line} repeats with {key!r} the key {above!r} of line {lines[above]}. "
-                    "Keep one of them."
-                )
+                raise self._repetition(key, repr(key.value), lines[key.value])
+            lines[key.value] = key.start_mark.line + 1
+        for key in nodes:
+            parents = itertools.accumulate(key.value.split(".")[:-1], "{}.{}".format)
+            if parent := next((parent for parent in parents if parent in lines), None):
+                raise self._repetition(key, f"{parent!r} as {key.value!r}", lines[parent])
+        return super().construct_mapping(node, deep)
+
+    def _repetition(self, key: Any, description: str, line: int) -> ConfigError:
+        return ConfigError(
+            f"{self.document}, line {key.start_mark.line + 1} repeats the key {description} of line {line}. Keep one "
+            "of them."
+        )
 
 
 def _describe(error: Exception) -> str:
@@ -120,27 +123,3 @@ def _describe(error: Exception) -> str:
     position = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
     return _QUOTED.sub("", problem) + position
-
-
-def replaced_components(old: Any, new: Any, key: str = "") -> Iterator[str]:
-    """Yield the components by name (such as latents) that a later configuration replaces.
-
-    Examples
-    --------
-    >>> old = {"model": {"init_args": {"latents": {"y": {"class_path": "Categorical"}, "z": {}}}}}
-    >>> new = {"model": {"init_args": {"latents": {"z": {"class_path": "Gaussian"}}}}}
-    >>> list(replaced_components(old, new))
-    ["'y', 'z' in model.latents"]
-    """
-    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
-        return
-    for name in old.keys() & new.keys():
-        path = f"{key}.{name}".removeprefix(".")
-        if key.endswith("init_args") and _are_named(old[name]) and _are_named(new[name]):
-            yield f"{', '.join(map(repr, old[name]))} in {path.replace('.init_args', '')}"
-        else:
-            yield from replaced_components(old[name], new[name], path)
-
-
-def _are_named(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and not {"class_path", "init_args"} & value.keys()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from filelock import FileLock
-from pytorch_lightning.cli import LightningCLI, SaveConfigCallback
+from jsonargparse._typehints import ActionTypeHint  # has no public name
+from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
@@ -43,35 +42,13 @@ from vaekit.cli.run_parser import (
     allow_classes,
     reject_sizes,
 )
+from vaekit.cli.saved_config import SaveRunConfig
 from vaekit.cli.training_errors import start_loggers, translate_errors
 from vaekit.cli.values import check_seed, check_trainer_values
 from vaekit.data.data_module import DataModule
 from vaekit.exceptions import CheckpointError, ConfigError, OutputError, VaekitError
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
-
-yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_str(str(member.value)))
-
-
-class SaveRunConfig(SaveConfigCallback):
-    """Callback that writes the complete configuration to the run directory and to the loggers."""
-
-    @override
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Log the configuration and the fingerprint of the data."""
-        text = self.parser.dump(self.config, skip_none=False)
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        for logger in trainer.loggers:
-            logger.log_hyperparams(
-                {"config": yaml.safe_load(text), "data": {"source": data.source, "fingerprint": data.fingerprint}}
-            )
-
-    @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write ``config.yaml``, but not before: a run that is rejected when it resumes must keep its file."""
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            with atomic_write(Path(trainer.default_root_dir) / self.config_filename) as temporary:
-                temporary.write_text(self.parser.dump(self.config, skip_none=False))
 
 
 class VaekitCLI(LightningCLI):
@@ -130,7 +107,7 @@ class VaekitCLI(LightningCLI):
         kwargs = {"exit_on_error": False, "add_help": False, **kwargs}
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         for action in parser._actions:
-            if type(action) is TypedFlag.__base__:
+            if isinstance(action, ActionTypeHint):
                 action.__class__ = TypedFlag
         return parser
 
@@ -231,7 +208,7 @@ class VaekitCLI(LightningCLI):
     @property
     def run_name(self) -> str:
         """Name of the last configuration file, or else of the run directory."""
-        files = [name for name, _ in self.record.configs if name != "the configuration"]
+        files = [name for name in self.record.config_names if name != "the configuration"]
         return Path(files[-1]).stem if files else run_label(self.directory)
 
     def _wandb_name(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import contextlib
 import inspect
 import os
 import sys
@@ -91,15 +92,15 @@ def check_destinations(trainer: Any, flags: Iterable[tuple[str, str]], directory
     """
     if "pytorch_lightning" in trusted():
         return
-    user_settings = {setting for key, text in flags for setting in _flag_settings(key, text)}
+    user_settings = {(key, name) for flag, text in flags for key, _, _, value in _settings(*_load_flag(flag, text))
+                     for name in (str(value), str(value).rpartition(".")[2])}  # fmt: skip
     for key, cls, harmless, value in _settings(trainer, "trainer"):
-        if (key, _to_plain(value)) in user_settings:
+        name = str(value).rpartition(".")[2] if cls is not None else str(value)
+        if (key, name) in user_settings:
             continue
-        if key.endswith(".class_path"):
-            parent, name = key.removesuffix(".class_path"), str(value).rpartition(".")[2]
-            limited = cls is None or (issubclass(cls, LIMITED) and name not in HARMLESS)
-            if limited and (parent, name) not in user_settings:
-                raise _forbidden(parent, f"a {name}")
+        if cls is not None:
+            if not inspect.isclass(cls) or (issubclass(cls, LIMITED) and name not in HARMLESS):
+                raise _forbidden(key, f"a {name}")
         elif not harmless or (key == "trainer.model_registry" and value is not None):
             raise _forbidden(key, "the destination of credentials or data")
         elif isinstance(value, str | PurePath) and _leads_out(key.rpartition(".")[2], str(value), directory):
@@ -159,57 +160,40 @@ def _forbidden(key: str, setting: str) -> ConfigError:
     )
 
 
-def _settings(
-    value: Any, key: str, cls: type | None = None, harmless: bool = True
-) -> Iterator[tuple[str, Any, bool, Any]]:
-    """Yield the key of each setting, its class, whether it is listed as harmless, and its value."""
+def _load_flag(key: str, text: str) -> tuple[Any, str]:
+    """Return the value of a flag as plain data, without the content of files that it names, and its full key."""
+    value: Any = text
+    with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):  # the parser reports the problem
+        value = get_loader("yaml")(text)
+    parts = key.removesuffix("+").removesuffix(".class_path").split(".")
+    return value, ".".join(part for part in parts if part not in LEVELS)
+
+
+def _settings(value: Any, key: str, harmless: bool = True) -> Iterator[tuple[str, Any, bool, Any]]:
+    """Yield the key, class, whether it is listed as harmless, and value of each setting.
+
+    The class is None unless the value is a class path; it is a string if the class is not loaded.
+    """
     value = vars(value) if isinstance(value, argparse.Namespace) else value
     if isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
-        cls = loaded_object(value["class_path"])
-        yield f"{key}.class_path", cls, True, value["class_path"]
+        path = value["class_path"]
+        cls = loaded_object(path)
+        yield key, path if cls is None else cls, True, path
         allowed = HARMLESS.get(cls.__name__, set() if issubclass(cls, LIMITED) else None) if cls is not None else None
         defaults = {} if cls is None else inspect.signature(cls).parameters
         for level in LEVELS:
             arguments = value.get(level) or {}
             for name, item in (vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments).items():
-                if item is None or (name in defaults and item == defaults[name].default):
-                    continue
-                yield from _settings(item, f"{key}.{name}", None, harmless and (allowed is None or name in allowed))
+                if item is not None and not (name in defaults and item == defaults[name].default):
+                    yield from _settings(item, f"{key}.{name}", harmless and (allowed is None or name in allowed))
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _settings(item, f"{key}.{name}", None, harmless)
+            yield from _settings(item, f"{key}.{name}", harmless)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _settings(item, key, None, harmless)
+            yield from _settings(item, key, harmless)
     else:
-        yield key, cls, harmless, value
-
-
-def _flag_settings(key: str, text: str) -> Iterator[tuple[str, Any]]:
-    """Yield the keys and values that a flag sets directly, without the content of files that it names."""
-    key = ".".join(part for part in key.rstrip("+").split(".") if part not in LEVELS)
-    yield key, text
-    try:
-        yield from _leaves(get_loader("yaml")(text), key)
-    except (yaml.YAMLError, ValueError, RecursionError):  # the parser reports the problem
-        return
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield the keys and values of plain data; a class also by its bare name, as the value of its parent key."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _leaves(item, key if name in LEVELS else f"{key}.{name}".removesuffix(".class_path"))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item, key)
-    else:
-        yield key, _to_plain(value)
-        yield key, str(value).rpartition(".")[2]
-
-
-def _to_plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+        yield key, None, harmless, value
 
 
 def _leads_out(name: str, value: str, directory: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaekit.cli.output_files import figure_path, image_shape, load_model, reject_inputs
+from vaekit.cli.output_files import figure_path, image_shape, load_model
 from vaekit.cli.values import check_minimum, check_seed
 from vaekit.exceptions import CheckpointError, DataError
 
@@ -46,7 +46,6 @@ def sample(
     check_minimum(1, num_images=num_images)
     stem = "samples" if category is None else f"samples_{category}"
     path = figure_path(output, overwrite, Path(checkpoint).parent, stem)
-    reject_inputs(path, (checkpoint,))
     model = load_model(checkpoint, path)
     shape = image_shape(model, checkpoint)
     torch.manual_seed(seed)
@@ -99,7 +98,6 @@ def traverse(
     if not num_std > 0:
         raise DataError(f"num_std={num_std:g} must be positive.")
     path = figure_path(output, overwrite, Path(checkpoint).parent, "traversals")
-    reject_inputs(path, (checkpoint,))
     model = load_model(checkpoint, path)
     shape, names = image_shape(model, checkpoint), gaussian_latents(model)
     if not names:

@@ -43,7 +43,7 @@ def wandb_logger(directory: Path, name: str) -> Any:
     from pytorch_lightning.loggers import WandbLogger
 
     settings = wandb.Settings(console="off", init_timeout=60)
-    if hasattr(settings, "x_transaction_log_flush_interval"):  # not in older versions
+    if "x_transaction_log_flush_interval" in wandb.Settings.model_fields:  # not in older versions
         settings.x_transaction_log_flush_interval = 1.0  # seconds; a killed process loses the last 15 by default
     logger = WandbLogger(
         save_dir=directory,

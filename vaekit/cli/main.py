@@ -45,13 +45,16 @@ Otherwise only classes of vaekit, torch and pytorch_lightning are loaded.
 arguments of a command: vaekit COMMAND --help     version: vaekit --version
 """
 
-COMMANDS = {
+PROGRAMS = {  # modules with their own parser and a function `run`
     **dict.fromkeys(("fit", "validate", "test", "predict"), "vaekit.cli.fit"),
     "compare": "vaekit.cli.compare",
     "gradients": "vaekit.cli.gradients",
+}
+FUNCTIONS = {  # modules with a typed function of the command's name
     **dict.fromkeys(("evaluate", "embed", "de", "denoise", "export"), "vaekit.cli.commands"),
     **dict.fromkeys(("sample", "traverse"), "vaekit.cli.image_commands"),
 }
+COMMANDS = (*PROGRAMS, *FUNCTIONS)
 
 
 class _GlobalFlags(argparse.ArgumentParser):
@@ -108,12 +111,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _runner(command: str) -> Callable[[list[str]], None]:
     """Return a function that runs a command with its arguments, of which the first is its name."""
-    module = import_module(COMMANDS[command])
-    if hasattr(module, "run"):
-        return module.run
+    if command in PROGRAMS:
+        return import_module(PROGRAMS[command]).run
     from vaekit.cli.command_parser import run_command
 
-    return lambda arguments: run_command(getattr(module, command), arguments[1:])
+    function = getattr(import_module(FUNCTIONS[command]), command)
+    return lambda arguments: run_command(function, arguments[1:])
 
 
 def _flush() -> None:

@@ -76,18 +76,20 @@ def reject_inputs(output: Path, inputs: Iterable[PathLike | None], allow_directo
 
 
 def load_model(checkpoint: PathLike, *outputs: Path) -> VAE:
-    """Load a model, and check that no output is a file that it was trained on.
+    """Load a model, and check that no output is its checkpoint or a file that it was trained on.
 
     Raises
     ------
     CheckpointError
         If the checkpoint cannot be read.
     DataError
-        If an output is one of the training files, or lies in one that is a directory.
+        If an output is one of these, or lies in one that is a directory.
     """
     from vaekit.data.cells.stores import local_paths
     from vaekit.models import load
 
+    for output in outputs:
+        reject_inputs(output, (checkpoint,))
     model = load(checkpoint)
     path = ((model.data_registry or {}).get("config") or {}).get("init_args", {}).get("path")
     for output in outputs:

@@ -20,7 +20,7 @@ from typing_extensions import override
 from vaekit._core.class_paths import ALLOWED, check_class_paths, trusted
 from vaekit.cli.class_defaults import expand_class_defaults, resolve_estimator_key
 from vaekit.cli.config_diagnosis import FROM_DATA, diagnose, merge_configs, merge_flag
-from vaekit.cli.config_files import check_unique, read_config, replaced_components
+from vaekit.cli.config_files import load_yaml, read_config
 from vaekit.cli.foreign import LEVELS
 from vaekit.exceptions import ConfigError
 from vaekit.models.checkpoint import read_checkpoint
@@ -79,8 +79,8 @@ class CommandRecord:
 
     Attributes
     ----------
-    configs : list of (name, mapping)
-        Configurations as plain data.
+    config_names : list of str
+        Names of the configurations.
     flags : list of (key, value)
         Typed flags as text.
     merged : dict
@@ -88,7 +88,7 @@ class CommandRecord:
     """
 
     def __init__(self) -> None:
-        self.configs: list[tuple[str, Mapping[str, Any]]] = []
+        self.config_names: list[str] = []
         self.flags: list[tuple[str, str]] = []
         self.merged: dict[str, Any] = {}
 
@@ -99,19 +99,18 @@ class CommandRecord:
         model = config.get("model")
         for level in LEVELS:
             reject_sizes(model.get(level) if isinstance(model, Mapping) else None, name)
-        for earlier, old in self.configs:
-            for components in replaced_components(old, config):
-                print(
-                    f"warning: {name} replaces {components} of {earlier}. A flag changes a part of it.", file=sys.stderr
-                )
-        self.configs.append((name, config))
-        self.merged = merge_configs(self.merged, config)
+        replaced: list[str] = []
+        self.merged = merge_configs(self.merged, config, replaced)
+        for components in replaced:
+            earlier = ", ".join(self.config_names)
+            print(f"warning: {name} replaces {components} of {earlier}. Flags change single keys.", file=sys.stderr)
+        self.config_names.append(name)
 
     def add_flag(self, key: str, text: str) -> tuple[str, str]:
         """Check a flag and record it; return the key and value for the parser."""
         if text.startswith(("{", "[")):
             with contextlib.suppress(yaml.YAMLError, RecursionError):  # the parser reports the problem
-                check_unique(text, f"--{key}")
+                load_yaml(text, f"--{key}")
         self.flags.append((key, text))
         value = text
         if key.startswith("model."):
@@ -239,5 +238,5 @@ def allow_classes() -> None:
 def _load(text: str) -> Any:
     """Return the YAML of a flag or a nested file as plain data, and reject a repeated key."""
     if ":" in text:
-        check_unique(text, "a value, or a file that it names,")
+        load_yaml(text, "a value, or a file that it names,")
     return _load_yaml(text)
