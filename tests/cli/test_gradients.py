@@ -79,7 +79,7 @@ def test_trained_weights_and_nothing_is_written_over(tmp_path, capsys):
     [
         (["--config", CONFIG, "--num_estimates", "2"], "num_estimates=2 must be at least 8"),
         (["--config", CONFIG, "--latent", "x", *SILENT], "latent='x' not found among the latents 'y', 'z'"),
-        (["--config", CONFIG, "--ckpt_path", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
+        (["--config", CONFIG, "--ckpt_path", "nowhere.ckpt"], "checkpoint nowhere.ckpt not found"),
         (["--config", CONFIG, "--model.hiden", "[3]"], "Did you mean 'hidden'?"),
         ([], "Pass --config"),
     ],

@@ -172,7 +172,7 @@ class TestCompare:
         ("arguments", "message"),
         [
             (("--estimators", "ReinMux"), "Did you mean 'ReinMax'?"),
-            (("--estimators", "ReinMax", "Pathwise"), "Pathwise does not fit a Categorical latent"),
+            (("--estimators", "ReinMax", "Pathwise"), "Pathwise does not support"),
             (("--estimators", "ReinMax(2.0)"), "'ReinMax(2.0)' is not an estimator"),
             (("--estimators", "ReinMax(heat=2.0)"), "has no argument 'heat'"),
             (("--estimators", "ReinMax", "ReinMax"), "name each only once"),

@@ -22,7 +22,7 @@ from vaekit.cli.class_defaults import expand_class_defaults, resolve_estimator_k
 from vaekit.cli.config_diagnosis import FROM_DATA, diagnose, merge_configs, merge_flag
 from vaekit.cli.config_files import load_yaml, read_config
 from vaekit.cli.foreign import LEVELS
-from vaekit.exceptions import ConfigError
+from vaekit.exceptions import ConfigError, VaekitError
 from vaekit.models.checkpoint import read_checkpoint
 
 RUN_DIRECTORY = "__run_directory__"  # stands for trainer.default_root_dir in a logger's save_dir
@@ -205,7 +205,7 @@ class RunParser(LightningArgumentParser):
             super().error(message, ex)
         cause: BaseException | None = ex
         while cause is not None:  # an error of vaekit may be wrapped in several of jsonargparse
-            if isinstance(cause, ConfigError):
+            if isinstance(cause, VaekitError):
                 raise cause
             cause = cause.__cause__ or cause.__context__
         raise ConfigError(self._explain(" ".join(message.split()), ex)) from None
