@@ -119,7 +119,7 @@ def test_extreme_dispersions_are_finite(dispersion):
 def test_errors():
     with pytest.raises(ConfigError, match=r"dispersion='gene-bach' not found. Did you mean 'gene-batch"):
         NegativeBinomial("gene-bach")
-    with pytest.raises(ConfigError, match=r"dispersion='gene-batch' needs batches, but there are none"):
+    with pytest.raises(ConfigError, match=r"dispersion='gene-batch' needs batches, but the data have 0"):
         ZeroInflatedNegativeBinomial("gene-batch").build(WIDTH, FEATURES)
     likelihood = built(NegativeBinomial, "gene-batch")
     with pytest.raises(ConfigError, match="needs batches"):

@@ -185,7 +185,7 @@ class Latent(Component, nn.Module, ABC):
     def posterior(self, h: Tensor) -> Distribution:
         """Return q(z given x), batch shape ``[*sample, batch]``, from features ``[*sample, batch, in_features]``.
 
-        The features are those of the encoder or of :meth:`condition_on_parents`.
+        The features come from the encoder or from :meth:`condition_on_parents`.
         """
 
     @abstractmethod
@@ -213,7 +213,7 @@ class Latent(Component, nn.Module, ABC):
         return value.reshape(*value.shape[: value.dim() - self.event_dim], self.size)
 
     def undecayed_layers(self) -> list[nn.Module]:
-        """Return the linear layers whose weights must not decay. The default is none."""
+        """Return the linear layers whose weights must not decay; by default an empty list."""
         return []
 
     def init_from_data(self, statistics: DataStatistics) -> None:

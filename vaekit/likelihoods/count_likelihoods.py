@@ -62,7 +62,7 @@ class CountLikelihood(Likelihood):
 
     def _missing(self, problem: str, alternative: str) -> ConfigError:
         return ConfigError(
-            f"{type(self).__name__}: {problem}, but there are none. Set data.batch_key to the column of the batches "
+            f"{type(self).__name__}: {problem}, but the data have 0. Set data.batch_key to the column of the batches "
             f"(and pass data.covariates to the model), or use {alternative}."
         )
 
@@ -193,7 +193,7 @@ class NegativeBinomial(CountLikelihood):
         return self.log_inverse_dispersion + (batch.covariates * self.batch_columns) @ self.dispersion_shift
 
     def gate_logits(self, h: Tensor) -> Tensor | None:
-        """Return the logits of additional zeros, ``[*sample, batch, genes]``, or None if there are none."""
+        """Return the logits of additional zeros, ``[*sample, batch, genes]``, or None without them."""
         return None
 
     @override

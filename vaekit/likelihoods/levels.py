@@ -55,7 +55,7 @@ class DiscretizedLevels(Distribution):
 class Categorical(PixelLikelihood):
     """Pixels with one of several gray levels, whose probabilities are independent parameters without an order.
 
-    A value counts as the nearest level. Log-probabilities are those of levels, not densities, and are only comparable
+    A value counts as the nearest level. Log-probabilities refer to levels, not densities, and are only comparable
     between models with the same number of levels.
 
     van den Oord, Kalchbrenner and Kavukcuoglu (2016), Pixel Recurrent Neural Networks.

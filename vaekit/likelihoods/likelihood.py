@@ -45,7 +45,7 @@ class Likelihood(Component, nn.Module, ABC):
         Raises
         ------
         ConfigError
-            If the likelihood needs covariates, and there are none.
+            If the likelihood needs covariates, and their width is 0.
         """
 
     @abstractmethod

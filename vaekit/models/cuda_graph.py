@@ -57,7 +57,7 @@ class CUDAGraphStep:
                 group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.device)
 
     def __call__(self, batch: Batch, kl_weight: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
-        """Make a step on a mini-batch; return the detached loss, and the terms of the negative ELBO, each ``[batch]``.
+        """Compute a step; return the detached loss, and the terms of the negative ELBO, each ``[batch]``.
 
         The norm of the model's gradient before clipping becomes ``model.gradient_norm``.
         """
@@ -83,7 +83,7 @@ class CUDAGraphStep:
         return loss.clone(), {name: value.clone() for name, value in terms.items()}
 
     def _warm_up(self, batch: Batch, weight: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Make a step on a side stream, as a capture does."""
+        """Compute a step on a side stream, as a capture does."""
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(current)
         with torch.cuda.stream(side):

@@ -95,10 +95,10 @@ def mean_terms(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {"elbo": -torch.stack(list(means.values())).sum(), **means}
 
 
-def temperatures(estimators: Mapping[str, Estimator]) -> dict[str, Tensor]:
-    """Return the temperature of each relaxation as ``temperature_<name>``."""
-    values = {f"temperature_{name}": getattr(estimator, "temperature", None) for name, estimator in estimators.items()}
-    return {name: value for name, value in values.items() if value is not None}
+def scheduled_values(estimators: Mapping[str, Estimator]) -> dict[str, Tensor]:
+    """Return the estimators' scheduled values, such as ``temperature_<latent>``."""
+    values = {name: estimator.scheduled_values() for name, estimator in estimators.items()}
+    return {f"{key}_{name}": value for name, scheduled in values.items() for key, value in scheduled.items()}
 
 
 def log_means(module: pl.LightningModule, stage: str, means: Mapping[str, Any], num_observations: int) -> None:

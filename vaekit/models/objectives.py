@@ -267,7 +267,7 @@ class IWAE(Objective):
         kl_weight: float,
         check_paths: bool,
     ) -> Estimate:
-        """Return the negative bound; the terms are those of the ELBO at the same samples."""
+        """Return the negative bound; the terms belong to the ELBO at the same samples."""
         log_joint = {"reconstruction": reconstruction._replace(value=-reconstruction.value)}
         terms = {"reconstruction": reconstruction.value.detach().mean(0)}
         for name, (prior, parents) in priors.items():

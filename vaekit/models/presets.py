@@ -140,7 +140,7 @@ class SequentialVAE(VAE):
     Each factor is a network with one layer; the decoder sees all latents. A value is a path in a tree, in which each
     latent is one level. Training draws joint samples, because with one sample dimension per latent the numbers of
     samples multiply. With ``ScoreFunction(critic=Critic(...), lam=...)``, the cost of each latent includes the
-    predicted cost of its successors. Codes and embeddings are those of the most probable path.
+    predicted cost of its successors. Codes and embeddings follow the most probable path.
 
     Parameters
     ----------

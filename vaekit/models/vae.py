@@ -20,7 +20,7 @@ from vaekit.likelihoods import Likelihood
 from vaekit.models.checkpoint import SafeLoading
 from vaekit.models.distributed import sync_baselines
 from vaekit.models.loss import batch_loss, negative_elbo
-from vaekit.models.metric_accumulator import MetricAccumulator, log_epoch, log_held_out, temperatures
+from vaekit.models.metric_accumulator import MetricAccumulator, log_epoch, log_held_out, scheduled_values
 from vaekit.models.objectives import ELBO, Objective
 from vaekit.models.parameter_groups import ParameterGroups
 from vaekit.models.regularizers import Regularizer
@@ -178,7 +178,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         kl_weight = self.objective.kl_weight(self.global_step, self.total_steps)
         loss, terms = self.compute_step(batch, kl_weight)
-        self.metrics.update(terms, {"loss": loss, "kl_weight": kl_weight, **temperatures(self.estimators)})
+        self.metrics.update(terms, {"loss": loss, "kl_weight": kl_weight, **scheduled_values(self.estimators)})
         return loss
 
     @override

@@ -1,7 +1,7 @@
-"""The loops of the count likelihoods, compiled: a cell's values stay in a core's first cache from pass to pass.
+"""Compiled loops of the count likelihoods; the values of a cell stay in the first-level cache between passes.
 
-Each pass over the genes is a function of its own with few arrays, or the compiler does not vectorise it. Arrays are
-float32 and contiguous unless said otherwise.
+Each pass over the genes is a separate function with few arrays, because the compiler vectorizes only those. Arrays are
+float32 and contiguous unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from vaekit._core.numba_cache import cached_njit
 from vaekit.likelihoods.counts.elementary import EXACT, REORDER, exponential, f32, log_one_plus, logarithm
 
-SMALL = 8  # counts up to here are read off tables; Stirling's series is exact to 1e-11 beyond
+SMALL = 8  # counts up to 8 come from tables; beyond, Stirling's series is exact to 1e-11
 LOG_FACTORIALS = np.array([math.lgamma(x + 1) for x in range(1024)])
 
 
@@ -24,21 +24,21 @@ def evaluate(logits, top, size, theta, gate, starts, gene, count, value, d_logit
     Parameters
     ----------
     logits, top, size
-        Of the composition, ``[cells, genes]``; the largest of each cell, and its size factor, ``[cells]``.
+        Logits of the composition, ``[cells, genes]``; their maximum per cell, and the size factors, ``[cells]``.
     theta
         Inverse dispersions, ``[cells or 1, genes]``.
     gate
-        Logits of additional zeros, ``[cells, genes]``, or of no cells.
+        Logits of additional zeros, ``[cells, genes]``, or ``[0, genes]`` without them.
     starts, gene, count
-        The non-zero counts of cell c are ``count[starts[c] : starts[c + 1]]``, in these genes. Cells beyond them are
-        the same again (draws of the latents).
+        The non-zero counts of cell c are ``count[starts[c] : starts[c + 1]]``, in these genes. The counts repeat for
+        further samples of the latents.
     value
-        Log-probabilities, float64 ``[cells]``, to be filled.
+        Output: log-probabilities, float64 ``[cells]``.
     d_logits, d_size, d_theta, d_gate
-        Gradients with respect to the logits, the log size factors ``[cells]``, the log inverse dispersions
-        ``[cells, genes]`` and the gates, to be filled; of no cells if not wanted.
+        Output: gradients with respect to the logits, the log size factors ``[cells]``, the log inverse dispersions
+        ``[cells, genes]`` and the gates. Without cells they are not computed.
     """
-    genes, seen, wanted = logits.shape[1], len(starts) - 1, len(d_logits) > 0
+    genes, num_cells, needs_grad = logits.shape[1], len(starts) - 1, len(d_logits) > 0
     mean, inverse, share, zero = np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32)
     slope, kept, own, mixed = np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32)
     shared = len(theta) == 1
@@ -46,7 +46,7 @@ def evaluate(logits, top, size, theta, gate, starts, gene, count, value, d_logit
         np.empty((SMALL + 1, genes if shared else 0), f32),
         np.empty((SMALL + 1, genes if shared else 0), f32),
     )
-    begun = np.zeros((genes if shared else 0, 5))  # of genes whose large counts were met
+    start_values = np.zeros((genes if shared else 0, 5))  # of genes with a large count so far
     if shared:
         _reciprocals(theta[0], inverse)
         _tables(theta[0], inverse, logs, slopes)
@@ -62,8 +62,8 @@ def evaluate(logits, top, size, theta, gate, starts, gene, count, value, d_logit
             _inflate(gate[i], zero, slope, kept, own, mixed)
             dense = _total(mixed)
         level = math.log(np.float64(size[i])) - np.float64(top[i]) - math.log(np.float64(norm))
-        total, cell = float(dense), i % seen
-        if wanted:
+        total, cell = float(dense), i % num_cells
+        if needs_grad:
             _dispersion_slopes(zero, own, len(gate) > 0, slope, d_theta[i])
             if len(gate):
                 _gate_slopes(kept, own, d_gate[i])
@@ -75,23 +75,23 @@ def evaluate(logits, top, size, theta, gate, starts, gene, count, value, d_logit
             elif x <= SMALL:
                 log_sum, slope_sum = np.float64(logs[int(x), j]), np.float64(slopes[int(x), j])
             else:
-                if begun[j, 0] == 0:
-                    begun[j] = _begin(np.float64(own_theta[j]))
-                log_sum, slope_sum = _go_on(np.float64(x), np.float64(own_theta[j]), begun[j])
-            if x > SMALL:  # float32 would be wrong by x times its rounding
+                if start_values[j, 0] == 0:
+                    start_values[j] = _sums_start(np.float64(own_theta[j]))
+                log_sum, slope_sum = _sums_beyond(np.float64(x), np.float64(own_theta[j]), start_values[j])
+            if x > SMALL:  # float32 rounding would be multiplied by x
                 log1p = np.float64(math.log1p(math.exp(log_mean) * np.float64(inverse[j])))
             total += x * (log_mean - log1p) + log_sum
             if len(gate):
                 total += np.float64(zero[j]) + np.float64(logarithm(kept[j])) - np.float64(mixed[j])
-            if wanted:
+            if needs_grad:
                 slope[j] = (x - mean[j]) * share[j]
                 d_theta[i, j] = zero[j] - slope[j] + f32(slope_sum)
                 if len(gate):
                     d_gate[i, j] = kept[j] - f32(1)
         value[i] = total
-        if wanted:
+        if needs_grad:
             d_size[i] = _total(slope)
-            _through_softmax(slope, mean, d_size[i] / size[i], d_logits[i])
+            _softmax_backward(slope, mean, d_size[i] / size[i], d_logits[i])
 
 
 @cached_njit(fastmath=REORDER)
@@ -119,7 +119,7 @@ def _ratios(mean, scale, inverse, share, log1p):
 
 @cached_njit(fastmath=REORDER)
 def _zeros(theta, mean, share, log1p, slope):
-    """Write the log-probability of a zero over ``log1p``, and its slope in log mean; return the sum of the first."""
+    """Overwrite ``log1p`` by the log-probability of a zero, write its slope in log mean, and return their sum."""
     total = f32(0)
     for j in range(len(mean)):
         z = -theta[j] * log1p[j]
@@ -131,7 +131,7 @@ def _zeros(theta, mean, share, log1p, slope):
 
 @cached_njit(fastmath=EXACT)
 def _inflate(gate, zero, slope, kept, own, mixed):
-    """Write the probability of no additional zero, the counts' own share among zeros and the zeros' log-probability."""
+    """Write the probability of no additional zero, the fraction of count zeros, and the log-probability of a zero."""
     for j in range(len(gate)):
         odds, alone = exponential(gate[j]), exponential(zero[j])
         both = odds + alone
@@ -168,14 +168,14 @@ def _total(values):
 
 
 @cached_njit(fastmath=REORDER)
-def _through_softmax(slope, mean, total, out):
+def _softmax_backward(slope, mean, total, out):
     for j in range(len(slope)):
         out[j] = slope[j] - mean[j] * total
 
 
 @cached_njit(fastmath=REORDER)
 def _tables(theta, inverse, logs, slopes):
-    """Fill in what :func:`sums` returns for counts up to SMALL, a row each."""
+    """Write the results of :func:`sums` for counts up to SMALL, one row per count."""
     for j in range(len(theta)):
         logs[0, j] = logs[1, j] = slopes[0, j] = f32(0)
         slopes[1, j] = f32(1)
@@ -193,7 +193,7 @@ def _next_row(theta, inverse, k, logs, slopes, next_logs, next_slopes):
 
 @cached_njit()
 def sums(x, theta):
-    r"""Return the sums over k < x that stand for gamma functions, in float64, for a count x of 1 or more.
+    r"""Return the sums over k < x that replace gamma functions, in float64, for a count x of at least 1.
 
     .. math:: \sum_{k < x} \log\frac{1 + k / \theta}{1 + k} =
         \log\Gamma(x + \theta) - \log\Gamma(\theta) - x \log\theta - \log\Gamma(x + 1)
@@ -201,13 +201,13 @@ def sums(x, theta):
     .. math:: \sum_{k < x} \frac{\theta}{\theta + k} = \theta (\psi(x + \theta) - \psi(\theta))
     """
     if x > SMALL:
-        return _go_on(x, theta, _begin(theta))
-    product, slope = _first(int(x), theta)
+        return _sums_beyond(x, theta, _sums_start(theta))
+    product, slope = _small_sums(int(x), theta)
     return math.log(product) - LOG_FACTORIALS[int(x)], slope
 
 
 @cached_njit()
-def _first(count, theta):
+def _small_sums(count, theta):
     """Return the product and the sum over k < count."""
     product, slope = 1.0, 0.0
     for k in range(count):
@@ -217,22 +217,22 @@ def _first(count, theta):
 
 
 @cached_njit()
-def _begin(theta):
-    """Return what the sums up to any count beyond SMALL have in common; the first is never 0."""
-    product, slope = _first(SMALL, theta)
+def _sums_start(theta):
+    """Return the common part of the sums for all counts beyond SMALL; its first entry is never 0."""
+    product, slope = _small_sums(SMALL, theta)
     start = theta + SMALL
     return math.log1p(SMALL / theta), math.log(product), slope, _log_gamma_series(start), _digamma_series(start)
 
 
 @cached_njit()
-def _go_on(x, theta, begun):
-    """Return the sums up to a count beyond SMALL, by Stirling's series from there on."""
+def _sums_beyond(x, theta, start_values):
+    """Return the sums for a count beyond SMALL, continued by Stirling's series."""
     start, more = theta + SMALL, x - SMALL
     stop, growth = start + more, math.log1p(more / start)
     log_factorial = LOG_FACTORIALS[int(x)] if x < len(LOG_FACTORIALS) else math.lgamma(x + 1)
-    log_sum = begun[1] + more * begun[0] - log_factorial
-    log_sum += (stop - 0.5) * growth - more + _log_gamma_series(stop) - begun[3]
-    return log_sum, begun[2] + theta * (growth + _digamma_series(stop) - begun[4])
+    log_sum = start_values[1] + more * start_values[0] - log_factorial
+    log_sum += (stop - 0.5) * growth - more + _log_gamma_series(stop) - start_values[3]
+    return log_sum, start_values[2] + theta * (growth + _digamma_series(stop) - start_values[4])
 
 
 @cached_njit()
@@ -251,8 +251,8 @@ def _digamma_series(y):
 
 @cached_njit(fastmath=EXACT)
 def all_counts(values):
-    """Return whether all values are whole and 1 at least."""
-    strange = 0
+    """Return whether all values are positive integers."""
+    num_invalid = 0
     for k in range(len(values)):
-        strange += not (values[k] >= 1 and values[k] == np.floor(values[k]))
-    return strange == 0
+        num_invalid += not (values[k] >= 1 and values[k] == np.floor(values[k]))
+    return num_invalid == 0

@@ -1,7 +1,7 @@
 r"""Count likelihoods on a GPU: a Triton kernel that computes the log-probability of a cell and its gradients.
 
-The formulas are those of :mod:`vaekit.likelihoods.counts.sparse`, in float32, over all genes, because skipping zeros
-saves nothing on a GPU. The host never waits for the device, and no branch depends on a value
+The kernel uses the formulas of :mod:`vaekit.likelihoods.counts.sparse`, in float32, over all genes, because skipping
+zeros saves nothing on a GPU. The host never waits for the device, and no branch depends on a value
 (:mod:`vaekit.likelihoods.counts.elements`).
 """
 
@@ -26,7 +26,7 @@ LAUNCH: dict[str, Any] = {"block": BLOCK, "num_warps": 4, "enable_fp_fusion": Tr
 def log_prob(logits: Tensor, batch: Batch, log_size: Tensor, log_theta: Tensor, gate: Tensor | None) -> Tensor:
     """Return the log-probability of the counts of each cell, float32 ``[*sample, batch]``.
 
-    The arguments are those of :func:`vaekit.likelihoods.counts.sparse.log_prob` in float32, with log size factors.
+    The arguments match :func:`vaekit.likelihoods.counts.sparse.log_prob`, in float32 and with log size factors.
     Values that are not counts (fractional, negative, not finite) give NaN, because a check would wait for the device.
     """
     log_size = log_size.expand(*logits.shape[:-1], 1)
@@ -102,8 +102,8 @@ def _forward(
     """Compute the log-probability of a cell, the log normalizer of its softmax, and the gradients, by one program.
 
     Matrices ``[rows, genes]`` and vectors ``[rows]`` are contiguous; ``log_theta`` has one row if its stride is 0. Row
-    i has the counts of cell i modulo their number. The gradients are those of the log size factor (the sum of the next
-    ones), the log means, the log inverse dispersions and the gates.
+    i has the counts of cell i modulo their number. The gradients are with respect to the log size factor (the sum of
+    the next ones), the log means, the log inverse dispersions and the gates.
     """
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, block)

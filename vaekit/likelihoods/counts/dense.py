@@ -17,7 +17,7 @@ def dense_log_prob(logits: Tensor, log_size: Tensor, log_theta: Tensor, gate: Te
 
 
 def differentiate_twice(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
-    """Return the gradients of the saved inputs (logits, log size, log theta, gate) with a graph of their own.
+    """Return differentiable gradients of the saved inputs: logits, log size, log theta and gate.
 
     The compiled passes compute first derivatives only; derivatives of these use the dense formula.
     """

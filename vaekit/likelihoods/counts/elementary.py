@@ -1,8 +1,8 @@
-r"""Exponential and logarithm in float32 that numba turns into vector instructions: libm's would be called one by one.
+r"""Exponential and logarithm in float32 that numba can vectorize, unlike calls of libm.
 
-Cody and Waite's range reduction, and polynomials fitted to the least largest relative error (2e-9 and 4e-9, below
-float32's rounding). NaN stays NaN in the exponential; the logarithm is for positive finite values, and its callers add
-a term that carries NaN.
+They use Cody and Waite's range reduction and minimax polynomials (relative error 2e-9 and 4e-9, below the rounding of
+float32). NaN stays NaN in the exponential. The logarithm needs positive finite values; its callers add a term that
+propagates NaN.
 
 Cody and Waite (1980), Software Manual for the Elementary Functions.
 """
@@ -15,8 +15,8 @@ import numpy as np
 
 from vaekit._core.numba_cache import cached_njit
 
-# What the compiler may do. NaN and infinity keep their meaning. Sums become vectors only where they may be reordered,
-# but the small terms here that make up for rounding would be reordered away: no function here has its place in a sum.
+# Permissions of the compiler, which keep NaN and infinity. Sums are vectorized only if they may be reordered, which
+# would remove the terms that compensate rounding, so that no function of this module may be part of such a sum.
 EXACT = {"contract", "arcp", "nsz"}
 REORDER = {"reassoc", *EXACT}
 
@@ -65,6 +65,6 @@ def logarithm(x):
 
 @cached_njit(fastmath=EXACT)
 def log_one_plus(x):
-    """Return log(1 + x) for x >= 0, right to float32's precision of itself where x is small; NaN stays NaN."""
+    """Return log(1 + x) for x >= 0, also for small x with the relative precision of float32; NaN stays NaN."""
     u = f32(1) + x
-    return logarithm(u) + (x - (u - f32(1))) / u  # what the rounding of u has lost
+    return logarithm(u) + (x - (u - f32(1))) / u  # restores the rounding error of u

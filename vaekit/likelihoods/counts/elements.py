@@ -1,18 +1,18 @@
-r"""The count likelihoods of one count, and what they are made of, in float32 for Triton's compiler.
+r"""Log-probability of a single count and its elementary functions, in float32 for Triton's compiler.
 
-Products stand for the gamma functions of counts up to 8. Beyond, the binomial's saddle-point form takes their place, in
-which terms of the size of the count do not meet,
+Products replace the gamma functions of counts up to 8. Larger counts use the saddle-point form of the binomial
+distribution, in which no terms as large as the count cancel,
 
 .. math:: \log p(x) = -D + \tfrac12 \log\frac{\theta}{2 \pi x (x + \theta)} + \delta(x + \theta) - \delta(\theta) -
     \delta(x), \qquad D = x \log\frac{x (\mu + \theta)}{\mu (x + \theta)} - \theta \log\frac{x + \theta}{\mu + \theta}
 
-with the remainders :math:`\delta` of Stirling's formula. Log means and log inverse dispersions beyond the bounds below,
-where float32 would overflow, are set to the bound, and the value goes on as the straight line that it is there (but for
-a mean and an inverse dispersion below e^-40 both, of which one is beyond its bound: there the value of a count over 0
-is a number, and no more).
+with the remainders :math:`\delta` of Stirling's formula. Log means and log inverse dispersions are clamped to the
+bounds below, beyond which float32 would overflow; the value continues linearly, as the exact one does there.
+The exception is a positive count whose mean and inverse dispersion are both below e^-40, one of them beyond its bound: its value is
+finite, but not exact.
 
-Triton's own exponential is approximate, and its libraries differ from device to device: these here are the polynomials
-of :mod:`vaekit.likelihoods.counts.elementary`.
+Triton's own exponential is approximate, and its libraries differ between devices. The functions here are the
+polynomials of :mod:`vaekit.likelihoods.counts.elementary`.
 
 Loader (2000), Fast and Accurate Computation of Binomial Probabilities.
 """
@@ -20,8 +20,8 @@ Loader (2000), Fast and Accurate Computation of Binomial Probabilities.
 import triton
 import triton.language as tl
 
-MIN_LOG_MEAN = tl.constexpr(-60.0)  # below, log p = x log(mean) + what does not depend on the mean
-MAX_LOG_MEAN = tl.constexpr(40.0)  # above, log p = -theta log(mean) + what does not
+MIN_LOG_MEAN = tl.constexpr(-60.0)  # below, log p = x log(mean) + terms independent of the mean
+MAX_LOG_MEAN = tl.constexpr(40.0)  # above, log p = -theta log(mean) + terms independent of the mean
 MAX_LOG_THETA = tl.constexpr(40.0)  # above, a Poisson distribution; below -40, log p = log(theta) + the rest if x > 0
 SMALL = tl.constexpr(8)
 LOWEST, HIGHEST = tl.constexpr(-87.0), tl.constexpr(88.0)  # of the exponential: a normal float32
@@ -34,7 +34,7 @@ HALF_LOG_2PI = tl.constexpr(0.9189385332046727)
 
 @triton.jit
 def negative_binomial(x, log_mean, log_theta):
-    """Return the log-probability, and its slopes in log mean and log theta."""
+    """Return the log-probability of a count, and its slopes in log mean and log theta."""
     low, high = tl.where(log_mean < MIN_LOG_MEAN, log_mean - MIN_LOG_MEAN, 0.0), MAX_LOG_MEAN
     bound = tl.where(log_mean < MIN_LOG_MEAN, MIN_LOG_MEAN, tl.where(log_mean > high, high, log_mean))
     over = tl.where(log_mean > high, log_mean - high, 0.0)
@@ -47,7 +47,7 @@ def negative_binomial(x, log_mean, log_theta):
     share, log1p = 1.0 / (1.0 + ratio), log_one_plus(ratio)
     zero = -theta * log1p
     slope = (x - mean) * share
-    # Products over k < min(x, 8) of (theta + k) / (k + 1), over theta or 1, whichever is larger; and their slope.
+    # product over k < min(x, 8) of (theta + k) / (k + 1), divided by max(theta, 1), and its slope
     scale = tl.where(own > 0.0, inverse, 1.0)
     unit = tl.where(own > 0.0, 1.0, theta)
     product, change = tl.full(x.shape, 1.0, tl.float32), tl.zeros(x.shape, tl.float32)
@@ -73,13 +73,13 @@ def negative_binomial(x, log_mean, log_theta):
 
 @triton.jit
 def _many(x, mean, theta, log_theta):
-    """Return the log-probability of counts over 8, and what the terms k >= 8 add to the slope in log theta."""
+    """Return the log-probability of counts above 8, and the part of the slope in log theta from the terms k >= 8."""
     both, start = x + theta, theta + SMALL
     gap = x - mean
     excess = gap / (mean + theta)
     log_excess = _log_of(excess, both / (mean + theta))
     deviance = x * _log_of(theta * (gap / both) / mean, x / mean * ((mean + theta) / both)) - theta * log_excess
-    # delta(theta): by Stirling's series where it holds, else by the gamma function's recurrence from theta + 8
+    # delta(theta): Stirling's series if it is exact, otherwise the gamma function's recurrence from theta + 8
     product = theta
     for k in tl.static_range(1, SMALL):
         product *= tl.where(theta < SMALL, theta + k, 1.0)
@@ -95,8 +95,8 @@ def _many(x, mean, theta, log_theta):
 
 @triton.jit
 def inflate(x, p, gate):
-    """Return the log-probability with additional zeros, the counts' own share in it, and its slope in the gate."""
-    # log(e^gate + e^p) - log(1 + e^gate) at a zero, where the larger of each sum is taken out
+    """Return the log-probability with additional zeros, the fraction of the count term, and the slope in the gate."""
+    # log(e^gate + e^p) - log(1 + e^gate) at a zero, with the larger term of each sum factored out
     gap = gate - p
     far, near = tl.where(gap > 0.0, gap, -gap), tl.where(gate > 0.0, gate, -gate)
     larger, positive = tl.where(gap > 0.0, gate, p), tl.where(gate > 0.0, gate, 0.0)
@@ -143,14 +143,14 @@ def logarithm(x):
 
 @triton.jit
 def log_one_plus(x):
-    """Return log(1 + x), right to float32's precision of itself where x is small."""
+    """Return log(1 + x), also for small x with the relative precision of float32."""
     u = 1.0 + x
-    return logarithm(u) + (x - (u - 1.0)) / u  # what the rounding of u has lost
+    return logarithm(u) + (x - (u - 1.0)) / u  # restores the rounding error of u
 
 
 @triton.jit
 def _log_of(excess, ratio):
-    """Return the log of ``ratio``, which is 1 + ``excess``: by the one that has kept its digits."""
+    """Return the log of ``ratio`` = 1 + ``excess``, from the more precise of the two."""
     near = (excess < 0.5) & (excess > -0.5)
     small = tl.where(near, excess, 0.0)
     return tl.where(near, log_one_plus(small), logarithm(ratio))
