@@ -1,4 +1,4 @@
-"""The latents: posteriors, priors, divergences, summaries; and what is refused."""
+"""The latents: posteriors, priors, divergences, summaries and errors."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def test_order_of_declaration_does_not_matter(order):
     other.load_state_dict(first.state_dict())
     gradients = []
     for model in (first, other):
-        torch.manual_seed(0)  # both discrete latents are summed: the only noise is that of z
+        torch.manual_seed(0)  # both discrete latents are summed: only z has noise
         result = model.eval().loss(counts(), training=True)
         result.total.mean().backward()
         gradients.append((result.total, result.terms, {n: p.grad for n, p in model.named_parameters()}))

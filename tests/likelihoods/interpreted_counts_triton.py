@@ -1,4 +1,4 @@
-"""What test_counts_triton.py runs with TRITON_INTERPRET=1: the kernel against exact values, and the dense formula."""
+"""Tests for test_counts_triton.py, run with TRITON_INTERPRET=1: the kernel against exact values and the dense formula."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_any_dispersion_mean_and_count():
     known = (log_mean >= -40) | (log_theta >= -40)  # see the module
     wanted = torch.tensor([exact(*row) for row in grid.tolist()], dtype=torch.float64)[known].T
     size = torch.maximum(log_mean.exp(), count)[known]
-    # float32's rounding of a mean acts by way of the slopes; a mean below e^-60 counts as e^-60
+    # float32's rounding of a mean is multiplied by the slopes; a mean below e^-60 counts as e^-60
     limit = 2e-6 * wanted[0].abs() + 5e-7 * size + 1e-5
     assert ((value[known] - wanted[0]).abs() <= limit).all()
     assert ((slope[known] - wanted[1]).abs() <= 1e-6 * size + 1e-25).all()

@@ -1,4 +1,4 @@
-"""The kernel of the count likelihoods where there is no GPU: in Triton's interpreter, and through its compiler."""
+"""The kernel of the count likelihoods without a GPU: in Triton's interpreter, and through its compiler."""
 
 import os
 import re
@@ -17,7 +17,7 @@ NUMBER_OF_CASES = 30  # at least
 
 
 def test_values_and_gradients_in_the_interpreter():
-    """A process of its own, as Triton asks for its interpreter when it is first imported."""
+    """In a separate process, because Triton chooses its interpreter at import."""
     file = Path(__file__).with_name("interpreted_counts_triton.py")
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", str(file)]
     found = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
@@ -32,7 +32,7 @@ def test_values_and_gradients_in_the_interpreter():
     [("cuda", torch.float32, True), ("cuda", torch.float64, False), ("cpu", torch.float32, False)],
 )
 def test_float32_on_a_gpu_takes_it(device, dtype, taken):
-    logits: Any = SimpleNamespace(device=torch.device(device), dtype=dtype)  # there may be no such device
+    logits: Any = SimpleNamespace(device=torch.device(device), dtype=dtype)  # the device need not exist
     assert sparse._supports_kernel(logits) is taken
 
 

@@ -44,7 +44,7 @@ def simulated(kind: type, dispersion: str) -> tuple[Likelihood, Tensor, Batch]:
 
 
 def fitted(likelihood: Likelihood, h: Tensor, batch: Batch) -> float:
-    """Return the log-likelihood at the dispersions that maximise it."""
+    """Return the log-likelihood at the dispersions that maximize it."""
     parameters = dispersions(likelihood)
     with torch.no_grad():
         for parameter in parameters:
@@ -70,7 +70,7 @@ def test_dispersions_are_recovered(kind, dispersion):
     found = fitted(truth, h, batch)
     free = {"gene": FEATURES, "gene-batch": 2 * FEATURES, "gene-cell": (WIDTH + 1) * FEATURES}[dispersion]
     assert -0.05 <= 2 * (found - best) < chi2.ppf(0.9999, free)
-    if dispersion != "gene":  # that the cells tell the difference: one dispersion a gene fits far worse
+    if dispersion != "gene":  # the cells differ enough: one dispersion per gene fits far worse
         plain = built(kind, "gene")
         plain.load_state_dict(truth.state_dict(), strict=False)
         assert best - fitted(plain, h, batch) > 50
@@ -144,7 +144,7 @@ def test_unobserved_genes_are_left_out(kind):
 
 @pytest.mark.parametrize("kind", COUNT_LIKELIHOODS)
 def test_encoder_sees_what_it_would_expect_of_unobserved_genes(kind):
-    """The mean over all choices of three genes of five is what it sees of all five."""
+    """The mean over all choices of three genes of five equals the input with all five."""
     likelihood, batch = kind(), counts()
     likelihood.build(WIDTH, FEATURES)
     likelihood.init_from_data(DataStatistics(batch.x.mean(0), batch.x.log1p().mean(0)))

@@ -1,4 +1,4 @@
-"""Shifts of genes by covariates: what they do to the counts, and what they need."""
+"""Shifts of genes by covariates: their effect on the counts, and their requirements."""
 
 from __future__ import annotations
 

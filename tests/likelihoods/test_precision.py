@@ -49,7 +49,7 @@ def case(name: str, observed: bool) -> tuple[Likelihood, Tensor, Batch]:
 @pytest.mark.parametrize("observed", [False, True], ids=["all", "some"])
 @pytest.mark.parametrize("name", list(KINDS))
 def test_all_but_the_heads_is_in_float32(name: str, observed: bool) -> None:
-    """Given what the heads made in half precision, the log-probability is that of float64."""
+    """Given the heads' outputs in half precision, the log-probability equals the one in float64."""
     likelihood, h, batch = case(name, observed)
     exact, outputs = copy.deepcopy(likelihood).double(), []
     for layer, twin in zip(likelihood.modules(), exact.modules(), strict=True):

@@ -43,7 +43,7 @@ def fast(batch: Batch, inputs: list[Tensor]) -> Tensor:
 
 @pytest.fixture
 def never_dense(monkeypatch):
-    """Let the dense formula fail where it is called in place of the fast one."""
+    """Configure the dense formula to fail if it replaces the fast one."""
     original = sparse.dense_log_prob
     allowed = {"yes": False}
 

@@ -1,4 +1,4 @@
-"""Small sequential models, and their exact bound: all paths are listed, and what each latent says of them."""
+"""Small sequential models, and their exact ELBO from a list of all paths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .tiny import FEATURES, counts
 
 
 def critic(lam: float = 1.0, **kwargs) -> ScoreFunction:
-    """Return a score function with a critic of its own."""
+    """Return a score function with a separate critic."""
     return ScoreFunction(critic=Critic(MLP([4])), lam=lam, **kwargs)
 
 
@@ -44,7 +44,7 @@ def cells(copies: int) -> Batch:
 
 
 class Paths(NamedTuple):
-    """Every path of the categories, with gradients; ``[paths, batch]``, float64 but for the codes.
+    """Every path of the categories, with gradients; ``[paths, batch]``, float64 except the codes.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Save, load and resume; and what is refused to be loaded."""
+"""Saving, loading and resuming, and rejected files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .tiny import FEATURES, LIKELIHOODS, MODELS, adata, batch_for, counts, diffe
 
 
 class Stop(pl.Callback):
-    """Ends training after an epoch, as asked."""
+    """Ends training after an epoch on request."""
 
     def __init__(self, epoch: int, how: str) -> None:
         self.epoch, self.how = epoch, how
@@ -47,7 +47,7 @@ def data() -> GeneExpressionData:
 
 
 def model_for(name: str, cells: GeneExpressionData) -> VAE:
-    """Make a model of ``MODELS`` for the data's sizes."""
+    """Return a model of ``MODELS`` for the data's sizes."""
     sizes = {"features": cells.features, "covariates": cells.covariates}
     return MODELS[name](NegativeBinomial(), **sizes, learning_rate=0.01)
 
@@ -171,7 +171,7 @@ def test_truncated(saved, share):
 
 
 def test_a_flipped_bit_is_found_wherever_it_is(tmp_path):
-    """Among the weights, in what the optimizer and the generators go on from, in the arguments."""
+    """Among the weights, in the state of optimizer and generators, in the arguments."""
     path, cells = tmp_path / "a.ckpt", data()
     used = trainer(max_epochs=1)
     used.fit(model_for("gaussian", cells), datamodule=cells)
@@ -318,7 +318,7 @@ def test_baselines_survive(name, tmp_path):
 
 
 def test_training_on_starts_where_the_weights_are():
-    """A second fit goes on from the trained weights; only the first starts at the data's mean."""
+    """A second fit starts from the trained weights; only the first starts at the data's mean."""
     cells = data()
     model = model_for("gaussian", cells)
     trainer(max_epochs=1).fit(model, datamodule=cells)
@@ -340,7 +340,7 @@ def test_evaluating_a_checkpoint_leaves_the_seed_alone(saved):
 
 
 def test_one_component_in_two_models():
-    """Each model has weights of its own, or says that it cannot."""
+    """Each model has separate weights, or raises an error."""
     likelihood = NegativeBinomial()
     first = GaussianVAE(FEATURES, likelihood, hidden=[4])
     try:

@@ -1,4 +1,4 @@
-"""Training in two processes by Lightning's strategy ``ddp``: see ``two_processes.py`` for what each of them does."""
+"""Training in two processes by Lightning's strategy ``ddp``: see ``two_processes.py`` for their program."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Runs(NamedTuple):
-    """What the processes found, and the folder that they wrote to."""
+    """Results of the processes, and their output directory."""
 
     first: dict[str, Any]
     second: dict[str, Any]
@@ -154,7 +154,7 @@ def test_predictions_are_in_the_order_of_the_rows(runs: Runs, name: str) -> None
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """``fit`` starts the other process itself, and what is said and written is that of one run."""
+    """``fit`` starts the other process itself, and messages and files come from one run."""
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "vaekit.cli.main", "fit", "--config", str(ROOT / "configs" / "cluster_ddp.yaml")]
     command += ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.logger", "false"]

@@ -1,4 +1,4 @@
-"""The objective's weights and floors, and the true bound that is logged beside it."""
+"""The objective's weights and floors, and the ELBO that is logged with it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_logged_bound_is_of_discrete_codes(estimator):
 
 
 def test_divergence_of_a_child_of_a_summed_code_beside_bits():
-    """The draws have axes of their own for the states of the code; the bits have none."""
+    """The states of the code have a sample dimension; the bits do not."""
     latents = {"y": Categorical(3), "b": Bernoulli(2), "z": Gaussian(2, parents=["y"])}
     model = MixedVAE(5, NegativeBinomial(), latents=latents, hidden=(8,)).eval()
     batch = counts(7, 5)

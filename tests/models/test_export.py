@@ -1,4 +1,4 @@
-"""Models as safetensors and JSON: equal to what they were exported from; damaged and foreign ones are refused."""
+"""Models as safetensors and JSON equal the exported ones; damaged and foreign files are rejected."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(saved, tmp_path, name):
 
 
 def test_files_of_two_exports(saved, tmp_path):
-    """Of the same model after another epoch: all names and sizes fit."""
+    """The files of the same model after another epoch, whose names and sizes fit."""
     first = exported(saved, tmp_path / "first")
     checkpoint = read_checkpoint(saved)
     for value in checkpoint["state_dict"].values():

@@ -37,7 +37,7 @@ def mixed(estimator) -> VAE:
 
 
 def seen(estimator) -> VAE:
-    """A category that the decoder sees beside a Gaussian that is declared first."""
+    """A category that the decoder sees with a Gaussian declared first."""
     latents = {"z": Gaussian(1), "y": Categorical(3, estimator=estimator)}
     return MixedVAE(FEATURES, NegativeBinomial(), latents=latents, hidden=[6], dropout=0.0)
 
@@ -80,7 +80,7 @@ def test_gradient_is_that_of_the_exact_sum(make, name, reference):
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected
     assert all("baseline" in key for key in missing)
-    for _ in range(20):  # let moving averages settle
+    for _ in range(20):  # until moving averages converge
         gradients(model, cells(10))
     found = [gradients(model, cells(COPIES)) for _ in range(REPLICATES)]
     for parameter, own in summed.items():

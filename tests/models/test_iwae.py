@@ -118,7 +118,7 @@ class StepOutput:
         self.inner, self.batch_shape = inner, inner.batch_shape
 
     def expand(self, shape: torch.Size) -> torch.distributions.Distribution:
-        """Return what it was made from, expanded."""
+        """Return the constructor's tensors, expanded."""
         return self.inner.expand(shape)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A training that goes on from its last checkpoint ends as if it had never stopped, wherever it stopped."""
+"""A run that is resumed from its last checkpoint ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Order(pl.Callback):
 
 
 def images() -> ImageData:
-    """Binarized anew in each batch: the data draw too."""
+    """Binarized again in each mini-batch, so that the data draw random numbers, too."""
     found = ImageData(batch_size=500, seed=1)  # three steps an epoch
     assert found.binarization == "dynamic"
     return found

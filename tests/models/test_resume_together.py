@@ -31,7 +31,7 @@ from .tiny import adata, differences
 
 
 class Log(Logger):
-    """Keeps what is logged."""
+    """Stores all logged values."""
 
     name, version = "log", 0
 
@@ -46,7 +46,7 @@ class Log(Logger):
 
 
 class Kept(pl.Callback):
-    """Copies each last checkpoint, with the best one of that time: what a kill would leave behind."""
+    """Copies each last checkpoint with the best one of that time, as a killed run would leave them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.seen = folder, 0

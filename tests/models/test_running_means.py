@@ -10,7 +10,7 @@ def test_rows_are_weighted_alike_and_a_batch_by_its_rows():
     means.update(
         {"reconstruction": torch.tensor([1.0, 2.0, 3.0]), "kl_z": torch.ones(3)}, {"tau": temperature, "w": 0.0}
     )
-    temperature.fill_(5.0)  # schedules go on in place
+    temperature.fill_(5.0)  # schedules change in place
     means.update({"reconstruction": torch.tensor([10.0]), "kl_z": torch.tensor([5.0])}, {"tau": temperature, "w": 1.0})
     assert means.num_observations == 4
     found = means.compute()

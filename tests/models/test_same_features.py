@@ -1,4 +1,4 @@
-"""A training goes on with data of the same genes and covariates only."""
+"""A run is resumed only with data of the same genes and covariates."""
 
 from __future__ import annotations
 

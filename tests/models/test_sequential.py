@@ -1,4 +1,4 @@
-"""Latents that depend on one another: bound, draws, posteriors and priors against all paths; and what is refused."""
+"""Latents that depend on one another: ELBO, samples, posteriors and priors against all paths, and errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_bound_of_draws_is_the_exact_one_on_average(num_samples):
 
 
 def test_draws_have_the_posteriors_and_the_priors_frequencies():
-    """Of all 12 paths, |z| < 4.5 for two cells and the prior: a false alarm with a probability of 0.03 %."""
+    """For all 12 paths, |z| < 4.5 for two cells and the prior; a false alarm has a probability of 0.03 %."""
     model = sharpen(sequential(), 1.5).eval()
     count = 20_000
     with torch.no_grad():
@@ -91,11 +91,11 @@ def test_posteriors_are_those_on_the_most_probable_path():
         path.append(probabilities.argmax(-1))
     assert len({tuple(row) for row in torch.stack(path, -1).tolist()}) > 1
     first, again = (posterior_summaries(model, [batch]) for _ in range(2))
-    assert all(value.equal(again[name]) for name, value in first.items())  # nothing is drawn
+    assert all(value.equal(again[name]) for name, value in first.items())  # without random numbers
 
 
 def test_a_mixture_may_hang_on_a_sequence():
-    """The parents of a Gaussian's prior act through it alone; those of a category are seen beside it."""
+    """The parents of a Gaussian's prior act through it only; the decoder sees those of a category."""
     latents = {
         "z": Gaussian(2, parents=["fine"]),
         "fine": Categorical(3, parents=["coarse"]),
@@ -112,7 +112,7 @@ def test_a_mixture_may_hang_on_a_sequence():
     batch = cells(3000)
     result = model.loss(batch, training=True)
     assert set(result.terms) == {"reconstruction", "kl_z", "kl_fine", "kl_coarse"}
-    with torch.no_grad():  # its divergence is a mean over what the sequence leads to
+    with torch.no_grad():  # its divergence is a mean over the sequences
         h = model.networks.encode(batch)
         q = model.networks.posterior("coarse", h, {})
         coarse = torch.eye(2)[:, None, None]
@@ -153,7 +153,7 @@ def test_extreme_parameters_are_finite(size):
 REFUSED = {
     "no latent": (lambda: sequential(categories=()), ConfigError, "latents is empty"),
     "one category": (lambda: sequential(categories=(3, 1)), ConfigError, "categories=1 "),
-    "an axis of rows each": (
+    "a sample dimension each": (
         lambda: sequential(ScoreFunction(3), None, categories=[2] * 8),
         ConfigError,
         r"6561 evaluations.*joint samples.*num_samples=4",
@@ -187,7 +187,7 @@ def test_refused(case):
 
 
 def test_joint_trajectories_serve_other_models_too():
-    """Without dependence they are draws of one axis in the place of several."""
+    """Without dependence they are samples on one dimension instead of several."""
     latents = {f"y{i}": Categorical(3, estimator=ScoreFunction(baseline=LeaveOneOut())) for i in range(3)}
     objective = ELBO(num_samples=5)
     model = MixedVAE(FEATURES, NegativeBinomial(), latents=latents, hidden=[6], objective=objective)

@@ -39,7 +39,7 @@ def own_parameters(model: VAE) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def blind_decoder(model: VAE) -> None:
-    """Let the decoder say the same of all values."""
+    """Set the decoder to a constant."""
     next(m for m in model.networks.decoder.modules() if isinstance(m, torch.nn.Linear)).weight.zero_()
 
 
@@ -78,7 +78,7 @@ def scores(model: VAE) -> tuple[float, float]:
 def test_gradient_on_joint_trajectories_is_that_of_all_paths(name):
     estimator, num_samples = JOINT[name]
     model = sharpen(sequential(estimator, num_samples), 1.5)
-    for _ in range(20):  # let running means settle
+    for _ in range(20):  # until running means converge
         model.loss(cells(10), KL_WEIGHT, training=True)
     worst, coarsest = scores(model)
     assert coarsest < 0.15
@@ -133,9 +133,9 @@ def test_relaxed_values_pass_their_gradient_on():
 
 
 def test_a_latent_pays_for_what_it_can_change():
-    """With a decoder that sees nothing, the last latent's gradient is that of its own divergence, to the digit."""
+    """With a constant decoder, the last latent's gradient equals the gradient of its divergence exactly."""
     model = sharpen(sequential(ScoreFunction(baseline=LeaveOneOut())))
-    blind_decoder(model)  # all values have one reconstruction, which leave-one-out takes away
+    blind_decoder(model)  # all values have one reconstruction, which leave-one-out subtracts
     batch = cells(5)
     result = model.loss(batch, KL_WEIGHT, training=True)
     values = {name: draw.value for name, draw in result.samples.items()}
@@ -176,7 +176,7 @@ def test_importance_weighted_gradient_is_that_of_all_pairs_of_paths():
 @pytest.mark.parametrize("num_samples", [None, 4])
 @pytest.mark.parametrize("share", [0.5, 1.2])
 def test_floor_is_under_the_mean_divergence_of_each_latent(num_samples, share):
-    """However the rows of what it depends on come."""
+    """For any order of the samples of its parents."""
     model = sharpen(sequential(ScoreFunction(), num_samples))
     batch = cells(5000)
     means = {name: value.mean().item() for name, value in model.loss(batch, training=True).terms.items()}

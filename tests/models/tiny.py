@@ -112,7 +112,7 @@ def counts(rows: int = 12, features: int = FEATURES, seed: int = 0) -> Batch:
 
 
 def pixels(rows: int = 12, features: int = FEATURES, seed: int = 0) -> Batch:
-    """Return binary pixels of two kinds of picture."""
+    """Return binary pixels of two kinds of image."""
     generator = torch.Generator().manual_seed(seed)
     one = torch.rand(2, features, generator=generator)[torch.arange(rows) % 2]
     return Batch(torch.bernoulli(one, generator=generator), label=torch.arange(rows) % 2)
@@ -131,7 +131,7 @@ def repeated(batch: Batch, row: int, times: int) -> Batch:
 
 
 def sharpen(model: VAE, factor: float = 2.0, seed: int = 0) -> VAE:
-    """Make an untrained model's posterior and decoder far from constant: larger weights."""
+    """Enlarge the weights of an untrained model, so that posterior and decoder vary."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -141,7 +141,7 @@ def sharpen(model: VAE, factor: float = 2.0, seed: int = 0) -> VAE:
 
 
 def broaden(model: VAE) -> VAE:
-    """Make the posteriors of a model wide: proposals that importance sampling works well with."""
+    """Widen the posteriors of a model, so that they are good proposals for importance sampling."""
     with torch.no_grad():
         for latent in model.latents.values():
             latent.head.weight.mul_(0.2)

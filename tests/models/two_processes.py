@@ -1,4 +1,4 @@
-"""What each of two processes does for test_ddp.py: ``LOCAL_RANK=0 python -m tests.models.two_processes FOLDER``."""
+"""Program of each of two processes for test_ddp.py: ``LOCAL_RANK=0 python -m tests.models.two_processes DIR``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def together(folder: Path | None = None, **kwargs: Any) -> pl.Trainer:
 
 
 def begin(name: str, seed: int = 3) -> tuple[GeneExpressionData, VAE]:
-    """Return data and model, the same in both processes but for what comes after."""
+    """Return data and model, equal in both processes."""
     pl.seed_everything(seed, verbose=False)
     cells = data()
     if name in LEARNING:
@@ -80,7 +80,7 @@ def whole_runs(folder: Path) -> dict[str, Any]:
 
 
 def moving_average() -> dict[str, Any]:
-    """Note the costs that reach a moving average, and what it is after each step."""
+    """Record the costs that reach a moving average, and its value after each step."""
     seen: list[torch.Tensor] = []
     update = RunningMoments.update
 
@@ -103,7 +103,7 @@ def moving_average() -> dict[str, Any]:
 
 
 def resumed_runs(folder: Path, whole: dict[str, Any]) -> dict[int, dict[str, bool]]:
-    """Stop after each step of a training, and go on."""
+    """Stop after each step of a run, and resume it."""
     found = {}
     for stop in range(1, len(whole["rows"])):
         order = Order()
@@ -112,7 +112,7 @@ def resumed_runs(folder: Path, whole: dict[str, Any]) -> dict[int, dict[str, boo
             path = folder / f"cut_{stop}"
             used = together(path, max_epochs=EPOCHS, callbacks=[RunCheckpoint(every_n_steps=1), callback])
             resume: dict[str, Any] = {"ckpt_path": path / "last.ckpt", "weights_only": True} if seed == 77 else {}
-            # the seed of the order belongs to the command, which is the same when it goes on
+            # the seed of the order belongs to the command, which is the same when it is resumed
             pl.seed_everything(3, verbose=False) if seed == 77 else None
             try:
                 used.fit(model, datamodule=cells, **resume)

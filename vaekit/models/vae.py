@@ -31,7 +31,7 @@ from vaekit.models.weight_memory import MemoryBudget
 from vaekit.networks import Network
 
 
-class VAE(Component, SafeLoading, pl.LightningModule):
+class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # Lightning's load_from_checkpoint
     r"""A variational autoencoder, composed of an encoder, latents, a decoder, a likelihood and an objective.
 
     Each training step minimizes

@@ -8,8 +8,8 @@ distribution, in which no terms as large as the count cancel,
 
 with the remainders :math:`\delta` of Stirling's formula. Log means and log inverse dispersions are clamped to the
 bounds below, beyond which float32 would overflow; the value continues linearly, as the exact one does there.
-The exception is a positive count whose mean and inverse dispersion are both below e^-40, one of them beyond its bound: its value is
-finite, but not exact.
+The exception is a positive count whose mean and inverse dispersion are both below e^-40, one of them beyond its bound:
+its value is finite, but not exact.
 
 Triton's own exponential is approximate, and its libraries differ between devices. The functions here are the
 polynomials of :mod:`vaekit.likelihoods.counts.elementary`.
