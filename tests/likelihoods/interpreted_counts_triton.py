@@ -1,4 +1,4 @@
-"""Tests for test_counts_triton.py, run with TRITON_INTERPRET=1: the kernel against exact values and the dense formula."""
+"""Tests that test_counts_triton.py runs with TRITON_INTERPRET=1: the kernel against exact values."""
 
 from __future__ import annotations
 
