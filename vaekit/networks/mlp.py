@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from vaekit.exceptions import ConfigError
-from vaekit.networks.dropout import Dropout
 from vaekit.networks.network import Network
 
 
@@ -57,7 +56,7 @@ class MLP(Network):
                 self.layers.append(nn.LayerNorm(width))
             self.layers.append(nn.ReLU())
             if self.dropout:
-                self.layers.append(Dropout(self.dropout))
+                self.layers.append(nn.Dropout(self.dropout))
             in_features = width
         return in_features
 
