@@ -1,4 +1,4 @@
-"""Steps that are made whole, by Lightning's Trainer; without a GPU nothing is recorded."""
+"""Training steps as CUDA graphs in Lightning; without a GPU the steps do not use graphs."""
 
 import pytest
 import torch
@@ -27,12 +27,12 @@ def test_training_is_the_same(name):
         weights = torch.cat([p.detach().flatten() for p in model.parameters()])
         return weights, used.global_step, {key: value.item() for key, value in used.callback_metrics.items()}
 
-    (found, *rest), (wanted, *others) = train([CUDAGraphs()]), train([])
-    assert found.equal(wanted)
-    assert rest == others
+    (weights, *metrics), (expected_weights, *expected_metrics) = train([CUDAGraphs()]), train([])
+    assert weights.equal(expected_weights)
+    assert metrics == expected_metrics
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_cannot_be_recorded_is_refused():
+def test_unsupported_trainers():
     with pytest.raises(ConfigError, match="accumulate_grad_batches=2 is not supported"):
         fit(MODELS["gaussian"](NegativeBinomial()), counts(), 4, callbacks=[CUDAGraphs()], accumulate_grad_batches=2)

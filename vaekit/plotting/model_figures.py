@@ -87,8 +87,9 @@ def schedules(history: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     history : Mapping[str, Sequence]
         Points ``(epoch, value)`` by metric. The figure uses ``train/kl_weight`` and ``train/temperature_<name>``.
     """
-    weights = {name: points for name, points in history.items() if name == "train/kl_weight"}
-    temperatures = {name: points for name, points in history.items() if name.startswith("train/temperature_")}
+    metrics = {name.removeprefix("train/"): points for name, points in history.items()}
+    weights = {name: points for name, points in metrics.items() if name == "kl_weight"}
+    temperatures = {name: points for name, points in metrics.items() if name.startswith("temperature_")}
     figure, axes = _subplots(1 + bool(temperatures), height=3.2)
     for axis, title, lines in zip(axes, ("KL weight (beta)", "temperature"), (weights, temperatures), strict=False):
         _plot_lines(axis, lines, marker=".", title=title, xlabel="epoch")
@@ -206,10 +207,10 @@ def _subplots(columns: int = 1, width: float = 4.5, height: float = 4.0) -> tupl
 def _plot_lines(
     axis: Any, lines: Mapping[str, Sequence[tuple[float, float]]], marker: str | None = None, **labels: str
 ) -> None:
-    """Plot points ``(epoch, value)`` by metric; the lines of training data are solid."""
+    """Plot points ``(epoch, value)`` by metric; the lines of validation data are dashed."""
     for name, points in lines.items():
         if points:
-            style = "-" if name.startswith("train/") else "--"
+            style = "--" if name.startswith("val/") else "-"
             axis.plot(*zip(*points, strict=True), label=name, linestyle=style, marker=marker)
     axis.set(**labels)
     if axis.lines:
