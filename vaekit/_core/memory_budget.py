@@ -46,6 +46,6 @@ def check_memory(num_bytes: int, subject: str, remedy: str) -> None:
     DataError
         If the allocation exceeds the free memory and swap space.
     """
-    free = free_memory() + psutil.swap_memory().free
-    if num_bytes > free:
+    free = free_memory()
+    if num_bytes > free and num_bytes > (free := free + psutil.swap_memory().free):
         raise DataError(f"{subject} claims {format_bytes(num_bytes)}, but {format_bytes(free)} are free. {remedy}")

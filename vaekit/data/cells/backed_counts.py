@@ -77,8 +77,8 @@ class StoredMatrix:
             return adata, adata.var
         return adata, read_table(self.store, self.key[:-1] + "var", self.path)
 
-    def check(self, num_cells: int, num_genes: int) -> np.ndarray:
-        """Return the starts of the rows, after checks that the matrix exists, is CSR and is complete."""
+    def open_arrays(self, num_cells: int, num_genes: int) -> tuple[str, Any, Any, np.ndarray]:
+        """Return path, data, indices and row starts, after checks that the matrix exists, is CSR and is complete."""
         where = f"{self.path}, {matrix_attribute(self.matrix)}"
         if self.group is None:
             names = [*self.store.get("layers", ()), *(["raw"] if "raw/X" in self.store else [])]
@@ -106,7 +106,7 @@ class StoredMatrix:
             raise damaged(where, f"indptr must have {num_cells + 1} entries, from 0 to {num_values}")
         if (starts[1:] < starts[:-1]).any():  # differences of unsigned integers would not be negative
             raise damaged(where, "indptr must not decrease")
-        return starts.astype(np.int64)
+        return self.path, self.group["data"], self.group["indices"], starts.astype(np.int64)
 
 
 def _stored_format(group: Any) -> str | None:
@@ -118,9 +118,11 @@ def _stored_format(group: Any) -> str | None:
 
 
 class _Part(NamedTuple):
-    """The cells of one file: their matrix, row starts, and the position of each of its genes in the first file."""
+    """The cells of one file: stored arrays, row starts, and the position of each of its genes in the first file."""
 
-    stored: StoredMatrix
+    path: str
+    data: Any
+    indices: Any
     starts: np.ndarray
     columns: np.ndarray | None
 
@@ -160,7 +162,7 @@ class BackedCounts(CountSource):
             describe_paths(paths), files[0].matrix, _concat_tables(tables), variables[0], gene_name_key, matrices
         )
         self._parts = [
-            _Part(stored, stored.check(table.n_obs, len(genes)), _column_order(genes, self.genes))
+            _Part(*stored.open_arrays(table.n_obs, len(genes)), _column_order(genes, self.genes))
             for stored, table, genes in zip(files, tables, names, strict=True)
         ]
         self._first_rows = np.cumsum([0, *(len(part.starts) - 1 for part in self._parts)])
@@ -173,11 +175,11 @@ class BackedCounts(CountSource):
     @property
     def chunk_length(self) -> int:
         """Number of values that are read at once, at least: the length of a stored chunk, or 1 without chunks."""
-        return max((part.stored.group["data"].chunks or (1,))[0] for part in self._parts)
+        return max((part.data.chunks or (1,))[0] for part in self._parts)
 
     @override
     def _other_matrix(self, matrix: str) -> BackedCounts:
-        files = [StoredMatrix(part.stored.path, matrix) for part in self._parts]
+        files = [StoredMatrix(part.path, matrix) for part in self._parts]
         other = BackedCounts(files, self._gene_name_key, optional_key=True)
         other._matrices = ()
         return other
@@ -213,13 +215,12 @@ class BackedCounts(CountSource):
         """Return the cells from ``begin`` to ``end`` of one file."""
         from scipy import sparse
 
-        group, path = part.stored.group, part.stored.path
-        where = f"{path}, {matrix_attribute(self.matrix)}"
+        where = f"{part.path}, {matrix_attribute(self.matrix)}"
         low, high = int(part.starts[begin]), int(part.starts[end])
-        num_bytes = (high - low) * (group["indices"].dtype.itemsize + group["data"].dtype.itemsize)
+        num_bytes = (high - low) * (part.indices.dtype.itemsize + part.data.dtype.itemsize)
         memory_budget.check_memory(num_bytes, f"{where} (cells {begin} to {end - 1})", REMEDY)
-        with translate_read_errors(path):
-            indices, values = np.asarray(group["indices"][low:high]), np.asarray(group["data"][low:high])
+        with translate_read_errors(part.path):
+            indices, values = np.asarray(part.indices[low:high]), np.asarray(part.data[low:high])
         values = values.astype(native_dtype(values.dtype), copy=False)
         check_index_dtype([indices], where)
         shape = (end - begin, len(self.all_genes))
@@ -230,7 +231,7 @@ class BackedCounts(CountSource):
         counts = canonical(counts)
         row = first_row + begin
         check_values(counts, where, self.obs.index[row : row + end - begin], self.all_genes, row)
-        return counts.astype(np.float32)
+        return counts.astype(np.float32, copy=False)
 
 
 def _column_order(genes: list[str], order: list[str]) -> np.ndarray | None:

@@ -189,17 +189,11 @@ class CountSource(ABC):
             return False
         return True
 
-    def fingerprint(self, sample: np.ndarray) -> tuple[str, sparse.csr_matrix | None]:
-        """Return a hash of all counts and names, and the counts of some cells.
-
-        Parameters
-        ----------
-        sample : ndarray
-            Sorted indices of the cells to return; None is returned if it is empty.
-        """
+    def fingerprint(self, sample: np.ndarray | None = None) -> tuple[str, sparse.csr_matrix | None]:
+        """Return a hash of all counts and names, and the counts of the cells with the sorted indices ``sample``."""
         from scipy import sparse
 
-        parts = []
+        parts, sample = [], np.empty(0, dtype=np.int64) if sample is None else sample
 
         def arrays() -> Iterator[np.ndarray]:
             for start, counts in self.chunks("reading counts"):

@@ -223,12 +223,12 @@ class GeneExpressionData(DataModule):
     ) -> tuple[dict[str, torch.Tensor], str, list[str]]:
         """Return the split, the fingerprint of all counts, and the names of the modeled genes."""
         if state is not None:
-            fingerprint, _ = source.fingerprint(np.empty(0, dtype=np.int64))
+            fingerprint, _ = source.fingerprint()
             check_fingerprint(fingerprint, source.name, state)
             return restore_split(state), fingerprint, list(state["feature_names"])
         split = split_rows(len(source), self.split or (), self.seed, None if label is None else label.codes)
         if self.n_top_genes is None:
-            return split, source.fingerprint(np.empty(0, dtype=np.int64))[0], source.genes
+            return split, source.fingerprint()[0], source.genes
         sample = split["train"].numpy()
         if len(sample) > HVG_CELLS:
             sample = np.sort(np.random.default_rng(self.seed).choice(sample, HVG_CELLS, replace=False))
