@@ -75,16 +75,16 @@ class MeasureValued(Estimator):
 
     @override
     def correction(self, sample: NodeSample, cost: Tensor) -> Tensor:
-        slope, (own, perturbed) = sample.noise, cost.detach().tensor_split([self.num_samples])
+        slope, (unperturbed, perturbed) = sample.noise, cost.detach().tensor_split([self.num_samples])
         parameters, variables = slope.shape[:2]
-        perturbed = perturbed.reshape(num_changes(unwrap_independent(sample.q)[0]), variables, *own.shape)
-        positive, negative = self._mask_impossible(sample, perturbed, own)[:parameters], perturbed[parameters:]
+        perturbed = perturbed.reshape(num_changes(unwrap_independent(sample.q)[0]), variables, *unperturbed.shape)
+        positive, negative = self._mask_impossible(sample, perturbed, unperturbed)[:parameters], perturbed[parameters:]
         # the samples are the negative part of the last parameters
-        negative = torch.cat([negative, own.expand(parameters - len(negative), variables, *own.shape)])
+        negative = torch.cat([negative, unperturbed.expand(parameters - len(negative), variables, *unperturbed.shape)])
         change = (slope * (positive - negative)).sum((0, 1))
         return pad_auxiliary(change, len(cost) - len(change))
 
-    def _mask_impossible(self, sample: NodeSample, perturbed: Tensor, own: Tensor) -> Tensor:
+    def _mask_impossible(self, sample: NodeSample, perturbed: Tensor, unperturbed: Tensor) -> Tensor:
         """Return the costs of perturbed values; the sample's cost replaces non-finite ones of impossible states."""
         base: Any = unwrap_independent(sample.q)[0]
         if not base.support.is_discrete:
@@ -92,4 +92,4 @@ class MeasureValued(Estimator):
         assert sample.log_prob is not None  # always present in samples of this class
         before, after = sample.log_prob.detach().tensor_split([self.num_samples])
         ratio = (after.reshape(*perturbed.shape[:2], *before.shape) - before).exp()
-        return torch.where((ratio > 0) | perturbed.isfinite(), perturbed, own)
+        return torch.where((ratio > 0) | perturbed.isfinite(), perturbed, unperturbed)

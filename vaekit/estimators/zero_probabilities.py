@@ -64,8 +64,8 @@ class Completed(NamedTuple):
         masked_cost : Tensor, shape (samples, *batch)
             Cost of the estimator's own samples, in the form that it expects.
         """
-        own, moved = cost.detach().chunk(2)
-        change = torch.where((self.sample.weight > 0) & moved.isfinite(), moved - own, 0)
+        unmoved, moved = cost.detach().chunk(2)
+        change = torch.where((self.sample.weight > 0) & moved.isfinite(), moved - unmoved, 0)
         correction = estimator.correction(self.sample, masked_cost) + self.slope * change
         return torch.cat([correction, torch.zeros_like(correction)])
 
