@@ -39,8 +39,18 @@ def evaluate(logits, top, size, theta, gate, starts, gene, count, value, d_logit
         ``[cells, genes]`` and the gates. Without cells they are not computed.
     """
     genes, num_cells, needs_grad = logits.shape[1], len(starts) - 1, len(d_logits) > 0
-    mean, inverse, share, zero = np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32)
-    slope, kept, own, mixed = np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32), np.empty(genes, f32)
+    mean, inverse, shrinkage, zero = (
+        np.empty(genes, f32),
+        np.empty(genes, f32),
+        np.empty(genes, f32),
+        np.empty(genes, f32),
+    )
+    slope, prob_count, count_fraction, log_zero = (
+        np.empty(genes, f32),
+        np.empty(genes, f32),
+        np.empty(genes, f32),
+        np.empty(genes, f32),
+    )
     shared = len(theta) == 1
     logs, slopes = (
         np.empty((SMALL + 1, genes if shared else 0), f32),
@@ -51,43 +61,43 @@ def evaluate(logits, top, size, theta, gate, starts, gene, count, value, d_logit
         _reciprocals(theta[0], inverse)
         _tables(theta[0], inverse, logs, slopes)
     for i in range(len(logits)):
-        own_theta = theta[0] if shared else theta[i]
+        cell_theta = theta[0] if shared else theta[i]
         if not shared:
-            _reciprocals(own_theta, inverse)
+            _reciprocals(cell_theta, inverse)
         _exponentials(logits[i], top[i], mean)
         norm = _total(mean)
-        _ratios(mean, size[i] / norm, inverse, share, zero)
-        dense = _zeros(own_theta, mean, share, zero, slope)
+        _ratios(mean, size[i] / norm, inverse, shrinkage, zero)
+        dense = _zeros(cell_theta, mean, shrinkage, zero, slope)
         if len(gate):
-            _inflate(gate[i], zero, slope, kept, own, mixed)
-            dense = _total(mixed)
+            _inflate(gate[i], zero, slope, prob_count, count_fraction, log_zero)
+            dense = _total(log_zero)
         level = math.log(np.float64(size[i])) - np.float64(top[i]) - math.log(np.float64(norm))
         total, cell = float(dense), i % num_cells
         if needs_grad:
-            _dispersion_slopes(zero, own, len(gate) > 0, slope, d_theta[i])
+            _dispersion_slopes(zero, count_fraction, len(gate) > 0, slope, d_theta[i])
             if len(gate):
-                _gate_slopes(kept, own, d_gate[i])
+                _gate_slopes(prob_count, count_fraction, d_gate[i])
         for k in range(starts[cell], starts[cell + 1]):
             j, x = gene[k], count[k]
             log_mean, log1p = np.float64(logits[i, j]) + level, -np.float64(zero[j] * inverse[j])
             if not shared:
-                log_sum, slope_sum = sums(np.float64(x), np.float64(own_theta[j]))
+                log_sum, slope_sum = sums(np.float64(x), np.float64(cell_theta[j]))
             elif x <= SMALL:
                 log_sum, slope_sum = np.float64(logs[int(x), j]), np.float64(slopes[int(x), j])
             else:
                 if start_values[j, 0] == 0:
-                    start_values[j] = _sums_start(np.float64(own_theta[j]))
-                log_sum, slope_sum = _sums_beyond(np.float64(x), np.float64(own_theta[j]), start_values[j])
+                    start_values[j] = _sums_start(np.float64(cell_theta[j]))
+                log_sum, slope_sum = _sums_beyond(np.float64(x), np.float64(cell_theta[j]), start_values[j])
             if x > SMALL:  # float32 rounding would be multiplied by x
                 log1p = np.float64(math.log1p(math.exp(log_mean) * np.float64(inverse[j])))
             total += x * (log_mean - log1p) + log_sum
             if len(gate):
-                total += np.float64(zero[j]) + np.float64(logarithm(kept[j])) - np.float64(mixed[j])
+                total += np.float64(zero[j]) + np.float64(logarithm(prob_count[j])) - np.float64(log_zero[j])
             if needs_grad:
-                slope[j] = (x - mean[j]) * share[j]
+                slope[j] = (x - mean[j]) * shrinkage[j]
                 d_theta[i, j] = zero[j] - slope[j] + f32(slope_sum)
                 if len(gate):
-                    d_gate[i, j] = kept[j] - f32(1)
+                    d_gate[i, j] = prob_count[j] - f32(1)
         value[i] = total
         if needs_grad:
             d_size[i] = _total(slope)
@@ -107,56 +117,56 @@ def _exponentials(logits, top, out):
 
 
 @cached_njit(fastmath=EXACT)
-def _ratios(mean, scale, inverse, share, log1p):
+def _ratios(mean, scale, inverse, shrinkage, log1p):
     """Scale the means; write 1 / (1 + mean / theta) and log(1 + mean / theta)."""
     for j in range(len(mean)):
         m = mean[j] * scale
         mean[j] = m
         ratio = m * inverse[j]
-        share[j] = f32(1) / (f32(1) + ratio)
+        shrinkage[j] = f32(1) / (f32(1) + ratio)
         log1p[j] = log_one_plus(ratio)
 
 
 @cached_njit(fastmath=REORDER)
-def _zeros(theta, mean, share, log1p, slope):
+def _zeros(theta, mean, shrinkage, log1p, slope):
     """Overwrite ``log1p`` by the log-probability of a zero, write its slope in log mean, and return their sum."""
     total = f32(0)
     for j in range(len(mean)):
         z = -theta[j] * log1p[j]
         log1p[j] = z
-        slope[j] = -mean[j] * share[j]
+        slope[j] = -mean[j] * shrinkage[j]
         total += z
     return total
 
 
 @cached_njit(fastmath=EXACT)
-def _inflate(gate, zero, slope, kept, own, mixed):
+def _inflate(gate, zero, slope, prob_count, count_fraction, log_zero):
     """Write the probability of no additional zero, the fraction of count zeros, and the log-probability of a zero."""
     for j in range(len(gate)):
         odds, alone = exponential(gate[j]), exponential(zero[j])
         both = odds + alone
         k = f32(1) / (f32(1) + odds)
-        kept[j] = k
-        share = alone / both
-        own[j] = share
-        slope[j] *= share
-        mixed[j] = logarithm(both * k) + (both - both)  # the last carries NaN
+        prob_count[j] = k
+        fraction = alone / both
+        count_fraction[j] = fraction
+        slope[j] *= fraction
+        log_zero[j] = logarithm(both * k) + (both - both)  # the last carries NaN
 
 
 @cached_njit(fastmath=REORDER)
-def _dispersion_slopes(zero, own, inflated, slope, out):
+def _dispersion_slopes(zero, count_fraction, inflated, slope, out):
     if inflated:
         for j in range(len(zero)):
-            out[j] = zero[j] * own[j] - slope[j]
+            out[j] = zero[j] * count_fraction[j] - slope[j]
     else:
         for j in range(len(zero)):
             out[j] = zero[j] - slope[j]
 
 
 @cached_njit(fastmath=REORDER)
-def _gate_slopes(kept, own, out):
-    for j in range(len(kept)):
-        out[j] = kept[j] - own[j]
+def _gate_slopes(prob_count, count_fraction, out):
+    for j in range(len(prob_count)):
+        out[j] = prob_count[j] - count_fraction[j]
 
 
 @cached_njit(fastmath=REORDER)
@@ -185,9 +195,9 @@ def _tables(theta, inverse, logs, slopes):
 
 @cached_njit(fastmath=EXACT)
 def _next_row(theta, inverse, k, logs, slopes, next_logs, next_slopes):
-    own = log_one_plus(k)
+    log_divisor = log_one_plus(k)
     for j in range(len(theta)):
-        next_logs[j] = logs[j] + log_one_plus(k * inverse[j]) - own
+        next_logs[j] = logs[j] + log_one_plus(k * inverse[j]) - log_divisor
         next_slopes[j] = slopes[j] + theta[j] / (theta[j] + k)
 
 

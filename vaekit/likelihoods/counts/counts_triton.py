@@ -123,24 +123,24 @@ def _forward(
     sums, slopes = tl.zeros([block], tl.float32), tl.zeros([block], tl.float32)
     for first in range(0, genes, block):
         inside = first + lane < genes
-        here = row * genes + first + lane
-        log_mean = tl.load(logits + here, mask=inside, other=0.0) + level
-        own = tl.load(log_theta + row * theta_stride + first + lane, mask=inside, other=0.0)
+        offset = row * genes + first + lane
+        log_mean = tl.load(logits + offset, mask=inside, other=0.0) + level
+        dispersion = tl.load(log_theta + row * theta_stride + first + lane, mask=inside, other=0.0)
         count = tl.load(x + (row % cells) * genes + first + lane, mask=inside, other=0.0)
-        p, slope, theta_slope = negative_binomial(count, log_mean, own)
+        p, slope, theta_slope = negative_binomial(count, log_mean, dispersion)
         if inflated:
-            g = tl.load(gate + here, mask=inside, other=0.0)
-            p, share, gate_slope = inflate(count, p, g)
-            slope *= share
-            theta_slope *= share
+            g = tl.load(gate + offset, mask=inside, other=0.0)
+            p, fraction, gate_slope = inflate(count, p, g)
+            slope *= fraction
+            theta_slope *= fraction
         sums += tl.where(inside, p, 0.0)
         slope = tl.where(inside, slope, 0.0)
         slopes += slope
         if needs_grad:
-            tl.store(d_log_mean + here, slope, mask=inside)
-            tl.store(d_theta + here, theta_slope, mask=inside)
+            tl.store(d_log_mean + offset, slope, mask=inside)
+            tl.store(d_theta + offset, theta_slope, mask=inside)
             if inflated:
-                tl.store(d_gate + here, gate_slope, mask=inside)
+                tl.store(d_gate + offset, gate_slope, mask=inside)
     tl.store(value + row, tl.sum(sums, 0))
     tl.store(log_norm + row, log_total)
     tl.store(d_size + row, tl.sum(slopes, 0))
@@ -151,7 +151,7 @@ def _softmax_backward(logits, log_norm, d_size, d_log_mean, upstream, d_logits, 
     """Write the gradient of the logits times the upstream gradient; one program per block of a row."""
     row = tl.program_id(0).to(tl.int64)
     lane = tl.program_id(1) * block + tl.arange(0, block)
-    inside, here = lane < genes, row * genes + lane
-    share = exponential(tl.load(logits + here, mask=inside, other=0.0) - tl.load(log_norm + row))
-    slope = tl.load(d_log_mean + here, mask=inside, other=0.0) - share * tl.load(d_size + row)
-    tl.store(d_logits + here, slope * tl.load(upstream + row), mask=inside)
+    inside, offset = lane < genes, row * genes + lane
+    fraction = exponential(tl.load(logits + offset, mask=inside, other=0.0) - tl.load(log_norm + row))
+    slope = tl.load(d_log_mean + offset, mask=inside, other=0.0) - fraction * tl.load(d_size + row)
+    tl.store(d_logits + offset, slope * tl.load(upstream + row), mask=inside)

@@ -38,30 +38,30 @@ def negative_binomial(x, log_mean, log_theta):
     low, high = tl.where(log_mean < MIN_LOG_MEAN, log_mean - MIN_LOG_MEAN, 0.0), MAX_LOG_MEAN
     bound = tl.where(log_mean < MIN_LOG_MEAN, MIN_LOG_MEAN, tl.where(log_mean > high, high, log_mean))
     over = tl.where(log_mean > high, log_mean - high, 0.0)
-    own = tl.where(log_theta > MAX_LOG_THETA, MAX_LOG_THETA, log_theta)
-    under = tl.where(own < -MAX_LOG_THETA, own + MAX_LOG_THETA, 0.0)
-    own = tl.where(own < -MAX_LOG_THETA, -MAX_LOG_THETA, own)
+    bounded_theta = tl.where(log_theta > MAX_LOG_THETA, MAX_LOG_THETA, log_theta)
+    under = tl.where(bounded_theta < -MAX_LOG_THETA, bounded_theta + MAX_LOG_THETA, 0.0)
+    bounded_theta = tl.where(bounded_theta < -MAX_LOG_THETA, -MAX_LOG_THETA, bounded_theta)
 
-    mean, theta, inverse = exponential(bound), exponential(own), exponential(-own)
+    mean, theta, inverse = exponential(bound), exponential(bounded_theta), exponential(-bounded_theta)
     ratio = mean * inverse
-    share, log1p = 1.0 / (1.0 + ratio), log_one_plus(ratio)
+    shrinkage, log1p = 1.0 / (1.0 + ratio), log_one_plus(ratio)
     zero = -theta * log1p
-    slope = (x - mean) * share
+    slope = (x - mean) * shrinkage
     # product over k < min(x, 8) of (theta + k) / (k + 1), divided by max(theta, 1), and its slope
-    scale = tl.where(own > 0.0, inverse, 1.0)
-    unit = tl.where(own > 0.0, 1.0, theta)
+    scale = tl.where(bounded_theta > 0.0, inverse, 1.0)
+    unit = tl.where(bounded_theta > 0.0, 1.0, theta)
     product, change = tl.full(x.shape, 1.0, tl.float32), tl.zeros(x.shape, tl.float32)
     for k in tl.static_range(1, SMALL):
-        taken = x > k
+        below = x > k
         factor = (unit + k * scale) * (1.0 / (k + 1))
-        change = tl.where(taken, change * factor + product * (unit * (1.0 / (k + 1))), change)
-        product = tl.where(taken, product * factor, product)
-    log_small = tl.where(own < 0.0, own, 0.0)
+        change = tl.where(below, change * factor + product * (unit * (1.0 / (k + 1))), change)
+        product = tl.where(below, product * factor, product)
+    log_small = tl.where(bounded_theta < 0.0, bounded_theta, 0.0)
     value = zero + x * (bound - log1p - log_small) + log_small + logarithm(product)
     sums = 1.0 + change / product
     if tl.max(x, 0) > SMALL:
         large = tl.where(x > SMALL, x, SMALL + 1.0)
-        beyond_value, more = _many(large, mean, theta, own)
+        beyond_value, more = _many(large, mean, theta, bounded_theta)
         value = tl.where(x > SMALL, beyond_value, value)
         sums += tl.where(x > SMALL, more, 0.0)
     value = tl.where(x > 0.0, value + under + x * low, zero) - theta * over
@@ -86,9 +86,9 @@ def _many(x, mean, theta, log_theta):
     small = tl.where(theta < SMALL, theta, 1.0)
     shifted = (small + (SMALL - 0.5)) * logarithm(small + SMALL) - SMALL - (small - 0.5) * log_theta
     shifted += _stirling(small + SMALL) - logarithm(tl.where(theta < SMALL, product, 1.0))
-    own = tl.where(theta < SMALL, shifted, _stirling(tl.where(theta < SMALL, SMALL, theta)))
+    remainder = tl.where(theta < SMALL, shifted, _stirling(tl.where(theta < SMALL, SMALL, theta)))
     value = -deviance + 0.5 * (log_theta - logarithm(x) - logarithm(both)) - HALF_LOG_2PI
-    value += _stirling(both) - _stirling(x) - own
+    value += _stirling(both) - _stirling(x) - remainder
     more = x - SMALL
     return value, theta * (log_one_plus(more / start) + _digamma_series(both) - _digamma_series(start))
 
@@ -103,8 +103,8 @@ def inflate(x, p, gate):
     rest = log_one_plus(exponential(-near))
     at_zero = (larger - positive) + (log_one_plus(exponential(-far)) - rest)
     value = tl.where(x > 0.0, p - positive - rest, at_zero)
-    share = tl.where(x > 0.0, 1.0, _sigmoid(-gap))
-    return value, share, tl.where(x > 0.0, -_sigmoid(gate), _sigmoid(-gate) - share)
+    fraction = tl.where(x > 0.0, 1.0, _sigmoid(-gap))
+    return value, fraction, tl.where(x > 0.0, -_sigmoid(gate), _sigmoid(-gate) - fraction)
 
 
 @triton.jit
