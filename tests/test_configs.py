@@ -21,7 +21,7 @@ SWEEP = yaml.safe_load((FOLDER / "sweep_estimators.yaml").read_text())
 
 @pytest.fixture
 def few_images(tmp_path: Path) -> Path:
-    """A folder with 60 + 20 random images in MNIST's own file format."""
+    """Directory with 60 + 20 random images in MNIST's file format."""
     raw = tmp_path / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def test_runs_for_two_steps(
 # MNIST's are the same models on more pixels, and would need a download
 @pytest.mark.parametrize("name", ["digits_discrete", "digits_mixed", "pbmc_mixed", "pbmc_sequential", "pbmc_topics"])
 def test_64_true_ends(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its figures; and what was trained is loaded, exported and evaluated in the precision that it has."""
+    """With figures; the model is loaded and exported in its precision."""
     import vaekit
 
     monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])

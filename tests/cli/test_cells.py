@@ -1,4 +1,4 @@
-"""The copy of the cells that a command writes: all that was there, and the new fields; what may be wrong with it."""
+"""Copies of cells that commands write: every old field, the new fields, and errors."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(folder: Path) -> AnnData:
-    """What the functions write into an AnnData."""
+    """The fields that the functions write into an AnnData."""
     cells = full()
     embed(cells, folder / "one.ckpt")
     normalized_expression(cells, folder / "one.ckpt", num_samples=2, transform_batch="b2", seed=3)

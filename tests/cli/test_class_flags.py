@@ -1,4 +1,4 @@
-"""A flag that names a class starts from its defaults, in every command; by the real parser and by the words of each."""
+"""A flag that names a class resets the component to its defaults, in every command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def model(config: Path, folder: Path, *flags: str) -> Any:
 
 @pytest.mark.parametrize("name", ["GumbelSoftmax", "GumbelRao", "ScoreFunction"])
 def test_fit_and_compare_make_the_same_estimator(name: str, tmp_path: Path) -> None:
-    """The configuration has ``GumbelSoftmax(hard=True)``, of which a flag took ``hard`` over."""
+    """The configuration has ``GumbelSoftmax(hard=True)``; a flag must not keep ``hard``."""
     plain = getattr(import_module("vaekit.estimators"), name)().config
     key = "--model.estimator"
     for flags in ([key, name], [f"{key}={name}"], [key, f"vaekit.estimators.{name}"], [key, json.dumps(plain)],
@@ -52,7 +52,7 @@ def test_other_components(tmp_path: Path) -> None:
     assert list(made.latents) == ["y", "z", "l"]
     assert (made.objective.beta, made.objective.warmup) == (1.0, 0.0)
     assert type(made.networks.likelihood).__name__ == "Poisson"
-    other = model(MIXED, tmp_path, "--model.latents.y", "Categorical")  # what has no default is kept
+    other = model(MIXED, tmp_path, "--model.latents.y", "Categorical")  # required arguments are kept
     assert other.latents["y"].state_shape == model(MIXED, tmp_path).latents["y"].state_shape
     nested = {"class_path": "ScoreFunction", "init_args": {"baseline": {"class_path": "MovingAverage"}}}
     filled = with_defaults(nested, "model.estimator")["init_args"]

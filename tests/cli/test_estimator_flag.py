@@ -1,4 +1,4 @@
-"""``--model.estimator`` is that of the one discrete latent, whatever its name."""
+"""``--model.estimator`` sets the estimator of the only discrete latent, regardless of its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vaekit export`` and the commands that take what it wrote."""
+"""``vaekit export``, and commands that read its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong in the middle: full disks, Ctrl-C, numbers that are none. Nothing that was there is lost."""
+"""Faults during a command: full disks, Ctrl-C, losses that are not finite. No earlier file is lost."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def cells(tmp_path: Path) -> Path:
 
 
 class TestEmbed:
-    """The input file, the checkpoint, and what was there under the name of the output stay as they were."""
+    """The input file, the checkpoint and the previous output stay unchanged."""
 
     @pytest.fixture(autouse=True)
     def nothing_is_lost(self, trained: Path, cells: Path, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Any configuration ends in a training that runs, or in one clear error."""
+"""Any configuration results in a run or in one clear error."""
 
 from __future__ import annotations
 

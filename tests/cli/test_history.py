@@ -49,7 +49,7 @@ def epochs(path: Path) -> list[int]:
 def test_kill_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     quiet: Any = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)  # a pipe would stay open in W&B's own process
-    # a command in a shell has a W&B service of its own; that of this process would hold the run as in use
+    # a command in a shell starts its own W&B service; the one of this process would report the run as in use
     environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
     killed = subprocess.run([sys.executable, "-c", KILLED, *command(tmp_path)], check=False, env=environment, **quiet)
     assert killed.returncode == -signal.SIGKILL
@@ -99,7 +99,7 @@ def test_rows_that_are_missing(tmp_path, monkeypatch, known, steps, expected) ->
 
 
 def test_images_of_a_history_are_of_its_run(tmp_path, monkeypatch) -> None:
-    """A run directory may be somebody else's: no other picture of the user is logged."""
+    """A run directory may be somebody else's: no other image of the user is logged."""
     logger, _ = logger_with(0, monkeypatch)
     logged: list[str] = []
     monkeypatch.setattr(logger, "log_image", lambda key, images, step: logged.extend(images))

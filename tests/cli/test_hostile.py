@@ -180,7 +180,7 @@ def test_no_command_runs_code_of_a_checkpoint(tmp_path, trained, evil, capsys, c
         torch.save(checkpoint, path)
     for path in (bomb, part, model):
         if command[0] == "fit" and path is not bomb:
-            continue  # the model is the configuration's; that the checkpoint's differs is told before it goes on
+            continue  # the model is the configuration's; a difference is reported before the run resumes
         assert main([*command, str(path)]) == 2
         assert "evil" in capsys.readouterr().err or path is bomb
         assert not evil.exists()
@@ -202,7 +202,7 @@ import torch
 from vaekit.latents import Gaussian
 
 class Wide(Gaussian):
-    """A Gaussian of a package of its own."""
+    """Gaussian of another package."""
     def __init__(self, dim: int = 3) -> None:
         super().__init__(dim)
 '''
@@ -245,7 +245,7 @@ def test_only_packages_can_be_trusted(name: str) -> None:
 
 
 def test_an_h5ad_with_a_pickled_object(tmp_path, trained, evil, capsys) -> None:
-    """It is bytes, and stays bytes: in uns it is left alone, in the place of the counts it is no number."""
+    """It stays bytes: ignored in uns, and rejected as counts."""
     pickled = np.void(pickle.dumps(Bomb(evil)))
     counts = np.random.default_rng(0).poisson(2.0, (30, 12)).astype(np.float32)
     anndata.AnnData(counts).write_h5ad(tmp_path / "cells.h5ad")
@@ -266,7 +266,7 @@ def test_an_h5ad_with_a_pickled_object(tmp_path, trained, evil, capsys) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "..", "/etc/passwd", "digits/../../x"])
-def test_a_source_name_is_no_path(tmp_path, capsys, name: str) -> None:
+def test_a_source_name_is_not_a_path(tmp_path, capsys, name: str) -> None:
     assert fit(tmp_path / "run", "--data.name", name) == 2
     assert f"name={name!r} is unknown" in capsys.readouterr().err
 

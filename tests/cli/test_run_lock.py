@@ -35,7 +35,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.contextmanager
 def other_run(directory: Path) -> Iterator[None]:
-    """Let another process hold the directory, and kill it at the end."""
+    """Hold the directory in another process, which is killed at the end."""
     directory.mkdir(parents=True, exist_ok=True)
     read, write = os.pipe()
     process = os.fork()
@@ -71,7 +71,7 @@ def test_a_second_run_has_a_directory_of_its_own(tmp_path: Path, capsys: pytest.
         assert {key: found[key] for key in first} == first
         assert {f"concurrent/{n}/{name}" for n in (1, 2) for name in ("last.ckpt", "config.yaml")} <= found.keys()
         assert f"default_root_dir: {run}/concurrent/2" in found["concurrent/2/config.yaml"].decode()
-        vaekit.load(run / "last.ckpt")  # to read is no matter of the lock
+        vaekit.load(run / "last.ckpt")  # the lock does not apply to reading
         for start in ("last", str(run / "last.ckpt")):
             assert main([*fit, "--ckpt_path", start, "--trainer.max_steps=3"]) == 2
             error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -123,7 +123,7 @@ def test_training_in_python(tmp_path: Path) -> None:
     cells = data()
     with other_run(tmp_path), pytest.raises(ConfigError, match=r"RunCheckpoint: dirpath='.*' is in use by another run"):
         trainer(tmp_path, max_epochs=1, callbacks=[RunCheckpoint()]).fit(model_for("gaussian", cells), datamodule=cells)
-    for _ in range(2):  # one after another
+    for _ in range(2):  # sequentially
         trainer(tmp_path, max_epochs=1, callbacks=[RunCheckpoint()]).fit(model_for("gaussian", cells), datamodule=cells)
 
 

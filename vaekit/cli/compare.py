@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> None:
 
 
 def estimator_config(text: str) -> dict[str, Any]:
-    """Return the configuration of an estimator from its name or a call with named arguments; nothing is evaluated.
+    """Return the configuration of an estimator from its name or a call with named arguments; without evaluating it.
 
     Raises
     ------

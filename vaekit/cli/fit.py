@@ -123,7 +123,7 @@ class VaekitCLI(LightningCLI):
 
     @override
     def _parse_ckpt_path(self) -> None:
-        """Keep the configuration: Lightning's method would silently prefer the checkpoint's."""
+        """Do not read the checkpoint's arguments: Lightning's method would silently prefer them."""
 
     @override
     def _set_seed(self) -> None:
@@ -248,7 +248,7 @@ class VaekitCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         fast = self.trainer.fast_dev_run  # type: ignore[attr-defined]
-        if not fast and self.lock is None:  # an unknown launcher: may_be_first_process could not tell the ranks apart
+        if not fast and self.lock is None:  # an unknown launcher: may_be_first_process could not distinguish the ranks
             self.directory, self.lock = claim(self.directory, resumes=True)
         for pattern in ("*", "figures/**/*"):
             remove_partial_files(self.directory, pattern)
@@ -298,7 +298,7 @@ def in_order(batches: Any) -> list[Any]:
 
 
 def run(arguments: list[str]) -> None:
-    """Run a training command."""
+    """Run fit, validate, test or predict."""
     silence_libraries()
     torch.set_float32_matmul_precision("high")
     VaekitCLI(arguments)

@@ -46,7 +46,7 @@ class HelpFlag(argparse.Action):
 
 
 def short_help(command: str) -> str:
-    """Return the help of a training command in under 60 lines."""
+    """Return the help of fit, validate, test or predict in under 60 lines."""
     lines = [
         f"usage: vaekit {command} --config FILE.yaml [--KEY VALUE ...]",
         "",

@@ -42,7 +42,7 @@ WANDB_SERVER = "https://api.wandb.ai"
 
 
 def loaded_object(path: str) -> Any:
-    """Return the object of a class path if its module is loaded, else None; nothing is imported."""
+    """Return the object of a class path if its module is loaded, else None, without importing it."""
     module, _, name = path.rpartition(".")
     return getattr(sys.modules.get(module), name, None)
 

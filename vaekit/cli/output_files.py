@@ -18,7 +18,7 @@ PathLike = str | Path
 
 
 def check_output(output: Path, inputs: Iterable[PathLike | None], overwrite: bool) -> None:
-    """Check, before any long work, that a file can be written and nothing is lost.
+    """Check, before any long work, that a file can be written without losing another.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def load_model(checkpoint: PathLike, *outputs: Path) -> VAE:
     from vaekit.models import load
 
     for output in outputs:
-        reject_inputs(output, (checkpoint,))
+        reject_inputs(output, (checkpoint,), allow_directory=True)  # may be the training data, checked below
     model = load(checkpoint)
     path = ((model.data_registry or {}).get("config") or {}).get("init_args", {}).get("path")
     for output in outputs:

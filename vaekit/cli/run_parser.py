@@ -39,7 +39,7 @@ def with_config(arguments: list[str], checkpoint: str | None = None) -> list[str
     Parameters
     ----------
     arguments : list of str
-        Flags of a training command.
+        Flags of fit, validate, test or predict.
     checkpoint : str, optional
         Path of the checkpoint. None: the value of ``--ckpt_path``.
     """
@@ -182,7 +182,7 @@ class TypedFlag(ActionTypeHint):
 
 
 class RunParser(LightningArgumentParser):
-    """Parser of a training command. Errors name the key, the value and the nearest valid name.
+    """Parser of fit, validate, test or predict. Errors name the key, the value and the nearest valid name.
 
     Attributes
     ----------
@@ -228,7 +228,7 @@ class RunParser(LightningArgumentParser):
 
 
 def allow_classes() -> None:
-    """Let jsonargparse follow class paths of allowed and trusted packages only, and reject repeated keys."""
+    """Allow jsonargparse to follow class paths of allowed and trusted packages only, and reject repeated keys."""
     # lightning_fabric defines some classes of pytorch_lightning
     allowed = [*ALLOWED, "lightning_fabric", *trusted()]
     jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=allowed)
