@@ -1,4 +1,4 @@
-"""What a training step costs through ``vaekit.evaluate``: next to plain torch, and next to Pyro.
+"""What a training step costs through ``vaekit.expectation``: next to plain torch, and next to Pyro.
 
 One step (forward, backward, Adam) of a VAE with 20 categorical variables of 10 categories: encoder 784-256-200,
 decoder 200-256-784, Bernoulli pixels, 100 images of random bits. All contestants have the same networks,
@@ -7,7 +7,7 @@ round, and the table shows its median over rounds with the middle half of them i
 
   hand-written   what one would write for this one estimator in plain torch, with no distributions and no checks;
                  estimators without such a step are compared with its leave-one-out step of 2 samples
-  vaekit         reconstruction and KL as two functions, given to vaekit.evaluate on every step
+  vaekit         reconstruction and KL as two functions, given to vaekit.expectation on every step
   Pyro           TraceGraph_ELBO as its tutorials write it, also vectorized over particles, and that without validation
   host sync      whether forward and backward ever wait for a value (item, bool, nonzero), which stalls an accelerator;
                  "torch" where only torch's own check of the distribution's parameters does so

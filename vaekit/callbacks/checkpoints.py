@@ -29,14 +29,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save a checkpoint, or raise :class:`OutputError` and keep the previous one, for example on a full disk."""
+        """Save a checkpoint, or raise an OutputError and keep the previous one, for example on a full disk."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
     @override
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load a checkpoint, or raise :class:`CheckpointError` if the file is damaged."""
+        """Load a checkpoint, or raise a CheckpointError if the file is damaged."""
         if Path(path).is_file():
             check_undamaged(Path(path))
         return super().load_checkpoint(path, *args, **kwargs)

@@ -82,7 +82,8 @@ class SVRGTraining(_VarianceReduction):
     costs. A KL weight or temperature that changes between snapshots makes the full gradient outdated, which causes a
     bias until the next snapshot.
 
-    The callback must precede those that use the gradient in the list, such as :class:`GradientNoiseMonitor`.
+    In the list of callbacks, it must precede those that use the gradient, such as
+    :class:`vaekit.callbacks.GradientNoiseMonitor`.
 
     Parameters
     ----------

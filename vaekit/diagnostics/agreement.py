@@ -44,7 +44,7 @@ def label_agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray
     model : VAE
         Model of the summaries.
     summaries : dict[str, Tensor], each of shape (observations, size)
-        Result of :func:`posterior_summaries`.
+        Result of :func:`vaekit.diagnostics.posterior_summaries`.
     labels : array of int, shape (observations,)
         Labels; negative if unknown. Observations without a label are ignored.
 

@@ -52,7 +52,8 @@ class NodeSample(NamedTuple):
 def sample_from_values(q: Distribution, value: Tensor) -> NodeSample:
     """Return a sample of known values, such as the recorded actions of a simulator.
 
-    :meth:`ScoreFunction.correction` of this sample has the policy gradient if time is a batch dimension.
+    The result of :meth:`vaekit.estimators.ScoreFunction.correction` for this sample has the policy gradient if time is
+    a batch dimension.
 
     Parameters
     ----------

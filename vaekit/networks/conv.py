@@ -54,7 +54,7 @@ class _ConvNetwork(Network):
 class ConvEncoder(_ConvNetwork):
     """Convolutions that each halve the sides of the image, then one linear layer.
 
-    Layer normalization, not batch normalization, as in :class:`MLP`.
+    Like :class:`vaekit.networks.MLP`, it uses layer normalization instead of batch normalization.
 
     Parameters
     ----------

@@ -29,9 +29,9 @@ class SAGA(VarianceReducedSGD):
 
     The table contains one of two things:
 
-    - ``batch_sizes``: the gradient of each mini-batch of a fixed partition of the data (:class:`FixedBatchSampler`),
-      for any model. Memory: the parameters times the number of mini-batches. Mini-batches of other sizes are weighted:
-      the difference above by :math:`m n_j / n`, and the mean alike.
+    - ``batch_sizes``: the gradient of each mini-batch of a fixed partition of the data
+      (:class:`vaekit.optim.FixedBatchSampler`), for any model. Memory: the parameters times the number of mini-batches.
+      If their sizes differ, the difference above is weighted by :math:`m n_j / n`, and so is the mean.
     - ``num_observations`` and ``num_outputs``: the derivatives of each observation's loss with respect to the outputs
       of a model that is linear in its parameters (logistic regression, a linear layer on fixed features). The gradient
       is their product with the Jacobian. Memory: ``num_observations * num_outputs`` numbers, for any mini-batches.
@@ -39,8 +39,8 @@ class SAGA(VarianceReducedSGD):
     The optimizer logs its memory before training, and rejects more than ``max_bytes``.
 
     **Random losses** (sampled latents, dropout) are rejected. The gradients of the table have other random numbers than
-    the current one, which multiplies the variance that they cause by :math:`2 - 1/m`. Use :class:`SVRG`, or a loss
-    without noise (``Enumerate``, no dropout).
+    the current one, which multiplies the variance that they cause by :math:`2 - 1/m`. Use
+    :class:`vaekit.optim.SVRG`, or a loss without noise (``Enumerate``, no dropout).
 
     Defazio, Bach and Lacoste-Julien (2014), SAGA: A Fast Incremental Gradient Method With Support for Non-Strongly
     Convex Composite Objectives.

@@ -75,8 +75,8 @@ def prepare_query(
     registry : mapping
         ``GeneExpressionData.state_dict()``, as stored in the checkpoint.
     batch_key, label_key : str or None
-        As for :class:`GeneExpressionData`. A ``batch_key`` of None means the name of the checkpoint's column. The cells
-        need not have this column if the checkpoint has one batch only.
+        As for :class:`vaekit.data.GeneExpressionData`. A ``batch_key`` of None means the name of the checkpoint's
+        column. The cells need not have this column if the checkpoint has one batch only.
     categorical_covariate_keys, continuous_covariate_keys : sequence of str or None
         Columns in the order of the checkpoint's; None means the same names.
     size_factor_key : str or None

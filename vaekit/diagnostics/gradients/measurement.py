@@ -52,7 +52,7 @@ def measure(
     unbiased: Mapping[str, bool] | None = None,
     title: str = "gradients",
 ) -> pd.DataFrame:
-    """Measure the gradient of a target with several estimators, as in :func:`gradient_report`.
+    """Measure the gradient of a target with several estimators, as in :func:`vaekit.gradient_report`.
 
     ``reference`` is an exact gradient, unbiased estimators or None, and ``description`` describes an exact one.
     ``unbiased`` is whether each estimator is unbiased in theory; by default :func:`is_unbiased`.

@@ -102,7 +102,7 @@ class ModelTarget(Target):
         return is_unbiased(estimator) or (estimator.stick_the_landing and self.model.objective.num_samples is None)
 
     def _loss(self, nodes: list[Node], h: Tensor, estimators: Mapping[str, Estimator]) -> Estimate:
-        """Return the training loss for posteriors, as :meth:`VAE.loss` computes it."""
+        """Return the training loss for posteriors, as :meth:`vaekit.VAE.loss` computes it."""
         networks, objective = self.model.networks, self.model.objective
         objective.check_estimators(estimators)
         return compute_loss(networks, self.batch, nodes, h, estimators, objective, self.kl_weight, True)

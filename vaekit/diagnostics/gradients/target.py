@@ -62,7 +62,8 @@ class ExpectationTarget(Target):
 
     Estimates are computed together along an extra batch dimension if the cost allows this. A trial decides whether one
     replicate depends on the values of another. If the cost or a conditional distribution contains parameters, each
-    estimate needs a separate backward pass, still in one batch. See :func:`gradient_report` for the parameters.
+    estimate needs a separate backward pass, still in one batch. The parameters are those of
+    :func:`vaekit.gradient_report`.
     """
 
     def __init__(
