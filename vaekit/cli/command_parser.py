@@ -87,7 +87,7 @@ def _add_arguments(parser: CommandParser, function: Callable[..., Any], prefix: 
     hints = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         hint, required = hints[name], parameter.default is parameter.empty
-        if is_dataclass(hint):
+        if isinstance(hint, type) and is_dataclass(hint):
             _add_arguments(parser, hint, f"{name}.")
             continue
         options: dict[str, Any] = {"help": helps[name], "type": hint}
@@ -108,6 +108,6 @@ def run_command(function: Callable[..., Any], arguments: list[str]) -> None:
     silence_libraries()
     values = vars(command_parser(function).parse_args(arguments))
     for name, hint in typing.get_type_hints(function).items():
-        if is_dataclass(hint):
+        if isinstance(hint, type) and is_dataclass(hint):
             values[name] = hint(**vars(values[name]))
     function(**values)

@@ -90,7 +90,7 @@ def _check_component(value: Any, bases: tuple[type, ...], key: str, missing: lis
     if isinstance(value, str):
         value = read_config(value)[1] if Path(value).is_file() else {"class_path": value}
     path = check_class_path(value.get("class_path"), key)
-    names = {cls.__name__: cls for base in bases for cls in _subclasses(base)}
+    names: dict[str, type] = {cls.__name__: cls for base in bases for cls in _subclasses(base)}
     cls = loaded_object(path) if "." in path else names.get(path)
     if not (inspect.isclass(cls) and issubclass(cls, bases)):
         name = path.rpartition(".")[2]
@@ -106,7 +106,7 @@ def _check_arguments(cls: type, arguments: Any, key: str, missing: list[str]) ->
         return
     names = [name for name in parameters if name not in (*FROM_DATA, "adata", "args", "kwargs")]
     try:
-        hints = typing.get_type_hints(cls.__init__)
+        hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]  # of a class
     except (NameError, TypeError, AttributeError):  # names that are imported for type checkers only
         hints = {}
     for name, value in arguments.items():
@@ -140,7 +140,8 @@ def _subclasses(base: type) -> Iterator[type]:
     """Yield the public classes that a bare name may refer to."""
     if not base.__name__.startswith("_") and not inspect.isabstract(base):
         yield base
-    for cls in base.__subclasses__():
+    subclasses: list[type] = base.__subclasses__()
+    for cls in subclasses:
         yield from _subclasses(cls)
 
 

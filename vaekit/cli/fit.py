@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -64,8 +64,8 @@ class VaekitCLI(LightningCLI):
     writes = True  # to the run directory
 
     def __init__(self, arguments: list[str]) -> None:
-        self.record, self.lock, self._command = CommandRecord(), None, arguments[0]
-        self.lock: FileLock | None
+        self.record, self._command = CommandRecord(), arguments[0]
+        self.lock: FileLock | None = None
         allow_classes()
         try:
             super().__init__(  # runs the command
@@ -105,7 +105,7 @@ class VaekitCLI(LightningCLI):
     @override
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> RunParser:
         kwargs = {"exit_on_error": False, "add_help": False, **kwargs}
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser = cast(RunParser, super()._prepare_subcommand_parser(klass, subcommand, **kwargs))
         for action in parser._actions:
             if isinstance(action, ActionTypeHint):
                 action.__class__ = TypedFlag
@@ -182,7 +182,7 @@ class VaekitCLI(LightningCLI):
         except ValueError as error:
             if "Does not validate against" not in str(error):  # jsonargparse checks linked arguments only here
                 raise
-            self._subcommand_parsers[self.subcommand].error(str(error), error)
+            self._subcommand_parsers[self._command].error(str(error), error)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:

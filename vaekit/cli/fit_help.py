@@ -6,7 +6,7 @@ import argparse
 import inspect
 import re
 import textwrap
-from typing import Any, NoReturn
+from typing import Any
 
 import pytorch_lightning as pl
 from docstring_parser import parse
@@ -40,7 +40,7 @@ class HelpFlag(argparse.Action):
         super().__init__(option_strings, argparse.SUPPRESS, nargs="?", default=argparse.SUPPRESS, choices=("all",))
 
     @override
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> NoReturn:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         print(parser.format_help() if values == "all" else short_help(parser.subcommand), end="")
         parser.exit()
 
@@ -77,7 +77,7 @@ def _flag(flag: str, meaning: str) -> list[str]:
 def _meaning(cls: type, key: str, name: str) -> str:
     """Return the first sentence of an argument's description, and its default."""
     meanings = [MEANINGS[key]] if key in MEANINGS else []
-    for text in (text for base in cls.__mro__ for text in (base.__doc__, base.__init__.__doc__)):
+    for text in (text for base in cls.__mro__ for text in (base.__doc__, vars(base).get("__init__", base).__doc__)):
         for parameter in parse(text or "").params:
             description = " ".join((parameter.description or "").split())
             if name in re.split(r",\s*", parameter.arg_name) and not description.startswith("As in"):
