@@ -1,4 +1,4 @@
-"""Loops compiled by numba for the CPU, if NumPy and torch would read the memory once per operation."""
+"""Decorator of compiled CPU loops, which read the memory once; NumPy and torch read it once per operation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numba
 def cached_njit(**options: Any) -> Callable[[Any], Any]:
     """Return numba's decorator with the settings of all loops of vaekit.
 
-    Loops hold no lock and divide by zero as NumPy does: a check would prevent vectorization. They are cached on disk,
-    because the first compilation on a machine takes some ten seconds.
+    Loops release the GIL. They return inf or NaN for a division by zero, as NumPy does, because a check would prevent
+    vectorization. They are cached on disk, because the first compilation on a machine takes some ten seconds.
     """
     settings: Any = {"nogil": True, "error_model": "numpy", **options}
 

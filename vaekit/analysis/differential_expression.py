@@ -178,9 +178,9 @@ def call_at_fdr(proba_de: np.ndarray, fdr: float) -> np.ndarray:
     """
     order = np.argsort(-proba_de, kind="stable")
     expected = (1 - proba_de[order]).cumsum() / np.arange(1, len(order) + 1)
-    called = np.zeros(len(order), dtype=bool)
-    called[order[: int((expected <= fdr).sum())]] = True
-    return called
+    is_called = np.zeros(len(order), dtype=bool)
+    is_called[order[: int((expected <= fdr).sum())]] = True
+    return is_called
 
 
 def _table(first: GroupSums, second: GroupSums, genes: np.ndarray, observed: np.ndarray, delta: float) -> pd.DataFrame:

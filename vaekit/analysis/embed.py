@@ -103,7 +103,7 @@ def latent_fields(
     progress: bool = False,
     checkpoint: str = "",
 ) -> dict[str, dict[str, Any]]:
-    """Return the fields that :func:`embed` writes, by place and key, for cells in memory or in a file."""
+    """Return the fields that :func:`embed` writes, by attribute and key, for cells in memory or in a file."""
     summaries = summarize_cells(model, query, batch_size, progress)
     prefix = key_added.removeprefix("X_")
     obs, obsm = {}, {key_added: coordinates(model, summaries).numpy()}

@@ -106,8 +106,8 @@ def map_query(
         raise DataError(f"map_query: learning_rate={learning_rate} must be positive.")
     model, _ = resolve_model(model)
     registry = get_count_registry(model)
-    known = list(registry["batch_categories"])
-    if not known:
+    known_batches = list(registry["batch_categories"])
+    if not known_batches:
         raise CheckpointError(
             "map_query: the model was trained without batches, so it cannot learn the effect of one. Use "
             "vaekit.analysis.embed for new cells."
@@ -116,16 +116,16 @@ def map_query(
     cells = open_cells(model, adata, layer, backed=False)  # mini-batches are random
     source = cells.name
     column = read_column(cells.obs, str(batch_key), "batch_key", source)
-    added = [name for name in column.categories if match_category(name, known) not in known]
-    if not added:
+    new_batches = [name for name in column.categories if match_category(name, known_batches) not in known_batches]
+    if not new_batches:
         raise DataError(
-            f"batch_key={batch_key!r}: the model knows all batches of {source}: {', '.join(map(repr, known))}. Use "
-            "vaekit.analysis.embed for these cells."
+            f"batch_key={batch_key!r}: the model knows all batches of {source}: {', '.join(map(repr, known_batches))}. "
+            "Use vaekit.analysis.embed for these cells."
         )
-    extended = {**registry, "batch_categories": [*known, *added]}
+    extended = {**registry, "batch_categories": [*known_batches, *new_batches]}
     dataset = prepare_query(cells, extended, batch_key).dataset
     batches = column.names()
-    sizes = {name: int((batches == name).sum()) for name in added}
+    sizes = {name: int((batches == name).sum()) for name in new_batches}
     if few := [f"{name!r} ({size} cells)" for name, size in sizes.items() if size < FEW_CELLS]:
         warnings.warn(
             f"{source}: new batches have fewer than {FEW_CELLS} cells: {', '.join(few)}. Their effects on rarely "
@@ -133,13 +133,13 @@ def map_query(
             UserWarning,
             stacklevel=2,
         )
-    index = torch.from_numpy(np.flatnonzero(np.isin(batches, added)))
+    index = torch.from_numpy(np.flatnonzero(np.isin(batches, new_batches)))
     num_steps = max_steps if max_epochs is None else max_epochs * -(-len(index) // batch_size)
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        mapped, new = _extend(model, len(known), len(added))
+        mapped, new = _extend(model, len(known_batches), len(new_batches))
         assert dataset.covariates is not None  # the batches are covariates
-        batch = dataset.covariates[index, : len(known) + len(added)].argmax(1)
+        batch = dataset.covariates[index, : len(known_batches) + len(new_batches)].argmax(1)
         with torch.no_grad():
             for latent in mapped.latents.values():
                 latent.init_new_batches(dataset.size_factor[index].log().flatten(), batch)
@@ -217,6 +217,6 @@ def _loss(model: VAE, batch: Batch) -> Tensor:
 
 
 def _shuffle(index: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Yield mini-batches of the index without end, in a new order in each epoch."""
+    """Yield mini-batches of the index endlessly, in a new order per epoch."""
     while True:
         yield from index[torch.randperm(len(index))].split(batch_size)

@@ -156,7 +156,7 @@ class NormalizedExpressionWriter:
         return names
 
     def shapes(self, query: QueryData, key: str) -> dict[str, tuple[int, int]]:
-        """Return the shapes of the arrays that hold all genes, by their place in an AnnData.
+        """Return the shapes of the arrays that hold all genes, by attribute of an AnnData.
 
         The array in ``layers`` has the columns of ``.var``. If ``.var`` lacks genes of the model that the counts have,
         the array in ``obsm`` has all genes of the model.
@@ -181,7 +181,7 @@ class NormalizedExpressionWriter:
     def write(
         self, arrays: Mapping[str, Any], query: QueryData, genes: Sequence[str] | None = None, progress: bool = False
     ) -> None:
-        """Write the expression of genes into float32 arrays or data sets on disk, by their place.
+        """Write the expression of genes into float32 arrays or data sets on disk, by attribute of an AnnData.
 
         The array at ``"layers"`` has the columns of ``.var``; genes without a value are NaN. Other arrays have one
         column per gene in ``genes``. None means all genes of the model.

@@ -66,8 +66,8 @@ class History(Logger):
     def start(self) -> None:
         """Log the rows of the interrupted process that W&B does not have, and keep them in the file.
 
-        Online, W&B reports the number of its rows and receives the others. Without this number, it receives all rows up
-        to the checkpoint; training logs the later ones again.
+        An online W&B run reports the number of its rows and receives the others. Otherwise, W&B receives all rows up to
+        the checkpoint, and training logs the later ones again.
         """
         num_known = int(getattr(self.wandb.experiment, "step", 0) or 0)
         if not num_known:

@@ -36,8 +36,8 @@ class Agreement(NamedTuple):
 def label_agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray) -> Agreement | None:
     """Compare clusters with labels.
 
-    The clusters are the most probable categories of the first single categorical latent. Without such a latent, they
-    are the k-means clusters of the latents except for the library size, with one cluster per label and seed 0.
+    The clusters are the most probable categories of the first latent with a single categorical variable. Without such a
+    latent, they are the k-means clusters of all latents except the library size, with one cluster per label and seed 0.
 
     Parameters
     ----------

@@ -64,9 +64,9 @@ def importance_sampled_log_likelihood(
 
     .. math:: \log \hat p(x) = \log \frac{1}{K} \sum_{k=1}^{K} \sum_y \frac{p(x, y, z_k)}{q(z_k | x)}
 
-    Here ``z_k`` are K samples of the latents. Discrete latents ``y`` with few states are summed exactly; of latents
-    whose posteriors depend on one another, all or none are summed. The samples depend on torch's seed and the content
-    of each observation, but not on the order or number of observations in a batch.
+    Here ``z_k`` are K samples of the latents. Discrete latents ``y`` with few states are summed exactly. Latents whose
+    posteriors depend on one another are either all summed or all sampled. The samples depend on torch's seed and the
+    content of each observation, but not on the order or number of observations in a mini-batch.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ Velocity = Callable[..., tuple[Tensor, ...]]
 
 
 def reparameterize(value: Tensor, velocity: Velocity, *parameters: Tensor) -> Tensor:
-    """Return ``value`` with ``velocity(value, *parameters)`` as its derivatives by the parameters.
+    """Return ``value`` with ``velocity(value, *parameters)`` as its derivatives with respect to the parameters.
 
     Parameters
     ----------

@@ -76,7 +76,7 @@ class LogGamma(Distribution):
         return (alpha * centered - centered.exp() - alpha.lgamma()).to(self.concentration.dtype)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Return the cumulative distribution function, without a gradient by the concentration."""
+        """Return the cumulative distribution function, without a gradient with respect to the concentration."""
         if self._validate_args:
             self._validate_sample(value)
         alpha = self.concentration.double()
@@ -108,7 +108,7 @@ class LogGamma(Distribution):
 
 
 def _velocity(value: Tensor, alpha: Tensor) -> tuple[Tensor]:
-    """Return the derivative by a concentration of at least 1, at rate 1, see ``implicit``."""
+    """Return the derivative with respect to a concentration of at least 1, at rate 1; see ``implicit``."""
     shape, excess = alpha[..., None], (value - alpha.log()).exp()[..., None]  # excess: x divided by its mode
     offset = (value - alpha.digamma())[..., None]
 

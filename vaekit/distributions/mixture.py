@@ -76,8 +76,8 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         # torch's sample does not broadcast the weights
         same = self.mixture_distribution.batch_shape == self.batch_shape
-        expanded = self if same else self.expand(self.batch_shape)
-        return torch.distributions.MixtureSameFamily.sample(expanded, sample_shape)
+        mixture = self if same else self.expand(self.batch_shape)
+        return torch.distributions.MixtureSameFamily.sample(mixture, sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density, with a gradient also by weights that were passed as 0."""
@@ -108,7 +108,7 @@ class MixtureSameFamily(torch.distributions.MixtureSameFamily):
 
 
 def mixture_log_prob(q: torch.distributions.MixtureSameFamily, value: Tensor) -> Tensor:
-    """Return the log-density of a mixture; torch clamps weights and has no gradient by weights of 0."""
+    """Return the log-density of a mixture; torch clamps weights and has no gradient with respect to weights of 0."""
     if q._validate_args:
         q._validate_sample(value)
     log_prob = q.component_distribution.log_prob(q._pad(value))

@@ -1,4 +1,4 @@
-"""Numerics of the standard normal distribution on an interval, in float64, accurate far in the tails."""
+"""Functions of the standard normal distribution on an interval, in float64 and accurate far in the tails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def log_phi(x: Tensor) -> Tensor:
 
 
 def log_mass(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``log(Phi(b) - Phi(a))`` for a <= b, from the nearer tail, or by the midpoint rule for close ends."""
+    """Return ``log(Phi(b) - Phi(a))`` for a <= b, from the nearer tail, or by the midpoint rule for a close to b."""
     width, middle = b - a, (a + b) / 2
     close = width * (1 + middle.abs()) < 1e-2
     a, b = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b)
@@ -29,7 +29,7 @@ def log_mass(a: Tensor, b: Tensor) -> Tensor:
 
 
 def velocity(x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the derivatives of a standardized value by both ends of its interval."""
+    """Return the derivatives of a standardized value with respect to both ends of its interval."""
     whole = log_mass(a, b)
     by_a = (log_mass(x, b) - whole + (x - a) * (x + a) / 2).exp()
     by_b = (log_mass(a, x) - whole + (x - b) * (x + b) / 2).exp()

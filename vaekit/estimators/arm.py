@@ -15,7 +15,7 @@ from vaekit.estimators.noise import zero_with_gradient
 
 
 class ARM(Estimator):
-    r"""Compare the costs of a pair of values that come from one uniform variable and its mirror image.
+    r"""Difference of the costs of two values that come from one uniform variable and its mirror image.
 
     .. math:: \nabla_\phi E[f(b)] = E[(f(b) - f(\tilde b)) (u - \tfrac12)], \quad
               b = 1[u > \sigma(-\phi)], \quad \tilde b = 1[u < \sigma(\phi)], \quad u \sim U(0, 1)

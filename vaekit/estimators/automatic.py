@@ -67,7 +67,7 @@ def log_choice(node: str, distribution: str, estimator: str) -> None:
 
 
 def describe_supported(q: Distribution, without_path: bool = False) -> str:
-    """Return a sentence with the estimators that support ``q``, for an error message; empty without any.
+    """Return a sentence with the estimators that support ``q``, for an error message; "" if no estimator does.
 
     Parameters
     ----------

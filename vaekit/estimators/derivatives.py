@@ -44,7 +44,7 @@ class FirstOrder:
         self._closed = True
 
     def mark(self, value: Tensor, message: str, *sources: Tensor) -> Tensor:
-        """Return ``value`` with a gradient that cannot be differentiated by the inputs of ``sources``.
+        """Return ``value`` with a gradient that cannot be differentiated with respect to the inputs of ``sources``.
 
         Parameters
         ----------
@@ -91,7 +91,7 @@ class _Marked(torch.autograd.Function):
 
 
 class _MarkedBothWays(_Marked):
-    """The same with derivatives in forward mode, which torch.compile does not support."""
+    """Like ``_Marked``, with derivatives in forward mode, which torch.compile does not support."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:

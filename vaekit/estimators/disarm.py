@@ -15,7 +15,7 @@ from vaekit.exceptions import EstimatorError
 
 
 class DisARM(DiscreteEstimator):
-    r"""Compare the costs of a pair of antithetic values: ``ARM`` with its uniform variables integrated out.
+    r"""Difference of the costs of two antithetic values: ``ARM`` with its uniform variables integrated out.
 
     .. math:: \nabla_\phi E[f(b)] = E[\tfrac12 (f(b) - f(\tilde b)) (b - \tilde b)\, \sigma(|\phi|)]
 

@@ -51,7 +51,7 @@ def num_variables(q: Distribution) -> int:
 
 
 def get_logits(q: Distribution) -> Tensor:
-    """Return the logits of a (vector of) Bernoulli or one-hot categorical variables, in the value's shape.
+    """Return the logits of Bernoulli or one-hot categorical variables, in the shape of their values.
 
     They are infinite, without a gradient, if the distribution was constructed with a probability of exactly 0 or 1.
     """

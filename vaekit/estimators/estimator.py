@@ -66,7 +66,7 @@ class Estimator(Component, nn.Module, ABC):
     lists_states : bool
         Whether the samples are listed states, which may have probability 0.
     handles_zero_probabilities : bool
-        Whether the estimate has a derivative by probabilities of exactly 0 without auxiliary samples.
+        Whether the estimate has a derivative with respect to probabilities of exactly 0 without auxiliary samples.
     stick_the_landing : bool
         Whether the estimator subtracts the score from a cost that contains log q (see ``Pathwise``).
     has_correction : bool

@@ -40,7 +40,7 @@ def without_vmap(value: Tensor) -> Tensor:
 
 
 def is_differentiated(value: Tensor) -> bool:
-    """Return whether a derivative by a tensor, or by its inputs, may be taken.
+    """Return whether a derivative with respect to a tensor, or by its inputs, may be taken.
 
     In forward mode, ``vmap`` hides the tangents of a tensor. The answer is then True.
     """

@@ -13,7 +13,7 @@ from vaekit.exceptions import EstimatorError
 
 
 class GumbelRao(TemperedEstimator):
-    r"""Use the discrete value forward, and backward the mean of softmaxes over the noise that leads to this value.
+    r"""Discrete value in the forward pass; in the backward pass, the mean of softmaxes over the noise that leads to it.
 
     .. math:: \nabla_\phi \approx E\left[\nabla_\phi\, \mathrm{softmax}((\log \pi + g) / \tau)
               \,\middle|\, \arg\max_k (\log \pi_k + g_k) = z\right] \nabla f(z), \quad z \sim \pi

@@ -12,7 +12,7 @@ from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 
 
 class GumbelSoftmax(TemperedEstimator):
-    r"""Replace a one-hot value by a softmax of perturbed logits, and differentiate through it.
+    r"""Relaxation of a one-hot value to a softmax of perturbed logits, through which the cost is differentiated.
 
     .. math:: y = \mathrm{softmax}((\log \pi + g) / \tau), \quad g_k \sim \mathrm{Gumbel}(0, 1)
 

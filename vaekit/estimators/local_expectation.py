@@ -24,13 +24,13 @@ from vaekit.estimators.support import DiscreteEstimator
 
 
 class LocalExpectation(DiscreteEstimator):
-    r"""Sum exactly over the values of one variable at a time, with the other variables held at a sample.
+    r"""Exact sum over the values of one variable at a time, with the other variables held at a sample.
 
     .. math:: \nabla_\theta E_q[f(z)] = E_z\Big[\sum_d \sum_k \nabla_\theta q_d(k)\, f(z_{-d}, k)\Big]
 
     The forward value is such a sum as well, averaged over the variables: :math:`\frac{1}{D} \sum_d \sum_k q_d(k)
-    f(z_{-d}, k)`. Its variance, and the variance of the gradient by the cost's own parameters, is therefore lower than
-    with the samples alone. A single variable is summed exactly, as by ``Enumerate``.
+    f(z_{-d}, k)`. It therefore has a lower variance than the samples alone, and so has the gradient with respect to
+    parameters of the cost. A single variable is summed exactly, as by ``Enumerate``.
 
     Shapes: values ``[num_samples (1 + D (K - 1)), *batch, *event]`` for D variables with K categories: the samples,
     followed by the other values of each variable. Bias: none. Cost: one evaluation per value, and no backward pass

@@ -16,7 +16,7 @@ from vaekit.estimators.weak_derivatives import decomposition, num_changes
 
 
 class MeasureValued(Estimator):
-    r"""Write the derivative of a density as a difference of two densities, and compare the cost under both.
+    r"""Difference of the costs under two densities, whose difference is the derivative of the node's density.
 
     .. math:: \nabla_\theta E_q[f(z)] = c_\theta\, (E_{q^+}[f(z)] - E_{q^-}[f(z)])
 

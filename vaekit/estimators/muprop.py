@@ -24,7 +24,7 @@ from vaekit.exceptions import EstimatorError
 
 
 class MuProp(DiscreteEstimator):
-    r"""Expand the cost around the mean: exact gradient of the expansion, score function of the remainder.
+    r"""Expansion of the cost around the mean: exact gradient of the expansion, score function of the remainder.
 
     .. math:: (f(b) - f(\mu) - f'(\mu)^T (b - \mu) - c)\, \nabla \log q(b) + f'(\mu)^T \nabla \mu, \quad \mu = E_q[b]
 

@@ -51,12 +51,12 @@ def conditional_gumbel(logits: Tensor, one_hot: Tensor, common_dims: tuple[int, 
         Perturbed logits, differentiable in the logits. The entry of ``one_hot`` is strictly the largest.
     """
     noise = gumbel(logits.expand(torch.broadcast_shapes(logits.shape, one_hot.shape)), common_dims)
-    chosen = one_hot > 0
-    top = torch.where(chosen, noise, 0).sum(-1, keepdim=True)
+    is_selected = one_hot > 0
+    top = torch.where(is_selected, noise, 0).sum(-1, keepdim=True)
     gap = _softplus(top - noise - logits.log_softmax(-1))
     # the difference would lose a gap below the spacing of floats around `top`: a tie for argmax
     gap = gap.clamp(min=top.abs() * (2 * torch.finfo(top.dtype).eps) + torch.finfo(top.dtype).tiny)
-    return torch.where(chosen, top, top - gap)
+    return torch.where(is_selected, top, top - gap)
 
 
 def conditional_logistic(logits: Tensor, value: Tensor, common_dims: tuple[int, ...] = ()) -> Tensor:

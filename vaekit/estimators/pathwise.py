@@ -19,7 +19,7 @@ from vaekit.exceptions import EstimatorError
 
 
 class Pathwise(Estimator):
-    r"""Differentiate through the value: ``z = g(theta, noise)``, explicitly or implicitly.
+    r"""Derivative through the value: ``z = g(theta, noise)``, explicitly or implicitly.
 
     .. math:: \nabla_\theta E_q[f_\theta(z)] = E[\nabla_z f_\theta(z)\, \nabla_\theta z + \nabla_\theta f_\theta(z)]
 

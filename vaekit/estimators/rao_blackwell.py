@@ -16,7 +16,7 @@ from vaekit.exceptions import EstimatorError
 
 
 class RaoBlackwell(FiniteSupportEstimator):
-    r"""Sum over the most probable states ``C``, and sample from the remaining ones.
+    r"""Exact sum over the most probable states ``C``, and samples of the remaining ones.
 
     .. math:: \nabla_\theta E_q[f(z)] = \sum_{z \in C} f(z)\, \nabla_\theta q_\theta(z)
         + r\, E_{q(z \mid z \notin C)}[f(z)\, \nabla_\theta \log q_\theta(z)], \quad r = 1 - q(C)

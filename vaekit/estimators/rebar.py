@@ -10,7 +10,7 @@ from vaekit.estimators.node_sample import NodeSample
 
 
 class REBAR(ConditionalEstimator):
-    r"""Use the cost of a relaxed value as control variate, made unbiased by conditioning.
+    r"""Score function with the cost of a relaxed value as control variate, made unbiased by conditioning.
 
     .. math:: (f(b) - \eta f(\tilde y))\, \nabla \log q(b) + \eta \nabla f(y) - \eta \nabla f(\tilde y), \quad
               y = \sigma(z / \tau), \quad \tilde y = \sigma(\tilde z / \tau), \quad \tilde z \sim p(z | b)

@@ -12,7 +12,7 @@ from vaekit.estimators.temperature import TemperatureSchedule, TemperedEstimator
 
 
 class ReinMax(TemperedEstimator):
-    r"""Use the discrete value forward, and backward the gradients of two softmaxes: Heun's method.
+    r"""Discrete value in the forward pass; in the backward pass, gradients of two softmaxes by Heun's method.
 
     .. math:: \nabla_\phi \approx \left(2 J(\tfrac{\pi_\tau + z}{2}) - \tfrac12 J(\pi)\right) \nabla f(z), \quad
               J(p) = \mathrm{diag}(p) - p p^\top, \quad z \sim \pi = \mathrm{softmax}(\phi)

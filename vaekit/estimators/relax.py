@@ -14,7 +14,7 @@ MAX_LOGIT = 20.0  # clamp of the network's input: an impossible category has a p
 
 
 class RELAX(ConditionalEstimator):
-    r"""Use a network as control variate, trained to minimize the variance of the gradient.
+    r"""Score function with a network as control variate, trained to minimize the variance of the gradient.
 
     .. math:: (f(b) - c(\tilde z))\, \nabla \log q(b) + \nabla c(z) - \nabla c(\tilde z), \quad
               c(z) = \eta f(\sigma(z / \tau)) + r(z), \quad z \sim p(z), \quad \tilde z \sim p(z | b)

@@ -19,7 +19,7 @@ from vaekit.exceptions import EstimatorError
 
 
 class ScoreFunction(Estimator):
-    r"""Weight the score of each value by its cost minus a baseline that does not depend on this value.
+    r"""Score of each value, weighted by its cost minus a baseline that does not depend on this value.
 
     .. math:: \nabla_\theta E_q[f(z)] = E[(f(z) - b)\, \nabla_\theta \log q_\theta(z)]
 
@@ -74,7 +74,7 @@ class ScoreFunction(Estimator):
 
     @property
     def supports_joint_samples(self) -> bool:  # type: ignore[override]
-        """Whether the baseline does without auxiliary samples."""
+        """Whether the baseline does not need auxiliary samples."""
         return self.baseline is None or not self.baseline.num_auxiliary_samples
 
     @property

@@ -11,7 +11,7 @@ from vaekit.estimators.support import DiscreteEstimator
 
 
 class StraightThrough(DiscreteEstimator):
-    r"""Use the discrete value forward and the gradient of its mean backward.
+    r"""Discrete value in the forward pass, and the gradient of its mean in the backward pass.
 
     .. math:: y = z + \pi - \mathrm{stop}(\pi), \quad z \sim q_\pi
 

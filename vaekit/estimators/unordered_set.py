@@ -18,7 +18,7 @@ MAX_SAMPLES = 8
 
 
 class UnorderedSet(FiniteSupportEstimator):
-    r"""Sample distinct states ``S`` without replacement, and weight each by its probability of being the first.
+    r"""Distinct states ``S``, sampled without replacement and each weighted by its probability of being the first.
 
     .. math:: \nabla_\theta E_q[f(z)] = E_S\Big[\sum_{s \in S} \nabla_\theta q_\theta(s)\, R(S, s)
         \Big(f(s) - \sum_{t \in S} q(t)\, R_{-s}(S, t) f(t)\Big)\Big], \quad R(S, s) = \frac{p_{-s}(S - s)}{p(S)}

@@ -55,13 +55,13 @@ def _normal(q: Any, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _poisson(q: Any, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Poisson: the derivative by the rate is (z + 1) - z."""
+    """Poisson: the derivative with respect to the rate is (z + 1) - z."""
     value = q.sample((num_samples,))
     return value, value[None] + 1, zero_with_gradient(q.rate)[None, None]
 
 
 def _discrete(q: Any, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """States: the derivative by the probability of each other state is that state - z, because all sum to 0."""
+    """States: the derivative with respect to the probability of another state k is k - z, because all sum to 0."""
     one_hot = isinstance(q, OneHotCategorical)
     prob = torch.stack([1 - q.probs, q.probs], -1) if isinstance(q, Bernoulli) else q.probs
     value = q.sample((num_samples,))
@@ -77,16 +77,16 @@ def _discrete(q: Any, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
 def _gamma(q: Any, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
     """Gamma(a, b): rate x- minus x+, concentration x+ e^-V minus x- e^-V, with x- < a / b < x+ from one exponential.
 
-    The derivative by the rate multiplies the density by ``a / b - z``. It is the slope of
+    The derivative with respect to the rate multiplies the density by ``a / b - z``. It is the slope of
     ``(b z)^a e^-bz / b / gamma(a)``, which rises up to a / b and then falls. A level that is uniform below this peak is
     crossed at x- and x+, and the constant is the height of the peak.
 
     For the concentration, with b = 1, the factor is ``log z - psi(a)``, which equals the integral of
     ``((1 + t)^-a - e^-tz) / t`` over t > 0 (Frullani for the logarithm, Cauchy for psi). Multiplying by
     ``(1 + t)^a e^-tz`` changes the rate of the density to 1 + t, so the factor compares the rates 1 and 1 + t. This
-    difference is the derivative by the rate, integrated from 1 to 1 + t. With ``t = e^u - 1`` and the rate ``e^V``, V
-    is uniform on (0, u) and u has the weight ``a u e^-au / (1 - e^-u)``, times the peak. The code samples u from
-    ``(1 + u) e^-au a^2 / (1 + a)``; the remaining ratio is 1 + 1/a times a number in [0.77, 1].
+    difference is the derivative with respect to the rate, integrated from 1 to 1 + t. With ``t = e^u - 1`` and the rate
+    ``e^V``, V is uniform on (0, u) and u has the weight ``a u e^-au / (1 - e^-u)``, times the peak. The code samples u
+    from ``(1 + u) e^-au a^2 / (1 + a)``; the remaining ratio is 1 + 1/a times a number in [0.77, 1].
     """
     concentration, rate, value = q.concentration.detach(), q.rate.detach(), q.sample((num_samples,))
     tiny = torch.finfo(value.dtype).tiny

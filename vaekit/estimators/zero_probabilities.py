@@ -32,8 +32,9 @@ from vaekit.estimators.estimator import Estimator
 from vaekit.estimators.node_sample import NodeSample
 
 EVALUATED_THERE = (
-    "The cost was also evaluated at states of probability 0, because the gradient by a probability of exactly 0 needs "
-    "this cost. If the cost is not defined there, use logits of minus infinity instead of probs, or detach the probs."
+    "The cost was also evaluated at states of probability 0, because the gradient with respect to a probability of "
+    "exactly 0 needs this cost. If the cost is not defined there, use logits of minus infinity instead of probs, or "
+    "detach the probs."
 )
 LOG_ZERO = -1e29  # log-probabilities below this are impossible; some estimators clamp them to -1e30
 
@@ -53,7 +54,7 @@ class Completed(NamedTuple):
     slope: Tensor
 
     def correction(self, estimator: Estimator, cost: Tensor, masked_cost: Tensor) -> Tensor:
-        """Return the estimator's correction, plus the derivative by the probabilities of impossible states.
+        """Return the estimator's correction plus the derivative with respect to probabilities of impossible states.
 
         Parameters
         ----------
@@ -83,8 +84,8 @@ def complete(estimator: Estimator, sample: NodeSample, name: str, joint: bool) -
     if joint:
         warnings.warn(
             f"node {name!r}: some probabilities are exactly 0. Joint samples do not contain the states that are never "
-            "sampled, so the gradient by these probabilities lacks their cost. Leave num_samples of the expectation "
-            "at None, or use logits.",
+            "sampled, so the gradient with respect to these probabilities lacks their cost. Leave num_samples of the "
+            "expectation at None, or use logits.",
             stacklevel=2,
         )
         return sample
@@ -93,10 +94,10 @@ def complete(estimator: Estimator, sample: NodeSample, name: str, joint: bool) -
     changes = impossible.shape[len(shape) - 1 :]  # [*variables, changes]
     flat = impossible.expand(*shape, *changes).flatten(len(shape))
     index = torch.rand(flat.shape, device=flat.device).masked_fill(~flat, -1).argmax(-1)
-    chosen = (F.one_hot(index, flat.shape[-1]).bool() & flat).reshape(*shape, *changes)
-    moved = _move(sample.q, sample.value, chosen).detach()
+    change = (F.one_hot(index, flat.shape[-1]).bool() & flat).reshape(*shape, *changes)
+    moved = _move(sample.q, sample.value, change).detach()
     zero = torch.where(impossible, slope - slope.detach(), 0)
-    slope = (zero * chosen).flatten(len(shape)).sum(-1) * flat.sum(-1)
+    slope = (zero * change).flatten(len(shape)).sum(-1) * flat.sum(-1)
     value = torch.cat([sample.value, moved])
     weight = torch.cat([sample.weight, torch.zeros_like(sample.weight)])
     return NodeSample(value, weight, sample.log_prob, sample.q, completed=Completed(sample, slope))

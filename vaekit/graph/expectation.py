@@ -53,9 +53,9 @@ def expectation(
         node, and its parameters name the parents. All nodes have the same number of batch dimensions: a node that a
         batch ``[B]`` shares has batch shape ``[1]``, as ``[]`` would confuse the batch of its children with samples.
     estimator : Estimator, str or dict of them
-        Estimator of each node. ``"auto"`` sums exactly over small supports. Else it uses ``Pathwise`` if the
-        distribution and the cost allow it, ``DisARM`` for binary variables without joint samples, and otherwise the
-        score function with leave-one-out. It logs its choice.
+        Estimator of each node. ``"auto"`` logs its choice, the first that applies: an exact sum over a small support,
+        ``Pathwise`` if the distribution and the cost allow it, ``DisARM`` for binary variables without joint samples,
+        and the score function with leave-one-out.
     num_samples : int or None
         None gives each node its own sample dimension of ``estimator.num_samples``. K draws K joint samples on one
         dimension, so that a chain of nodes costs K evaluations.
@@ -121,7 +121,7 @@ def evaluate(
 
 
 def _check_paths_in_reverse_mode(functions: Mapping[str, NodeFunction], graph_sample: GraphSample) -> None:
-    """Check gradient paths with a second evaluation: in forward mode autograd does not record a graph."""
+    """Check gradient paths with a second evaluation, because autograd does not record a graph in forward mode."""
     samples, estimators = graph_sample.samples, graph_sample.estimators
     values = {n: s.value.detach() for n, s in samples.items() if estimators[n].requires_differentiable_cost}
     if not values:
@@ -131,8 +131,8 @@ def _check_paths_in_reverse_mode(functions: Mapping[str, NodeFunction], graph_sa
         replaced = {name: s._replace(value=values.get(name, s.value)) for name, s in samples.items()}
         second = graph_sample._replace(samples=replaced)
         terms = {n: evaluate_term(f, second, n) for n, f in functions.items() if set(f.inputs) - set(f.optional)}
-        named = [node for node in second.nodes if any(node.name in term.names for term in terms.values())]
-        check_gradient_paths(second._replace(nodes=named), terms)
+        cost_nodes = [node for node in second.nodes if any(node.name in term.names for term in terms.values())]
+        check_gradient_paths(second._replace(nodes=cost_nodes), terms)
         return next(iter(values.values())).sum()
 
     torch.func.vjp(check, values)

@@ -57,8 +57,8 @@ class GraphSample(NamedTuple):
         first = next(iter(weights.values()))
         if self.joint:
             return first
-        needed = frozenset[str]().union(*(node.ancestors for node in self.nodes if node.name in names))
-        return functools.reduce(torch.mul, (weights[name] for name in weights if name in needed), first.new_ones(()))
+        ancestors = frozenset[str]().union(*(node.ancestors for node in self.nodes if node.name in names))
+        return functools.reduce(torch.mul, (weights[name] for name in weights if name in ancestors), first.new_ones(()))
 
     def critic_input(self, name: str) -> Tensor:
         """Return the input of a node's critic: the context and the flattened values of the node's ancestors.
@@ -76,8 +76,8 @@ class GraphSample(NamedTuple):
             return node_sample.weight.new_zeros((1,) * rank + (0,))
         features = [part.reshape((1,) * (rank + 1 - part.dim()) + part.shape) for part in features]
         leading = torch.broadcast_shapes(*(part.shape[:-1] for part in features))
-        expanded = [part.expand(*leading, part.shape[-1]) for part in features]
-        return torch.cat(expanded, -1).to(node_sample.weight.dtype)
+        features = [part.expand(*leading, part.shape[-1]) for part in features]
+        return torch.cat(features, -1).to(node_sample.weight.dtype)
 
 
 def sample_graph(
@@ -116,7 +116,7 @@ def sample_graph(
     outer: tuple[Tensor, ...] = ()
     num_evaluations = 1
     for depth, node in enumerate(nodes):
-        q = precise(_distribution(node, samples))  # before expand, which drops whether probs or logits were given
+        q = precise(_distribution(node, samples))  # expand would hide whether probs or logits were passed
         batch, leading, inner = _split_shape(node, q, batch, samples, num_samples)
         if node.name not in resolved:
             later = math.prod(resolved[n.name].num_samples for n in nodes[depth + 1 :] if n.name in resolved)

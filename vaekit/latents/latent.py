@@ -1,4 +1,4 @@
-"""Contract of a latent variable: its posterior, prior and estimator, and its answers to the rest of the package."""
+"""Base class of the latent variables: posterior, prior, estimator, and the methods that other modules call."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Latent(Component, nn.Module, ABC):
     supports_traversal : bool
         Whether a dimension can be moved by standard deviations of its prior.
     unit : str
-        Name, in messages, of one of the ``size`` values.
+        Name of one of the ``size`` values in messages.
     event_dim : int
         Number of event dimensions of a value.
     num_parameters : int

@@ -1,4 +1,4 @@
-"""Contract of a likelihood."""
+"""Base class of the likelihoods."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Likelihood(Component, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
-        """Return the distribution of ``batch.x``, an ``Independent`` one with event shape ``[features]``.
+        """Return the distribution of ``batch.x``, an ``Independent`` with event shape ``[features]``.
 
         Parameters
         ----------
@@ -63,8 +63,8 @@ class Likelihood(Component, nn.Module, ABC):
     def log_prob(self, h: Tensor, batch: Batch) -> Tensor:
         """Return log p(x given latents) in at least float32, ``[*sample, batch]``, without unobserved features.
 
-        Only the matrix products of the heads may use half precision, which would round sums over thousands of features
-        to whole nats.
+        Only the matrix products of the heads may use half precision: it would round sums over thousands of features to
+        whole nats.
         """
         p = self(h, batch)
         if batch.observed is None:
@@ -77,7 +77,7 @@ class Likelihood(Component, nn.Module, ABC):
         """Raise a DataError if the likelihood does not support such data. The default accepts all."""
 
     def encoder_input(self, batch: Batch) -> Tensor:
-        """Return the encoder's input for the observations, ``[batch, features]``. The default is unchanged."""
+        """Return the encoder's input for the observations, ``[batch, features]``. The default is ``batch.x``."""
         return batch.x
 
     def init_from_data(self, statistics: DataStatistics) -> None:

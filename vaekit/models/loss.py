@@ -42,12 +42,12 @@ def negative_elbo(
     networks: VAENetworks, estimators: Mapping[str, Estimator], batch: Batch, kl_weight: float
 ) -> Estimate:
     """Return the negative ELBO and its terms, from discrete samples of discrete latents."""
-    suited = {name: evaluation_estimator(estimator) for name, estimator in estimators.items()}
-    return batch_loss(networks, suited, batch, TRUE_ELBO, kl_weight)
+    estimators = {name: evaluation_estimator(estimator) for name, estimator in estimators.items()}
+    return batch_loss(networks, estimators, batch, TRUE_ELBO, kl_weight)
 
 
 def evaluation_estimator(estimator: Estimator) -> Estimator:
-    """Return an estimator of the value only: it draws discrete samples, without a relaxation or learned parts."""
+    """Return an estimator of the value only: its samples are discrete, without a relaxation or learned parameters."""
     return estimator if estimator.suits_evaluation else ScoreFunction()
 
 
@@ -70,7 +70,8 @@ def compute_loss(
     batch : Batch
         The mini-batch.
     nodes : list[Node]
-        Posteriors of the latents, parents first: those of :meth:`VAENetworks.nodes`, or replicates of them.
+        Posteriors of the latents, parents first: the result of
+        :meth:`vaekit.models.vae_networks.VAENetworks.nodes`, or replicates of it.
     h : Tensor, shape (*replicates, batch, width)
         Encoder features, also the input of learned baselines.
     estimators : Mapping[str, Estimator]

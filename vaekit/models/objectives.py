@@ -129,7 +129,7 @@ class ELBO(Objective):
 
     .. math:: \mathcal{L} = E_q[\log p(x | z)] - \beta_t \sum_l \max(\lambda, \mathrm{KL}_l)
 
-    The metric ``elbo`` is always the unmodified bound, which is also the objective by default. KL divergences are
+    The metric ``elbo`` is always the unmodified ELBO, which is also the objective by default. KL divergences are
     analytic if torch has a formula. A latent with ``stick_the_landing`` uses log q(z) - log p(z) at its sample.
 
     Kingma and Welling (2014), Auto-Encoding Variational Bayes; Higgins et al. (2017), beta-VAE; Kingma et al. (2016),

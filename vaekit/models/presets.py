@@ -153,7 +153,7 @@ class SequentialVAE(VAE):
     estimator : Estimator or "auto"
         Gradient estimator, of which each latent has a copy. ``"auto"``: score function with leave-one-out baseline.
     objective : Objective or None
-        As in :class:`VAE`. None: the evidence lower bound with 4 joint samples.
+        As in :class:`VAE`. None: the ELBO with 4 joint samples.
     features, likelihood, covariates, learning_rate, weight_decay
         As in :class:`VAE`.
 

@@ -19,7 +19,7 @@ __all__ = ["InformationMaximization", "Regularizer"]
 
 
 class Regularizer(Component, nn.Module, ABC):
-    """A penalty on the posteriors of a mini-batch, in nats. Logged bounds do not contain it."""
+    """A penalty on the posteriors of a mini-batch, in nats. The logged ELBO does not contain it."""
 
     @abstractmethod
     def check(self, latents: Mapping[str, Latent]) -> None:

@@ -52,7 +52,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
     likelihood : Likelihood
         Distribution of the observations.
     objective : Objective or None
-        Objective to maximize. None: the evidence lower bound.
+        Objective to maximize. None: the ELBO.
     learning_rate, weight_decay : float
         Learning rate of Adam, which decreases to 0 along a cosine over all steps if their number is known, and the
         decoupled decay of the weight matrices.
@@ -113,7 +113,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         return self.networks.posteriors(self.networks.encode(batch))
 
     def sample_posterior(self, batch: Batch, num_samples: int) -> dict[str, Tensor]:
-        """Draw all latents from their joint posterior, each ``[num_samples, batch, *event]``."""
+        """Sample all latents from their joint posterior, each ``[num_samples, batch, *event]``."""
         return self.networks.sample_posterior(self.networks.encode(batch), num_samples)
 
     def loss(
@@ -151,7 +151,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         result = self.loss(batch, kl_weight, training=True)
         terms = self.step_terms = {name: value.detach() for name, value in result.terms.items()}
         if not all(estimator.unbiased_value for estimator in self.estimators.values()):
-            with torch.no_grad():  # the value of a relaxation is not a bound
+            with torch.no_grad():  # relaxed values do not give a lower bound
                 terms = self.loss(batch).terms
         return result.total.mean(), terms
 

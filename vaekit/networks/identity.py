@@ -9,7 +9,7 @@ from vaekit.networks.network import Network
 
 
 class Identity(Network):
-    """Network without layers. As a decoder it makes the likelihood's heads linear in the latents, and interpretable.
+    """Network without layers. As a decoder, it makes the heads of the likelihood linear in the latents.
 
     Examples
     --------

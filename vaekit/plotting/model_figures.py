@@ -18,7 +18,7 @@ ROBUST_QUANTILE = 0.1  # lower limit of ELBO axes: the first epochs would flatte
 
 
 def umap_coordinates(points: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return UMAP coordinates ``[points, 2]`` of ``[points, dimensions]``, by the neighbors and UMAP of scanpy."""
+    """Return UMAP coordinates ``[points, 2]`` of ``[points, dimensions]``, computed by scanpy."""
     import anndata
     import scanpy as sc
 
@@ -173,7 +173,7 @@ def image_grid(images: np.ndarray, rows: Sequence[str] = (), columns: Sequence[s
     images : array, shape (rows, columns, channels, height, width)
         Images with values in 0..1 and one or three channels.
     rows, columns : Sequence[str]
-        Their names; without names, an axis does not have ticks.
+        Names of the rows and columns; an axis without names does not have ticks.
     title : str
         Title of the figure.
     """

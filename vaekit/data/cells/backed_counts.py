@@ -1,4 +1,4 @@
-"""Counts that stay in .h5ad files and zarr stores, and are read a range of cells at a time."""
+"""Counts that stay in .h5ad files and zarr stores, and are read one range of cells at a time."""
 
 from __future__ import annotations
 

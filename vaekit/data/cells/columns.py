@@ -137,7 +137,7 @@ def read_categories(
 
 
 def _similar_names(names: Iterable[str], others: Iterable[str]) -> str:
-    """Return which names of two lists differ only in case or surrounding blanks, as text; "" if none do.
+    """Return a sentence on the names of two lists that differ only in case or surrounding blanks; "" without any.
 
     Examples
     --------

@@ -25,7 +25,7 @@ def check_dtype(dtype: np.dtype, where: str) -> None:
 
 
 def native_dtype(dtype: np.dtype) -> Any:
-    """Return the type in which values are read: scipy rejects float16 and foreign byte orders, numpy negative bools."""
+    """Return the type in which to read values; scipy rejects float16 and foreign byte orders, and numpy ``-bool``."""
     return np.float32 if dtype in (np.bool_, np.float16) else dtype.newbyteorder("=")
 
 

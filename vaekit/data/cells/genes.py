@@ -88,10 +88,10 @@ class GeneSelection(NamedTuple):
         """Return the selected columns, with sorted indices."""
         from scipy import sparse
 
-        taken = counts[:, self.columns]
-        taken.sort_indices()
+        selection = counts[:, self.columns]
+        selection.sort_indices()
         shape = (counts.shape[0], self.num_genes)
-        return sparse.csr_matrix((taken.data, self.positions[taken.indices], taken.indptr), shape=shape)
+        return sparse.csr_matrix((selection.data, self.positions[selection.indices], selection.indptr), shape=shape)
 
 
 def highly_variable_genes(counts: sparse.csr_matrix, n_top_genes: int, source: str) -> np.ndarray:
@@ -167,7 +167,7 @@ def rename_versions(names: Sequence[str], genes: Sequence[str], source: str) -> 
 
 
 def unversioned(name: str) -> str:
-    """Return an Ensembl identifier without its version, any other name unchanged.
+    """Return an Ensembl identifier without its version, and any other name unchanged.
 
     Examples
     --------

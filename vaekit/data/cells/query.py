@@ -138,7 +138,7 @@ def prepare_query(
 
 
 def warn_empty(totals: np.ndarray, cells: Sequence[str], source: str) -> None:
-    """Warn once of cells without any count, which stay in the data; raise a DataError if no cell has a count."""
+    """Warn once about cells without counts, which stay in the data; raise a DataError if no cell has a count."""
     empty = np.flatnonzero(totals == 0)
     if not len(empty):
         return

@@ -34,7 +34,7 @@ def open_counts(
     mode: Literal["auto", "in_memory", "streamed", "backed"] = "auto",
     optional_key: bool = False,
 ) -> CountSource:
-    """Open the counts of cells; their tables are read, the counts are not.
+    """Open the counts of cells. This reads the tables of cells and genes, but not the counts.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def open_counts(
         Name or path of the matrix, and column of ``.var`` with the names of the genes.
     mode : str
         "in_memory" loads the counts of files, "streamed" leaves them there, and "auto" loads them if that takes at most
-        half of the free memory. "backed" leaves counts of any size in their files. The last two load counts that are
-        not stored as CSR.
+        half of the free memory. "backed" leaves counts of any size in their files. "auto" and "backed" load counts
+        that are not stored as CSR.
     optional_key : bool
         Whether ``var_names`` are used if ``.var`` lacks the column ``gene_name_key``.
     """
@@ -78,7 +78,7 @@ def _choose_storage(mode: str, files: Sequence[StoredMatrix]) -> tuple[bool, str
 
 
 def _as_paths(cells: Any) -> list[str | Path] | None:
-    """Return the paths of files; None if ``cells`` are not given by their files."""
+    """Return the paths of files; None if ``cells`` is neither a path nor a list of paths."""
     if isinstance(cells, str | Path):
         return [cells]
     if not isinstance(cells, Sequence):
@@ -123,7 +123,7 @@ def read_files(paths: Sequence[str | Path], layer: str | None = None, gene_name_
     check_same_genes(names, paths)
     for part, genes, path in zip(parts, names, paths, strict=True):
         check_unique(genes, str(path), key)
-        check_all(part, str(path))  # compiled loops of concat do not check them
+        check_all(part, str(path))  # the compiled loops of anndata.concat do not check index arrays
     return concat_cells(parts) if key is None else _concat_by(parts, key, paths)
 
 
@@ -137,12 +137,12 @@ def _concat_by(parts: Sequence[AnnData], key: str, paths: Sequence[str | Path]) 
         for table, genes, path in zip(tables, names, paths, strict=True):
             check_unique(genes, str(path), column)
             table.index = genes
-    joined = concat_cells(parts)
-    for table, (column, index_of) in zip(_gene_tables(joined), originals, strict=True):
+    adata = concat_cells(parts)
+    for table, (column, index_of) in zip(_gene_tables(adata), originals, strict=True):
         if column is not None:
             table[column] = list(table.index)  # anndata drops the columns of .raw
         table.index = [index_of[name] for name in table.index]
-    return joined
+    return adata
 
 
 def _gene_tables(adata: AnnData) -> list[pd.DataFrame]:
@@ -153,9 +153,11 @@ def _gene_tables(adata: AnnData) -> list[pd.DataFrame]:
 def pbmc68k() -> AnnData:
     """Return scanpy's packaged ``pbmc68k_reduced`` with its UMI counts in ``.X`` and ``layers["counts"]``.
 
-    700 blood cells and 765 genes of Zheng et al. (2017), Massively parallel digital transcriptional profiling of single
-    cells. Its ``.raw`` holds ``v = log1p(count * 1e4 / n_counts)`` rounded to three decimals, and ``.obs`` the cell's
-    total ``n_counts`` over all genes of the experiment, so that the counts are ``round(expm1(v) * n_counts / 1e4)``.
+    The data set has 700 blood cells and 765 genes. Its ``.raw`` holds ``v = log1p(count * 1e4 / n_counts)``, rounded to
+    three decimals. Its ``.obs`` holds ``n_counts``, the total count of a cell over all genes of the experiment. The
+    counts are therefore ``round(expm1(v) * n_counts / 1e4)``.
+
+    Zheng et al. (2017), Massively parallel digital transcriptional profiling of single cells.
 
     Raises
     ------

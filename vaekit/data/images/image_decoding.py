@@ -59,7 +59,7 @@ def decode_image(path: Path) -> Image:
 
 
 def _find_problem(opened: Image) -> str | None:
-    """Return why the levels of an opened file are ambiguous, and the remedy; None if they are not."""
+    """Return the problem of a file with ambiguous levels, and the remedy; None if the levels are clear."""
     if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # MPO holds a photograph, then previews of it
         return f"holds {getattr(opened, 'n_frames', 1)} frames. Save each one as a separate file"
     deep, tags = opened.mode.startswith(DEEP), _tags(opened)

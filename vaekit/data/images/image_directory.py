@@ -124,8 +124,8 @@ def _splits(root: Path, files: list[Path]) -> list[str] | None:
     """Return the split of each file; None if no directory is named like a split."""
     parents = [path.relative_to(root).parts[:-1] for path in files]
     tops = sorted({parent[0] for parent in parents if parent})
-    named = {name: SPLIT_OF[name.lower()] for name in tops if name.lower() in SPLIT_OF}
-    if not named:
+    split = {name: SPLIT_OF[name.lower()] for name in tops if name.lower() in SPLIT_OF}
+    if not split:
         if all(len(parent) > 1 for parent in parents):
             inner = sorted({parent[1] for parent in parents})
             if len(inner) > 1 and all(name.lower() in SPLIT_OF for name in inner):
@@ -136,17 +136,17 @@ def _splits(root: Path, files: list[Path]) -> list[str] | None:
             if len(tops) == 1:
                 raise DataError(f"{root}: all images lie in directories of {tops[0]}. Pass {root / tops[0]} as path.")
         return None
-    others = [f"{name}/" for name in tops if name not in named] + [path.name for path in files if path.parent == root]
+    others = [f"{name}/" for name in tops if name not in split] + [path.name for path in files if path.parent == root]
     if others:
         raise DataError(
-            f"{root}: {', '.join(f'{name}/' for name in named)} named as a split, next to {', '.join(others[:5])}. Put "
+            f"{root}: {', '.join(f'{name}/' for name in split)} named as a split, next to {', '.join(others[:5])}. Put "
             "all images into train, val and test. If these are classes, rename the directories."
         )
-    if len(set(named.values())) < len(named):
-        raise DataError(f"{root}: {', '.join(named)} name one split twice. Put their images into one directory.")
-    if "train" not in named.values():
-        raise DataError(f"{root}: {', '.join(named)} without train. Add it. If these are classes, rename them.")
-    return [named[parent[0]] for parent in parents]
+    if len(set(split.values())) < len(split):
+        raise DataError(f"{root}: {', '.join(split)} name one split twice. Put their images into one directory.")
+    if "train" not in split.values():
+        raise DataError(f"{root}: {', '.join(split)} without train. Add it. If these are classes, rename them.")
+    return [split[parent[0]] for parent in parents]
 
 
 def _classes(root: Path, files: list[Path], nested: bool) -> list[str | None]:

@@ -113,8 +113,9 @@ def _check_archive(path: Path) -> None:
         for member in members:
             with archive.open(member) as file:
                 version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
+                formats = np.lib.format
+                parse = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
+                shape, _, dtype = parse(file)
             if dtype.hasobject:
                 raise DataError(f"{path}, {member.filename}: holds Python objects (pickled), but must hold numbers.")
             if math.prod(shape) * dtype.itemsize > member.file_size:

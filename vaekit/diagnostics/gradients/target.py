@@ -62,7 +62,7 @@ class ExpectationTarget(Target):
 
     Estimates are computed together along an extra batch dimension if the cost allows this. A trial decides whether one
     replicate depends on the values of another. If the cost or a conditional distribution contains parameters, each
-    estimate needs a separate backward pass, still in one batch. The parameters are those of
+    estimate needs a separate backward pass, still in one batch. For the parameters, see
     :func:`vaekit.gradient_report`.
     """
 

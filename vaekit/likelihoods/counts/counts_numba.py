@@ -129,7 +129,7 @@ def _ratios(mean, scale, inverse, shrinkage, log1p):
 
 @cached_njit(fastmath=REORDER)
 def _zeros(theta, mean, shrinkage, log1p, slope):
-    """Overwrite ``log1p`` by the log-probability of a zero, write its slope in log mean, and return their sum."""
+    """Overwrite ``log1p`` with the log-probabilities of zeros, write their slopes in log mean, and return the sum."""
     total = f32(0)
     for j in range(len(mean)):
         z = -theta[j] * log1p[j]

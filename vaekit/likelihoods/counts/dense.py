@@ -21,21 +21,21 @@ def differentiate_twice(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
 
     The compiled passes compute first derivatives only; derivatives of these use the dense formula.
     """
-    inputs, needed = ctx.saved_tensors, ctx.needs_input_grad[:4]
+    inputs, needs_grad = ctx.saved_tensors, ctx.needs_input_grad[:4]
     value = dense_log_prob(*inputs).to(upstream.dtype)
-    required = [tensor for tensor, need in zip(inputs, needed, strict=False) if need]
+    required = [tensor for tensor, need in zip(inputs, needs_grad, strict=False) if need]
     gradients = iter(torch.autograd.grad(value, required, upstream, create_graph=True))
-    return [next(gradients) if need else None for need in needed]
+    return [next(gradients) if need else None for need in needs_grad]
 
 
 def scale_gradients(ctx: Any, upstream: Tensor, d_size: Tensor, d_theta: Tensor, d_gate: Tensor) -> list[Tensor | None]:
     """Return the gradients of log size, log theta and gate for the upstream gradients ``[cells]``."""
     _, log_size, log_theta, gate = ctx.saved_tensors[:4]
-    needed, column = ctx.needs_input_grad, upstream[:, None]
+    needs_grad, column = ctx.needs_input_grad, upstream[:, None]
     with torch.autocast(upstream.device.type, enabled=False):
         theta = column.T @ d_theta if log_theta.dim() == 1 else d_theta * column
         return [
-            (d_size * upstream).view_as(log_size) if needed[1] else None,
-            theta.view_as(log_theta) if needed[2] else None,
-            (d_gate * column).view_as(gate) if needed[3] else None,
+            (d_size * upstream).view_as(log_size) if needs_grad[1] else None,
+            theta.view_as(log_theta) if needs_grad[2] else None,
+            (d_gate * column).view_as(gate) if needs_grad[3] else None,
         ]
