@@ -202,7 +202,7 @@ def test_arguments_that_do_not_fit_the_file(tmp_path, make_adata, arguments, mes
 
 
 def test_too_few_cells(make_adata):
-    with pytest.raises(DataError, match="of 4 rows leaves"):
+    with pytest.raises(DataError, match="of 4 observations leaves"):
         GeneExpressionData(make_adata(cells=4)).setup()
 
 

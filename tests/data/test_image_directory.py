@@ -80,11 +80,11 @@ def test_numbered_classes_are_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        (("train/cat", "train/dog", "cat"), r"train/ named as a split, next to cat/"),
-        (("test", "control"), r"test/ named as a split, next to control/"),
-        (("train/cat", "."), r"train/ named as a split, next to 00\.png"),
+        (("train/cat", "train/dog", "cat"), r"train/ must not be next to cat/"),
+        (("test", "control"), r"test/ must not be next to control/"),
+        (("train/cat", "."), r"train/ must not be next to 00\.png"),
         (("train/a", "val/a", "validation/a"), "name one split twice"),
-        (("val", "test"), "without train"),
+        (("val", "test"), "need a directory train"),
         (("cat/train", "cat/test", "dog/train", "dog/test"), "test, train are splits, but lie within cat, dog"),
         (("pets/cat", "pets/dog"), r"all images lie in directories of pets. Pass .*pets as path"),
         (("train/cat", "train", "test/cat"), r"train: 6 images lie in directories \(classes\) and 6 do not"),

@@ -57,5 +57,5 @@ def test_fractions_that_do_not_work(fractions):
 
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 4])
 def test_too_few_rows(num_rows):
-    with pytest.raises(DataError, match=rf"split=\(0.8, 0.1, 0.1\) of {num_rows} rows leaves"):
+    with pytest.raises(DataError, match=rf"split=\(0.8, 0.1, 0.1\) of {num_rows} observations leaves"):
         split_rows(num_rows, FRACTIONS, seed=0)

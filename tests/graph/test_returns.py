@@ -176,7 +176,7 @@ def test_done_may_be_numbers_and_arguments_are_unchanged(call: Callable[..., Ten
 def test_shapes_that_differ_are_rejected(name: str) -> None:
     arguments = record(3, 11) | {"terminated": torch.zeros(3, 11, dtype=torch.bool)}
     arguments[name] = arguments[name][..., :10]
-    with pytest.raises(EstimatorError, match=rf"{name} has shape \[3, 10\], rewards have shape \[3, 11\]"):
+    with pytest.raises(EstimatorError, match=rf"{name} has shape \[3, 10\], but rewards have shape \[3, 11\]"):
         generalized_advantage(**arguments, discount=0.9, lam=0.8)
 
 

@@ -39,7 +39,7 @@ def two_groups(obs: pd.DataFrame, groupby: str, group1: str, group2: str | None,
         if unlabeled := int((column.codes < 0).sum()):
             raise DataError(
                 f"groupby={groupby!r}: {unlabeled} of {len(obs)} cells of {source} have no value (NaN). Pass group2, "
-                "fill the values in, or remove these cells."
+                "fill in the values, or remove these cells."
             )
         groups, names = [groups[0], ~groups[0]], [names[0], "the rest"]
         if not groups[1].any():

@@ -21,7 +21,7 @@ from vaekit.models.resume import check_same_arguments, training_arguments
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to a temporary file in its directory, and renames it when it is complete.
+    """Checkpoint plugin that writes to a temporary file in the directory, and renames it when it is complete.
 
     Lightning writes to the directory of temporary files, which may be on another disk. Moving the file from there is a
     copy: a process that is killed meanwhile leaves an incomplete checkpoint with the name of the last complete one.
@@ -43,7 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Saves ``last.ckpt``, and ``best.ckpt`` by the validation ELBO, in the run directory.
+    """Callback that saves ``last.ckpt``, and ``best.ckpt`` by the validation ELBO, in the run directory.
 
     Both files are complete at any time (:class:`AtomicCheckpointIO`). The last checkpoint is saved together with each
     best one, at the end of training, and ``every_n_steps`` steps after the previous one, also within an epoch. A run

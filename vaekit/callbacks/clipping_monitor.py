@@ -11,7 +11,7 @@ from typing_extensions import override
 
 
 class GradientClippingMonitor(Callback):
-    """Logs ``train/clip_fraction``, the fraction of an epoch's steps whose gradient was clipped.
+    """Callback that logs ``train/clip_fraction``, the fraction of an epoch's steps whose gradient was clipped.
 
     Clipping protects against rare steps that would undo the training. A fraction near 1 means that it determines the
     step size: ``trainer.gradient_clip_val`` is too small or the learning rate too large. The norm is the one that

@@ -20,7 +20,7 @@ MAX_LISTED = 12  # names per message
 
 
 class PosteriorCollapseMonitor(Callback):
-    r"""Counts the active dimensions and codes on the validation data, and warns of those that collapse.
+    r"""Callback that counts active dimensions and codes on the validation data, and warns if some collapse.
 
     A dimension :math:`i` of a continuous latent is active if the variance over the data of its posterior mean,
     :math:`\mathrm{Var}_x(E[z_i | x])`, exceeds 0.01 (Burda, Grosse and Salakhutdinov, 2016, Importance Weighted

@@ -17,7 +17,7 @@ from vaekit.models.cuda_graph import CUDAGraphStep
 
 
 class CUDAGraphs(Callback):
-    """Replays whole training steps on a GPU (:class:`vaekit.models.cuda_graph.CUDAGraphStep`).
+    """Callback that replays whole training steps on a GPU (:class:`vaekit.models.cuda_graph.CUDAGraphStep`).
 
     The CPU computes the same steps without graphs. Hooks between the gradient and the optimizer's step are not called.
 

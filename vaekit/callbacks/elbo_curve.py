@@ -11,7 +11,7 @@ from typing_extensions import override
 
 
 class Point(NamedTuple):
-    """Validation ELBO after some training.
+    """Validation ELBO at one point of a run.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 class ELBOCurve(Callback):
-    """Stores the ELBO of each validation, with the training steps and time before it.
+    """Callback that stores the ELBO of each validation, with the training steps and time before it.
 
     Attributes
     ----------

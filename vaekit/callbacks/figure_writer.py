@@ -31,7 +31,7 @@ MAX_CODES = 64  # states of a latent that colors the UMAP
 
 
 class FigureWriter(Callback):
-    """Writes figures of a model at the end of training, and after selected epochs.
+    """Callback that writes figures of a model at the end of training, and after selected epochs.
 
     These are ``loss_curves.png``; ``schedules.png`` of the KL weight and the temperatures; ``umap.png`` of all
     observations, colored by label, code and split (only at the end, because it is slow); ``code_usage_<name>.png`` of

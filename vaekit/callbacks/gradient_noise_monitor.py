@@ -14,7 +14,7 @@ from vaekit.exceptions import ConfigError
 
 
 class GradientNoiseMonitor(Callback):
-    r"""Logs variance and signal-to-noise ratio of the gradient at the posterior head of each latent.
+    r"""Callback that logs variance and signal-to-noise ratio of the gradient at each latent's posterior head.
 
     ``gradient/<latent>/variance`` is the variance of the gradient of one step, summed over the parameters of the head.
     ``gradient/<latent>/snr`` is the norm of its mean over the root of that variance. Both use exponential moving

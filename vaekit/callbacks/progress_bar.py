@@ -12,7 +12,7 @@ from typing_extensions import override
 
 
 class TrainingProgressBar(ProgressBar):
-    """One bar over all training steps, with the epoch and the latest ELBOs.
+    """Progress bar over all training steps, with the epoch and the latest ELBOs.
 
     The bars of Lightning are per epoch, which flickers on small data. Evaluation loops do not have a bar.
     """

@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 
 class TerminateOnNonFinite(Callback):
-    """Raises :class:`vaekit.exceptions.TrainingError` at a NaN or infinite loss, gradient or weight.
+    """Callback that raises a ``TrainingError`` at a NaN or infinite loss, gradient or weight.
 
     The error names the step, the terms of the ELBO that are not finite, their observations and those of the mini-batch.
     No checkpoint is saved after that step.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _VarianceReduction(Callback):
-    """Base class of the callbacks: replaces the optimizer and its schedule, and corrects gradients.
+    """Base class of the callbacks, which replace the optimizer and its schedule, and correct gradients.
 
     The correction precedes clipping and the later callbacks of the list. See :class:`SVRGTraining` for the parameters.
     """
@@ -75,7 +75,7 @@ class _VarianceReduction(Callback):
 
 
 class SVRGTraining(_VarianceReduction):
-    """Trains a VAE by :class:`vaekit.optim.SVRG`, with common samples of the latents and dropout masks.
+    """Callback that trains a VAE by :class:`vaekit.optim.SVRG`, with common latent samples and dropout masks.
 
     The full gradient is computed at the start of an epoch from ``num_passes`` passes over the training data, one
     mini-batch at a time. The gradient of the snapshot uses the buffers from before the step, such as moving averages of
@@ -141,7 +141,7 @@ class SVRGTraining(_VarianceReduction):
 
 
 class SAGATraining(_VarianceReduction):
-    """Trains a model by :class:`vaekit.optim.SAGA`, with a table of the gradient of each mini-batch.
+    """Callback that trains a model by :class:`vaekit.optim.SAGA`, with a table of the gradient of each mini-batch.
 
     The training data are split once into fixed mini-batches (:class:`vaekit.optim.FixedBatchSampler`), and each epoch
     has them in a new order. The first step rejects a random loss: the latents must be summed over (``Enumerate``), the

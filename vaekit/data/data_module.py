@@ -243,8 +243,8 @@ def check_fingerprint(fingerprint: str, source: str, state: Mapping[str, Any] | 
     if state is not None and fingerprint != state["fingerprint"]:
         raise DataError(
             f"The checkpoint was trained on {state.get('source', 'other data')} with fingerprint "
-            f"{state['fingerprint']} ({state['num_rows']} rows), but {source} has fingerprint {fingerprint}. Pass the "
-            "same data and the same layer."
+            f"{state['fingerprint']} ({state['num_rows']} observations), but {source} has fingerprint {fingerprint}. "
+            "Pass the same data and the same layer."
         )
 
 

@@ -151,7 +151,7 @@ class BatchDataset(Dataset, ABC):
     def __getitem__(self, row: int) -> Batch:
         """Return one observation as a batch of size one; negative indices count from the end."""
         if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
+            raise IndexError(f"index {row} is out of range for {len(self)} observations")
         return self.__getitems__([row % len(self)])
 
 

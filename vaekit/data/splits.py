@@ -46,8 +46,8 @@ def split_rows(
     num_train = num_rows - num_val - num_test
     if min(num_val, num_test, num_train) < 1:
         raise DataError(
-            f"split={tuple(fractions)} of {num_rows} rows leaves {num_train} for train, {num_val} for val and "
-            f"{num_test} for test; each must have at least 1."
+            f"split={tuple(fractions)} of {num_rows} observations leaves {num_train} for train, {num_val} for val "
+            f"and {num_test} for test. Each must have at least 1."
         )
     rest, test_rows = hold_out(np.arange(num_rows), num_test, seed, codes)
     train_rows, val_rows = hold_out(rest, num_val, seed, codes)

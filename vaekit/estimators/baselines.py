@@ -198,11 +198,11 @@ def _mode(q: Distribution) -> Tensor:
 
 
 def resolve_num_samples(estimator: str, num_samples: int | None, baseline: Baseline | None) -> int:
-    """Return ``num_samples``, by default the least that the baseline allows; raise an error if it is less."""
+    """Return ``num_samples``, by default the minimum of the baseline; raise an error below this minimum."""
     min_samples = 1 if baseline is None else baseline.min_samples
     if num_samples is not None and num_samples < min_samples > 1:
         raise EstimatorError(
             f"{estimator}: num_samples={num_samples} must be at least {min_samples}, because "
-            f"{type(baseline).__name__} compares samples. For one sample use baseline=MovingAverage()."
+            f"{type(baseline).__name__} compares samples. Use baseline=MovingAverage() for one sample."
         )
     return min_samples if num_samples is None else num_samples

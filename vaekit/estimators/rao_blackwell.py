@@ -49,7 +49,7 @@ class RaoBlackwell(FiniteSupportEstimator):
     def __init__(self, num_exact: int = 1, num_samples: int = 1) -> None:
         super().__init__(num_samples)
         if num_exact < 1:
-            raise EstimatorError(f"RaoBlackwell: num_exact={num_exact} must be at least 1. For 0 use ScoreFunction().")
+            raise EstimatorError(f"RaoBlackwell: num_exact={num_exact} must be at least 1. Use ScoreFunction() for 0.")
         self.num_exact = num_exact
 
     @override

@@ -50,7 +50,7 @@ class UnorderedSet(FiniteSupportEstimator):
         if not 2 <= num_samples <= MAX_SAMPLES:
             raise EstimatorError(
                 f"UnorderedSet: num_samples={num_samples} must be 2 to {MAX_SAMPLES}: the baseline needs two states, "
-                "and the weights are sums over all subsets. For more states use RaoBlackwell(num_samples=...)."
+                "and the weights are sums over all subsets. Use RaoBlackwell(num_samples=...) for more states."
             )
 
     @override

@@ -134,8 +134,8 @@ def _check_arguments(rewards: Tensor, discount: float, lam: float, **tensors: Te
     for name, tensor in tensors.items():
         if tensor is not None and tensor.shape != rewards.shape:
             raise EstimatorError(
-                f"{name} has shape {list(tensor.shape)}, rewards have shape {list(rewards.shape)}. Give tensors of one "
-                "shape, with time as the last dimension."
+                f"{name} has shape {list(tensor.shape)}, but rewards have shape {list(rewards.shape)}. Give tensors of "
+                "one shape, with time as the last dimension."
             )
     for name, number in {"discount": discount, "lam": lam}.items():
         if not 0 <= number <= 1:

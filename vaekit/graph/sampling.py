@@ -226,7 +226,7 @@ def check_transform(name: str, estimator: Estimator) -> None:
     if rejects_randomness() and not estimator.is_deterministic:
         raise EstimatorError(
             f"{label} samples random numbers within a vmap that rejects them. Pass randomness='different' (or 'same') "
-            "to torch.func.vmap or jacfwd; instead of hessian(f) use jacfwd(jacrev(f), randomness='same')."
+            "to torch.func.vmap or jacfwd. Replace hessian(f) with jacfwd(jacrev(f), randomness='same')."
         )
 
 

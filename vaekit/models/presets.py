@@ -1,4 +1,4 @@
-"""Presets: models with default networks and latents. They override no method of :class:`VAE`."""
+"""Presets: models with default networks and latents. They do not override methods of :class:`VAE`."""
 
 from __future__ import annotations
 

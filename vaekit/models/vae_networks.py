@@ -229,7 +229,7 @@ def _check_sizes_and_names(features: int, latents: Mapping[str, Latent]) -> None
     if features < 1:
         raise ConfigError(f"VAE: features={features} must be positive; it comes from the data (data.features).")
     if not latents:
-        raise ConfigError("VAE: latents is empty, at least one latent is needed.")
+        raise ConfigError("VAE: latents is empty. Pass at least one latent.")
     for name in latents:
         if not name.isidentifier() or name in dir(nn.ModuleDict()) or name in RESERVED_NAMES:
             raise ConfigError(
@@ -245,7 +245,7 @@ def _find_library(latents: Mapping[str, Latent], likelihood: Likelihood) -> str 
         return None
     if len(names) > 1 or len(latents) == 1:
         raise ConfigError(
-            f"VAE: of the latents {', '.join(map(repr, latents))}, {', '.join(map(repr, names))} are library sizes. "
+            f"VAE: {', '.join(map(repr, names))} are library sizes, among {len(latents)} latents in total. "
             "Use one library size and at least one other latent."
         )
     if not likelihood.uses_size_factor:

@@ -245,7 +245,7 @@ class SAGA(VarianceReducedSGD):
             raise EstimatorError(
                 "SAGA: the loss drew random numbers (sampled latents, dropout). The table's gradients have other ones, "
                 "which add noise instead of canceling it. Use SVRG, whose two gradients have common random numbers, or "
-                "a loss without noise; for a comparison, independent_noise=True."
+                "a loss without noise, or independent_noise=True for a comparison."
             )
 
 

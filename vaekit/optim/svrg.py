@@ -256,5 +256,5 @@ def _check_common(current: list[Tensor | None], control: list[Tensor | None]) ->
             f"SVRG: at the snapshot two gradients of one mini-batch differ by {gap:.3g} (their norm is {norm:.3g}). "
             "The closure draws random numbers that do not come from torch's global generators (NumPy, another "
             "torch.Generator), or changes a state (batch normalization, a moving average). Such a control variate "
-            "adds variance. Use torch's global generators; for a comparison, independent_noise=True."
+            "adds variance. Use torch's global generators, or independent_noise=True for a comparison."
         )

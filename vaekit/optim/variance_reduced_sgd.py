@@ -70,8 +70,8 @@ class VarianceReducedSGD(SGD):
         """Take torch's step along the corrected gradient."""
         if not self._corrected:
             raise EstimatorError(
-                f"{type(self).__name__}.step() got no closure, and the gradient was not corrected since the last step. "
-                "Pass the closure, or call correct(...) first."
+                f"{type(self).__name__}.step() requires a closure, because the gradient was not corrected since the "
+                "last step. Pass the closure, or call correct(...) first."
             )
         _sgd_step(self)
         self._corrected = False

@@ -61,7 +61,7 @@ def check_same_genes(genes: Sequence[Sequence[str]], paths: Sequence[str | Path]
 
 
 class GeneSelection(NamedTuple):
-    """Columns of counts to take.
+    """Selection of columns of a count matrix.
 
     Attributes
     ----------

@@ -139,13 +139,14 @@ def _splits(root: Path, files: list[Path]) -> list[str] | None:
     others = [f"{name}/" for name in tops if name not in split] + [path.name for path in files if path.parent == root]
     if others:
         raise DataError(
-            f"{root}: {', '.join(f'{name}/' for name in split)} named as a split, next to {', '.join(others[:5])}. Put "
-            "all images into train, val and test. If these are classes, rename the directories."
+            f"{root}: the splits {', '.join(f'{name}/' for name in split)} must not be next to "
+            f"{', '.join(others[:5])}. Put all images into train, val and test. If these are classes, rename the "
+            "directories."
         )
     if len(set(split.values())) < len(split):
         raise DataError(f"{root}: {', '.join(split)} name one split twice. Put their images into one directory.")
     if "train" not in split.values():
-        raise DataError(f"{root}: {', '.join(split)} without train. Add it. If these are classes, rename them.")
+        raise DataError(f"{root}: {', '.join(split)} need a directory train, too. If these are classes, rename them.")
     return [split[parent[0]] for parent in parents]
 
 

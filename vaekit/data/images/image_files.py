@@ -103,7 +103,7 @@ def _check_archive(path: Path) -> None:
         members = archive.infolist()
         names = [member.filename for member in members]
         if len(set(names)) < len(names):
-            raise DataError(f"{path}: holds {max(names, key=names.count)} more than once.")
+            raise DataError(f"{path} holds {max(names, key=names.count)} more than once.")
         total = sum(member.file_size for member in members)
         if total > memory_budget.MAX_NPZ_BYTES:
             raise DataError(
@@ -117,10 +117,10 @@ def _check_archive(path: Path) -> None:
                 parse = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
                 shape, _, dtype = parse(file)
             if dtype.hasobject:
-                raise DataError(f"{path}, {member.filename}: holds Python objects (pickled), but must hold numbers.")
+                raise DataError(f"{path}, {member.filename} holds Python objects (pickled), but must hold numbers.")
             if math.prod(shape) * dtype.itemsize > member.file_size:
                 raise DataError(
-                    f"{path}, {member.filename}: claims the shape {list(shape)} of {dtype}, but has {member.file_size} "
+                    f"{path}, {member.filename} claims the shape {list(shape)} of {dtype}, but has {member.file_size} "
                     "bytes."
                 )
 
