@@ -1,4 +1,4 @@
-"""What a training step costs through ``vaekit.expectation``: next to plain torch, and next to Pyro.
+"""Cost of a training step through ``vaekit.expectation``, compared with plain torch and with Pyro.
 
 One step (forward, backward, Adam) of a VAE with 20 categorical variables of 10 categories: encoder 784-256-200,
 decoder 200-256-784, Bernoulli pixels, 100 images of random bits. All contestants have the same networks,

@@ -1,8 +1,9 @@
-"""l2-regularised logistic regression by SVRG, SAGA and SGD: the distance to the optimum, pass by pass.
+"""l2-regularized logistic regression by SVRG, SAGA and SGD: the distance to the optimum after each pass.
 
-The optimum is found by Newton's method (scipy.linalg); the loss being strongly convex, it is off by at most the norm of
-the gradient there over lambda. A pass is as many gradients of one example as there are examples: a step of SVRG takes
-two a row and its snapshot one of all rows, a step of SAGA and SGD one a row.
+The optimum is computed by Newton's method (scipy.linalg). The loss is strongly convex, so the error of the optimum is
+at most the norm of its gradient over lambda. A pass computes as many gradients of single observations as there are
+observations. A step of SVRG computes two gradients per observation, a step of SAGA or SGD one, and a snapshot of SVRG
+one for each observation of the data.
 """
 
 from __future__ import annotations

@@ -39,12 +39,12 @@ class CellScores:
     log_likelihood
         Importance-sampled log p(x | library).
     elbo
-        Evidence lower bound, from the same draws.
+        ELBO, from the same samples.
     ess
         Effective number of importance samples.
     refined, refined_ess
-        The first and third again with the proposal of :func:`refine`, which comes closer to the true value;
-        NaN where that was not requested.
+        Log-likelihood and effective number with the proposal of ``refine``, which is closer to the posterior. NaN if
+        it was not requested.
     """
 
     log_likelihood: Tensor
@@ -181,7 +181,7 @@ def score(
 
 
 def _score_cells(module: torch.nn.Module, x: Tensor, num_samples: int, refine_steps: int) -> list[Tensor]:
-    """Return the five columns of :class:`CellScores` for the cells `x` ``[cells, genes]``."""
+    """Return the five columns of ``CellScores`` for the cells `x` ``[cells, genes]``."""
     posterior, log_joint = parts(module, x)
     log_weight = log_weights(log_joint, posterior, num_samples)
     elbo = log_weight.mean(0)
