@@ -193,13 +193,13 @@ def test_counts_of_0_and_1_as_bool(name, clean, model, record_property):
 
 
 def test_the_comparison_detects_differences(clean, model):
-    """The comparison is not vacuous: it detects other counts of a single gene."""
+    """The comparison is not vacuous: it detects other counts of a few genes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, function in ROWS.items():
             plain = function(Form(clean.copy()), model, clean)
             cells = clean.copy()
-            cells.X[:, 3] = cells.X[:, 3] * 3
+            cells.X[:, :5] = cells.X[:, :5] * 3
             try:
                 worst = deviation(function(Form(cells), model, clean), plain)
             except AssertionError:

@@ -135,7 +135,7 @@ def test_early_stopping_stops_both(runs: Runs) -> None:
 
 def test_more_processes_than_rows(runs: Runs) -> None:
     assert runs.first["too_few"] == runs.second["too_few"]
-    assert "there are 1 rows to train on and 2 processes" in runs.first["too_few"]
+    assert "trainer.devices: 1 training observations cannot be shared by 2 processes" in runs.first["too_few"]
 
 
 def test_a_loss_that_breaks_in_one_process_stops_both(runs: Runs) -> None:

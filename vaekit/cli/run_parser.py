@@ -121,7 +121,7 @@ class CommandRecord:
             if value != text:
                 self._reject_undone(key)
         elif key == "trainer.logger" and text.rpartition(".")[2] in ("CSVLogger", "TensorBoardLogger"):
-            value = json.dumps({"class_path": text, "init_args": {"save_dir": RUN_DIRECTORY}})
+            value = text = json.dumps({"class_path": text, "init_args": {"save_dir": RUN_DIRECTORY}})
         loaded: Any = text
         with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
             loaded = _load_yaml(text) if text else text
