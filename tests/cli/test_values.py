@@ -13,6 +13,8 @@ import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import vaekit
+from vaekit.cli import commands
+from vaekit.cli.command_parser import command_parser
 from vaekit.cli.main import main
 from vaekit.cli.training_errors import start_loggers, translate_errors
 from vaekit.exceptions import CheckpointError, ConfigError, OutputError, TrainingError
@@ -187,3 +189,15 @@ def test_a_regularizer_starts_from_its_defaults() -> None:
 
     text = expand_class_defaults("model.regularizer", "InformationMaximization")
     assert json.loads(text)["init_args"] == vaekit.models.regularizers.InformationMaximization().config["init_args"]
+
+
+def test_null_names_a_group_and_is_never_a_number() -> None:
+    parser = command_parser(commands.de)
+    required = ["a.ckpt", "--groupby", "cell_type", "--group1", "B", "-o", "x.csv"]
+    for text in ("null", "~"):
+        assert parser.parse_args([*required, "--group2", text]).group2 == text
+    assert parser.parse_args(required).group2 is None
+    with pytest.raises(ConfigError, match=r"--split='null' must be 'train' or"):
+        command_parser(commands.evaluate).parse_args(["a.ckpt", "--split", "null"])
+    with pytest.raises(ConfigError, match="--num_samples='null' must be an integer"):
+        command_parser(commands.evaluate).parse_args(["a.ckpt", "--num_samples", "null"])

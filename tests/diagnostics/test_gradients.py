@@ -171,7 +171,7 @@ def test_numpy_cost_and_batches():
 
 def test_a_step_function_fails_with_the_pathwise_estimator_only():
     leaf = torch.tensor(0.3, requires_grad=True)
-    estimators = {"path": Pathwise(), "score": ScoreFunction(), "wrong": Enumerate()}
+    estimators = {"path": Pathwise(), "score": ScoreFunction(), "wrong": Enumerate(), "number": 3}
     report = gradient_report(
         lambda z: (z > 0).float(), Normal(leaf, 1.0), estimators, leaf, 4000, torch.tensor(0.3814), progress=False
     ).set_index("estimator")  # density of N(0, 1) at 0.3

@@ -17,6 +17,7 @@ from typing_extensions import override
 from vaekit.cli.console import silence_libraries
 from vaekit.exceptions import ConfigError
 
+NULLS = ("null", "Null", "NULL", "~")  # in YAML
 _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list",
                Sequence: "a list", Iterable: "a list", dict: "a mapping", Mapping: "a mapping"}  # fmt: skip
 
@@ -52,10 +53,12 @@ class Flag(ActionTypeHint):
         if not args:
             return super().__call__(**kwargs)
         try:
-            return super().__call__(*args)
+            if self._typehint is str or args[2] not in NULLS:  # None is an omitted flag
+                return super().__call__(*args)
         except (TypeError, ValueError):
-            name = self.option_strings[-1] if self.option_strings else self.dest
-            raise ConfigError(f"{name}={args[2]!r} must be {describe_types(self._typehint)}.") from None
+            pass
+        name = self.option_strings[-1] if self.option_strings else self.dest
+        raise ConfigError(f"{name}={args[2]!r} must be {describe_types(self._typehint)}.")
 
 
 class CommandParser(ArgumentParser):
@@ -87,6 +90,8 @@ def _add_arguments(parser: CommandParser, function: Callable[..., Any], prefix: 
     hints = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         hint, required = hints[name], parameter.default is parameter.empty
+        if set(union_members(hint)) == {str, types.NoneType}:
+            hint = str  # a group may be named null
         if isinstance(hint, type) and is_dataclass(hint):
             _add_arguments(parser, hint, f"{name}.")
             continue

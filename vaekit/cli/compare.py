@@ -36,7 +36,7 @@ def command_parser() -> Parser:
         usage="vaekit compare --config X.yaml --estimators A B C [--seeds 0 1 2] [--latent NAME] [-o DIRECTORY] "
         "[--KEY VALUE ...]",
         description="Train one configuration with several gradient estimators and seeds, and print the validation "
-        "ELBO of each with its 95 %% confidence interval over the seeds, and the time per training step. compare.csv "
+        "ELBO of each with its 95 % confidence interval over the seeds, and the time per training step. compare.csv "
         "contains the curves; compare.png shows the ELBO by steps and by training time. An estimator is a name or a "
         'call with named arguments, such as "ScoreFunction(num_samples=2, baseline=LeaveOneOut())". Any key of the '
         "configuration is also a flag, as for fit.",

@@ -60,7 +60,8 @@ def _parse_function(function: Any, nodes: Mapping[str, Any], label: str, positio
     """Return the function with its inputs; ``positional`` calls it with the only node's value, under any name."""
     if not has_inputs(function):
         if not callable(function):
-            raise EstimatorError(f"{label} is a {type(function).__name__}. Give a distribution or a function of nodes.")
+            kind = "function of nodes" if label.startswith("cost") else "distribution or a function of nodes"
+            raise EstimatorError(f"{label} is a {type(function).__name__}. Give a {kind}.")
         function = _read_signature(function, nodes, positional)
     for name in function.inputs:
         if name not in nodes:

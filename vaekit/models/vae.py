@@ -54,8 +54,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
     objective : Objective or None
         Objective to maximize. None: the ELBO.
     learning_rate, weight_decay : float
-        Learning rate of Adam, which decreases to 0 along a cosine over all steps if their number is known, and the
-        decoupled decay of the weight matrices.
+        Learning rate of Adam, which decreases to 0 along a cosine, and decoupled decay of the weight matrices.
     regularizer : Regularizer or None
         Penalty that training adds to the loss. None: no penalty.
 
@@ -135,14 +134,13 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         Returns
         -------
         Estimate
-            ``total`` of shape (batch,) in nats, lower is better; ``terms``: ``reconstruction`` (-log p(x given z)) and
-            the unweighted ``kl_<name>`` of each latent.
+            Negative ELBO in nats; its ``terms`` are ``reconstruction`` and the unweighted ``kl_<name>``, each [batch].
         """
         if not training:
             return negative_elbo(self.networks, self.estimators, batch, kl_weight)
         penalty, objective = (None, objective) if objective else (self.regularizer, self.objective)
-        check_paths, networks = not self._paths_checked, self.networks
-        result = batch_loss(networks, self.estimators, batch, objective, kl_weight, penalty, check_paths)
+        options = (objective, kl_weight, penalty, not self._paths_checked)
+        result = batch_loss(self.networks, self.estimators, batch, *options)
         self._paths_checked = True
         return result
 
@@ -151,8 +149,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         result = self.loss(batch, kl_weight, training=True)
         terms = self.step_terms = {name: value.detach() for name, value in result.terms.items()}
         if not all(estimator.unbiased_value for estimator in self.estimators.values()):
-            with torch.no_grad():  # relaxed values do not give a lower bound
-                terms = self.loss(batch).terms
+            terms = torch.no_grad()(self.loss)(batch).terms  # relaxed values do not give a lower bound
         return result.total.mean(), terms
 
     @override
@@ -165,8 +162,11 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         return self._groups.configure_optimizers(self.learning_rate, self.weight_decay, self.trainer)
 
     @override
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:
         self.total_steps = start_run(self.trainer, self.objective)
+
+    @override
+    def on_train_start(self) -> None:
         resume_epoch(self, self.trainer, self.metrics, self._run_state)
 
     @override

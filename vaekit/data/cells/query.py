@@ -11,6 +11,7 @@ import torch
 
 from vaekit.data.cells.columns import read_column
 from vaekit.data.cells.count_dataset import CellDataset
+from vaekit.data.cells.count_source import CountSource
 from vaekit.data.cells.covariates import REGISTRY_KEYS, CovariateKeys, read_covariates
 from vaekit.data.cells.genes import match_genes
 from vaekit.data.cells.size_factors import query_size_factors
@@ -18,8 +19,6 @@ from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from vaekit.data.cells.count_source import CountSource
 
 
 class QueryData(NamedTuple):
@@ -71,7 +70,7 @@ def prepare_query(
     Parameters
     ----------
     source : CountSource
-        Cells.
+        Cells, from :func:`vaekit.data.open_counts`.
     registry : mapping
         ``GeneExpressionData.state_dict()``, as stored in the checkpoint.
     batch_key, label_key : str or None
@@ -93,6 +92,9 @@ def prepare_query(
         If values are not counts, fewer than half of the checkpoint's genes are present, or covariates are missing or
         unknown to the checkpoint.
     """
+    if not isinstance(source, CountSource):
+        kind = type(source).__name__
+        raise DataError(f"prepare_query: source is a {kind}. Pass vaekit.data.open_counts(cells, layer).")
     if missing_keys := [key for key in REGISTRY_KEYS if key not in registry]:
         raise DataError(f"registry lacks {missing_keys}. Pass the state_dict() of a GeneExpressionData.")
     genes, obs, name = list(registry["feature_names"]), source.obs, source.name

@@ -89,8 +89,8 @@ def measure(
     rows |= {name: {"error": explain(error)} for name, error in errors.items()}
     records = []
     for name, row in rows.items():
-        in_theory = is_unbiased(estimators[name]) if unbiased is None else unbiased[name]
-        is_known = in_theory and "error" not in row  # the conditions of the theory may not hold for a failed estimator
+        # the conditions of the theory may not hold for a failed estimator, which may not even be one
+        is_known = "error" not in row and (is_unbiased(estimators[name]) if unbiased is None else unbiased[name])
         milliseconds, variance = times.get(name, math.nan), row.get("variance", math.nan)
         squared_bias = row.pop("squared_bias", 0.0 if is_known else math.nan)
         records.append(
