@@ -1,6 +1,7 @@
 """Set-up of all tests: one thread per worker, since the operations are small, and torch's checks of parameters."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +73,14 @@ def checks_of_parameters() -> Iterator[None]:
 def no_checks_of_parameters() -> None:
     """Turn torch's checks off, as after torch.compile: they read values, which breaks a graph."""
     torch.distributions.Distribution.set_default_validate_args(False)
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Restore Python's handler of Ctrl-C, which an interrupted run of Lightning or a shell's background job ignores."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
