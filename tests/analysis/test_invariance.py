@@ -193,13 +193,14 @@ def test_counts_of_0_and_1_as_bool(name, clean, model, record_property):
 
 
 def test_the_comparison_detects_differences(clean, model):
-    """The comparison is not vacuous: it detects other counts of a few genes."""
+    """The comparison is not vacuous: it detects other counts of a gene, for labels of five."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, function in ROWS.items():
             plain = function(Form(clean.copy()), model, clean)
             cells = clean.copy()
-            cells.X[:, :5] = cells.X[:, :5] * 3
+            genes = slice(0, 5) if name == "transfer_labels" else slice(3, 4)
+            cells.X[:, genes] = cells.X[:, genes] * 3
             try:
                 worst = deviation(function(Form(cells), model, clean), plain)
             except AssertionError:

@@ -123,7 +123,7 @@ class VaekitCLI(LightningCLI):
 
     @override
     def _parse_ckpt_path(self) -> None:
-        """Do not read the checkpoint's arguments: Lightning's method would silently prefer them."""
+        """Skip the checkpoint's arguments, which Lightning's method would silently prefer."""
 
     @override
     def _set_seed(self) -> None:

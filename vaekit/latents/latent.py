@@ -232,7 +232,7 @@ class Latent(Component, nn.Module, ABC):
 
     def size_factor(self, value: Tensor, batch: Batch) -> Tensor:
         """Return the size factors ``[*sample, batch, 1]`` of a nuisance latent at its values."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has is_nuisance=True and must implement size_factor().")
 
     @property
     def is_coordinate(self) -> bool:
