@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import vaekit
-from vaekit.cli import commands
+from vaekit.cli import model_commands, table_commands
 from vaekit.cli.command_parser import command_parser
 from vaekit.cli.main import main
 from vaekit.cli.training_errors import start_loggers, translate_errors
@@ -192,12 +192,12 @@ def test_a_regularizer_starts_from_its_defaults() -> None:
 
 
 def test_null_names_a_group_and_is_never_a_number() -> None:
-    parser = command_parser(commands.de)
+    parser = command_parser(table_commands.de)
     required = ["a.ckpt", "--groupby", "cell_type", "--group1", "B", "-o", "x.csv"]
     for text in ("null", "~"):
         assert parser.parse_args([*required, "--group2", text]).group2 == text
     assert parser.parse_args(required).group2 is None
     with pytest.raises(ConfigError, match=r"--split='null' must be 'train' or"):
-        command_parser(commands.evaluate).parse_args(["a.ckpt", "--split", "null"])
+        command_parser(model_commands.evaluate).parse_args(["a.ckpt", "--split", "null"])
     with pytest.raises(ConfigError, match="--num_samples='null' must be an integer"):
-        command_parser(commands.evaluate).parse_args(["a.ckpt", "--num_samples", "null"])
+        command_parser(model_commands.evaluate).parse_args(["a.ckpt", "--num_samples", "null"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,7 +63,36 @@ class Flag(ActionTypeHint):
 
 
 class CommandParser(ArgumentParser):
-    """Parser of a command; errors are one line."""
+    """Parser of a command: flags and files in any order, flags of lists that may be repeated, errors of one line."""
+
+    @override
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        return super().parse_args(self._files_first(list(args)), *rest, **kwargs)
+
+    def _files_first(self, words: list[str]) -> list[str]:
+        """Return the words with positional arguments first, and the values of repeated flags of lists in one place.
+
+        Before version 3.13, argparse does not find optional positional arguments after a flag.
+        """
+        files: list[str] = []
+        flags: list[str] = []
+        lists: dict[str, list[str]] = {}
+        target, room = files, math.inf  # list of the next values, and how many of them
+        for word in words:
+            flag, equals, value = word.partition("=")
+            action = self._option_string_actions.get(flag)
+            if action is None:
+                target.append(word)
+                room -= 1
+            elif action.nargs == "+":
+                target, room = lists.setdefault(action.option_strings[-1], []), math.inf
+                target.extend([value] if equals else [])
+            else:
+                flags.append(word)
+                target, room = flags, 0 if action.nargs == 0 or equals else 1
+            if not room:
+                target, room = files, math.inf
+        return [*files, *flags, *(word for flag, values in lists.items() for word in (flag, *values))]
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -72,7 +102,7 @@ class CommandParser(ArgumentParser):
 def command_parser(function: Callable[..., Any]) -> CommandParser:
     """Return the parser of a function: keyword-only parameters become flags, others positional arguments.
 
-    ``-o`` is short for ``--output``. A flag of a list may be repeated, and a dataclass becomes one flag per field.
+    ``-o`` is short for ``--output``. A list takes several values, and a dataclass becomes one flag per field.
     """
     docstring = parse(function.__doc__ or "")
     description = " ".join(filter(None, (docstring.short_description, docstring.long_description)))
@@ -102,9 +132,11 @@ def _add_arguments(parser: CommandParser, function: Callable[..., Any], prefix: 
             options = {"help": helps[name], "action": "store_true"}
         elif parameter.kind is not parameter.KEYWORD_ONLY and not prefix:
             flags, options["nargs"] = [name], None if required else "?"
+            if item is not None:
+                options |= {"type": item, "nargs": "+" if required else "*"}
         else:
             options |= {"required": required, "default": None if required else parameter.default}
-            options |= {"type": item, "action": "append"} if item is not None else {}
+            options |= {"type": item, "nargs": "+"} if item is not None else {}
         parser.add_argument(*flags, **options)
 
 

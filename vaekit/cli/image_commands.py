@@ -1,4 +1,4 @@
-"""Commands for a trained model of images, like those of :mod:`vaekit.cli.commands`."""
+"""Commands for a trained model of images, like those of :mod:`vaekit.cli.model_commands`."""
 
 from __future__ import annotations
 

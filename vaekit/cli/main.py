@@ -51,7 +51,9 @@ PROGRAMS = {  # modules with their own parser and a function `run`
     "gradients": "vaekit.cli.gradients",
 }
 FUNCTIONS = {  # modules with a typed function of the command's name
-    **dict.fromkeys(("evaluate", "embed", "de", "denoise", "export"), "vaekit.cli.commands"),
+    **dict.fromkeys(("embed", "denoise"), "vaekit.cli.cell_commands"),
+    "de": "vaekit.cli.table_commands",
+    **dict.fromkeys(("evaluate", "export"), "vaekit.cli.model_commands"),
     **dict.fromkeys(("sample", "traverse"), "vaekit.cli.image_commands"),
 }
 COMMANDS = (*PROGRAMS, *FUNCTIONS)
