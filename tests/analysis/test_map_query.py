@@ -48,7 +48,10 @@ def atlas() -> tuple[AnnData, AnnData, VAE]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         data = GeneExpressionData(reference, batch_key="batch", label_key="cluster")
-        model = GaussianVAE(data.features, NegativeBinomial(), data.covariates, latent_dim=5, hidden=(32,))
+        likelihood = NegativeBinomial("gene", gene_shift=False)
+        model = GaussianVAE(
+            data.features, likelihood, data.covariates, latent_dim=5, hidden=(32,), encoder_covariates=True
+        )
         trainer(max_epochs=20, limit_val_batches=0).fit(model, datamodule=data)
     return reference, query, model.eval()
 
@@ -188,7 +191,7 @@ def test_gradients_use_the_estimators_of_the_model():
 )
 def test_every_kind_of_model(kind, likelihood, tmp_path):
     data = GeneExpressionData(tiny(), batch_key="batch")
-    model = MODELS[kind](likelihood(), features=data.features, covariates=data.covariates)
+    model = MODELS[kind](likelihood(gene_shift=False), features=data.features, covariates=data.covariates)
     trainer(max_steps=2, limit_val_batches=0).fit(model, datamodule=data)
     query = tiny(seed=1)
     query.obs["batch"] = "new"
@@ -252,7 +255,9 @@ def test_other_covariates_dispersions_and_library_sizes():
         cells, batch_key="batch", categorical_covariate_keys=["sex"], continuous_covariate_keys=["dose"]
     )
     latents = {"z": Gaussian(2), "l": LibrarySize()}
-    model = MixedVAE(data.features, NegativeBinomial("gene-batch"), data.covariates, latents=latents, hidden=(8,))
+    model = MixedVAE(
+        data.features, NegativeBinomial("gene-batch", False), data.covariates, latents=latents, hidden=(8,)
+    )
     trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
     query = tiny(cells=40, seed=3)
     query.obs["dose"], query.obs["sex"], query.obs["batch"] = 9.0, "f", "b9"  # a dose beyond those of the training data

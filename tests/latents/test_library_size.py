@@ -27,7 +27,9 @@ LOG_SIZE = torch.tensor([[2.0, 0.4], [3.0, 0.7]])  # of two batches
 def model(likelihood=None, **kwargs) -> MixedVAE:
     torch.manual_seed(1)
     latents = kwargs.pop("latents", None) or {"l": LibrarySize(), "y": Categorical(3)}
-    made = MixedVAE(FEATURES, likelihood or NegativeBinomial(), 2, latents=latents, hidden=[6], dropout=0.0, **kwargs)
+    made = MixedVAE(
+        FEATURES, likelihood or NegativeBinomial("gene", False), 2, latents=latents, hidden=[6], dropout=0.0, **kwargs
+    )
     made = broaden(sharpen(made, 1.2))
     made.networks.init_from_data(DataStatistics(torch.ones(FEATURES), log_size_factor=LOG_SIZE, num_batches=2))
     return made

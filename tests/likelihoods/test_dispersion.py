@@ -121,7 +121,8 @@ def test_errors():
         NegativeBinomial("gene-bach")
     with pytest.raises(ConfigError, match=r"dispersion='gene-batch' needs batches, but the data have 0"):
         ZeroInflatedNegativeBinomial("gene-batch").build(WIDTH, FEATURES)
-    likelihood = built(NegativeBinomial, "gene-batch")
+    likelihood = NegativeBinomial("gene-batch", gene_shift=False)
+    likelihood.build(WIDTH, FEATURES, covariates=2)
     with pytest.raises(ConfigError, match="needs batches"):
         likelihood.init_from_data(DataStatistics(torch.ones(FEATURES), num_batches=0))
     with pytest.raises(ConfigError, match="needs batches"):

@@ -54,7 +54,16 @@ def test_it_is_kept_in_the_configuration(kind):
     assert not hasattr(_without(kind), "composition_shift")
 
 
+@pytest.mark.parametrize("kind", COUNT_LIKELIHOODS)
+def test_by_default_covariates_decide(kind):
+    for covariates in (0, 3):
+        likelihood = kind()
+        likelihood.build(WIDTH, FEATURES, covariates=covariates)
+        assert hasattr(likelihood, "composition_shift") == (covariates > 0)
+        assert from_config(likelihood.config).gene_shift is None
+
+
 def _without(kind):
-    likelihood = kind()
+    likelihood = kind(gene_shift=False)
     likelihood.build(WIDTH, FEATURES, covariates=3)
     return likelihood

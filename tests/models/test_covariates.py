@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 import vaekit
 from vaekit import MixedVAE
 from vaekit.analysis import embed, load_training_data
+from vaekit.batch import Batch
 from vaekit.data import GeneExpressionData
 from vaekit.data.dataset import identity_collate
 from vaekit.diagnostics import evaluate_model, posterior_summaries
@@ -109,7 +110,9 @@ def trained() -> tuple[VAE, GeneExpressionData]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         data = GeneExpressionData(n_top_genes=300, batch_size=64)
-        model = vaekit.GaussianVAE(data.features, NegativeBinomial(), latent_dim=5, hidden=[32], learning_rate=0.01)
+        model = vaekit.GaussianVAE(
+            data.features, NegativeBinomial(), latent_dim=5, hidden=[32], encoder_dropout=0.1, learning_rate=0.01
+        )
         trainer(max_epochs=20, limit_val_batches=0).fit(model, datamodule=data)
     return model.eval(), data
 
@@ -151,3 +154,17 @@ def test_evaluation_leaves_unobserved_genes_out(trained):
     torch.testing.assert_close(found, each[:, :240].sum(1), check_dtype=False)
     figures = evaluate_model(model, [batch], 20).to_dict()
     assert figures["elbo"] <= figures["log_likelihood"]
+
+
+@pytest.mark.parametrize("encoder_covariates", [True, False])
+def test_the_encoder_sees_the_covariates_only_on_request(encoder_covariates):
+    torch.manual_seed(0)
+    model = vaekit.GaussianVAE(
+        5, NegativeBinomial(), covariates=2, encoder_covariates=encoder_covariates, encoder_dropout=0.0
+    ).eval()
+    x, size_factor = torch.ones(3, 5), torch.full((3, 1), 5.0)
+    first, second = (Batch(x, size_factor, torch.eye(2)[[batch] * 3]) for batch in (0, 1))
+    latents = [model.posteriors(batch)["z"].mean for batch in (first, second)]
+    assert torch.equal(*latents) != encoder_covariates
+    values = {"z": torch.zeros(1, 3, 10)}
+    assert not torch.equal(*(model.networks.decode(values, batch) for batch in (first, second)))

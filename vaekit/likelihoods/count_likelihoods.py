@@ -15,6 +15,7 @@ from vaekit.distributions import NegativeBinomial as NegativeBinomialDistributio
 from vaekit.distributions import ZeroInflated
 from vaekit.exceptions import ConfigError, DataError, did_you_mean
 from vaekit.likelihoods.counts import sparse
+from vaekit.likelihoods.counts.thinning import thinned_log_counts
 from vaekit.likelihoods.likelihood import Likelihood
 from vaekit.networks.precision import at_least_float32
 
@@ -26,26 +27,36 @@ class CountLikelihood(Likelihood):
 
     Parameters
     ----------
-    gene_shift : bool
-        Whether each covariate also shifts the logit of each gene after the decoder.
+    gene_shift : bool or None
+        Whether each covariate also shifts the logit of each gene after the decoder. None: if there are covariates.
+    thinning : float
+        Largest fraction of the molecules of a cell, in 0..1, that the encoder does not see in a training step: see
+        :func:`vaekit.likelihoods.counts.thinning.thinned_log_counts`. The likelihood always uses all of them.
 
     Raises
     ------
     ConfigError
-        With ``gene_shift``, when a model or data have no covariates.
+        If ``thinning`` is outside 0..1; with ``gene_shift=True``, when a model or data have no covariates.
     """
 
     uses_size_factor = True
     has_composition = True
     mean_input: Tensor
 
-    def __init__(self, gene_shift: bool = False) -> None:
+    def __init__(self, gene_shift: bool | None = None, thinning: float = 0.0) -> None:
         super().__init__()
-        self.gene_shift = gene_shift
+        if not 0 <= thinning < 1:
+            raise ConfigError(
+                f"{type(self).__name__}: thinning={thinning} must be a fraction of the molecules, at least 0 and below "
+                "1, such as 0.5."
+            )
+        self.gene_shift, self.thinning = gene_shift, thinning
 
     @override
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
         self.composition = nn.Linear(in_features, features)
+        if self.gene_shift is None:
+            self.gene_shift = covariates > 0
         if self.gene_shift:
             if not covariates:
                 raise self._missing("gene_shift=True needs covariates", "gene_shift=False")
@@ -85,12 +96,14 @@ class CountLikelihood(Likelihood):
         return self.logits(h, batch).log_softmax(-1) + batch.size_factor.log()
 
     def encoder_input(self, batch: Batch) -> Tensor:
-        """Return ``log(1 + counts)``.
+        """Return ``log(1 + counts)``, in training of thinned counts.
 
         Unobserved genes have the training mean. The deviations of the others from their mean are divided by the
         fraction of observed genes, which keeps the expected input of the first layer if genes are lost at random.
         """
-        x = batch.x.add(1).log_()  # 1 + x is exact for counts, and log is faster than log1p
+        thins = self.training and self.thinning > 0
+        # 1 + x is exact for counts, and log is faster than log1p
+        x = thinned_log_counts(batch, self.thinning) if thins else batch.x.add(1).log_()
         if batch.observed is None:
             return x
         observed = batch.observed.to(x.dtype)
@@ -111,17 +124,17 @@ class Poisson(CountLikelihood):
 
     Parameters
     ----------
-    gene_shift : bool
-        Whether each covariate also shifts the logit of each gene after the decoder.
+    gene_shift, thinning
+        As in :class:`CountLikelihood`.
 
     Raises
     ------
     ConfigError
-        With ``gene_shift``, when a model or data have no covariates.
+        If an argument is not valid for :class:`CountLikelihood`.
     """
 
-    def __init__(self, gene_shift: bool = False) -> None:
-        super().__init__(gene_shift)
+    def __init__(self, gene_shift: bool | None = None, thinning: float = 0.0) -> None:
+        super().__init__(gene_shift, thinning)
 
     @override
     def forward(self, h: Tensor, batch: Batch) -> Distribution:
@@ -133,29 +146,32 @@ class NegativeBinomial(CountLikelihood):
 
     Parameters
     ----------
-    dispersion : str
+    dispersion : str or None
         Dependence of the inverse dispersion theta: ``"gene"``; ``"gene-batch"``, whose logarithm is the sum of one
-        parameter per gene and one per gene and batch; ``"gene-cell"``, computed from the decoder's features.
-    gene_shift : bool
-        Whether each covariate also shifts the logit of each gene after the decoder.
+        parameter per gene and one per gene and batch; ``"gene-cell"``, computed from the decoder's features. None:
+        ``"gene-batch"`` if there are batches, otherwise ``"gene"``.
+    gene_shift, thinning
+        As in :class:`CountLikelihood`.
 
     Raises
     ------
     ConfigError
-        If ``dispersion`` is unknown; for ``"gene-batch"`` and ``gene_shift``, when a model has no covariates or data
-        have no batches.
+        If ``dispersion`` is unknown, or another argument is not valid for :class:`CountLikelihood`; for
+        ``"gene-batch"``, when a model has no covariates or data have no batches.
     """
 
     batch_columns: Tensor
 
-    def __init__(self, dispersion: Dispersion = "gene", gene_shift: bool = False) -> None:
-        super().__init__(gene_shift)
-        if dispersion not in get_args(Dispersion):
+    def __init__(
+        self, dispersion: Dispersion | None = None, gene_shift: bool | None = None, thinning: float = 0.0
+    ) -> None:
+        super().__init__(gene_shift, thinning)
+        if dispersion is not None and dispersion not in get_args(Dispersion):
             raise ConfigError(
                 f"{type(self).__name__}: dispersion={dispersion!r} not found. "
                 f"{did_you_mean(str(dispersion), get_args(Dispersion))}"
             )
-        self.dispersion = dispersion
+        self.dispersion, self._requires_batches = dispersion, dispersion == "gene-batch"
 
     @override
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
@@ -165,6 +181,8 @@ class NegativeBinomial(CountLikelihood):
             nn.init.zeros_(self.dispersion_head.bias)
             return
         self.log_inverse_dispersion = nn.Parameter(torch.zeros(features))
+        if self.dispersion is None:
+            self.dispersion = "gene-batch" if covariates else "gene"
         if self.dispersion == "gene-batch":
             if not covariates:
                 raise self._no_batches()
@@ -175,7 +193,7 @@ class NegativeBinomial(CountLikelihood):
         """Set the biases to the mean composition, and record the columns of the batches."""
         super().init_from_data(statistics)
         if self.dispersion == "gene-batch":
-            if not statistics.num_batches:
+            if self._requires_batches and not statistics.num_batches:
                 raise self._no_batches()
             self.batch_columns.copy_(torch.arange(len(self.batch_columns)) < statistics.num_batches)
 
@@ -215,12 +233,19 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     Parameters
     ----------
-    dispersion, gene_shift
+    dispersion, gene_shift, thinning
         As in :class:`NegativeBinomial`.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is not valid for :class:`NegativeBinomial`.
     """
 
-    def __init__(self, dispersion: Dispersion = "gene", gene_shift: bool = False) -> None:
-        super().__init__(dispersion, gene_shift)
+    def __init__(
+        self, dispersion: Dispersion | None = None, gene_shift: bool | None = None, thinning: float = 0.0
+    ) -> None:
+        super().__init__(dispersion, gene_shift, thinning)
 
     @override
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:

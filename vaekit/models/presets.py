@@ -14,9 +14,9 @@ from vaekit.models.vae import VAE
 from vaekit.networks import MLP
 
 
-def _mlps(hidden: Sequence[int], dropout: float) -> tuple[MLP, MLP]:
+def _mlps(hidden: Sequence[int], encoder_dropout: float, dropout: float) -> tuple[MLP, MLP]:
     """Return an encoder, and the decoder that mirrors it."""
-    return MLP(list(hidden), dropout), MLP(list(reversed(hidden)), dropout)
+    return MLP(list(hidden), encoder_dropout), MLP(list(reversed(hidden)), dropout)
 
 
 @final
@@ -29,11 +29,11 @@ class GaussianVAE(VAE):
         Number of dimensions of ``z``.
     hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout : float
-        Dropout probability in encoder and decoder.
+    dropout, encoder_dropout : float
+        Dropout probabilities in the decoder and in the encoder.
     estimator : Estimator or "auto"
         Gradient estimator of ``z``.
-    features, likelihood, covariates, objective, learning_rate, weight_decay
+    features, likelihood, covariates, objective, learning_rate, weight_decay, encoder_covariates
         As in :class:`VAE`.
     """
 
@@ -45,14 +45,16 @@ class GaussianVAE(VAE):
         latent_dim: int = 10,
         hidden: Sequence[int] = (128,),
         dropout: float = 0.1,
+        encoder_dropout: float = 0.0,
         estimator: Estimator | Literal["auto"] = "auto",
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
+        encoder_covariates: bool = False,
     ) -> None:
         latents: dict[str, Latent] = {"z": Gaussian(latent_dim, estimator=estimator)}
-        encoder, decoder = _mlps(hidden, dropout)
-        training = (objective, learning_rate, weight_decay)
+        encoder, decoder = _mlps(hidden, encoder_dropout, dropout)
+        training = (objective, learning_rate, weight_decay, None, encoder_covariates)
         super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)
 
 
@@ -66,11 +68,11 @@ class DiscreteVAE(VAE):
         Number of variables in ``y``, and of categories per variable.
     hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout : float
-        Dropout probability in encoder and decoder.
+    dropout, encoder_dropout : float
+        Dropout probabilities in the decoder and in the encoder.
     estimator : Estimator or "auto"
         Gradient estimator of ``y``.
-    features, likelihood, covariates, objective, learning_rate, weight_decay
+    features, likelihood, covariates, objective, learning_rate, weight_decay, encoder_covariates
         As in :class:`VAE`.
     """
 
@@ -83,14 +85,16 @@ class DiscreteVAE(VAE):
         categories: int = 10,
         hidden: Sequence[int] = (128,),
         dropout: float = 0.0,
+        encoder_dropout: float = 0.0,
         estimator: Estimator | Literal["auto"] = "auto",
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
+        encoder_covariates: bool = False,
     ) -> None:
         latents: dict[str, Latent] = {"y": Categorical(categories, variables, estimator=estimator)}
-        encoder, decoder = _mlps(hidden, dropout)
-        training = (objective, learning_rate, weight_decay)
+        encoder, decoder = _mlps(hidden, encoder_dropout, dropout)
+        training = (objective, learning_rate, weight_decay, None, encoder_covariates)
         super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)
 
 
@@ -105,9 +109,9 @@ class MixedVAE(VAE):
         whose prior is a mixture with one normal per category.
     hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout : float
-        Dropout probability in encoder and decoder.
-    features, likelihood, covariates, objective, learning_rate, weight_decay, regularizer
+    dropout, encoder_dropout : float
+        Dropout probabilities in the decoder and in the encoder.
+    features, likelihood, covariates, objective, learning_rate, weight_decay, regularizer, encoder_covariates
         As in :class:`VAE`.
     """
 
@@ -119,15 +123,17 @@ class MixedVAE(VAE):
         latents: dict[str, Latent] | None = None,
         hidden: Sequence[int] = (128,),
         dropout: float = 0.1,
+        encoder_dropout: float = 0.0,
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         regularizer: Regularizer | None = None,
+        encoder_covariates: bool = False,
     ) -> None:
         if latents is None:
             latents = {"y": Categorical(16, learned_prior=True), "z": Gaussian(10, parents=["y"])}
-        encoder, decoder = _mlps(hidden, dropout)
-        training = (objective, learning_rate, weight_decay, regularizer)
+        encoder, decoder = _mlps(hidden, encoder_dropout, dropout)
+        training = (objective, learning_rate, weight_decay, regularizer, encoder_covariates)
         super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)
 
 
@@ -148,13 +154,13 @@ class SequentialVAE(VAE):
         Number of categories of each latent.
     hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout : float
-        Dropout probability in encoder and decoder.
+    dropout, encoder_dropout : float
+        Dropout probabilities in the decoder and in the encoder.
     estimator : Estimator or "auto"
         Gradient estimator, of which each latent has a copy. ``"auto"``: score function with leave-one-out baseline.
     objective : Objective or None
         As in :class:`VAE`. None: the ELBO with 4 joint samples.
-    features, likelihood, covariates, learning_rate, weight_decay
+    features, likelihood, covariates, learning_rate, weight_decay, encoder_covariates
         As in :class:`VAE`.
 
     Raises
@@ -178,15 +184,17 @@ class SequentialVAE(VAE):
         categories: Sequence[int] = (4, 4, 4, 4),
         hidden: Sequence[int] = (128,),
         dropout: float = 0.0,
+        encoder_dropout: float = 0.0,
         estimator: Estimator | Literal["auto"] = "auto",
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
+        encoder_covariates: bool = False,
     ) -> None:
         latents: dict[str, Latent] = {}
         for count in categories:
             latent = Categorical(count, learned_prior=True, estimator=estimator, parents=list(latents))
             latents[f"z{len(latents) + 1}"] = latent
-        encoder, decoder = _mlps(hidden, dropout)
-        training = (objective or ELBO(num_samples=4), learning_rate, weight_decay)
+        encoder, decoder = _mlps(hidden, encoder_dropout, dropout)
+        training = (objective or ELBO(num_samples=4), learning_rate, weight_decay, None, encoder_covariates)
         super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)

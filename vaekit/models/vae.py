@@ -57,6 +57,9 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         Learning rate of Adam, which decreases to 0 along a cosine, and decoupled decay of the weight matrices.
     regularizer : Regularizer or None
         Penalty that training adds to the loss. None: no penalty.
+    encoder_covariates : bool
+        Whether the encoder sees the covariates, like the decoder. Without them, the latents of cells from different
+        batches agree better.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         regularizer: Regularizer | None = None,
+        encoder_covariates: bool = False,
     ) -> None:
         super().__init__()
         if learning_rate <= 0 or weight_decay < 0:
@@ -83,7 +87,8 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         self.objective = objective or ELBO()
         joint = self.objective.num_samples is not None
         with MemoryBudget(self.config["init_args"]):
-            self.networks = VAENetworks(features, covariates, encoder, latents, decoder, likelihood, joint)
+            parts = (features, covariates, encoder, latents, decoder, likelihood, joint, encoder_covariates)
+            self.networks = VAENetworks(*parts)
         self.objective.check_estimators(self.estimators)
         if regularizer is not None:
             regularizer.check(self.latents)

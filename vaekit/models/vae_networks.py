@@ -39,11 +39,13 @@ class VAENetworks(nn.Module):
     Parameters
     ----------
     features, covariates : int
-        Number of observed variables (genes, pixels), and width of the covariates of encoder and decoder.
+        Number of observed variables (genes, pixels), and width of the covariates.
     encoder, latents, decoder, likelihood
         The parts. The networks use copies, so that a part can be used in several models.
     joint : bool
         Whether the objective draws joint samples of the latents.
+    encoder_covariates : bool
+        Whether the encoder sees the covariates, like the decoder.
 
     Raises
     ------
@@ -73,6 +75,7 @@ class VAENetworks(nn.Module):
         decoder: Network,
         likelihood: Likelihood,
         joint: bool = False,
+        encoder_covariates: bool = False,
     ) -> None:
         super().__init__()
         _check_sizes_and_names(features, latents)
@@ -80,7 +83,8 @@ class VAENetworks(nn.Module):
         latents = {name: copy.deepcopy(latent) for name, latent in latents.items()}
         self.order = topological_order(latents)
         self._ancestors = posterior_ancestors(self.order, latents)
-        width, num_evaluations = encoder.build(features + covariates), 1
+        self.encoder_covariates = encoder_covariates
+        width, num_evaluations = encoder.build(features + (covariates if encoder_covariates else 0)), 1
         for name in self.order:
             latent = latents[name]
             parent_size = sum(latents[parent].size for parent in latent.parents) if latent.parents else None
@@ -139,7 +143,8 @@ class VAENetworks(nn.Module):
 
     def features(self, x: Tensor, covariates: Tensor | None) -> Tensor:
         """Return encoder features ``[batch, width]`` for the encoder's input ``[batch, features]``."""
-        x = x if covariates is None else torch.cat([x, covariates], -1)
+        if self.encoder_covariates and covariates is not None:
+            x = torch.cat([x, covariates], -1)
         return self.encoder(self._promote(x))
 
     def posterior(self, name: str, h: Tensor, values: Mapping[str, Tensor]) -> Distribution:
