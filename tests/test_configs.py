@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from vaekit.cli.main import main
-from vaekit.plotting import model_figures
+from vaekit.plotting import embedding_figures
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith("sweep"))
@@ -41,7 +41,7 @@ def test_runs_for_two_steps(
     path: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path.stem != "pbmc_mixed":  # UMAP takes longer than the run, and does not depend on the configuration
-        monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
+        monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
     folder = tmp_path / "run"
     arguments = ["fit", "--config", str(path), "--trainer.default_root_dir", str(folder), "--trainer.max_steps", "2"]
     arguments += ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "1"]
@@ -59,7 +59,7 @@ def test_64_true_ends(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """With figures; the model is loaded and exported in its precision."""
     import vaekit
 
-    monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
+    monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **kwargs: Path(path).touch())
     arguments = ["fit", "--config", str(FOLDER / f"{name}.yaml"), "--trainer.precision", "64-true"]
     arguments += ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]

@@ -22,7 +22,7 @@ from vaekit.diagnostics import posterior_summaries
 from vaekit.exceptions import CheckpointError
 from vaekit.latents import Gaussian, LibrarySize
 from vaekit.likelihoods import Bernoulli, NegativeBinomial
-from vaekit.plotting import model_figures
+from vaekit.plotting import embedding_figures
 
 
 def data(**kwargs) -> GeneExpressionData:
@@ -101,7 +101,7 @@ def check_figure(path: Path) -> None:
 
 @pytest.fixture
 def quick_umap(monkeypatch) -> None:
-    monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: np.asarray(points)[:, :2])
+    monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: np.asarray(points)[:, :2])
 
 
 def test_figures_of_cells(tmp_path):
@@ -116,22 +116,41 @@ def test_figures_of_cells(tmp_path):
 
 
 @pytest.mark.usefixtures("quick_umap")
-@pytest.mark.parametrize("name", ["gaussian", "discrete_auto", "mixed_sampled", "mixed"])
+@pytest.mark.parametrize("name", ["gaussian", "discrete_auto", "mixed_sampled", "mixed", "dirichlet"])
 def test_figures_of_every_kind_of_latent(tmp_path, name):
     run(tmp_path, FigureWriter(str(tmp_path / "own")), name=name, max_epochs=1)
     latents = MODELS[name](NegativeBinomial()).latents
     expected = {"loss_curves", "schedules", "umap"}
     expected |= {f"code_usage_{n}" if latent.discrete else "active_units" for n, latent in latents.items()}
+    expected |= {f"topics_{n}" for n, latent in latents.items() if latent.is_proportions}
     assert {path.stem for path in (tmp_path / "own" / "figures").iterdir()} == expected
     for path in (tmp_path / "own" / "figures").iterdir():
         if path.stem not in ("loss_curves", "schedules"):  # a line has two epochs
             check_figure(path)
 
 
+@pytest.mark.usefixtures("quick_umap")
+@pytest.mark.parametrize(
+    ("keys", "name", "panels"),
+    [
+        ({"batch_key": "batch", "label_key": "cell_type"}, "mixed", ["batch: batch", "label: cell_type", "code y"]),
+        ({"label_key": "cell_type"}, "discrete_auto", ["label: cell_type", "code y: 0", "code y: 1"]),
+        ({}, "gaussian", [""]),
+        ({}, "dirichlet", ["largest topic of x"]),
+    ],
+)
+def test_the_umap_has_the_panels_for_which_there_is_data(keys, name, panels):
+    cells = GeneExpressionData(adata(), **keys)
+    model = MODELS[name](NegativeBinomial(), features=cells.features, covariates=cells.covariates)
+    figures = FigureWriter().figures(model, cells)
+    assert [axis.get_title() for axis in figures["umap"].axes] == panels
+    assert ("topics_x" in figures) == (name == "dirichlet")  # by cluster: there are no labels
+
+
 def test_the_umap_ignores_the_library_size(tmp_path, monkeypatch):
     points_of_umap = []
     monkeypatch.setattr(
-        model_figures, "umap_coordinates", lambda points: points_of_umap.append(points) or points[:, :2]
+        embedding_figures, "umap_coordinates", lambda points: points_of_umap.append(points) or points[:, :2]
     )
     cells = data()
     latents = {"l": LibrarySize(), "z": Gaussian(3)}

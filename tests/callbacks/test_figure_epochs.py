@@ -15,7 +15,7 @@ from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical, Gaussian
 from vaekit.likelihoods import Bernoulli
 from vaekit.models import MixedVAE
-from vaekit.plotting import model_figures
+from vaekit.plotting import embedding_figures
 
 
 def digits() -> ImageData:
@@ -24,7 +24,7 @@ def digits() -> ImageData:
 
 @pytest.fixture(autouse=True)
 def quick_umap(monkeypatch) -> None:
-    monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
+    monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
 
 
 def test_figures_of_selected_epochs(tmp_path):

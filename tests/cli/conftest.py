@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vaekit.plotting import model_figures
+from vaekit.plotting import embedding_figures
 
 
 @pytest.fixture(autouse=True)
@@ -18,4 +18,4 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def quick_umap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace UMAP, which takes longer than the runs. The run of test_commands.py draws it."""
-    monkeypatch.setattr(model_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
+    monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])

@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a short run on digits."""
     folder = tmp_path_factory.mktemp("digits")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vaekit.plotting.model_figures.umap_coordinates", lambda points, seed=0: points[:, :2])
+        patch.setattr("vaekit.plotting.embedding_figures.umap_coordinates", lambda points, seed=0: points[:, :2])
         assert run("fit", "--config", CONFIGS / "digits_mixed.yaml", "--trainer.default_root_dir", folder, *SILENT) == 0
     return folder / "last.ckpt"
 
@@ -125,7 +125,7 @@ class TestTraverse:
         config = CONFIGS / "pbmc_gaussian.yaml"
         one = ("--trainer.max_steps", "1", "--trainer.callbacks", "[]")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("vaekit.plotting.model_figures.umap_coordinates", lambda points, seed=0: points[:, :2])
+            patch.setattr("vaekit.plotting.embedding_figures.umap_coordinates", lambda points, seed=0: points[:, :2])
             assert run("fit", "--config", config, "--trainer.default_root_dir", tmp_path, *SILENT, *one) == 0
         for command in ("sample", "traverse"):
             assert run(command, tmp_path / "last.ckpt") == 2

@@ -166,7 +166,8 @@ def _labels(reference: QueryData, label_key: str) -> pd.Categorical:
     if isinstance(values.dtype, pd.CategoricalDtype):
         return pd.Categorical(labels)
     if pd.api.types.is_string_dtype(labels):  # every .h5ad file can hold plain strings
-        return pd.Categorical(labels.astype(object))
+        labels = labels.astype(object)
+        return pd.Categorical(labels, categories=labels)
     if isinstance(labels.dtype, np.dtype) and labels.dtype.kind in "iuf":  # pandas sorts native types only
         labels = labels.astype(np.float32 if labels.dtype == np.float16 else labels.dtype.newbyteorder("="))
     return pd.Categorical(labels)

@@ -6,36 +6,31 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
 from typing_extensions import override
 
 from vaekit.callbacks.image_figures import image_figures
-from vaekit.diagnostics import latent_usage, most_probable_codes, posterior_summaries
-from vaekit.diagnostics.usage import coordinates
+from vaekit.callbacks.latent_figures import latent_figures
+from vaekit.diagnostics import posterior_summaries
 from vaekit.exceptions import ConfigError
-from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.plotting import model_figures, save_figure
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from vaekit.plotting.model_figures import Figure
-
-MAX_CODES = 64  # states of a latent that colors the UMAP
 
 
 class FigureWriter(Callback):
     """Callback that writes figures of a model at the end of training, and after selected epochs.
 
-    These are ``loss_curves.png``; ``schedules.png`` of the KL weight and the temperatures; ``umap.png`` of all
-    observations, colored by label, code and split (only at the end, because it is slow); ``code_usage_<name>.png`` of
-    each discrete latent; and ``active_units.png`` of the continuous ones. Images also have ``reconstructions.png``,
+    These are ``loss_curves.png``; ``schedules.png`` of the KL weight and the temperatures; ``umap.png`` of the
+    latents, colored by batch, label, codes and largest topic (only at the end, because it is slow);
+    ``code_usage_<name>.png`` of each discrete latent; ``topics_<name>.png`` of each Dirichlet latent, by label or by
+    Leiden cluster (at the end); and ``active_units.png`` of the continuous ones. Images also have
+    ``reconstructions.png``,
     ``samples.png``, ``categories_<name>.png`` and ``traversals_<name>.png``. The files are in ``figures/`` of the run
     directory, after epoch 5 in ``figures/epoch_5/``. In Weights & Biases their names are ``figures/<name>``.
 
@@ -102,47 +97,5 @@ class FigureWriter(Callback):
                 "schedules": model_figures.schedules(self.history),
             }
             summaries = posterior_summaries(model, data.dataloader("all", batch_size=1024))
-            if umap:
-                figures["umap"] = _umap(model, data, summaries)
-            for name, usage in latent_usage(model, summaries).code_usage.items():
-                figures[f"code_usage_{name}"] = _code_usage(model, data, name, summaries[name], usage)
-            variances = {
-                name: summaries[name].var(0, correction=0).numpy()
-                for name, latent in model.latents.items()
-                if latent.is_coordinate
-            }
-            if variances:
-                figures["active_units"] = model_figures.active_units(variances, ACTIVE_VARIANCE)
+            figures |= latent_figures(model, data, summaries, umap)
             return figures | (image_figures(model, data) if data.kind == "images" else {})
-
-
-def _umap(model: Any, data: Any, summaries: dict[str, Tensor]) -> Figure:
-    """Plot the UMAP of the observations, or of a random subset if there are many."""
-    import pandas as pd
-
-    total, limit = len(data.dataset), model_figures.MAX_UMAP_POINTS
-    indices = np.arange(total)
-    if total > limit:
-        indices = np.sort(np.random.default_rng(0).choice(total, limit, replace=False))
-    colors: dict[str, pd.Categorical] = {}
-    if data.label_categories:
-        colors["label"] = pd.Categorical(data.labels, data.label_categories)[indices]
-    for name, latent in model.latents.items():
-        if latent.discrete and latent.size <= MAX_CODES:
-            colors[f"code {name}"] = most_probable_codes(latent, summaries[name])[indices]
-    split = np.full(total, None, dtype=object)
-    for name, members in data.split_indices.items():
-        split[members.numpy()] = name
-    colors["split"] = pd.Categorical(split, list(data.split_indices))[indices]
-    points = model_figures.umap_coordinates(coordinates(model, summaries).numpy()[indices])
-    count = f"all {total}" if total <= limit else f"{limit} of {total}"
-    return model_figures.scatter(points, colors, f"UMAP of the latents, {count} observations")
-
-
-def _code_usage(model: Any, data: Any, name: str, summary: Tensor, usage: Tensor) -> Figure:
-    """Plot the mean probabilities of the states by label, or by variable if there are several or no labels."""
-    if model.latents[name].is_single_categorical and data.label_categories:
-        by_label = {label: data.labels == label for label in data.label_categories}
-        means = {label: summary.numpy()[mask].mean(0) for label, mask in by_label.items() if mask.any()}
-        return model_figures.code_usage(name, np.stack(list(means.values())), list(means), "label")
-    return model_figures.code_usage(name, usage.numpy(), [str(i) for i in range(len(usage))], "variable")

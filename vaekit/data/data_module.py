@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -22,6 +22,9 @@ from vaekit.batch import Batch, DataStatistics
 from vaekit.data.dataset import BatchDataset, BatchIndexSampler, ResumableLoader, RowSubset, identity_collate
 from vaekit.data.splits import SPLITS, check_fractions
 from vaekit.exceptions import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,14 @@ class DataModule(Component, pl.LightningDataModule, ABC):
 
     @abstractmethod
     def _size(self) -> str: ...
+
+    def category_columns(self) -> dict[str, pd.Categorical]:
+        """Return the categories of the observations for figures, by title: the labels, if there are any."""
+        import pandas as pd
+
+        if not self.label_categories:
+            return {}
+        return {"label": pd.Categorical(self.labels, self.label_categories)}
 
     @override
     def setup(self, stage: str | None = None) -> None:

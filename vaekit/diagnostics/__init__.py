@@ -7,7 +7,7 @@ from vaekit.diagnostics.gradients.estimator_catalog import compatible_estimators
 from vaekit.diagnostics.gradients.model_report import model_gradient_report
 from vaekit.diagnostics.gradients.report import gradient_report
 from vaekit.diagnostics.importance import LikelihoodEstimate, importance_sampled_log_likelihood
-from vaekit.diagnostics.usage import LatentUsage, latent_usage, most_probable_codes, posterior_summaries
+from vaekit.diagnostics.usage import LatentUsage, code_columns, latent_usage, most_probable_codes, posterior_summaries
 
 __all__ = [
     "Agreement",
@@ -15,6 +15,7 @@ __all__ = [
     "LatentUsage",
     "LikelihoodEstimate",
     "category_means",
+    "code_columns",
     "compatible_estimators",
     "decoded_mean",
     "evaluate_model",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ from vaekit.models import VAE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MAX_COLUMNS = 12  # variables of one latent in a figure
 
 
 class LatentUsage(NamedTuple):
@@ -104,3 +106,37 @@ def most_probable_codes(latent: Latent, summary: Tensor) -> pd.Categorical:
 
     codes, index = np.unique(latent.codes(summary).numpy(), axis=0, return_inverse=True)
     return pd.Categorical.from_codes(index.reshape(-1), ["-".join(map(str, code)) for code in codes])
+
+
+def code_columns(model: VAE, summaries: Mapping[str, Tensor]) -> dict[str, pd.Categorical]:
+    """Return the columns that color a figure of the observations: most probable states, and largest topics.
+
+    Parameters
+    ----------
+    model : VAE
+        Model of the summaries.
+    summaries : Mapping[str, Tensor], each of shape (observations, size)
+        Result of :func:`posterior_summaries`.
+
+    Returns
+    -------
+    dict[str, pandas.Categorical]
+        One column per variable: ``"code y"``, or for the first of several variables ``"code y: 0"``, and
+        ``"largest topic of topics"``. The categories are the states that occur, in numerical order. Of more than 12
+        variables of a latent, those whose states have the highest entropy are returned.
+    """
+    import pandas as pd
+
+    columns = {}
+    for name, latent in model.latents.items():
+        if latent.state_shape is None:
+            continue
+        usage = latent.state_probabilities(summaries[name]).mean(0)
+        entropy = -torch.special.xlogy(usage, usage).sum(-1)
+        codes = latent.codes(summaries[name]).numpy()
+        for variable in sorted(entropy.argsort(descending=True, stable=True)[:MAX_COLUMNS].tolist()):
+            title = f"largest {latent.unit} of {name}" if latent.is_proportions else f"{latent.unit} {name}"
+            title += f": {variable}" if len(usage) > 1 else ""
+            states, index = np.unique(codes[:, variable], return_inverse=True)
+            columns[title] = pd.Categorical.from_codes(index, list(map(str, states)))
+    return columns

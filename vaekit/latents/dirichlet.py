@@ -51,6 +51,7 @@ class Dirichlet(Latent):
     True
     """
 
+    is_proportions = True
     unit = "topic"
 
     def __init__(

@@ -66,6 +66,8 @@ class Latent(Component, nn.Module, ABC):
         ignore it; the likelihood uses its :meth:`size_factor`.
     is_categorical : bool
         Whether the values are one-hot vectors, so that the summary contains the probabilities of the categories.
+    is_proportions : bool
+        Whether the values are proportions of ``size`` parts, which sum to 1, such as topics.
     supports_traversal : bool
         Whether a dimension can be moved by standard deviations of its prior.
     unit : str
@@ -85,6 +87,7 @@ class Latent(Component, nn.Module, ABC):
     discrete: ClassVar[bool] = False
     is_nuisance: ClassVar[bool] = False
     is_categorical: ClassVar[bool] = False
+    is_proportions: ClassVar[bool] = False
     supports_traversal: ClassVar[bool] = False
     unit: ClassVar[str] = "dimension"
     event_dim: ClassVar[int] = 1

@@ -7,59 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaekit._core.threads import keep_threads
-
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
-MAX_UMAP_POINTS = 20_000  # more points take minutes and do not show more
 ROBUST_QUANTILE = 0.1  # lower limit of ELBO axes: the first epochs would flatten the rest
-
-
-def umap_coordinates(points: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return UMAP coordinates ``[points, 2]`` of ``[points, dimensions]``, computed by scanpy."""
-    import anndata
-    import scanpy as sc
-
-    keep_threads()
-    cells = anndata.AnnData(np.asarray(points, dtype=np.float32))
-    # scanpy requires more points than neighbors. Exact neighbors take seconds at this size; pynndescent, the default of
-    # scanpy for more than 8,192 points, fails from its release 0.7 on.
-    neighbors = max(2, min(15, len(points) - 1))
-    sc.pp.neighbors(cells, n_neighbors=neighbors, use_rep="X", transformer="sklearn", random_state=seed)
-    sc.tl.umap(cells, random_state=seed)
-    return np.asarray(cells.obsm["X_umap"])
-
-
-def scatter(coordinates: np.ndarray, colors: Mapping[str, pd.Categorical], title: str = "") -> Figure:
-    """Plot the same points in several panels, each with other colors.
-
-    Parameters
-    ----------
-    coordinates : array, shape (points, 2)
-        UMAP coordinates.
-    colors : Mapping[str, pandas.Categorical]
-        Categories of the points, by the title of the panel. Colors and legend follow the order of the categories.
-        Points without one are gray.
-    title : str
-        Title of the figure.
-    """
-    import matplotlib as mpl
-
-    figure, axes = _subplots(len(colors), width=5.6)
-    size = float(np.clip(12_000 / max(1, len(coordinates)), 0.5, 14))
-    for axis, (name, values) in zip(axes, colors.items(), strict=True):
-        codes, categories = np.asarray(values.codes), [*map(str, values.categories), "unknown"]
-        color_map = mpl.colormaps["tab10" if len(categories) <= 11 else "tab20"]
-        for code in sorted(set(codes.tolist()), key=lambda code: (code < 0, code)):
-            color = "lightgrey" if code < 0 else color_map(code % color_map.N)
-            axis.scatter(*coordinates[codes == code].T, s=size, color=color, label=categories[code], linewidths=0)
-        axis.set(title=name, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
-        if len(categories) <= 24:
-            axis.legend(fontsize=7, markerscale=2, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.suptitle(title)
-    return figure
 
 
 def curves(history: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit._core.natural_order import natural_order
 from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class Column(NamedTuple):
     codes : ndarray, shape (cells,)
         Index of each cell's category, int64, -1 if the value is missing.
     categories : list of str
-        Names that occur, in the order of a pandas categorical, else sorted.
+        Names that occur, in the order of a pandas categorical. Numbers, and text in alphabetical order, are sorted by
+        their numbers: "2" before "10".
     """
 
     codes: np.ndarray
@@ -64,7 +66,10 @@ def read_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> Colu
         ) from error
     position: dict[str, int] = {}
     lookup = [position.setdefault(category_name(name), len(position)) for name in column.cat.categories]  # 1 and "1"
-    return Column(np.array([*lookup, -1], dtype=np.int64)[column.cat.codes.to_numpy()], list(position))
+    result = Column(np.array([*lookup, -1], dtype=np.int64)[column.cat.codes.to_numpy()], list(position))
+    if column.cat.ordered or result.categories != sorted(result.categories):
+        return result
+    return result.recode(natural_order(result.categories))
 
 
 def category_name(category: Any) -> str:

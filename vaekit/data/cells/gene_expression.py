@@ -27,6 +27,7 @@ from vaekit.data.splits import split_rows
 from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -260,6 +261,16 @@ class GeneExpressionData(DataModule):
     def num_cells(self) -> int:
         """Number of cells."""
         return len(self.dataset)
+
+    @override
+    def category_columns(self) -> dict[str, pd.Categorical]:
+        """Return batch and label of the cells, if there are any; the titles name the columns of ``.obs``."""
+        import pandas as pd
+
+        batch, columns = self.loaded.columns.batch, {}
+        if batch is not None:
+            columns[f"batch: {self.batch_key}"] = pd.Categorical.from_codes(batch.codes, batch.categories)
+        return columns | {f"label: {self.label_key}": values for values in super().category_columns().values()}
 
     @override
     def _size(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaekit._core.natural_order import natural_order
 from vaekit.data.images.image_decoding import decode_image
 from vaekit.data.splits import SPLITS
 from vaekit.exceptions import DataError
@@ -76,7 +77,7 @@ def read_image_directory(
             UserWarning,
             stacklevel=2,
         )
-    categories = sorted({name for name in classes if name is not None}, key=natural)
+    categories = natural_order({name for name in classes if name is not None})
     codes = {name: code for code, name in enumerate(categories)}
     label = np.array([-1 if name is None else codes[name] for name in classes], dtype=np.int64)
     official = None if splits is None else (splits.count("train"), splits.count("val"), splits.count("test"))
@@ -180,8 +181,3 @@ def _classes(root: Path, files: list[Path], nested: bool) -> list[str | None]:
                 stacklevel=3,
             )
     return classes
-
-
-def natural(name: str) -> tuple[int, str]:
-    """Return a key that sorts numbers by value, before names."""
-    return (len(name), name) if name.isdecimal() else (10**6, name)

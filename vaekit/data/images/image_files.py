@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vaekit._core import memory_budget
-from vaekit.data.images.image_directory import natural
+from vaekit._core.natural_order import natural_order
 from vaekit.exceptions import DataError, format_bytes
 
 # Names of the arrays of a split and of their labels; MedMNIST has the last form.
@@ -49,7 +49,7 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str], tuple[int, 
     if not labeled.any():
         return pixels, label, [], official
     values, codes = np.unique(np.concatenate([part for part in labels if part is not None]), return_inverse=True)
-    categories = sorted(map(str, values), key=natural)
+    categories = natural_order(map(str, values))
     label[labeled] = np.array([categories.index(str(name)) for name in values])[codes]
     return pixels, label, categories, official
 
