@@ -60,6 +60,24 @@ def test_what_is_known_of_the_data_comes_back(saved, tmp_path):
     assert weights.keys() <= load_file(tmp_path / "out" / TENSORS).keys()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "source", "names", "name"),
+    [
+        ({"path": "/home/me/a b/c.h5ad"}, "/home/me/a b/c.h5ad", {"path": "c.h5ad"}, "c.h5ad"),
+        ({"path": ["/d/a.h5ad", "/e/b"]}, "/d/a.h5ad and 1 more", {"path": ["a.h5ad", "b"]}, "a.h5ad and 1 more"),
+        ({"layer": "/layers/x"}, "AnnData of /d/a.h5ad", {"layer": "/layers/x"}, "AnnData of a.h5ad"),
+        ({"name": "MNIST", "root": "/d/data"}, "MNIST in /d/data", {"name": "MNIST", "root": "data"}, "MNIST in data"),
+        ({"path": None}, "AnnData in memory", {"path": None}, "AnnData in memory"),
+    ],
+)
+def test_directories_of_the_data_are_removed(arguments, source, names, name, tmp_path):
+    registry = {"source": source, "config": {"class_path": "x", "init_args": arguments}}
+    content = {"hyper_parameters": {"_class_path": "x"}, "state_dict": {}, "data_registry": registry}
+    after = read_checkpoint(export(content, tmp_path / "out"))["data_registry"]
+    assert after == {"source": name, "config": {"class_path": "x", "init_args": names}}
+    assert registry["config"]["init_args"] == arguments  # the checkpoint in memory is not changed
+
+
 def test_numbers_that_json_does_not_have(tmp_path):
     content = {"hyper_parameters": {"_class_path": "x", "a": [float("inf"), -float("inf"), 1]}, "state_dict": {}}
     export(content, tmp_path / "out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,5 +199,19 @@ def load_training_data(model: VAE, backed: bool = False) -> DataModule:
         data.load_state_dict(registry)
         data.setup()
     except DataError as error:
-        raise CheckpointError(f"The training data of the model cannot be loaded unchanged: {error}") from error
+        raise CheckpointError(
+            f"The training data of the model cannot be loaded unchanged: {error}{_path_remedy(config)}"
+        ) from error
     return data
+
+
+def _path_remedy(config: Mapping[str, Any]) -> str:
+    """Return a sentence for an exported model, which stores names of files without directories; else ""."""
+    path = config["init_args"].get("path")
+    names = [path] if isinstance(path, str) else path or []
+    if all(Path(name).is_absolute() for name in names):
+        return ""
+    return (
+        f" An exported model does not store the directory of its training data ({', '.join(names)}). Pass the path of "
+        "the cells (evaluate: --data.path), or run in their directory."
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from vaekit._core.atomic import atomic_write
 from vaekit.exceptions import CheckpointError, OutputError
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+PATH_ARGUMENTS = ("path", "root")  # of the data modules
+DIRECTORIES = re.compile(r"(?<!\S)/(?:[^/]*/)*(?=[^/]+$)")  # of a path in a text, before the name of the file
 MODEL_KEYS = ("hyper_parameters", "data_registry", "state_dict")  # the others are for resuming a run
 
 
@@ -25,8 +28,8 @@ def export(checkpoint: Mapping[str, Any], directory: str | Path) -> Path:
     """Write the model of a checkpoint as ``model.safetensors`` and ``model.json``.
 
     The JSON file contains the arguments of the model and the data registry, with ``{"tensor": NAME}`` instead of each
-    tensor; the weights have their names in ``state_dict``. :func:`vaekit.load` and the commands accept the directory
-    like a checkpoint.
+    tensor; the weights have their names in ``state_dict``. Paths of the training data are reduced to the names of the
+    files. :func:`vaekit.load` and the commands accept the directory like a checkpoint.
 
     Parameters
     ----------
@@ -53,7 +56,8 @@ def export(checkpoint: Mapping[str, Any], directory: str | Path) -> Path:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise OutputError(f"the output {directory} exists. Choose another name, or an empty directory.")
     tensors: dict[str, Tensor] = {}
-    plain = {key: _pack(checkpoint.get(key), key, tensors) for key in MODEL_KEYS}
+    contents = {**checkpoint, "data_registry": _without_directories(checkpoint.get("data_registry"))}
+    plain = {key: _pack(contents.get(key), key, tensors) for key in MODEL_KEYS}
     content: dict[str, Any] = {"format": 1, "vaekit": __version__, **plain}
     created = not directory.exists()
     try:
@@ -75,6 +79,24 @@ def export(checkpoint: Mapping[str, Any], directory: str | Path) -> Path:
             shutil.rmtree(directory, ignore_errors=True)
         raise
     return directory
+
+
+def _without_directories(registry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a data registry without the directories of the training machine; names of files stay."""
+    if registry is None:
+        return None
+    result = dict(registry)
+    if "source" in result:
+        result["source"] = DIRECTORIES.sub("", result["source"])
+    if "config" in result:
+        arguments = dict(result["config"]["init_args"])
+        for name in PATH_ARGUMENTS:
+            if isinstance(value := arguments.get(name), str):
+                arguments[name] = Path(value).name
+            elif value is not None:
+                arguments[name] = [Path(path).name for path in value]
+        result["config"] = {**result["config"], "init_args": arguments}
+    return result
 
 
 def is_exported(path: Path) -> bool:

@@ -62,6 +62,14 @@ class GaussianVAE(VAE):
 class DiscreteVAE(VAE):
     """VAE with one latent ``y`` of categorical variables and a uniform prior.
 
+    The code of an observation is a short description in parts: each variable is a module, such as the lineage, the cell
+    cycle or the activation of a cell, and has one of its categories. Two cells may share some parts and differ in
+    others. The model therefore compresses observations, shows which variables vary together with a condition, and
+    lists the marker genes of each category (:func:`vaekit.analysis.markers`).
+
+    It is not a clustering. Ten variables of 8 categories have a billion joint codes: 2,638 blood cells had 1,650
+    different ones. For groups of cells use :class:`MixedVAE`, whose ``y`` is one variable, or ``vaekit.analysis.states``.
+
     Parameters
     ----------
     variables, categories : int

@@ -54,7 +54,7 @@ def plot_embedding(coordinates: np.ndarray, columns: Mapping[str, pd.Categorical
         UMAP coordinates.
     columns : Mapping[str, pandas.Categorical]
         Categories of the points, by the title of the panel, such as "batch", "label" and "code y". The legend follows
-        the order of the categories, and the colors are those of :func:`category_colors`. Points without a category are
+        the order of the categories, and :func:`category_colors` gives the colors. Points without a category are
         gray. An empty mapping gives one gray panel.
     title : str
         Title of the figure.
@@ -187,7 +187,7 @@ class _Legend:
         self.width = self.columns * (0.45 + 0.068 * max(map(len, self.names), default=0))
 
     def draw(self, axis: Any, colors: Sequence[Any]) -> None:
-        """Add the legend to the right of a panel; ``colors`` are those of the categories, and of no category."""
+        """Add the legend to the right of a panel; ``colors`` has one color per category, and a last one for none."""
         from matplotlib.lines import Line2D
 
         faces = [colors[code] for code in self.present] + ["none"] * bool(self.num_hidden)

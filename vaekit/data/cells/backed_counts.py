@@ -230,7 +230,8 @@ class BackedCounts(CountSource):
             counts = sparse.csr_matrix((values, part.columns[indices], counts.indptr), shape=shape)
         counts = canonical(counts)
         row = first_row + begin
-        check_values(counts, where, self.obs.index[row : row + end - begin], self.all_genes, row)
+        cells, rounding = self.obs.index[row : row + end - begin], (self.rounding, self.rounding_remedy)
+        counts = check_values(counts, where, cells, self.all_genes, row, *rounding)
         return counts.astype(np.float32, copy=False)
 
 

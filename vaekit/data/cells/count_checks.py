@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit.data.cells.estimated_counts import QUERY_REMEDY, Rounding, recognize
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 MAX_EXACT = 2**24  # whole numbers up to here are exact in float32; beyond it only some are
-MAX_LOG = 30  # a logarithm of counts cannot be larger: exp(30) is 10 trillion reads
 REMEDY = "The matrix is damaged: compute it again, or copy its file again."
 
 
@@ -39,34 +39,65 @@ def canonical(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def check_values(
-    counts: sparse.csr_matrix, where: str, cells: Sequence[str], genes: Sequence[str], first_row: int = 0
-) -> None:
-    """Raise a DataError if a stored value is not a count: finite, not negative, whole and exact in float32.
+    counts: sparse.csr_matrix,
+    where: str,
+    cells: Sequence[str],
+    genes: Sequence[str],
+    first_row: int = 0,
+    rounding: Rounding | None = None,
+    remedy: str = QUERY_REMEDY,
+) -> sparse.csr_matrix:
+    """Return counts, rounded if ``rounding`` is given.
 
-    The message names the first such value by the names ``cells`` and ``genes`` of the rows and columns (``first_row``
-    is the index of the first row in the whole matrix), and the transformation that the values suggest.
+    Parameters
+    ----------
+    counts : csr_matrix
+        Canonical matrix.
+    where : str
+        Name of the matrix in messages.
+    cells, genes : sequence of str
+        Names of the rows and columns.
+    first_row : int
+        Index of the first row in the whole matrix.
+    rounding : Rounding or None
+        Rounding of estimated counts; None rejects values that are not whole.
+    remedy : str
+        Sentence for values that can be rounded.
+
+    Raises
+    ------
+    DataError
+        If a stored value is not a count: finite, not negative, whole (unless it is an estimate that can be rounded) and
+        exact in float32. The message names the first such value, the transformation that the values suggest, and a remedy.
     """
     data = counts.data
-    whole = data.dtype.kind in "bui"
-    if not len(data) or (data.min() >= 0 and data.max() <= MAX_EXACT and (whole or (data == np.rint(data)).all())):
-        return
+    is_whole = data.dtype.kind in "bui"
+    if not len(data) or (data.min() >= 0 and data.max() <= MAX_EXACT and (is_whole or (data == np.rint(data)).all())):
+        return counts if rounding is None else rounding.round(counts, first_row)
     problems = {
         "NaN": np.isnan(data),
         "infinite": np.isinf(data),
         "negative": data < 0,
-        "not whole": np.zeros_like(data, dtype=bool) if whole else data != np.rint(data),
+        "not whole": np.zeros_like(data, dtype=bool) if is_whole else data != np.rint(data),
         "too large to be exact in float32": _inexact(data),
     }
     for problem, invalid in problems.items():
         if not invalid.any():
             continue
+        end = "; they look scaled or batch-corrected" if problem == "negative" and data.dtype.kind == "f" else ""
+        if problem == "not whole":
+            end, is_transformed = recognize(counts, remedy)
+            if rounding is not None and not is_transformed:
+                return check_values(rounding.round(counts, first_row), where, cells, genes)
         first = int(np.argmax(invalid))
         row = int(np.searchsorted(counts.indptr, first, side="right")) - 1
         values = "one value is" if invalid.sum() == 1 else f"{int(invalid.sum())} values are"
         raise DataError(
             f"{where} must hold counts: {values} {problem}, the first {data[first]:.8g} in cell {str(cells[row])!r} "
-            f"(row {first_row + row}), gene {str(genes[counts.indices[first]])!r}{_resemblance(counts, problem)}."
+            f"(row {first_row + row}), gene {str(genes[counts.indices[first]])!r}{end}".removesuffix(".")
+            + "."
         )
+    raise AssertionError("unreachable")  # one of the problems occurs
 
 
 def _inexact(data: np.ndarray) -> np.ndarray:
@@ -75,35 +106,6 @@ def _inexact(data: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # few values are this large, so that Python may compare them
         inexact[inexact] = [float(np.float32(value)) != value for value in data[inexact].tolist()]
     return inexact
-
-
-def _resemblance(counts: sparse.csr_matrix, problem: str) -> str:
-    """Return the end of a message: the transformation of counts that the values suggest."""
-    if problem == "negative" and counts.dtype.kind != "i":
-        return "; they look scaled or batch-corrected"
-    if problem != "not whole":
-        return ""
-    if _is_log(counts.data, np.exp2):
-        return "; they look log2-transformed: log2(1 + counts). Rounding numpy.exp2(x) - 1 gives the counts"
-    if _is_log(counts.data, np.exp):
-        return "; they look log-transformed: log(1 + counts). Rounding numpy.expm1(x) gives the counts"
-    if (num_whole := int((counts.data == np.rint(counts.data)).sum())) > 0.1 * counts.nnz:
-        return f"; {num_whole} other values are whole. Round them if these are estimated counts"
-    if counts.data.max() > MAX_LOG:
-        return "; they look normalized, or averaged"
-    totals = np.asarray(counts.astype(np.float64).expm1().sum(axis=1))
-    totals = totals[totals > 0]
-    if np.ptp(totals) < 0.01 * totals.mean():
-        return f"; they look log-normalized: log1p of counts scaled to {totals.mean():.4g} per cell"
-    return f"; they look log-normalized (largest value {counts.data.max():.3g})"
-
-
-def _is_log(data: np.ndarray, power: Callable[[np.ndarray], np.ndarray]) -> bool:
-    """Return whether all values are logarithms of 1 + a whole number, within the precision of float32."""
-    if data.max() > MAX_LOG:
-        return False
-    values = power(data.astype(np.float64))
-    return bool(np.allclose(values, np.rint(values), rtol=1e-6, atol=1e-5))
 
 
 def check_structure(matrix: Any, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from vaekit._core import memory_budget
+from vaekit.data.cells.estimated_counts import QUERY_REMEDY, Rounding
 from vaekit.data.cells.genes import GeneSelection, check_unique, gene_names
 from vaekit.data.cells.matrices import X, layer_name, matrix_attribute
 from vaekit.data.data_module import fingerprint
@@ -66,6 +68,8 @@ class CountSource(ABC):
         Whether ``adata`` holds the counts.
     storage : str
         Where the counts are, for people.
+    rounding : Rounding or None
+        Rounding of estimated counts; None rejects values that are not whole.
 
     Raises
     ------
@@ -75,6 +79,8 @@ class CountSource(ABC):
 
     in_memory: ClassVar[bool]
     storage: str
+    rounding: Rounding | None = None
+    rounding_remedy = QUERY_REMEDY
 
     def __init__(
         self,
@@ -137,6 +143,25 @@ class CountSource(ABC):
         selected.genes = list(genes)
         selected._selection = GeneSelection.by_name(self.all_genes if names is None else names, genes)
         return selected
+
+    def round_counts(self, is_rounded: bool, remedy: str = QUERY_REMEDY) -> CountSource:
+        """Return this source, which has not been read yet, with or without rounding of estimated counts.
+
+        Parameters
+        ----------
+        is_rounded : bool
+            Whether estimated counts are rounded, or rejected.
+        remedy : str
+            Last sentence of the error for values that could be rounded.
+        """
+        result = copy.copy(self)
+        result.rounding, result.rounding_remedy = Rounding() if is_rounded else None, remedy
+        return result
+
+    def warn_rounded(self) -> None:
+        """Warn that values were rounded, after all cells have been read in order."""
+        if self.rounding is not None and (note := self.rounding.note()):
+            warnings.warn(f"{self.where}: {note}", UserWarning, stacklevel=3)
 
     def rows(self, index: np.ndarray) -> sparse.csr_matrix:
         """Return the counts of some cells, CSR float32 ``[cells, genes]``, sorted, without stored zeros.

@@ -23,6 +23,7 @@ REGISTRY_KEYS = (  # needed to read a query, or the data of a resumed run, like 
     "batch_categories",
     "categorical_covariate_keys",
     "continuous_covariate_keys",
+    "round_counts",
     "size_factor_key",
     "size_factor_scale",
     "matrix",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,43 +14,22 @@ from typing_extensions import override
 from vaekit.batch import DataStatistics
 from vaekit.data.cells.columns import Column, read_column
 from vaekit.data.cells.count_source import CountSource
-from vaekit.data.cells.covariates import REGISTRY_KEYS, CovariateKeys, Covariates, read_covariates
+from vaekit.data.cells.covariates import REGISTRY_KEYS, CovariateKeys, read_covariates
+from vaekit.data.cells.estimated_counts import TRAINING_REMEDY
 from vaekit.data.cells.genes import HVG_CELLS, highly_variable_genes
 from vaekit.data.cells.in_memory_counts import InMemoryCounts
+from vaekit.data.cells.loaded_cells import LoadedCells
 from vaekit.data.cells.query import warn_empty
 from vaekit.data.cells.size_factors import read_size_factors, training_statistics
 from vaekit.data.cells.sources import MODES, Mode, open_adata, open_counts, pbmc68k
 from vaekit.data.cells.stores import local_paths
-from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, from_loaded, restore_split
+from vaekit.data.data_module import DataModule, check_fingerprint, from_loaded, restore_split
 from vaekit.data.splits import split_rows
 from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-
-
-@dataclass(frozen=True)
-class LoadedCells(LoadedData):
-    """:class:`LoadedData` with the names of cells and genes, and the columns of the cells.
-
-    Attributes
-    ----------
-    columns : Covariates
-        Covariates.
-    size_factor_scale : float or None
-        Factor by which the size factors of a column were multiplied; None for total counts.
-    storage, matrix : str
-        Where the counts are, for people, and the path of their matrix, such as "/layers/counts".
-    """
-
-    obs_names: list[str]
-    feature_names: list[str]
-    columns: Covariates
-    size_factor_scale: float | None
-    statistics: DataStatistics
-    storage: str
-    matrix: str
 
 
 class GeneExpressionData(DataModule):
@@ -94,6 +72,10 @@ class GeneExpressionData(DataModule):
         of cells during training (:mod:`vaekit.data.cells.streamed`), some hundred MB at a time. 'auto' streams them if
         loading would take more than half of the free memory (``description`` states both sizes). Both have the same
         split, genes and names, but another order of the training cells.
+    round_counts : bool
+        Whether to round estimated counts, such as those that SoupX or DecontX have corrected, or those of RSEM; a
+        warning states the changes. It applies to later cells for the trained model, too. Normalized, scaled and
+        log-transformed values are always rejected.
 
     Raises
     ------
@@ -129,6 +111,7 @@ class GeneExpressionData(DataModule):
         size_factor_key: str | None = None,
         gene_name_key: str | None = None,
         mode: Mode = "auto",
+        round_counts: bool = False,
     ) -> None:
         if mode not in MODES:
             raise DataError(f"mode={mode!r} is unknown. {did_you_mean(mode, MODES)}")
@@ -159,6 +142,7 @@ class GeneExpressionData(DataModule):
         self.size_factor_key = size_factor_key
         self.gene_name_key = gene_name_key
         self.mode = mode
+        self.round_counts = round_counts
         super().__init__(batch_size, split, seed)
 
     def _open(self) -> CountSource:
@@ -169,9 +153,10 @@ class GeneExpressionData(DataModule):
             else:
                 source = open_counts(self._cells, self.layer, self.gene_name_key, self.mode)
                 if not source.in_memory:
-                    return source
+                    return source.round_counts(self.round_counts, TRAINING_REMEDY)
                 self._adata, self._name, self._storage = source.adata, source.name, source.storage
-        return InMemoryCounts(self._adata, self._name, self.layer, self.gene_name_key, storage=self._storage)
+        source = InMemoryCounts(self._adata, self._name, self.layer, self.gene_name_key, storage=self._storage)
+        return source.round_counts(self.round_counts, TRAINING_REMEDY)
 
     @override
     def _load(self, state: Mapping[str, Any] | None) -> LoadedCells:
@@ -192,6 +177,7 @@ class GeneExpressionData(DataModule):
             sizes, scale = read_size_factors(source.obs, self.size_factor_key, source.name, sizes, train)
         if self._loaded is None:  # not again if a checkpoint's state follows the data
             warn_empty(totals, cells, source.name)
+            counts.warn_rounded()
         batch = None if columns.batch is None else columns.batch._replace(codes=columns.batch.codes[train])
         statistics = training_statistics(mean, mean_log1p, sizes[train], batch)
         dataset = counts.dataset(
@@ -286,6 +272,7 @@ class GeneExpressionData(DataModule):
             "feature_names": list(self.feature_names),
             "gene_name_key": self.gene_name_key,
             "mean": self.mean,
+            "round_counts": self.round_counts,
             "size_factor_key": self.size_factor_key,
             "size_factor_scale": self.loaded.size_factor_scale,
             "in_memory": self._arguments["path"] is None and self._cells is not None,

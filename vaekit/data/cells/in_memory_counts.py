@@ -90,7 +90,8 @@ class InMemoryCounts(CountSource):
             form = sparse.csr_matrix if matrix.format == "csr" else sparse.csc_matrix
             matrix = form((matrix.data, matrix.indices, matrix.indptr), shape)
         counts = canonical(sparse.csr_matrix(matrix, copy=True))
-        check_values(counts, self.where, self.adata.obs_names, self.all_genes)
+        rounding = self.rounding, self.rounding_remedy
+        counts = check_values(counts, self.where, self.adata.obs_names, self.all_genes, 0, *rounding)
         return counts.astype(np.float32)
 
     def _matrix_of(self, adata: AnnData) -> Any:

@@ -84,7 +84,7 @@ def prepare_query(
     Warns
     -----
     UserWarning
-        If genes are missing, or cells have no counts.
+        If genes are missing, cells have no counts, or values were rounded (``round_counts`` of the training data).
 
     Raises
     ------
@@ -117,8 +117,9 @@ def prepare_query(
             UserWarning,
             stacklevel=3,
         )  # fmt: skip
-    counts = source.select_genes(genes, names)
+    counts = source.select_genes(genes, names).round_counts(registry["round_counts"])
     totals = counts.totals()
+    counts.warn_rounded()
     warn_empty(totals, obs.index, name)
     sizes = np.maximum(totals, 1) / fraction if sizes is None else sizes
     dataset = counts.dataset(

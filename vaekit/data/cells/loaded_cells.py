@@ -1,0 +1,32 @@
+"""Loaded data of single cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vaekit.batch import DataStatistics
+from vaekit.data.cells.covariates import Covariates
+from vaekit.data.data_module import LoadedData
+
+
+@dataclass(frozen=True)
+class LoadedCells(LoadedData):
+    """:class:`LoadedData` with the names of cells and genes, and the columns of the cells.
+
+    Attributes
+    ----------
+    columns : Covariates
+        Covariates.
+    size_factor_scale : float or None
+        Factor by which the size factors of a column were multiplied; None for total counts.
+    storage, matrix : str
+        Where the counts are, for people, and the path of their matrix, such as "/layers/counts".
+    """
+
+    obs_names: list[str]
+    feature_names: list[str]
+    columns: Covariates
+    size_factor_scale: float | None
+    statistics: DataStatistics
+    storage: str
+    matrix: str
