@@ -68,7 +68,8 @@ class DiscreteVAE(VAE):
     lists the marker genes of each category (:func:`vaekit.analysis.markers`).
 
     It is not a clustering. Ten variables of 8 categories have a billion joint codes: 2,638 blood cells had 1,650
-    different ones. For groups of cells use :class:`MixedVAE`, whose ``y`` is one variable, or ``vaekit.analysis.states``.
+    different ones. For groups of cells use :class:`MixedVAE`, whose ``y`` is one variable, or
+    ``vaekit.analysis.states``.
 
     Parameters
     ----------

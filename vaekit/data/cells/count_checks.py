@@ -68,7 +68,7 @@ def check_values(
     ------
     DataError
         If a stored value is not a count: finite, not negative, whole (unless it is an estimate that can be rounded) and
-        exact in float32. The message names the first such value, the transformation that the values suggest, and a remedy.
+        exact in float32. The message names the first such value, the likely origin of the values, and a remedy.
     """
     data = counts.data
     is_whole = data.dtype.kind in "bui"
