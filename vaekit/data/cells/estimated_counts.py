@@ -73,29 +73,19 @@ def recognize(counts: sparse.csr_matrix, remedy: str) -> ValueKind:
         return ValueKind(
             f"; they differ from whole numbers by {distance.max():.1g} at most, a rounding error. {remedy}"
         )
-    for name, formula, inverse, function, largest in TRANSFORMATIONS:
-        if data.max() <= largest and _are_whole(function(data.astype(np.float64))):
-            return ValueKind(f"; they look {name}: {formula} of counts. Rounding {inverse} gives the counts", True)
+    if text := _transformation(data):
+        return ValueKind(text, True)
     if (num_whole := int((distance == 0).sum())) > WHOLE_FRACTION * len(data):
         return ValueKind(
             f"; {num_whole} other values are whole. They look like estimated counts, such as those of RSEM. {remedy}"
         )
-    if _are_multiples(counts) or _common_total(counts):
-        return ValueKind(
-            "; they look normalized: counts times a factor per cell. Pass the counts before normalization", True
-        )
-    if data.max() <= MAX_LOG:
-        if total := _common_total(_transform(counts, np.expm1)):
-            text = f"log1p of counts scaled to {total:.4g} per cell"
-            return ValueKind(f"; they look log-normalized: {text}. Pass the counts before normalization", True)
-        if any(_are_multiples(_transform(counts, function)) for function in (_expm1_2, np.expm1, _expm1_10)):
-            return ValueKind("; they look log-normalized. Pass the counts before normalization", True)
+    if text := _normalization(counts):
+        return ValueKind(f"; they look {text}. Pass the counts before normalization", True)
     if (distance <= NEAR).mean() > NEAR_FRACTION:
         return ValueKind("; most are near whole numbers, like counts that SoupX or DecontX have corrected. " + remedy)
-    is_large = counts.shape[0] >= MIN_CELLS and len(data) >= MIN_VALUES
     if data.max() <= MAX_LOG:
         text = f"; they look log-normalized (largest value {data.max():.3g}). Pass the counts before normalization"
-        return ValueKind(text, is_large)
+        return ValueKind(text, counts.shape[0] >= MIN_CELLS and len(data) >= MIN_VALUES)
     return ValueKind(f"; they look averaged or corrected. If they are corrected counts: {remedy}")
 
 
@@ -134,6 +124,26 @@ class Rounding:
             f"round_counts=True rounded {self.num_rounded} of {self.num_values} values ({fraction:.1%}), by "
             f"{self.change / self.num_rounded:.2g} on average; the total count changes by {change:+.2%}."
         )
+
+
+def _transformation(data: np.ndarray) -> str:
+    """Return the transformation of counts with these values, and its inverse; "" if there is none."""
+    for name, formula, inverse, function, largest in TRANSFORMATIONS:
+        if data.max() <= largest and _are_whole(function(data.astype(np.float64))):
+            return f"; they look {name}: {formula} of counts. Rounding {inverse} gives the counts"
+    return ""
+
+
+def _normalization(counts: sparse.csr_matrix) -> str:
+    """Return the normalization of counts with these values; "" if there is none."""
+    if _are_multiples(counts) or _common_total(counts):
+        return "normalized: counts times a factor per cell"
+    if counts.data.max() > MAX_LOG:
+        return ""
+    if total := _common_total(_transform(counts, np.expm1)):
+        return f"log-normalized: log1p of counts scaled to {total:.4g} per cell"
+    is_log = any(_are_multiples(_transform(counts, function)) for function in (_expm1_2, np.expm1, _expm1_10))
+    return "log-normalized" if is_log else ""
 
 
 def _are_whole(values: np.ndarray) -> bool:
