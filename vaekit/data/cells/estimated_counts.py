@@ -18,7 +18,8 @@ MIN_CELLS, MIN_VALUES = 10, 1000  # for evidence that holds over many cells only
 MULTIPLES, MIN_MULTIPLES = 0.95, 20  # fraction and number of values that are multiples of the smallest one of the cell
 TOLERANCE = 0.01
 TRAINING_REMEDY = (
-    "Pass round_counts=True (--data.round_counts true) to round them, or the counts before the correction."
+    "Pass round_counts=True (--data.round_counts true) to round estimated counts, or pass the counts before the "
+    "correction."
 )
 QUERY_REMEDY = (
     "The model was trained on counts without rounding (round_counts=False): pass the counts before the correction, or "
@@ -34,11 +35,12 @@ def _expm1_10(values: np.ndarray) -> np.ndarray:
     return np.power(10.0, values) - 1
 
 
-TRANSFORMATIONS = (  # name, formula, inverse in code and as a function, largest value
-    ("log2-transformed", "log2(1 + x)", "numpy.exp2(x) - 1", _expm1_2, MAX_LOG),
-    ("log-transformed", "log(1 + x)", "numpy.expm1(x)", np.expm1, MAX_LOG),
-    ("log10-transformed", "log10(1 + x)", "10**x - 1", _expm1_10, MAX_LOG),
-    ("like square roots", "sqrt(x)", "x**2", np.square, 300),  # squares above 10^6 are whole in float32
+# Name, formula, inverse in code and as a function, and largest value: float32 holds larger counts without decimals.
+TRANSFORMATIONS = (
+    ("log2-transformed", "log2(1 + x)", "numpy.exp2(x) - 1", _expm1_2, 17),
+    ("log-transformed", "log(1 + x)", "numpy.expm1(x)", np.expm1, 12),
+    ("log10-transformed", "log10(1 + x)", "10**x - 1", _expm1_10, 5),
+    ("like square roots", "sqrt(x)", "x**2", np.square, 300),
 )
 
 
@@ -86,7 +88,7 @@ def recognize(counts: sparse.csr_matrix, remedy: str) -> ValueKind:
     if data.max() <= MAX_LOG:
         text = f"; they look log-normalized (largest value {data.max():.3g}). Pass the counts before normalization"
         return ValueKind(text, counts.shape[0] >= MIN_CELLS and len(data) >= MIN_VALUES)
-    return ValueKind(f"; they look averaged or corrected. If they are corrected counts: {remedy}")
+    return ValueKind(f"; they look averaged or corrected. {remedy}")
 
 
 class Rounding:
