@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MAX_UMAP_POINTS = 20_000  # more points take minutes and do not show more
 UNKNOWN, GRAY = "unknown", "lightgray"
-PANEL, MARGIN, HEADING = 4.2, 0.35, 0.6  # inches: side of a square panel, space around it, and for a title
+PANEL, MARGIN, HEADING = 4.2, 0.35, 0.5  # inches: side of a square panel, space around it, and for a title
 MAX_COLUMNS = 4  # panels per row
 LEGEND_ROWS, LEGEND_ENTRIES = 20, 60  # entries per column, and in total; the largest categories are listed
 LEGEND_MARKER = 6.0  # points, for any number of dots
@@ -146,7 +146,7 @@ def leiden_clusters(points: np.ndarray, seed: int = 0) -> pd.Categorical:
 
 
 def category_colors(categories: Sequence[Any]) -> list[Any]:
-    """Return one color per category, from a fixed list of 122 colors.
+    """Return one color per category, from a fixed list of 120 colors.
 
     The name of a code (a whole number) is its place in the list. So a code has the same color in every figure of a
     model, also in figures of cells in which other codes do not occur. Other names follow their order.
@@ -160,7 +160,8 @@ def category_colors(categories: Sequence[Any]) -> list[Any]:
 
     names = [str(category) for category in categories]
     places = [int(name) for name in names] if all(map(str.isdecimal, names)) else list(range(len(names)))
-    palette: list[Any] = [*mpl.colormaps["tab10"].colors, *mpl.colormaps["tab20"].colors[1::2]]
+    colors = [*mpl.colormaps["tab20"].colors[::2], *mpl.colormaps["tab20"].colors[1::2]]
+    palette: list[Any] = [color for color in colors if len(set(color)) > 1]  # gray means no category
     if max(places, default=0) >= len(palette):
         import scanpy as sc
 
@@ -184,7 +185,7 @@ class _Legend:
             self.names.append(UNKNOWN)
         self.has_unknown = bool(counts[0])
         self.columns = -(-len(self.names) // LEGEND_ROWS)
-        self.width = self.columns * (0.45 + 0.068 * max(map(len, self.names), default=0))
+        self.width = self.columns * (0.4 + 0.056 * max(map(len, self.names), default=0))
 
     def draw(self, axis: Any, colors: Sequence[Any]) -> None:
         """Add the legend to the right of a panel; ``colors`` has one color per category, and a last one for none."""
