@@ -12,11 +12,11 @@ from torch.distributions import Normal
 from torch.distributions import StudentT as StudentTDistribution
 
 from vaekit import DiscreteVAE, GaussianVAE, MixedVAE
+from vaekit.distributions.divergence import analytic_divergence, kl_or_estimate
 from vaekit.estimators import Enumerate, LeaveOneOut, Pathwise, ScoreFunction
 from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gamma, Gaussian, LibrarySize, StudentT
 from vaekit.likelihoods import NegativeBinomial
-from vaekit.models.objectives import analytic_divergence, kl_or_estimate
 
 WIDTH = 4
 LATENTS = {

@@ -56,6 +56,7 @@ def image_model(cells: ImageData) -> VAE:
 KINDS = {
     "cells": (data, lambda cells: model_for("mixed_sampled", cells)),
     "baseline": (data, lambda cells: model_for("discrete_learned", cells)),
+    "mixture": (data, lambda cells: model_for("mixed_component", cells)),
     "images": (images, image_model),
 }
 

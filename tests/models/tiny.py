@@ -29,7 +29,7 @@ from vaekit.estimators import (
     SelfCritic,
     StraightThrough,
 )
-from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gamma, Gaussian, StudentT
+from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gamma, Gaussian, MixtureComponent, StudentT
 from vaekit.likelihoods import Bernoulli as BernoulliLikelihood
 from vaekit.likelihoods import Gaussian as GaussianLikelihood
 from vaekit.likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
@@ -89,6 +89,7 @@ MODELS: dict[str, Callable[..., VAE]] = {
             "z": Gaussian(2, parents=["y"], estimator=Pathwise(num_samples=2)),
         }
     ),
+    "mixed_component": _mixed(lambda: {"y": MixtureComponent(3), "z": Gaussian(2, parents=["y"])}),
     "gamma": _mixed(lambda: {"x": Gamma(2)}),
     "dirichlet": _mixed(lambda: {"x": Dirichlet(3, concentration=0.5)}),
     "student_t": _mixed(lambda: {"x": StudentT(2), "y": Categorical(3)}),
@@ -144,6 +145,8 @@ def broaden(model: VAE) -> VAE:
     """Widen the posteriors of a model, so that they are good proposals for importance sampling."""
     with torch.no_grad():
         for latent in model.latents.values():
+            if not hasattr(latent, "head"):
+                continue
             latent.head.weight.mul_(0.2)
             latent.head.bias.mul_(0.2)
             if not latent.discrete:

@@ -16,10 +16,10 @@ from vaekit.analysis.model_source import get_data_registry
 from vaekit.batch import Batch
 from vaekit.data.cells.columns import match_category
 from vaekit.data.dataset import BatchDataset
-from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, number_repeats, observation_keys
 from vaekit.exceptions import CheckpointError, DataError, did_you_mean
 from vaekit.models import VAE
+from vaekit.models.evaluation_mode import evaluation_mode
 
 
 @contextmanager

@@ -45,7 +45,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class RunCheckpoint(ModelCheckpoint):
     """Callback that saves ``last.ckpt``, and ``best.ckpt`` by the validation ELBO, in the run directory.
 
-    Both files are complete at any time (:class:`AtomicCheckpointIO`). The last checkpoint is saved together with each
+    Both files are complete at any time (:class:`AtomicCheckpointIO`). The best one is saved only after the mixture
+    prior of a :class:`vaekit.latents.MixtureComponent` has started. The last checkpoint is saved together with each
     best one, at the end of training, and ``every_n_steps`` steps after the previous one, also within an epoch. A run
     that is resumed from it ends with the same weights as an uninterrupted one. Another seed, gradient clipping or
     accumulation of gradients is rejected.
@@ -153,14 +154,14 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.is_last_batch:  # save at the end of the epoch, which logs metrics that the checkpoint contains
             self._awaits_epoch_end = True
             return
-        super().on_validation_end(trainer, *args)
+        self._save_best(trainer, *args)
         self._save_if_due(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if self._awaits_epoch_end:
             self._awaits_epoch_end = False
-            super().on_validation_end(trainer, *args)
+            self._save_best(trainer, *args)
         self._save_if_due(trainer)
 
     @override
@@ -168,6 +169,10 @@ class RunCheckpoint(ModelCheckpoint):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             super().on_train_end(trainer, *args)
             self._save_last(trainer)
+
+    def _save_best(self, trainer: pl.Trainer, *args: Any) -> None:
+        if not trainer.lightning_module.held_priors:  # a mixture without components has no codes
+            super().on_validation_end(trainer, *args)
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         last_save = max(self._last_save, self._last_global_step_saved)  # Lightning saves last.ckpt with the best one

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vaekit.diagnostics import category_means, latent_traversal, prior_means
-from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.generation import gaussian_latents, single_categories
+from vaekit.models.evaluation_mode import evaluation_mode
 from vaekit.plotting.model_figures import image_grid
 
 if TYPE_CHECKING:

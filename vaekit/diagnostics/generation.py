@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
-from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.exceptions import VaekitError
 from vaekit.models import VAE
+from vaekit.models.evaluation_mode import evaluation_mode
 
 
 def sample_prior(model: VAE, count: int, values: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from vaekit._core import memory_budget
 from vaekit.batch import Batch
-from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.keyed_noise import draw_by_key, number_repeats, observation_keys
 from vaekit.estimators.discrete_support import num_states, states
 from vaekit.exceptions import VaekitError
 from vaekit.models import VAE
+from vaekit.models.evaluation_mode import evaluation_mode
 
 MAX_SUMMED_STATES = 64  # discrete latents with at most this many states together are summed, not sampled
 CHUNK_OBSERVATIONS = 128  # minimum; the number of samples per block is computed for it

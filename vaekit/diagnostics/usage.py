@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from vaekit.batch import Batch
-from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.latents import Latent
 from vaekit.latents.activity import ACTIVE_PROBABILITY
 from vaekit.models import VAE
+from vaekit.models.evaluation_mode import evaluation_mode
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,6 +6,17 @@ from vaekit.latents.gamma import Gamma
 from vaekit.latents.gaussian import Gaussian
 from vaekit.latents.latent import Latent
 from vaekit.latents.library_size import LibrarySize
+from vaekit.latents.mixture_component import MixtureComponent
 from vaekit.latents.student_t import StudentT
 
-__all__ = ["Bernoulli", "Categorical", "Dirichlet", "Gamma", "Gaussian", "Latent", "LibrarySize", "StudentT"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Dirichlet",
+    "Gamma",
+    "Gaussian",
+    "Latent",
+    "LibrarySize",
+    "MixtureComponent",
+    "StudentT",
+]

@@ -20,7 +20,29 @@ from vaekit.networks import MLP
 from vaekit.networks.precision import at_least_float32
 
 
-class Categorical(Latent):
+class OneHotLatent(Latent):
+    """Base class of the latents whose values are one-hot variables, ``[..., variables, categories]``."""
+
+    discrete = True
+    is_categorical = True
+    unit = "code"
+    event_dim = 2
+    state_shape: tuple[int, int]
+
+    def summary(self, q: Distribution) -> Tensor:
+        """Return the probabilities of the categories, ``[batch, variables * categories]``."""
+        return self.flatten(get_logits(q).softmax(-1))
+
+    @override
+    def point_estimate(self, q: Distribution) -> Tensor:
+        return q.mode
+
+    @override
+    def unit_name(self, index: int) -> str:
+        return self.state_name(*divmod(index, self.state_shape[1]))
+
+
+class Categorical(OneHotLatent):
     r"""``variables`` one-hot variables of ``categories`` categories each, independent given the data.
 
     With ``parents``, posterior and prior depend on their values through a network with one layer each: a level of a
@@ -65,11 +87,6 @@ class Categorical(Latent):
     """
 
     conditional_posterior = True
-    discrete = True
-    is_categorical = True
-    unit = "code"
-    event_dim = 2
-    state_shape: tuple[int, int]
 
     def __init__(
         self,
@@ -111,18 +128,6 @@ class Categorical(Latent):
 
     def _distribution(self, logits: Tensor) -> Distribution:
         return Independent(OneHotCategorical(logits=logits.unflatten(-1, self.state_shape)), 1)
-
-    def summary(self, q: Distribution) -> Tensor:
-        """Return the probabilities of the categories, ``[batch, variables * categories]``."""
-        return self.flatten(get_logits(q).softmax(-1))
-
-    @override
-    def point_estimate(self, q: Distribution) -> Tensor:
-        return q.mode
-
-    @override
-    def unit_name(self, index: int) -> str:
-        return self.state_name(*divmod(index, self.state_shape[1]))
 
 
 class Bernoulli(Latent):

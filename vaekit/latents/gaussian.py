@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.latents.latent import Latent, positive
+from vaekit.latents.latent import Latent, inverse_positive, positive
 from vaekit.networks.precision import at_least_float32
 
 MIN_SCALE = 1e-4  # keeps log-densities finite in float32
@@ -38,8 +38,9 @@ class Gaussian(Latent):
     .. math:: q(z | x) = \mathcal{N}(z; \mu(x), \mathrm{diag}\, \sigma(x)^2), \qquad
               p(z) = \sum_k p(y = k)\, \mathcal{N}(z; m_k, \mathrm{diag}\, s_k^2)
 
-    The parameters :math:`m_k, s_k` of the components are learned. The KL divergence is analytic given the parent:
-    :math:`\mathrm{KL}(q(z | x) \,\|\, p(z | y))`.
+    The parameters :math:`m_k, s_k` of the components are learned. If y is a
+    :class:`~vaekit.latents.MixtureComponent`, its posterior has a closed form, and k-means starts the components. The
+    KL divergence is analytic given the parent: :math:`\mathrm{KL}(q(z | x) \,\|\, p(z | y))`.
 
     Parameters
     ----------
@@ -87,6 +88,13 @@ class Gaussian(Latent):
     @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         return standard_normal(self.size, like) if parent is None else diagonal_normal(self.components(parent))
+
+    @override
+    def set_components(self, loc: Tensor, scale: Tensor) -> list[nn.Parameter]:
+        weight = self.components.weight
+        with torch.no_grad():
+            weight.copy_(torch.cat([loc, inverse_positive(scale, MIN_SCALE)], -1).T)
+        return [weight]
 
     @override
     def undecayed_layers(self) -> list[nn.Module]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,37 @@ SOFTPLUS_SHIFT = 0.5413  # softplus(0.5413) = 1: a head that returns 0 gives a p
 def positive(raw: Tensor, minimum: float) -> Tensor:
     """Map outputs of a head to parameters above ``minimum``."""
     return F.softplus(raw + SOFTPLUS_SHIFT) + minimum
+
+
+def inverse_positive(value: Tensor, minimum: float) -> Tensor:
+    """Return the output of a head that :func:`positive` maps to ``value``, or to twice the minimum if that is more."""
+    excess = (value - minimum).clamp_min(minimum)
+    return excess + torch.log(-torch.expm1(-excess)) - SOFTPLUS_SHIFT
+
+
+class PriorStart(Protocol):
+    """A prior that training holds fixed at first, and then starts at a fit to the posteriors of the data.
+
+    Attributes
+    ----------
+    start_fraction : float
+        Fraction of all training steps in which the prior is held.
+    """
+
+    start_fraction: float
+
+    @property
+    def num_states(self) -> int:
+        """Number of states of the latent."""
+
+    def hold_prior(self) -> list[nn.Parameter]:
+        """Set the prior for the steps before the start, and return its parameters, which must not change in them."""
+
+    def fit_prior(self, features: Iterable[Tensor], seed: int) -> tuple[Tensor, ...]:
+        """Return the parameters of the prior that fits the posteriors at encoder features, each ``[batch, width]``."""
+
+    def set_prior(self, parameters: tuple[Tensor, ...]) -> None:
+        """Set the prior to the result of :meth:`fit_prior`: it has started."""
 
 
 class Latent(Component, nn.Module, ABC):
@@ -151,9 +182,9 @@ class Latent(Component, nn.Module, ABC):
             self.joining = MLP([in_features])
             self.joining.build(in_features + parent_size)
         self.build_layers(in_features, parent_size)
-        q = self.posterior(torch.zeros(1, in_features))
+        q = self.example_posterior(in_features)
         if self._automatic:
-            self.estimator = choose_estimator(q, num_evaluations=num_evaluations, joint=joint)
+            self.estimator = self.choose_estimator(q, num_evaluations, joint)
         if not self.estimator.supports(q):
             raise EstimatorError(f"{self.estimator.explain_unsupported(q)} {describe_supported(q)}")
         own_evaluations = self.estimator.num_evaluations(q)  # raises if the support is too large
@@ -166,6 +197,20 @@ class Latent(Component, nn.Module, ABC):
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
         """Create the posterior head, and layers of the prior. The default is a linear head."""
         self.head = nn.Linear(in_features, self.num_parameters * self.size)
+
+    def example_posterior(self, in_features: int) -> Distribution:
+        """Return a posterior with batch shape ``[1]``, for the choice and the checks of the estimator."""
+        return self.posterior(torch.zeros(1, in_features))
+
+    def choose_estimator(self, q: Distribution, num_evaluations: int, joint: bool) -> Estimator:
+        """Return the estimator that ``"auto"`` stands for; arguments as in :meth:`build`."""
+        return choose_estimator(q, num_evaluations=num_evaluations, joint=joint)
+
+    def connect(self, name: str, children: Mapping[str, Latent]) -> None:
+        """Receive the own name and the latents of the built model that have this one as a parent.
+
+        The default ignores them.
+        """
 
     def head_outputs(self, h: Tensor) -> Tensor:
         """Return the outputs of the head in at least float32, also with mixed precision."""
@@ -221,6 +266,23 @@ class Latent(Component, nn.Module, ABC):
 
     def init_from_data(self, statistics: DataStatistics) -> None:
         """Initialize from the training data. The default does nothing."""
+
+    @property
+    def pending_start(self) -> PriorStart | None:
+        """The prior if training must hold and start it, and has not started it yet; by default None."""
+        return None
+
+    def set_components(self, loc: Tensor, scale: Tensor) -> list[nn.Parameter]:
+        """Set the prior given each category of the only parent, and return the parameters of these components.
+
+        Parameters
+        ----------
+        loc, scale : Tensor, shape (categories, size)
+            Mean and standard deviation of each component.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement set_components() to be the child of a MixtureComponent."
+        )
 
     def init_new_batches(self, log_size_factor: Tensor, batch: Tensor) -> None:
         """Initialize the parameters of batches that the training data do not contain. The default does nothing.

@@ -67,7 +67,7 @@ class CUDAGraphStep:
         self._kl_weight.fill_(kl_weight)
         weight: Any = kl_weight if self._numeric_weight else self._kl_weight
         shapes = [(field.shape, field.dtype) if isinstance(field, Tensor) else None for field in tensors]
-        key = (*shapes, self._numeric_weight and kl_weight)
+        key = (*shapes, self._numeric_weight and kl_weight, len(self.model.held_priors))
         if self._captured is None or key != self._captured[0]:
             self._repetitions = self._repetitions + 1 if key == self._last_key else 1
             self._last_key = key
@@ -103,6 +103,7 @@ class CUDAGraphStep:
         self.optimizer.zero_grad()
         loss, terms = VAE.compute_step(self.model, batch, weight)
         loss.backward()
+        self.model.held_priors.drop_gradients()
         self.model.gradient_norm = None if self.max_norm is None else self._groups.clip(self.max_norm)
         self.optimizer.step()
         return loss.detach(), {name: value.detach() for name, value in terms.items()}

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.distributions.kl import kl_divergence
 from typing_extensions import override
 
 from vaekit._core.components import Component
+from vaekit.distributions.divergence import analytic_divergence, kl_or_estimate
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.graph import importance_weighted
@@ -278,20 +278,3 @@ class IWAE(Objective):
         parts = importance_weighted.check_terms(sample, log_joint, check_paths).values()
         log_weight = functools.reduce(torch.add, (part.value for part in parts))
         return Estimate(-importance_weighted.combine(sample, log_weight, kl_weight), terms, sample.samples)
-
-
-def kl_or_estimate(q: Distribution, p: Distribution, value: Tensor) -> Tensor:
-    """Return KL(q || p) if torch has a formula, otherwise its estimate at a sample ``value`` of ``q``."""
-    analytic = analytic_divergence(q, p)
-    return q.log_prob(value) - p.log_prob(value) if analytic is None else analytic
-
-
-def analytic_divergence(q: Distribution, p: Distribution) -> Tensor | None:
-    """Return KL(q || p), or None if torch has no formula."""
-    if len(p.batch_shape) < len(q.batch_shape):
-        # torch's KL of Bernoulli variables does not broadcast
-        p = p.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
-    try:
-        return kl_divergence(q, p)
-    except NotImplementedError:
-        return None

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from vaekit._core.threads import keep_threads
 from vaekit.exceptions import ConfigError
 from vaekit.models.distributed import seed_rank
-from vaekit.models.objectives import Objective
+from vaekit.models.held_priors import check_prior_starts
 from vaekit.models.resume import check_same_features
 
 
@@ -44,18 +44,20 @@ def set_up_run(model: Any, trainer: pl.Trainer, stage: str) -> None:
     seed_rank(trainer.global_rank, trainer.world_size)
 
 
-def start_run(trainer: pl.Trainer, objective: Objective) -> float:
+def start_run(model: Any, trainer: pl.Trainer) -> float:
     """Prepare the process for training, and return the total number of steps, which may be infinite.
 
     Raises
     ------
     ConfigError
-        If the objective has a warm-up, and the number of steps is not known.
+        If the objective has a warm-up, or a latent starts its prior during training, and the number of steps is not
+        known; if there are too few observations for that start.
     """
     rank_zero_info(keep_threads())
     if not torch.cuda.is_available():
         # Lightning sets this variable for forked processes; each optimizer step would then search for the GPU driver
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     total_steps = trainer.estimated_stepping_batches
-    objective.check_steps(total_steps)
+    model.objective.check_steps(total_steps)
+    check_prior_starts(model.latents, total_steps, trainer)
     return total_steps

@@ -19,6 +19,7 @@ from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.models.checkpoint import SafeLoading
 from vaekit.models.distributed import sync_baselines
+from vaekit.models.held_priors import HeldPriors
 from vaekit.models.loss import batch_loss, negative_elbo
 from vaekit.models.metric_accumulator import MetricAccumulator, log_epoch, log_held_out, scheduled_values
 from vaekit.models.objectives import ELBO, Objective
@@ -98,6 +99,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         self.metrics, self.total_steps, self._paths_checked = MetricAccumulator(), float("inf"), False
         self.step_terms: dict[str, Tensor] = {}  # of the last training step, each [batch]
         self.gradient_norm: Tensor | None = None  # of the last training step, before clipping
+        self.held_priors = HeldPriors({}, self.total_steps)
         self._run_state: dict[str, Any] = {}  # within an epoch, from the checkpoint of a run that is resumed
         config = self.config  # plain data, so that a checkpoint loads with weights_only=True
         self.save_hyperparameters({"_class_path": config["class_path"], **config["init_args"]})
@@ -168,14 +170,16 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
 
     @override
     def on_fit_start(self) -> None:
-        self.total_steps = start_run(self.trainer, self.objective)
+        self.total_steps = start_run(self, self.trainer)
 
     @override
     def on_train_start(self) -> None:
         resume_epoch(self, self.trainer, self.metrics, self._run_state)
+        self.held_priors = HeldPriors(self.latents, self.total_steps)
 
     @override
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.held_priors.start_due(self, self.trainer)
         for estimator in self.estimators.values():
             estimator.update_schedule(min(1.0, self.global_step / self.total_steps))
 
@@ -185,6 +189,10 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         loss, terms = self.compute_step(batch, kl_weight)
         self.metrics.update(terms, {"loss": loss, "kl_weight": kl_weight, **scheduled_values(self.estimators)})
         return loss
+
+    @override
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.held_priors.drop_gradients()
 
     @override
     def configure_gradient_clipping(
@@ -203,6 +211,10 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
     def on_train_epoch_end(self) -> None:
         log_epoch(self, self.metrics)
         self.metrics.reset()
+
+    @override
+    def on_train_end(self) -> None:
+        self.held_priors.warn_unfinished(self.trainer)
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -50,9 +50,9 @@ class VAENetworks(nn.Module):
     Raises
     ------
     ConfigError
-        If there is no latent, or a parent does not exist, is not discrete or depends on its child; if the latents
-        together need more than 4096 evaluations of the cost per observation; if there are several library sizes, no
-        other latent, or the likelihood does not use a size factor.
+        If there is no latent, or a parent does not exist, is not discrete, depends on its child or does not accept it;
+        if the latents together need more than 4096 evaluations of the cost per observation; if there are several
+        library sizes, no other latent, or the likelihood does not use a size factor.
 
     Attributes
     ----------
@@ -94,6 +94,8 @@ class VAENetworks(nn.Module):
             except EstimatorError as error:
                 raise EstimatorError(f"latent {name!r}: {error}") from None
             latent.estimator.follows_scale = True  # gradient scaling and accumulation multiply the loss
+        for name, latent in latents.items():
+            latent.connect(name, {other: child for other, child in latents.items() if name in child.parents})
         if not joint and num_evaluations > MAX_EVALUATIONS:
             raise ConfigError(
                 f"latents {', '.join(map(repr, latents))} need {num_evaluations} evaluations of the cost per "

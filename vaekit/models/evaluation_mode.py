@@ -7,11 +7,9 @@ from contextlib import contextmanager
 
 import torch
 
-from vaekit.models import VAE
-
 
 @contextmanager
-def evaluation_mode(model: VAE) -> Iterator[None]:
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Set a model to evaluation mode without gradients, and restore the mode of each module on exit.
 
     Examples
