@@ -69,7 +69,7 @@ def test_components_are_clusters_of_the_training_cells(monkeypatch):
             q = model.posteriors(cells.dataset.__getitems__(cells.split_indices["train"]))["z"]
         model.train()
         wanted = kmeans_mixture(q.mean.double().numpy(), q.variance.double().numpy(), 3, seed=5)
-        rng, y, z = torch.get_rng_state(), model.latents["y"], model.latents["z"]
+        rng, y = torch.get_rng_state(), model.latents["y"]
         start(self, model, trainer)
         assert torch.get_rng_state().equal(rng)
         assert all(module.training for module in model.modules())
