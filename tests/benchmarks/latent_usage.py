@@ -1,21 +1,19 @@
-"""Which units and codes the shipped configurations use: do their latents collapse?
+"""Active dimensions and codes in use of the shipped configurations.
 
-Each configuration that needs no download (pbmc_*, digits_*) is trained by `vaekit fit` as it is shipped, and looked at:
+Each configuration that needs no download (pbmc_*, digits_*) is trained by ``vaekit fit`` as shipped. The table has:
 
-  active units   of a continuous latent, those whose posterior mean varies by more than 0.01 over all rows of the data
-                 (Burda et al. 2016); topics of a Dirichlet latent count as states of a discrete one
-  used codes     of a discrete latent, the states of a mean posterior probability above 0.01 over all rows, of which the
-                 data explain more than 1 % of the variance, summed over its variables (a variable that always takes the
-                 same state has none); "perplexity" is the exponential of the mean entropy of that use: of equal states
-                 in use, their number
-  ELBO           evidence lower bound of the test rows, nats per row
+  in use      of a continuous latent, the active dimensions: the posterior mean has a variance above 0.01 over all
+              observations (Burda et al. 2016). Of a discrete latent, the states with a mean probability above 0.01,
+              if the data explain more than 1 % of the variance of their variable; topics count as states
+  perplexity  of the mean probabilities of a discrete latent: the number of states, if all are equally frequent
+  ELBO        of the test observations, in nats per observation
 
   python tests/benchmarks/latent_usage.py                                  all, as shipped
   python tests/benchmarks/latent_usage.py --configs pbmc_mixed --seeds 0 1 2
-  python tests/benchmarks/latent_usage.py --epochs 30                      of each run, in place of its own
-  python tests/benchmarks/latent_usage.py --quick                          a smoke test, its figures mean nothing
+  python tests/benchmarks/latent_usage.py --epochs 30                      other length of all runs
+  python tests/benchmarks/latent_usage.py --quick                          smoke test; its numbers mean nothing
 
-Progress goes to stderr, the table to stdout, and the last line of stdout is one JSON object with the same figures.
+Progress goes to stderr, the table to stdout, and the last line of stdout is one JSON object with the same numbers.
 """
 
 from __future__ import annotations
@@ -23,14 +21,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from shipped_runs import CONFIGS, fit
 from torch import Tensor
 
 import vaekit
@@ -39,22 +36,21 @@ from vaekit.diagnostics import importance_sampled_log_likelihood, posterior_summ
 from vaekit.latents import Latent
 from vaekit.models import VAE
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(path.stem for kind in ("pbmc", "digits") for path in CONFIGS.glob(f"{kind}_*.yaml"))
-SAMPLES = 100  # draws a row, of which the bound is the mean
+SAMPLES = 100  # per observation
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, look, print."""
+    """Train the configurations and print the table."""
     options = read_arguments(arguments)
     rows: list[dict[str, Any]] = []
     print(f"{'configuration':<20}{'seed':>5}{'latent':>8}  {'kind':<12}{'in use':>12}{'perplexity':>12}{'ELBO':>10}")
     for config in options.configs:
         for seed in options.seeds:
             with tempfile.TemporaryDirectory() as folder:
-                model = train(config, seed, Path(folder), options.epochs)
-                found = list(measure(model))
-            for row in found:
+                model = vaekit.load(fit(CONFIGS / f"{config}.yaml", Path(folder), seed, epochs=options.epochs))
+                results = list(measure(model))
+            for row in results:
                 rows.append({"configuration": config, "seed": seed, **row})
                 perplexity = "-" if row["perplexity"] is None else f"{row['perplexity']:.1f}"
                 in_use = f"{row['used']} of {row['of']}"
@@ -71,31 +67,20 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--quick", action="store_true", help="a smoke test: 2 epochs, the first seed")
+    add("--quick", action="store_true", help="smoke test: 2 epochs, the first seed")
     add("--configs", nargs="+", choices=SHIPPED, default=SHIPPED, metavar="NAME", help=", ".join(SHIPPED))
-    add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="of split, training and draws (0)")
-    add("--epochs", type=int, metavar="N", help="of each training (each configuration's own)")
+    add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="seeds of split, training and samples (0)")
+    add("--epochs", type=int, metavar="N", help="epochs of each run (as configured)")
     options = parser.parse_args(arguments)
     if options.epochs is not None and options.epochs < 1:
-        parser.error(f"--epochs is {options.epochs}: at least 1 is needed")
+        parser.error(f"--epochs={options.epochs} must be at least 1.")
     if options.quick:
         options.seeds, options.epochs = options.seeds[:1], 2
     return options
 
 
-def train(config: str, seed: int, folder: Path, epochs: int | None) -> VAE:
-    """Train by the command line, as a user would; its output goes to stderr."""
-    command = [sys.executable, "-m", "vaekit.cli.main", "fit", "--config", str(CONFIGS / f"{config}.yaml")]
-    command += ["--data.seed", str(seed), "--seed_everything", str(seed)]
-    command += ["--trainer.default_root_dir", str(folder), "--trainer.logger", "false"]
-    if epochs is not None:
-        command += ["--trainer.max_epochs", str(epochs)]
-    subprocess.run(command, check=True, stdout=sys.stderr)
-    return vaekit.load(folder / "last.ckpt")
-
-
 def measure(model: VAE) -> Iterator[dict[str, Any]]:
-    """Yield a line for each latent."""
+    """Yield one row per latent."""
     data = load_training_data(model)
     torch.manual_seed(0)
     elbo = importance_sampled_log_likelihood(model, data.dataloader("test"), SAMPLES).elbo.mean().item()
@@ -106,7 +91,7 @@ def measure(model: VAE) -> Iterator[dict[str, Any]]:
 
 
 def use(latent: Latent, summary: Tensor) -> dict[str, Any]:
-    """Return how many units or codes of a latent are in use, of how many, and the perplexity of the codes."""
+    """Return the number of dimensions or states in use, their total number, and the perplexity of the states."""
     active = latent.activity(latent.moments(summary)) > latent.active_threshold
     used = {"used": int(active.sum()), "of": active.numel(), "perplexity": None}
     if latent.state_shape is None:

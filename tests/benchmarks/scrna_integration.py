@@ -1,74 +1,53 @@
-"""Batch integration and clusters: PCA, scVI and vaekit's models on the same cells.
+"""Batch integration and clusters: PCA, Harmony, scVI and vaekit's configurations on the same cells.
 
-First table: metrics of batch integration (see integration_metrics.py) of each embedding of all cells, trained with
-the batch as a covariate where the method takes one. Second table: agreement with the cell types of leiden clusters
-(scanpy) on each embedding, and of the codes of a model with a discrete latent. How many clusters leiden makes follows
-from its resolution, whose scale is another one for each embedding: they are shown at the resolution given, and at that
-of .1, .2, .. 2 which agrees best (by NMI), as scIB has it (Luecken et al. 2022, Benchmarking atlas-level data
-integration in single-cell genomics). But for that choice labels are never used, and nothing is trained on them.
+Each embedding of all cells is scored by scib-metrics with its default metrics, not rescaled (Luecken et al. 2022,
+Benchmarking atlas-level data integration in single-cell genomics). Data without batches have "Bio conservation" only.
+Leiden clusters (scanpy: 15 neighbors, igraph) are compared with the cell types by ARI and NMI, at resolution 1 and at
+the best of the resolutions .1, .2, ..., 2 by NMI. The number of clusters depends on the scale of the embedding, so
+resolution 1 alone is not a fair comparison. Codes of a discrete latent are compared with the cell types, too. Labels
+choose the best resolution and are used for nothing else.
 
-scVI is trained by its own .train() at its defaults, on all cells; vaekit by its command line, on four fifths of them
-(a tenth is for validation, a tenth for the test). Needs the extra "benchmark" (scvi-tools, flax). Progress goes to
-stderr, tables to stdout, and the last line of stdout is one JSON object with the same figures.
+scVI is trained by its own .train() at its defaults on all cells. vaekit is trained by its command line on four fifths
+of them; "log p(x)" is its importance-sampled log-likelihood of the test cells, in nats per cell. Needs the extra
+"benchmark". Progress, with each row as JSON, goes to stderr, tables (means over seeds, standard deviation in
+parentheses) to stdout, and the last line of stdout is one JSON object with all values of each seed.
+
+  python tests/benchmarks/scrna_integration.py pbmc3k.h5ad three_technologies.h5ad --cache embeddings
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import anndata
+import integration_embeddings
 import numpy as np
-from integration_metrics import CONSERVATION, CORRECTION, integration
+from integration_embeddings import DataSet, Embedding
+from shipped_runs import CONFIGS
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-TOTALS = ("conservation", "correction", "overall")
+from vaekit.analysis.scib import BIO, CORRECTION, TOTAL, scib_scores
+
 RESOLUTIONS = [round(0.1 * k, 1) for k in range(1, 21)]
-
-
-class Embedding(NamedTuple):
-    """An embedding of all cells, and codes (strings) where the model has a discrete latent."""
-
-    x: np.ndarray
-    codes: np.ndarray | None = None
+AGREEMENTS = ("leiden 1", "best leiden", "codes")
+SUMMARY = (TOTAL, BIO, CORRECTION, *(f"{name} {score}" for name in AGREEMENTS for score in ("ARI", "NMI")), "log p(x)")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison and print it."""
     options = read_arguments(arguments)
-    import anndata
-    import scvi_reference
-
-    scvi_reference.quiet()
-    adata = anndata.read_h5ad(options.data)
-    for key in (options.batch_key, options.label_key):
-        if key not in adata.obs:
-            raise SystemExit(f"{options.data} has no column {key!r} in .obs; it has {', '.join(adata.obs)}")
-    rows = []
-    for seed in options.seeds:
-        before = pca(adata, seed)
-        contenders = {"PCA": before, "scVI": scvi(adata, seed, options)}
-        contenders |= {config.stem: ours(config, seed, options) for config in options.configs}
-        labels, batches = (adata.obs[key].to_numpy(str) for key in (options.label_key, options.batch_key))
-        for name, embedding in contenders.items():
-            row = {"model": name, "seed": seed, **integration(embedding.x, before.x, labels, batches, seed)}
-            graph = neighbours(embedding.x, seed)
-            row |= agreement("leiden", leiden(graph, seed, options.resolution), labels)
-            tried = [agreement("best leiden", leiden(graph, seed, each), labels) for each in RESOLUTIONS]
-            row |= max(tried, key=lambda found: found["best leiden NMI"])
-            if embedding.codes is not None:
-                row |= agreement("codes", embedding.codes, labels)
-            rows.append(row)
-            print(f"{name}, seed {seed}: overall {row['overall']:.3f}", file=sys.stderr)
-    print_tables(rows, options)
-    print(json.dumps({"data": Path(options.data).name, "resolution": options.resolution, "rows": rows}))
+    rows: list[dict[str, Any]] = []
+    for path in options.data:
+        data = open_data(path, options)
+        for seed in options.seeds:
+            rows += compare(data, seed, options)
+        print_tables([row for row in rows if row["data"] == path.stem], path.stem)
+    print(json.dumps({"seeds": options.seeds, "rows": rows}))
     return 0
 
 
@@ -76,90 +55,77 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; ``--quick`` overrides what takes long."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("data", metavar="DATA.h5ad", help="counts in X, batches and cell types in obs")
-    add("--quick", action="store_true", help="a smoke test: 1 seed, 5 epochs; its figures mean nothing")
-    add("--batch_key", default="batch", help="column of obs with the batch (batch)")
+    add("data", nargs="+", type=Path, metavar="DATA.h5ad", help="files with counts in X and cell types in obs")
+    add("--quick", action="store_true", help="smoke test: 1 seed, 5 epochs; its numbers mean nothing")
+    add("--batch_key", default="batch", help="column of obs with the batch, if a file has it (batch)")
     add("--label_key", default="cell_type", help="column of obs with the cell type (cell_type)")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds (0 1 2)")
-    add("--resolution", type=float, default=1.0, help="of leiden (1)")
     add(
-        "--configs",
-        nargs="+",
-        type=Path,
+        "--configs", nargs="*", type=Path, metavar="YAML",
         default=[CONFIGS / "pbmc_gaussian.yaml", CONFIGS / "pbmc_mixed.yaml"],
-        metavar="YAML",
         help="configurations of vaekit fit (pbmc_gaussian and pbmc_mixed)",
-    )
+    )  # fmt: skip
     add("--fit", default="", metavar="FLAGS", help="further flags of vaekit fit, in one string: '--model.dropout 0.1'")
+    add("--cache", type=Path, metavar="DIR", help="directory that keeps the embeddings of PCA, Harmony and scVI")
     options = parser.parse_args(arguments)
     options.epochs = None
     if options.quick:
         options.seeds, options.epochs = options.seeds[:1], 5
-    if missing := [str(path) for path in [Path(options.data), *options.configs] if not path.is_file()]:
-        parser.error(f"no such file: {', '.join(missing)}")
+    if missing := [str(path) for path in [*options.data, *options.configs] if not path.is_file()]:
+        parser.error(f"file not found: {', '.join(missing)}")
+    if options.cache is not None:
+        options.cache.mkdir(parents=True, exist_ok=True)
     return options
 
 
-def pca(adata: Any, seed: int) -> Embedding:
-    """Return 30 principal components of the log-normalized counts."""
+def open_data(path: Path, options: argparse.Namespace) -> DataSet:
+    """Read a file; stop if it does not have cell types."""
+    cells = anndata.read_h5ad(path)
+    if options.label_key not in cells.obs:
+        raise SystemExit(f"label_key={options.label_key!r} not found in .obs of {path}: {', '.join(cells.obs)}")
+    batch_key = options.batch_key if options.batch_key in cells.obs else None
+    return DataSet(path, cells, options.label_key, batch_key)
+
+
+def compare(data: DataSet, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Compute and score all embeddings of one seed."""
+    embeddings = integration_embeddings.peers(data, seed, options.cache, options.epochs)
+    for config in options.configs:
+        embeddings[config.stem] = integration_embeddings.ours(config, data, seed, options.fit, options.epochs)
+    values = {name: embedding.values for name, embedding in embeddings.items()}
+    scores = scib_scores(values, values["PCA"], data.labels, data.batches)
+    rows = []
+    for name, embedding in embeddings.items():
+        row = {"data": data.path.stem, "model": name, "seed": seed, **scores.loc[name].to_dict()}
+        rows.append({**row, **agreements(embedding, data.labels)})
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    return rows
+
+
+def agreements(embedding: Embedding, labels: np.ndarray) -> dict[str, Any]:
+    """Return the agreement of clusters and codes with the labels, and the log-likelihood if there is one."""
+    clusters = leiden(embedding.values)
+    tried = {each: agreement("best leiden", clusters[each], labels) for each in RESOLUTIONS}
+    best = max(tried, key=lambda each: tried[each]["best leiden NMI"])
+    row = {**agreement("leiden 1", clusters[1.0], labels), **tried[best], "best resolution": best}
+    if embedding.codes is not None:
+        row |= agreement("codes", embedding.codes, labels)
+    if embedding.log_likelihood is not None:
+        row["log p(x)"] = embedding.log_likelihood
+    return row
+
+
+def leiden(values: np.ndarray) -> dict[float, np.ndarray]:
+    """Return leiden clusters at each resolution."""
     import scanpy as sc
 
-    cells = adata.copy()
-    sc.pp.normalize_total(cells, target_sum=1e4)
-    sc.pp.log1p(cells)
-    sc.pp.pca(cells, n_comps=30, random_state=seed)
-    return Embedding(cells.obsm["X_pca"])
-
-
-def scvi(adata: Any, seed: int, options: argparse.Namespace) -> Embedding:
-    """Train scVI at its defaults, the batch as its batch."""
-    import scvi
-
-    scvi.settings.seed = seed
-    cells = adata.copy()
-    cells.X = cells.X.astype(np.float32)
-    scvi.model.SCVI.setup_anndata(cells, batch_key=options.batch_key)
-    model = scvi.model.SCVI(cells, gene_likelihood="nb")
-    model.train(max_epochs=options.epochs, enable_progress_bar=False, accelerator="cpu")
-    return Embedding(model.get_latent_representation())
-
-
-def ours(config: Path, seed: int, options: argparse.Namespace) -> Embedding:
-    """Train and embed by the command line, as a user would; its output goes to stderr."""
-    import anndata
-
-    command = [sys.executable, "-m", "vaekit.cli.main"]
-    with tempfile.TemporaryDirectory() as folder:
-        fit = ["fit", "--config", str(config), "--data.path", options.data, "--data.batch_key", options.batch_key]
-        fit += ["--data.label_key", options.label_key, "--data.seed", str(seed), "--seed_everything", str(seed)]
-        fit += ["--trainer.default_root_dir", folder, "--trainer.logger", "CSVLogger"]
-        fit += shlex.split(options.fit)
-        if options.epochs is not None:
-            fit += ["--trainer.max_epochs", str(options.epochs)]
-        out = f"{folder}/embedded.h5ad"
-        for part in (fit, ["embed", f"{folder}/last.ckpt", "-o", out]):
-            subprocess.run(command + part, check=True, stdout=sys.stderr)
-        cells = anndata.read_h5ad(out)
-    codes = cells.obs["vaekit_y"].to_numpy(str) if "vaekit_y" in cells.obs else None
-    return Embedding(np.asarray(cells.obsm["X_vaekit"]), codes)
-
-
-def neighbours(x: np.ndarray, seed: int) -> Any:
-    """Return the cells with scanpy's graph of 15 neighbors."""
-    import anndata
-    import scanpy as sc
-
-    cells = anndata.AnnData(x)
-    sc.pp.neighbors(cells, use_rep="X", random_state=seed)
-    return cells
-
-
-def leiden(cells: Any, seed: int, resolution: float) -> np.ndarray:
-    """Return leiden's clusters on a graph of cells."""
-    import scanpy as sc
-
-    sc.tl.leiden(cells, resolution=resolution, random_state=seed, flavor="igraph", n_iterations=2, directed=False)
-    return cells.obs["leiden"].to_numpy(str)
+    cells = anndata.AnnData(np.asarray(values, dtype=np.float32))
+    sc.pp.neighbors(cells, use_rep="X", n_neighbors=15)
+    clusters = {}
+    for resolution in RESOLUTIONS:
+        sc.tl.leiden(cells, resolution=resolution, flavor="igraph", n_iterations=2, directed=False)
+        clusters[resolution] = cells.obs["leiden"].to_numpy(str)
+    return clusters
 
 
 def agreement(name: str, clusters: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -171,25 +137,32 @@ def agreement(name: str, clusters: np.ndarray, labels: np.ndarray) -> dict[str, 
     }
 
 
-def print_tables(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Print the means over seeds."""
-    models = list(dict.fromkeys(row["model"] for row in rows))
+def print_tables(rows: list[dict[str, Any]], name: str) -> None:
+    """Print the summary of a data set, then each metric of scib-metrics."""
+    keys = list(rows[0])
+    metrics = keys[keys.index("seed") + 1 : keys.index(BIO)]  # scib-metrics' own columns
+    print(f"\n{name}\n")
+    print_table(rows, [column for column in SUMMARY if any(column in row for row in rows)])
+    print()
+    print_table(rows, metrics)
 
-    def mean(model: str, name: str) -> float:
-        return statistics.mean(row[name] for row in rows if row["model"] == model)
 
-    print(f"{Path(options.data).name}: batch integration, means over {len(options.seeds)} seeds, higher is better")
-    print(f"{'':<20}" + "".join(f"{model:>16}" for model in models))
-    for name in (*CONSERVATION, *CORRECTION, *TOTALS):
-        print(f"{name:<20}" + "".join(f"{mean(model, name):>16.3f}" for model in models))
-    print(f"\nclusters against {options.label_key}, means over seeds")
-    print(f"{'':<36}{'ARI':>8}{'NMI':>8}{'clusters':>10}")
-    for model in models:
-        titles = {"leiden": f"leiden {options.resolution:g} on", "best leiden": "best leiden on", "codes": "codes of"}
-        for kind, title in titles.items():
-            if any(f"{kind} ARI" in row for row in rows if row["model"] == model):
-                ari, nmi, number = (mean(model, f"{kind} {what}") for what in ("ARI", "NMI", "clusters"))
-                print(f"{title + ' ' + model:<36}{ari:>8.3f}{nmi:>8.3f}{number:>10.1f}")
+def print_table(rows: list[dict[str, Any]], columns: list[str]) -> None:
+    """Print one line per model: means over seeds, and standard deviations."""
+    print("| | " + " | ".join(columns) + " |")
+    print("|---|" + "---|" * len(columns))
+    for model in dict.fromkeys(row["model"] for row in rows):
+        cells = [summary([row[c] for row in rows if row["model"] == model and c in row]) for c in columns]
+        print(f"| {model} | " + " | ".join(cells) + " |")
+
+
+def summary(values: list[float]) -> str:
+    """Return mean and standard deviation as text; values above 10 are log-likelihoods."""
+    if not values:
+        return ""
+    digits = 1 if abs(values[0]) > 10 else 3
+    spread = f" ({statistics.stdev(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
 if __name__ == "__main__":
