@@ -31,6 +31,10 @@ class OutputError(DataError):
     """File that cannot be written."""
 
 
+class MissingPackageError(VaekitError, ImportError):
+    """Optional package that is not installed."""
+
+
 class TrainingError(VaekitError, ArithmeticError):
     """Run whose loss, gradient or weights are no longer finite."""
 

@@ -11,10 +11,13 @@ import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from torch.utils.data import DataLoader
 
 import vaekit.analysis as analysis
 from analysis.transformations import Form
+from vaekit.analysis.integration import principal_components, read_labeled_cells
 from vaekit.cli.main import main
+from vaekit.data.dataset import identity_collate
 from vaekit.exceptions import VaekitError
 from vaekit.models import VAE
 
@@ -100,6 +103,18 @@ def _transfer_labels(form: Form, model: VAE, clean: AnnData) -> Tables:
     }
 
 
+def _integration_scores(form: Form, model: VAE, clean: AnnData) -> Tables:
+    """Read the input of scib-metrics, which the extra "dev" does not install; test_integration.py computes scores."""
+    query = analysis.prepare_query(model, form.cells, form.layer, None, "group")
+    loader = DataLoader(query.dataset, batch_size=form.batch_size, collate_fn=identity_collate)
+    cells = read_labeled_cells(model, loader)
+    return {
+        "latents": pd.DataFrame(cells.latents),
+        "components": pd.DataFrame(principal_components(cells.counts)),
+        "groups": pd.DataFrame({"label": cells.labels, "batch": cells.batches}),
+    }
+
+
 def _map_query(form: Form, model: VAE, clean: AnnData) -> Tables:
     """Map all cells as new ones: the model does not know the names of their batches."""
     reference, model.data_registry = model.data_registry, {**model.data_registry, "batch_categories": ["a", "b", "c"]}
@@ -133,6 +148,7 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "markers": _markers,
     "transfer_labels": _transfer_labels,
     "map_query": _map_query,
+    "integration_scores": _integration_scores,
     "plot_volcano": _plot_volcano,
     "plot_predictive_check": _plot_predictive_check,
 }

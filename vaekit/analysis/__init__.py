@@ -2,6 +2,7 @@
 
 from vaekit.analysis.differential_expression import differential_expression
 from vaekit.analysis.embed import check_latent_fields, embed, latent_fields
+from vaekit.analysis.integration import integration_scores
 from vaekit.analysis.map_query import map_query
 from vaekit.analysis.markers import markers
 from vaekit.analysis.model_source import get_data_registry, load_training_data, prepare_query, resolve_model
@@ -16,6 +17,7 @@ __all__ = [
     "differential_expression",
     "embed",
     "get_data_registry",
+    "integration_scores",
     "latent_fields",
     "load_training_data",
     "map_query",

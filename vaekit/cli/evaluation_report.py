@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vaekit.exceptions import DataError
+from vaekit.exceptions import DataError, MissingPackageError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch.utils.data import DataLoader
 
     from vaekit.diagnostics.evaluation import Evaluation
     from vaekit.models import VAE
+
+
+class EvaluatedData(NamedTuple):
+    """Data that a model is evaluated on.
+
+    Attributes
+    ----------
+    batches : DataLoader
+        Observations whose likelihood is computed.
+    source : str
+        Their name.
+    scored_batches : DataLoader
+        Cells whose integration is scored.
+    scored_source : str
+        Their name.
+    """
+
+    batches: DataLoader
+    source: str
+    scored_batches: DataLoader
+    scored_source: str
 
 
 @dataclass(frozen=True)
@@ -39,8 +61,11 @@ class EvaluationData:
     label_key: str | None = None
     batch_size: int = 128
 
-    def load(self, model: VAE, split: str | None) -> tuple[DataLoader, str]:
-        """Return the mini-batches to evaluate, and the name of the data.
+    def load(self, model: VAE, split: str | None) -> EvaluatedData:
+        """Return the mini-batches to evaluate.
+
+        Without a split, these are the test data for the likelihood, but all cells for the integration scores: training
+        uses neither labels nor any target of the scores.
 
         Raises
         ------
@@ -61,8 +86,12 @@ class EvaluationData:
                         f"data.{name}={getattr(self, name)!r} requires data.path. Pass --data.path FILE.h5ad"
                     )
             data = load_training_data(model)
-            split = split or "test"
-            return data.dataloader(split, self.batch_size), f"{data.source}, {split} split"
+            loaders = [data.dataloader(part, self.batch_size) for part in (split or "test", split or "all")]
+            names = [
+                f"{data.source}, {split or 'test'} split",
+                f"{data.source}, {f'{split} split' if split else 'all cells'}",
+            ]
+            return EvaluatedData(loaders[0], names[0], loaders[1], names[1])
         if split is not None:
             raise DataError(
                 f"split={split!r} selects training data, but data.path={self.path!r} is set. Omit one of them."
@@ -73,7 +102,8 @@ class EvaluationData:
             label_key = None
         query = prepare_query(cells, registry, self.batch_key, label_key)
         loader = DataLoader(query.dataset, batch_size=self.batch_size, collate_fn=identity_collate)
-        return loader, f"{cells.name}, all cells"
+        name = f"{cells.name}, all cells"
+        return EvaluatedData(loader, name, loader, name)
 
 
 TRAINING_DATA = EvaluationData()
@@ -104,3 +134,37 @@ def evaluation_table(evaluation: Evaluation, source: str) -> str:
         rows.append((f"{agreement.clusters} and labels", scores))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def score_integration(model: VAE, data: EvaluatedData) -> tuple[pd.DataFrame | None, str]:
+    """Return the integration scores of labeled cells and a line that names the cells.
+
+    Without scores, the line states the reason. It is empty if the data do not have labels.
+    """
+    from vaekit.analysis.integration import read_labeled_cells, score_cells
+    from vaekit.analysis.scib import check_packages
+
+    if "feature_names" not in (model.data_registry or {}) or next(iter(data.scored_batches)).label is None:
+        return None, ""
+    try:
+        check_packages()
+        cells = read_labeled_cells(model, data.scored_batches, progress=True)
+        scores = score_cells(cells, {}, data.scored_source, progress=True)
+    except (DataError, MissingPackageError) as error:
+        return None, f"integration: not scored. {error}"
+    return scores, f"integration: {data.scored_source}, {len(cells.labels)} cells with a label; higher is better"
+
+
+def integration_table(scores: pd.DataFrame) -> str:
+    """Return integration scores as text: one column per embedding, one line per score."""
+    return scores.T.to_string(float_format="{:.3f}".format, na_rep="-")
+
+
+def integration_values(scores: pd.DataFrame | None) -> dict[str, Any] | None:
+    """Return integration scores by embedding and score as plain numbers for JSON; None if undefined."""
+    if scores is None:
+        return None
+    return {
+        name: {score: value if math.isfinite(value) else None for score, value in row.items()}
+        for name, row in scores.to_dict("index").items()
+    }

@@ -10,7 +10,14 @@ import json as json_format
 from pathlib import Path
 from typing import Any, Literal
 
-from vaekit.cli.evaluation_report import TRAINING_DATA, EvaluationData, evaluation_table
+from vaekit.cli.evaluation_report import (
+    TRAINING_DATA,
+    EvaluationData,
+    evaluation_table,
+    integration_table,
+    integration_values,
+    score_integration,
+)
 from vaekit.cli.output_files import load_model, reject_inputs
 from vaekit.cli.values import check_minimum, check_seed
 
@@ -28,14 +35,15 @@ def evaluate(
 
     Prints the ELBO, the log-likelihood by importance sampling with its standard error over observations, and the
     effective sample size, all in nats per cell or image; the active units and the codes in use; and the agreement of
-    codes (or k-means clusters) with labels.
+    codes (or k-means clusters) with labels. For cells with labels, scib-metrics then scores how well the latents keep
+    cell types apart and mix batches, next to PCA and Harmony, if it is installed: pip install "vaekit[metrics]".
 
     Parameters
     ----------
     checkpoint : str or Path
         Checkpoint of a trained model, such as RUN/last.ckpt.
     split : str, optional
-        Split of the training data: train, val, test or all. None: test.
+        Split of the training data: train, val, test or all. None: test, and all cells for the integration scores.
     data : EvaluationData
         Cells of a file, evaluated instead of the training data.
     num_samples : int
@@ -58,11 +66,16 @@ def evaluate(
     check_seed(seed)
     check_minimum(1, **{"num_samples": num_samples, "data.batch_size": data.batch_size})
     model = load_model(checkpoint)
-    batches, source = data.load(model, split)
+    evaluated = data.load(model, split)
     torch.manual_seed(seed)
-    evaluation = evaluate_model(model, tqdm(batches, desc="evaluating", unit="batch"), num_samples)
-    results = evaluation.to_dict()
-    print(evaluation_table(evaluation, source))
+    evaluation = evaluate_model(model, tqdm(evaluated.batches, desc="evaluating", unit="batch"), num_samples)
+    print(evaluation_table(evaluation, evaluated.source))
+    scores, line = score_integration(model, evaluated)
+    if line:
+        print(line)
+    if scores is not None:
+        print(integration_table(scores))
+    results = {**evaluation.to_dict(), "integration": integration_values(scores)}
     if json:
         print(json_format.dumps(results))
     return results
