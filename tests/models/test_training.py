@@ -60,7 +60,7 @@ def test_trains(name, likelihood):
 @pytest.mark.parametrize("name", MODELS)
 def test_covariates_condition_encoder_and_decoder(name):
     batch = counts()._replace(covariates=torch.eye(2)[torch.arange(12) % 2])
-    model, watch = MODELS[name](NegativeBinomial(), covariates=2), Watch()
+    model, watch = MODELS[name](NegativeBinomial(), covariates=2, encoder_covariates=True), Watch()
     fit(model, batch, 3, callbacks=[watch])
     assert watch.seen == {name for name, _ in model.named_parameters()}
     model.eval()
