@@ -54,7 +54,9 @@ def test_runs_for_two_steps(
 
 
 # MNIST's are the same models on more pixels, and would need a download
-@pytest.mark.parametrize("name", ["digits_discrete", "digits_mixed", "pbmc_mixed", "pbmc_sequential", "pbmc_states", "pbmc_topics"])
+@pytest.mark.parametrize(
+    "name", ["digits_discrete", "digits_mixed", "pbmc_mixed", "pbmc_sequential", "pbmc_states", "pbmc_topics"]
+)
 def test_64_true_ends(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With figures; the model is loaded and exported in its precision."""
     import vaekit

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -20,9 +20,6 @@ from vaekit.latents import Latent
 from vaekit.latents.latent import PriorStart
 from vaekit.models.distributed import fork_rng_for_batch
 from vaekit.models.evaluation_mode import evaluation_mode
-
-if TYPE_CHECKING:
-    from vaekit.models.vae import VAE
 
 MAX_OBSERVATIONS = 50_000  # of the fit; more hardly change 20 clusters, and k-means takes 10 s for these
 CHUNK_OBSERVATIONS = 1024
@@ -67,7 +64,7 @@ class HeldPriors:
             for parameter in held.parameters:
                 parameter.grad = None
 
-    def start_due(self, model: VAE, trainer: pl.Trainer) -> None:
+    def start_due(self, model: Any, trainer: pl.Trainer) -> None:
         """Start the priors whose step has come. The RNG states and the position of the loader do not change."""
         for name in [name for name, held in self._held.items() if trainer.global_step >= held.step]:
             prior = self._held.pop(name).prior
@@ -110,7 +107,7 @@ def check_prior_starts(latents: Mapping[str, Latent], total_steps: float, traine
             )
 
 
-def _fit(prior: PriorStart, model: VAE, trainer: pl.Trainer) -> tuple[Tensor, ...]:
+def _fit(prior: PriorStart, model: Any, trainer: pl.Trainer) -> tuple[Tensor, ...]:
     """Return the parameters of a prior that fits the training data."""
     seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
     with evaluation_mode(model), fork_rng_for_batch(seed, model.device):
