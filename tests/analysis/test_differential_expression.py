@@ -26,7 +26,17 @@ from vaekit.likelihoods import Gaussian as GaussianLikelihood
 from vaekit.likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 
 COLUMNS = {
-    *("proba_de", "proba_not_de", "bayes_factor", "scale1", "scale2", "pseudocounts", "delta"),
+    *(
+        "proba_de",
+        "proba_not_de",
+        "proba_up",
+        "proba_down",
+        "bayes_factor",
+        "scale1",
+        "scale2",
+        "pseudocounts",
+        "delta",
+    ),
     *("lfc_mean", "lfc_median", "lfc_std", "lfc_min", "lfc_max", "raw_mean1", "raw_mean2"),
     *("non_zeros_proportion1", "non_zeros_proportion2", "raw_normalized_mean1", "raw_normalized_mean2"),
     *("is_de_fdr_0.05", "comparison", "group1", "group2"),
@@ -45,6 +55,9 @@ def test_table(simulated, table):
     assert table["proba_de"].is_monotonic_decreasing
     assert table.select_dtypes("number").notna().all(axis=None)
     np.testing.assert_allclose(table["proba_de"] + table["proba_not_de"], 1)
+    np.testing.assert_allclose(table["proba_up"] + table["proba_down"], table["proba_de"], atol=1e-11)
+    sure = table["proba_de"] > 0.99
+    np.testing.assert_array_equal((table["proba_up"] > 0.5)[sure], (table["lfc_mean"] > 0)[sure])
     inside = table["proba_de"].between(1e-6, 1 - 1e-6)
     logit = np.log(table["proba_de"] / table["proba_not_de"])
     np.testing.assert_allclose(table["bayes_factor"][inside], logit[inside])
@@ -168,10 +181,31 @@ def test_a_single_cell_warns_and_has_few_calls(simulated):
     assert result["is_de_fdr_0.05"].mean() < 0.3
 
 
-def test_groups_without_a_common_batch_warn(simulated):
+@pytest.mark.parametrize(
+    ("columns", "arguments", "message"),
+    [
+        (
+            {"condition": "batch"},
+            ("condition", "batch0", "batch1"),
+            r"batch is the same as condition: \d+ % of the difference between 'batch0' and 'batch1' in AnnData in "
+            r"memory cannot be told apart .* pass batch_key=None and categorical_covariate_keys=\['condition'\] to",
+        ),
+        (
+            {"condition": "batch", "donor_id": "donor"},
+            ("condition", "batch0", "batch1"),
+            r"pass batch_key='donor_id' and categorical_covariate_keys=\['condition'\]",
+        ),
+        ({}, (None, "batch == 'batch0'", "batch == 'batch1'"), "batch is the same as group1 and group2"),
+    ],
+)
+def test_groups_without_a_common_batch_warn_with_a_remedy(simulated, columns, arguments, message):
     cells = simulated[0].copy()
-    with pytest.warns(UserWarning, match="No batch of AnnData in memory has cells of both groups"):
-        differential_expression(cells, simulated[1], "batch", "batch0", "batch1")
+    cells.obs["donor"] = np.arange(cells.n_obs) % 4
+    for new, old in columns.items():
+        cells.obs[new] = cells.obs[old].astype(str)
+    cells.obs.drop(columns=["donor"], inplace=True)
+    with pytest.warns(UserWarning, match=message):
+        differential_expression(cells, simulated[1], *arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         differential_expression(cells, simulated[1], "cluster", "cluster0")
@@ -349,3 +383,14 @@ def test_scales_and_fold_changes_refer_to_the_same_genes(size_factor_key):
     error = table["lfc_mean"] - np.log2(fractions[0] / fractions[1])
     assert abs(error.median()) < 0.1
     assert error.abs().max() < 0.3
+
+
+def test_the_same_genes_with_another_seed(simulated):
+    """The top 100 of 150 genes are the same, except for a few."""
+    top = [
+        set(differential_expression(simulated[0].copy(), simulated[1], "cluster", "cluster0", seed=seed).index[:100])
+        for seed in range(4)
+    ]
+    for i, one in enumerate(top):
+        for other in top[:i]:
+            assert len(one & other) / len(one | other) >= 0.95

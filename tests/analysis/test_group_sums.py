@@ -11,7 +11,7 @@ from scipy.special import polygamma
 
 from vaekit.analysis import prepare_query
 from vaekit.analysis.decoding import Chunk, PosteriorSampler, evaluating
-from vaekit.analysis.group_sums import GroupSums, log_ratio, sum_group
+from vaekit.analysis.group_sums import GroupSums, log_ratio, merge, sum_group
 from vaekit.diagnostics.keyed_noise import number_repeats, observation_keys
 
 
@@ -20,7 +20,9 @@ def group(seed: int, batches: int = 3, genes: int = 6) -> GroupSums:
     expected = rng.uniform(5, 50, (batches, genes))
     composition = rng.dirichlet(np.ones(genes))
     counts = rng.poisson(expected).astype(float)
-    return GroupSums(np.full(batches, 20.0), counts, expected, 1.5 * expected, composition, counts[0], counts[0])
+    cells, variance = np.full(batches, 20.0), 1.5 * expected
+    by_gene = 20 * batches * composition, 20 * batches * composition**2, counts[0], counts[0]
+    return GroupSums(np.arange(batches), cells, counts, expected, variance, 0.5 * variance, *by_gene)
 
 
 def test_ratio_of_mantel_and_haenszel():
@@ -46,10 +48,21 @@ def test_many_counts_without_batches_have_the_observed_ratio():
     fractions = rng.dirichlet(np.ones(5), size=2)
     counts = np.rint(1e9 * rng.dirichlet(np.ones(5), size=2))
     groups = [
-        GroupSums(np.array([50.0]), x[None], 1e9 * p[None], 1e9 * p[None], p, x, x)
+        GroupSums(np.array([0]), np.array([50.0]), *(x[None], 1e9 * p[None], 1e9 * p[None], x[None]), 50 * p, p, x, x)
         for x, p in zip(counts, fractions, strict=True)
     ]
     np.testing.assert_allclose(log_ratio(*groups)[0], np.log(counts[0] / counts[1]), rtol=1e-6)
+
+
+def test_merged_groups_have_the_sums_of_all_cells():
+    first, second = group(0), group(1).in_batches(np.array([0, 2]))
+    merged = merge([first, second])
+    np.testing.assert_array_equal(merged.batches, [0, 1, 2])
+    np.testing.assert_array_equal(merged.cells, [40, 20, 40])
+    np.testing.assert_array_equal(merged.counts[[0, 2]], first.counts[[0, 2]] + second.counts)
+    np.testing.assert_array_equal(merged.counts[1], first.counts[1])
+    np.testing.assert_allclose(merged.composition, (first.compositions + second.compositions) / 100)
+    np.testing.assert_array_equal(merge([first]).variance, first.variance)
 
 
 def test_an_error_in_the_effect_of_a_batch_cancels():
@@ -62,24 +75,22 @@ def test_an_error_in_the_effect_of_a_batch_cancels():
 
 def test_batches_of_a_single_group_do_not_count():
     first, second = group(0), group(1)
-    second.cells[2], second.counts[2], second.expected[2], second.variance[2] = 0, 0, 0, 0
+    second = second.in_batches(np.array([0, 1]))
     changed = replace(first, counts=first.counts * np.array([[1], [1], [9]]))
     np.testing.assert_array_equal(log_ratio(first, second)[0], log_ratio(changed, second)[0])
 
 
 def test_groups_without_a_common_batch_and_unseen_genes_stay_finite():
-    first, second = group(0), group(1)
-    for one, rows in ((first, [1, 2]), (second, [0])):
-        for values in (one.cells, one.counts, one.expected, one.variance):
-            values[rows] = 0
+    first, second = group(0).in_batches(np.array([0])), group(1).in_batches(np.array([1, 2]))
     first.counts[:, 0] = 0  # no counts
     for one in (first, second):
-        one.counts[:, 1], one.expected[:, 1], one.variance[:, 1] = 0, 0, 0  # not measured
+        for values in (one.counts, one.expected, one.likelihood_variance, one.squared_residuals):
+            values[:, 1] = 0  # not measured
     estimate, error, _ = log_ratio(first, second)
     assert np.isfinite(estimate).all()
     assert np.isfinite(error).all()
     r = (first.counts[0, 2] / 1.5 + 0.5) / (first.expected[0, 2] / 1.5 + 0.5)
-    s = (second.counts[1:, 2].sum() / 1.5 + 0.5) / (second.expected[1:, 2].sum() / 1.5 + 0.5)
+    s = (second.counts[:, 2].sum() / 1.5 + 0.5) / (second.expected[:, 2].sum() / 1.5 + 0.5)
     assert estimate[2] == pytest.approx(np.log(first.composition[2] / second.composition[2] * r / s))
     assert estimate[1] == pytest.approx(np.log(first.composition[1] / second.composition[1]))
     assert error[1] == pytest.approx(np.sqrt(2 * polygamma(1, 0.5)))

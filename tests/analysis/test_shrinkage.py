@@ -36,14 +36,16 @@ def test_functions_of_the_posterior_against_scipy():
         inside = integrate.quad(density, -0.25, 0.25)[0]
         assert q.mean[gene] == pytest.approx(mean, abs=1e-7)
         assert q.std[gene] == pytest.approx(np.sqrt(second - mean**2), abs=1e-7)
-        assert q.prob_exceeds(0.25)[gene] == pytest.approx(1 - inside, abs=1e-7)
+        above, below = q.prob_beyond(0.25)
+        assert above[gene] + below[gene] == pytest.approx(1 - inside, abs=1e-7)
+        assert above[gene] == pytest.approx(integrate.quad(density, 0.25, 8, points=[1])[0], abs=1e-7)
         for probability in (0.001, 0.5, 0.999):
             assert q.cdf(q.quantile(probability))[gene] == pytest.approx(probability, abs=1e-9)
 
 
 def test_a_point_mass_at_zero_is_not_an_effect():
     q = NormalMixturePosterior(np.array([[1.0]]), np.zeros((1, 1)), np.zeros((1, 1)))
-    assert (q.prob_exceeds(0.0), q.prob_exceeds(0.25), q.mean, q.std, q.quantile(0.5)) == (0, 0, 0, 0, 0)
+    assert (*q.prob_beyond(0.0), *q.prob_beyond(0.25), q.mean, q.std, q.quantile(0.5)) == (0,) * 7
 
 
 def test_bayes_rule_for_the_estimated_weights():
@@ -134,6 +136,24 @@ def test_bayes_rule_for_few_counts():
         assert posterior.prob_exceeds(0.17)[gene] == pytest.approx(weight[np.abs(at) > 0.17].sum(), abs=2e-3)
 
 
+def test_bayes_rule_for_estimated_errors():
+    """The likelihood of many counts with estimated errors is a t distribution; with many degrees, it is normal."""
+    _, estimate, error = effects(300, 1)
+    error /= 10
+    shapes = np.tile(2 / error**2, (2, 1))
+    flat = np.full((2, 1), 1e-9)
+    ((_, _), (few, table)) = shrink(
+        np.append(estimate, 0.0), np.append(error, error[0]), np.append(shapes, flat, 1), degrees=4
+    ).parts
+    assert few.all()
+    for gene in range(0, 300, 37):
+        weight = stats.t(4).pdf((estimate[gene] - table.value) / error[gene]) * table.weight[-1]
+        np.testing.assert_allclose(table.weight[gene], weight / weight.sum(), atol=0.01)
+    many, normal = shrink(estimate, error, shapes, degrees=1e6), shrink(estimate, error, shapes)
+    np.testing.assert_allclose(many.mean, normal.mean, atol=0.02)
+    np.testing.assert_allclose(many.prob_exceeds(0.25), normal.prob_exceeds(0.25), atol=0.02)
+
+
 def test_both_forms_agree_near_the_threshold(monkeypatch):
     _, (estimate, error, shapes) = ratios(2000, 1, 300.0)
     near = (shapes.min(0) > shrinkage.NORMAL_COUNTS) & (shapes.min(0) < 2 * shrinkage.NORMAL_COUNTS)
@@ -189,6 +209,6 @@ def test_statistics_of_a_table():
     table = TabulatedPosterior(value, np.array([[0.1, 0.1, 0.6, 0.1, 0.1], [0.0, 0.0, 0.0, 0.5, 0.5]]))
     np.testing.assert_allclose(table.mean, [0, 1.5])
     np.testing.assert_allclose(table.std, [1, 0.5])
-    np.testing.assert_allclose(table.prob_exceeds(0.25), [0.4, 1])
+    np.testing.assert_allclose(np.sum(table.prob_beyond(0.25), axis=0), [0.4, 1])
     np.testing.assert_allclose(table.quantile(0.5), [0, 1.5])
     np.testing.assert_allclose(table.quantile(0.95), [1.75, 1.95])

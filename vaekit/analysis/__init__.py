@@ -8,6 +8,7 @@ from vaekit.analysis.markers import markers
 from vaekit.analysis.model_source import get_data_registry, load_training_data, prepare_query, resolve_model
 from vaekit.analysis.normalized_expression import NormalizedExpressionWriter, normalized_expression
 from vaekit.analysis.predictive_check import posterior_predictive_check
+from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
 from vaekit.analysis.transfer_labels import transfer_labels
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 
@@ -23,10 +24,13 @@ __all__ = [
     "map_query",
     "markers",
     "normalized_expression",
+    "plot_dotplot",
+    "plot_heatmap",
     "plot_predictive_check",
     "plot_volcano",
     "posterior_predictive_check",
     "prepare_query",
     "resolve_model",
+    "top_genes",
     "transfer_labels",
 ]

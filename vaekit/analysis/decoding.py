@@ -48,12 +48,14 @@ class PosteriorSampler:
     """Sampler of the latents of many cells, ``num_samples`` per cell, in chunks of at most ``batch_size`` cells.
 
     The samples of a cell follow from its counts, the seed, and its name or covariates, but not from its position.
+    Antithetic ones serve means only (:func:`vaekit.diagnostics.keyed_noise.draw_by_key`).
     """
 
     model: VAE
     num_samples: int
     batch_size: int
     seed: int
+    antithetic: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "batch_size"):
@@ -85,7 +87,10 @@ class PosteriorSampler:
         networks = self.model.networks
         h = networks.encode(chunk.batch)
         return draw_by_key(
-            lambda part: networks.sample_posterior(h[part], self.num_samples), chunk.keys, self.num_samples
+            lambda part: networks.sample_posterior(h[part], self.num_samples),
+            chunk.keys,
+            self.num_samples,
+            self.antithetic,
         )
 
 

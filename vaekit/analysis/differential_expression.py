@@ -1,21 +1,24 @@
-"""Genes that differ between two groups of cells."""
+"""Genes that differ between groups of cells."""
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from vaekit.analysis.comparison_table import call_at_fdr, comparison_table
+from vaekit.analysis.confounding import warn_confounded
 from vaekit.analysis.decoding import PosteriorSampler, evaluating
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.group_sums import PSEUDOCOUNT, GroupSums, log_ratio, sum_group
-from vaekit.analysis.groups import two_groups
+from vaekit.analysis.group_sums import GroupSums, have_common_batch, log_ratio, merge, sum_groups
+from vaekit.analysis.groups import Comparison, select_comparisons
 from vaekit.analysis.model_source import check_in_memory, get_count_registry, open_cells, provenance, resolve_model
+from vaekit.analysis.partition import Partition, check_replicates, match_replicates, partition_cells
+from vaekit.analysis.replicates import ReplicatedLogRatio, replicated_log_ratio
 from vaekit.analysis.shrinkage import shrink
+from vaekit.data.cells.columns import Column, read_column
 from vaekit.data.cells.query import prepare_query
 from vaekit.exceptions import DataError
 from vaekit.models import VAE
@@ -24,18 +27,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-MIN_PROBABILITY = 1e-8  # in the Bayes factor
-PROBABILITY_DIGITS = 12  # rounding errors must not order genes
-EFFECT_DIGITS = 9  # groups of the same cells have the fold change 0
+    Mask: TypeAlias = np.ndarray | pd.Series | Sequence[bool]
 
 
 def differential_expression(
     adata: AnnData | str | Path | Sequence[str | Path],
     model: VAE | str | Path,
-    groupby: str,
-    group1: str,
-    group2: str | None = None,
+    groupby: str | None = None,
+    group1: str | Mask | Sequence[str] | None = None,
+    group2: str | Mask | None = None,
     *,
+    replicate_key: str | None = None,
     delta: float = 0.25,
     fdr: float = 0.05,
     layer: str | None = None,
@@ -46,7 +48,7 @@ def differential_expression(
     progress: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    r"""Find the genes whose fraction of the counts differs between two groups of cells.
+    r"""Find the genes whose fraction of the counts differs between groups of cells.
 
     A gene is differentially expressed if its absolute log2 fold change exceeds ``delta``. The fold change compares the
     group means of the model's composition, corrected by the observed counts within each batch
@@ -54,8 +56,13 @@ def differential_expression(
     each (:func:`vaekit.analysis.shrinkage.shrink`).
 
     Genes are called in the order of their probability while the expected fraction of false discoveries, the mean of
-    ``proba_not_de`` over the called genes, is at most ``fdr``. If most genes are sure to differ, a high ``fdr`` also
-    calls genes that probably do not. A gene without counts in either group is never called; its row is the prior.
+    ``proba_not_de`` over the called genes of a comparison, is at most ``fdr``. If most genes are sure to differ, a high
+    ``fdr`` also calls genes that probably do not. A gene without counts in either group is never called; its row is the
+    prior.
+
+    Without ``replicate_key``, the errors hold for these cells, and say nothing on other donors. With it, they include
+    the variance between replicates (:func:`vaekit.analysis.replicates.replicated_log_ratio`), so that the calls hold
+    for the population of the replicates. Replicates with cells of both groups are compared in pairs.
 
     Parameters
     ----------
@@ -64,10 +71,16 @@ def differential_expression(
         zarr store in CSR format are read in chunks of cells.
     model : VAE or path
         Trained model, or its checkpoint.
-    groupby : str
-        Column of ``.obs`` with the groups.
-    group1, group2 : str
-        Names of the groups. For ``group2``, None means all other cells.
+    groupby : str or None
+        Column of ``.obs`` with the groups. None means that ``group1`` and ``group2`` are masks or conditions.
+    group1 : str, sequence of str, or mask
+        Groups of the column, each of which is compared with ``group2``; None means every other group, sorted. Without
+        ``groupby``, a mask: an array of booleans, a Series of booleans with the names of the cells, or conditions on
+        the columns of ``.obs`` such as ``"cell_type == 'B' and dose > 1"``.
+    group2 : str or mask
+        Group of the column, or mask; None means all other cells ("Rest").
+    replicate_key : str or None
+        Column of ``.obs`` with replicates, such as donors or batches, at least two per group.
     delta : float
         Largest absolute log2 fold change that is not of interest.
     fdr : float
@@ -82,11 +95,13 @@ def differential_expression(
     Returns
     -------
     pandas.DataFrame
-        One row for each gene of the model that ``adata`` has, sorted by ``proba_de``, then by absolute ``lfc_mean`` and
-        by mean count. All columns refer to these genes:
+        For each comparison, one row for each gene of the model that ``adata`` has, sorted by ``proba_de``, then by
+        absolute ``lfc_mean`` and by mean count. All columns refer to these genes:
 
         ``proba_de``, ``proba_not_de``, ``bayes_factor``
             Probability that the absolute fold change exceeds ``delta``, its complement, and the log of their ratio.
+        ``proba_up``, ``proba_down``
+            Probabilities of a fold change above ``delta`` and below ``-delta``, which sum to ``proba_de``.
         ``scale1``, ``scale2``
             Mean composition of each group in the model, averaged over the model's batches.
         ``pseudocounts``, ``delta``
@@ -118,7 +133,7 @@ def differential_expression(
     CheckpointError
         If the model was not trained on gene expression, or its likelihood does not have a composition.
     DataError
-        If the cells do not fit the model, the groups or numbers are invalid, or ``key_added`` is taken.
+        If the cells do not fit the model, the groups, replicates or numbers are invalid, or ``key_added`` is taken.
 
     Notes
     -----
@@ -126,9 +141,14 @@ def differential_expression(
     former measure the variation within a group, the latter ignore errors of the decoder.
     ``tests/benchmarks/scrna_de.py`` compares all three with the truth of simulated cells.
 
+    The model runs once per cell, regardless of the number of comparisons.
+
     Column names as in scvi-tools. Boyeau et al. (2023), An empirical Bayes method for differential expression
-    analysis of single cells with deep generative models; Stephens (2017), False discovery rates: a new deal.
+    analysis of single cells with deep generative models; Stephens (2017), False discovery rates: a new deal; Squair et
+    al. (2021), Confronting false discoveries in single-cell differential expression.
     """
+    import pandas as pd
+
     if not delta >= 0:
         raise DataError(f"differential_expression: delta={delta} must be at least 0.")
     if not 0 < fdr < 1:
@@ -140,77 +160,52 @@ def differential_expression(
     if writable is not None:
         check_in_memory(writable)
         check_free(writable, key_added, {}, key_added)
-    groups = two_groups(source.obs, groupby, group1, group2, source.name)
+    comparisons = select_comparisons(source.obs, groupby, group1, group2, source.name)
+    replicates = None
+    if replicate_key is not None:
+        replicates = read_column(source.obs, replicate_key, "replicate_key", source.name)
+        check_replicates(comparisons, replicates, replicate_key, source.name)
     registry = get_count_registry(model)
     query = prepare_query(source, registry, batch_key)
+    partition = partition_cells(comparisons, replicates)
     with evaluating(model, seed):
-        first, second = (sum_group(sampler, query.dataset, index, progress) for index in groups)
-    if not ((first.cells > 0) & (second.cells > 0)).any():
-        warnings.warn(
-            f"No batch of {source.name} has cells of both groups. The comparison relies on the model's effect of the "
-            "batches, which these cells cannot confirm.",
-            UserWarning,
-            stacklevel=2,
-        )
+        parts = sum_groups(sampler, query.dataset, partition.cells, progress)
     genes = np.array(registry["feature_names"])
-    table = _table(first, second, genes, ~np.isin(genes, query.missing_genes), delta)
-    has_counts = (table["raw_mean1"] + table["raw_mean2"] > 0).to_numpy()
-    table[f"is_de_fdr_{fdr}"] = False
-    table.loc[has_counts, f"is_de_fdr_{fdr}"] = call_at_fdr(table["proba_de"].to_numpy()[has_counts], fdr)
-    other = "Rest" if group2 is None else str(group2)
-    table["comparison"], table["group1"], table["group2"] = f"{group1} vs {other}", str(group1), other
+    observed = ~np.isin(genes, query.missing_genes)
+    batch_key = batch_key or registry["config"]["init_args"]["batch_key"]
+    tables = []
+    for number, comparison in enumerate(comparisons):
+        first, second = (merge([parts[part] for part in partition.parts(group, number)]) for group in (0, 1))
+        if not have_common_batch(first, second):
+            warn_confounded(comparison, source, groupby, batch_key, (first, second))
+        if replicates is None:
+            ratio, degrees = log_ratio(first, second), np.inf
+        else:
+            ratio, degrees = _replicated(partition, parts, number, comparison, replicates)
+        posterior = shrink(ratio.estimate[observed], ratio.error[observed], ratio.shapes[:, observed], degrees)
+        table = comparison_table(posterior, first, second, genes, observed, delta)
+        tables.append(_add_calls_and_names(table, comparison, fdr))
+    table = tables[0] if len(tables) == 1 else pd.concat(tables)
     if writable is not None:
         writable.uns[key_added] = {"table": table.copy(), **provenance(model, query.missing_genes, checkpoint)}
     return table
 
 
-def call_at_fdr(proba_de: np.ndarray, fdr: float) -> np.ndarray:
-    """Return a mask of the most probable genes whose mean of ``1 - proba_de`` is at most ``fdr``.
-
-    Notes
-    -----
-    Mueller, Parmigiani, Robert and Rousseau (2004), Optimal sample size for multiple testing.
-
-    Examples
-    --------
-    >>> call_at_fdr(np.array([0.5, 0.99, 0.95]), fdr=0.05)
-    array([False,  True,  True])
-    """
-    order = np.argsort(-proba_de, kind="stable")
-    expected = (1 - proba_de[order]).cumsum() / np.arange(1, len(order) + 1)
-    is_called = np.zeros(len(order), dtype=bool)
-    is_called[order[: int((expected <= fdr).sum())]] = True
-    return is_called
+def _replicated(
+    partition: Partition, parts: list[GroupSums], number: int, comparison: Comparison, replicates: Column
+) -> ReplicatedLogRatio:
+    """Return the log ratio of a comparison with errors from its replicates."""
+    *codes, is_paired = match_replicates(comparison, replicates)
+    first, second = (
+        [merge([parts[part] for part in partition.parts(group, number, code)]) for code in codes[group]]
+        for group in (0, 1)
+    )
+    return replicated_log_ratio(first, second, is_paired)
 
 
-def _table(first: GroupSums, second: GroupSums, genes: np.ndarray, observed: np.ndarray, delta: float) -> pd.DataFrame:
-    """Return the sorted table of the observed genes, without calls and names."""
-    import pandas as pd
-
-    ratio, log2 = log_ratio(first, second), math.log(2)
-    posterior = shrink(ratio.estimate[observed], ratio.error[observed], ratio.shapes[:, observed])
-    proba = posterior.prob_exceeds(delta * log2).round(PROBABILITY_DIGITS)
-    columns: dict[str, np.ndarray | float] = {
-        "proba_de": proba,
-        "proba_not_de": 1 - proba,
-        "bayes_factor": np.log(np.maximum(proba, MIN_PROBABILITY)) - np.log(np.maximum(1 - proba, MIN_PROBABILITY)),
-        "scale1": first.composition[observed],
-        "scale2": second.composition[observed],
-        "pseudocounts": PSEUDOCOUNT,
-        "delta": delta,
-        "lfc_mean": (posterior.mean / log2).round(EFFECT_DIGITS) + 0.0,  # not -0
-        "lfc_median": (posterior.quantile(0.5) / log2).round(EFFECT_DIGITS) + 0.0,
-        "lfc_std": posterior.std / log2,
-        "lfc_min": posterior.quantile(0.001) / log2,
-        "lfc_max": posterior.quantile(0.999) / log2,
-    }
-    for name, totals in (
-        ("raw_mean", (first.counts.sum(0), second.counts.sum(0))),
-        ("non_zeros_proportion", (first.nonzero, second.nonzero)),
-        ("raw_normalized_mean", (first.normalized, second.normalized)),
-    ):
-        for number, total, group in zip("12", totals, (first, second), strict=True):
-            columns[f"{name}{number}"] = (total / group.cells.sum())[observed]
-    table = pd.DataFrame(columns, index=pd.Index(genes[observed], name="gene"))
-    effect = table["lfc_mean"].abs().round(6)  # genes with equal counts differ by rounding
-    return table.iloc[np.lexsort((-(table["raw_mean1"] + table["raw_mean2"]), -effect, -table["proba_de"]))]
+def _add_calls_and_names(table: pd.DataFrame, comparison: Comparison, fdr: float) -> pd.DataFrame:
+    has_counts = (table["raw_mean1"] + table["raw_mean2"] > 0).to_numpy()
+    table[f"is_de_fdr_{fdr}"] = False
+    table.loc[has_counts, f"is_de_fdr_{fdr}"] = call_at_fdr(table["proba_de"].to_numpy()[has_counts], fdr)
+    table["comparison"], table["group1"], table["group2"] = comparison.name, comparison.group1, comparison.group2
+    return table

@@ -41,11 +41,11 @@ class NormalMixturePosterior(NamedTuple):
         below = np.where(point, distance >= 0, ndtr(distance / np.where(point, 1, self.scale)))
         return (self.weight * below).sum(1)
 
-    def prob_exceeds(self, delta: float) -> np.ndarray:
-        """Return the probability of an absolute effect above ``delta``, ``[genes]``."""
+    def prob_beyond(self, delta: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the probabilities of an effect above ``delta``, and of one below ``-delta``, each ``[genes]``."""
         edge = np.nextafter(-delta, -np.inf)
         mirrored = self._replace(loc=-self.loc)  # 1 - cdf(delta) would lose small probabilities to rounding
-        return np.clip(self.cdf(edge) + mirrored.cdf(edge), 0, 1)
+        return mirrored.cdf(edge), self.cdf(edge)
 
     def quantile(self, probability: float) -> np.ndarray:
         """Return quantiles, ``[genes]``, by bisection."""
@@ -82,9 +82,9 @@ class TabulatedPosterior(NamedTuple):
         """Posterior standard deviations, ``[genes]``."""
         return np.sqrt(np.maximum(self.weight @ self.value**2 - self.mean**2, 0))
 
-    def prob_exceeds(self, delta: float) -> np.ndarray:
-        """Return the probability of an absolute effect above ``delta``, ``[genes]``."""
-        return np.clip(self.weight[:, np.abs(self.value) > delta].sum(1), 0, 1)
+    def prob_beyond(self, delta: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the probabilities of an effect above ``delta``, and of one below ``-delta``, each ``[genes]``."""
+        return self.weight[:, self.value > delta].sum(1), self.weight[:, self.value < -delta].sum(1)
 
     def quantile(self, probability: float) -> np.ndarray:
         """Return quantiles, ``[genes]``.
@@ -122,9 +122,17 @@ class Posterior(NamedTuple):
         """Posterior standard deviations, ``[genes]``."""
         return self._combine(lambda part: part.std)
 
+    def prob_above(self, delta: float) -> np.ndarray:
+        """Return the probability of an effect above ``delta``, ``[genes]``."""
+        return self._combine(lambda part: part.prob_beyond(delta)[0])
+
+    def prob_below(self, delta: float) -> np.ndarray:
+        """Return the probability of an effect below ``-delta``, ``[genes]``."""
+        return self._combine(lambda part: part.prob_beyond(delta)[1])
+
     def prob_exceeds(self, delta: float) -> np.ndarray:
         """Return the probability of an absolute effect above ``delta``, ``[genes]``."""
-        return self._combine(lambda part: part.prob_exceeds(delta))
+        return np.clip(self.prob_above(delta) + self.prob_below(delta), 0, 1)
 
     def quantile(self, probability: float) -> np.ndarray:
         """Return quantiles, ``[genes]``."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,30 +27,78 @@ class GroupSums:
 
     Attributes
     ----------
-    cells : ndarray, shape (batches,)
-        Number of cells per batch; one batch if the model was trained without batches.
-    counts, expected : ndarray, shape (batches, genes)
+    batches, cells : ndarray, shape (strata,)
+        Indices of the batches that have cells of the group, ascending, and number of cells in each; one stratum if the
+        model was trained without batches.
+    counts, expected : ndarray, shape (strata, genes)
         Observed counts, and counts that the model expects in the cells' batches.
-    variance : ndarray, shape (batches, genes)
-        Variance of the observed sum: the sum of the likelihood's variances or of the squared residuals, whichever
-        is larger.
-    composition : ndarray, shape (genes,)
-        Composition over the observed genes, averaged over the cells and over all batches of the model.
+    likelihood_variance, squared_residuals : ndarray, shape (strata, genes)
+        Sum of the likelihood's variances, and of the squared differences between observed and expected counts.
+    compositions, squared_compositions : ndarray, shape (genes,)
+        Sum of the compositions over the observed genes, averaged over all batches of the model, and of their squares.
     nonzero, normalized : ndarray, shape (genes,)
         Number of cells with a count, and sum of the counts scaled to 10,000 per cell.
     """
 
+    batches: np.ndarray
     cells: np.ndarray
     counts: np.ndarray
     expected: np.ndarray
-    variance: np.ndarray
-    composition: np.ndarray
+    likelihood_variance: np.ndarray
+    squared_residuals: np.ndarray
+    compositions: np.ndarray
+    squared_compositions: np.ndarray
     nonzero: np.ndarray
     normalized: np.ndarray
 
+    @property
+    def variance(self) -> np.ndarray:
+        """Variance of the observed sums: the likelihood's or the squared residuals, if larger, ``[strata, genes]``."""
+        return np.maximum(self.likelihood_variance, self.squared_residuals)
 
-def sum_group(sampler: PosteriorSampler, dataset: BatchDataset, index: Tensor, progress: bool = False) -> GroupSums:
-    """Return sums over the cells at ``index``.
+    @property
+    def composition(self) -> np.ndarray:
+        """Mean composition, ``[genes]``; genes without counts have a finite logarithm."""
+        return np.maximum(self.compositions / self.cells.sum(), np.finfo(float).tiny)
+
+    def in_batches(self, batches: np.ndarray) -> GroupSums:
+        """Return the group with the strata of some of its batches only."""
+        rows = np.searchsorted(self.batches, batches)
+        return replace(self, batches=batches, **{name: getattr(self, name)[rows] for name in PER_BATCH})
+
+
+PER_BATCH = ("cells", "counts", "expected", "likelihood_variance", "squared_residuals")
+PER_GROUP = ("compositions", "squared_compositions", "nonzero", "normalized")
+
+
+def merge(parts: Sequence[GroupSums]) -> GroupSums:
+    """Return the sums over the cells of several disjoint groups."""
+    batches, stratum = np.unique(np.concatenate([part.batches for part in parts]), return_inverse=True)
+    by_batch = {}
+    for name in PER_BATCH:
+        values = np.concatenate([getattr(part, name) for part in parts])
+        by_batch[name] = np.zeros((len(batches), *values.shape[1:]), dtype=values.dtype)
+        np.add.at(by_batch[name], stratum, values)
+    return GroupSums(
+        batches, **by_batch, **{name: np.sum([getattr(part, name) for part in parts], axis=0) for name in PER_GROUP}
+    )
+
+
+def sum_groups(
+    sampler: PosteriorSampler, dataset: BatchDataset, groups: Sequence[np.ndarray], progress: bool = False
+) -> list[GroupSums]:
+    """Return sums over the cells of each group, given by their indices; a cell may be in several groups."""
+    from tqdm.auto import tqdm
+
+    total = sum(map(len, groups))
+    with tqdm(total=total, desc="comparing", unit="cell", disable=not progress) as bar:
+        return [sum_group(sampler, dataset, torch.from_numpy(index), bar.update) for index in groups]
+
+
+def sum_group(
+    sampler: PosteriorSampler, dataset: BatchDataset, index: Tensor, advance: Callable[[int], Any] = int
+) -> GroupSums:
+    """Return sums over the cells at ``index``, and call ``advance`` with the number of cells of each chunk.
 
     The samples follow from the content of the cells, so groups of the same cells have the same sums in any order.
     """
@@ -61,8 +110,8 @@ def sum_group(sampler: PosteriorSampler, dataset: BatchDataset, index: Tensor, p
     strata, kwargs = max(1, num_batches), {"dtype": torch.float64, "device": model.device}
     cells = torch.zeros(strata, **kwargs)  # type: ignore[call-overload]
     by_batch = torch.zeros(4, strata, model.features, **kwargs)  # type: ignore[call-overload]
-    by_gene = torch.zeros(3, model.features, **kwargs)  # type: ignore[call-overload]
-    for chunk in sampler.chunks(dataset, index, None, "comparing", progress):
+    by_gene = torch.zeros(4, model.features, **kwargs)  # type: ignore[call-overload]
+    for chunk in sampler.chunks(dataset, index, None, "comparing", progress=False):
         batch, x = chunk.batch, chunk.batch.x.double()
         latents = sampler.sample(chunk)
         q = model.networks.observation(latents, _match_observed_total(model, latents, batch))
@@ -71,25 +120,23 @@ def sum_group(sampler: PosteriorSampler, dataset: BatchDataset, index: Tensor, p
             mean, variance = mean * batch.observed, variance * batch.observed
         stratum = batch.covariates[:, :num_batches].argmax(1) if num_batches else x.new_zeros(len(x), dtype=torch.int64)  # type: ignore[index]
         cells.index_add_(0, stratum, cells.new_ones(len(x)))
-        for total, values in zip(by_batch, (x, mean, (x - mean).square(), variance), strict=True):
+        for total, values in zip(by_batch, (x, mean, variance, (x - mean).square()), strict=True):
             total.index_add_(0, stratum, values)
-        by_gene[0] += _sum_compositions(model, latents, chunk, num_batches, num_decoded)
-        by_gene[1] += (x > 0).sum(0)
-        by_gene[2] += (x * (1e4 / x.sum(1, keepdim=True).clamp_min(1))).sum(0)
-    counts, expected, squares, variances = by_batch.cpu().numpy()
-    compositions, nonzero, normalized = by_gene.cpu().numpy()
-    mean_composition = np.maximum(
-        compositions / len(index), np.finfo(float).tiny
-    )  # genes without counts have a finite log
-    return GroupSums(
-        cells.cpu().numpy(), counts, expected, np.maximum(variances, squares), mean_composition, nonzero, normalized
-    )
+        compositions = _mean_compositions(model, latents, chunk, num_batches, num_decoded)
+        by_gene[0] += compositions.sum(0)
+        by_gene[1] += compositions.square().sum(0)
+        by_gene[2] += (x > 0).sum(0)
+        by_gene[3] += (x * (1e4 / x.sum(1, keepdim=True).clamp_min(1))).sum(0)
+        advance(len(x))
+    num_cells = cells.cpu().numpy()
+    batches = np.flatnonzero(num_cells)
+    return GroupSums(batches, num_cells[batches], *by_batch.cpu().numpy()[:, batches], *by_gene.cpu().numpy())
 
 
-def _sum_compositions(
+def _mean_compositions(
     model: VAE, latents: dict[str, Tensor], chunk: Chunk, num_batches: int, num_decoded: int
 ) -> Tensor:
-    """Return the sum over cells of the composition over observed genes, averaged over batches, ``[genes]``.
+    """Return each cell's composition over the observed genes, averaged over samples and batches, ``[cells, genes]``.
 
     Each sample is decoded in ``num_decoded`` equally spaced batches. The first follows from the cell's key, so the mean
     over a large group covers all batches.
@@ -101,14 +148,14 @@ def _sum_compositions(
         first = first + torch.arange(num_samples, device=device)[:, None]
         offsets = (step * num_batches // num_decoded for step in range(num_decoded))
         batches = [set_batch(batch, (first + offset) % num_batches, num_batches) for offset in offsets]
-    sums = []
+    means = []
     for moved in batches:
         fraction = composition(model, latents, moved)
         if batch.observed is not None:
             fraction = torch.where(batch.observed, fraction, 0)
             fraction = fraction / fraction.sum(-1, keepdim=True)
-        sums.append(fraction.double().mean(0).sum(0))
-    return sum(sums) / len(batches)  # type: ignore[return-value]
+        means.append(fraction.double().mean(0))
+    return sum(means) / len(batches)  # type: ignore[return-value]
 
 
 def _match_observed_total(model: VAE, latents: dict[str, Tensor], batch: Batch) -> Batch:
@@ -164,20 +211,41 @@ def log_ratio(first: GroupSums, second: GroupSums) -> LogRatio:
     """
     from scipy.special import polygamma
 
-    shared = (first.cells > 0) & (second.cells > 0)
-    common = _divide(first.expected * second.expected, first.expected + second.expected) * shared[:, None]
     estimate = np.log(first.composition) - np.log(second.composition)
     shapes = np.empty((2, len(estimate)))
-    for position, (sign, group) in enumerate(((1, first), (-1, second))):
-        weight = common if shared.any() else group.expected
-        per_count = _divide(weight, group.expected)
-        expected = weight.sum(0)
-        effective = _divide(expected**2, (per_count**2 * group.variance).sum(0))
-        ratio = _divide((per_count * group.counts).sum(0), expected, default=1.0)
+    for position, (sign, (ratio, effective)) in enumerate(zip((1, -1), count_ratios(first, second), strict=True)):
         shapes[position] = ratio * effective + PSEUDOCOUNT
         estimate = estimate + sign * np.log(shapes[position] / (effective + PSEUDOCOUNT))
     return LogRatio(estimate, np.sqrt(polygamma(1, shapes).sum(0)), shapes)
 
 
-def _divide(numerator: np.ndarray, denominator: np.ndarray, default: float = 0.0) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.full_like(numerator, default), where=denominator > 0)
+def have_common_batch(first: GroupSums, second: GroupSums) -> bool:
+    """Return whether any batch has cells of both groups."""
+    return len(np.intersect1d(first.batches, second.batches)) > 0
+
+
+def count_ratios(first: GroupSums, second: GroupSums) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Return each group's ratio of observed and expected counts, and its effective number of counts, ``[genes]``.
+
+    The weights of the batches are those of :func:`log_ratio`.
+    """
+    if not have_common_batch(first, second):
+        return count_ratio(first, first.expected), count_ratio(second, second.expected)
+    batches = np.intersect1d(first.batches, second.batches)
+    first, second = first.in_batches(batches), second.in_batches(batches)
+    weight = divide(first.expected * second.expected, first.expected + second.expected)
+    return count_ratio(first, weight), count_ratio(second, weight)
+
+
+def count_ratio(group: GroupSums, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted ratio of observed and expected counts, and its effective number of counts, ``[genes]``."""
+    per_count = divide(weight, group.expected)
+    expected = weight.sum(0)
+    effective = divide(expected**2, (per_count**2 * group.variance).sum(0))
+    return divide((per_count * group.counts).sum(0), expected, default=1.0), effective
+
+
+def divide(numerator: np.ndarray | float, denominator: np.ndarray, default: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return a quotient, and ``default`` where the denominator is not positive."""
+    quotient = np.array(np.broadcast_to(default, np.broadcast_shapes(np.shape(numerator), denominator.shape)), float)
+    return np.divide(numerator, denominator, out=quotient, where=denominator > 0)

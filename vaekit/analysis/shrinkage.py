@@ -14,7 +14,9 @@ POINT_SPACING = 0.04  # of a table, relative to the value
 CHUNK_ENTRIES = 2_000_000  # table entries computed at once
 
 
-def shrink(estimate: np.ndarray, error: np.ndarray, shapes: np.ndarray | None = None) -> Posterior:
+def shrink(
+    estimate: np.ndarray, error: np.ndarray, shapes: np.ndarray | None = None, degrees: float = np.inf
+) -> Posterior:
     r"""Return the posterior of effects; the prior is their distribution over all genes (empirical Bayes).
 
     .. math::
@@ -29,6 +31,12 @@ def shrink(estimate: np.ndarray, error: np.ndarray, shapes: np.ndarray | None = 
 
     .. math:: L(\beta) \propto p^a (1 - p)^b, \qquad \log\frac{p}{1 - p} = \log\frac{a}{b} + \beta - \hat\beta.
 
+    If the counts were deflated by an estimated variance with :math:`\nu` degrees of freedom, the likelihood is
+
+    .. math:: L_\nu(\beta) \propto \Big(1 - \frac{2}{\nu} \log \frac{L(\beta)}{L(\hat\beta)}\Big)^{-(\nu + 1) / 2},
+
+    which is a t distribution if L is normal.
+
     Parameters
     ----------
     estimate, error : ndarray, shape (genes,)
@@ -36,14 +44,18 @@ def shrink(estimate: np.ndarray, error: np.ndarray, shapes: np.ndarray | None = 
     shapes : ndarray, shape (2, genes), optional
         Positive counts a and b, if the estimates are natural logarithms of ratios of counts. None means that all
         errors are normal.
+    degrees : float
+        Degrees of freedom of the errors; infinite means that they are known. Finite ones need ``shapes``.
 
     Notes
     -----
     Stephens (2017), False discovery rates: a new deal; Przyborowski and Wilenski (1940), Homogeneity of results in
-    testing samples from Poisson series.
+    testing samples from Poisson series; Smyth (2004), Linear models and empirical Bayes methods for assessing
+    differential expression in microarray experiments (the t distribution of moderated variances).
     """
     grid = _grid(estimate, error)
     few = np.zeros(len(estimate), dtype=bool) if shapes is None else shapes.min(0) < NORMAL_COUNTS
+    few |= np.isfinite(degrees)
     density = np.empty((len(estimate), len(grid)))
     variance = error[~few, None] ** 2 + grid**2
     log_density = -0.5 * (estimate[~few, None] ** 2 / variance + np.log(variance))
@@ -52,7 +64,7 @@ def shrink(estimate: np.ndarray, error: np.ndarray, shapes: np.ndarray | None = 
     likelihood = np.empty((0, len(value)))
     if few.any():
         assert shapes is not None
-        likelihood = _likelihood(value, estimate[few], shapes[:, few])
+        likelihood = _likelihood(value, estimate[few], shapes[:, few], degrees)
         density[few] = likelihood @ prior
         density[few] /= density[few].max(1, keepdims=True)
     weight = _weights(density)
@@ -79,7 +91,7 @@ def _weights(density: np.ndarray) -> np.ndarray:
     return weight
 
 
-def _likelihood(value: np.ndarray, estimate: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+def _likelihood(value: np.ndarray, estimate: np.ndarray, shapes: np.ndarray, degrees: float) -> np.ndarray:
     """Return each gene's likelihood at the values of a table, up to a factor, ``[genes, points]``."""
     likelihood = np.empty((len(estimate), len(value)))
     step = max(1, CHUNK_ENTRIES // len(value))
@@ -88,7 +100,8 @@ def _likelihood(value: np.ndarray, estimate: np.ndarray, shapes: np.ndarray) -> 
         a, b = shapes[:, part, None]
         logit = np.log(a) - np.log(b) + value - estimate[part, None]
         log = -a * np.logaddexp(0, -logit) - b * np.logaddexp(0, logit)
-        likelihood[part] = np.exp(log - log.max(1, keepdims=True))
+        log -= log.max(1, keepdims=True)
+        likelihood[part] = np.exp(-(degrees + 1) / 2 * np.log1p(-2 * log / degrees) if np.isfinite(degrees) else log)
     return likelihood
 
 

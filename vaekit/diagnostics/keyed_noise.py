@@ -67,7 +67,7 @@ def number_repeats(keys: np.ndarray, repeats: dict[int, int]) -> np.ndarray:
     return _mix(keys + _mix(index))
 
 
-def draw_by_key(draw: Callable[[slice], T], keys: np.ndarray, num_samples: int) -> T:
+def draw_by_key(draw: Callable[[slice], T], keys: np.ndarray, num_samples: int, antithetic: bool = False) -> T:
     """Return random samples of observations that depend on their keys only.
 
     Parameters
@@ -78,6 +78,9 @@ def draw_by_key(draw: Callable[[slice], T], keys: np.ndarray, num_samples: int) 
         Keys of all observations.
     num_samples : int
         Number of samples per observation.
+    antithetic : bool
+        Whether the second half of an even number of samples mirrors the uniform numbers of the first half, where all
+        observations are computed together. Then means over samples have a smaller variance.
 
     Notes
     -----
@@ -86,7 +89,7 @@ def draw_by_key(draw: Callable[[slice], T], keys: np.ndarray, num_samples: int) 
     ``[num_samples, observations, ...]``, ``draw`` is called per observation. The RNG state of torch changes.
     """
     try:
-        with _KeyedOperations(keys, num_samples):
+        with _KeyedOperations(keys, num_samples, antithetic and num_samples % 2 == 0):
             return draw(slice(None))
     except _LayoutError:
         parts = []
@@ -101,8 +104,9 @@ def draw_by_key(draw: Callable[[slice], T], keys: np.ndarray, num_samples: int) 
 class _KeyedOperations(TorchDispatchMode):
     """Random operations of torch on ``[num_samples, observations, ...]``, seeded per observation."""
 
-    def __init__(self, keys: np.ndarray, num_samples: int) -> None:
+    def __init__(self, keys: np.ndarray, num_samples: int, antithetic: bool) -> None:
         super().__init__()
+        self.antithetic = antithetic
         self.keys, self.leading = keys, (num_samples, len(keys))
         self.num_calls = 0
 
@@ -117,14 +121,20 @@ class _KeyedOperations(TorchDispatchMode):
             raise _LayoutError
         seeds = _mix(self.keys + _mix(np.array([self.num_calls], dtype=np.uint64)))
         device = kwargs.pop("device", None) or next((x.device for x in args if isinstance(x, Tensor)), None)
-        result = _compute_jointly(func, args, kwargs, seeds, torch.broadcast_shapes(*shapes), device)
+        result = _compute_jointly(func, args, kwargs, seeds, torch.broadcast_shapes(*shapes), device, self.antithetic)
         if result is None:
             result = _compute_separately(func, args, kwargs, seeds).to(device)
         return args[0].copy_(result) if func._schema.is_mutable else result
 
 
 def _compute_jointly(
-    func: Any, args: Any, kwargs: Any, seeds: np.ndarray, shape: tuple[int, ...], device: torch.device | None
+    func: Any,
+    args: Any,
+    kwargs: Any,
+    seeds: np.ndarray,
+    shape: tuple[int, ...],
+    device: torch.device | None,
+    antithetic: bool,
 ) -> Tensor | None:
     """Return the result of an operation from uniform numbers; None if it is large or has no such function."""
     like = next((x for x in args if isinstance(x, Tensor)), None)
@@ -136,6 +146,9 @@ def _compute_jointly(
     words = _mix(seeds[:, None] + GOLDEN * np.arange(count, dtype=np.uint64))
     numbers = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # in (0, 1)
     uniform = torch.from_numpy(numbers).view(len(seeds), shape[0], *shape[2:]).transpose(0, 1).to(device)
+    if antithetic:
+        half = uniform[: len(uniform) // 2]
+        uniform = torch.cat([half, 1 - half])
     return FROM_UNIFORM[func](uniform, dtype, *args)
 
 

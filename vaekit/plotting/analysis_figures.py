@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaekit.exceptions import DataError
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -27,12 +29,23 @@ def plot_volcano(table: pd.DataFrame, title: str = "") -> Figure:
         Result of :func:`vaekit.analysis.differential_expression`.
     title : str
         Title of the figure; "" means the names of the groups.
+
+    Raises
+    ------
+    DataError
+        If the table has several comparisons.
     """
     from matplotlib.figure import Figure
 
+    if len(comparisons := table["comparison"].unique()) > 1:
+        raise DataError(
+            f"plot_volcano: the table has {len(comparisons)} comparisons, but must have one. Pass "
+            f"table[table['comparison'] == {str(comparisons[0])!r}], or use vaekit.analysis.plot_dotplot(table)."
+        )
+
     figure = Figure(figsize=(6.5, 5), layout="constrained")
     axis = figure.subplots()
-    decision = next(column for column in table.columns if column.startswith("is_de_fdr_"))
+    decision = decision_column(table)
     x = table["lfc_mean"].to_numpy(float)
     y = -np.log10(np.maximum(table["proba_not_de"].to_numpy(float), 10**-MAX_EVIDENCE))
     is_de = table[decision].to_numpy(bool)
@@ -47,6 +60,11 @@ def plot_volcano(table: pd.DataFrame, title: str = "") -> Figure:
     axis.set_title(title or str(table["comparison"].iloc[0]))
     axis.legend(frameon=False, fontsize=8, title=decision.replace("is_de_fdr_", "expected FDR "), title_fontsize=8)
     return figure
+
+
+def decision_column(table: pd.DataFrame) -> str:
+    """Return the name of the column of a table of differential expression that tells which genes are called."""
+    return next(str(column) for column in table.columns if column.startswith("is_de_fdr_"))
 
 
 def plot_predictive_check(table: pd.DataFrame, title: str = "") -> Figure:
