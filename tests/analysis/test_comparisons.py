@@ -250,7 +250,7 @@ class TestTopGenes:
             figure = plot_heatmap(source, simulated[1], every_group, "cluster", n=3)
             figure.savefig(tmp_path / "heat.png")
             assert genes <= {text.get_text() for axis in figure.axes for text in axis.get_xticklabels()}
-        with pytest.raises(DataError, match="'cluster0' of the table not found in .obs"):
+        with pytest.raises(DataError, match=r"'cluster0' of the table not found in .obs"):
             plot_heatmap(cells, simulated[1], every_group, "batch")
 
     def test_a_volcano_has_one_comparison(self, every_group: pd.DataFrame) -> None:

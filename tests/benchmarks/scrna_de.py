@@ -2,10 +2,14 @@
 
 Simulated cells (`vaekit.data.simulate_counts`) in three designs: "plain", one batch and equal clusters; "batches",
 three batches with effects on every gene, half of each cluster in a separate batch; "small", clusters of 50 % to
-2 % of the cells. In each, two pairs of clusters are compared. A gene is truly different if the log2 ratio of its
-mean compositions, without effects of batches, exceeds delta in size.
+2 % of the cells; "donors", five donors with effects on every gene for each of two halves of the clusters, unknown to
+the model; "crossed", the same with five donors of both halves, whose effects in each half are independent. In each, two
+pairs of clusters are compared. A gene is truly different if the log2 ratio of its mean compositions, without effects of
+batches or donors, exceeds delta in size.
 
 vaekit   `vaekit.analysis.differential_expression`
+replicates
+         the same with `replicate_key`, in the designs with donors
 means    the same model; posterior draws of the groups' mean compositions, with no error but theirs
 pairs    the same model; fold changes between pairs of cells, 5000 posterior draws of each group
 wilcoxon, t-test
@@ -45,7 +49,10 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "plain": {},
     "batches": {"batches": 3, "confounding": 0.5},
     "small": {"cluster_sizes": [0.5, 0.3, 0.12, 0.06, 0.02]},
+    "donors": {"batches": 10},
+    "crossed": {"batches": 10},
 }
+NUM_DONORS = 5  # of each half of the clusters; its other half of the simulated cells is omitted
 PAIRS = (("cluster0", "cluster1"), ("cluster3", "cluster4"))
 DRAWS, GROUP_DRAWS = 5000, 20  # of single cells, and of the groups
 
@@ -101,7 +108,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def trained(adata: anndata.AnnData, seed: int, epochs: int, **kwargs: Any) -> Any:
+def trained(adata: anndata.AnnData, seed: int, epochs: int, batch_key: str | None = "batch", **kwargs: Any) -> Any:
     """Train a Gaussian VAE with the default settings."""
     import pytorch_lightning as pl
 
@@ -110,7 +117,7 @@ def trained(adata: anndata.AnnData, seed: int, epochs: int, **kwargs: Any) -> An
     from vaekit.likelihoods import NegativeBinomial
 
     pl.seed_everything(seed, verbose=False)
-    data = GeneExpressionData(adata, batch_key="batch", seed=seed)
+    data = GeneExpressionData(adata, batch_key=batch_key, seed=seed)
     model = GaussianVAE(data.features, NegativeBinomial(), data.covariates)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(accelerator="cpu", max_epochs=epochs, enable_model_summary=False, **quiet, **kwargs)
@@ -120,16 +127,14 @@ def trained(adata: anndata.AnnData, seed: int, epochs: int, **kwargs: Any) -> An
 
 def compare(design: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return a row for each method, pair of clusters and level."""
-    from vaekit.data import simulate_counts
-
-    adata = simulate_counts(options.cells, options.genes, seed=1000 + seed, **DESIGNS[design])
-    model = trained(adata, seed, options.epochs)
+    adata, donor_key = simulate(design, seed, options)
+    model = trained(adata, seed, options.epochs, None if donor_key else "batch")
     rival = scvi_model(adata, seed, options.scvi) if options.scvi else None
     rows = []
     for pair in PAIRS:
         truth = np.log2(adata.varm["composition"][pair[0]] / adata.varm["composition"][pair[1]]).to_numpy()
         different = np.abs(truth) > options.delta
-        for method, calls in every_method(adata, model, rival, pair, options.delta, seed).items():
+        for method, calls in every_method(adata, model, rival, pair, options.delta, seed, donor_key).items():
             for level, called in calls.items():
                 rows.append(
                     {
@@ -147,15 +152,37 @@ def compare(design: str, seed: int, options: argparse.Namespace) -> list[dict[st
     return rows
 
 
+def simulate(design: str, seed: int, options: argparse.Namespace) -> tuple[anndata.AnnData, str | None]:
+    """Return the cells of a design, and the column of their donors."""
+    from vaekit.data import simulate_counts
+
+    has_donors = design in ("donors", "crossed")
+    cells = options.cells * (2 if has_donors else 1)
+    adata = simulate_counts(cells, options.genes, seed=1000 + seed, **DESIGNS[design])
+    if not has_donors:
+        return adata, None
+    half, donor = adata.obs["cluster"].cat.codes.to_numpy() % 2, adata.obs["batch"].cat.codes.to_numpy()
+    adata.obs["donor"] = [f"donor{code % NUM_DONORS if design == 'crossed' else code}" for code in donor]
+    return adata[donor // NUM_DONORS == half].copy(), "donor"
+
+
 def every_method(
-    adata: anndata.AnnData, model: Any, rival: Any, pair: tuple[str, str], delta: float, seed: int
+    adata: anndata.AnnData,
+    model: Any,
+    rival: Any,
+    pair: tuple[str, str],
+    delta: float,
+    seed: int,
+    donor_key: str | None,
 ) -> dict[str, dict[float, np.ndarray]]:
     """Return which genes each method calls at each level."""
     from vaekit.analysis import differential_expression
     from vaekit.analysis.differential_expression import call_at_fdr
 
-    own = differential_expression(adata, model, "cluster", *pair, delta=delta, batch_key="batch", seed=seed)
-    probabilities = {"vaekit": own["proba_de"].reindex(adata.var_names).to_numpy()}
+    probabilities = {}
+    for method, key in {"vaekit": None, **({"replicates": donor_key} if donor_key else {})}.items():
+        table = differential_expression(adata, model, "cluster", *pair, delta=delta, seed=seed, replicate_key=key)
+        probabilities[method] = table["proba_de"].reindex(adata.var_names).to_numpy()
     probabilities |= from_draws(adata, model, pair, delta, seed)
     if rival is not None:
         theirs = rival.differential_expression(
@@ -179,21 +206,21 @@ def from_draws(
     from vaekit.analysis import prepare_query
     from vaekit.analysis.decoding import composition, evaluating, set_batch
 
-    query = prepare_query(model, adata, None, "batch")
+    query = prepare_query(model, adata)
     batches = len(model.data_registry["batch_categories"])
+
+    def alternate(batch: Any) -> Any:
+        return set_batch(batch, torch.arange(len(batch.x)) % batches, batches) if batches else batch
+
     rng = np.random.default_rng(seed)
     cells, means = [], []
     with evaluating(model, seed):
         for name in pair:
             rows = np.flatnonzero(adata.obs["cluster"] == name)
             batch = query.dataset.__getitems__(torch.from_numpy(rng.choice(rows, DRAWS)))
-            cells.append(
-                composition(
-                    model, model.sample_posterior(batch, 1), set_batch(batch, torch.arange(DRAWS) % batches, batches)
-                )[0]
-            )
+            cells.append(composition(model, model.sample_posterior(batch, 1), alternate(batch))[0])
             group = query.dataset.__getitems__(torch.from_numpy(rows))
-            turns = set_batch(group, torch.arange(len(rows)) % batches, batches)
+            turns = alternate(group)
             means.append(
                 torch.stack(
                     [composition(model, model.sample_posterior(group, 1), turns)[0].mean(0) for _ in range(GROUP_DRAWS)]
@@ -249,14 +276,14 @@ def print_table(table: list[dict[str, Any]]) -> None:
     head = "".join(f"{f'FDP at {level}':>16}" for level in LEVELS) + "".join(
         f"{f'power at {level}':>16}" for level in LEVELS
     )
-    print(f"{'design':<9}{'method':<10}{'runs':>5}{head}")
+    print(f"{'design':<9}{'method':<11}{'runs':>5}{head}")
     for row in table:
         cells = [
             f"{row[f'{key}@{level}']:.3f} ({row[f'{key}_se@{level}']:.3f})"
             for key in ("fdp", "power")
             for level in LEVELS
         ]
-        print(f"{row['design']:<9}{row['method']:<10}{row['runs']:>5}" + "".join(f"{cell:>16}" for cell in cells))
+        print(f"{row['design']:<9}{row['method']:<11}{row['runs']:>5}" + "".join(f"{cell:>16}" for cell in cells))
 
 
 def measure_memory(options: argparse.Namespace) -> dict[str, Any]:

@@ -62,6 +62,43 @@ class TestDe:
         assert run("de", folder / "file.ckpt", *groups, "-o", tmp_path / "nk.csv") == 0
         assert pd.read_csv(tmp_path / "nk.csv")["group2"].unique().tolist() == ["Rest"]
 
+    def test_every_group_several_groups_and_conditions(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        start = ("de", folder / "file.ckpt", folder / "cells.h5ad", "--fdr", 0.4)
+        assert run(*start, "--groupby", "cell_type", "-o", tmp_path / "every.csv") == 0
+        table = pd.read_csv(tmp_path / "every.csv", index_col="gene")
+        names = list(table["comparison"].unique())
+        assert names == sorted(names)
+        assert len(names) > 2
+        assert (tmp_path / "every.png").read_bytes().startswith(b"\x89PNG")
+        shown = capsys.readouterr().out
+        assert all(
+            f"{name}: {table.loc[table['comparison'] == name, 'is_de_fdr_0.4'].sum()} genes" in shown for name in names
+        )
+        groups = ("--groupby", "cell_type", "--group1", "B", "NK", "--group2", "T")
+        assert run(*start, *groups, "-o", tmp_path / "two.csv") == 0
+        assert list(pd.read_csv(tmp_path / "two.csv")["comparison"].unique()) == ["B vs T", "NK vs T"]
+        masks = ("--group1", "cell_type == 'B'", "--group2", "cell_type == 'T'")
+        assert run(*start, *masks, "-o", tmp_path / "masks.csv") == 0
+        first, second = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("two", "masks"))
+        first = first[first["group1"] == "B"]
+        np.testing.assert_allclose(first["lfc_mean"], second["lfc_mean"], rtol=1e-6)
+
+    def test_several_comparisons_without_called_genes(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ("--groupby", "cell_type", "--delta", 20, "-o", tmp_path / "none.csv")
+        assert run("de", folder / "file.ckpt", folder / "cells.h5ad", *arguments) == 0
+        assert "no dot plot, because no gene is called" in capsys.readouterr().out
+        assert [file.name for file in tmp_path.iterdir()] == ["none.csv"]
+
+    def test_replicates(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        start = ("de", folder / "file.ckpt", folder / "cells.h5ad", *GROUPS)
+        assert run(*start, "--replicate_key", "batch", "-o", tmp_path / "x.csv") == 0
+        assert run(*start, "--replicate_key", "bath", "-o", tmp_path / "y.csv") == 2
+        assert "replicate_key='bath' not found" in capsys.readouterr().err
+
     def test_training_data_that_were_in_memory(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

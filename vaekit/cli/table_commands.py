@@ -7,13 +7,18 @@ inside the functions, so that the help of a command is fast.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vaekit._core.atomic import atomic_write
 from vaekit.cli.output_files import check_output, load_model
 from vaekit.cli.values import check_seed
 from vaekit.exceptions import DataError
 
-NUM_PRINTED = 10  # genes
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+NUM_PRINTED, NUM_TOP = 10, 5  # genes of one comparison, and of each of several
 GENE_BYTES, FIGURE_BYTES = 500, 300_000  # approximate sizes of the files of `de`
 
 
@@ -21,9 +26,10 @@ def de(
     checkpoint: str | Path,
     data: str | None = None,
     *,
-    groupby: str,
-    group1: str,
+    groupby: str | None = None,
+    group1: list[str] | None = None,
     group2: str | None = None,
+    replicate_key: str | None = None,
     output: str | Path,
     delta: float = 0.25,
     fdr: float = 0.05,
@@ -33,10 +39,10 @@ def de(
     batch_key: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Compare the expression of genes between two groups of cells.
+    """Compare the expression of genes between groups of cells.
 
     The sorted table contains probabilities, log2 fold changes and the genes called at an expected false discovery
-    rate. A volcano plot has the same name with the ending .png.
+    rate. A figure has the same name with the ending .png: a volcano plot, or for several comparisons a dot plot.
 
     Parameters
     ----------
@@ -44,12 +50,14 @@ def de(
         Checkpoint of a trained model, such as RUN/last.ckpt.
     data : str, optional
         File or zarr store of cells. None: the training data.
-    groupby : str
-        Column of obs with the groups.
-    group1 : str
-        First group.
+    groupby : str, optional
+        Column of obs with the groups. None: groups are conditions such as "cell_type == 'B'".
+    group1 : list of str, optional
+        Groups, each compared with group2. None: every group.
     group2 : str, optional
         Second group. None: all other cells.
+    replicate_key : str, optional
+        Column of obs with replicates, such as donors. Errors then include their variance.
     output : str or Path
         .csv file to write.
     delta : float
@@ -67,7 +75,7 @@ def de(
     overwrite : bool
         Replace table and plot if they exist.
     """
-    from vaekit.analysis import differential_expression, plot_volcano
+    from vaekit.analysis import differential_expression
     from vaekit.cli.cells import check_room, resolve_cells
     from vaekit.plotting import save_figure
 
@@ -84,13 +92,41 @@ def de(
     check_room(output, FIGURE_BYTES + GENE_BYTES * model.features)
     cells, layer = resolve_cells(model, checkpoint, data, layer)
     table = differential_expression(
-        cells, model, groupby, group1, group2, delta=delta, fdr=fdr, layer=layer, batch_key=batch_key,
-        num_samples=num_samples, progress=True, seed=seed,
+        cells, model, groupby, group1, group2, replicate_key=replicate_key, delta=delta, fdr=fdr, layer=layer,
+        batch_key=batch_key, num_samples=num_samples, progress=True, seed=seed,
     )  # fmt: skip
     with atomic_write(output) as file:
         table.to_csv(file)
-    save_figure(plot_volcano(table), plot_file)
-    decision = f"is_de_fdr_{fdr}"
-    print(table[["proba_de", "lfc_median", "raw_mean1", "raw_mean2", decision]].head(NUM_PRINTED).to_string())
+    files = [output]
+    if (figure := _de_figure(table)) is not None:
+        save_figure(figure, plot_file)
+        files.append(plot_file)
+    written = f"Wrote {' and '.join(map(str, files))}"
+    _print_comparisons(table, f"is_de_fdr_{fdr}", written)
+
+
+def _de_figure(table: pd.DataFrame) -> Figure | None:
+    """Return the volcano plot of one comparison, or the dot plot of several; None if that has no genes."""
+    from vaekit.analysis import plot_dotplot, plot_volcano, top_genes
+
+    if table["comparison"].nunique() == 1:
+        return plot_volcano(table)
+    return None if top_genes(table).empty else plot_dotplot(table)
+
+
+def _print_comparisons(table: pd.DataFrame, decision: str, written: str) -> None:
+    """Print the first genes of one comparison, or the number of called genes and the top genes of each."""
+    from vaekit.analysis import top_genes
+
     num_called = int(table[decision].sum())
-    print(f"Wrote {output} and {plot_file}: {table['comparison'].iloc[0]}, {num_called} of {len(table)} genes called")
+    names = table["comparison"].unique()
+    if len(names) == 1:
+        print(table[["proba_de", "lfc_median", "raw_mean1", "raw_mean2", decision]].head(NUM_PRINTED).to_string())
+        print(f"{written}: {names[0]}, {num_called} of {len(table)} genes called")
+        return
+    top = top_genes(table, NUM_TOP)
+    for name in names:
+        genes = ", ".join(top.loc[top["comparison"] == name, "gene"]) or "none"
+        print(f"{name}: {int(table.loc[table['comparison'] == name, decision].sum())} genes called; higher: {genes}")
+    missing = "" if len(top) else "; no dot plot, because no gene is called"
+    print(f"{written}: {len(names)} comparisons, {num_called} of {len(table)} rows called{missing}")
