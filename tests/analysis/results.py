@@ -53,7 +53,51 @@ def _query(form: Form, model: VAE, clean: AnnData) -> Tables:
 def _differential_expression(form: Form, model: VAE, clean: AnnData) -> Tables:
     arguments = {"layer": form.layer, "batch_size": form.batch_size}
     table = analysis.differential_expression(form.cells, model, "group", "cluster1", "cluster0", **arguments)
-    return {"genes": table, "order": pd.DataFrame({"gene": list(table.index)})}
+    every = analysis.differential_expression(form.cells, model, "group", **arguments)
+    groups = [f"group == 'cluster{number}'" for number in (1, 0)]
+    masks = (
+        [form.cells.obs["group"] == f"cluster{number}" for number in (1, 0)] if hasattr(form.cells, "obs") else groups
+    )
+    by_mask, by_condition = (
+        analysis.differential_expression(form.cells, model, group1=one, group2=other, **arguments).drop(columns=NAMES)
+        for one, other in (masks, groups)
+    )
+    replicates = analysis.differential_expression(form.cells, model, "group", replicate_key="batch", **arguments)
+    return {
+        "genes": table,
+        "order": pd.DataFrame({"gene": list(table.index)}),
+        "every group": every.set_index(every["comparison"] + every.index),
+        "masks": by_mask,
+        "conditions": by_condition,
+        "replicates": replicates.set_index(replicates["comparison"] + replicates.index),
+    }
+
+
+def _every_group(form: Form, model: VAE) -> pd.DataFrame:
+    return analysis.differential_expression(
+        form.cells, model, "group", layer=form.layer, batch_size=form.batch_size, fdr=0.2
+    )
+
+
+def _top_genes(form: Form, model: VAE, clean: AnnData) -> Tables:
+    table = analysis.top_genes(_every_group(form, model), n=6)
+    return {"top": table.set_index(table["comparison"] + table["gene"])}
+
+
+def _plot_dotplot(form: Form, model: VAE, clean: AnnData) -> Tables:
+    figure = analysis.plot_dotplot(_every_group(form, model), n=6)
+    labels = [text.get_text() for axis in figure.axes for text in axis.get_xticklabels() + axis.get_yticklabels()]
+    points = [np.asarray(part.get_sizes()) for axis in figure.axes[:1] for part in axis.collections]
+    return {"labels": pd.DataFrame({"label": labels}), **{str(i): pd.DataFrame(part) for i, part in enumerate(points)}}
+
+
+def _plot_heatmap(form: Form, model: VAE, clean: AnnData) -> Tables:
+    figure = analysis.plot_heatmap(
+        form.cells, model, _every_group(Form(clean.copy()), model), "group", layer=form.layer
+    )
+    images = [image.get_array() for axis in figure.axes for image in axis.images]
+    largest = np.asarray(max(images, key=np.size), dtype=float)
+    return {"values": pd.DataFrame(np.sort(largest, axis=0))}
 
 
 def _normalized_expression(form: Form, model: VAE, clean: AnnData) -> Tables:
@@ -137,6 +181,7 @@ def _plot_predictive_check(form: Form, model: VAE, clean: AnnData) -> Tables:
     return {str(i): pd.DataFrame(part[np.lexsort(part.T.round(4))]) for i, part in enumerate(points)}
 
 
+NAMES = ["comparison", "group1", "group2"]
 ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "embed": _embed,
     "latent_fields": _latent_fields,
@@ -149,6 +194,9 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "transfer_labels": _transfer_labels,
     "map_query": _map_query,
     "integration_scores": _integration_scores,
+    "top_genes": _top_genes,
+    "plot_dotplot": _plot_dotplot,
+    "plot_heatmap": _plot_heatmap,
     "plot_volcano": _plot_volcano,
     "plot_predictive_check": _plot_predictive_check,
 }
@@ -190,7 +238,14 @@ def _de_command(checkpoint: Path, form: Form, directory: Path, output: Callable[
     groups = ("--groupby", "group", "--group1", "cluster1", "--group2", "cluster0")
     _run("de", checkpoint, form.cells, *groups, "-o", directory / "out.csv", *_layer(form))
     table = pd.read_csv(directory / "out.csv", index_col="gene")
-    return {"genes": table, "order": pd.DataFrame({"gene": list(table.index)})}
+    every = ("--groupby", "group", "--replicate_key", "batch")
+    _run("de", checkpoint, form.cells, *every, "-o", directory / "every.csv", *_layer(form))
+    replicates = pd.read_csv(directory / "every.csv", index_col="gene")
+    return {
+        "genes": table,
+        "order": pd.DataFrame({"gene": list(table.index)}),
+        "replicates": replicates.set_index(replicates["comparison"] + replicates.index),
+    }
 
 
 def _evaluate_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:

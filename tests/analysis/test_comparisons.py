@@ -36,7 +36,7 @@ def every_group(simulated: Simulated) -> pd.DataFrame:
 def check_equal(table: pd.DataFrame, expected: pd.DataFrame) -> None:
     """Check that all numbers and calls are equal."""
     numbers = expected.select_dtypes(["number", "bool"]).columns
-    pd.testing.assert_frame_equal(table.loc[expected.index, numbers], expected[numbers], rtol=1e-6, atol=1e-9)
+    pd.testing.assert_frame_equal(table.loc[expected.index, numbers], expected[numbers], rtol=1e-6, atol=1e-8)
 
 
 class TestGroups:

@@ -124,7 +124,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Form], None]]:
 def _is_read_only(name: str, cells: Any) -> bool:
     if isinstance(cells, AnnData):
         part = cells.isbacked and cells.is_view
-        return part and name in {*INTO_ADATA, "differential_expression", "plot_volcano"}
+        return part and name in {*INTO_ADATA, "differential_expression", "top_genes", "plot_dotplot", "plot_volcano"}
     return name in INTO_ADATA
 
 

@@ -159,7 +159,7 @@ def _by_masks(obs: pd.DataFrame, group1: Any, group2: Any, source: str) -> list[
             "differential_expression: groupby=None and group1=None. Pass groupby='COLUMN' to compare every group of a "
             "column, or group1 as a mask or a condition such as \"COLUMN == 'A'\"."
         )
-    several = _is_several(group1) and not is_mask(group1)
+    several = _is_several(group1) and all(isinstance(item, str) for item in group1)
     firsts = list(group1) if several else [group1]
     if not firsts:
         raise DataError("group1=[] must contain a condition.")

@@ -103,8 +103,8 @@ def read_covariates(
 ) -> Covariates:
     """Read the covariates of cells, with the categories and moments of a checkpoint's registry if there is one.
 
-    Else the ``train`` cells (all cells for None) standardize continuous covariates, and constant covariates and
-    categories without training cells cause a warning.
+    Else the ``train`` cells (all cells for None) standardize continuous covariates. Constant covariates, categories
+    without training cells, and covariates that follow from the batch cause a warning.
 
     Raises
     ------
@@ -129,8 +129,11 @@ def read_covariates(
         if is_new:
             if len(column.categories) == 1:
                 _warn_constant(
-                    f"categorical_covariate_keys={key!r}: all cells of {source} are {column.categories[0]!r}"
+                    f"categorical_covariate_keys={key!r}: all cells of {source} are {column.categories[0]!r}",
+                    f"categorical_covariate_keys={[other for other in categorical if other != key]}",
                 )
+            elif batch is not None and len(batch.categories) > 1:
+                _warn_confounded(batch, column, str(keys.batch), key, source)
             _warn_untrained(column, f"categorical_covariate_keys={key!r}", source, train)
         parts.append(one_hot(column))
     for name, key in continuous.items():
@@ -139,7 +142,10 @@ def read_covariates(
         if is_new:
             moments[name] = _mean_and_std(values if train is None else values[train])
             if np.isinf(moments[name][1]):
-                _warn_constant(f"{label}: all training cells of {source} have the value {moments[name][0]:g}")
+                _warn_constant(
+                    f"{label}: all training cells of {source} have the value {moments[name][0]:g}",
+                    f"continuous_covariate_keys={[other for other in continuous if other != key]}",
+                )
         parts.append(_standardize(values, moments[name], label, source, obs))
     columns = [part for part in parts if part is not None]
     return Covariates(torch.cat(columns, 1) if columns else None, batch, categories, moments)
@@ -195,11 +201,27 @@ def _warn_untrained(column: Column, label: str, source: str, train: np.ndarray |
     if unseen := [name for name, count in zip(column.categories, num_cells, strict=True) if not count]:
         warnings.warn(
             f"{label}: {', '.join(map(repr, unseen[:5]))} without training cells in {source}; the model learns no "
-            "effect of it.",
+            f"effect of it. Merge it with a similar one, or remove its cells: "
+            f"adata = adata[adata.obs[{label.partition('=')[2]}] != {unseen[0]!r}].",
             UserWarning,
             stacklevel=3,
         )
 
 
-def _warn_constant(problem: str) -> None:
-    warnings.warn(f"{problem}; it gives the model no information.", UserWarning, stacklevel=3)
+def _warn_constant(problem: str, remedy: str) -> None:
+    warnings.warn(f"{problem}; it gives the model no information. Pass {remedy}.", UserWarning, stacklevel=3)
+
+
+def _warn_confounded(batch: Column, column: Column, batch_key: str, key: str, source: str) -> None:
+    """Warn if the cells of each batch have the same category."""
+    if len(np.unique(np.stack([batch.codes, column.codes]), axis=1).T) > len(batch.categories):
+        return
+    same = len(column.categories) == len(batch.categories)
+    problem = f"{batch_key} is the same as {key}" if same else f"each {batch_key} has one value of {key}"
+    warnings.warn(
+        f"{problem} in {source}: their effects cannot be told apart. To compare values of {key}, pass batch_key=None "
+        f"and categorical_covariate_keys=[{key!r}], or a batch_key whose batches have cells of several values. To "
+        f"ignore {key}, omit it from categorical_covariate_keys.",
+        UserWarning,
+        stacklevel=3,
+    )
