@@ -161,7 +161,7 @@ def test_moderated_variances_recover_their_distribution():
     np.testing.assert_allclose(moderated, (degrees * 3 + 4 * squares) / (degrees + 4), rtol=0.05)
     equal, degrees = moderate(3 * rng.chisquare(4, 20_000) / 4, 4, np.ones(20_000, dtype=bool))
     assert degrees > 200
-    np.testing.assert_allclose(equal, 3, rtol=0.1)
+    np.testing.assert_allclose(equal, 3, rtol=0.2)
     few, degrees = moderate(squares, 4, np.arange(20_000) == 0)
     assert degrees == 0
     np.testing.assert_array_equal(few, squares)

@@ -23,7 +23,7 @@ def comparison_table(
 ) -> pd.DataFrame:
     """Return the sorted table of the observed genes, without calls and names.
 
-    ``posterior`` is that of the observed genes' fold changes, natural logarithm.
+    ``posterior`` describes the fold changes of the observed genes, natural logarithm.
     """
     import pandas as pd
 

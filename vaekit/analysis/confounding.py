@@ -1,4 +1,4 @@
-"""Warning about groups without a common batch, with the arguments that tell group and batch apart."""
+"""Warning about groups without a common batch, with the arguments that separate groups and batches."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def batch_fraction(first: GroupSums, second: GroupSums) -> float:
 
 
 def crossed_column(obs: pd.DataFrame, comparison: Comparison, known: set[str | None]) -> str | None:
-    """Return a column whose name is that of replicates, with several values in both groups; None without one."""
+    """Return a column that is named like replicates and has several values in both groups; None without one."""
     names = [str(name) for name in obs.columns if name not in known and REPLICATE_NAMES.search(str(name))]
     order = REPLICATE_NAMES.pattern.split("|")
     for name in sorted(names, key=lambda name: order.index(REPLICATE_NAMES.search(name)[0].lower())):

@@ -227,7 +227,7 @@ def have_common_batch(first: GroupSums, second: GroupSums) -> bool:
 def count_ratios(first: GroupSums, second: GroupSums) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Return each group's ratio of observed and expected counts, and its effective number of counts, ``[genes]``.
 
-    The weights of the batches are those of :func:`log_ratio`.
+    The batches have the weights of :func:`log_ratio`.
     """
     if not have_common_batch(first, second):
         return count_ratio(first, first.expected), count_ratio(second, second.expected)

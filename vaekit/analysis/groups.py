@@ -142,7 +142,7 @@ def _check_rest(column: Column, names: Sequence[str], groupby: str, source: str)
 
 
 def _known_category(name: Any, argument: str, column: Column, values: pd.Series, groupby: str, source: str) -> str:
-    """Return the category with a name; raise an error if there is none."""
+    """Return the category with a name; raise an error if the column lacks it."""
     category = _category(name, column.categories, values)
     if category not in column.categories:
         raise DataError(

@@ -11,6 +11,7 @@ TOLERANCE = 1e-6  # change of the weights at which expectation maximization stop
 NULL_WEIGHT = 10.0  # prior counts of the spike at 0, which takes effects that noise alone can explain
 NORMAL_COUNTS = 100.0  # from here on, the logarithm of a mean count is close to normal
 POINT_SPACING = 0.04  # of a table, relative to the value
+MIN_POINT_SPACING = 0.01  # for many counts with estimated errors
 CHUNK_ENTRIES = 2_000_000  # table entries computed at once
 
 
@@ -60,7 +61,8 @@ def shrink(
     variance = error[~few, None] ** 2 + grid**2
     log_density = -0.5 * (estimate[~few, None] ** 2 / variance + np.log(variance))
     density[~few] = np.exp(log_density - log_density.max(1, keepdims=True))
-    value, prior = _table(grid, estimate[few])
+    spacing = POINT_SPACING if np.isinf(degrees) else _spacing(estimate, error)
+    value, prior = _table(grid, estimate[few], spacing)
     likelihood = np.empty((0, len(value)))
     if few.any():
         assert shapes is not None
@@ -105,12 +107,18 @@ def _likelihood(value: np.ndarray, estimate: np.ndarray, shapes: np.ndarray, deg
     return likelihood
 
 
-def _table(grid: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _spacing(estimate: np.ndarray, error: np.ndarray) -> float:
+    """Return a spacing of points that is small compared with the errors of nearly all genes."""
+    largest = max(float(np.quantile(np.abs(estimate), 0.99)), np.finfo(float).tiny)
+    return float(np.clip(np.quantile(error, 0.05) / largest / 2, MIN_POINT_SPACING, POINT_SPACING))
+
+
+def _table(grid: np.ndarray, estimate: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
     """Return values, dense around 0, and the components' probabilities there, ``[points, components]``."""
     smallest = grid[1] / 2
     largest = max(3 * grid[-1], 2 * np.abs(estimate).max(initial=0.0))
-    steps = np.arange(1, int(np.ceil(np.arcsinh(largest / smallest) / POINT_SPACING)) + 1)
-    positive = smallest * np.sinh(POINT_SPACING * steps)
+    steps = np.arange(1, int(np.ceil(np.arcsinh(largest / smallest) / spacing)) + 1)
+    positive = smallest * np.sinh(spacing * steps)
     value = np.concatenate([-positive[::-1], [0.0], positive])
     scale = np.where(grid > 0, grid, 1)
     prior = np.exp(-0.5 * (value[:, None] / scale) ** 2) * np.gradient(value)[:, None]

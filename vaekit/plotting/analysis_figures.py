@@ -63,7 +63,7 @@ def plot_volcano(table: pd.DataFrame, title: str = "") -> Figure:
 
 
 def decision_column(table: pd.DataFrame) -> str:
-    """Return the name of the column of a table of differential expression that tells which genes are called."""
+    """Return the name of the column with the called genes in a table of differential expression."""
     return next(str(column) for column in table.columns if column.startswith("is_de_fdr_"))
 
 
