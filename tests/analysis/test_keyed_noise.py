@@ -136,3 +136,17 @@ def test_the_likelihood_of_an_observation_does_not_depend_on_the_others(kind, mo
     whole = estimate(torch.arange(12))
     for result, expected in zip(estimate(rows[:3], rows[3:])[:3], whole[:3], strict=True):
         torch.testing.assert_close(result, expected[rows], rtol=1e-5, atol=1e-5)
+
+
+def test_antithetic_samples_mirror_each_other():
+    """They keep their distribution, and the mean over samples has a smaller variance. An odd number is independent."""
+    for draw in (lambda _: torch.rand(4, 2000, 3), lambda _: torch.randn(4, 2000, 3)):
+        x = draw_by_key(draw, KEYS, 4, antithetic=True)
+        plain = draw_by_key(draw, KEYS, 4)
+        assert torch.equal(x[:2], plain[:2])
+        center = 2 * x.mean()
+        torch.testing.assert_close(x[:2] + x[2:], torch.full((2, 2000, 3), round(center.item())), atol=1e-6, rtol=0)
+        assert x.exp().mean(0).std() < 0.85 * plain.exp().mean(0).std()
+        assert stats.ks_2samp(x.flatten().numpy(), plain.flatten().numpy()).pvalue > 1e-3
+    odd = draw_by_key(lambda _: torch.randn(3, 2000, 3), KEYS, 3, antithetic=True)
+    assert torch.equal(odd, draw_by_key(lambda _: torch.randn(3, 2000, 3), KEYS, 3))

@@ -22,7 +22,8 @@ from vaekit.plotting.expression_figures import plot_cells, plot_dots
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-    from matplotlib.figure import Figure
+
+    from vaekit.plotting.figure_files import Figure
 
 SHOWN = [
     *("proba_up", "lfc_mean", "raw_normalized_mean1", "raw_normalized_mean2"),

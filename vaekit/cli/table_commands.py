@@ -16,7 +16,8 @@ from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from vaekit.plotting.figure_files import Figure
 
 NUM_PRINTED, NUM_TOP = 10, 5  # genes of one comparison, and of each of several
 GENE_BYTES, FIGURE_BYTES = 500, 300_000  # approximate sizes of the files of `de`

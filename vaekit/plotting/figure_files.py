@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vaekit._core.atomic import atomic_write
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Figure  # also for packages that do not import matplotlib
 
 
 def save_figure(figure: Figure, path: Path) -> None:
