@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vaekit._core.natural_order import natural_order
 from vaekit.analysis.cell_masks import cell_mask, is_mask
 from vaekit.data.cells.columns import Column, match_category, read_column
 from vaekit.exceptions import DataError, did_you_mean
@@ -110,22 +110,10 @@ def _all_groups(column: Column, other: str | None, groupby: str, source: str) ->
             f"groupby={groupby!r}: {source} has {len(column.categories)} different values in {len(column.codes)} "
             "cells. Name a column with groups of cells, or pass group1 with the groups to compare."
         )
-    names = sorted((name for name in column.categories if name != other), key=natural_order)
+    names = natural_order([name for name in column.categories if name != other])
     if not names:
         raise DataError(f"groupby={groupby!r}: {source} has no group besides group2={other!r}. Pass other cells, too.")
     return names
-
-
-def natural_order(name: str) -> tuple[tuple[int, float, str], ...]:
-    """Return a key that sorts names by the numbers in them.
-
-    Examples
-    --------
-    >>> sorted(["10", "9", "B10", "B9"], key=natural_order)
-    ['9', '10', 'B9', 'B10']
-    """
-    parts = re.split(r"(\d+)", name)
-    return tuple((0, float(part), part) if part.isdecimal() else (1, 0.0, part) for part in parts if part)
 
 
 def _check_rest(column: Column, names: Sequence[str], groupby: str, source: str) -> None:
