@@ -117,8 +117,9 @@ def test_sums_agree_with_the_parts_of_the_model(simulated, num_decoded, monkeypa
             first = torch.tensor([(key + sample) % 2 for key in keys.tolist()])
             for number in (0, 1) if num_decoded == 2 else (first,):
                 covariates = torch.eye(2)[number].expand(cells, 2)
-                h = model.networks.decode({"z": values["z"][sample]}, batch._replace(covariates=covariates))
-                compositions.append(model.networks.likelihood.composition(h).softmax(-1).double())
+                moved = batch._replace(covariates=covariates)
+                h = model.networks.decode({"z": values["z"][sample]}, moved)
+                compositions.append(model.networks.likelihood.logits(h, moved).softmax(-1).double())
     x, mean, variance = batch.x.double(), q.mean.mean(0), q.variance.mean(0)
     for stratum in range(2):
         mask = batch.covariates[:, stratum] == 1

@@ -145,7 +145,9 @@ def test_antithetic_samples_mirror_each_other():
         plain = draw_by_key(draw, KEYS, 4)
         assert torch.equal(x[:2], plain[:2])
         center = 2 * x.mean()
-        torch.testing.assert_close(x[:2] + x[2:], torch.full((2, 2000, 3), round(center.item())), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            x[:2] + x[2:], torch.full((2, 2000, 3), float(round(center.item()))), atol=1e-6, rtol=0
+        )
         assert x.exp().mean(0).std() < 0.85 * plain.exp().mean(0).std()
         assert stats.ks_2samp(x.flatten().numpy(), plain.flatten().numpy()).pvalue > 1e-3
     odd = draw_by_key(lambda _: torch.randn(3, 2000, 3), KEYS, 3, antithetic=True)
