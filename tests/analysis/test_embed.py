@@ -14,7 +14,10 @@ from models.tiny import MODELS, adata, counts, fit, trainer
 import vaekit
 from vaekit.analysis import embed, get_data_registry, load_training_data
 from vaekit.data import GeneExpressionData, ImageData
+from vaekit.data.cells.columns import read_column
+from vaekit.diagnostics import most_probable_codes
 from vaekit.exceptions import CheckpointError, DataError
+from vaekit.latents import Categorical
 from vaekit.likelihoods import Bernoulli, NegativeBinomial
 
 GENES = 12
@@ -57,6 +60,23 @@ def test_train_load_embed(tmp_path):
     np.testing.assert_allclose(cells.obsm["vaekit_y_probabilities"].sum(1), 1, rtol=1e-5)
     assert (cells.obs["vaekit_y"].astype(int) == cells.obsm["vaekit_y_probabilities"].argmax(1)).all()
     assert cells.obs["vaekit_y"].dtype == "category"
+
+
+@pytest.mark.parametrize("form", ["h5ad", "concatenated", "text"])
+def test_codes_stay_in_numerical_order(tmp_path, form):
+    cells = adata()
+    summary = torch.nn.functional.one_hot(torch.arange(60) % 12, 12).flip(0).float()
+    cells.obs["vaekit_y"] = most_probable_codes(Categorical(12), summary)
+    if form == "h5ad":
+        cells.write_h5ad(tmp_path / "cells.h5ad")
+        cells = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    elif form == "concatenated":  # parts with different codes
+        cells = anndata.concat([cells[:20], cells[20:25]])
+    else:  # as read from a table
+        cells.obs["vaekit_y"] = cells.obs["vaekit_y"].astype(str)
+    assert read_column(cells.obs, "vaekit_y", "groupby", "cells").categories == [str(code) for code in range(12)]
+    if form != "text":
+        assert list(cells.obs["vaekit_y"].cat.categories) == [str(code) for code in range(12)]
 
 
 def test_fields_hold_the_posteriors(run):
