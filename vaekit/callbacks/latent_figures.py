@@ -47,10 +47,10 @@ def _embedding_figures(model: Any, data: Any, summaries: dict[str, Tensor]) -> d
     """Return the UMAP, and the topics by label, or by Leiden cluster without labels."""
     points, columns = coordinates(model, summaries).numpy(), data.category_columns()
     index = embedding_figures.sample_points(len(points))
+    title = embedding_figures.umap_title(len(index), len(points))
     points = points[index]
     positions = embedding_figures.umap_coordinates(points)
     panels = {name: values[index] for name, values in (columns | code_columns(model, summaries)).items()}
-    title = embedding_figures.umap_title(len(index), len(summaries[next(iter(summaries))]))
     figures = {"umap": embedding_figures.plot_embedding(positions, panels, title)}
     if proportions := _proportions(model, summaries):
         label = _label(data)
