@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _MODELS = ("VAE", "GaussianVAE", "DiscreteVAE", "MixedVAE", "SequentialVAE", "load", "save")
 _PACKAGES = ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators", "exceptions", "graph",

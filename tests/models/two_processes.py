@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 
 from vaekit import DiscreteVAE
 from vaekit.callbacks import PosteriorCollapseMonitor, RunCheckpoint, TerminateOnNonFinite
-from vaekit.cli.fit import in_order
+from vaekit.cli.predictions import in_order
 from vaekit.data import GeneExpressionData
 from vaekit.estimators import REBAR, RELAX, MuProp, ReinMax
 from vaekit.estimators.running_moments import RunningMoments

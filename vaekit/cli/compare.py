@@ -152,7 +152,7 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
     from vaekit.callbacks import ELBOCurve, FigureWriter, RunCheckpoint
     from vaekit.cli.foreign import check_wandb_files
     from vaekit.cli.instantiate import instantiate
-    from vaekit.cli.logger import finish_run, name_run
+    from vaekit.cli.logger import finish_run, group_runs, name_run
     from vaekit.cli.saved_config import SaveRunConfig
     from vaekit.cli.training_errors import start_loggers
 
@@ -177,6 +177,7 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
             kept = [c for c in trainer.callbacks if not isinstance(c, SaveRunConfig | RunCheckpoint | FigureWriter)]
             trainer.callbacks = [*kept, curve, Progress()]
             name_run(trainer.loggers, f"{cli.run_name} {text} seed {seed}")
+            group_runs(trainer.loggers, f"{cli.run_name} compare")
             check_wandb_files(trainer.loggers)
             start_loggers(trainer)
             trainer.fit(cli.model, datamodule=cli.datamodule)

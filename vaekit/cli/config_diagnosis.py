@@ -22,7 +22,7 @@ from vaekit.models import VAE
 
 FROM_DATA = ("features", "covariates")  # arguments of a model that the data determine
 _SECTIONS = {"model": VAE, "data": DataModule, "seed_everything": bool | int, "ckpt_path": str | None,
-             "weights_only": bool | None, "config": Any}  # fmt: skip
+             "weights_only": bool | None, "seeds": int, "config": Any}  # fmt: skip
 
 
 def diagnose(config: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,7 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from vaekit._core.atomic import atomic_write, remove_partial_files, try_writing
+from vaekit._core.atomic import remove_partial_files
 from vaekit._core.threads import keep_threads
 from vaekit.callbacks import (
     FigureWriter,
@@ -29,10 +29,11 @@ from vaekit.callbacks import (
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
 from vaekit.cli.config_diagnosis import FROM_DATA
 from vaekit.cli.console import silence_libraries
-from vaekit.cli.fit_help import HelpFlag
+from vaekit.cli.fit_help import SEEDS_HELP, HelpFlag
 from vaekit.cli.foreign import check_classes, check_destinations, check_wandb_files
-from vaekit.cli.logger import continue_run, finish_run, wandb_logger
-from vaekit.cli.run_directory import archive_previous_run, claim, make_directory, run_label
+from vaekit.cli.logger import continue_run, finish_run, group_runs, wandb_logger
+from vaekit.cli.predictions import write_predictions
+from vaekit.cli.run_directory import claim, report_archive, run_label
 from vaekit.cli.run_parser import (
     RUN_DIRECTORY,
     CommandRecord,
@@ -42,17 +43,25 @@ from vaekit.cli.run_parser import (
     allow_classes,
     reject_sizes,
 )
-from vaekit.cli.saved_config import SaveRunConfig
+from vaekit.cli.saved_config import SaveRunConfig, to_plain
+from vaekit.cli.seed_runs import SeedRuns
+from vaekit.cli.start_checkpoint import check_checkpoint
 from vaekit.cli.training_errors import start_loggers, translate_errors
-from vaekit.cli.values import check_seed, check_trainer_values
+from vaekit.cli.values import check_minimum, check_seed, check_trainer_values
 from vaekit.data.data_module import DataModule
-from vaekit.exceptions import CheckpointError, ConfigError, OutputError, VaekitError
+from vaekit.exceptions import ConfigError, OutputError, VaekitError
 from vaekit.models import VAE
-from vaekit.models.checkpoint import read_checkpoint
 
 
 class VaekitCLI(LightningCLI):
     """Training commands.
+
+    Parameters
+    ----------
+    arguments : list of str
+        Command and flags.
+    group : str, optional
+        Group of the run in Weights & Biases, if it is one of several.
 
     Raises
     ------
@@ -63,8 +72,9 @@ class VaekitCLI(LightningCLI):
     parser: RunParser
     writes = True  # to the run directory
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], group: str | None = None) -> None:
         self.record, self._command = CommandRecord(), arguments[0]
+        self.arguments, self.group = arguments, group
         self.lock: FileLock | None = None
         allow_classes()
         try:
@@ -120,6 +130,8 @@ class VaekitCLI(LightningCLI):
         """Link the data's sizes to the model, so that no configuration repeats them."""
         for size in FROM_DATA:
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+        if self._command == "fit":
+            parser.add_argument("--seeds", type=int, default=1, help=SEEDS_HELP)
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -139,7 +151,13 @@ class VaekitCLI(LightningCLI):
         sizes = getattr(config.model, "init_args", None) or {}
         reject_sizes([name for name in FROM_DATA if sizes.get(name)], "a file that the configuration names")
         self.directory = Path(config.trainer.default_root_dir or "runs/vaekit")
-        self._check_checkpoint(config)
+        num_seeds = config.pop("seeds", 1)  # not part of the configuration of a run
+        check_minimum(1, seeds=num_seeds)
+        self.seeds = range(config.seed_everything, config.seed_everything + num_seeds)
+        if num_seeds > 1:
+            SeedRuns(self.directory, self.seeds).check_start(config.get("ckpt_path"))
+        else:
+            self._num_steps = check_checkpoint(config, self.directory, self.subcommand)
         if self.writes and self.subcommand == "fit" and not config.trainer.fast_dev_run and may_be_first_process():
             self.directory, self.lock = claim(self.directory, resumes=config.get("ckpt_path") is not None)
         config.trainer.default_root_dir = str(self.directory)
@@ -149,29 +167,6 @@ class VaekitCLI(LightningCLI):
             if arguments is not None and arguments.get("save_dir") == RUN_DIRECTORY:
                 arguments.save_dir = str(self.directory)
         check_destinations(config.trainer, self.record.flags, self.directory)
-
-    def _check_checkpoint(self, config: Any) -> None:
-        """Check the checkpoint that the command starts from."""
-        self._num_steps: int | None = None  # of the checkpoint, if the run in this directory is resumed
-        if config.get("weights_only") is False:
-            raise ConfigError("weights_only=False: pickled objects are never loaded. Omit it.")
-        if config.get("ckpt_path") == "last":
-            config.ckpt_path = str(self.directory / "last.ckpt")
-        path = config.get("ckpt_path")
-        if path is None:
-            return
-        try:
-            checkpoint = read_checkpoint(path)
-        except CheckpointError as error:
-            raise CheckpointError(f"ckpt_path: {error}") from error
-        if Path(path).is_dir():
-            raise CheckpointError(
-                f"ckpt_path={path!r} was written by vaekit export and contains weights only. {self.subcommand} needs "
-                "the checkpoint itself."
-            )
-        if Path(path).resolve().parent == self.directory.resolve():
-            self._num_steps = int(checkpoint.get("global_step", 0))
-        config.weights_only = True
 
     @override
     def instantiate_classes(self) -> None:
@@ -220,6 +215,9 @@ class VaekitCLI(LightningCLI):
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
+        if len(self.seeds) > 1:
+            self._train_seeds()
+            return
         check_wandb_files(self.trainer.loggers)
         try:
             with translate_errors(self.trainer):
@@ -240,6 +238,20 @@ class VaekitCLI(LightningCLI):
                 print(f"Training interrupted; saved {last}. Resume with --ckpt_path last", file=sys.stderr)
             raise KeyboardInterrupt from None
 
+    def _train_seeds(self) -> None:
+        """Train one run per seed, each in its own directory and with its own data, model and trainer."""
+        config, runs = self.config[self.subcommand], SeedRuns(self.directory, self.seeds)
+        runs.check_trainer(self.trainer)
+        resumes, is_first = config.ckpt_path is not None, self.trainer.is_global_zero
+        plain = to_plain(self._parser(self.subcommand), config)
+        if not resumes and is_first:
+            report_archive(self.directory)
+        del self.model, self.datamodule, self.trainer
+        group = run_label(self.directory)
+        runs.train(lambda flags: VaekitCLI([*self.arguments, *flags], group).trainer, plain, resumes, verbose=is_first)
+        if is_first:
+            print(runs.summary())
+
     def before_fit(self) -> None:
         """Check model and data, archive an earlier run, and print the data, threads and latents."""
         if self.trainer.max_epochs == -1 and self.trainer.max_steps == -1:
@@ -252,8 +264,9 @@ class VaekitCLI(LightningCLI):
             self.directory, self.lock = claim(self.directory, resumes=True)
         for pattern in ("*", "figures/**/*"):
             remove_partial_files(self.directory, pattern)
-        if self._num_steps is None and not fast and (archive := archive_previous_run(self.directory)) is not None:
-            print(f"Moved the earlier run in {self.directory} to {archive}", file=sys.stderr)
+        if self._num_steps is None and not fast:
+            report_archive(self.directory)
+        group_runs(self.trainer.loggers, self.group)
         self.trainer.loggers = continue_run(self.trainer.loggers, self.directory, self._num_steps)
         start_loggers(self.trainer)
         print(self.datamodule.description, file=sys.stderr)
@@ -274,27 +287,7 @@ class VaekitCLI(LightningCLI):
 
     def predict(self, model: VAE, **kwargs: Any) -> None:
         """Write the posterior means or probabilities of each latent, of all observations, to ``predictions.pt``."""
-        path = self.directory / "predictions.pt"
-        if self.trainer.is_global_zero:
-            make_directory(self.directory)
-            try_writing(path)
-        batches = in_order(self.trainer.predict(model, **kwargs))
-        if not self.trainer.is_global_zero:
-            return
-        latents = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-        with atomic_write(path) as temporary:
-            torch.save(latents, temporary)
-        print(f"Wrote {path}: " + ", ".join(f"{name} {list(value.shape)}" for name, value in latents.items()))
-
-
-def in_order(batches: Any) -> list[Any]:
-    """Return the predictions of all ranks in the order of the observations; ranks have the batches round-robin."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return list(batches)
-    gathered: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(gathered, batches)
-    return [batch for group in zip(*gathered, strict=True) for batch in group]
+        write_predictions(self.trainer, self.directory, lambda: self.trainer.predict(model, **kwargs))
 
 
 def run(arguments: list[str]) -> None:

@@ -31,6 +31,11 @@ MEANINGS = {
     "trainer.accelerator": "cpu, gpu or auto",
 }
 
+SEEDS_HELP = (
+    "Number of runs, with the seeds seed_everything, seed_everything + 1, ..., on the same data and split, in "
+    "RUN/seed_0, RUN/seed_1, ... (1)"
+)
+
 
 class HelpFlag(argparse.Action):
     """Action of ``--help``, and of ``--help=all`` for all flags of Lightning."""
@@ -57,6 +62,7 @@ def short_help(command: str) -> str:
         *_flag("--ckpt_path FILE.ckpt", "Checkpoint to resume from; last: that of the run directory" if command == "fit"
                else "Checkpoint; without --config, its configuration is used, too"),
         *_flag("--seed_everything N", "Seed of weights, order of the data and samples (0)"),
+        *(_flag("--seeds N", SEEDS_HELP) if command == "fit" else ()),
     ]  # fmt: skip
     for section, (cls, metavars) in FLAGS.items():
         lines += [

@@ -94,6 +94,15 @@ def name_run(loggers: list[Any], name: str) -> None:
             logger._name = logger._wandb_init["name"] = name
 
 
+def group_runs(loggers: list[Any], group: str | None) -> None:
+    """Set the group of the Weights & Biases run, unless its logger or ``WANDB_RUN_GROUP`` sets one."""
+    from pytorch_lightning.loggers import WandbLogger
+
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and group is not None and not os.environ.get("WANDB_RUN_GROUP"):
+            logger._wandb_init.setdefault("group", group)
+
+
 def finish_run(logger: Any) -> str | None:
     """Finish a Weights & Biases run and return its address, or the command that uploads it; None for other loggers."""
     from pytorch_lightning.loggers import WandbLogger

@@ -13,12 +13,28 @@ from vaekit.callbacks.run_lock import lock_run
 from vaekit.exceptions import ConfigError
 
 CONCURRENT = "concurrent"  # subdirectory for runs that start while the directory is in use
-RUN_FILES = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs")
+SEEDS_TABLE = "seeds.csv"  # finished runs of `fit --seeds`
+RUN_FILES = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs",
+             SEEDS_TABLE, "seed_[0-9]*")  # patterns  # fmt: skip
+
+
+def seed_directory(directory: Path, seed: int) -> Path:
+    """Return the directory of one of several runs with consecutive seeds."""
+    return directory / f"seed_{seed}"
 
 
 def run_label(directory: Path) -> str:
-    """Return the name of a run for loggers; a concurrent run is named by more than its number."""
-    return " ".join(directory.parts[-3:]) if directory.parent.name == CONCURRENT else directory.name
+    """Return the name of a run for loggers; a concurrent run or a seed is named by more than its number.
+
+    Examples
+    --------
+    >>> run_label(Path("runs/digits")), run_label(Path("runs/digits/seed_1"))
+    ('digits', 'digits seed_1')
+    """
+    parents = 2 if directory.parent.name == CONCURRENT else 0
+    if directory.name.removeprefix("seed_").isdecimal():
+        return f"{run_label(directory.parent)} {directory.name}"
+    return " ".join(directory.parts[-1 - parents :])
 
 
 def make_directory(directory: Path, key: str = "trainer.default_root_dir") -> None:
@@ -96,7 +112,7 @@ def archive_previous_run(directory: Path) -> Path | None:
         If the directory cannot be created or written to.
     """
     make_directory(directory)
-    files = [directory / name for name in RUN_FILES if (directory / name).exists()]
+    files = [path for pattern in RUN_FILES for path in sorted(directory.glob(pattern))]
     if not files:
         return None
     number = next(n for n in itertools.count(1) if not (directory / "earlier" / str(n)).exists())
@@ -105,3 +121,9 @@ def archive_previous_run(directory: Path) -> Path | None:
     for path in files:
         path.rename(archive / path.name)
     return archive
+
+
+def report_archive(directory: Path) -> None:
+    """Archive the earlier run of a directory, and print where it is."""
+    if (archive := archive_previous_run(directory)) is not None:
+        print(f"Moved the earlier run in {directory} to {archive}", file=sys.stderr)

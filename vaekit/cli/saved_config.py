@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.cli import SaveConfigCallback
 from typing_extensions import override
 
 from vaekit._core.atomic import atomic_write
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_str(str(member.value)))
+
+PER_RUN = {"seed_everything", "ckpt_path", "weights_only"}
+TRAINER_PER_RUN = {"default_root_dir", "logger", "enable_progress_bar"}
+
+
+def to_plain(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
+    """Return a parsed configuration as plain data, with all defaults."""
+    return yaml.safe_load(parser.dump(config, skip_none=False))
+
+
+def same_training(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Return whether two complete configurations train alike, except for the seed, the start and the output.
+
+    Examples
+    --------
+    >>> first = {"seed_everything": 0, "trainer": {"max_epochs": 5, "logger": True}}
+    >>> same_training(first, {"seed_everything": 1, "trainer": {"max_epochs": 5, "logger": False}})
+    True
+    >>> same_training(first, {"seed_everything": 0, "trainer": {"max_epochs": 9, "logger": True}})
+    False
+    """
+    return _shared(first) == _shared(second)
+
+
+def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
+    trainer = {name: value for name, value in config["trainer"].items() if name not in TRAINER_PER_RUN}
+    return {name: value for name, value in config.items() if name not in PER_RUN} | {"trainer": trainer}
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -21,12 +51,10 @@ class SaveRunConfig(SaveConfigCallback):
     @override
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Log the configuration and the fingerprint of the data."""
-        text = self.parser.dump(self.config, skip_none=False)
+        config = to_plain(self.parser, self.config)
         data = trainer.datamodule  # type: ignore[attr-defined]
         for logger in trainer.loggers:
-            logger.log_hyperparams(
-                {"config": yaml.safe_load(text), "data": {"source": data.source, "fingerprint": data.fingerprint}}
-            )
+            logger.log_hyperparams({"config": config, "data": {"source": data.source, "fingerprint": data.fingerprint}})
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
