@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test proofs check clean
+.PHONY: demo test proofs check wheel clean
 
 demo: $(VENV)/installed
-	$(BIN)/vaekit fit --config configs/pbmc_mixed.yaml
+	$(BIN)/vaekit fit --config pbmc_mixed
 	$(BIN)/vaekit evaluate runs/pbmc_mixed/last.ckpt
 	$(BIN)/vaekit embed runs/pbmc_mixed/last.ckpt -o runs/pbmc_mixed/embedding.h5ad --overwrite
 	@echo "figures: runs/pbmc_mixed/figures/umap.png, loss_curves.png, code_usage_y.png"
@@ -22,6 +22,10 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+wheel: $(VENV)/installed
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
@@ -29,4 +33,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -6,7 +6,7 @@ import pytest
 from voice import EXEMPT, findings, prose_files
 
 ROOT = Path(__file__).parents[1]
-PROSE = [ROOT / name for name in ("vaekit", "README.md", "CONTRIBUTING.md", "docs")]
+PROSE = [ROOT / name for name in ("vaekit", "README.md", "CONTRIBUTING.md", "SECURITY.md", "docs")]
 MAX_FINDINGS_PER_LINE = 1 / 1000
 MAX_EXEMPT_LINES = 5
 

@@ -153,6 +153,7 @@ class VaekitCLI(LightningCLI):
         self.directory = Path(config.trainer.default_root_dir or "runs/vaekit")
         num_seeds = config.pop("seeds", 1)  # not part of the configuration of a run
         check_minimum(1, seeds=num_seeds)
+        num_seeds = 1 if config.trainer.fast_dev_run else num_seeds
         self.seeds = range(config.seed_everything, config.seed_everything + num_seeds)
         if num_seeds > 1:
             SeedRuns(self.directory, self.seeds).check_start(config.get("ckpt_path"))
@@ -248,7 +249,7 @@ class VaekitCLI(LightningCLI):
             report_archive(self.directory)
         del self.model, self.datamodule, self.trainer
         group = run_label(self.directory)
-        runs.train(lambda flags: VaekitCLI([*self.arguments, *flags], group).trainer, plain, resumes, verbose=is_first)
+        runs.train(lambda flags: VaekitCLI([*self.arguments, *flags], group).trainer, plain, resumes, is_first)
         if is_first:
             print(runs.summary())
 

@@ -53,12 +53,12 @@ class HelpFlag(argparse.Action):
 def short_help(command: str) -> str:
     """Return the help of fit, validate, test or predict in under 60 lines."""
     lines = [
-        f"usage: vaekit {command} --config FILE.yaml [--KEY VALUE ...]",
+        f"usage: vaekit {command} --config NAME [--KEY VALUE ...]",
         "",
         "Any key of the configuration is also a flag. Later flags override earlier ones.",
-        "Configurations of models and data sets: configs/*.yaml",
+        "vaekit configs lists the packaged configurations. Their names are values of --config, too.",
         "",
-        *_flag("--config FILE.yaml", "Configuration of model, data and trainer; may be repeated"),
+        *_flag("--config NAME", "File or packaged configuration of model, data and trainer; may be repeated"),
         *_flag("--ckpt_path FILE.ckpt", "Checkpoint to resume from; last: that of the run directory" if command == "fit"
                else "Checkpoint; without --config, its configuration is used, too"),
         *_flag("--seed_everything N", "Seed of weights, order of the data and samples (0)"),

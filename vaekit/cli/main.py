@@ -20,12 +20,13 @@ usage: vaekit COMMAND [ARGUMENTS]
 Train variational autoencoders on gene expression and images, and analyze their latents.
 
 training by configuration (each key is also a flag, such as --trainer.max_epochs 50):
-  fit        vaekit fit --config configs/pbmc_mixed.yaml
+  fit        vaekit fit --config pbmc_mixed     with three seeds: --seeds 3
   validate   evaluate on the validation data     vaekit validate --ckpt_path RUN/last.ckpt
   test       evaluate on the test data           vaekit test --ckpt_path RUN/last.ckpt
   predict    write the latents of all data to RUN/predictions.pt
   compare    train one configuration with several gradient estimators and seeds
-             vaekit compare --config configs/digits_discrete.yaml --estimators ReinMax GumbelSoftmax --seeds 0 1 2
+             vaekit compare --config digits_discrete --estimators ReinMax GumbelSoftmax --seeds 0 1 2
+  configs    list the packaged configurations, or copy one     vaekit configs pbmc_mixed > mine.yaml
 
 with a trained model:
   evaluate   log-likelihood, active units, agreement with labels     vaekit evaluate RUN/last.ckpt
@@ -34,7 +35,7 @@ with a trained model:
              vaekit de RUN/last.ckpt DATA.h5ad --groupby COL --group1 A --group2 B -o TABLE.csv
   denoise    write expected expression into an .h5ad file     vaekit denoise RUN/last.ckpt DATA.h5ad -o OUT.h5ad
   gradients  bias, variance and time of each gradient estimator that supports each latent
-             vaekit gradients --config configs/pbmc_mixed.yaml --ckpt_path RUN/last.ckpt
+             vaekit gradients --config pbmc_mixed --ckpt_path RUN/last.ckpt
   export     write safetensors and JSON, which cannot contain code     vaekit export RUN/last.ckpt -o DIRECTORY
   sample     images from the prior, or of each category     vaekit sample RUN/last.ckpt --category y
   traverse   effect of each dimension of a Gaussian latent on an image     vaekit traverse RUN/last.ckpt
@@ -51,6 +52,7 @@ PROGRAMS = {  # modules with their own parser and a function `run`
     "gradients": "vaekit.cli.gradients",
 }
 FUNCTIONS = {  # modules with a typed function of the command's name
+    "configs": "vaekit.cli.packaged_configs",
     **dict.fromkeys(("embed", "denoise"), "vaekit.cli.cell_commands"),
     "de": "vaekit.cli.table_commands",
     **dict.fromkeys(("evaluate", "export"), "vaekit.cli.model_commands"),

@@ -22,6 +22,7 @@ from vaekit.cli.class_defaults import expand_class_defaults, resolve_estimator_k
 from vaekit.cli.config_diagnosis import FROM_DATA, diagnose, merge_configs, merge_flag
 from vaekit.cli.config_files import load_yaml, read_config
 from vaekit.cli.foreign import LEVELS
+from vaekit.cli.packaged_configs import resolve_config
 from vaekit.exceptions import ConfigError, VaekitError
 from vaekit.models.checkpoint import read_checkpoint
 
@@ -122,10 +123,7 @@ class CommandRecord:
                 self._reject_undone(key)
         elif key == "trainer.logger" and text.rpartition(".")[2] in ("CSVLogger", "TensorBoardLogger"):
             value = text = json.dumps({"class_path": text, "init_args": {"save_dir": RUN_DIRECTORY}})
-        loaded: Any = text
-        with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
-            loaded = _load_yaml(text) if text else text
-        self.merged = merge_flag(self.merged, key, loaded)
+        self.merged = merge_flag(self.merged, key, _load_value(text))
         return key, value
 
     def _reject_undone(self, key: str) -> None:
@@ -134,6 +132,13 @@ class CommandRecord:
                 raise ConfigError(
                     f"--{self.flags[-1][0]} resets the class to its defaults and would undo --{earlier}. Swap them."
                 )
+
+
+def _load_value(text: str) -> Any:
+    """Return the value of a flag as plain data, or the text itself if it is not valid YAML."""
+    with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+        return _load_yaml(text) if text else text
+    return text
 
 
 def _without_levels(key: str) -> str:
@@ -165,6 +170,7 @@ class ConfigFlag(ActionConfigFile):
 
     @override
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        values = resolve_config(values)
         parser.record.add_config(values)
         super().__call__(parser, cfg, values, option_string)
 
@@ -213,13 +219,15 @@ class RunParser(LightningArgumentParser):
     def _explain(self, message: str, error: Exception | None) -> str:
         assert self.record is not None
         argument = getattr(error, "argument_name", None)
+        if "ambiguous option" in message:
+            return f"{message[:300]}. Write the full name."
         if argument is not None:  # argparse's own error: the flag has no value
             return f"{argument} or a key below it has no value. Write --KEY=VALUE if the value begins with a hyphen."
         unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0]  # argparse reports them as text only
         config = self.record.merged
         if unknown.startswith("--"):
-            key, _, value = unknown[2:].partition("=")
-            config = merge_flag(config, key, value)
+            key, _, text = unknown[2:].partition("=")
+            config = merge_flag(config, key, _load_value(text))
         if problem := diagnose(config):
             return problem
         if unknown:

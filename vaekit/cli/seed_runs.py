@@ -141,7 +141,7 @@ class SeedRuns:
         return same_training(saved, config)
 
     def last_checkpoint(self, seed: int) -> Path | None:
-        """Return the last checkpoint of a run, or None if there is none."""
+        """Return the last checkpoint of a run, or None if it does not exist."""
         path = seed_directory(self.directory, seed) / "last.ckpt"
         return path if path.is_file() else None
 
@@ -155,9 +155,9 @@ class SeedRuns:
         ]
 
     def train(
-        self, run: Callable[[list[str]], pl.Trainer], config: Mapping[str, Any], resumes: bool, verbose: bool
+        self, run: Callable[[list[str]], pl.Trainer], config: Mapping[str, Any], resumes: bool, is_first: bool
     ) -> None:
-        """Train the runs in turn.
+        """Train the runs one after the other.
 
         Parameters
         ----------
@@ -167,35 +167,33 @@ class SeedRuns:
             Complete configuration of the runs.
         resumes : bool
             Keep the finished runs, and continue an interrupted one from its last checkpoint.
-        verbose : bool
-            Print the state of each run before it is trained.
+        is_first : bool
+            Whether this is the first process of the runs, which prints their states and writes the table.
         """
         for number, seed in enumerate(self.seeds, 1):
-            finished, checkpoint = resumes and self.is_finished(seed, config), self.last_checkpoint(seed)
-            if verbose:
+            rows, checkpoint = self.finished(), self.last_checkpoint(seed)
+            is_finished = resumes and self.is_finished(seed, config)
+            if is_first:
                 state = f"resumed from {checkpoint}" if checkpoint else "started"
-                state = "kept, because it is finished" if finished else state
+                state = "kept, because it is finished" if is_finished else state
                 print(f"seed {seed} (run {number} of {len(self.seeds)}): {state}", file=sys.stderr)
-            if finished:
+            if is_finished:
                 continue
-            self.remove(seed)
+            before = rows.pop(seed, None)
+            if before is not None and is_first:  # not finished until it ends
+                self._write(rows)
             trainer = run(self.flags(seed, checkpoint))
-            if trainer.is_global_zero:
-                self.add(seed, trainer)
+            if is_first:
+                self._write({**rows, seed: self._row(seed, trainer, before)})
             del trainer
             gc.collect()  # data, model and trainer refer to each other; the next run reads the data again
 
-    def remove(self, seed: int) -> None:
-        """Remove the row of a run that starts or continues, so that it does not count as finished until it ends."""
-        runs = self.finished()
-        if runs.pop(seed, None) is not None:
-            self._write(runs)
-
-    def add(self, seed: int, trainer: pl.Trainer) -> None:
-        """Write the row of a run that has ended."""
+    def _row(self, seed: int, trainer: pl.Trainer, before: SeedRun | None) -> SeedRun:
+        """Return the row of a run that has ended; a run that was at its end already keeps its row."""
+        if before is not None and before.steps == trainer.global_step:
+            return before
         elbo = trainer.callback_metrics.get("val/elbo")
-        run = SeedRun(seed, math.nan if elbo is None else float(elbo), trainer.global_step)
-        self._write({**self.finished(), seed: run})
+        return SeedRun(seed, math.nan if elbo is None else float(elbo), trainer.global_step)
 
     def _write(self, runs: Mapping[int, SeedRun]) -> None:
         with atomic_write(self.table) as temporary, temporary.open("w", newline="") as file:
@@ -207,8 +205,11 @@ class SeedRuns:
         """Return the validation ELBO of each seed, and the mean with its 95 % confidence interval."""
         finished = self.finished()
         runs = [finished[seed] for seed in self.seeds]
-        lines = ["validation ELBO in nats after the last epoch", f"{'seed':<12}{'ELBO':>12}{'steps':>10}"]
+        lines = [
+            "validation ELBO in nats per observation after the last epoch",
+            f"{'seed':<12}{'ELBO':>12}{'steps':>10}",
+        ]
         lines += [f"{run.seed:<12}{run.val_elbo:>12.2f}{run.steps:>10}" for run in runs]
         values = [run.val_elbo for run in runs]
         lines.append(f"{'mean':<12}{statistics.fmean(values):>12.2f} +- {half_width(values):.2f} (95 %)")
-        return "\n".join(lines)
+        return "\n".join([*lines, f"Wrote {self.table}"])

@@ -1,4 +1,4 @@
-"""Checkpoint from which a training command starts."""
+"""Checkpoint that a training command starts from."""
 
 from __future__ import annotations
 
