@@ -35,11 +35,9 @@ def find_config(name: str) -> Path:
     """
     configs = packaged_configs()
     if name not in configs:
-        close = did_you_mean(name, configs, limit=0).partition("Available")[0]
-        raise ConfigError(
-            f"configuration {name!r} not found, neither as a file nor in the package. {close}Packaged: "
-            f"{', '.join(configs)}."
-        )
+        hint = did_you_mean(name, configs, limit=len(configs))
+        listed = "" if hint.startswith("Available") else f" Available: {', '.join(configs)}."
+        raise ConfigError(f"configuration {name!r} not found, neither as a file nor in the package. {hint}{listed}")
     return configs[name]
 
 
