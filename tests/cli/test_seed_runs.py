@@ -181,13 +181,22 @@ def test_runs_are_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_table_that_was_edited(tmp_path: Path) -> None:
-    runs = SeedRuns(tmp_path, range(3))
+    runs = SeedRuns(tmp_path, range(5))
     assert runs.finished() == {}
-    for seed in range(3):
+    for seed in range(5):
         (tmp_path / f"seed_{seed}").mkdir()
-    (tmp_path / "seed_1/last.ckpt").touch()
-    (tmp_path / "seed_2/last.ckpt").touch()
-    (tmp_path / "seeds.csv").write_text("seed,val_elbo,steps\n0,-1.5,3\nx,1,2\n1,-2.5,3\n2,-1\n")
-    assert list(runs.finished()) == [1]  # 0 lacks its checkpoint, and 2 its steps
+        if seed:
+            torch.save(
+                {"hyper_parameters": {}, "state_dict": {}, "global_step": 3}, tmp_path / f"seed_{seed}/last.ckpt"
+            )
+    row = "seed,val_elbo,steps,config_hash\n0,-1.5,3,a\nx,1,2,a\n1,-2.5,3,a\n2,-1\n3,-1.5,2,a\n"
+    (tmp_path / "seeds.csv").write_text(row)
+    assert list(runs.finished()) == [1]  # 0 lacks its checkpoint, 2 its steps, and the checkpoint of 3 is a later one
     (tmp_path / "seeds.csv").write_bytes(b"\xff\x00\n\n")
     assert runs.finished() == {}
+
+
+def test_without_a_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(tmp_path / "set", "--seeds=2", "--trainer.limit_val_batches=0") == 0
+    assert "mean" not in capsys.readouterr().out
+    assert [row["val_elbo"] for row in rows(tmp_path / "set")] == ["nan", "nan"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -26,23 +28,20 @@ def to_plain(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
     return yaml.safe_load(parser.dump(config, skip_none=False))
 
 
-def same_training(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Return whether two complete configurations train alike, except for the seed, the start and the output.
+def training_hash(config: Mapping[str, Any]) -> str:
+    """Return a hash of a complete configuration without the seed, the start and the output of a run.
 
     Examples
     --------
     >>> first = {"seed_everything": 0, "trainer": {"max_epochs": 5, "logger": True}}
-    >>> same_training(first, {"seed_everything": 1, "trainer": {"max_epochs": 5, "logger": False}})
+    >>> training_hash(first) == training_hash({"seed_everything": 1, "trainer": {"max_epochs": 5, "logger": False}})
     True
-    >>> same_training(first, {"seed_everything": 0, "trainer": {"max_epochs": 9, "logger": True}})
+    >>> training_hash(first) == training_hash({"seed_everything": 0, "trainer": {"max_epochs": 9, "logger": True}})
     False
     """
-    return _shared(first) == _shared(second)
-
-
-def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
     trainer = {name: value for name, value in config["trainer"].items() if name not in TRAINER_PER_RUN}
-    return {name: value for name, value in config.items() if name not in PER_RUN} | {"trainer": trainer}
+    shared = {name: value for name, value in config.items() if name not in PER_RUN} | {"trainer": trainer}
+    return hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 class SaveRunConfig(SaveConfigCallback):

@@ -18,11 +18,11 @@ from pytorch_lightning.loggers import WandbLogger
 
 from vaekit._core.atomic import atomic_write
 from vaekit.cli.compare import half_width
-from vaekit.cli.config_files import read_config
 from vaekit.cli.run_directory import SEEDS_TABLE, seed_directory
-from vaekit.cli.saved_config import same_training
+from vaekit.cli.saved_config import training_hash
 from vaekit.cli.values import check_seed
 from vaekit.exceptions import CheckpointError, ConfigError
+from vaekit.models.checkpoint import read_checkpoint
 
 
 class SeedRun(NamedTuple):
@@ -36,11 +36,14 @@ class SeedRun(NamedTuple):
         Validation ELBO in nats per observation after the last epoch; NaN without a validation.
     steps : int
         Number of training steps.
+    config_hash : str
+        Hash of the configuration without the seed (:func:`vaekit.cli.saved_config.training_hash`).
     """
 
     seed: int
     val_elbo: float
     steps: int
+    config_hash: str
 
 
 class SeedRuns:
@@ -112,33 +115,19 @@ class SeedRuns:
                 )
 
     def finished(self) -> dict[int, SeedRun]:
-        """Return the finished runs by seed; a row that is not readable counts as not finished."""
+        """Return the finished runs by seed: rows that can be read, of as many steps as the last checkpoint."""
         runs = {}
         if self.table.is_file():
             with self.table.open(newline="", encoding="utf-8", errors="replace") as file:
                 for row in csv.DictReader(file):
                     try:
-                        run = SeedRun(int(row["seed"]), float(row["val_elbo"]), int(row["steps"]))
+                        run = SeedRun(int(row["seed"]), float(row["val_elbo"]), int(row["steps"]), row["config_hash"])
                     except (KeyError, TypeError, ValueError):
                         continue
-                    if self.last_checkpoint(run.seed) is not None:
+                    path = self.last_checkpoint(run.seed)
+                    if path is not None and read_checkpoint(path)["global_step"] == run.steps:
                         runs[run.seed] = run
         return runs
-
-    def is_finished(self, seed: int, config: Mapping[str, Any]) -> bool:
-        """Return whether the run of a seed has ended with this configuration.
-
-        Parameters
-        ----------
-        seed : int
-            The seed.
-        config : mapping
-            Complete configuration. A run with another one is not finished: more epochs continue it.
-        """
-        if seed not in self.finished():
-            return False
-        _, saved = read_config(str(seed_directory(self.directory, seed) / "config.yaml"))
-        return same_training(saved, config)
 
     def last_checkpoint(self, seed: int) -> Path | None:
         """Return the last checkpoint of a run, or None if it does not exist."""
@@ -170,30 +159,24 @@ class SeedRuns:
         is_first : bool
             Whether this is the first process of the runs, which prints their states and writes the table.
         """
+        config_hash = training_hash(config)
         for number, seed in enumerate(self.seeds, 1):
-            rows, checkpoint = self.finished(), self.last_checkpoint(seed)
-            is_finished = resumes and self.is_finished(seed, config)
+            row, checkpoint = self.finished().get(seed), self.last_checkpoint(seed)
+            is_finished = resumes and row is not None and row.config_hash == config_hash
             if is_first:
                 state = f"resumed from {checkpoint}" if checkpoint else "started"
                 state = "kept, because it is finished" if is_finished else state
                 print(f"seed {seed} (run {number} of {len(self.seeds)}): {state}", file=sys.stderr)
             if is_finished:
                 continue
-            before = rows.pop(seed, None)
-            if before is not None and is_first:  # not finished until it ends
-                self._write(rows)
             trainer = run(self.flags(seed, checkpoint))
+            if row is None or row.steps != trainer.global_step:  # else it was at its end already
+                elbo = trainer.callback_metrics.get("val/elbo", math.nan)
+                row = SeedRun(seed, float(elbo), trainer.global_step, config_hash)
             if is_first:
-                self._write({**rows, seed: self._row(seed, trainer, before)})
+                self._write({**self.finished(), seed: row._replace(config_hash=config_hash)})
             del trainer
             gc.collect()  # data, model and trainer refer to each other; the next run reads the data again
-
-    def _row(self, seed: int, trainer: pl.Trainer, before: SeedRun | None) -> SeedRun:
-        """Return the row of a run that has ended; a run that was at its end already keeps its row."""
-        if before is not None and before.steps == trainer.global_step:
-            return before
-        elbo = trainer.callback_metrics.get("val/elbo")
-        return SeedRun(seed, math.nan if elbo is None else float(elbo), trainer.global_step)
 
     def _write(self, runs: Mapping[int, SeedRun]) -> None:
         with atomic_write(self.table) as temporary, temporary.open("w", newline="") as file:
@@ -211,5 +194,6 @@ class SeedRuns:
         ]
         lines += [f"{run.seed:<12}{run.val_elbo:>12.2f}{run.steps:>10}" for run in runs]
         values = [run.val_elbo for run in runs]
-        lines.append(f"{'mean':<12}{statistics.fmean(values):>12.2f} +- {half_width(values):.2f} (95 %)")
+        if all(map(math.isfinite, values)):  # there was a validation
+            lines.append(f"{'mean':<12}{statistics.fmean(values):>12.2f} +- {half_width(values):.2f} (95 %)")
         return "\n".join([*lines, f"Wrote {self.table}"])
