@@ -144,6 +144,16 @@ def test_the_workflow_runs_the_targets_of_the_makefile() -> None:
     assert set(workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]) == versions
 
 
+def test_the_changelog_has_the_usual_form() -> None:
+    headings = re.findall(r"^(##?#?) (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == ("#", "Changelog")
+    versions = [text for level, text in headings if level == "##"]
+    assert versions[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", text) for text in versions[1:])
+    kinds = {text for level, text in headings if level == "###"}
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
 def test_the_citation_is_of_this_project() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()  # those that the format requires
