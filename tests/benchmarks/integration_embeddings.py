@@ -10,6 +10,7 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,11 +79,14 @@ class Embedding(NamedTuple):
     log_likelihood: float | None = None
 
 
-def peers(data: DataSet, seed: int, cache: Path | None, epochs: int | None) -> dict[str, Embedding]:
-    """Return PCA, Harmony (if there are batches) and scVI, from the cache if they are there."""
-    methods = {"PCA": _pca, **({"Harmony": _harmony} if data.batch_key else {}), "scVI": _scvi}
+def peers(
+    data: DataSet, seed: int, names: Sequence[str], cache: Path | None, epochs: int | None
+) -> dict[str, Embedding]:
+    """Return PCA and the other methods in ``names``, from the cache if they are there; Harmony needs batches."""
     found: dict[str, Embedding] = {}
-    for name, compute in methods.items():
+    for name, compute in METHODS.items():
+        if name != "PCA" and (name not in names or (name == "Harmony" and data.batch_key is None)):
+            continue
         file = None if cache is None else cache / f"{data.path.stem}.{name}.{seed}.npy"
         if file is not None and file.is_file():
             values = np.load(file)
@@ -121,6 +125,9 @@ def _scvi(data: DataSet, seed: int, found: dict[str, Embedding], epochs: int | N
     model = scvi.model.SCVI(cells, gene_likelihood="nb")
     model.train(max_epochs=epochs, enable_progress_bar=False, accelerator="cpu")
     return model.get_latent_representation()
+
+
+METHODS = {"PCA": _pca, "Harmony": _harmony, "scVI": _scvi}  # PCA comes first: Harmony corrects it
 
 
 def ours(config: Path, data: DataSet, seed: int, flags: str = "", epochs: int | None = None) -> Embedding:

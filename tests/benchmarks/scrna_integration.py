@@ -65,6 +65,10 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
         default=[CONFIGS / "pbmc_gaussian.yaml", CONFIGS / "pbmc_mixed.yaml"],
         help="configurations of vaekit fit (pbmc_gaussian and pbmc_mixed)",
     )  # fmt: skip
+    add(
+        "--peers", nargs="*", choices=["Harmony", "scVI"], default=["Harmony", "scVI"], metavar="NAME",
+        help="methods besides PCA (Harmony scVI)",
+    )  # fmt: skip
     add("--fit", default="", metavar="FLAGS", help="further flags of vaekit fit, in one string: '--model.dropout 0.1'")
     add("--cache", type=Path, metavar="DIR", help="directory that keeps the embeddings of PCA, Harmony and scVI")
     options = parser.parse_args(arguments)
@@ -89,7 +93,7 @@ def open_data(path: Path, options: argparse.Namespace) -> DataSet:
 
 def compare(data: DataSet, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Compute and score all embeddings of one seed."""
-    embeddings = integration_embeddings.peers(data, seed, options.cache, options.epochs)
+    embeddings = integration_embeddings.peers(data, seed, options.peers, options.cache, options.epochs)
     for config in options.configs:
         embeddings[config.stem] = integration_embeddings.ours(config, data, seed, options.fit, options.epochs)
     values = {name: embedding.values for name, embedding in embeddings.items()}
