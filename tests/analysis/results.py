@@ -159,6 +159,17 @@ def _integration_scores(form: Form, model: VAE, clean: AnnData) -> Tables:
     }
 
 
+def _label_fields(form: Form, model: VAE, clean: AnnData) -> Tables:
+    reference = analysis.prepare_query(model, clean.copy(), None, None, "group")
+    query = analysis.prepare_query(model, form.cells, form.layer)
+    fields = analysis.label_fields(reference, query, model, "group", batch_size=form.batch_size)
+    (label, uncertainty), names = fields["obs"].values(), query.obs_names
+    return {
+        "label": pd.DataFrame({"label": np.asarray(label).astype(str)}, index=names),
+        "probability": pd.DataFrame({"proba": uncertainty}, index=names),
+    }
+
+
 def _map_query(form: Form, model: VAE, clean: AnnData) -> Tables:
     """Map all cells as new ones: the model does not know the names of their batches."""
     reference, model.data_registry = model.data_registry, {**model.data_registry, "batch_categories": ["a", "b", "c"]}
@@ -192,6 +203,7 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "posterior_predictive_check": _predictive_check,
     "markers": _markers,
     "transfer_labels": _transfer_labels,
+    "label_fields": _label_fields,
     "map_query": _map_query,
     "integration_scores": _integration_scores,
     "top_genes": _top_genes,
@@ -201,7 +213,13 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "plot_predictive_check": _plot_predictive_check,
 }
 # Functions of a model and names: they do not read cells.
-WITHOUT_CELLS = {"resolve_model", "get_data_registry", "load_training_data", "check_latent_fields"}
+WITHOUT_CELLS = {
+    "resolve_model",
+    "get_data_registry",
+    "load_training_data",
+    "check_latent_fields",
+    "check_label_fields",
+}
 # Functions that write into an AnnData: a path raises an error.
 INTO_ADATA = {
     "embed", "normalized_expression", "posterior_predictive_check", "markers", "transfer_labels",
@@ -210,7 +228,7 @@ INTO_ADATA = {
 # Functions with one result per cell.
 PER_CELL = {
     "embed", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter",
-    "posterior_predictive_check", "transfer_labels",
+    "posterior_predictive_check", "transfer_labels", "label_fields",
 }  # fmt: skip
 TRAINING = {"map_query"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable
 
@@ -22,16 +21,17 @@ from vaekit.analysis import (
     posterior_predictive_check,
     prepare_query,
 )
+from vaekit.analysis.batch_extension import extend_batches
+from vaekit.analysis.batch_training import _loss
 from vaekit.batch import Batch
 from vaekit.data import GeneExpressionData, simulate_counts
-from vaekit.exceptions import CheckpointError, DataError
+from vaekit.exceptions import DataError
 from vaekit.latents import Gaussian, LibrarySize
 from vaekit.likelihoods import Gaussian as GaussianLikelihood
 from vaekit.likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vaekit.models import VAE, load, save
 from vaekit.models.objectives import ELBO, IWAE
 
-module = importlib.import_module("vaekit.analysis.map_query")  # the package exports the function with the same name
 BATCHES = ["batch0", "batch1", "new"]
 
 
@@ -164,15 +164,15 @@ def test_gradients_use_the_estimators_of_the_model():
     trainer(max_steps=2, limit_val_batches=0).fit(model, datamodule=data)
     batch = data.example
     batch = batch._replace(covariates=torch.tensor([0.0, 0.0, 1.0]).expand(len(batch.x), 3))
-    model, _ = module._extend(model.eval(), 2, 1)
-    with_baseline = gradients(model, batch, module._loss)
+    model, _ = extend_batches(model.eval(), 2, 1)
+    with_baseline = gradients(model, batch, _loss)
     plain = gradients(model, batch, lambda m, b: m.loss(b).total)
     assert with_baseline.std(0).norm() < plain.std(0).norm() / 20
     # the loss is the ELBO, without beta and free bits
-    values = torch.stack([module._loss(model, batch).mean() - model.loss(batch).total.mean() for _ in range(200)])
+    values = torch.stack([_loss(model, batch).mean() - model.loss(batch).total.mean() for _ in range(200)])
     assert values.mean().abs() < 5 * values.std() / 200**0.5
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    module._loss(model, batch).mean().backward()
+    _loss(model, batch).mean().backward()
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
 
 
@@ -292,11 +292,6 @@ def test_errors(atlas):
     renamed.var_names = [f"other{i}" for i in range(100)]
     with pytest.raises(DataError, match="gene"):
         map_query(renamed, model)
-    data = GeneExpressionData(tiny())
-    plain = MODELS["gaussian"](NegativeBinomial(), features=data.features)
-    trainer(max_steps=1, limit_val_batches=0).fit(plain, datamodule=data)
-    with pytest.raises(CheckpointError, match="without batches"):
-        map_query(tiny(), plain)
 
 
 @pytest.mark.parametrize("count", [60, 600])

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaekit.analysis.embed import summarize_cells
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, prepare_query, provenance, resolve_model
+from vaekit.analysis.label_neighbors import LabelNeighbors, choose_n_neighbors
+from vaekit.analysis.model_source import (
+    check_in_memory,
+    get_count_registry,
+    open_cells,
+    prepare_query,
+    provenance,
+    resolve_model,
+)
 from vaekit.data.cells.query import QueryData
 from vaekit.diagnostics.usage import coordinates
 from vaekit.exceptions import DataError
@@ -18,19 +27,15 @@ from vaekit.models import VAE
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-    from sklearn.neighbors import NearestNeighbors
-
-DISTANCE_TOLERANCE = 1e-5  # distances that differ by less are equal: coordinates have rounding errors
-WEIGHT_DIGITS = 9  # rounding errors must not decide between labels of equal weight
 
 
 def transfer_labels(
-    reference_adata: AnnData,
+    reference_adata: AnnData | str | Path | Sequence[str | Path],
     query_adata: AnnData,
     model: VAE | str | Path,
     label_key: str,
     *,
-    n_neighbors: int = 15,
+    n_neighbors: int | None = None,
     layer: str | None = None,
     batch_key: str | None = None,
     key_added: str | None = None,
@@ -51,18 +56,22 @@ def transfer_labels(
 
     Parameters
     ----------
-    reference_adata : AnnData
+    reference_adata : AnnData, path, or list of paths
         Cells with labels; not changed. Cells without a label (NaN) are ignored.
     query_adata : AnnData
         Cells to label; changed in ``.obs`` and ``.uns``.
     model : VAE or path
-        Trained model, or its checkpoint.
+        Trained model, or its checkpoint. :func:`vaekit.analysis.map_query` extends it by the batches of the query.
     label_key : str
-        Column of ``reference_adata.obs``.
-    n_neighbors : int
-        Number of neighbors.
-    layer, batch_key, batch_size, progress
-        As in :func:`vaekit.analysis.embed`, for both AnnData.
+        Column of the reference's ``.obs``.
+    n_neighbors : int, optional
+        Number of neighbors. None means the one of 5, 10, 15, 25, 50 and 100 that gives the label of left-out reference
+        cells the highest mean log-weight.
+    layer, batch_size, progress
+        As in :func:`vaekit.analysis.embed`, for reference and query.
+    batch_key : str, optional
+        As in :func:`vaekit.analysis.embed`, for reference and query. A reference without this column counts as the
+        training cells of a model that was trained without batches.
     key_added : str, optional
         Column of ``query_adata.obs``. None means ``label_key`` with the suffix ``_transferred``.
 
@@ -74,87 +83,101 @@ def transfer_labels(
     ``query_adata.obs["<key_added>_uncertainty"]``
         1 minus the weight of the label: 0 if all neighbors agree.
     ``query_adata.uns[key_added]``
-        Provenance.
+        Provenance, with the number of neighbors.
 
     Raises
     ------
     CheckpointError
         If the model was not trained on gene expression.
     DataError
-        If cells do not fit the model, the column is not found or has fewer than ``n_neighbors`` labels, or
+        If cells do not fit the model, the column is not found or has fewer labels than ``n_neighbors``, or
         ``key_added`` is taken.
 
     Notes
     -----
     After Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning.
     """
-    import pandas as pd
-    from sklearn.neighbors import NearestNeighbors
-
     check_in_memory(query_adata, argument="query_adata")
     key_added = f"{label_key}_transferred" if key_added is None else key_added
-    check_free(query_adata, key_added, {"obs": [key_added, f"{key_added}_uncertainty"]}, key_added)
+    check_label_fields(query_adata, key_added)
     model, checkpoint = resolve_model(model)
-    reference = prepare_query(model, reference_adata, layer, batch_key, label_key)
-    all_codes = reference.dataset.label.numpy()  # type: ignore[union-attr]  # label_key is given
-    labeled = np.flatnonzero(all_codes >= 0)
-    if not 1 <= n_neighbors <= len(labeled):
+    reference_key = _reference_batch_key(model, reference_adata, layer, batch_key)
+    reference = prepare_query(model, reference_adata, layer, reference_key, label_key)
+    _labeled_cells(reference, label_key, n_neighbors)
+    query = prepare_query(model, query_adata, layer, batch_key)
+    arguments = {"key_added": key_added, "batch_size": batch_size, "progress": progress, "checkpoint": checkpoint}
+    fields = label_fields(reference, query, model, label_key, n_neighbors=n_neighbors, **arguments)  # type: ignore[arg-type]
+    for place, values in fields.items():
+        for key, value in values.items():
+            getattr(query_adata, place)[key] = value
+
+
+def check_label_fields(places: Any, key_added: str) -> None:
+    """Check that the fields of :func:`transfer_labels` are free in an AnnData, or in the open file of one."""
+    check_free(places, key_added, {"obs": [key_added, f"{key_added}_uncertainty"]}, key_added)
+
+
+def label_fields(
+    reference: QueryData,
+    query: QueryData,
+    model: VAE,
+    label_key: str,
+    *,
+    n_neighbors: int | None = None,
+    key_added: str | None = None,
+    batch_size: int = 1024,
+    progress: bool = False,
+    checkpoint: str = "",
+) -> dict[str, dict[str, Any]]:
+    """Return the fields that :func:`transfer_labels` writes, by attribute and key, for cells in memory or in a file.
+
+    ``reference`` and ``query`` are results of :func:`vaekit.analysis.prepare_query`, the former with ``label_key``.
+    """
+    import pandas as pd
+
+    key_added = f"{label_key}_transferred" if key_added is None else key_added
+    labeled = _labeled_cells(reference, label_key, n_neighbors)
+    codes = reference.dataset.label.numpy()[labeled]  # type: ignore[union-attr]  # label_key was given
+    known, points = (_embed(model, cells, batch_size, progress) for cells in (reference, query))
+    known, num_labels = known[labeled], len(reference.label_categories)
+    if n_neighbors is None:
+        names = [reference.obs_names[row] for row in labeled]
+        n_neighbors = choose_n_neighbors(known, codes, num_labels, names)
+    neighbors = LabelNeighbors(known, codes, num_labels, n_neighbors)
+    parts = [neighbors.weights(points[start : start + batch_size]) for start in range(0, len(points), batch_size)]
+    weights, labels = np.concatenate(parts), _labels(reference, label_key)
+    transferred = pd.Categorical.from_codes(labels.codes[weights.argmax(1)], dtype=labels.dtype)
+    record = {"n_neighbors": n_neighbors, **provenance(model, query.missing_genes, checkpoint)}
+    uncertainty = np.clip(1 - weights.max(1), 0, 1)
+    return {"obs": {key_added: transferred, f"{key_added}_uncertainty": uncertainty}, "uns": {key_added: record}}
+
+
+def _reference_batch_key(model: VAE, reference: Any, layer: str | None, batch_key: str | None) -> str | None:
+    """Return the batch column of the reference; None for training cells without the column of the query."""
+    if batch_key is None or "default_batch" not in get_count_registry(model):
+        return batch_key
+    return batch_key if batch_key in open_cells(model, reference, layer).obs.columns else None
+
+
+def _labeled_cells(reference: QueryData, label_key: str, n_neighbors: int | None) -> np.ndarray:
+    """Return the indices of the cells with a label; raise a DataError if there are not enough."""
+    labeled = np.flatnonzero(reference.dataset.label.numpy() >= 0)  # type: ignore[union-attr]
+    if not len(labeled):
+        raise DataError(
+            f"label_key={label_key!r}: all {len(reference.obs_names)} cells of {reference.source} have no label (NaN). "
+            "Pass a column with labels."
+        )
+    if n_neighbors is not None and not 1 <= n_neighbors <= len(labeled):
         raise DataError(
             f"n_neighbors={n_neighbors} must be between 1 and the number of cells with a label in {label_key!r}, "
             f"{len(labeled)}."
         )
-    query = prepare_query(model, query_adata, layer, batch_key)
-    neighbors = NearestNeighbors(n_neighbors=n_neighbors).fit(_embed(model, reference, batch_size, progress)[labeled])
-    codes, points = all_codes[labeled], _embed(model, query, batch_size, progress)
-    weights = np.empty((len(points), len(reference.label_categories)))
-    for start in range(0, len(points), batch_size):
-        part = slice(start, start + batch_size)
-        weights[part] = _label_weights(neighbors, points[part], codes, weights.shape[1]).round(WEIGHT_DIGITS)
-    labels = _labels(reference, label_key)
-    query_adata.obs[key_added] = pd.Categorical.from_codes(labels.codes[weights.argmax(1)], dtype=labels.dtype)
-    query_adata.obs[f"{key_added}_uncertainty"] = np.clip(1 - weights.max(1), 0, 1)
-    query_adata.uns[key_added] = {"n_neighbors": n_neighbors, **provenance(model, query.missing_genes, checkpoint)}
+    return labeled
 
 
 def _embed(model: VAE, cells: QueryData, batch_size: int, progress: bool) -> np.ndarray:
     """Return the coordinates of cells, ``[cells, dimensions]``."""
     return coordinates(model, summarize_cells(model, cells, batch_size, progress)).double().numpy()
-
-
-def _label_weights(neighbors: NearestNeighbors, points: np.ndarray, codes: np.ndarray, num_labels: int) -> np.ndarray:
-    """Return the weight of each label at each point, ``[points, labels]``; ``codes`` are the reference's labels."""
-    n_neighbors, weights = neighbors.n_neighbors, np.zeros((len(points), num_labels))
-    distance, index = neighbors.kneighbors(points, min(n_neighbors + 1, len(codes)))
-    distance[distance < DISTANCE_TOLERANCE] = 0
-    tied = _is_close(distance[:, -1], distance[:, n_neighbors - 1]) & (n_neighbors < len(codes))
-    distance, index = distance[:, :n_neighbors], index[:, :n_neighbors]
-    width = np.maximum(distance.mean(1, keepdims=True), np.finfo(float).tiny)
-    weight = np.exp(-((distance / width) ** 2) / 2)
-    rows = np.broadcast_to(np.arange(len(points))[:, None], index.shape)
-    np.add.at(weights, (rows, codes[index]), weight / weight.sum(1, keepdims=True))
-    for row in np.flatnonzero(tied):
-        weights[row] = _tied_weights(neighbors, points[row], distance[row], codes, num_labels)
-    return weights
-
-
-def _tied_weights(
-    neighbors: NearestNeighbors, point: np.ndarray, distance: np.ndarray, codes: np.ndarray, num_labels: int
-) -> np.ndarray:
-    """Return the weight of each label if reference cells beyond the ``n_neighbors`` are as near as the last one.
-
-    The order of the reference cells must not matter, so all cells at this distance have equal weights.
-    """
-    last = distance[-1]
-    (all_distances,), (index,) = neighbors.radius_neighbors(point[None], last + DISTANCE_TOLERANCE * (1 + last))
-    at_last = _is_close(all_distances, last)
-    distances = np.where(at_last, last, np.where(all_distances < DISTANCE_TOLERANCE, 0, all_distances))
-    factor = np.where(at_last, (len(distance) - (~at_last).sum()) / at_last.sum(), 1.0)
-    weight = factor * np.exp(-((distances / max(distance.mean(), np.finfo(float).tiny)) ** 2) / 2)
-    return np.bincount(codes[index], weight / weight.sum(), num_labels)
-
-
-def _is_close(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.isclose(one, other, rtol=DISTANCE_TOLERANCE, atol=DISTANCE_TOLERANCE)
 
 
 def _labels(reference: QueryData, label_key: str) -> pd.Categorical:

@@ -70,10 +70,10 @@ class LibrarySize(Latent):
     @torch.no_grad()
     def init_new_batches(self, log_size_factor: Tensor, batch: Tensor) -> None:
         for index in batch.unique().tolist():
-            sizes = log_size_factor[batch == index]
-            self.log_size[1 + index, 0] = sizes.mean()
+            sizes = log_size_factor[batch == index]  # the rows of batches are added to the constant
+            self.log_size[1 + index, 0] = sizes.mean() - self.log_size[0, 0]
             if len(sizes) > 1:  # otherwise keep the standard deviation
-                self.log_size[1 + index, 1] = sizes.std()
+                self.log_size[1 + index, 1] = sizes.std() - self.log_size[0, 1]
 
     @override
     def posterior(self, h: Tensor) -> Distribution:

@@ -88,6 +88,10 @@ def _without_directories(registry: Mapping[str, Any] | None) -> dict[str, Any] |
     result = dict(registry)
     if "source" in result:
         result["source"] = DIRECTORIES.sub("", result["source"])
+    if "mappings" in result:
+        result["mappings"] = [
+            {**mapping, "source": DIRECTORIES.sub("", mapping["source"])} for mapping in result["mappings"]
+        ]
     if "config" in result:
         arguments = dict(result["config"]["init_args"])
         for name in PATH_ARGUMENTS:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_LISTED = 20  # names in a message
+BATCH_REMEDY = (
+    " Pass one of these names as batch_key if all cells are of this batch. vaekit.analysis.map_query extends a model "
+    "by new batches."
+)
 
 
 class Column(NamedTuple):
@@ -133,7 +137,7 @@ def read_categories(
         if similar := _similar_names(unknown, trained):
             remedy = f" {similar}: rename them if they are the same."
         else:
-            remedy = " vaekit.analysis.map_query extends a model by new batches." if unit == "batch" else ""
+            remedy = BATCH_REMEDY if unit == "batch" else ""
         raise DataError(
             f"{argument}={key!r}: {source} has {plural} that are unknown to the checkpoint: "
             f"{', '.join(map(repr, unknown[:MAX_LISTED]))}{more}. It knows {', '.join(map(repr, trained))}.{remedy}"
@@ -158,23 +162,36 @@ def _similar_names(names: Iterable[str], others: Iterable[str]) -> str:
     return f"{', '.join(pairs[:MAX_LISTED])}{more} differ only in case or surrounding blanks" if pairs else ""
 
 
-def read_batches(obs: pd.DataFrame, key: str | None, source: str, trained: list[str] | None = None) -> Column | None:
+def read_batches(
+    obs: pd.DataFrame, key: str | None, source: str, trained: list[str] | None = None, default: str | None = None
+) -> Column | None:
     """Read the batch of each cell; None if neither the data nor the ``trained`` checkpoint have batches.
 
-    A ``key`` of None is allowed if the checkpoint has one batch at most.
+    A ``key`` that is not a column, but the name of a trained batch, means this batch for all cells. A ``key`` of None
+    means the ``default`` batch for all cells, or the only batch of the checkpoint.
     """
     if key is None:
         if not trained:
             return None
-        if len(trained) > 1:
+        if default is None and len(trained) > 1:
             raise DataError(
                 f"batch_key is required for {source}: the checkpoint was trained with the batches "
-                f"{', '.join(map(repr, trained))}."
+                f"{', '.join(map(repr, trained))}. Pass a column of .obs, or the batch of all cells."
             )
-        return Column(np.zeros(len(obs), dtype=np.int64), list(trained))
+        return _constant(trained[0] if default is None else default, len(obs), trained)
     if trained is not None and not trained:
-        raise DataError(f"batch_key={key!r}: the checkpoint was trained without batches. Omit batch_key.")
+        raise DataError(
+            f"batch_key={key!r}: the checkpoint was trained without batches. Omit batch_key, or extend the model by "
+            "the batches of these cells with vaekit.analysis.map_query."
+        )
+    if trained is not None and key not in obs.columns and key in trained:
+        return _constant(key, len(obs), trained)
     return read_categories(obs, key, "batch_key", source, trained, "batch")
+
+
+def _constant(name: str, num_cells: int, categories: list[str]) -> Column:
+    """Return the column of cells that all have the same category."""
+    return Column(np.full(num_cells, categories.index(name), dtype=np.int64), list(categories))
 
 
 def read_numeric(obs: pd.DataFrame, key: str, argument: str, source: str, positive: bool = False) -> np.ndarray:

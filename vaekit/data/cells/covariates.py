@@ -119,7 +119,8 @@ def read_covariates(
     is_new = registry is None
     categorical = _match_keys(keys.categorical, "categorical_covariate_keys", names, is_new)
     continuous = _match_keys(keys.continuous, "continuous_covariate_keys", moments, is_new)
-    batch = read_batches(obs, keys.batch, source, None if is_new else list(trained["batch_categories"]))
+    batches = None if is_new else list(trained["batch_categories"])
+    batch = read_batches(obs, keys.batch, source, batches, trained.get("default_batch"))
     parts, categories = [one_hot(batch)], {}
     if batch is not None and is_new:
         _warn_untrained(batch, f"batch_key={keys.batch!r}", source, train)

@@ -1,4 +1,4 @@
-"""Genes of a data set: their names, the most variable ones, and those that match the genes of a checkpoint."""
+"""Genes of a data set: their names, the most variable ones, and the versions of Ensembl identifiers."""
 
 from __future__ import annotations
 
@@ -128,27 +128,6 @@ def highly_variable_genes(counts: sparse.csr_matrix, n_top_genes: int, source: s
     return np.sort(expressed[np.argsort(-dispersion, kind="stable")[:n_top_genes]])
 
 
-def match_genes(names: Sequence[str], genes: Sequence[str], source: str, var: pd.DataFrame) -> list[str]:
-    """Return ``names`` with the Ensembl versions of ``genes``, the genes of a checkpoint; warn if versions differ.
-
-    Raises
-    ------
-    DataError
-        If a gene without its version is ambiguous, or fewer than half of ``genes`` are present.
-    """
-    matched = rename_versions(names, genes, source)
-    check_shared_genes(matched, genes, source, var)
-    renamed = [(old, new) for old, new in zip(names, matched, strict=True) if old != new]
-    if renamed:
-        warnings.warn(
-            f"{source}: {len(renamed)} of the checkpoint's {len(genes)} genes were matched without the version of "
-            f"their Ensembl identifier, such as {renamed[0][0]} for {renamed[0][1]}.",
-            UserWarning,
-            stacklevel=3,
-        )
-    return matched
-
-
 def rename_versions(names: Sequence[str], genes: Sequence[str], source: str) -> list[str]:
     """Return ``names``, with the names in ``genes`` for those that differ only in the Ensembl version."""
     present = set(names)
@@ -184,26 +163,3 @@ def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
         if re.match(r"ENS[A-Z]*\d+(\.\d+)?$", name):
             groups.setdefault(unversioned(name), []).append(name)
     return groups
-
-
-def check_shared_genes(names: Sequence[str], genes: Sequence[str], source: str, var: pd.DataFrame) -> None:
-    """Raise a DataError if fewer than half of ``genes`` are among ``names``.
-
-    The message suggests another case, the Ensembl version, or a column of ``var`` if that helps.
-    """
-    expected = set(genes)
-    num_shared = len(expected & set(names))
-    if 2 * num_shared >= len(genes):
-        return
-    num_matches = {
-        "if case is ignored": len({name.upper() for name in names} & {name.upper() for name in genes}),
-        "without the Ensembl version (.1, .2, ...)": len(set(map(unversioned, names)) & set(map(unversioned, genes))),
-    }
-    for key in var.columns:
-        num_matches[f"with adata.var_names = adata.var[{str(key)!r}]"] = len(set(var[key].astype(str)) & expected)
-    best = max(num_matches, key=lambda remedy: num_matches[remedy])
-    hint = f" {num_matches[best]} would match {best}." if num_matches[best] > num_shared else ""
-    raise DataError(
-        f"{source} has {num_shared} of the checkpoint's {len(genes)} genes; at least half are needed.{hint} "
-        f"The checkpoint has {', '.join(genes[:5])}, ...; {source} has {', '.join(names[:5])}, ..."
-    )

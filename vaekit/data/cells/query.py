@@ -13,11 +13,12 @@ from vaekit.data.cells.columns import read_column
 from vaekit.data.cells.count_dataset import CellDataset
 from vaekit.data.cells.count_source import CountSource
 from vaekit.data.cells.covariates import REGISTRY_KEYS, CovariateKeys, read_covariates
-from vaekit.data.cells.genes import match_genes
+from vaekit.data.cells.shared_genes import match_genes
 from vaekit.data.cells.size_factors import query_size_factors
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -75,7 +76,9 @@ def prepare_query(
         ``GeneExpressionData.state_dict()``, as stored in the checkpoint.
     batch_key, label_key : str or None
         As for :class:`vaekit.data.GeneExpressionData`. A ``batch_key`` of None means the name of the checkpoint's
-        column. The cells need not have this column if the checkpoint has one batch only.
+        column. The cells need not have this column if the checkpoint has one batch only, or was trained without batches
+        and extended by :func:`vaekit.analysis.map_query`: they count as reference cells. The name of a batch that is
+        not a column of the cells means this batch for all of them.
     categorical_covariate_keys, continuous_covariate_keys : sequence of str or None
         Columns in the order of the checkpoint's; None means the same names.
     size_factor_key : str or None
@@ -89,8 +92,8 @@ def prepare_query(
     Raises
     ------
     DataError
-        If values are not counts, fewer than half of the checkpoint's genes are present, or covariates are missing or
-        unknown to the checkpoint.
+        If values are not counts, the cells have too few of the checkpoint's genes, or covariates are missing or unknown
+        to the checkpoint.
     """
     if not isinstance(source, CountSource):
         kind = type(source).__name__
@@ -98,10 +101,9 @@ def prepare_query(
     if missing_keys := [key for key in REGISTRY_KEYS if key not in registry]:
         raise DataError(f"registry lacks {missing_keys}. Pass the state_dict() of a GeneExpressionData.")
     genes, obs, name = list(registry["feature_names"]), source.obs, source.name
-    names = match_genes(source.all_genes, genes, name, source.var)
-    if batch_key is None:
-        trained_key = registry["config"]["init_args"]["batch_key"]
-        batch_key = trained_key if trained_key in obs.columns or len(registry["batch_categories"]) > 1 else None
+    mean = registry["mean"].double().cpu().numpy()
+    names = match_genes(source.all_genes, genes, mean, name, source.var, registry["gene_name_key"])
+    batch_key = _choose_batch_key(batch_key, obs, registry, name)
     keys = CovariateKeys(batch_key, categorical_covariate_keys, continuous_covariate_keys)
     keys.check()
     covariates = read_covariates(obs, keys, name, registry=registry)
@@ -110,13 +112,6 @@ def prepare_query(
     missing = [gene for gene, present in zip(genes, observed, strict=True) if not present]
     size_factor_key = size_factor_key or registry["size_factor_key"]
     sizes, fraction = query_size_factors(obs, size_factor_key, name, observed, registry)
-    if missing:
-        warnings.warn(
-            f"{name} lacks {len(missing)} of the checkpoint's {len(genes)} genes; they are treated as unobserved: "
-            + ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else ""),
-            UserWarning,
-            stacklevel=3,
-        )  # fmt: skip
     counts = source.select_genes(genes, names).round_counts(registry["round_counts"])
     totals = counts.totals()
     counts.warn_rounded()
@@ -138,6 +133,32 @@ def prepare_query(
         adata=source.adata,
         source=name,
     )
+
+
+def trained_batch_key(registry: Mapping[str, Any]) -> str | None:
+    """Return the column of queries with the batch: that of the training data, or of cells that were mapped."""
+    return registry.get("query_batch_key") or registry["config"]["init_args"]["batch_key"]
+
+
+def _choose_batch_key(batch_key: str | None, obs: pd.DataFrame, registry: Mapping[str, Any], source: str) -> str | None:
+    """Return the column with the batch; None if all cells are of the checkpoint's only or default batch.
+
+    Files that were mapped without a column do not differ from reference cells, so they cause a warning.
+    """
+    trained_key, default = trained_batch_key(registry), registry.get("default_batch")
+    if batch_key is not None or trained_key in obs.columns:
+        return batch_key or trained_key
+    if default is None:
+        return trained_key if len(registry["batch_categories"]) > 1 else None
+    if unmarked := [name for each in registry["mappings"] if each["batch_key"] is None for name in each["batches"]]:
+        warnings.warn(
+            f"{source} has no column {trained_key!r}, so its cells are treated as batch {default!r}. Pass "
+            f"batch_key={unmarked[-1]!r} for the cells of {registry['mappings'][-1]['source']}, and "
+            f"batch_key={default!r} for reference cells.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return None
 
 
 def warn_empty(totals: np.ndarray, cells: Sequence[str], source: str) -> None:
