@@ -13,7 +13,7 @@ from vaekit.models.parameter_groups import match_precision
 
 BATCH_COLUMNS = "networks.likelihood.batch_columns"  # 1 for the covariates that are batches
 SHIFTS = "networks.likelihood."  # natural logarithms
-SHIFT_STD, COLUMN_STD = 0.5, 0.1  # without known batches to estimate them from
+SHIFT_STD, COLUMN_STD = 0.5, 0.1  # without several known batches
 
 
 class NewElements(NamedTuple):
@@ -26,7 +26,7 @@ class NewElements(NamedTuple):
     mean : Tensor
         Prior means, the start of the training: the mean over the known batches.
     std : float
-        Prior standard deviation: the root of the mean variance between the known batches.
+        Prior standard deviation, from the variance between the known batches.
     """
 
     mask: Tensor
@@ -86,7 +86,11 @@ def extend_batches(model: VAE, num_known: int, num_added: int) -> tuple[VAE, dic
 
 
 def _scale(name: str, known: Tensor, axis: int) -> float:
-    """Return the prior standard deviation of the elements of new batches."""
-    if known.shape[axis] > 1 and (std := float(known.var(axis).mean().sqrt())) > 0:
-        return std
-    return SHIFT_STD if name.startswith(SHIFTS) else COLUMN_STD
+    """Return the prior standard deviation of the elements of new batches.
+
+    That of a shift is at least the default: similar batches do not exclude a different one.
+    """
+    std = float(known.var(axis).mean().sqrt()) if known.shape[axis] > 1 else 0.0
+    if name.startswith(SHIFTS):
+        return max(std, SHIFT_STD)
+    return std or COLUMN_STD

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 NUM_NEIGHBORS = (5, 10, 15, 25, 50, 100)  # candidates
 NUM_LEFT_OUT = 5000  # reference cells to choose by
 FLOOR = 0.01  # of the probability of a label, so that one error does not decide
+SHRINKAGE = 0.05  # of a covariance towards its mean variance: dimensions without variance within labels are noise
 DISTANCE_TOLERANCE = 1e-5  # distances that differ by less are equal: coordinates have rounding errors
 WEIGHT_DIGITS = 9  # rounding errors must not decide between labels of equal weight
 
@@ -26,7 +27,8 @@ class LabelNeighbors:
     .. math:: \frac{\sum_{i: l_i = l} \exp(-d_i^2 / 2 \sigma^2)}{\sum_i \exp(-d_i^2 / 2 \sigma^2)}
 
     over the ``n_neighbors`` nearest points i, with their distances :math:`d_i` and the mean distance :math:`\sigma`.
-    Points at the distance of the last neighbor have equal parts of its weight.
+    Points at the distance of the last neighbor have equal parts of its weight. See :func:`within_label_metric` for the
+    coordinates.
 
     Parameters
     ----------
@@ -69,6 +71,36 @@ class LabelNeighbors:
         factor = np.where(at_last, (len(distance) - (~at_last).sum()) / at_last.sum(), 1.0)
         weight = factor * np.exp(-((distances / max(distance.mean(), np.finfo(float).tiny)) ** 2) / 2)
         return np.bincount(self.codes[index], weight / weight.sum(), self.num_labels)
+
+
+def within_label_metric(points: np.ndarray, codes: np.ndarray, num_labels: int) -> np.ndarray:
+    r"""Return the matrix that scales coordinates so that cells of one label vary equally in all directions.
+
+    .. math:: A A^T = \Big(S + 0.05\, \frac{\mathrm{tr}\, S}{D}\, I\Big)^{-1}
+
+    with the covariance S of the D coordinates within labels, pooled over the labels. Distances between rows of
+    ``points @ A`` are distances in units of this spread; without any, A is the identity.
+
+    Hastie & Tibshirani (1996), Discriminant adaptive nearest neighbor classification.
+
+    Parameters
+    ----------
+    points, codes, num_labels
+        As for :class:`LabelNeighbors`.
+
+    Returns
+    -------
+    ndarray, shape (dimensions, dimensions)
+        The matrix A.
+    """
+    sums = np.zeros((num_labels, points.shape[1]))
+    np.add.at(sums, codes, points)
+    centered = points - (sums / np.maximum(np.bincount(codes, minlength=num_labels), 1)[:, None])[codes]
+    variance, directions = np.linalg.eigh(centered.T @ centered / len(points))
+    mean_variance = variance.mean()
+    if mean_variance <= np.finfo(np.float32).eps * np.square(points).mean():
+        return np.eye(points.shape[1])
+    return directions / np.sqrt(np.maximum(variance, 0) + SHRINKAGE * mean_variance)
 
 
 def choose_n_neighbors(points: np.ndarray, codes: np.ndarray, num_labels: int, names: list[str]) -> int:

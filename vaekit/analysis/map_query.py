@@ -52,9 +52,10 @@ def map_query(
     .. math:: \sum_i \mathrm{ELBO}(x_i) + \sum_k \log N(\theta_k; m_k, s^2)
 
     with the mean :math:`m_k` over the known batches, where the training starts, and the root :math:`s` of the mean
-    variance between them for each parameter. With fewer than two known batches, s is 0.5 for shifts of genes (natural
-    logarithms) and 0.1 otherwise. All other weights keep their bits, and the results for known cells change by rounding
-    errors only.
+    variance between them for each parameter. For the shifts (natural logarithms) s is at least 0.5, because similar
+    batches do not exclude a different one. With fewer than two known batches, s is 0.5 for shifts and 0.1 for columns.
+    All other weights keep their bits, and the results for known cells change by rounding errors only. If the encoder
+    does not see the covariates, new cells keep their place in latent space.
 
     A model that was trained without batches gets one for its training cells, ``"reference"``. From then on, cells
     without a batch column count as reference cells.

@@ -10,7 +10,7 @@ import numpy as np
 
 from vaekit.analysis.embed import summarize_cells
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.label_neighbors import LabelNeighbors, choose_n_neighbors
+from vaekit.analysis.label_neighbors import LabelNeighbors, choose_n_neighbors, within_label_metric
 from vaekit.analysis.model_source import (
     check_in_memory,
     get_count_registry,
@@ -48,8 +48,13 @@ def transfer_labels(
 
     .. math:: \frac{\sum_{i: l_i = l} \exp(-d_i^2 / 2 \sigma^2)}{\sum_i \exp(-d_i^2 / 2 \sigma^2)}
 
-    over the ``n_neighbors`` nearest reference cells i, with the distances :math:`d_i` between posterior means and
-    their mean :math:`\sigma`. Reference cells at the distance of the last neighbor have equal parts of its weight.
+    over the ``n_neighbors`` nearest reference cells i, with their distances :math:`d_i` and the mean distance
+    :math:`\sigma`. Reference cells at the distance of the last neighbor have equal parts of its weight. Distances are
+    those between posterior means, in units of their spread within the labels of the reference:
+
+    .. math:: d_i^2 = (\mu - \mu_i)^T \Big(S + 0.05\, \frac{\mathrm{tr}\, S}{D}\, I\Big)^{-1} (\mu - \mu_i)
+
+    with the covariance S of the D dimensions within labels, pooled over the labels.
 
     Every cell gets the label with the highest weight, the first category if several have it. The user decides which
     uncertainty is too high.
@@ -95,7 +100,8 @@ def transfer_labels(
 
     Notes
     -----
-    After Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning.
+    After Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning, with the metric
+    of Hastie & Tibshirani (1996), Discriminant adaptive nearest neighbor classification.
     """
     check_in_memory(query_adata, argument="query_adata")
     key_added = f"{label_key}_transferred" if key_added is None else key_added
@@ -140,6 +146,8 @@ def label_fields(
     codes = reference.dataset.label.numpy()[labeled]  # type: ignore[union-attr]  # label_key was given
     known, points = (_embed(model, cells, batch_size, progress) for cells in (reference, query))
     known, num_labels = known[labeled], len(reference.label_categories)
+    metric = within_label_metric(known, codes, num_labels)
+    known, points = known @ metric, points @ metric
     if n_neighbors is None:
         names = [reference.obs_names[row] for row in labeled]
         n_neighbors = choose_n_neighbors(known, codes, num_labels, names)

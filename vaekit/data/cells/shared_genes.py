@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaekit.data.cells.genes import rename_versions, unversioned
+from vaekit.data.cells.genes import rename_versions
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -112,7 +112,6 @@ def _better_names(names: Sequence[str], genes: Sequence[str], var: pd.DataFrame)
     num_shared = len(expected & set(names))
     num_matches = {
         "if case is ignored": len({name.upper() for name in names} & {name.upper() for name in genes}),
-        "without the Ensembl version (.1, .2, ...)": len(set(map(unversioned, names)) & set(map(unversioned, genes))),
     }
     for column in var.columns:
         remedy = f"with adata.var_names = adata.var[{str(column)!r}]"
