@@ -11,8 +11,8 @@ from torch import Tensor
 from vaekit.analysis.batch_extension import NewElements
 from vaekit.batch import Batch
 from vaekit.data.dataset import BatchDataset
-from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.models import VAE
+from vaekit.models.evaluation_mode import evaluation_mode
 from vaekit.models.objectives import ELBO
 
 NUM_SCORED = 2000  # cells for the ELBO before and after the training
