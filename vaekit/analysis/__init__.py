@@ -10,11 +10,16 @@ from vaekit.analysis.normalized_expression import NormalizedExpressionWriter, no
 from vaekit.analysis.predictive_check import posterior_predictive_check
 from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
 from vaekit.analysis.transfer_labels import check_label_fields, label_fields, transfer_labels
+from vaekit.analysis.state_tables import States
+from vaekit.analysis.states import assign_states, states
+from vaekit.analysis.transfer_labels import transfer_labels
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 
 __all__ = [
     "NormalizedExpressionWriter",
     "check_label_fields",
+    "States",
+    "assign_states",
     "check_latent_fields",
     "differential_expression",
     "embed",
@@ -34,5 +39,6 @@ __all__ = [
     "prepare_query",
     "resolve_model",
     "top_genes",
+    "states",
     "transfer_labels",
 ]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+PSEUDO_FRACTION = 1e-4  # one count in 10,000
+
 
 def markers(
     adata: AnnData,
@@ -31,7 +33,7 @@ def markers(
     latent: str = "y",
     *,
     n_genes: int = 20,
-    pseudo_fraction: float = 1e-4,
+    pseudo_fraction: float = PSEUDO_FRACTION,
     layer: str | None = None,
     batch_key: str | None = None,
     key_added: str = "vaekit_markers",
@@ -120,7 +122,7 @@ def markers(
             latents = [sample_given_code(model, code, usage, cells.x) for code in codes]
             scales = np.array([composition(model, values, cells).double().mean(0).cpu().numpy() for values in latents])
             weights = probability[[code.state for code in codes]].double().numpy()
-            others, ratios = _compare(scales, weights, pseudo_fraction)
+            others, ratios = compare_compositions(scales, weights, pseudo_fraction)
             for code, scale, other, ratio in zip(codes, scales, others, ratios, strict=True):
                 top = np.argsort(-ratio, kind="stable")[:n_genes]
                 columns = {
@@ -145,7 +147,9 @@ def markers(
     return table
 
 
-def _compare(scales: np.ndarray, weights: np.ndarray, pseudo_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def compare_compositions(
+    scales: np.ndarray, weights: np.ndarray, pseudo_fraction: float = PSEUDO_FRACTION
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean composition of the other codes, and the log2 ratio to it, each ``[codes, genes]``."""
     others = np.empty_like(scales)
     for position in range(len(weights)):

@@ -64,6 +64,7 @@ class Gaussian(Latent):
     """
 
     supports_traversal = True
+    has_normal_posterior = True
     num_parameters = 2
 
     def __init__(self, dim: int, parents: Sequence[str] = (), estimator: Estimator | Literal["auto"] = "auto") -> None:

@@ -101,6 +101,8 @@ class Latent(Component, nn.Module, ABC):
         Whether the values are proportions of ``size`` parts, which sum to 1, such as topics.
     supports_traversal : bool
         Whether a dimension can be moved by standard deviations of its prior.
+    has_normal_posterior : bool
+        Whether the posterior is a diagonal normal, described by its ``mean`` and ``variance``.
     unit : str
         Name of one of the ``size`` values in messages.
     event_dim : int
@@ -120,6 +122,7 @@ class Latent(Component, nn.Module, ABC):
     is_categorical: ClassVar[bool] = False
     is_proportions: ClassVar[bool] = False
     supports_traversal: ClassVar[bool] = False
+    has_normal_posterior: ClassVar[bool] = False
     unit: ClassVar[str] = "dimension"
     event_dim: ClassVar[int] = 1
     num_parameters: ClassVar[int] = 1

@@ -1,0 +1,158 @@
+"""Figure of states: their tree, the agreement of the models, a UMAP and marker genes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaekit.plotting.embedding_figures import category_colors, draw_points, new_figure, sample_points, umap_coordinates
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+NUM_MARKERS = 4  # genes per state
+MIN_LOG2_RATIO = 0.5  # genes with less are not shown as markers
+PANEL, ROW, COLUMN = 4.4, 0.3, 0.24  # inches: side of an upper panel; row and column of the heat map
+
+
+def plot_states(
+    latents: np.ndarray,
+    codes: pd.Categorical,
+    states: pd.DataFrame,
+    tree: pd.DataFrame,
+    agreement: pd.DataFrame,
+    markers: pd.DataFrame,
+    compositions: pd.DataFrame,
+    title: str = "",
+) -> Figure:
+    """Plot the tree of states, the agreement of the models, a UMAP of the cells, and marker genes.
+
+    Parameters
+    ----------
+    latents : array, shape (cells, dimensions)
+        Coordinates of the cells; a random subset of 20,000 is shown if there are more.
+    codes : pandas.Categorical
+        State of each cell.
+    states, tree, agreement, markers, compositions : pandas.DataFrame
+        Tables of :class:`vaekit.analysis.States`.
+    title : str
+        Title of the figure.
+    """
+    genes = _select_markers(markers, len(states))
+    height = 1.2 + ROW * len(states)
+    figure = new_figure(max(3 * PANEL + 1, 3 + COLUMN * len(genes)), PANEL + 0.6 + height)
+    grid = figure.add_gridspec(2, 3, height_ratios=[PANEL, height])
+    colors = category_colors(states.index)
+    _draw_tree(figure.add_subplot(grid[0, 0]), states, tree, colors)
+    _draw_agreement(figure.add_subplot(grid[0, 1]), agreement)
+    _draw_umap(figure.add_subplot(grid[0, 2]), latents, codes, states, colors)
+    axis = figure.add_subplot(grid[1, :])
+    image = _draw_markers(axis, compositions.loc[genes], states, colors)
+    figure.colorbar(image, ax=axis, label="fraction of the counts,\nrelative to the highest", pad=0.01)
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_tree(axis: Any, states: pd.DataFrame, tree: pd.DataFrame, colors: list[Any]) -> None:
+    """Draw the merges from the components (left) to one state (right), in the colors of the chosen states."""
+    state_of = {part: number for number, name in enumerate(states["components"]) for part in name.split("+")}
+    final = "+".join([tree["first"].iloc[-1], tree["second"].iloc[-1]]) if len(tree) else "0"
+    positions = {name: float(row) for row, name in enumerate(_leaves(final.split("+"), tree))}
+    num_components = len(positions)
+    starts = dict.fromkeys(positions, 0.0)
+    leaves = dict(positions)
+    for merge in tree.itertuples():
+        parts = [str(merge.first), str(merge.second)]
+        x = float(num_components - merge.num_states)
+        names = {state_of[part] for part in "+".join(parts).split("+")}
+        for part in parts:
+            inside = {state_of[leaf] for leaf in part.split("+")}
+            axis.plot(
+                [starts[part], x], [positions[part]] * 2, color=colors[inside.pop()] if len(inside) == 1 else "0.3"
+            )
+        axis.plot([x, x], [positions[part] for part in parts], color=colors[names.pop()] if len(names) == 1 else "0.3")
+        joined = "+".join(sorted("+".join(parts).split("+"), key=int))
+        positions[joined], starts[joined] = float(np.mean([positions[part] for part in parts])), x
+        axis.annotate(
+            f"{merge.misclassification:.2g}",
+            (x, positions[joined]),
+            xytext=(2, 1),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    cut = num_components - len(states)
+    axis.axvline(cut + 0.5, color="0.6", linestyle="--", linewidth=1)
+    for leaf, y in leaves.items():
+        axis.plot([-0.15], [y], "o", color=colors[state_of[leaf]], markersize=5)
+    labels = [f"{leaf}  (state {states.index[state_of[leaf]]})" for leaf in leaves]
+    axis.set_yticks(list(leaves.values()), labels, fontsize=8)
+    ticks = np.arange(num_components)
+    axis.set_xticks(ticks, num_components - ticks)
+    axis.set(xlabel="number of states", ylabel="component", title="tree, with probabilities of misclassification")
+    axis.set_xlim(-0.4, num_components - 0.2)
+    axis.invert_yaxis()
+
+
+def _leaves(components: list[str], tree: pd.DataFrame) -> list[str]:
+    """Return the components in an order without crossing branches."""
+    order = {component: [component] for component in components}
+    for first, second in zip(tree["first"], tree["second"], strict=True):
+        joined = "+".join(sorted(f"{first}+{second}".split("+"), key=int))
+        order[joined] = order[str(first)] + order[str(second)]
+    return max(order.values(), key=len)
+
+
+def _draw_agreement(axis: Any, agreement: pd.DataFrame) -> None:
+    """Draw the agreement over the number of states; a single model does not have one."""
+    numbers, values = agreement["num_states"], agreement["agreement"]
+    chosen = agreement[agreement["chosen"]]
+    axis.set(xlabel="number of states", ylabel="mean pairwise adjusted Rand index", title="agreement of the models")
+    if values.isna().all():
+        axis.text(0.5, 0.5, "unknown: a single model", ha="center", transform=axis.transAxes)
+        axis.set(xticks=[], yticks=[])
+        return
+    axis.plot(numbers, values, "o-", color="0.3", markersize=4)
+    axis.plot(chosen["num_states"], chosen["agreement"], "o", color="tab:red", markersize=9, label="chosen")
+    axis.set_ylim(min(0.5, float(values.min()) - 0.05), 1.02)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+
+
+def _draw_umap(axis: Any, latents: np.ndarray, codes: pd.Categorical, states: pd.DataFrame, colors: list[Any]) -> None:
+    """Draw a UMAP in the colors of the states; the legend has the stability of each."""
+    from matplotlib.lines import Line2D
+
+    index = sample_points(len(latents))
+    draw_points(axis, umap_coordinates(latents[index]), np.array(colors, dtype=object)[np.asarray(codes.codes)[index]])
+    names = [
+        f"{name}: {row.n_cells} cells" + ("" if np.isnan(row.stability) else f", stability {row.stability:.2f}")
+        for name, row in states.iterrows()
+    ]
+    handles = [
+        Line2D([], [], linestyle="none", marker="o", color=color, label=name)
+        for color, name in zip(colors, names, strict=True)
+    ]
+    axis.legend(handles=handles, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.set_title("states" if len(index) == len(latents) else f"states of {len(index)} of {len(latents)} cells")
+
+
+def _select_markers(markers: pd.DataFrame, num_states: int) -> list[str]:
+    """Return the best marker genes of the chosen states, each once."""
+    chosen = markers[(markers["num_states"] == num_states) & (markers["log2_fold_change"] > MIN_LOG2_RATIO)]
+    genes = chosen.groupby("state", sort=True).head(NUM_MARKERS)["gene"]
+    return list(dict.fromkeys(genes))
+
+
+def _draw_markers(axis: Any, compositions: pd.DataFrame, states: pd.DataFrame, colors: list[Any]) -> Any:
+    """Draw the compositions as a heat map with a row per state, each gene relative to its highest value."""
+    values = compositions.to_numpy().T
+    image = axis.imshow(values / values.max(0, initial=1e-12), aspect="auto", cmap="viridis", vmin=0, vmax=1)
+    axis.set_yticks(range(len(states)), [f"state {name}" for name in states.index], fontsize=8)
+    for tick, color in zip(axis.get_yticklabels(), colors, strict=True):
+        tick.set_color(color)
+    axis.set_xticks(range(values.shape[1]), compositions.index, rotation=90, fontsize=7)
+    axis.set_title("marker genes")
+    return image
