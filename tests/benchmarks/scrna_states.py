@@ -5,7 +5,7 @@ The first three (--models) give the states by vaekit.analysis.states. Every furt
 of its own, by the same function with as many states. Labels are never used to find states. The best leiden on the
 same latents uses them: of the resolutions .1, .2, .. 2, it has the highest NMI.
 
-Rows per file: number of states, ARI and NMI with the cell types, mean pairwise ARI of the three models (each alone, with
+Rows per file: number of states, ARI and NMI with the cell types, mean pairwise ARI of the three models (each alone with
 the shared components), the same of three separate searches for as many states, the mean ARI of the left-out seeds'
 states, the lowest stability, the types with at least 5 % of the cells that are the majority in no state, and leiden.
 

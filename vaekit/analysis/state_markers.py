@@ -16,8 +16,8 @@ from vaekit.analysis.model_source import get_data_registry
 from vaekit.analysis.state_tree import StateTree
 from vaekit.batch import Batch
 from vaekit.data.cells.count_dataset import CellDataset
-from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.models import VAE
+from vaekit.models.evaluation_mode import evaluation_mode
 
 if TYPE_CHECKING:
     import pandas as pd

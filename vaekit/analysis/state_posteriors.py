@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 from vaekit.analysis.state_mixture import NormalPosterior, StateMixture
 from vaekit.data.cells.query import QueryData
 from vaekit.data.dataset import identity_collate
-from vaekit.diagnostics.evaluation_mode import evaluation_mode
 from vaekit.diagnostics.keyed_noise import draw_by_key, observation_keys
 from vaekit.exceptions import CheckpointError
 from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.models import VAE
+from vaekit.models.evaluation_mode import evaluation_mode
 
 NUM_DRAWS = 32  # samples of the latents per cell
 
