@@ -134,6 +134,27 @@ def _markers(form: Form, model: VAE, clean: AnnData) -> Tables:
     return {"genes": table.set_index(table["code"] + table["gene"]).drop(columns=["code", "gene"])}
 
 
+def _states(form: Form, model: VAE, clean: AnnData) -> Tables:
+    found = analysis.states(form.cells, model, n_genes=40, layer=form.layer, batch_size=form.batch_size)
+    genes = found.markers.set_index(["num_states", "state", "gene"])
+    genes.index = ["-".join(map(str, names)) for names in genes.index]
+    tables = {"states": found.states, "tree (proba)": found.tree, "bic": found.bic, "genes": genes}
+    return {**tables, **_state_fields(form.cells)}
+
+
+def _assign_states(form: Form, model: VAE, clean: AnnData) -> Tables:
+    reference = clean.copy()
+    analysis.states(reference, model)
+    arguments = {"layer": form.layer, "batch_size": form.batch_size}
+    analysis.assign_states(form.cells, model, reference.uns["vaekit_states"], **arguments)
+    return _state_fields(form.cells)
+
+
+def _state_fields(cells: AnnData) -> Tables:
+    probabilities = pd.DataFrame(cells.obsm["vaekit_states_probabilities"], index=cells.obs_names)
+    return {"state": cells.obs[["vaekit_states"]].astype(str), "probability": probabilities}
+
+
 def _transfer_labels(form: Form, model: VAE, clean: AnnData) -> Tables:
     """Transfer labels from the cells to themselves; for a subset, from all cells."""
     part = isinstance(form.cells, AnnData) and form.cells.n_obs < clean.n_obs
@@ -202,6 +223,8 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "NormalizedExpressionWriter": _normalization,
     "posterior_predictive_check": _predictive_check,
     "markers": _markers,
+    "states": _states,
+    "assign_states": _assign_states,
     "transfer_labels": _transfer_labels,
     "label_fields": _label_fields,
     "map_query": _map_query,
@@ -220,15 +243,19 @@ WITHOUT_CELLS = {
     "check_latent_fields",
     "check_label_fields",
 }
+    "States", "resolve_model", "get_data_registry", "load_training_data", "check_latent_fields"
+}  # fmt: skip
 # Functions that write into an AnnData: a path raises an error.
 INTO_ADATA = {
-    "embed", "normalized_expression", "posterior_predictive_check", "markers", "transfer_labels",
-    "plot_predictive_check",
+    "embed", "states", "assign_states", "normalized_expression", "posterior_predictive_check", "markers",
+    "transfer_labels", "plot_predictive_check",
 }  # fmt: skip
 # Functions with one result per cell.
 PER_CELL = {
     "embed", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter",
     "posterior_predictive_check", "transfer_labels", "label_fields",
+    "embed", "assign_states", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter",
+    "posterior_predictive_check", "transfer_labels",
 }  # fmt: skip
 TRAINING = {"map_query"}
 

@@ -36,7 +36,7 @@ def _train(adata: AnnData, seed: int, model_class: Any = GaussianVAE, epochs: in
 
 @pytest.fixture(scope="module")
 def cells() -> AnnData:
-    return simulate_counts(700, 120, clusters=4, batches=2, de_fraction=0.3, lfc_scale=1.5, seed=3)
+    return simulate_counts(700, 120, clusters=4, batches=2, de_fraction=0.4, lfc_scale=2.0, programs=1, seed=3)
 
 
 @pytest.fixture(scope="module")
