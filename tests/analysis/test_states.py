@@ -21,7 +21,7 @@ from vaekit.exceptions import CheckpointError, DataError
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
 from vaekit.models.objectives import ELBO
-from vaekit.plotting import state_figures
+from vaekit.plotting import embedding_figures
 
 
 def _train(adata: AnnData, seed: int, model_class: Any = GaussianVAE, epochs: int = 15, **arguments: Any) -> VAE:
@@ -138,7 +138,7 @@ def test_result_of_checkpoints_is_written_and_read(cells: AnnData, models: list[
 def test_figure_has_tree_agreement_umap_and_markers(
     found: States, models: list[VAE], cells: AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_figures, "umap_coordinates", lambda latents: latents[:, :2])
+    monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda latents: latents[:, :2])
     titles = [axis.get_title() for axis in found.plot("cells").axes]
     assert any(title.startswith("tree") for title in titles)
     assert {"agreement of the models", "states", "marker genes"} <= set(titles)

@@ -1,13 +1,13 @@
-"""States of cells: agreement with cell types, with other seeds, and with a left-out seed, against leiden.
+"""States of cells: agreement with cell types, of seeds, and with a seed that took no part, against leiden.
 
 Models of one configuration are trained with several seeds by the command line; their split of the cells is the same.
-The first three (--models) give the states by vaekit.analysis.states. Every further seed is left out: it gives states
-of its own, by the same function with as many states. Labels are never used to find states. The best leiden on the
+The first three (--models) give the states by vaekit.analysis.states. Every further seed takes no part. The same
+function with as many states finds the states of its model alone. Labels are never used to find states. The best leiden on the
 same latents uses them: of the resolutions .1, .2, .. 2, it has the highest NMI. Its numbers are means of the models.
 
 Columns: number of states; ARI and NMI with the cell types; mean pairwise ARI of the models, each alone with the shared
-components ("agreement"), and of separate searches in each model for as many states ("separate"); mean ARI of the
-left-out seeds' states with those of the models; the lowest stability of a state; leiden; log-likelihood of held-out
+components ("agreement"), and of separate searches in each model for as many states ("separate"); mean ARI of these
+states with those of the further seeds ("other seed"); the lowest stability of a state; leiden; log-likelihood of held-out
 cells in nats; and the types with at least 5 % of the cells that are the majority in no state.
 
 ``--ablate`` also trains variants without one step of the recipe. Progress goes to stderr, tables to stdout, and the
@@ -36,7 +36,7 @@ RESOLUTIONS = [round(0.1 * k, 1) for k in range(1, 21)]
 MIN_FRACTION = 0.05  # of the cells; smaller types need not be a state
 COLUMNS = {
     "states": "states", "ARI": "ari", "NMI": "nmi", "agreement": "agreement", "separate": "separate",
-    "left-out": "left_out", "min stability": "min_stability", "leiden ARI": "leiden_ari", "leiden NMI": "leiden_nmi",
+    "other seed": "other_seed", "min stability": "min_stability", "leiden ARI": "leiden_ari", "leiden NMI": "leiden_nmi",
     "leiden agreement": "leiden_agreement", "nats": "log_likelihood",
 }  # fmt: skip
 NUM_SAMPLES = 200  # of the importance-sampled log-likelihood
@@ -73,7 +73,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--label_key", default="cell_type", help="column of obs with the cell type (cell_type)")
     add("--batch_key", default="batch", help="column of obs with the batch, for files that have it (batch)")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3], metavar="N", help="seeds of the models (0 1 2 3)")
-    add("--models", type=int, default=3, help="number of the seeds whose models give the states; the rest is left out")
+    add("--models", type=int, default=3, help="number of the seeds whose models give the states (3)")
     add("--config", type=Path, default=CONFIGS / "pbmc_states.yaml", help="configuration (pbmc_states)")
     add("--fit", default="", metavar="FLAGS", help="further flags of vaekit fit, in one string")
     add("--ablate", action="store_true", help="train each variant of the recipe, too")
@@ -95,7 +95,7 @@ def measure(path: str, flags: str, options: argparse.Namespace) -> dict[str, Any
     types = adata.obs[options.label_key].to_numpy(str)
     batch_key = options.batch_key if options.batch_key in adata.obs else None
     checkpoints = [train(path, seed, flags, batch_key, options) for seed in options.seeds]
-    models, left_out = checkpoints[: options.models], checkpoints[options.models :]
+    models = checkpoints[: options.models]
     found = states(adata, models)
     codes, number = np.asarray(found.codes.codes), len(found.states)
     own = [codes_of(adata, [checkpoint], number) for checkpoint in checkpoints]
@@ -110,8 +110,8 @@ def measure(path: str, flags: str, options: argparse.Namespace) -> dict[str, Any
         "nmi": normalized_mutual_info_score(types, codes),
         "agreement": agreement,
         "separate": pairwise([value for value in own[: options.models] if value is not None]),
-        "left_out": float(np.mean([adjusted_rand_score(codes, value) for value in others])) if others else None,
-        "num_left_out": f"{len(others)} of {len(left_out)}",
+        "other_seed": float(np.mean([adjusted_rand_score(codes, value) for value in others])) if others else None,
+        "num_other_seeds": len(others),
         "min_stability": float(found.states["stability"].min()),
         "stability": [round(float(value), 3) for value in found.states["stability"]],
         "curve": [round(float(value), 3) for value in found.agreement["agreement"]],
@@ -147,7 +147,7 @@ def held_out_log_likelihood(checkpoint: Path, seed: int) -> float:
 
 
 def codes_of(adata: anndata.AnnData, checkpoints: list[Path], number: int) -> np.ndarray | None:
-    """Return states of their own, of one model; None if it has fewer components."""
+    """Return the states of one model alone; None if it has fewer components."""
     from vaekit.analysis import states
     from vaekit.exceptions import DataError
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaekit.plotting.embedding_figures import category_colors, draw_points, new_figure, sample_points, umap_coordinates
+from vaekit.plotting import embedding_figures
+from vaekit.plotting.embedding_figures import category_colors, draw_points, new_figure, sample_points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +127,8 @@ def _draw_umap(axis: Any, latents: np.ndarray, codes: pd.Categorical, states: pd
     from matplotlib.lines import Line2D
 
     index = sample_points(len(latents))
-    draw_points(axis, umap_coordinates(latents[index]), np.array(colors, dtype=object)[np.asarray(codes.codes)[index]])
+    coordinates = embedding_figures.umap_coordinates(latents[index])
+    draw_points(axis, coordinates, np.array(colors, dtype=object)[np.asarray(codes.codes)[index]])
     names = [
         f"{name}: {row.n_cells} cells" + ("" if np.isnan(row.stability) else f", stability {row.stability:.2f}")
         for name, row in states.iterrows()
