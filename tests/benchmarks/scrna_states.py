@@ -2,12 +2,13 @@
 
 Models of one configuration are trained with several seeds by the command line; their split of the cells is the same.
 The first three (--models) give the states by vaekit.analysis.states. Every further seed takes no part. The same
-function with as many states finds the states of its model alone. Labels are never used to find states. The best leiden on the
-same latents uses them: of the resolutions .1, .2, .. 2, it has the highest NMI. Its numbers are means of the models.
+function with as many states finds the states of its model alone. Labels are never used to find states. The best leiden
+on the same latents uses them: of the resolutions .1, .2, .. 2, it has the highest NMI. Its numbers are means of the
+models.
 
 Columns: number of states; ARI and NMI with the cell types; mean pairwise ARI of the models, each alone with the shared
-components ("agreement"), and of separate searches in each model for as many states ("separate"); mean ARI of these
-states with those of the further seeds ("other seed"); the lowest stability of a state; leiden; log-likelihood of held-out
+components ("agreement"), and of separate searches in each model for as many states ("separate"); mean ARI of the states
+with those of each further seed ("other seed"); the lowest stability of a state; leiden; log-likelihood of held-out
 cells in nats; and the types with at least 5 % of the cells that are the majority in no state.
 
 ``--ablate`` also trains variants without one step of the recipe. Progress goes to stderr, tables to stdout, and the
@@ -36,8 +37,8 @@ RESOLUTIONS = [round(0.1 * k, 1) for k in range(1, 21)]
 MIN_FRACTION = 0.05  # of the cells; smaller types need not be a state
 COLUMNS = {
     "states": "states", "ARI": "ari", "NMI": "nmi", "agreement": "agreement", "separate": "separate",
-    "other seed": "other_seed", "min stability": "min_stability", "leiden ARI": "leiden_ari", "leiden NMI": "leiden_nmi",
-    "leiden agreement": "leiden_agreement", "nats": "log_likelihood",
+    "other seed": "other_seed", "min stability": "min_stability", "leiden ARI": "leiden_ari",
+    "leiden NMI": "leiden_nmi", "leiden agreement": "leiden_agreement", "nats": "log_likelihood",
 }  # fmt: skip
 NUM_SAMPLES = 200  # of the importance-sampled log-likelihood
 HEAD = "{class_path: Categorical, init_args: {categories: 20, learned_prior: true}}"
