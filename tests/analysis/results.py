@@ -142,6 +142,12 @@ def _states(form: Form, model: VAE, clean: AnnData) -> Tables:
     return {**tables, **_state_fields(form.cells)}
 
 
+def _code_tree(form: Form, model: VAE, clean: AnnData) -> Tables:
+    arguments = {"layer": form.layer, "batch_size": form.batch_size}
+    table = analysis.code_tree(form.cells, model, num_states=2, **arguments)
+    return {"tree (proba)": table, "state": form.cells.obs[["vaekit_code_states"]].astype(str)}
+
+
 def _assign_states(form: Form, model: VAE, clean: AnnData) -> Tables:
     reference = clean.copy()
     analysis.states(reference, model)
@@ -225,6 +231,7 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "markers": _markers,
     "states": _states,
     "assign_states": _assign_states,
+    "code_tree": _code_tree,
     "transfer_labels": _transfer_labels,
     "label_fields": _label_fields,
     "map_query": _map_query,
@@ -247,7 +254,7 @@ WITHOUT_CELLS = {
 }  # fmt: skip
 # Functions that write into an AnnData: a path raises an error.
 INTO_ADATA = {
-    "embed", "states", "assign_states", "normalized_expression", "posterior_predictive_check", "markers",
+    "embed", "states", "assign_states", "code_tree", "normalized_expression", "posterior_predictive_check", "markers",
     "transfer_labels", "plot_predictive_check",
 }  # fmt: skip
 # Functions with one result per cell.

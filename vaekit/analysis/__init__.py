@@ -1,5 +1,6 @@
 """Analysis of AnnData with a trained model, by scverse's conventions: results go into the AnnData."""
 
+from vaekit.analysis.code_tree import code_tree
 from vaekit.analysis.differential_expression import differential_expression
 from vaekit.analysis.embed import check_latent_fields, embed, latent_fields
 from vaekit.analysis.integration import integration_scores
@@ -21,6 +22,7 @@ __all__ = [
     "States",
     "assign_states",
     "check_latent_fields",
+    "code_tree",
     "differential_expression",
     "embed",
     "get_data_registry",
