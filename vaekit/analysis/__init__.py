@@ -13,6 +13,7 @@ from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
 from vaekit.analysis.transfer_labels import check_label_fields, label_fields, transfer_labels
 from vaekit.analysis.state_tables import States
 from vaekit.analysis.states import assign_states, states
+from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
 from vaekit.analysis.transfer_labels import transfer_labels
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 
@@ -40,7 +41,7 @@ __all__ = [
     "posterior_predictive_check",
     "prepare_query",
     "resolve_model",
-    "top_genes",
     "states",
+    "top_genes",
     "transfer_labels",
 ]
