@@ -15,6 +15,8 @@ from vaekit.plotting.state_figures import plot_states
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vaekit.plotting.figure_files import Figure
+
 TABLES = ("states", "tree", "agreement", "bic", "markers", "compositions")
 
 
@@ -70,8 +72,8 @@ class States:
         """Return the fields per cell of an AnnData, by attribute and key."""
         return {"obs": {key_added: self.codes}, "obsm": {f"{key_added}_probabilities": self.probabilities}}
 
-    def plot(self, title: str = "") -> Any:
-        """Return a ``matplotlib.figure.Figure`` of the tree, the agreement, a UMAP and marker genes."""
+    def plot(self, title: str = "") -> Figure:
+        """Return a figure of the tree, the agreement of the models, a UMAP and marker genes."""
         return plot_states(
             self.latents, self.codes, self.states, self.tree, self.agreement, self.markers, self.compositions, title
         )
