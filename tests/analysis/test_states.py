@@ -24,11 +24,11 @@ from vaekit.models.objectives import ELBO
 from vaekit.plotting import embedding_figures
 
 
-def _train(adata: AnnData, seed: int, model_class: Any = GaussianVAE, epochs: int = 15, **arguments: Any) -> VAE:
+def _train(adata: AnnData, seed: int, model_class: Any = GaussianVAE, epochs: int = 25, **arguments: Any) -> VAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         data = GeneExpressionData(adata, batch_key="batch", batch_size=32)
-        given = {"hidden": (32,), "learning_rate": 4e-3, "objective": ELBO(warmup=1.0), **arguments}
+        given = {"hidden": (32,), "learning_rate": 4e-3, "objective": ELBO(warmup=0.5), **arguments}
         model = model_class(data.features, NegativeBinomial(), data.covariates, **given)
         trainer(max_epochs=epochs, limit_val_batches=0).fit(model, datamodule=data)
     return model.eval()
