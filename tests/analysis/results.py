@@ -249,9 +249,8 @@ WITHOUT_CELLS = {
     "load_training_data",
     "check_latent_fields",
     "check_label_fields",
+    "States",
 }
-    "States", "resolve_model", "get_data_registry", "load_training_data", "check_latent_fields"
-}  # fmt: skip
 # Functions that write into an AnnData: a path raises an error.
 INTO_ADATA = {
     "embed", "states", "assign_states", "code_tree", "normalized_expression", "posterior_predictive_check", "markers",
@@ -260,9 +259,7 @@ INTO_ADATA = {
 # Functions with one result per cell.
 PER_CELL = {
     "embed", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter",
-    "posterior_predictive_check", "transfer_labels", "label_fields",
-    "embed", "assign_states", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter",
-    "posterior_predictive_check", "transfer_labels",
+    "posterior_predictive_check", "transfer_labels", "label_fields", "assign_states",
 }  # fmt: skip
 TRAINING = {"map_query"}
 

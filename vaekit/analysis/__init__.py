@@ -9,19 +9,17 @@ from vaekit.analysis.markers import markers
 from vaekit.analysis.model_source import get_data_registry, load_training_data, prepare_query, resolve_model
 from vaekit.analysis.normalized_expression import NormalizedExpressionWriter, normalized_expression
 from vaekit.analysis.predictive_check import posterior_predictive_check
-from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
-from vaekit.analysis.transfer_labels import check_label_fields, label_fields, transfer_labels
 from vaekit.analysis.state_tables import States
 from vaekit.analysis.states import assign_states, states
 from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
-from vaekit.analysis.transfer_labels import transfer_labels
+from vaekit.analysis.transfer_labels import check_label_fields, label_fields, transfer_labels
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 
 __all__ = [
     "NormalizedExpressionWriter",
-    "check_label_fields",
     "States",
     "assign_states",
+    "check_label_fields",
     "check_latent_fields",
     "code_tree",
     "differential_expression",
