@@ -41,7 +41,9 @@ def embed(
     layer : str, optional
         Layer with the counts (``"raw"`` for ``.raw``). None means the layer of the training data.
     batch_key : str, optional
-        Column of ``.obs`` with the batch. None means the column of the training data.
+        Column of ``.obs`` with the batch, or the name of the batch of all cells. None means the column of the training
+        data. Without this column, cells count as reference cells of a model that
+        :func:`vaekit.analysis.map_query` has extended by its first batches.
     key_added : str
         Key in ``.obsm``. Without a leading ``X_``, it is also the prefix of the names of codes.
     batch_size : int
