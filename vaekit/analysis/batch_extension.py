@@ -63,7 +63,8 @@ def extend_batches(model: VAE, num_known: int, num_added: int) -> tuple[VAE, dic
     trainable = {name for name, _ in extended.named_parameters()}
     new: dict[str, NewElements] = {}
     for name, value in state.items():
-        old = own.get(name, value.new_zeros(model.covariates, *value.shape[1:]))  # shifts that the model did not have
+        size = (model.covariates, *value.shape[1:])
+        old = own.get(name, value.new_zeros(size, device=model.device))  # shifts that the model did not have
         if value.shape == old.shape:
             state[name] = old
             continue
