@@ -83,6 +83,7 @@ def test_the_wheel_is_the_package_alone(wheel: Path) -> None:
     assert pythons == ["3.11", "3.12", "3.13"]
 
 
+@pytest.mark.proof  # minutes on busy cores: three commands, each of which starts torch
 def test_the_main_job_without_a_clone(wheel: Path, tmp_path: Path) -> None:
     """The wheel alone, in a new environment whose other packages are those of this one: fit, evaluate, embed."""
     environment, empty = tmp_path / "environment", tmp_path / "empty"
