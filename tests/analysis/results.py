@@ -18,7 +18,6 @@ from analysis.transformations import Form
 from vaekit.analysis.integration import principal_components, read_labeled_cells
 from vaekit.cli.main import main
 from vaekit.data.dataset import identity_collate
-from vaekit.exceptions import VaekitError
 from vaekit.models import VAE
 
 Tables = dict[str, pd.DataFrame]
@@ -125,6 +124,8 @@ def _normalization(form: Form, model: VAE, clean: AnnData) -> Tables:
 def _predictive_check(form: Form, model: VAE, clean: AnnData) -> Tables:
     arguments = {"layer": form.layer, "batch_size": form.batch_size}
     table = analysis.posterior_predictive_check(form.cells, model, **arguments)
+    if not isinstance(form.cells, AnnData):
+        return {"genes": table}
     columns = [name for name in form.cells.obs if name.startswith("vaekit_ppc")]
     return {"genes": table, "cells": form.cells.obs[columns].copy()}
 
@@ -213,6 +214,14 @@ def _plot_volcano(form: Form, model: VAE, clean: AnnData) -> Tables:
     return {"names": pd.DataFrame({"gene": [text.get_text() for text in figure.axes[0].texts]})}
 
 
+def _plot_markers(form: Form, model: VAE, clean: AnnData) -> Tables:
+    """Read the names on both axes, and the colors as fold changes."""
+    arguments = {"n_genes": 40, "layer": form.layer, "batch_size": form.batch_size}
+    axis, _ = analysis.plot_markers(analysis.markers(form.cells, model, **arguments), n_genes=3).axes
+    codes, genes = ([text.get_text() for text in labels] for labels in (axis.get_yticklabels(), axis.get_xticklabels()))
+    return {"heat map": pd.DataFrame(np.asarray(axis.images[0].get_array()), index=codes, columns=genes)}
+
+
 def _plot_predictive_check(form: Form, model: VAE, clean: AnnData) -> Tables:
     figure = analysis.plot_predictive_check(_predictive_check(form, model, clean)["genes"])
     points = [np.asarray(part.get_offsets()) for axis in figure.axes for part in axis.collections]
@@ -239,6 +248,7 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "top_genes": _top_genes,
     "plot_dotplot": _plot_dotplot,
     "plot_heatmap": _plot_heatmap,
+    "plot_markers": _plot_markers,
     "plot_volcano": _plot_volcano,
     "plot_predictive_check": _plot_predictive_check,
 }
@@ -252,9 +262,11 @@ WITHOUT_CELLS = {
     "States",
 }
 # Functions that write into an AnnData: a path raises an error.
-INTO_ADATA = {
-    "embed", "states", "assign_states", "code_tree", "normalized_expression", "posterior_predictive_check", "markers",
-    "transfer_labels", "plot_predictive_check",
+INTO_ADATA = {"embed", "states", "assign_states", "code_tree", "normalized_expression", "transfer_labels"}
+# Functions that write into an AnnData, but not into a file: a view of a backed AnnData raises an error.
+INTO_ADATA_ONLY = {
+    "differential_expression", "markers", "plot_dotplot", "plot_markers", "plot_predictive_check", "plot_volcano",
+    "posterior_predictive_check", "top_genes",
 }  # fmt: skip
 # Functions with one result per cell.
 PER_CELL = {
@@ -297,6 +309,40 @@ def _de_command(checkpoint: Path, form: Form, directory: Path, output: Callable[
     }
 
 
+def _markers_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
+    _run("markers", checkpoint, form.cells, "-o", directory / "out.csv", "--n_genes", 40, *_layer(form))
+    table = pd.read_csv(directory / "out.csv")
+    return {"genes": table.set_index(table["code"].astype(str) + table["gene"]).drop(columns=["code", "gene"])}
+
+
+def _ppc_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
+    _run("ppc", checkpoint, form.cells, "-o", directory / "out.csv", *_layer(form))
+    return {"genes": pd.read_csv(directory / "out.csv", index_col="gene")}
+
+
+def _transfer_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
+    """Label the cells by a copy of them."""
+    flags = ("--query", *_files(form.cells), "--label_key", "group", "--n_neighbors", 5, "-o", directory / "out.csv")
+    _run("transfer", checkpoint, form.cells, *flags, *_layer(form))
+    table = pd.read_csv(directory / "out.csv", index_col="cell")
+    return {
+        "label": table[["group_transferred"]],
+        "probability": table[["group_transferred_uncertainty"]].set_axis(["proba"], axis=1),
+    }
+
+
+def _map_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
+    """Map all cells as new ones: the model does not know the names of their batches."""
+    from vaekit.models import load, save
+
+    model = load(checkpoint)
+    assert model.data_registry is not None
+    model.data_registry["batch_categories"] = ["a", "b", "c"]
+    save(model, directory / "other.ckpt")
+    _run("map", directory / "other.ckpt", form.cells, "--max_steps", 6, "-o", directory / "mapped.ckpt", *_layer(form))
+    return _denoise_command(directory / "mapped.ckpt", form, directory, output)
+
+
 def _evaluate_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
     layer = () if form.layer is None else ("--data.layer", form.layer)
     size = ("--data.batch_size", 128 if form.chunk_cells is None else form.chunk_cells)
@@ -306,9 +352,11 @@ def _evaluate_command(checkpoint: Path, form: Form, directory: Path, output: Cal
 
 
 def _run(*arguments: Any) -> None:
-    if isinstance(arguments[2], list) or isinstance(arguments[3], list):
-        raise VaekitError("a command takes one file")
-    assert main([str(argument) for argument in arguments]) == 0
+    assert main([str(word) for argument in arguments for word in _files(argument)]) == 0
+
+
+def _files(argument: Any) -> list[Any]:
+    return argument if isinstance(argument, list) else [argument]
 
 
 def _layer(form: Form) -> tuple[str, ...]:
@@ -319,8 +367,13 @@ COMMAND_ROWS = {
     "embed": _embed_command,
     "denoise": _denoise_command,
     "de": _de_command,
+    "markers": _markers_command,
+    "ppc": _ppc_command,
+    "transfer": _transfer_command,
+    "map": _map_command,
     "evaluate": _evaluate_command,
 }
+ONE_FILE, TRAINING_COMMANDS = {"evaluate"}, {"map"}
 # These read the training data of a configuration, or no data.
 OTHER_COMMANDS = {
     "fit", "validate", "test", "predict", "export", "gradients", "sample", "traverse", "compare"

@@ -122,7 +122,7 @@ class TestDe:
         [
             (("--groupby", "cell_typ", "--group1", "B", "-o", "{}/x.csv"), "Did you mean 'cell_type'"),
             (("--groupby", "cell_type", "--group1", "C", "-o", "{}/x.csv"), "group1='C'"),
-            ((*GROUPS, "-o", "{}/x.png"), "ending .csv"),
+            ((*GROUPS, "-o", "{}/x.png"), "must end in .csv"),
             ((*GROUPS, "-o", "{}/no/x.csv"), "does not exist"),
             ((*GROUPS, "-o", "{}/x.csv", "--delta", "-1"), "delta=-1"),
         ],

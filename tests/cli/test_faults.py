@@ -21,7 +21,7 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
 from vaekit.callbacks import TerminateOnNonFinite
-from vaekit.cli import cells as output_cells
+from vaekit.cli import cell_results
 from vaekit.cli import fit as training
 from vaekit.cli.cells import write_fields
 from vaekit.cli.main import main
@@ -89,7 +89,7 @@ class TestEmbed:
             if place == "obsm":
                 os.kill(os.getpid(), signal.SIGINT)
 
-        monkeypatch.setattr(output_cells, "write_fields", half)
+        monkeypatch.setattr(cell_results, "write_fields", half)
         assert main(self.command) == 130
         assert "stopped" in capsys.readouterr().err
 

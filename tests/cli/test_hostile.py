@@ -164,7 +164,8 @@ class Bomb:
 COMMANDS = [["evaluate"], ["embed", "-o", "out.h5ad"], ["sample"], ["validate", "--ckpt_path"], ["traverse"],
             ["gradients", "--ckpt_path"], ["export", "-o", "out"], ["fit", "--config", str(CONFIG), "--ckpt_path"],
             ["de", "-o", "out.csv", "--groupby", "a", "--group1", "b", "--group2", "c"],
-            ["denoise", "-o", "out.h5ad"]]  # fmt: skip
+            ["denoise", "-o", "out.h5ad"], ["markers", "-o", "out.csv"], ["ppc", "-o", "out.csv"],
+            ["transfer", "--query", "x.h5ad", "-o", "out.csv"]]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])

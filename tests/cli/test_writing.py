@@ -256,7 +256,7 @@ class TestOutputs:
             (f"{'a' * 250}.csv", False, "could not be written"),
             ("none/out.csv", False, "the directory none does not exist"),
             ("read_only.csv/out.csv", False, "does not exist"),
-            ("out.zarr", False, "Name it with the ending .h5ad"),
+            ("out.zarr", False, "must end in "),
         ],
     )
     def test_rejected(
@@ -264,6 +264,7 @@ class TestOutputs:
     ) -> None:
         before = sorted(Path().iterdir())
         flags = ["--overwrite"] * overwrite + ["--groupby", "cell_type", "--group1", "B"] * (command == "de")
+        flags += ["--genes", "gene1"] * (command == "denoise")
         assert run(command, folder / "one.ckpt", folder / "cells.h5ad", "-o", output, *flags) == 2
         error = capsys.readouterr().err
         assert message in error

@@ -14,6 +14,7 @@ from vaekit.analysis.states import assign_states, states
 from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
 from vaekit.analysis.transfer_labels import check_label_fields, label_fields, transfer_labels
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
+from vaekit.plotting.cell_figures import plot_markers
 
 __all__ = [
     "NormalizedExpressionWriter",
@@ -34,6 +35,7 @@ __all__ = [
     "normalized_expression",
     "plot_dotplot",
     "plot_heatmap",
+    "plot_markers",
     "plot_predictive_check",
     "plot_volcano",
     "posterior_predictive_check",

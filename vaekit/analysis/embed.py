@@ -17,6 +17,7 @@ from vaekit.diagnostics.usage import coordinates
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
 
 
@@ -123,3 +124,8 @@ def summarize_cells(model: VAE, query: QueryData, batch_size: int, progress: boo
     loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
     bar = tqdm(loader, desc=f"embedding {query.source}", unit="batch", disable=not progress)
     return posterior_summaries(model, bar)
+
+
+def cell_coordinates(model: VAE, query: QueryData, batch_size: int = 1024, progress: bool = False) -> np.ndarray:
+    """Return the coordinates of cells in latent space, ``[cells, dimensions]``."""
+    return coordinates(model, summarize_cells(model, query, batch_size, progress)).numpy()

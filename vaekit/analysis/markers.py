@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,13 @@ from torch import Tensor
 from vaekit.analysis.decoding import composition, evaluating, set_batch
 from vaekit.analysis.embed import summarize_cells
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, get_data_registry, prepare_query, provenance, resolve_model
+from vaekit.analysis.model_source import (
+    get_data_registry,
+    prepare_query,
+    provenance,
+    resolve_model,
+    writable_adata,
+)
 from vaekit.analysis.prior_samples import Code, sample_given_code
 from vaekit.data.cells.count_dataset import CellDataset
 from vaekit.diagnostics.keyed_noise import observation_keys
@@ -28,9 +35,9 @@ PSEUDO_FRACTION = 1e-4  # one count in 10,000
 
 
 def markers(
-    adata: AnnData,
+    adata: AnnData | str | Path | Sequence[str | Path],
     model: VAE | str | Path,
-    latent: str = "y",
+    latent: str | None = None,
     *,
     n_genes: int = 20,
     pseudo_fraction: float = PSEUDO_FRACTION,
@@ -58,12 +65,13 @@ def markers(
 
     Parameters
     ----------
-    adata : AnnData
-        Cells with counts, which determine the usage of the codes; changed in ``.uns`` only.
+    adata : AnnData, path or sequence of paths
+        Cells with counts, which determine the usage of the codes. An AnnData changes in ``.uns`` only; files do not
+        change.
     model : VAE or path
         Trained model, or its checkpoint.
-    latent : str
-        Name of a discrete or Dirichlet latent.
+    latent : str, optional
+        Name of a discrete or Dirichlet latent. None means the only one.
     n_genes : int
         Number of genes per code: those with the highest log ratio.
     pseudo_fraction : float
@@ -83,7 +91,7 @@ def markers(
         probable code or largest topic), ``gene``, ``log2_fold_change``, and ``scale`` and ``scale_others`` (both
         compositions, without the pseudo-fraction).
 
-    Sets the following field:
+    Sets the following field of an AnnData:
 
     ``adata.uns[key_added]``
         The table as ``"table"``, and its provenance.
@@ -93,15 +101,17 @@ def markers(
     CheckpointError
         If the model was not trained on gene expression, or its likelihood does not have a composition.
     DataError
-        If the latent is not found, is neither discrete nor Dirichlet, or has a single code in use; if a number is
-        invalid, the cells do not fit the model, or ``key_added`` is taken.
+        If the latent is not found, is neither discrete nor Dirichlet, is None although there are several, or has a
+        single code in use; if a number is invalid, the cells do not fit the model, or ``key_added`` is taken.
     """
     import pandas as pd
 
-    check_in_memory(adata)
+    writable = writable_adata(adata)
     model, checkpoint = resolve_model(model)
-    _check(model, latent, n_genes, num_samples, pseudo_fraction)
-    check_free(adata, key_added, {}, key_added)
+    latent = find_latent_with_states(model, latent)
+    _check(n_genes, num_samples, pseudo_fraction)
+    if writable is not None:
+        check_free(writable, key_added, {}, key_added)
     query = prepare_query(model, adata, layer, batch_key)
     registry = get_data_registry(model)
     genes, num_batches = np.array(registry["feature_names"]), len(registry["batch_categories"])
@@ -138,13 +148,38 @@ def markers(
     if not tables:
         raise DataError(f"latent={latent!r}: a single code is in use, and there is no other one to compare it with.")
     table = pd.concat(sorted(tables, key=lambda part: -part["usage"].iloc[0]), ignore_index=True)
-    adata.uns[key_added] = {
-        "table": table.copy(),
-        "latent": latent,
-        "pseudo_fraction": pseudo_fraction,
-        **provenance(model, query.missing_genes, checkpoint),
-    }
+    if writable is not None:
+        writable.uns[key_added] = {
+            "table": table.copy(),
+            "latent": latent,
+            "pseudo_fraction": pseudo_fraction,
+            **provenance(model, query.missing_genes, checkpoint),
+        }
     return table
+
+
+def find_latent_with_states(model: VAE, latent: str | None) -> str:
+    """Return the name of a discrete or Dirichlet latent; None means the only one.
+
+    Raises
+    ------
+    DataError
+        If it is not found or has no states, or if it is None and the model does not have exactly one.
+    """
+    with_states = [name for name, candidate in model.latents.items() if candidate.state_shape]
+    if latent is None and len(with_states) == 1:
+        return with_states[0]
+    if not with_states:
+        raise DataError(
+            f"latent={latent!r}: the model does not have a discrete or Dirichlet latent; its latents are "
+            f"{', '.join(model.latents)}. Pass the checkpoint of a MixedVAE or DiscreteVAE."
+        )
+    if latent is None:
+        raise DataError(f"latent=None: the model has several latents with codes. Pass one of {', '.join(with_states)}.")
+    if latent not in with_states:
+        problem = "must be discrete or Dirichlet" if latent in model.latents else "not found in the model"
+        raise DataError(f"latent={latent!r} {problem}. {did_you_mean(latent, with_states)}")
+    return latent
 
 
 def compare_compositions(
@@ -168,12 +203,8 @@ def _select_cells(dataset: CellDataset, count: int, batch_size: int, seed: int) 
     return order[torch.linspace(0, len(order) - 1, count).long()]
 
 
-def _check(model: VAE, latent: str, n_genes: int, num_samples: int, pseudo_fraction: float) -> None:
-    """Raise an error if an argument of :func:`markers` is invalid."""
-    with_states = [name for name, candidate in model.latents.items() if candidate.state_shape]
-    if latent not in with_states:
-        problem = "must be discrete or Dirichlet" if latent in model.latents else "not found in the model"
-        raise DataError(f"latent={latent!r} {problem}. {did_you_mean(latent, with_states)}")
+def _check(n_genes: int, num_samples: int, pseudo_fraction: float) -> None:
+    """Raise an error if a number of :func:`markers` is invalid."""
     for name, value in (("n_genes", n_genes), ("num_samples", num_samples)):
         if value < 1:
             raise DataError(f"markers: {name}={value} must be at least 1.")

@@ -70,6 +70,20 @@ def check_in_memory(adata: Any, command: str | None = None, argument: str = "ada
     )
 
 
+def writable_adata(cells: Any) -> AnnData | None:
+    """Return cells as an AnnData that receives results, or None if they are files, which never change.
+
+    Raises
+    ------
+    DataError
+        If they are a view of a backed AnnData.
+    """
+    if isinstance(cells, str | Path | Sequence):
+        return None
+    check_in_memory(cells)
+    return cells
+
+
 def provenance(model: VAE, missing_genes: list[str], checkpoint: str = "") -> dict[str, Any]:
     """Return the origin of results as plain data for ``adata.uns``."""
     registry = get_data_registry(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,13 @@ from torch import Tensor
 
 from vaekit.analysis.decoding import Chunk, PosteriorSampler, evaluating
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, get_data_registry, prepare_query, provenance, resolve_model
+from vaekit.analysis.model_source import (
+    get_data_registry,
+    prepare_query,
+    provenance,
+    resolve_model,
+    writable_adata,
+)
 from vaekit.diagnostics.keyed_noise import draw_by_key
 from vaekit.models import VAE
 
@@ -23,7 +30,7 @@ CELL_COLUMNS = ("total_replicated", "zero_fraction", "zero_fraction_replicated")
 
 
 def posterior_predictive_check(
-    adata: AnnData,
+    adata: AnnData | str | Path | Sequence[str | Path],
     model: VAE | str | Path,
     *,
     layer: str | None = None,
@@ -40,8 +47,8 @@ def posterior_predictive_check(
 
     Parameters
     ----------
-    adata : AnnData
-        Cells with counts; changed as below.
+    adata : AnnData, path or sequence of paths
+        Cells with counts. An AnnData changes as below; files do not change.
     model : VAE or path
         Trained model, or its checkpoint.
     layer, batch_key, batch_size, progress
@@ -58,7 +65,7 @@ def posterior_predictive_check(
         are over the cells. ``<name>_replicated`` is the mean over replicates, ``<name>_replicated_std`` their standard
         deviation.
 
-    Sets the following fields:
+    Sets the following fields of an AnnData:
 
     ``adata.uns[key_added]``
         Provenance, ``ratio_<name>`` and ``zero_fraction_error``: the median over genes of the replicated over the
@@ -76,14 +83,15 @@ def posterior_predictive_check(
     """
     import pandas as pd
 
-    check_in_memory(adata)
+    writable = writable_adata(adata)
     model, checkpoint = resolve_model(model)
-    check_free(adata, key_added, {"obs": [f"{key_added}_{name}" for name in CELL_COLUMNS]}, key_added)
+    if writable is not None:
+        check_free(writable, key_added, {"obs": [f"{key_added}_{name}" for name in CELL_COLUMNS]}, key_added)
     sampler = PosteriorSampler(model, num_samples, batch_size, seed)
     query = prepare_query(model, adata, layer, batch_key)
     genes = np.array(get_data_registry(model)["feature_names"])
     measured = torch.from_numpy(~np.isin(genes, query.missing_genes))
-    num_cells, num_genes = adata.n_obs, int(measured.sum())
+    num_cells, num_genes = len(query.dataset), int(measured.sum())
     observed, replicated = torch.zeros(3, 1, num_genes).double(), torch.zeros(3, num_samples, num_genes).double()
     cells = np.zeros((len(CELL_COLUMNS), num_cells))
     with evaluating(model, seed):
@@ -103,9 +111,11 @@ def posterior_predictive_check(
         positive = (value > 0) & (mean > 0)
         summary[f"ratio_{name}"] = float(np.median(mean[positive] / value[positive])) if positive.any() else np.nan
     summary["zero_fraction_error"] = float((table["zero_fraction"] - table["zero_fraction_replicated"]).abs().mean())
-    for name, column in zip(CELL_COLUMNS, cells, strict=True):
-        adata.obs[f"{key_added}_{name}"] = column
-    adata.uns[key_added] = {**summary, "num_samples": num_samples, **provenance(model, query.missing_genes, checkpoint)}
+    if writable is not None:
+        for name, column in zip(CELL_COLUMNS, cells, strict=True):
+            writable.obs[f"{key_added}_{name}"] = column
+        origin = provenance(model, query.missing_genes, checkpoint)
+        writable.uns[key_added] = {**summary, "num_samples": num_samples, **origin}
     return table
 
 

@@ -7,36 +7,49 @@ inside the functions, so that the help of a command is fast.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from vaekit.cli.output_files import check_output, load_model
+from vaekit.cli.analysis_task import CELLS_OR_TABLE, start_task
+from vaekit.cli.cell_results import open_result
+from vaekit.cli.input_cells import color_columns, resolve_cells
 from vaekit.cli.values import check_seed
+from vaekit.exceptions import DataError
+
+if TYPE_CHECKING:
+    from vaekit.analysis import NormalizedExpressionWriter
+    from vaekit.analysis.gene_summary import GeneSummary
+    from vaekit.cli.analysis_task import AnalysisTask
+    from vaekit.data.cells.query import QueryData
+    from vaekit.plotting.figure_files import Figure
 
 
 def embed(
     checkpoint: str | Path,
-    data: str | None = None,
+    data: list[str] | None = None,
     *,
     output: str | Path,
+    label_key: str | None = None,
     key_added: str = "X_vaekit",
     layer: str | None = None,
     batch_key: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the latents of cells into a copy of their .h5ad file.
+    """Write the latents of cells into a copy of their .h5ad file, or into a .csv file, and a UMAP.
 
-    The posterior means of the continuous latents go into obsm["X_vaekit"], each discrete latent into
-    obs["vaekit_NAME"] and its probabilities into obsm["vaekit_NAME_probabilities"], and their provenance into
-    uns["vaekit"]. Genes are matched by name.
+    obsm["X_vaekit"] contains the posterior means of the continuous latents, obs["vaekit_NAME"] the code of each
+    discrete latent, obsm["vaekit_NAME_probabilities"] its probabilities, and uns["vaekit"] the provenance. A .csv file
+    has a row per cell. The cells of several files are in one output, with their file in obs["vaekit_file"].
 
     Parameters
     ----------
     checkpoint : str or Path
         Checkpoint of a trained model, such as RUN/last.ckpt.
-    data : str, optional
-        File or zarr store of cells. None: the training data.
+    data : list of str, optional
+        Files or zarr stores of cells. None: the training data.
     output : str or Path
-        .h5ad file to write.
+        .h5ad or .csv file to write. The UMAP has the same name with the ending .png.
+    label_key : str, optional
+        Column of obs with labels, for the UMAP. None: as in training.
     key_added : str
         Name in obsm, and beginning of the other names.
     layer : str, optional
@@ -44,32 +57,36 @@ def embed(
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
     overwrite : bool
-        Replace the output if it exists.
-    """
-    from vaekit.analysis import check_latent_fields, latent_fields, prepare_query
-    from vaekit.cli.cells import open_output_copy, resolve_cells, write_fields
+        Replace the outputs if they exist.
 
-    output = Path(output)
-    check_output(output, (checkpoint, data), overwrite)
-    model = load_model(checkpoint, output)
-    source, layer = resolve_cells(model, checkpoint, data, layer)
-    query = prepare_query(model, source, layer, batch_key)
+    Examples
+    --------
+    vaekit embed RUN/last.ckpt cells.h5ad -o embedded.h5ad
+    """
+    from vaekit.analysis import check_latent_fields, latent_fields
+    from vaekit.plotting.embedding_figures import plot_latents
+
+    task = start_task(checkpoint, data, output, CELLS_OR_TABLE, layer=layer, overwrite=overwrite)
+    model, query = task.model, task.input.prepare(task.model, batch_key)
+    columns = color_columns(query, model, batch_key, label_key)
     num_bytes = 8 * len(query.dataset) * sum(latent.size for latent in model.latents.values())
-    with open_output_copy(source, query, output, num_bytes) as file:
-        check_latent_fields(file, model, key_added)
-        fields = latent_fields(query, model, key_added, progress=True, checkpoint=str(checkpoint))
-        for location, values in fields.items():
-            write_fields(file, location, values)
-    shape = list(fields["obsm"][key_added].shape)
-    codes = "".join(f', obs["{key}"] ({codes.categories.size} different codes)' for key, codes in fields["obs"].items())
-    print(f'Wrote {output}: {shape[0]} cells, obsm["{key_added}"] {shape}{codes}')
+    with open_result(task, query, num_bytes) as result:
+        check_latent_fields(result.fields, model, key_added)
+        fields = latent_fields(query, model, key_added, progress=True, checkpoint=task.checkpoint)
+        result.write(fields)
+    points, codes = fields["obsm"][key_added], fields["obs"]
+    prefix = f"{key_added.removeprefix('X_')}_"
+    columns |= {f"code {key.removeprefix(prefix)}": values for key, values in codes.items()}
+    sizes = "".join(f', obs["{key}"] ({values.categories.size} different codes)' for key, values in codes.items())
+    task.finish(plot_latents(points, columns), f'{len(points)} cells, obsm["{key_added}"] {list(points.shape)}{sizes}')
 
 
 def denoise(
     checkpoint: str | Path,
-    data: str | None = None,
+    data: list[str] | None = None,
     *,
     output: str | Path,
+    genes: list[str] | None = None,
     transform_batch: list[str] | None = None,
     library_size: float | Literal["observed"] = 10_000.0,
     num_samples: int = 1,
@@ -79,20 +96,23 @@ def denoise(
     batch_key: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the expected expression of each gene in each cell into a copy of the cells' .h5ad file.
+    """Write the expected expression of each gene in each cell into a copy of the cells' .h5ad file, or some to a .csv.
 
     layers["vaekit_normalized"] sums to the library size over the genes of the model and is NaN for other genes.
     obsm["vaekit_normalized"] contains all genes of the model if only .raw has some of them. uns["vaekit_normalized"]
-    contains the provenance and the names of the genes.
+    contains the provenance and the names of the genes. The figure compares the mean of each gene with that of the
+    counts, or shows the genes of --genes on a UMAP.
 
     Parameters
     ----------
     checkpoint : str or Path
         Checkpoint of a trained model, such as RUN/last.ckpt.
-    data : str, optional
-        File or zarr store of cells. None: the training data.
+    data : list of str, optional
+        Files or zarr stores of cells. None: the training data.
     output : str or Path
-        .h5ad file to write.
+        .h5ad or .csv file to write. The figure has the same name with the ending .png.
+    genes : list of str, optional
+        Genes of the figure, and columns of a .csv file, which requires them.
     transform_batch : list of str, optional
         Batch assumed for all cells; several: the mean over them. None: each cell's own.
     library_size : float or "observed"
@@ -108,27 +128,132 @@ def denoise(
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
     overwrite : bool
-        Replace the output if it exists.
-    """
-    from vaekit.analysis import NormalizedExpressionWriter, prepare_query
-    from vaekit.analysis.fields import check_free
-    from vaekit.cli.cells import new_array, open_output_copy, resolve_cells, write_fields
+        Replace the outputs if they exist.
 
-    output = Path(output)
+    Examples
+    --------
+    vaekit denoise RUN/last.ckpt cells.h5ad -o denoised.csv --genes CD3D MS4A1
+    """
+    from vaekit.analysis import NormalizedExpressionWriter
+    from vaekit.analysis.fields import check_free
+    from vaekit.analysis.gene_summary import GeneSummary
+    from vaekit.cli.cells import new_array
+
     check_seed(seed)
-    check_output(output, (checkpoint, data), overwrite)
-    model = load_model(checkpoint, output)
-    writer = NormalizedExpressionWriter(model, library_size, transform_batch, num_samples=num_samples, seed=seed)
-    source, layer = resolve_cells(model, checkpoint, data, layer)
-    query = prepare_query(model, source, layer, batch_key)
-    shapes = writer.shapes(query, key_added)
-    num_bytes = sum(4 * num_cells * num_genes for num_cells, num_genes in shapes.values())
-    with open_output_copy(source, query, output, num_bytes) as file:
-        check_free(file, key_added, {"layers": [key_added], "obsm": [key_added]}, key_added)
+    is_table = Path(output).suffix.lower() == ".csv"
+    if is_table and not genes:
+        raise DataError(
+            f"output={str(output)!r} has a column per gene of --genes. Name genes, such as --genes CD3D MS4A1, or name "
+            "the output with the ending .h5ad for all genes."
+        )
+    task = start_task(checkpoint, data, output, CELLS_OR_TABLE, layer=layer, overwrite=overwrite)
+    writer = NormalizedExpressionWriter(task.model, library_size, transform_batch, num_samples=num_samples, seed=seed)
+    names = writer.check_genes(genes) if genes else []
+    query = task.input.prepare(task.model, batch_key)
+    summary = GeneSummary(len(query.dataset), writer.genes, names)
+    shapes = {} if is_table else writer.shapes(query, key_added)
+    num_bytes = 4 * sum(num_cells * num_genes for num_cells, num_genes in shapes.values()) + summary.values.nbytes
+    with open_result(task, query, num_bytes) as result:
+        check_free(result.fields, key_added, {"layers": [key_added], "obsm": [key_added]}, key_added)
         for location in {"layers", "obsm"}.difference(shapes):  # of an earlier result
-            file.get(location, {}).pop(key_added, None)
-        arrays = {location: new_array(file, location, key_added, shape) for location, shape in shapes.items()}
-        writer.write(arrays, query, progress=True)
-        write_fields(file, "uns", {key_added: writer.provenance(query, str(checkpoint))})
-    arrays_written = ", ".join(f'{location}["{key_added}"] {list(shape)}' for location, shape in shapes.items())
-    print(f"Wrote {output}: {len(query.dataset)} cells, {arrays_written}")
+            result.fields.get(location, {}).pop(key_added, None)
+        arrays = {location: new_array(result.fields, location, key_added, shape) for location, shape in shapes.items()}
+        writer.write({**arrays, "summary": summary}, query, progress=True)
+        if is_table:
+            result.write({"obsm": {key_added: summary.table()}})
+        else:
+            result.write({"uns": {key_added: writer.provenance(query, task.checkpoint)}})
+    content = [f'{location}["{key_added}"] {list(shape)}' for location, shape in shapes.items()]
+    content = content or [f"{len(names)} genes"]
+    task.finish(_plot_denoised(task, query, summary, writer), f"{len(query.dataset)} cells, {', '.join(content)}")
+
+
+def _plot_denoised(
+    task: AnalysisTask, query: QueryData, summary: GeneSummary, writer: NormalizedExpressionWriter
+) -> Figure:
+    """Plot the chosen genes on the UMAP of the latents, or without any the mean of each gene."""
+    from vaekit.analysis.embed import cell_coordinates
+    from vaekit.analysis.gene_summary import summarize_counts
+    from vaekit.plotting.cell_figures import plot_gene_means, plot_genes
+
+    counts = summarize_counts(query, writer.genes, summary.genes, writer.library_size)
+    if not summary.genes:
+        return plot_gene_means(counts.mean, summary.mean, writer.genes)
+    return plot_genes(cell_coordinates(task.model, query), {"counts": counts.table(), "denoised": summary.table()})
+
+
+def transfer(
+    checkpoint: str | Path,
+    reference: list[str] | None = None,
+    *,
+    query: list[str],
+    output: str | Path,
+    label_key: str | None = None,
+    n_neighbors: int | None = None,
+    key_added: str | None = None,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Label cells by their nearest labeled neighbors in latent space, with the uncertainty of each label.
+
+    obs["LABEL_transferred"] contains the labels, obs["LABEL_transferred_uncertainty"] 1 minus the weight of the label
+    among the neighbors (0 if all agree), and uns["LABEL_transferred"] the provenance. The figure shows the number and
+    the uncertainty of the cells of each label, and both on a UMAP.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        Checkpoint of a trained model, such as RUN/last.ckpt; that of `vaekit map` for cells of new batches.
+    reference : list of str, optional
+        Files or zarr stores of labeled cells. None: the training data.
+    query : list of str
+        Files or zarr stores of the cells to label.
+    output : str or Path
+        .h5ad file (a copy of the query) or .csv file to write. The figure has the same name with the ending .png.
+    label_key : str, optional
+        Column of the reference's obs with the labels. None: as in training.
+    n_neighbors : int, optional
+        Number of neighbors. None: chosen by the labels of the reference.
+    key_added : str, optional
+        Name in obs and uns. None: the label column with the ending _transferred.
+    layer : str, optional
+        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    batch_key : str, optional
+        Column of obs with the batch, or the batch of all cells of the query. None: as in training.
+    overwrite : bool
+        Replace the outputs if they exist.
+
+    Examples
+    --------
+    vaekit transfer RUN/last.ckpt atlas.h5ad --query new.h5ad --label_key cell_type -o labeled.h5ad
+    """
+    import numpy as np
+
+    from vaekit.analysis import check_label_fields, get_data_registry, label_fields
+    from vaekit.analysis.embed import cell_coordinates
+    from vaekit.plotting.cell_figures import plot_transferred_labels
+
+    task = start_task(
+        checkpoint, query, output, CELLS_OR_TABLE, layer=layer, overwrite=overwrite, others=reference or ()
+    )  # fmt: skip
+    model = task.model
+    label_key = label_key or get_data_registry(model)["config"]["init_args"].get("label_key")
+    if label_key is None:
+        raise DataError("label_key=None: the model was trained without labels. Pass --label_key COLUMN")
+    key_added = key_added or f"{label_key}_transferred"
+    known = resolve_cells(model, checkpoint, reference, layer, argument="reference")
+    labeled = known.prepare(model, known.find_column(model, batch_key), label_key)
+    cells = task.input.prepare(model, batch_key)
+    with open_result(task, cells, 8 * len(cells.dataset)) as result:
+        check_label_fields(result.fields, key_added)
+        fields = label_fields(
+            labeled, cells, model, label_key, n_neighbors=n_neighbors, key_added=key_added, progress=True,
+            checkpoint=task.checkpoint,
+        )  # fmt: skip
+        result.write(fields)
+    labels, uncertainty = fields["obs"][key_added], fields["obs"][f"{key_added}_uncertainty"]
+    task.finish(
+        plot_transferred_labels(cell_coordinates(model, cells), labels, uncertainty),
+        f"{len(labels)} cells, {labels.categories.size} labels, median uncertainty {np.median(uncertainty):.2f}",
+    )

@@ -1,4 +1,4 @@
-"""Cells of a command, and the copy of their file to which it adds results; counts in files stay there."""
+"""The copy of the cells' file to which a command adds results; counts in files stay there."""
 
 from __future__ import annotations
 
@@ -11,42 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from vaekit._core.atomic import atomic_write
 from vaekit._core.memory_budget import CHUNK_BYTES
-from vaekit.exceptions import CheckpointError, DataError, OutputError, VaekitError, format_bytes
+from vaekit.exceptions import DataError, OutputError, VaekitError, format_bytes
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from vaekit.data.cells.query import QueryData
-    from vaekit.models import VAE
 
 TABLE_VERSION = "0.2.0"  # of the encoding of tables to which columns can be added
 
 
-def resolve_cells(
-    model: VAE, checkpoint: str | Path, data: str | None, layer: str | None
-) -> tuple[AnnData | str, str | None]:
-    """Return the file of the cells and the layer of their counts.
-
-    Without ``data`` these are the training data, as an AnnData if they are not a single file.
-
-    Raises
-    ------
-    CheckpointError
-        If the training data are needed, but are images, were in memory, or have changed.
-    """
-    from vaekit.analysis import load_training_data
-
-    if data is not None:
-        return data, layer
-    training_data: Any = load_training_data(model, backed=True)
-    if training_data.kind != "counts":
-        raise CheckpointError(f"{checkpoint} was trained on images. Pass the checkpoint of a model of gene expression.")
-    path = training_data.config["init_args"]["path"]
-    return path if isinstance(path, str) else training_data.adata, layer or training_data.counts_layer
-
-
 @contextmanager
-def open_output_copy(source: AnnData | str, cells: QueryData, output: Path, num_bytes: int = 0) -> Iterator[Any]:
+def open_output_copy(source: AnnData | list[str], cells: QueryData, output: Path, num_bytes: int = 0) -> Iterator[Any]:
     """Yield a copy of the cells as an ``h5py.File``, which becomes the output if the block succeeds.
 
     A file is copied byte by byte. A zarr store, a file of anndata 0.6 or older, and cells in memory are written, so
@@ -54,8 +30,8 @@ def open_output_copy(source: AnnData | str, cells: QueryData, output: Path, num_
 
     Parameters
     ----------
-    source : AnnData or str
-        Cells from :func:`resolve_cells`.
+    source : AnnData or list of str
+        Cells from :func:`vaekit.cli.input_cells.resolve_cells`: in memory, or one file.
     cells : QueryData
         The same cells from :func:`vaekit.analysis.prepare_query`.
     output : Path
@@ -70,7 +46,7 @@ def open_output_copy(source: AnnData | str, cells: QueryData, output: Path, num_
     """
     import h5py
 
-    path = Path(source).expanduser() if isinstance(source, str) else None
+    path = Path(source[0]).expanduser() if isinstance(source, list) else None
     files = [] if path is None else [path] if path.is_file() else path.rglob("*")
     check_room(output, num_bytes + sum(file.stat().st_size for file in files))
     with atomic_write(output) as temporary, _nullable_strings():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import math
+import shutil
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,13 +13,14 @@ from dataclasses import is_dataclass
 from typing import Any, Literal, NoReturn
 
 from docstring_parser import parse
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from jsonargparse._typehints import ActionTypeHint  # has no public name
 from typing_extensions import override
 
 from vaekit.cli.console import silence_libraries
 from vaekit.exceptions import ConfigError
 
+HELP_WIDTH, MAX_FLAG_WIDTH = 110, 30  # columns
 NULLS = ("null", "Null", "NULL", "~")  # in YAML
 _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list",
                Sequence: "a list", Iterable: "a list", dict: "a mapping", Mapping: "a mapping"}  # fmt: skip
@@ -44,6 +47,29 @@ def describe_types(hint: Any) -> str:
 def union_members(hint: Any) -> tuple[Any, ...]:
     """Return the members of a union, or the annotation itself."""
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+class CommandHelp(DefaultHelpFormatter):
+    """Help of a command on one screen: a line per argument, with its default unless that is None or False."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(
+            prog, max_help_position=MAX_FLAG_WIDTH, width=min(HELP_WIDTH, shutil.get_terminal_size().columns)
+        )
+
+    @override
+    def _get_help_string(self, action: argparse.Action) -> str:
+        none = action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        return str(action.help) if none else f"{action.help} Default: {action.default}."
+
+    @override
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        value = "" if action.nargs == 0 else _value_name(action)
+        return " ".join(filter(None, (", ".join(action.option_strings), value)))
+
+    @override
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(super(CommandHelp, self)._fill_text(part, width, indent) for part in text.split("\n"))
 
 
 class Flag(ActionTypeHint):
@@ -105,13 +131,30 @@ def command_parser(function: Callable[..., Any]) -> CommandParser:
     ``-o`` is short for ``--output``. A list takes several values, and a dataclass becomes one flag per field.
     """
     docstring = parse(function.__doc__ or "")
-    description = " ".join(filter(None, (docstring.short_description, docstring.long_description)))
-    parser = CommandParser(f"vaekit {function.__name__}", description=description, print_config=None)
+    details = " ".join((docstring.long_description or "").split())
+    examples = [f"\nexample: {example.description}" for example in docstring.examples]
+    description = "\n".join(filter(None, (docstring.short_description, details, *examples)))
+    parser = CommandParser(
+        f"vaekit {function.__name__}", description=description, formatter_class=CommandHelp, print_config=None
+    )
     _add_arguments(parser, function)
+    required = [action for action in parser._actions if action.required and action.option_strings]
+    words = [part for action in parser._actions if not action.option_strings for part in [_usage(action)]]
+    parser.usage = " ".join([parser.prog, *words, *map(_usage, required), "[FLAGS]"])
     for action in parser._actions:
         if isinstance(action, ActionTypeHint):
             action.__class__ = Flag
     return parser
+
+
+def _usage(action: argparse.Action) -> str:
+    """Return an argument in the usage line of a command: ``CHECKPOINT``, ``[DATA ...]`` or ``-o OUTPUT``."""
+    value = _value_name(action)
+    return " ".join((*action.option_strings[:1], f"[{value}]" if action.nargs in ("?", "*") else value))
+
+
+def _value_name(action: argparse.Action) -> str:
+    return action.dest.rpartition(".")[2].upper() + " ..." * (action.nargs in ("+", "*"))
 
 
 def _add_arguments(parser: CommandParser, function: Callable[..., Any], prefix: str = "") -> None:

@@ -36,6 +36,10 @@ def sample(
         Seed of the samples.
     overwrite : bool
         Replace the output if it exists.
+
+    Examples
+    --------
+    vaekit sample RUN/last.ckpt --category y
     """
     import torch
 
@@ -88,6 +92,10 @@ def traverse(
         Distance to both sides, in standard deviations of the prior.
     overwrite : bool
         Replace the output if it exists.
+
+    Examples
+    --------
+    vaekit traverse RUN/last.ckpt
     """
     from vaekit.analysis import load_training_data
     from vaekit.callbacks import image_figures

@@ -28,15 +28,22 @@ training by configuration (each key is also a flag, such as --trainer.max_epochs
              vaekit compare --config digits_discrete --estimators ReinMax GumbelSoftmax --seeds 0 1 2
   configs    list the packaged configurations, or copy one     vaekit configs pbmc_mixed > mine.yaml
 
-with a trained model:
+with a trained model of cells (DATA: one or several .h5ad files or zarr stores; omitted: the training data):
+  embed      latents, codes and a UMAP            vaekit embed RUN/last.ckpt DATA -o OUT.h5ad (or OUT.csv)
+  markers    genes of each code or topic          vaekit markers RUN/last.ckpt DATA -o OUT.csv
+  de         genes that differ between groups     vaekit de RUN/last.ckpt DATA --groupby COLUMN --group1 A -o OUT.csv
+  denoise    expected expression of genes         vaekit denoise RUN/last.ckpt DATA -o OUT.h5ad
+  ppc        counts compared with replicates      vaekit ppc RUN/last.ckpt DATA -o OUT.csv
+  map        extend the model by new batches      vaekit map RUN/last.ckpt NEW -o MAPPED.ckpt
+  transfer   labels of reference cells for others
+             vaekit transfer MAPPED.ckpt DATA --query NEW --label_key COLUMN -o OUT.h5ad
+  Each writes a figure next to its output, with the ending .png.
+
+with any trained model:
   evaluate   log-likelihood, active units, agreement with labels     vaekit evaluate RUN/last.ckpt
-  embed      write latents into an .h5ad file     vaekit embed RUN/last.ckpt DATA.h5ad -o OUT.h5ad
-  de         genes that differ between two groups
-             vaekit de RUN/last.ckpt DATA.h5ad --groupby COL --group1 A --group2 B -o TABLE.csv
-  denoise    write expected expression into an .h5ad file     vaekit denoise RUN/last.ckpt DATA.h5ad -o OUT.h5ad
   gradients  bias, variance and time of each gradient estimator that supports each latent
              vaekit gradients --config pbmc_mixed --ckpt_path RUN/last.ckpt
-  export     write safetensors and JSON, which cannot contain code     vaekit export RUN/last.ckpt -o DIRECTORY
+  export     safetensors and JSON, which cannot contain code     vaekit export RUN/last.ckpt -o DIRECTORY
   sample     images from the prior, or of each category     vaekit sample RUN/last.ckpt --category y
   traverse   effect of each dimension of a Gaussian latent on an image     vaekit traverse RUN/last.ckpt
 
@@ -53,9 +60,9 @@ PROGRAMS = {  # modules with their own parser and a function `run`
 }
 FUNCTIONS = {  # modules with a typed function of the command's name
     "configs": "vaekit.cli.packaged_configs",
-    **dict.fromkeys(("embed", "denoise"), "vaekit.cli.cell_commands"),
-    "de": "vaekit.cli.table_commands",
-    **dict.fromkeys(("evaluate", "export"), "vaekit.cli.model_commands"),
+    **dict.fromkeys(("embed", "transfer", "denoise"), "vaekit.cli.cell_commands"),
+    **dict.fromkeys(("de", "markers", "ppc"), "vaekit.cli.table_commands"),
+    **dict.fromkeys(("evaluate", "map", "export"), "vaekit.cli.model_commands"),
     **dict.fromkeys(("sample", "traverse"), "vaekit.cli.image_commands"),
 }
 COMMANDS = (*PROGRAMS, *FUNCTIONS)

@@ -1,4 +1,4 @@
-"""Commands that evaluate or convert a trained model, also for Python: ``vaekit.cli.model_commands.evaluate(...)``.
+"""Commands that return or extend a model, also for Python: ``vaekit.cli.model_commands.evaluate(...)``.
 
 The signatures and docstrings are the command line (:mod:`vaekit.cli.command_parser`). Slow libraries are imported
 inside the functions, so that the help of a command is fast.
@@ -10,6 +10,7 @@ import json as json_format
 from pathlib import Path
 from typing import Any, Literal
 
+from vaekit.cli.analysis_task import start_task
 from vaekit.cli.evaluation_report import (
     TRAINING_DATA,
     EvaluationData,
@@ -18,6 +19,7 @@ from vaekit.cli.evaluation_report import (
     integration_values,
     score_integration,
 )
+from vaekit.cli.input_cells import color_columns
 from vaekit.cli.output_files import load_model, reject_inputs
 from vaekit.cli.values import check_minimum, check_seed
 
@@ -57,6 +59,10 @@ def evaluate(
     -------
     dict
         The results by name.
+
+    Examples
+    --------
+    vaekit evaluate RUN/last.ckpt --data.path cells.h5ad --data.label_key cell_type
     """
     import torch
     from tqdm.auto import tqdm
@@ -93,6 +99,10 @@ def export(checkpoint: str | Path, *, output: str | Path) -> None:
         Checkpoint of a trained model, such as RUN/last.ckpt.
     output : str or Path
         Directory to write, new or empty.
+
+    Examples
+    --------
+    vaekit export RUN/last.ckpt -o DIRECTORY
     """
     from vaekit.models.checkpoint import read_checkpoint
     from vaekit.models.export import DESCRIPTION, TENSORS
@@ -103,3 +113,72 @@ def export(checkpoint: str | Path, *, output: str | Path) -> None:
     directory = write_export(read_checkpoint(checkpoint), output)
     num_weights = sum(parameter.numel() for parameter in model.parameters())
     print(f"Wrote {directory}: {TENSORS} ({num_weights} weights of a {model.hparams['_class_path']}), {DESCRIPTION}")
+
+
+def map(  # the name of the command
+    checkpoint: str | Path,
+    query: list[str],
+    *,
+    output: str | Path,
+    max_steps: int | None = None,
+    seed: int = 0,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Extend a trained model by the batches of new cells.
+
+    Only parameters of the new batches are trained. Results for the cells of the known batches stay the same. The new
+    checkpoint is for all commands of a trained model.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        Checkpoint of a trained model, such as RUN/last.ckpt.
+    query : list of str
+        Files or zarr stores of new cells.
+    output : str or Path
+        .ckpt file to write. The figure, a UMAP of the new cells, has the same name with the ending .png.
+    max_steps : int, optional
+        Number of training steps. None: chosen by the number of cells.
+    seed : int
+        Seed of the training.
+    layer : str, optional
+        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    batch_key : str, optional
+        Column of obs with the batch. None: as in training; if the cells lack it, they are one batch, 'query'.
+    overwrite : bool
+        Replace the outputs if they exist.
+
+    Examples
+    --------
+    vaekit map RUN/last.ckpt new.h5ad -o mapped.ckpt
+    """
+    from vaekit.analysis import get_data_registry, map_query
+    from vaekit.analysis.embed import cell_coordinates
+    from vaekit.models import save
+    from vaekit.plotting.embedding_figures import plot_latents
+
+    check_seed(seed)
+    check_minimum(1, max_steps=max_steps)
+    task = start_task(checkpoint, query, output, (".ckpt",), layer=layer, overwrite=overwrite)
+    mapped = map_query(
+        task.input.cells, task.model, layer=task.input.layer, batch_key=batch_key, max_steps=max_steps, progress=True,
+        seed=seed,
+    )  # fmt: skip
+    save(mapped, task.files.result)
+    record = get_data_registry(mapped)["mappings"][-1]
+    batches = ", ".join(f"{name!r} ({count} cells)" for name, count in record["batches"].items())
+    key = batch_key or record["batch_key"] or next(iter(record["batches"]))
+    cells = task.input.prepare(mapped, key)
+    columns = color_columns(cells, mapped, batch_key)
+    task.finish(
+        plot_latents(cell_coordinates(mapped, cells), columns),
+        f"new batches {batches}; ELBO per cell {record['elbo_before']:.1f} before and {record['elbo_after']:.1f} after "
+        f"{record['num_steps']} steps",
+    )
+    flag = f" --batch_key {key}" if key != record["batch_key"] or batch_key else ""
+    print(f"Embed the new cells with vaekit embed {output} {' '.join(query)}{flag} -o embedded.h5ad")
+    print(
+        f"Label them with vaekit transfer {output} --query {' '.join(query)}{flag} --label_key COLUMN -o labeled.h5ad"
+    )

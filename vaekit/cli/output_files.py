@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vaekit._core.atomic import try_writing
 from vaekit.exceptions import CheckpointError, DataError
@@ -15,6 +15,47 @@ if TYPE_CHECKING:
     from vaekit.models import VAE
 
 PathLike = str | Path
+
+
+class OutputFiles(NamedTuple):
+    """Files that a command writes: its result, and a figure with the same name."""
+
+    result: Path
+    figure: Path
+
+
+def check_outputs(
+    output: PathLike, endings: Sequence[str], inputs: Iterable[PathLike | None], overwrite: bool
+) -> OutputFiles:
+    """Return the files that a command writes, after the checks of :func:`check_output`.
+
+    Parameters
+    ----------
+    output : str or Path
+        File of the result. Its ending determines the format.
+    endings : sequence of str
+        Endings of the formats that the command can write.
+    inputs : iterable of paths or None
+        Files that must not be overwritten. None is ignored.
+    overwrite : bool
+        Whether existing files are replaced.
+
+    Raises
+    ------
+    DataError
+        If the ending is another one, or a file cannot be written without losing another.
+    """
+    result, inputs = Path(output), list(inputs)
+    if result.suffix.lower() not in endings and not result.is_dir():
+        formats = " or ".join(endings)
+        raise DataError(
+            f"output={str(result)!r} must end in {formats}: the ending determines the format. A figure with the same "
+            f"name gets the ending .png. Name it {result.stem or 'result'}{endings[0]}."
+        )
+    files = OutputFiles(result, result.parent / f"{result.stem}.png")
+    for file in files:
+        check_output(file, inputs, overwrite)
+    return files
 
 
 def check_output(output: Path, inputs: Iterable[PathLike | None], overwrite: bool) -> None:
@@ -28,8 +69,6 @@ def check_output(output: Path, inputs: Iterable[PathLike | None], overwrite: boo
         If no file can be written there.
     """
     reject_inputs(output, inputs, allow_directory=overwrite)  # the training data, not known yet, may be a directory
-    if output.suffix == ".zarr" and not output.is_dir():
-        raise DataError(f"output={str(output)!r} must be a file, not a zarr store. Name it with the ending .h5ad.")
     if os.path.lexists(output):
         if output.exists() and not output.is_file() and not output.is_dir():
             raise DataError(f"output={str(output)!r} is not a regular file. Choose another name.")

@@ -80,6 +80,10 @@ def configs(name: str | None = None) -> None:
     ----------
     name : str, optional
         Configuration to print, exactly as in the package. None: a list with a line each.
+
+    Examples
+    --------
+    vaekit configs pbmc_mixed > mine.yaml
     """
     if name is not None:
         print(find_config(name).read_text(encoding="utf-8"), end="")

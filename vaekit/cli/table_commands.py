@@ -9,23 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaekit._core.atomic import atomic_write
-from vaekit.cli.output_files import check_output, load_model
-from vaekit.cli.values import check_seed
-from vaekit.exceptions import DataError
+from vaekit.cli.analysis_task import TABLE, start_task
+from vaekit.cli.values import check_minimum, check_seed
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from vaekit.plotting.figure_files import Figure
 
-NUM_PRINTED, NUM_TOP = 10, 5  # genes of one comparison, and of each of several
-GENE_BYTES, FIGURE_BYTES = 500, 300_000  # approximate sizes of the files of `de`
+NUM_PRINTED, NUM_TOP = 10, 5  # genes of one comparison or code, and of each of several
+GENE_BYTES = 500  # approximate size of a row
 
 
 def de(
     checkpoint: str | Path,
-    data: str | None = None,
+    data: list[str] | None = None,
     *,
     groupby: str | None = None,
     group1: list[str] | None = None,
@@ -43,14 +41,14 @@ def de(
     """Compare the expression of genes between groups of cells.
 
     The sorted table contains probabilities, log2 fold changes and the genes called at an expected false discovery
-    rate. A figure has the same name with the ending .png: a volcano plot, or for several comparisons a dot plot.
+    rate. The figure is a volcano plot, or for several comparisons a dot plot.
 
     Parameters
     ----------
     checkpoint : str or Path
         Checkpoint of a trained model, such as RUN/last.ckpt.
-    data : str, optional
-        File or zarr store of cells. None: the training data.
+    data : list of str, optional
+        Files or zarr stores of cells. None: the training data.
     groupby : str, optional
         Column of obs with the groups. None: groups are conditions such as "cell_type == 'B'".
     group1 : list of str, optional
@@ -60,7 +58,7 @@ def de(
     replicate_key : str, optional
         Column of obs with replicates, such as donors. Errors then include their variance.
     output : str or Path
-        .csv file to write.
+        .csv file to write. The figure has the same name with the ending .png.
     delta : float
         Smallest log2 fold change of interest.
     fdr : float
@@ -74,36 +72,23 @@ def de(
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
     overwrite : bool
-        Replace table and plot if they exist.
+        Replace the outputs if they exist.
+
+    Examples
+    --------
+    vaekit de RUN/last.ckpt cells.h5ad --groupby cell_type --group1 B --group2 T -o b_t.csv
     """
     from vaekit.analysis import differential_expression
-    from vaekit.cli.cells import check_room, resolve_cells
-    from vaekit.plotting import save_figure
 
-    output = Path(output)
     check_seed(seed)
-    if output.suffix == ".png":
-        raise DataError(
-            f"output={str(output)!r} is a table. Name it with the ending .csv; the plot gets the ending .png."
-        )
-    plot_file = output.parent / f"{output.stem}.png"
-    for file in (output, plot_file):
-        check_output(file, (checkpoint, data), overwrite)
-    model = load_model(checkpoint, output, plot_file)
-    check_room(output, FIGURE_BYTES + GENE_BYTES * model.features)
-    cells, layer = resolve_cells(model, checkpoint, data, layer)
+    task = start_task(checkpoint, data, output, TABLE, layer=layer, overwrite=overwrite)
+    task.check_room(GENE_BYTES * task.model.features)
     table = differential_expression(
-        cells, model, groupby, group1, group2, replicate_key=replicate_key, delta=delta, fdr=fdr, layer=layer,
-        batch_key=batch_key, num_samples=num_samples, progress=True, seed=seed,
+        task.input.cells, task.model, groupby, group1, group2, replicate_key=replicate_key, delta=delta, fdr=fdr,
+        layer=task.input.layer, batch_key=batch_key, num_samples=num_samples, progress=True, seed=seed,
     )  # fmt: skip
-    with atomic_write(output) as file:
-        table.to_csv(file)
-    files = [output]
-    if (figure := _de_figure(table)) is not None:
-        save_figure(figure, plot_file)
-        files.append(plot_file)
-    written = f"Wrote {' and '.join(map(str, files))}"
-    _print_comparisons(table, f"is_de_fdr_{fdr}", written)
+    task.write_table(table)
+    task.finish(_de_figure(table), _print_comparisons(table, f"is_de_fdr_{fdr}"))
 
 
 def _de_figure(table: pd.DataFrame) -> Figure | None:
@@ -115,19 +100,141 @@ def _de_figure(table: pd.DataFrame) -> Figure | None:
     return None if top_genes(table).empty else plot_dotplot(table)
 
 
-def _print_comparisons(table: pd.DataFrame, decision: str, written: str) -> None:
-    """Print the first genes of one comparison, or the number of called genes and the top genes of each."""
+def _print_comparisons(table: pd.DataFrame, decision: str) -> str:
+    """Print the first genes of one comparison, or the called and top genes of each; return a summary."""
     from vaekit.analysis import top_genes
 
     num_called = int(table[decision].sum())
     names = table["comparison"].unique()
     if len(names) == 1:
         print(table[["proba_de", "lfc_median", "raw_mean1", "raw_mean2", decision]].head(NUM_PRINTED).to_string())
-        print(f"{written}: {names[0]}, {num_called} of {len(table)} genes called")
-        return
+        return f"{names[0]}, {num_called} of {len(table)} genes called"
     top = top_genes(table, NUM_TOP)
     for name in names:
         genes = ", ".join(top.loc[top["comparison"] == name, "gene"]) or "none"
         print(f"{name}: {int(table.loc[table['comparison'] == name, decision].sum())} genes called; higher: {genes}")
     missing = "" if len(top) else "; no dot plot, because no gene is called"
-    print(f"{written}: {len(names)} comparisons, {num_called} of {len(table)} rows called{missing}")
+    return f"{len(names)} comparisons, {num_called} of {len(table)} rows called{missing}"
+
+
+def markers(
+    checkpoint: str | Path,
+    data: list[str] | None = None,
+    *,
+    output: str | Path,
+    latent: str | None = None,
+    n_genes: int = 20,
+    num_samples: int = 200,
+    seed: int = 0,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """List the genes that distinguish each code of a discrete latent, or each topic.
+
+    The table has a row per code and gene, with the log2 fold change to the other codes in the model. The cells
+    determine how often a code is used. The figure is a heat map of the top genes in all codes.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        Checkpoint of a trained model, such as RUN/last.ckpt.
+    data : list of str, optional
+        Files or zarr stores of cells. None: the training data.
+    output : str or Path
+        .csv file to write. The figure has the same name with the ending .png.
+    latent : str, optional
+        Name of a discrete or Dirichlet latent. None: the only one.
+    n_genes : int
+        Number of genes per code.
+    num_samples : int
+        Number of samples of the other latents per code.
+    seed : int
+        Seed of the samples.
+    layer : str, optional
+        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    batch_key : str, optional
+        Column of obs with the batch. None: as in training.
+    overwrite : bool
+        Replace the outputs if they exist.
+
+    Examples
+    --------
+    vaekit markers RUN/last.ckpt cells.h5ad -o markers.csv
+    """
+    from vaekit.analysis import markers as find_markers
+    from vaekit.analysis import plot_markers
+    from vaekit.analysis.markers import find_latent_with_states
+
+    check_seed(seed)
+    check_minimum(1, n_genes=n_genes, num_samples=num_samples)
+    task = start_task(checkpoint, data, output, TABLE, layer=layer, overwrite=overwrite)
+    latent = find_latent_with_states(task.model, latent)
+    task.check_room(GENE_BYTES * n_genes * task.model.latents[latent].size)
+    table = find_markers(
+        task.input.cells, task.model, latent, n_genes=task.model.features, layer=task.input.layer, batch_key=batch_key,
+        num_samples=num_samples, progress=True, seed=seed,
+    )  # fmt: skip
+    top = table.groupby("code", sort=False).head(n_genes)
+    task.write_table(top, index=False)
+    codes = top.groupby("code", sort=False)
+    for code, part in codes:
+        print(f"{latent} = {code} ({part['n_cells'].iloc[0]} cells): {', '.join(part['gene'].head(NUM_PRINTED))}")
+    title = f"top genes of each code of {latent}, by usage"
+    task.finish(plot_markers(table, min(n_genes, NUM_TOP), title), f"{codes.ngroups} codes of {latent}")
+
+
+def ppc(
+    checkpoint: str | Path,
+    data: list[str] | None = None,
+    *,
+    output: str | Path,
+    num_samples: int = 5,
+    seed: int = 0,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Compare the counts with replicates from the model (posterior predictive check).
+
+    The table has the mean, variance and fraction of zeros of each gene, in the data and in the replicates. The figure
+    shows them for all genes.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        Checkpoint of a trained model, such as RUN/last.ckpt.
+    data : list of str, optional
+        Files or zarr stores of cells. None: the training data.
+    output : str or Path
+        .csv file to write. The figure has the same name with the ending .png.
+    num_samples : int
+        Number of replicates per cell.
+    seed : int
+        Seed of the samples.
+    layer : str, optional
+        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    batch_key : str, optional
+        Column of obs with the batch. None: as in training.
+    overwrite : bool
+        Replace the outputs if they exist.
+
+    Examples
+    --------
+    vaekit ppc RUN/last.ckpt cells.h5ad -o ppc.csv
+    """
+    from vaekit.analysis import plot_predictive_check, posterior_predictive_check
+
+    check_seed(seed)
+    check_minimum(1, num_samples=num_samples)
+    task = start_task(checkpoint, data, output, TABLE, layer=layer, overwrite=overwrite)
+    task.check_room(GENE_BYTES * task.model.features)
+    table = posterior_predictive_check(
+        task.input.cells, task.model, layer=task.input.layer, batch_key=batch_key, num_samples=num_samples,
+        progress=True, seed=seed,
+    )  # fmt: skip
+    task.write_table(table)
+    error = (table["zero_fraction"] - table["zero_fraction_replicated"]).abs().mean()
+    ratio = (table["variance_replicated"] / table["variance"])[table["variance"] > 0].median()
+    summary = f"{len(table)} genes, median variance {ratio:.2f} times the data's, zero fractions differ by {error:.3f}"
+    task.finish(plot_predictive_check(table), summary)

@@ -1,0 +1,72 @@
+"""Figures of the commands for cells: what they show, and that they hold for odd cells."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from vaekit.plotting import cell_figures, embedding_figures
+from vaekit.plotting.cell_figures import plot_gene_means, plot_genes, plot_markers, plot_transferred_labels
+
+GENES = ["a", "b", "c", "d"]
+
+
+@pytest.fixture(autouse=True)
+def quick_umap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
+
+
+def draw(figure: Figure) -> None:
+    figure.savefig(io.BytesIO(), format="png", dpi=50)
+
+
+def test_gene_means_omit_genes_without_counts_and_name_the_others() -> None:
+    figure = plot_gene_means(np.array([1.0, 2.0, 0.0, 4.0]), np.array([1.0, 8.0, 1.0, 4.0]), GENES)
+    (axis,) = figure.axes
+    assert axis.collections[0].get_offsets().tolist() == [[1, 1], [2, 8], [4, 4]]
+    assert axis.texts[0].get_text() == "b"  # the largest difference
+    assert "3 genes" in axis.get_title()
+    draw(figure)
+    draw(plot_gene_means(np.zeros(4), np.zeros(4), GENES))
+
+
+def test_genes_on_the_umap(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    tables = {kind: pd.DataFrame(rng.poisson(2.0, (50, 4)), columns=GENES) for kind in ("counts", "denoised")}
+    figure = plot_genes(rng.normal(size=(50, 3)), tables)
+    panels = [axis for axis in figure.axes if axis.get_title()]
+    assert [axis.get_title() for axis in panels] == [f"{gene}, {kind}" for kind in tables for gene in GENES]
+    drawn = np.sort(np.asarray(panels[5].collections[0].get_array()))
+    np.testing.assert_allclose(drawn, np.sort(np.log1p(tables["denoised"]["b"])))
+    draw(figure)
+    monkeypatch.setattr(cell_figures, "MAX_GENES", 2)
+    assert len([axis for axis in plot_genes(rng.normal(size=(50, 3)), tables).axes if axis.get_title()]) == 4
+
+
+def test_transferred_labels_are_sorted_by_their_number_of_cells() -> None:
+    labels = pd.Categorical(["T", "B", "T", "T", "B", "NK"], categories=["B", "DC", "NK", "T"])
+    uncertainty = np.array([0.1, 0.5, 0.2, 0.3, 0.9, 0.0])
+    figure = plot_transferred_labels(np.random.default_rng(0).normal(size=(6, 2)), labels, uncertainty)
+    left, middle, right = figure.axes[:3]
+    assert [text.get_text() for text in left.get_yticklabels()] == ["T (3)", "B (2)", "NK (1)"]
+    medians = [float(line.get_xdata()[0]) for line in left.lines if line.get_marker() == "|"]
+    assert medians == pytest.approx([0.2, 0.7, 0.0])
+    assert {text.get_text() for text in middle.texts} == {"B", "NK", "T"}
+    assert right.collections[0].get_clim() == (0, 1)
+    draw(figure)
+
+
+def test_markers_show_each_gene_in_every_code() -> None:
+    rows = [("2", 0.7, 70, gene, value) for gene, value in zip("abcd", (3.0, 1.0, 0.0, -1.0), strict=True)]
+    rows += [("10", 0.3, 30, gene, value) for gene, value in zip("dcba", (2.0, 1.0, 0.0, -2.0), strict=True)]
+    table = pd.DataFrame(rows, columns=["code", "usage", "n_cells", "gene", "log2_fold_change"])
+    axis, bar = plot_markers(table, n_genes=2).axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["2 (70 cells)", "10 (30 cells)"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["a", "b", "d", "c"]
+    assert np.asarray(axis.images[0].get_array()).tolist() == [[3, 1, -1, 0], [-2, 0, 2, 1]]
+    assert bar.get_ylabel() == "log2 fold change"
+    draw(plot_markers(table.groupby("code", sort=False).head(1)))  # without the other combinations

@@ -1,0 +1,157 @@
+"""Cells of a command: its files, or the training data of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vaekit.exceptions import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from vaekit.data.cells.query import QueryData
+    from vaekit.models import VAE
+
+FILE_COLUMN = "vaekit_file"  # of obs: the file of each cell, if there are several
+
+
+class InputCells(NamedTuple):
+    """Cells of a command.
+
+    Attributes
+    ----------
+    cells : AnnData or list of str
+        Cells in memory, or their files, for the functions of ``vaekit.analysis``.
+    layer : str or None
+        Layer of their counts; None means that of the training data.
+    paths : list of str
+        Their files; empty for the data packaged with scanpy.
+    """
+
+    cells: AnnData | list[str]
+    layer: str | None
+    paths: list[str]
+
+    def find_column(self, model: VAE, key: str | None) -> str | None:
+        """Return the name of a column of ``obs``, or None if the cells do not have it."""
+        from vaekit.analysis.model_source import open_cells
+
+        return key if key in open_cells(model, self.cells, self.layer).obs.columns else None
+
+    def prepare(self, model: VAE, batch_key: str | None, label_key: str | None = None) -> QueryData:
+        """Return the cells in the form of the training data; several files get a column with the file of each cell."""
+        from vaekit.analysis import prepare_query
+
+        query = prepare_query(model, self.cells, self.layer, batch_key, label_key)
+        if len(self.paths) > 1:
+            query.adata.obs[FILE_COLUMN] = _file_of_each_cell(self.paths)
+        return query
+
+
+def resolve_cells(
+    model: VAE,
+    checkpoint: str | Path,
+    data: Sequence[str] | None,
+    layer: str | None,
+    copied: bool = False,
+    argument: str = "data",
+) -> InputCells:
+    """Return the files of the cells, or the training data of the model.
+
+    Parameters
+    ----------
+    model : VAE
+        Trained model.
+    checkpoint : str or Path
+        Its checkpoint, for messages.
+    data : sequence of str or None
+        Files of cells; None or no file means the training data.
+    layer : str or None
+        Layer of the counts; None means that of the training data.
+    copied : bool
+        Whether the command writes a copy of the cells. Then several files are read into one AnnData.
+    argument : str
+        Name of ``data`` in messages.
+
+    Raises
+    ------
+    CheckpointError
+        If the training data are needed, but are images, were in memory, or have changed.
+    DataError
+        If a file is named twice.
+    """
+    from vaekit.analysis import get_data_registry, load_training_data
+    from vaekit.data.cells.sources import read_files
+    from vaekit.data.cells.stores import local_paths
+
+    if data:
+        paths = [data] if isinstance(data, str) else [str(path) for path in data]
+    else:
+        training_data: Any = load_training_data(model, backed=True)
+        if training_data.kind != "counts":
+            raise CheckpointError(
+                f"{checkpoint} was trained on images. Pass the checkpoint of a model of gene expression."
+            )
+        layer, path = layer or training_data.counts_layer, training_data.config["init_args"]["path"]
+        if path is None:  # packaged with scanpy
+            return InputCells(training_data.adata, layer, [])
+        paths = [path] if isinstance(path, str) else local_paths(path)
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise DataError(f"{argument} names {twice[0]} twice. Name each file once.")
+    if len(paths) == 1 or not copied:
+        return InputCells(paths, layer, paths)
+    registry = get_data_registry(model)
+    return InputCells(read_files(paths, layer or registry["matrix"], registry["gene_name_key"]), layer, paths)
+
+
+def _file_of_each_cell(paths: Sequence[str]) -> pd.Categorical:
+    """Return the path of the file of each cell, in the order of the files."""
+    import numpy as np
+    import pandas as pd
+
+    from vaekit.data.cells.stores import open_store, read_table
+
+    sizes = [len(read_table(open_store(path), "obs", path)) for path in paths]
+    return pd.Categorical.from_codes(np.repeat(np.arange(len(paths)), sizes), list(paths))
+
+
+def color_columns(
+    query: QueryData, model: VAE, batch_key: str | None = None, label_key: str | None = None
+) -> dict[str, pd.Categorical]:
+    """Return the batch, the label and the file of each cell by the name of their columns, if the cells have them.
+
+    Parameters
+    ----------
+    query : QueryData
+        Cells.
+    model : VAE
+        Trained model; its columns are used for arguments that are None.
+    batch_key, label_key : str or None
+        Columns of ``obs``.
+
+    Raises
+    ------
+    DataError
+        If ``label_key`` is given, but not found.
+    """
+    import pandas as pd
+
+    from vaekit.analysis import get_data_registry
+    from vaekit.data.cells.columns import read_column
+
+    obs, trained = query.adata.obs, get_data_registry(model)["config"]["init_args"]
+    keys = {"batch_key": batch_key or trained.get("batch_key"), "label_key": label_key or trained.get("label_key")}
+    columns = {}
+    for argument, key in {**keys, "file": FILE_COLUMN}.items():
+        if key in obs.columns or (argument == "label_key" and label_key is not None):
+            column = read_column(obs, str(key), argument, query.source)
+            columns[str(key)] = pd.Categorical.from_codes(column.codes, column.categories)
+    if FILE_COLUMN in columns:  # legends show the beginning of a name only
+        files = columns[FILE_COLUMN]
+        names = [Path(path).name for path in files.categories]
+        if len(set(names)) == len(names):
+            columns[FILE_COLUMN] = files.rename_categories(names)
+    return columns
