@@ -23,6 +23,7 @@ from vaekit.exceptions import ConfigError
 if TYPE_CHECKING:
     from vaekit.callbacks.elbo_curve import Point
     from vaekit.cli.instantiate import InstantiateOnlyCLI
+from vaekit.cli.intervals import half_width
 
 WIDTH = 44  # of an estimator's name
 Runs = dict[str, list[list["Point"]]]  # one curve per seed, by estimator
@@ -220,21 +221,6 @@ def summary(runs: Runs) -> list[dict[str, Any]]:
             "seeds": values,
         })  # fmt: skip
     return sorted(rows, key=lambda row: -row["elbo"])
-
-
-def half_width(values: list[float]) -> float | None:
-    """Return half of the 95 % confidence interval of a mean by Student's t; None for a single value.
-
-    Examples
-    --------
-    >>> round(half_width([1.0, 2.0, 3.0]), 3)
-    2.484
-    """
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def table(rows: list[dict[str, Any]], key: str, seeds: list[int]) -> str:
