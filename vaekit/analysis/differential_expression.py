@@ -23,6 +23,8 @@ from vaekit.data.cells.query import prepare_query
 from vaekit.exceptions import DataError
 from vaekit.models import VAE
 
+TOTAL_SAMPLES, MAX_SAMPLES = 50_000, 10  # of all cells, and per cell; by default, at least 2 per cell
+
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
@@ -43,7 +45,7 @@ def differential_expression(
     layer: str | None = None,
     batch_key: str | None = None,
     key_added: str = "vaekit_de",
-    num_samples: int = 2,
+    num_samples: int | None = None,
     batch_size: int = 1024,
     progress: bool = False,
     seed: int = 0,
@@ -89,9 +91,11 @@ def differential_expression(
         As in :func:`vaekit.analysis.embed`.
     key_added : str
         Key in ``.uns``.
-    num_samples, seed : int
-        Samples of the latents per cell, and their seed. An even number has the smallest Monte Carlo error: half of the
-        samples mirror the others.
+    num_samples : int or None
+        Samples of the latents per cell; None means 2 for many cells and up to 10 for few. An even number has the
+        smallest Monte Carlo error: half of the samples mirror the others.
+    seed : int
+        Seed of the samples.
 
     Returns
     -------
@@ -155,8 +159,9 @@ def differential_expression(
     if not 0 < fdr < 1:
         raise DataError(f"differential_expression: fdr={fdr} must be between 0 and 1.")
     model, checkpoint = resolve_model(model)
-    sampler = PosteriorSampler(model, num_samples, batch_size, seed, antithetic=True)
     source = open_cells(model, adata, layer)
+    num_samples = default_num_samples(len(source.obs)) if num_samples is None else num_samples
+    sampler = PosteriorSampler(model, num_samples, batch_size, seed, antithetic=True)
     writable = None if isinstance(adata, str | Path | Sequence) else adata
     if writable is not None:
         check_in_memory(writable)
@@ -190,6 +195,17 @@ def differential_expression(
     if writable is not None:
         writable.uns[key_added] = {"table": table.copy(), **provenance(model, query.missing_genes, checkpoint)}
     return table
+
+
+def default_num_samples(num_cells: int) -> int:
+    """Return an even number of samples per cell at which another seed calls nearly the same genes, in bounded time.
+
+    Examples
+    --------
+    >>> [default_num_samples(num_cells) for num_cells in (500, 10_000, 1_000_000)]
+    [10, 6, 2]
+    """
+    return 2 * min(max(-(-TOTAL_SAMPLES // (2 * num_cells)), 1), MAX_SAMPLES // 2)
 
 
 def _replicated(

@@ -32,7 +32,7 @@ def de(
     output: str | Path,
     delta: float = 0.25,
     fdr: float = 0.05,
-    num_samples: int = 2,
+    num_samples: int | None = None,
     seed: int = 0,
     layer: str | None = None,
     batch_key: str | None = None,
@@ -63,8 +63,8 @@ def de(
         Smallest log2 fold change of interest.
     fdr : float
         Expected fraction of false discoveries.
-    num_samples : int
-        Number of samples of the latents per cell.
+    num_samples : int, optional
+        Number of samples of the latents per cell. None: 2 for many cells, up to 10 for few.
     seed : int
         Seed of the samples.
     layer : str, optional
