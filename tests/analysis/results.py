@@ -331,6 +331,12 @@ def _transfer_command(checkpoint: Path, form: Form, directory: Path, output: Cal
     }
 
 
+def _states_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
+    _run("states", checkpoint, "--data", *_files(form.cells), "-o", directory / "out.csv", *_layer(form))
+    table = pd.read_csv(directory / "out.csv", index_col="cell")
+    return {"state": table[["vaekit_states"]].astype(str), "probability": table.filter(like="probabilities")}
+
+
 def _map_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
     """Map all cells as new ones: the model does not know the names of their batches."""
     from vaekit.models import load, save
@@ -367,6 +373,7 @@ COMMAND_ROWS = {
     "embed": _embed_command,
     "denoise": _denoise_command,
     "de": _de_command,
+    "states": _states_command,
     "markers": _markers_command,
     "ppc": _ppc_command,
     "transfer": _transfer_command,

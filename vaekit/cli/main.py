@@ -30,6 +30,7 @@ training by configuration (each key is also a flag, such as --trainer.max_epochs
 
 with a trained model of cells (DATA: one or several .h5ad files or zarr stores; omitted: the training data):
   embed      latents, codes and a UMAP            vaekit embed RUN/last.ckpt DATA -o OUT.h5ad (or OUT.csv)
+  states     states on which several seeds agree  vaekit states RUN --data DATA -o OUT.h5ad (RUN: of fit --seeds 3)
   markers    genes of each code or topic          vaekit markers RUN/last.ckpt DATA -o OUT.csv
   de         genes that differ between groups     vaekit de RUN/last.ckpt DATA --groupby COLUMN --group1 A -o OUT.csv
   denoise    expected expression of genes         vaekit denoise RUN/last.ckpt DATA -o OUT.h5ad
@@ -61,6 +62,7 @@ PROGRAMS = {  # modules with their own parser and a function `run`
 FUNCTIONS = {  # modules with a typed function of the command's name
     "configs": "vaekit.cli.packaged_configs",
     **dict.fromkeys(("embed", "transfer", "denoise"), "vaekit.cli.cell_commands"),
+    "states": "vaekit.cli.state_commands",
     **dict.fromkeys(("de", "markers", "ppc"), "vaekit.cli.table_commands"),
     **dict.fromkeys(("evaluate", "map", "export"), "vaekit.cli.model_commands"),
     **dict.fromkeys(("sample", "traverse"), "vaekit.cli.image_commands"),
