@@ -32,11 +32,14 @@ class CellPosteriors(NamedTuple):
         Indices of these dimensions among those of the normal latents.
     keys : ndarray of uint64, shape (cells,)
         Keys of the cells' content.
+    latents : sequence of ndarray
+        Posterior means of all dimensions, for figures; empty for a selection of cells.
     """
 
     posteriors: list[NormalPosterior]
     dimensions: list[np.ndarray]
     keys: np.ndarray
+    latents: Sequence[np.ndarray] = ()
 
     def select(self, index: np.ndarray | slice) -> CellPosteriors:
         """Return the posteriors of some cells."""
@@ -74,7 +77,7 @@ def read_posteriors(
     """
     from tqdm.auto import tqdm
 
-    posteriors, used, keys = [], [], []
+    posteriors, used, keys, latents = [], [], [], []
     for number, (model, query) in enumerate(zip(models, queries, strict=True)):
         names, means, variances = normal_latents(model), [], []
         loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
@@ -94,7 +97,8 @@ def read_posteriors(
             )
         posteriors.append(NormalPosterior(mean[:, active], variance[:, active]))
         used.append(active)
-    return CellPosteriors(posteriors, used, np.concatenate(keys))
+        latents.append(mean)
+    return CellPosteriors(posteriors, used, np.concatenate(keys), latents)
 
 
 def confusion_matrix(mixture: StateMixture, cells: CellPosteriors, progress: bool = False) -> np.ndarray:

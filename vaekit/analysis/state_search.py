@@ -92,7 +92,7 @@ def find_states(
         bic=bic_table(criteria),
         markers=level_markers(tree, compositions, genes, n_genes),
         compositions=composition_table(tree, compositions, genes, chosen),
-        latents=cells.posteriors[closest].mean,
+        latents=cells.latents[closest],
         reference=_to_plain_data(mixture, cells.dimensions, membership),
     )
 
