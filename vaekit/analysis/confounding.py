@@ -61,9 +61,10 @@ def batch_fraction(first: GroupSums, second: GroupSums) -> float:
 
 def crossed_column(obs: pd.DataFrame, comparison: Comparison, known: set[str | None]) -> str | None:
     """Return a column that is named like replicates and has several values in both groups; None without one."""
-    names = [str(name) for name in obs.columns if name not in known and REPLICATE_NAMES.search(str(name))]
     order = REPLICATE_NAMES.pattern.split("|")
-    for name in sorted(names, key=lambda name: order.index(REPLICATE_NAMES.search(name)[0].lower())):
+    columns = [str(name) for name in obs.columns if name not in known]
+    matches = [(order.index(match[0].lower()), name) for name in columns if (match := REPLICATE_NAMES.search(name))]
+    for _, name in sorted(matches, key=lambda match: match[0]):
         values = obs[name]
         first, second = ({*values[mask].dropna()} for mask in (comparison.first, comparison.second))
         if len(first & second) > 1 and len(first | second) <= len(obs) // 2:

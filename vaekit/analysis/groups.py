@@ -96,11 +96,12 @@ def _by_column(obs: pd.DataFrame, groupby: str, group1: Any, group2: Any, source
             raise DataError(f"group1={group1!r} names {repeated!r} twice. Name it once.")
     if second in names:
         raise DataError(f"group1 and group2 are both {second!r}. Name two different groups.")
-    masks = {name: column.codes == column.categories.index(name) for name in {*names, second} - {None}}
+    masks = [np.asarray(column.codes) == column.categories.index(name) for name in names]
     if second is None:
         _check_rest(column, names, groupby, source)
-        return [Comparison(name, REST, masks[name], ~masks[name]) for name in names]
-    return [Comparison(name, second, masks[name], masks[second]) for name in names]
+        return [Comparison(name, REST, mask, ~mask) for name, mask in zip(names, masks, strict=True)]
+    other = np.asarray(column.codes) == column.categories.index(second)
+    return [Comparison(name, second, mask, other) for name, mask in zip(names, masks, strict=True)]
 
 
 def _all_groups(column: Column, other: str | None, groupby: str, source: str) -> list[str]:

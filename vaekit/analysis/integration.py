@@ -124,7 +124,7 @@ def integration_scores(
     for key in embeddings:
         if key not in obsm:
             raise DataError(f"embeddings: {key!r} not found in .obsm of {query.source}. {did_you_mean(key, obsm)}")
-    loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)  # type: ignore[arg-type]
+    loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
     repeated_labels(np.array([label for label in query.labels if label is not None]), query.source)
     cells = read_labeled_cells(model, loader, progress)
     return score_cells(cells, {key: np.asarray(obsm[key])[cells.rows] for key in embeddings}, query.source, progress)

@@ -53,7 +53,7 @@ class _Sample(NamedTuple):
 
     def weights(self, between: float) -> np.ndarray:
         """Return the weights of the replicates for a variance between them, ``[replicates, genes]``."""
-        return 1 / (sum(self.noise) + between)
+        return 1 / (np.sum(self.noise, 0) + between)
 
     def squares(self, between: float) -> np.ndarray:
         """Return the weighted sum of the squared residuals, ``[genes]``."""
@@ -111,7 +111,7 @@ def replicated_log_ratio(
     degrees = sum(len(sample.model) - 1 for sample in samples)
     informative = _informative_genes(samples)
     between = _variance_between(samples, informative, degrees)
-    squares = sum(sample.squares(between) for sample in samples) / degrees
+    squares = np.sum([sample.squares(between) for sample in samples], 0) / degrees
     scale, prior_degrees = moderate(squares, degrees, informative)
     estimate, shapes = np.zeros(len(scale)), []
     for sign, sample in zip((1, -1), samples, strict=False):
@@ -121,8 +121,8 @@ def replicated_log_ratio(
             effective = divide(1.0, variance * pooled)
             shapes.append(_mean(ratio, weight) * effective + PSEUDOCOUNT)
             estimate += (1 - 2 * (len(shapes) - 1)) * np.log(shapes[-1] / (effective + PSEUDOCOUNT))
-    ratio = LogRatio(estimate, np.sqrt(polygamma(1, np.stack(shapes)).sum(0)), np.stack(shapes))
-    return ReplicatedLogRatio(ratio, degrees + prior_degrees)
+    error = np.sqrt(polygamma(1, np.stack(shapes)).sum(0))
+    return ReplicatedLogRatio(LogRatio(estimate, error, np.stack(shapes)), degrees + prior_degrees)
 
 
 def moderate(squares: np.ndarray, degrees: float, genes: np.ndarray) -> tuple[np.ndarray, float]:

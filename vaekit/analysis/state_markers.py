@@ -97,8 +97,8 @@ def level_markers(tree: StateTree, compositions: np.ndarray, genes: Sequence[str
                 "scale_others": others[state][top],
             }
             tables.append(pd.DataFrame(columns))
-    columns = ["num_states", "state", "components", "gene", "log2_fold_change", "scale", "scale_others"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    empty = ["num_states", "state", "components", "gene", "log2_fold_change", "scale", "scale_others"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=empty)
 
 
 def component_name(components: Sequence[int]) -> str:

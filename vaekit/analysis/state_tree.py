@@ -49,7 +49,7 @@ class StateTree:
 
     def states_at(self, num_states: int) -> list[tuple[int, ...]]:
         """Return the components of each state at a level of the tree, by decreasing weight."""
-        states = {(component,) for component in range(self.num_components)}
+        states: set[tuple[int, ...]] = {(component,) for component in range(self.num_components)}
         for merge in self.merges[: self.num_components - num_states]:
             states = states - {merge.first, merge.second} | {tuple(sorted(merge.first + merge.second))}
         return sorted(states, key=lambda state: (-self.weights[list(state)].sum(), state))

@@ -9,7 +9,7 @@ from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.models.checkpoint import read_checkpoint
 
 
-def check_checkpoint(config: Any, directory: Path, command: str) -> int | None:
+def check_checkpoint(config: Any, directory: Path, command: str | None) -> int | None:
     """Check the checkpoint of a parsed configuration, and replace ``last`` by its path.
 
     Parameters
@@ -18,7 +18,7 @@ def check_checkpoint(config: Any, directory: Path, command: str) -> int | None:
         Configuration of the command, changed in place.
     directory : Path
         Run directory.
-    command : str
+    command : str or None
         Name of the command, for the message.
 
     Returns

@@ -92,10 +92,9 @@ class Gaussian(Latent):
 
     @override
     def set_components(self, loc: Tensor, scale: Tensor) -> list[nn.Parameter]:
-        weight = self.components.weight
         with torch.no_grad():
-            weight.copy_(torch.cat([loc, inverse_positive(scale, MIN_SCALE)], -1).T)
-        return [weight]
+            self.components.weight.copy_(torch.cat([loc, inverse_positive(scale, MIN_SCALE)], -1).T)
+        return list(self.components.parameters())
 
     @override
     def undecayed_layers(self) -> list[nn.Module]:

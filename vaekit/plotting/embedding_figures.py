@@ -92,7 +92,7 @@ def plot_topics(
     """
     colors = category_colors(range(proportions.shape[1]))
     most_frequent = np.sort(np.argsort(-proportions.mean(0), kind="stable")[:MAX_TOPIC_PANELS])
-    panels = most_frequent if coordinates is not None else []
+    panels = [] if coordinates is None else most_frequent.tolist()
     num_rows = -(-len(panels) // TOPIC_COLUMNS)
     names, counts, means = _group_means(proportions, groups)
     heights = [1.2 + 0.3 * len(names), *[TOPIC_PANEL] * num_rows]
@@ -108,6 +108,7 @@ def plot_topics(
     columns = -(-len(colors) // LEGEND_ROWS)
     axis.legend(title="topic", fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
     for place, topic in enumerate(panels):
+        assert coordinates is not None
         axis = figure.add_subplot(grid[1 + place // TOPIC_COLUMNS, place % TOPIC_COLUMNS])
         draw_points(axis, coordinates, proportions[:, topic], 0.4, cmap=_color_map(colors[topic]), vmin=0, vmax=1)
         axis.set_title(f"topic {topic}", fontsize=9)
@@ -160,7 +161,8 @@ def category_colors(categories: Sequence[Any]) -> list[Any]:
 
     names = [str(category) for category in categories]
     places = [int(name) for name in names] if all(map(str.isdecimal, names)) else list(range(len(names)))
-    colors = [*mpl.colormaps["tab20"].colors[::2], *mpl.colormaps["tab20"].colors[1::2]]
+    shades = [mpl.colormaps["tab20"](index)[:3] for index in range(20)]
+    colors = [*shades[::2], *shades[1::2]]
     palette: list[Any] = [color for color in colors if len(set(color)) > 1]  # gray means no category
     if max(places, default=0) >= len(palette):
         import scanpy as sc
@@ -191,9 +193,9 @@ class _Legend:
         """Add the legend to the right of a panel; ``colors`` has one color per category, and a last one for none."""
         from matplotlib.lines import Line2D
 
-        faces = [colors[code] for code in self.present] + ["none"] * bool(self.num_hidden)
+        faces = [colors[int(code)] for code in self.present] + ["none"] * bool(self.num_hidden)
         faces += [colors[-1]] * self.has_unknown
-        style = {"linestyle": "none", "marker": "o", "markersize": LEGEND_MARKER, "markeredgewidth": 0}
+        style: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": LEGEND_MARKER, "markeredgewidth": 0}
         handles = [
             Line2D([], [], color=color, label=name, **style) for color, name in zip(faces, self.names, strict=True)
         ]

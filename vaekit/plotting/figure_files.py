@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Save a figure as a PNG file, which is complete or not changed."""
+    """Save a figure with all of its text as a PNG file, which is complete or not changed."""
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
+        # "tight", because scanpy draws names outside of the figure
+        figure.savefig(temporary, dpi=130, format="png", bbox_inches="tight")
