@@ -127,7 +127,7 @@ def test_missing_genes_are_not_zero_counts(simulated):
         name: np.linalg.norm(one.obsm["X_vaekit"] - cells.obsm["X_vaekit"], axis=1).mean()
         for name, one in (("unobserved", lacking), ("zeros", zeros))
     }
-    assert distance["unobserved"] < 0.7 * distance["zeros"]
+    assert distance["unobserved"] < 0.9 * distance["zeros"]
 
 
 def test_a_query_with_missing_genes_is_mapped(simulated):
