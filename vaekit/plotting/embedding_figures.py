@@ -187,7 +187,7 @@ class _Legend:
             self.names.append(UNKNOWN)
         self.has_unknown = bool(counts[0])
         self.columns = -(-len(self.names) // LEGEND_ROWS)
-        self.width = self.columns * (0.4 + 0.056 * max(map(len, self.names), default=0))
+        self.width = self.columns * (0.4 + 0.065 * max(map(len, self.names), default=0))
 
     def draw(self, axis: Any, colors: Sequence[Any]) -> None:
         """Add the legend to the right of a panel; ``colors`` has one color per category, and a last one for none."""
