@@ -62,8 +62,8 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds (0 1 2)")
     add(
         "--configs", nargs="*", type=Path, metavar="YAML",
-        default=[CONFIGS / "pbmc_gaussian.yaml", CONFIGS / "pbmc_mixed.yaml"],
-        help="configurations of vaekit fit (pbmc_gaussian and pbmc_mixed)",
+        default=[CONFIGS / f"pbmc_{name}.yaml" for name in ("clusters", "gaussian", "mixed")],
+        help="configurations of vaekit fit (pbmc_clusters, pbmc_gaussian and pbmc_mixed)",
     )  # fmt: skip
     add(
         "--peers", nargs="*", choices=["Harmony", "scVI"], default=["Harmony", "scVI"], metavar="NAME",
