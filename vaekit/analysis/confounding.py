@@ -39,7 +39,7 @@ def warn_confounded(
     if nested and crossed is None:
         remedy += f", and replicate_key={batch_key!r} to differential_expression"
     warnings.warn(
-        f"{problem}: {percent} in {source.name} cannot be told apart from effects of the batches. To train a model "
+        f"{problem}: {percent} in {source.name} cannot be distinguished from effects of the batches. To train a model "
         f"that shows it, {remedy}.",
         UserWarning,
         stacklevel=3,

@@ -247,11 +247,15 @@ class VaekitCLI(LightningCLI):
         plain = to_plain(self._parser(self.subcommand), config)
         if not resumes and is_first:
             report_archive(self.directory)
+        latents = self.model.latents.values()
+        has_states = self.model.networks.likelihood.uses_size_factor and any(x.has_normal_posterior for x in latents)
         del self.model, self.datamodule, self.trainer
         group = run_label(self.directory)
         runs.train(lambda flags: VaekitCLI([*self.arguments, *flags], group).trainer, plain, resumes, is_first)
         if is_first:
             print(runs.summary())
+            if has_states:
+                print(f"Next: vaekit states {self.directory} -o states.h5ad")
 
     def before_fit(self) -> None:
         """Check model and data, archive an earlier run, and print the data, threads and latents."""

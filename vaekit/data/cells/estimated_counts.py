@@ -129,7 +129,7 @@ class Rounding:
 
 
 def _transformation(data: np.ndarray) -> str:
-    """Return the transformation of counts with these values, and its inverse; "" if there is none."""
+    """Return the transformation of counts with these values, and its inverse, or ""."""
     for name, formula, inverse, function, largest in TRANSFORMATIONS:
         if data.max() <= largest and _are_whole(function(data.astype(np.float64))):
             return f"; they look {name}: {formula} of counts. Rounding {inverse} gives the counts"
@@ -137,7 +137,7 @@ def _transformation(data: np.ndarray) -> str:
 
 
 def _normalization(counts: sparse.csr_matrix) -> str:
-    """Return the normalization of counts with these values; "" if there is none."""
+    """Return the normalization of counts with these values, or ""."""
     if _are_multiples(counts) or _common_total(counts):
         return "normalized: counts times a factor per cell"
     if counts.data.max() > MAX_LOG:
