@@ -188,7 +188,7 @@ def test_a_single_cell_warns_and_has_few_calls(simulated):
             {"condition": "batch"},
             ("condition", "batch0", "batch1"),
             r"batch is the same as condition: \d+ % of the difference between 'batch0' and 'batch1' in AnnData in "
-            r"memory cannot be told apart .* pass batch_key=None and categorical_covariate_keys=\['condition'\] to",
+            r"memory cannot be distinguished .* pass batch_key=None and categorical_covariate_keys=\['condition'\] to",
         ),
         (
             {"condition": "batch", "donor_id": "donor"},
