@@ -221,8 +221,8 @@ def _warn_confounded(batch: Column, column: Column, batch_key: str, key: str, so
     problem = f"{batch_key} is the same as {key}" if same else f"each {batch_key} has one value of {key}"
     warnings.warn(
         f"{problem} in {source}: their effects cannot be distinguished. To compare values of {key}, pass "
-        f"batch_key=None and categorical_covariate_keys=[{key!r}], or a batch_key whose batches have cells of several values. To "
-        f"ignore {key}, omit it from categorical_covariate_keys.",
+        f"batch_key=None and categorical_covariate_keys=[{key!r}], or a batch_key whose batches have cells of several "
+        f"values. To ignore {key}, omit it from categorical_covariate_keys.",
         UserWarning,
         stacklevel=3,
     )
