@@ -11,6 +11,7 @@ import torch
 from anndata import AnnData
 from models.tiny import MODELS, trainer
 from models.tiny import adata as tiny
+from scipy import sparse
 
 from vaekit import GaussianVAE, MixedVAE
 from vaekit.analysis import (
@@ -235,3 +236,19 @@ def test_sixty_cells_do_not_overfit(atlas, seed):
     others.obs[WITHOUT_COLUMN] = "query"
     assert accuracy(reference, others, mapped) >= unmapped[0]
     assert elbo(mapped, others) > unmapped[1] + 2
+
+
+def test_estimated_counts_are_rounded_as_in_training(atlas):
+    reference, query = (cells.copy() for cells in atlas[:2])
+    for cells in (reference, query):
+        counts, rng = sparse.csr_matrix(cells.X, dtype=np.float32), np.random.default_rng(0)
+        counts.data[::3] += rng.uniform(-0.4, 0.4, len(counts.data[::3])).astype(np.float32)
+        cells.X = counts
+    data = GeneExpressionData(reference, round_counts=True)
+    model = GaussianVAE(data.features, NegativeBinomial(), latent_dim=2, hidden=(8,))
+    trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
+    with pytest.warns(UserWarning, match="round_counts=True rounded"):
+        mapped = map_query(query, model, max_steps=2)
+    assert mapped.data_registry["batch_categories"] == ["reference", "query"]
+    with pytest.raises(DataError, match="that the model was trained on"):
+        map_query(reference, model, max_steps=2)

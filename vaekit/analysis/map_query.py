@@ -123,7 +123,7 @@ def map_query(
     new = _find_new_batches(cells, registry, batch_key)
     known_batches = list(registry["batch_categories"])
     if not known_batches or "default_batch" in registry:  # otherwise the names of their batches are known
-        _check_not_trained_on(cells, registry)
+        _check_not_trained_on(cells.round_counts(registry["round_counts"]), registry)
     known = known_batches or [_free_name(REFERENCE, new.names)]
     extended = {**registry, "batch_categories": [*known, *new.names], "mappings": registry.get("mappings", [])}
     if not known_batches:
