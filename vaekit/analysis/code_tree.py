@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from vaekit.analysis.embed import summarize_cells
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.model_source import check_in_memory, prepare_query, provenance, resolve_model
 from vaekit.analysis.state_tables import to_categorical, tree_table
-from vaekit.analysis.state_tree import StateTree, merge_states
+from vaekit.analysis.state_tree import merge_states
 from vaekit.exceptions import DataError, did_you_mean
+from vaekit.latents import Latent
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 MAX_CODES = 2000  # time grows with the cube
+MAX_VALUES = 2**22  # cells times codes at once
 
 
 def code_tree(
@@ -96,31 +98,32 @@ def code_tree(
     check_free(adata, key_added, {"obs": [key_added]}, key_added)
     query = prepare_query(loaded, adata, layer, batch_key)
     summary = summarize_cells(loaded, query, batch_size, progress)[latent]
-    names, probabilities = _joint_codes(loaded.latents[latent], summary)
-    if not 1 <= num_states <= len(names) <= MAX_CODES:
+    codes = np.unique(loaded.latents[latent].codes(summary).numpy(), axis=0)
+    if not 1 <= num_states <= len(codes) <= MAX_CODES:
         raise DataError(
             f"code_tree: num_states={num_states} must be at least 1 and at most the number of codes in use, which is "
-            f"{len(names)} and must be at most {MAX_CODES}."
+            f"{len(codes)} and must be at most {MAX_CODES}."
         )
-    tree = merge_states(probabilities.T @ probabilities / len(probabilities))
-    table = tree_table(tree)
-    adata.obs[key_added] = _states(tree, probabilities, num_states)
+    parts = summary.split(max(1, MAX_VALUES // len(codes)))
+    confusion = np.zeros((len(codes), len(codes)))
+    for part in parts:
+        probabilities = _joint_probabilities(loaded.latents[latent], part, codes)
+        confusion += probabilities.T @ probabilities
+    tree = merge_states(confusion / len(summary))
+    table, membership = tree_table(tree), tree.membership(num_states)
+    states = [(_joint_probabilities(loaded.latents[latent], part, codes) @ membership).argmax(1) for part in parts]
+    adata.obs[key_added] = to_categorical(np.concatenate(states), num_states)
     adata.uns[key_added] = {
         "tree": table.copy(),
-        "codes": np.array(names, dtype=str),
+        "codes": np.array(["-".join(map(str, code)) for code in codes], dtype=str),
         **provenance(loaded, query.missing_genes, checkpoint),
     }
     return table
 
 
-def _joint_codes(latent: Any, summary: torch.Tensor) -> tuple[list[str], np.ndarray]:
-    """Return the names of the codes in use, and their probabilities among these, ``[cells, codes]``."""
-    codes = np.unique(latent.codes(summary).numpy(), axis=0)
+def _joint_probabilities(latent: Latent, summary: torch.Tensor, codes: np.ndarray) -> np.ndarray:
+    """Return the probabilities of codes ``[codes, variables]`` among these, ``[cells, codes]``."""
     log_probabilities = latent.state_probabilities(summary).double().clamp_min(1e-30).log().numpy()
     scores = sum(log_probabilities[:, variable, codes[:, variable]] for variable in range(codes.shape[1]))
     probabilities = np.exp(scores - scores.max(1, keepdims=True))
-    return ["-".join(map(str, code)) for code in codes], probabilities / probabilities.sum(1, keepdims=True)
-
-
-def _states(tree: StateTree, probabilities: np.ndarray, num_states: int) -> pd.Categorical:
-    return to_categorical((probabilities @ tree.membership(num_states)).argmax(1), num_states)
+    return probabilities / probabilities.sum(1, keepdims=True)
