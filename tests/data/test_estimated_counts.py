@@ -14,6 +14,8 @@ from scipy import sparse
 
 from vaekit._core import memory_budget
 from vaekit.data import GeneExpressionData, prepare_query
+from vaekit.data.cells.count_checks import check_values
+from vaekit.data.cells.estimated_counts import Rounding
 from vaekit.data.cells.sources import open_counts
 from vaekit.exceptions import DataError
 
@@ -154,3 +156,22 @@ def test_few_values_are_no_evidence_against_a_declaration(tmp_path: Path) -> Non
     source = open_counts(tmp_path / "cells.h5ad", mode="backed").round_counts(True)
     for index in ([3], [5, 17], list(range(40, 90))):
         np.testing.assert_array_equal(source.rows(np.array(index)).toarray(), np.rint(values[index]))
+
+
+def test_a_small_part_of_accepted_values_is_not_judged_again(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).uniform(0.2, 9, (CELLS, GENES)).astype(np.float32)
+    values[0, 0] = 50.4  # the other cells alone look log-normalized
+    path = tmp_path / "cells.h5ad"
+    adata(values).write_h5ad(path)
+    data = GeneExpressionData(path=str(path), mode="streamed", round_counts=True)
+    with pytest.warns(UserWarning, match="round_counts=True rounded"):
+        data.setup()
+    data.dataset.block = 64
+    batch = data.dataset.__getitems__(range(100, 200))
+    np.testing.assert_array_equal(batch.x.numpy(), np.rint(values[100:200]))
+
+
+def test_the_message_names_the_row_of_the_file() -> None:
+    counts = sparse.csr_matrix(np.array([[3.0, 1.5], [1.0, 2.0**24 + 1]]))
+    with pytest.raises(DataError, match=r"cell 'b' \(row 101\)"):
+        check_values(counts, "cells", ["a", "b"], ["g", "h"], 100, Rounding())

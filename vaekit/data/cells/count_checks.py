@@ -87,8 +87,8 @@ def check_values(
         end = "; they look scaled or batch-corrected" if problem == "negative" and data.dtype.kind == "f" else ""
         if problem == "not whole":
             end, is_transformed = recognize(counts, remedy)
-            if rounding is not None and not is_transformed:
-                return check_values(rounding.round(counts, first_row), where, cells, genes)
+            if rounding is not None and (not is_transformed or first_row + counts.shape[0] <= rounding.num_rows):
+                return check_values(rounding.round(counts, first_row), where, cells, genes, first_row)
         first = int(np.argmax(invalid))
         row = int(np.searchsorted(counts.indptr, first, side="right")) - 1
         values = "one value is" if invalid.sum() == 1 else f"{int(invalid.sum())} values are"

@@ -99,6 +99,7 @@ class Rounding:
 
     def __init__(self) -> None:
         self.first_rows: set[int] = set()
+        self.num_rows = 0  # that were read in order, and can be rounded
         self.num_values = self.num_rounded = 0
         self.change = self.total_before = self.total_after = 0.0
 
@@ -109,6 +110,7 @@ class Rounding:
         counts.data = np.rint(before)
         if first_row not in self.first_rows:
             self.first_rows.add(first_row)
+            self.num_rows = max(self.num_rows, first_row + counts.shape[0])
             self.num_values += len(before)
             self.num_rounded += int((counts.data != before).sum())
             self.change += float(np.abs(counts.data - before).sum(dtype=np.float64))
