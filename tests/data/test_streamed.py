@@ -122,6 +122,17 @@ def test_memory_holds_a_pool(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(reads) == len(set(reads)) == -(-CELLS // 16)  # each block once
 
 
+def test_scattered_cells_need_one_block_at_a_time(folder: Path) -> None:
+    source = open_counts(str(folder / "plain.h5ad"), None, None, "backed")
+    dataset = source.dataset(ordered=True, covariates=None, label=None, size_factor=torch.ones(CELLS, 1))
+    assert isinstance(dataset, StreamedDataset)
+    dataset.block = 16
+    rows = torch.randperm(CELLS)[:200]
+    found = dataset.__getitems__(rows).x
+    assert len(dataset._blocks) == 1
+    np.testing.assert_array_equal(found.numpy(), source.rows(np.arange(CELLS))[rows.numpy()].toarray())
+
+
 def test_order_is_uniform_within_a_pool() -> None:
     """Chi-square of where each of 4 rows goes, over 6000 orders; false alarm 1e-4."""
     torch.manual_seed(0)

@@ -50,6 +50,8 @@ def component_compositions(
     from tqdm.auto import tqdm
 
     total = np.zeros((probabilities.shape[1], model.features))
+    order = np.argsort(index)  # of a file, which is read once, a chunk of cells at a time
+    index, keys, probabilities = index[order], keys[order], probabilities[order]
     starts = tqdm(range(0, len(index), batch_size), "decoding states", unit="batch", disable=not progress)
     with evaluation_mode(model):
         for start in starts:

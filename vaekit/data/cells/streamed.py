@@ -101,17 +101,20 @@ class StreamedDataset(CellDataset):
 
         index = torch.as_tensor(rows, dtype=torch.int64)
         numbers, offsets = np.divmod(index.numpy(), self.block)
-        blocks = {number: self._read(number) for number in np.unique(numbers).tolist()}
-        while len(self._blocks) > self.pool + len(blocks):
-            self._blocks.popitem(last=False)
-        spans = [
-            (block := blocks[number], *block.indptr[offset : offset + 2])
-            for number, offset in zip(numbers.tolist(), offsets.tolist(), strict=True)
-        ]
-        indptr = np.cumsum([0, *(stop - start for _, start, stop in spans)])
+        needed = np.unique(numbers).tolist()
+        limit = self.pool + len(needed) if self.pool else 1  # without a pool, cells may come from the whole file
+        cells: list[tuple[np.ndarray, np.ndarray]] = [(_NO_GENES, _NO_VALUES)] * len(index)
+        for number in needed:
+            block = self._read(number)
+            for position in np.flatnonzero(numbers == number).tolist():
+                span = slice(*block.indptr[offsets[position] : offsets[position] + 2])
+                cells[position] = block.indices[span].copy(), block.data[span].copy()  # a view would keep the block
+            while len(self._blocks) > limit:
+                self._blocks.popitem(last=False)
+        indptr = np.cumsum([0, *(len(genes) for genes, _ in cells)])
         # The empty arrays allow for empty batches, which one of several processes may have.
-        indices = np.concatenate([_NO_GENES, *(block.indices[start:stop] for block, start, stop in spans)])
-        data = np.concatenate([_NO_VALUES, *(block.data[start:stop] for block, start, stop in spans)])
+        indices = np.concatenate([_NO_GENES, *(genes for genes, _ in cells)])
+        data = np.concatenate([_NO_VALUES, *(values for _, values in cells)])
         return self._batch(index, *dense_rows(indptr, indices, data, np.arange(len(index)), len(self.source.genes)))
 
     def _read(self, number: int) -> _Block:
