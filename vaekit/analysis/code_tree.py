@@ -124,6 +124,8 @@ def code_tree(
 def _joint_probabilities(latent: Latent, summary: torch.Tensor, codes: np.ndarray) -> np.ndarray:
     """Return the probabilities of codes ``[codes, variables]`` among these, ``[cells, codes]``."""
     log_probabilities = latent.state_probabilities(summary).double().clamp_min(1e-30).log().numpy()
-    scores = sum(log_probabilities[:, variable, codes[:, variable]] for variable in range(codes.shape[1]))
+    scores = np.zeros((len(summary), len(codes)))
+    for variable in range(codes.shape[1]):
+        scores += log_probabilities[:, variable, codes[:, variable]]
     probabilities = np.exp(scores - scores.max(1, keepdims=True))
     return probabilities / probabilities.sum(1, keepdims=True)
