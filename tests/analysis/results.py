@@ -383,5 +383,5 @@ COMMAND_ROWS = {
 ONE_FILE, TRAINING_COMMANDS = {"evaluate"}, {"map"}
 # These read the training data of a configuration, or no data.
 OTHER_COMMANDS = {
-    "fit", "validate", "test", "predict", "export", "gradients", "sample", "traverse", "compare"
+    "configs", "fit", "validate", "test", "predict", "export", "gradients", "sample", "traverse", "compare"
 }  # fmt: skip

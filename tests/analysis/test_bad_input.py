@@ -12,7 +12,6 @@ from vaekit.analysis import (
     differential_expression,
     embed,
     map_query,
-    markers,
     normalized_expression,
     posterior_predictive_check,
     transfer_labels,
@@ -35,8 +34,6 @@ ALL = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
     [
         ("embed", "`vaekit embed CKPT {} -o"),
         ("normalized_expression", "`vaekit denoise CKPT {} -o"),
-        ("posterior_predictive_check", "read_h5ad"),
-        ("markers", "read_h5ad"),
         ("transfer_labels", "query_adata='{}' is a path.*read_h5ad"),
     ],
 )
@@ -45,7 +42,7 @@ def test_a_path_is_rejected_before_any_work(simulated, name, command, tmp_path, 
     simulated[0][:50].write_h5ad(path)
     before = path.read_bytes()
     monkeypatch.setattr(VAENetworks, "encode", lambda *_: pytest.fail("the model ran"))
-    function = {"markers": markers, **FUNCTIONS}[name]
+    function = FUNCTIONS[name]
     for argument in (path, str(path)):
         with pytest.raises(DataError, match=command.format(path)):
             function(argument, simulated[1])

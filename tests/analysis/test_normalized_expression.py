@@ -23,7 +23,10 @@ def expected(adata, model, batch: int | None, num_samples: int, seed: int = 0) -
         values = {"z": draw_by_key(lambda part: q.sample((num_samples,)), keys, num_samples)}
         if batch is not None:
             cells = cells._replace(covariates=torch.eye(2)[batch].expand(adata.n_obs, 2))
-        return model.networks.likelihood.composition(model.networks.decode(values, cells)).softmax(-1).mean(0).numpy()
+        likelihood = model.networks.likelihood
+        shift = cells.covariates @ likelihood.composition_shift
+        logits = likelihood.composition(model.networks.decode(values, cells)) + shift
+        return logits.softmax(-1).mean(0).numpy()
 
 
 def test_layer_is_library_size_times_composition(simulated):

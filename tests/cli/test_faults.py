@@ -127,7 +127,7 @@ class TestFit:
 
         monkeypatch.setattr(LightningCLI, "_run_subcommand", fails)
         cli = training.VaekitCLI.__new__(training.VaekitCLI)
-        cli.directory = Path("runs/a")
+        cli.directory, cli.seeds = Path("runs/a"), range(1)
         cli.trainer = SimpleNamespace(loggers=[CSVLogger("logs/b"), CSVLogger("runs/a")])
         with pytest.raises(OutputError, match=rf"runs/a or logs/b could not be written: \[Errno {number}\]"):
             cli._run_subcommand("fit")

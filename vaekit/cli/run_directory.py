@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -31,10 +32,11 @@ def run_label(directory: Path) -> str:
     >>> run_label(Path("runs/digits")), run_label(Path("runs/digits/seed_1"))
     ('digits', 'digits seed_1')
     """
-    parents = 2 if directory.parent.name == CONCURRENT else 0
-    if directory.name.removeprefix("seed_").isdecimal():
+    if directory.parent.name == CONCURRENT:
+        return " ".join(directory.parts[-3:])
+    if re.fullmatch(r"seed_\d+", directory.name):
         return f"{run_label(directory.parent)} {directory.name}"
-    return " ".join(directory.parts[-1 - parents :])
+    return directory.name
 
 
 def make_directory(directory: Path, key: str = "trainer.default_root_dir") -> None:

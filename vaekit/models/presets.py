@@ -14,9 +14,11 @@ from vaekit.models.vae import VAE
 from vaekit.networks import MLP
 
 
-def _mlps(hidden: Sequence[int], encoder_dropout: float, dropout: float) -> tuple[MLP, MLP]:
+def _mlps(hidden: Sequence[int], encoder_dropout: float | None, dropout: float) -> tuple[MLP, MLP]:
     """Return an encoder, and the decoder that mirrors it."""
-    return MLP(list(hidden), encoder_dropout), MLP(list(reversed(hidden)), dropout)
+    return MLP(list(hidden), dropout if encoder_dropout is None else encoder_dropout), MLP(
+        list(reversed(hidden)), dropout
+    )
 
 
 @final
@@ -29,8 +31,10 @@ class GaussianVAE(VAE):
         Number of dimensions of ``z``.
     hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout, encoder_dropout : float
-        Dropout probabilities in the decoder and in the encoder.
+    dropout : float
+        Dropout probability in the decoder.
+    encoder_dropout : float or None
+        Dropout probability in the encoder. None: as in the decoder.
     estimator : Estimator or "auto"
         Gradient estimator of ``z``.
     features, likelihood, covariates, objective, learning_rate, weight_decay, encoder_covariates
@@ -45,7 +49,7 @@ class GaussianVAE(VAE):
         latent_dim: int = 10,
         hidden: Sequence[int] = (128,),
         dropout: float = 0.1,
-        encoder_dropout: float = 0.1,
+        encoder_dropout: float | None = None,
         estimator: Estimator | Literal["auto"] = "auto",
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
@@ -82,8 +86,10 @@ class DiscreteVAE(VAE):
         Number of variables in ``y``, and of categories per variable.
     hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout, encoder_dropout : float
-        Dropout probabilities in the decoder and in the encoder.
+    dropout : float
+        Dropout probability in the decoder.
+    encoder_dropout : float or None
+        Dropout probability in the encoder. None: as in the decoder.
     estimator : Estimator or "auto"
         Gradient estimator of ``y``.
     features, likelihood, covariates, objective, learning_rate, weight_decay, encoder_covariates
@@ -99,7 +105,7 @@ class DiscreteVAE(VAE):
         categories: int = 10,
         hidden: Sequence[int] = (128,),
         dropout: float = 0.0,
-        encoder_dropout: float = 0.0,
+        encoder_dropout: float | None = None,
         estimator: Estimator | Literal["auto"] = "auto",
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
@@ -123,8 +129,10 @@ class MixedVAE(VAE):
         whose prior is a mixture with one normal per category.
     hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout, encoder_dropout : float
-        Dropout probabilities in the decoder and in the encoder.
+    dropout : float
+        Dropout probability in the decoder.
+    encoder_dropout : float or None
+        Dropout probability in the encoder. None: as in the decoder.
     features, likelihood, covariates, objective, learning_rate, weight_decay, regularizer, encoder_covariates
         As in :class:`VAE`.
     """
@@ -137,7 +145,7 @@ class MixedVAE(VAE):
         latents: dict[str, Latent] | None = None,
         hidden: Sequence[int] = (128,),
         dropout: float = 0.1,
-        encoder_dropout: float = 0.1,
+        encoder_dropout: float | None = None,
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -168,8 +176,10 @@ class SequentialVAE(VAE):
         Number of categories of each latent.
     hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
-    dropout, encoder_dropout : float
-        Dropout probabilities in the decoder and in the encoder.
+    dropout : float
+        Dropout probability in the decoder.
+    encoder_dropout : float or None
+        Dropout probability in the encoder. None: as in the decoder.
     estimator : Estimator or "auto"
         Gradient estimator, of which each latent has a copy. ``"auto"``: score function with leave-one-out baseline.
     objective : Objective or None
@@ -198,7 +208,7 @@ class SequentialVAE(VAE):
         categories: Sequence[int] = (4, 4, 4, 4),
         hidden: Sequence[int] = (128,),
         dropout: float = 0.0,
-        encoder_dropout: float = 0.0,
+        encoder_dropout: float | None = None,
         estimator: Estimator | Literal["auto"] = "auto",
         objective: Objective | None = None,
         learning_rate: float = 1e-3,

@@ -179,7 +179,8 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
 
     @override
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        self.held_priors.start_due(self, self.trainer)
+        if self.held_priors:
+            self.held_priors.start_due(self, self.trainer)
         for estimator in self.estimators.values():
             estimator.update_schedule(min(1.0, self.global_step / self.total_steps))
 
