@@ -1,4 +1,4 @@
-"""Checkpoint that a training command starts from."""
+"""Checkpoint at the start of a run."""
 
 from __future__ import annotations
 

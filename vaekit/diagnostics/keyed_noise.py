@@ -136,7 +136,7 @@ def _compute_jointly(
     device: torch.device | None,
     antithetic: bool,
 ) -> Tensor | None:
-    """Return the result of an operation from uniform numbers; None if it is large or has no such function."""
+    """Return the result of an operation from uniform numbers; None if it is large or not supported."""
     like = next((x for x in args if isinstance(x, Tensor)), None)
     dtype = kwargs.get("dtype") or (torch.get_default_dtype() if like is None else like.dtype)
     count = math.prod(shape) // len(seeds)

@@ -66,19 +66,13 @@ class GaussianVAE(VAE):
 class DiscreteVAE(VAE):
     """VAE with one latent ``y`` of categorical variables and a uniform prior.
 
-    The variables together are a short discrete description of an observation, for example for compression, for search
-    by codes, or as the input of a discrete model. They are not clusters: 10 variables of 8 categories give some 1,600
-    codes for 2,600 blood cells. :func:`vaekit.analysis.code_tree` merges them into a few states. States whose number
-    follows from the data, with a known stability, are those of :func:`vaekit.analysis.states`.
+    The variables together are a short description of an observation in parts: two cells may share some categories and
+    differ in others. Use it for compression, for search by codes, to see which variables vary with a condition, and for
+    the marker genes of each category (:func:`vaekit.analysis.markers`).
 
-    The code of an observation is a short description in parts: each variable is a module, such as the lineage, the cell
-    cycle or the activation of a cell, and has one of its categories. Two cells may share some parts and differ in
-    others. The model therefore compresses observations, shows which variables vary together with a condition, and
-    lists the marker genes of each category (:func:`vaekit.analysis.markers`).
-
-    It is not a clustering. Ten variables of 8 categories have a billion joint codes: 2,638 blood cells had 1,650
-    different ones. For groups of cells use :class:`MixedVAE`, whose ``y`` is one variable, or
-    ``vaekit.analysis.states``.
+    The codes are not clusters. Ten variables of 8 categories have a billion joint codes: 2,638 blood cells had 1,650
+    different ones. :func:`vaekit.analysis.code_tree` merges them into a few states. For groups of cells, use
+    :class:`MixedVAE`, whose ``y`` is one variable, or :func:`vaekit.analysis.states`, which reports their stability.
 
     Parameters
     ----------
