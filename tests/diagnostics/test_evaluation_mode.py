@@ -12,7 +12,6 @@ from models.tiny import FEATURES, MODELS, counts, pixels
 
 from vaekit.analysis.decoding import evaluating
 from vaekit.batch import Batch
-from vaekit.callbacks.image_figures import reconstructions
 from vaekit.diagnostics import (
     decoded_mean,
     importance_sampled_log_likelihood,
@@ -20,6 +19,7 @@ from vaekit.diagnostics import (
     posterior_summaries,
     sample_prior,
 )
+from vaekit.diagnostics.image_figures import reconstructions
 from vaekit.likelihoods import Bernoulli, NegativeBinomial
 from vaekit.models import VAE
 

@@ -13,9 +13,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from typing_extensions import override
 
-from vaekit.callbacks.image_figures import image_figures
-from vaekit.callbacks.latent_figures import latent_figures
 from vaekit.diagnostics import posterior_summaries
+from vaekit.diagnostics.image_figures import image_figures
+from vaekit.diagnostics.latent_figures import latent_figures
 from vaekit.exceptions import ConfigError
 from vaekit.plotting import model_figures, save_figure
 

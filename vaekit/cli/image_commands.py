@@ -43,7 +43,7 @@ def sample(
     """
     import torch
 
-    from vaekit.callbacks import image_figures
+    from vaekit.diagnostics import image_figures
     from vaekit.plotting import save_figure
 
     check_seed(seed)
@@ -98,7 +98,7 @@ def traverse(
     vaekit traverse RUN/last.ckpt
     """
     from vaekit.analysis import load_training_data
-    from vaekit.callbacks import image_figures
+    from vaekit.diagnostics import image_figures
     from vaekit.diagnostics.generation import gaussian_latents
     from vaekit.plotting import save_figure
 

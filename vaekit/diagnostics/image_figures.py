@@ -8,8 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.diagnostics import category_means, latent_traversal, prior_means
-from vaekit.diagnostics.generation import gaussian_latents, single_categories
+from vaekit.diagnostics.generation import (
+    category_means,
+    gaussian_latents,
+    latent_traversal,
+    prior_means,
+    single_categories,
+)
 from vaekit.models.evaluation_mode import evaluation_mode
 from vaekit.plotting.model_figures import image_grid
 

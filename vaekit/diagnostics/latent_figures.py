@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from vaekit.diagnostics import code_columns, latent_usage
-from vaekit.diagnostics.usage import coordinates
+from vaekit.diagnostics.usage import code_columns, coordinates, latent_usage
 from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.plotting import embedding_figures, model_figures, plot_topics
 
