@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test proofs check wheel clean
+.PHONY: demo test proofs check docs wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/vaekit fit --config pbmc_mixed
@@ -22,6 +22,9 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx -b html -j 2 -W --keep-going docs docs/_build/html
+
 wheel: $(VENV)/installed
 	rm -rf dist
 	$(BIN)/python -m hatchling build -d dist
@@ -33,4 +36,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/api/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache

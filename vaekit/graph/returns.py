@@ -13,6 +13,8 @@ from torch.nn.functional import pad
 
 from vaekit.exceptions import EstimatorError
 
+__all__ = ["generalized_advantage", "td_lambda_return"]
+
 
 def generalized_advantage(
     rewards: Tensor,
