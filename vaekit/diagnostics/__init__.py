@@ -1,6 +1,7 @@
 """Diagnostics of models: held-out likelihood, use of the latents, generation and the noise of gradients."""
 
 from vaekit.diagnostics.agreement import Agreement, label_agreement
+from vaekit.diagnostics.code_table import code_table
 from vaekit.diagnostics.evaluation import Evaluation, evaluate_model
 from vaekit.diagnostics.generation import category_means, decoded_mean, latent_traversal, prior_means, sample_prior
 from vaekit.diagnostics.gradients.estimator_catalog import compatible_estimators, is_unbiased
@@ -16,6 +17,7 @@ __all__ = [
     "LikelihoodEstimate",
     "category_means",
     "code_columns",
+    "code_table",
     "compatible_estimators",
     "decoded_mean",
     "evaluate_model",
