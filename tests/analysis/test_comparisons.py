@@ -75,6 +75,12 @@ class TestGroups:
         comparisons = select_comparisons(cells.obs.assign(code=names), "code", None, None, "cells")
         assert [one.group1 for one in comparisons] == ["1", "9", "10"]
 
+    def test_booleans_name_groups_of_a_boolean_column(self, cells: AnnData) -> None:
+        obs = cells.obs.assign(treated=cells.obs["batch"] == "batch0")
+        (comparison,) = select_comparisons(obs, "treated", [True], None, "cells")
+        assert comparison.group1 == "True"
+        np.testing.assert_array_equal(comparison.first, obs["treated"])
+
     def test_survives_h5ad(self, cells: AnnData, simulated: Simulated, tmp_path) -> None:
         table = differential_expression(cells, simulated[1], "cluster")
         cells.write_h5ad(tmp_path / "cells.h5ad")

@@ -288,6 +288,8 @@ def test_errors(atlas):
         map_query(reference, model)
     with pytest.raises(DataError, match="max_epochs=0"):
         map_query(query, model, max_epochs=0)
+    with pytest.raises(DataError, match="max_steps=5 and max_epochs=2 exclude each other"):
+        map_query(query, model, max_steps=5, max_epochs=2)
     renamed = query.copy()
     renamed.var_names = [f"other{i}" for i in range(100)]
     with pytest.raises(DataError, match="gene"):

@@ -77,7 +77,7 @@ def _by_column(obs: pd.DataFrame, groupby: str, group1: Any, group2: Any, source
     """Return the comparisons of groups that a column names."""
     column = read_column(obs, groupby, "groupby", source)
     for argument, value in (("group1", group1), ("group2", group2)):
-        if is_mask(value):
+        if is_mask(value) and len(value) == len(obs):  # other lists of booleans name groups of a boolean column
             raise DataError(
                 f"groupby={groupby!r} and {argument} with {len(value)} booleans exclude each other. Omit groupby to "
                 "compare masks."

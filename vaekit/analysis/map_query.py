@@ -182,6 +182,8 @@ def _check_numbers(max_steps: int | None, max_epochs: int | None, batch_size: in
     for name, value in (("max_steps", max_steps), ("max_epochs", max_epochs), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise DataError(f"map_query: {name}={value} must be at least 1.")
+    if max_steps is not None and max_epochs is not None:
+        raise DataError(f"map_query: max_steps={max_steps} and max_epochs={max_epochs} exclude each other. Pass one.")
     if not learning_rate > 0:
         raise DataError(f"map_query: learning_rate={learning_rate} must be positive.")
 

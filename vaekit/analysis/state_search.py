@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MIN_CELLS = 20  # fewer do not determine a mixture
 MAX_FITTED_CELLS = 20_000  # the mixture does not change with more, which take minutes
 MAX_COMPONENTS = 30
-MIN_AGREEMENT = 0.9  # adjusted Rand index at which models agree
+MIN_AGREEMENT = 0.97  # adjusted Rand index; below it, the models split some types at different places
 
 
 def find_states(
