@@ -23,6 +23,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     # in docs/_ext
+    "docstrings",
     "generated_sections",
     "mathml",
     "notebooks",
@@ -41,6 +42,7 @@ nb_execution_mode = "off"  # notebooks are committed with their outputs
 nb_merge_streams = True
 
 autodoc_typehints = "none"  # the docstrings contain types and shapes
+autodoc_inherit_docstrings = False  # overrides without a docstring are described by the base class
 autodoc_member_order = "bysource"
 autosummary_generate = True
 autosummary_ignore_module_all = False
@@ -54,7 +56,7 @@ templates_path = ["_templates"]
 napoleon_google_docstring = False
 napoleon_use_param = False  # types are text with shapes, not references
 napoleon_use_rtype = False
-napoleon_custom_sections = [("Shapes", "notes_style")]
+napoleon_custom_sections = [("Attributes", "params_style")]  # not as objects with separate entries
 
 html_theme = "sphinx_book_theme"
 html_title = "vaekit"

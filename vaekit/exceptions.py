@@ -6,6 +6,17 @@ import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "EstimatorError",
+    "MissingPackageError",
+    "OutputError",
+    "TrainingError",
+    "VaekitError",
+]
+
 
 class VaekitError(Exception):
     """Base class of every error that vaekit raises on purpose."""

@@ -21,12 +21,16 @@ def top_level_names(module: str) -> list[str]:
 
 
 def inherited_methods(module: str, name: str) -> list[str]:
-    """Return the public methods that a class inherits from other classes of vaekit, as full names."""
+    """Return the public methods that a class inherits from other classes of vaekit, as full names.
+
+    A method that overrides another without a docstring counts as inherited.
+    """
     cls = getattr(import_module(module), name)
     methods: dict[str, str] = {}
     for base in cls.__mro__:
         for member, value in vars(base).items():
-            if base.__module__.startswith("vaekit.") and not member.startswith("_") and inspect.isfunction(value):
+            documented = inspect.isfunction(value) and value.__doc__ and not member.startswith("_")
+            if documented and base.__module__.startswith("vaekit."):
                 methods.setdefault(member, f"{base.__module__}.{base.__qualname__}")
     own = f"{cls.__module__}.{cls.__qualname__}"
     return [f"{base}.{member}" for member, base in methods.items() if base != own]

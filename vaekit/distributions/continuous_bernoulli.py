@@ -39,14 +39,14 @@ class ContinuousBernoulli(TorchContinuousBernoulli):
 
     @property
     def mean(self) -> Tensor:
-        """Mean: 1/2 + (coth(u) - 1/u) / 2 at u = lambda / 2."""
+        """Mean, 1/2 + (coth(u) - 1/u) / 2 at u = lambda / 2."""
         small, near, far = _split(self.logits)
         series = near / 4 * _polynomial(near.square() / 4, LANGEVIN)
         return 0.5 + torch.where(small, series, (1 / (far / 2).tanh() - 2 / far) / 2)
 
     @property
     def variance(self) -> Tensor:
-        """Variance: the slope of the mean in lambda, (1/u^2 - 1/sinh(u)^2) / 4 at u = lambda / 2."""
+        """Variance, the slope of the mean in lambda, (1/u^2 - 1/sinh(u)^2) / 4 at u = lambda / 2."""
         small, near, far = _split(self.logits)
         series = _polynomial(near.square() / 4, LANGEVIN_SLOPE) / 4
         decay = (-far.abs()).exp()

@@ -54,7 +54,7 @@ class GumbelSoftmax(TemperedEstimator):
 
     @property
     def higher_order(self) -> bool:  # type: ignore[override]
-        """Whether values are relaxed: the expectation of a relaxation is differentiated exactly."""
+        """Whether values are relaxed. The expectation of a relaxation is differentiated exactly."""
         return not self.hard
 
     def _sample(self, q: Distribution, shape: torch.Size, common_noise_dims: tuple[int, ...]) -> NodeSample:

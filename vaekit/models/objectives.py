@@ -21,6 +21,8 @@ from vaekit.graph.cost_terms import CostTerm
 from vaekit.graph.fold import Estimate, fold
 from vaekit.graph.sampling import GraphSample, check_joint
 
+__all__ = ["ELBO", "IWAE", "Objective"]
+
 
 class LatentPrior(NamedTuple):
     """Prior of a latent, for its KL divergence.
