@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from vaekit._core.components import Component
-from vaekit.cli.class_defaults import PACKAGES, expand_class_defaults, with_defaults
+from vaekit import GaussianVAE
+from vaekit._core.component_names import class_names
+from vaekit.cli.class_defaults import BASES, expand_class_defaults, with_defaults
 from vaekit.cli.compare import estimator_config
 from vaekit.cli.instantiate import instantiate
 from vaekit.exceptions import ConfigError
@@ -68,19 +69,34 @@ def test_names_that_two_packages_have() -> None:
         assert set(json.loads(text)["init_args"]) == {k for k, p in known.items() if p.default is not p.empty}
 
 
-@pytest.mark.parametrize("package", sorted(set(PACKAGES.values())))
-def test_all_defaults_are_plain(package: str) -> None:
-    key = next(key for key, name in PACKAGES.items() if name == package)
-    module = import_module(f"vaekit.{package}")
-    names = getattr(module, "__all__", ["ELBO", "IWAE"])
-    for name in names:
-        if (
-            isinstance(cls := getattr(module, name), type)
-            and issubclass(cls, Component)
-            and not inspect.isabstract(cls)
-        ):
-            path = f"{'model.latents.x' if package == 'latents' else key}"
-            json.dumps(with_defaults({"class_path": name}, path))
+@pytest.mark.parametrize("key", BASES)
+def test_all_defaults_are_plain(key: str) -> None:
+    path = "model.latents.x" if key == "latents" else f"model.{key}"
+    for name, cls in class_names(BASES[key]).items():
+        if cls.__module__.startswith("vaekit."):
+            text = json.dumps(with_defaults({"class_path": name}, path))
+            assert json.loads(text)["class_path"] == cls.__name__
+
+
+@pytest.mark.parametrize("name", ["nb", "ZINB", "normal"])
+def test_common_names_of_likelihoods(name: str, tmp_path: Path) -> None:
+    """The same class by name in Python, by flag, and in a configuration, alone or as a class path."""
+    expected = GaussianVAE(765, name).networks.likelihood.config
+    likelihoods = [model(MIXED, tmp_path, "--model.likelihood", name).networks.likelihood]
+    for value in (name, {"class_path": name}):
+        config = tmp_path / "mine.yaml"
+        section = {"class_path": "vaekit.GaussianVAE", "init_args": {"likelihood": value}}
+        data = {"class_path": "vaekit.data.GeneExpressionData"}
+        config.write_text(json.dumps({"data": data, "model": section}))
+        likelihoods.append(model(config, tmp_path).networks.likelihood)
+    assert [likelihood.config for likelihood in likelihoods] == [expected] * 3
+
+
+def test_unknown_name_of_a_likelihood(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.likelihood: class 'znb' not found\. Did you mean 'zinb'\?"):
+        model(MIXED, tmp_path, "--model.likelihood", "znb")
+    with pytest.raises(ConfigError, match=r"GaussianVAE: likelihood='znb' is not a Likelihood\. Did you mean 'zinb'\?"):
+        GaussianVAE(5, "znb")
 
 
 @pytest.mark.parametrize(

@@ -40,17 +40,18 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], 
         ...
     vaekit.exceptions.ConfigError: train: hidden[1]=None must be an integer.
     """
-    hints = _type_hints(function)
+    hints = type_hints(function)
     for name, value in arguments.items():
         if name in hints:
             _check(value, hints[name], f"{owner}{name}")
 
 
 @functools.lru_cache(maxsize=512)
-def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a function; none if they name classes that are imported for type checkers only."""
     try:
         return typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):  # the annotations name classes imported only for type checkers
+    except (NameError, TypeError, AttributeError):
         return {}
 
 

@@ -14,18 +14,28 @@ import numbers
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from vaekit._core.arguments import check_arguments
+from vaekit._core.arguments import check_arguments, type_hints
 from vaekit._core.class_paths import check_class_path
+from vaekit._core.component_names import component_base, find_class, resolve_arguments, suggest_class
 from vaekit.exceptions import ConfigError, did_you_mean
 
 
 class Component:
-    """Base class of everything that a configuration can name: networks, latents, estimators, models, data."""
+    """Base class of everything that a configuration can name: networks, latents, estimators, models, data.
 
+    An argument that is annotated with a component also accepts its name, such as ``likelihood="nb"``.
+
+    Attributes
+    ----------
+    short_names : tuple[str, ...]
+        Common names of the class, besides its own; subclasses do not inherit them.
+    """
+
+    short_names: ClassVar[tuple[str, ...]] = ()
     _arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -46,11 +56,14 @@ def _record_arguments(init: Any) -> Any:
     @functools.wraps(init)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
         if "_arguments" not in self.__dict__:  # only the outermost constructor records
+            owner = f"{type(self).__name__}: "
             call = signature.bind(self, *args, **kwargs)
             call.apply_defaults()
-            arguments = dict(list(call.arguments.items())[1:])
-            check_arguments(init, arguments, f"{type(self).__name__}: ")
+            arguments = resolve_arguments(init, dict(list(call.arguments.items())[1:]), owner, Component)
+            check_arguments(init, arguments, owner)
             object.__setattr__(self, "_arguments", arguments)
+            call.arguments.update(arguments)
+            args, kwargs = call.args[1:], call.kwargs
         init(self, *args, **kwargs)
 
     return wrapper
@@ -92,8 +105,15 @@ def to_config(value: Any, name: str = "value") -> Any:
     )
 
 
-def from_config(config: Any) -> Any:
+def from_config(config: Any, base: type | None = None) -> Any:
     """Create the components that a plain ``config`` describes; return other values unchanged.
+
+    Parameters
+    ----------
+    config : Any
+        Plain data.
+    base : type or None
+        Base class of the component, which a class path without a package then may name: ``NegativeBinomial``.
 
     Raises
     ------
@@ -102,18 +122,19 @@ def from_config(config: Any) -> Any:
         argument is unknown or missing.
     """
     if isinstance(config, list):
-        return [from_config(item) for item in config]
+        return [from_config(item, base) for item in config]
     if not isinstance(config, Mapping):
         return config
     if "class_path" not in config:
-        return {key: from_config(item) for key, item in config.items()}
+        return {key: from_config(item, base) for key, item in config.items()}
     path, init_args = str(config["class_path"]), config.get("init_args") or {}
-    cls = _import_component(path)
+    cls = _import_component(path) if base is None or "." in path else _named_component(path, base)
     if not isinstance(init_args, Mapping):
         raise ConfigError(f"{path}: init_args={init_args!r} must be a mapping of arguments.")
     if inspect.isabstract(cls):
         raise ConfigError(f"{path} is an abstract class. Name one of its subclasses.")
-    arguments = {key: from_config(item) for key, item in init_args.items()}
+    hints = type_hints(cls.__init__)  # type: ignore[misc]  # of a class
+    arguments = {key: from_config(item, component_base(hints.get(key), Component)) for key, item in init_args.items()}
     parameters = inspect.signature(cls).parameters
     for key in arguments:
         if key not in parameters:
@@ -122,6 +143,13 @@ def from_config(config: Any) -> Any:
     if missing := [key for key in required if key not in arguments]:
         raise ConfigError(f"{path}: argument {', '.join(map(repr, missing))} is missing.")
     return cls(**arguments)
+
+
+def _named_component(name: str, base: type) -> type[Component]:
+    cls = find_class(base, name)
+    if cls is None:
+        raise ConfigError(f"class {name!r} is not a {base.__name__}. {suggest_class(base, name)}")
+    return cls
 
 
 def _import_component(path: str) -> type[Component]:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
-from vaekit._core.components import Component
+from vaekit._core.component_names import class_names, find_class
+from vaekit.estimators import Critic, Estimator, TemperatureSchedule
+from vaekit.estimators.baselines import Baseline
+from vaekit.latents import Latent
+from vaekit.likelihoods import Likelihood
+from vaekit.models.objectives import Objective
+from vaekit.models.regularizers import Regularizer
+from vaekit.networks import Network
 
 # A bare class name is looked up by the key it is assigned to: Gaussian is a latent or a likelihood.
-PACKAGES = {
-    "estimator": "estimators",
-    "baseline": "estimators",
-    "critic": "estimators",
-    "temperature": "estimators",
-    "likelihood": "likelihoods",
-    "objective": "models.objectives",
-    "encoder": "networks",
-    "decoder": "networks",
-    "network": "networks",
-    "control_variate": "networks",
-    "latents": "latents",
-    "regularizer": "models.regularizers",
+BASES: dict[str, type] = {
+    "estimator": Estimator,
+    "baseline": Baseline,
+    "critic": Critic,
+    "temperature": TemperatureSchedule,
+    "likelihood": Likelihood,
+    "objective": Objective,
+    "latents": Latent,
+    "regularizer": Regularizer,
+    **dict.fromkeys(("encoder", "decoder", "network", "control_variate"), Network),
 }
 
 
@@ -37,6 +40,8 @@ def expand_class_defaults(key: str, text: str) -> str:
     --------
     >>> expand_class_defaults("model.estimator", "ReinMax")
     '{"class_path": "ReinMax", "init_args": {"temperature": 1.0, "num_samples": 1}}'
+    >>> expand_class_defaults("model.likelihood", "poisson")
+    '{"class_path": "Poisson", "init_args": {"gene_shift": null, "thinning": 0.0}}'
     >>> expand_class_defaults("model.hidden", "[64]")
     '[64]'
     """
@@ -77,21 +82,42 @@ def with_defaults(config: Any, key: str) -> Any:
         for name, parameter in inspect.signature(cls).parameters.items()
         if parameter.default is not parameter.empty
     }
-    return {**config, "init_args": {**defaults, **{k: with_defaults(v, k) for k, v in arguments.items()}}}
+    path = config["class_path"] if "." in config["class_path"] else cls.__name__
+    arguments = {**defaults, **{name: with_defaults(value, name) for name, value in arguments.items()}}
+    return {**config, "class_path": path, "init_args": arguments}
 
 
-def component_class(path: Any, key: str) -> type[Component] | None:
+def component_class(path: Any, key: str) -> type | None:
     """Return the vaekit class that a path or bare name refers to, or None; modules outside vaekit are not imported."""
-    *parents, name = key.split(".")
-    package = "latents" if parents[-1:] == ["latents"] else PACKAGES.get(name)
     if not isinstance(path, str):
         return None
-    if "." in path:
-        package = next((p for p in PACKAGES.values() if path.startswith(f"vaekit.{p}.")), None)
-    if package is None:
-        return None
-    cls = getattr(import_module(f"vaekit.{package}"), path.rpartition(".")[2], None)
-    return cls if isinstance(cls, type) and issubclass(cls, Component) else None
+    *parents, name = key.split(".")
+    base = Latent if parents[-1:] == ["latents"] else BASES.get(name)
+    package, _, name = path.rpartition(".")
+    if package:
+        classes = [class_names(each).get(name) for each in BASES.values()]
+    else:
+        package, classes = "vaekit", [] if base is None else [find_class(base, name)]
+    return next((cls for cls in classes if cls is not None and f"{cls.__module__}.".startswith(f"{package}.")), None)
+
+
+def replace_short_names(config: Any, key: str = "") -> Any:
+    """Return a configuration with the class names that other names of components stand for; else ``config`` itself.
+
+    Examples
+    --------
+    >>> replace_short_names({"model": {"init_args": {"likelihood": "nb", "latent_dim": 3}}})
+    {'model': {'init_args': {'likelihood': 'NegativeBinomial', 'latent_dim': 3}}}
+    """
+    if isinstance(config, str):
+        *parents, name = key.split(".")
+        is_class_path = name == "class_path"
+        cls = None if "." in config else component_class(config, ".".join(parents) if is_class_path else key)
+        return config if cls is None else cls.__name__
+    if not isinstance(config, Mapping):
+        return config
+    replaced = {name: replace_short_names(value, f"{key}.{name}") for name, value in config.items()}
+    return config if replaced == config else replaced
 
 
 def resolve_estimator_key(key: str, config: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 
 from vaekit._core.class_paths import check_class_path
+from vaekit._core.component_names import class_names, find_class
 from vaekit.cli.command_parser import describe_types, union_members
 from vaekit.cli.config_files import read_config
 from vaekit.cli.foreign import LEVELS, loaded_object
@@ -90,8 +91,8 @@ def _check_component(value: Any, bases: tuple[type, ...], key: str, missing: lis
     if isinstance(value, str):
         value = read_config(value)[1] if Path(value).is_file() else {"class_path": value}
     path = check_class_path(value.get("class_path"), key)
-    names: dict[str, type] = {cls.__name__: cls for base in bases for cls in _subclasses(base)}
-    cls = loaded_object(path) if "." in path else names.get(path)
+    names = {name: cls for base in bases for name, cls in class_names(base).items()}
+    cls = loaded_object(path) if "." in path else next(filter(None, (find_class(base, path) for base in bases)), None)
     if not (inspect.isclass(cls) and issubclass(cls, bases)):
         name = path.rpartition(".")[2]
         yield f"{key}: class {path!r} not found. {did_you_mean(name, names)}"
@@ -134,15 +135,6 @@ def _argument_of_latents(cls: type, name: str, value: Any, names: list[str]) -> 
         f"Latent {', '.join(map(repr, value))}: only MixedVAE and VAE name their latents, as in pbmc_mixed.yaml and "
         "pbmc_topics.yaml."
     )
-
-
-def _subclasses(base: type) -> Iterator[type]:
-    """Yield the public classes that a bare name may refer to."""
-    if not base.__name__.startswith("_") and not inspect.isabstract(base):
-        yield base
-    subclasses: list[type] = base.__subclasses__()
-    for cls in subclasses:
-        yield from _subclasses(cls)
 
 
 def merge_configs(old: Mapping[str, Any], new: Mapping[str, Any], replaced: list[str], key: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from typing_extensions import override
 
 from vaekit._core.class_paths import ALLOWED, check_class_paths, trusted
-from vaekit.cli.class_defaults import expand_class_defaults, resolve_estimator_key
+from vaekit.cli.class_defaults import expand_class_defaults, replace_short_names, resolve_estimator_key
 from vaekit.cli.config_diagnosis import FROM_DATA, diagnose, merge_configs, merge_flag
 from vaekit.cli.config_files import load_yaml, read_config
 from vaekit.cli.foreign import LEVELS
@@ -93,9 +93,16 @@ class CommandRecord:
         self.flags: list[tuple[str, str]] = []
         self.merged: dict[str, Any] = {}
 
-    def add_config(self, text: str) -> None:
-        """Check a configuration as plain data, before the parser imports its classes, and record it."""
-        name, config = read_config(text)
+    def add_config(self, text: str) -> str:
+        """Check a configuration as plain data, before the parser imports its classes, and record it.
+
+        Returns
+        -------
+        str
+            The same text, or the configuration as JSON if short names of classes were replaced in it.
+        """
+        name, original = read_config(text)
+        config = replace_short_names(original)
         check_class_paths(config, name)
         model = config.get("model")
         for level in LEVELS:
@@ -106,6 +113,7 @@ class CommandRecord:
             earlier = ", ".join(self.config_names)
             print(f"warning: {name} replaces {components} of {earlier}. Flags change single keys.", file=sys.stderr)
         self.config_names.append(name)
+        return text if config is original else json.dumps(config)
 
     def add_flag(self, key: str, text: str) -> tuple[str, str]:
         """Check a flag and record it; return the key and value for the parser."""
@@ -171,7 +179,7 @@ class ConfigFlag(ActionConfigFile):
     @override
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         values = resolve_config(values)
-        parser.record.add_config(values)
+        values = parser.record.add_config(values)
         super().__call__(parser, cfg, values, option_string)
 
 

@@ -52,6 +52,7 @@ class ScoreFunction(Estimator):
     """
 
     higher_order = True
+    short_names = ("reinforce",)
 
     def __init__(
         self,

@@ -160,6 +160,8 @@ class NegativeBinomial(CountLikelihood):
         ``"gene-batch"``, when a model has no covariates or data have no batches.
     """
 
+    short_names = ("nb",)
+
     batch_columns: Tensor
 
     def __init__(
@@ -241,6 +243,8 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     ConfigError
         If an argument is not valid for :class:`NegativeBinomial`.
     """
+
+    short_names = ("zinb",)
 
     def __init__(
         self, dispersion: Dispersion | None = None, gene_shift: bool | None = None, thinning: float = 0.0

@@ -141,6 +141,8 @@ class Gaussian(PixelLikelihood):
         Whether the decoder returns features of each pixel value (``ConvDecoder``).
     """
 
+    short_names = ("normal",)
+
     @override
     def build(self, in_features: int, features: int, covariates: int = 0) -> None:
         self.loc = self.make_head(in_features, features)
