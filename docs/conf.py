@@ -63,7 +63,13 @@ html_title = "vaekit"
 html_static_path = ["_static"]
 html_css_files = ["vaekit.css"]
 html_favicon = "_static/favicon.svg"
-html_theme_options = {"show_toc_level": 2, "show_navbar_depth": 1, "home_page_in_toc": False}
+html_theme_options = {
+    "show_toc_level": 2,
+    "show_navbar_depth": 1,
+    "navbar_persistent": [],
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+}
 html_show_sourcelink = False
 html_copy_source = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

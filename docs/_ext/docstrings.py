@@ -10,6 +10,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.addnodes import desc, pending_xref
 from sphinx.application import Sphinx
+from sphinx.domains.python import ObjectEntry
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
@@ -36,11 +37,17 @@ def resolve_internal(app: Sphinx, env: BuildEnvironment, node: pending_xref, con
     value = _find(node["reftarget"], *_owner(node))
     if value is None:
         return None
-    canonical = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-    found = env.domains.python_domain.objects.get(canonical)
-    if found is None:
-        return content
-    return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, content, canonical)
+    found = _public_entry(env, value)
+    return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, content) if found else content
+
+
+def _public_entry(env: BuildEnvironment, value: Any) -> ObjectEntry | None:
+    """Return the entry of an object in the index, by its public name or that of its class."""
+    objects = env.domains.python_domain.objects
+    module, qualified = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
+    cls, _, member = qualified.partition(".")
+    owner = objects.get(f"{module}.{cls}")
+    return objects.get(f"{owner.node_id}.{member}") if owner and member else owner
 
 
 def _owner(node: pending_xref) -> tuple[str, str]:
