@@ -7,6 +7,7 @@ mini-batch of 64 of them. ``model`` is a ``MixedVAE`` that was trained on them f
 
 import copy
 import logging
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -53,7 +54,7 @@ def example_names(request: pytest.FixtureRequest) -> Iterator[None]:
 
     doctest = request.node.dtest
     source = "".join(example.source for example in doctest.examples)
-    if any(name in source for name in SHARED):
+    if any(re.search(rf"\b{name}\b(?! =)", source) for name in SHARED):
         doctest.globs.update(copy.deepcopy(shared_names()))
     request.getfixturevalue("monkeypatch").chdir(request.getfixturevalue("tmp_path"))
     with torch.random.fork_rng(devices=[]):

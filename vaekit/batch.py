@@ -51,6 +51,13 @@ class Batch(NamedTuple):
         Non-zero entries of ``x``, always on the CPU, if the data set has them.
     observed : Tensor or None, bool, shape (batch, features)
         Whether each feature was measured; ``x`` is 0 for the others. None means all.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> images = vaekit.Batch(torch.rand(8, 64), label=torch.zeros(8, dtype=torch.long))
+    >>> images.x.shape, images.covariates
+    (torch.Size([8, 64]), None)
     """
 
     x: Tensor

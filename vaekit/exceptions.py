@@ -19,42 +19,121 @@ __all__ = [
 
 
 class VaekitError(Exception):
-    """Base class of every error that vaekit raises on purpose."""
+    """Base class of every error that vaekit raises on purpose.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> try:
+    ...     vaekit.networks.MLP([32, 0])
+    ... except vaekit.VaekitError as error:
+    ...     print(error)
+    MLP: hidden=[32, 0] must contain one positive width per layer.
+    """
 
 
 class EstimatorError(VaekitError, ValueError):
-    """Estimator that does not support its node, or cost that does not fit its graph."""
+    """Estimator that does not support its node, or cost that does not fit its graph.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> vaekit.estimators.ScoreFunction(num_samples=0)
+    Traceback (most recent call last):
+    ...
+    vaekit.exceptions.EstimatorError: ScoreFunction: num_samples=0 must be at least 1.
+    """
 
 
 class DataError(VaekitError, ValueError):
-    """File, column, layer or value that cannot be used as data."""
+    """File, column, layer or value that cannot be used as data.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> vaekit.data.ImageData("letters").setup()
+    Traceback (most recent call last):
+    ...
+    vaekit.exceptions.DataError: name='letters' is unknown. Available: 'digits', 'mnist', 'fashion_mnist'.
+    """
 
 
 class CheckpointError(VaekitError, ValueError):
-    """Checkpoint that cannot be read, or does not fit its use."""
+    """Checkpoint that cannot be read, or does not fit its use.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> try:
+    ...     vaekit.load("missing.ckpt")
+    ... except vaekit.exceptions.CheckpointError as error:
+    ...     print("missing.ckpt" in str(error))
+    True
+    """
 
 
 class ConfigError(VaekitError, ValueError):
-    """Class, key or value of a configuration that cannot be used."""
+    """Class, key or value of a configuration that cannot be used.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> vaekit.networks.MLP([32], dropout=2.0)
+    Traceback (most recent call last):
+    ...
+    vaekit.exceptions.ConfigError: MLP: dropout=2.0 must be in [0, 1).
+    """
 
 
 class OutputError(DataError):
-    """File that cannot be written."""
+    """File that cannot be written.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> try:
+    ...     vaekit.save(model, "no/such/directory/model.ckpt")
+    ... except vaekit.exceptions.OutputError as error:
+    ...     print("no/such/directory" in str(error))
+    True
+    """
 
 
 class MissingPackageError(VaekitError, ImportError):
-    """Optional package that is not installed."""
+    """Optional package that is not installed.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> issubclass(vaekit.exceptions.MissingPackageError, vaekit.VaekitError)
+    True
+    """
 
 
 class TrainingError(VaekitError, ArithmeticError):
-    """Run whose loss, gradient or weights are no longer finite."""
+    """Run whose loss, gradient or weights are no longer finite.
+
+    Examples
+    --------
+    The callback :class:`vaekit.callbacks.TerminateOnNonFinite` raises it:
+
+    >>> import vaekit
+    >>> issubclass(vaekit.exceptions.TrainingError, vaekit.VaekitError)
+    True
+    """
 
 
 _MEMORY_MESSAGES = ("allocate memory", "out of memory", "alloc_cpu", "storage size calculation overflowed")
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Return whether an error of Python, NumPy or torch reports exhausted memory, of the machine or of a GPU."""
+    """Return whether an error of Python, NumPy or torch reports exhausted memory, of the machine or of a GPU.
+
+    Examples
+    --------
+    >>> lacks_memory(MemoryError()), lacks_memory(ValueError("shape"))
+    (True, False)
+    """
     return isinstance(error, MemoryError) or any(message in str(error).lower() for message in _MEMORY_MESSAGES)
 
 

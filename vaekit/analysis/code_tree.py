@@ -88,6 +88,15 @@ def code_tree(
     Notes
     -----
     Hennig (2010), Methods for merging Gaussian mixture components.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> tree = vaekit.analysis.code_tree(adata, model, num_states=2)
+    >>> tree["num_states"].tolist()
+    [2, 1]
+    >>> adata.obs["vaekit_code_states"].nunique()
+    2
     """
     check_in_memory(adata)
     loaded, checkpoint = resolve_model(model)

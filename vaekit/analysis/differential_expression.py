@@ -151,6 +151,16 @@ def differential_expression(
     Column names as in scvi-tools. Boyeau et al. (2023), An empirical Bayes method for differential expression
     analysis of single cells with deep generative models; Stephens (2017), False discovery rates: a new deal; Squair et
     al. (2021), Confronting false discoveries in single-cell differential expression.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> table = vaekit.analysis.differential_expression(adata, model, "cluster", "cluster0", "cluster1")
+    >>> table.index[0], bool(table["is_de_fdr_0.05"].iloc[0])
+    ('gene4', True)
+    >>> every = vaekit.analysis.differential_expression(adata, model, "cluster")  # each cluster with the others
+    >>> every["comparison"].unique().tolist()
+    ['cluster0 vs Rest', 'cluster1 vs Rest', 'cluster2 vs Rest']
     """
     import pandas as pd
 

@@ -76,6 +76,14 @@ def embed(
         If the model was not trained on gene expression.
     DataError
         If the counts, genes or batches do not fit the model, or a field is taken.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> vaekit.analysis.embed(adata, model)  # no gene is missing
+    []
+    >>> adata.obsm["X_vaekit"].shape, adata.obs["vaekit_y"].nunique()
+    ((300, 2), 3)
     """
     check_in_memory(adata, "embed")
     model, checkpoint = resolve_model(model)
@@ -88,7 +96,13 @@ def embed(
 
 
 def check_latent_fields(places: Any, model: VAE, key_added: str) -> None:
-    """Check that the fields of :func:`embed` are free in an AnnData, or in the open file of one."""
+    """Check that the fields of :func:`embed` are free in an AnnData, or in the open file of one.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> vaekit.analysis.check_latent_fields(adata, model, "X_vaekit")  # free: nothing happens
+    """
     prefix = str(key_added).removeprefix("X_")
     discrete = [name for name, latent in model.latents.items() if latent.discrete]
     names = {
@@ -106,7 +120,15 @@ def latent_fields(
     progress: bool = False,
     checkpoint: str = "",
 ) -> dict[str, dict[str, Any]]:
-    """Return the fields that :func:`embed` writes, by attribute and key, for cells in memory or in a file."""
+    """Return the fields that :func:`embed` writes, by attribute and key, for cells in memory or in a file.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> fields = vaekit.analysis.latent_fields(vaekit.analysis.prepare_query(model, adata), model)
+    >>> {place: list(values) for place, values in fields.items()}
+    {'obs': ['vaekit_y'], 'obsm': ['X_vaekit', 'vaekit_y_probabilities'], 'uns': ['vaekit']}
+    """
     summaries = summarize_cells(model, query, batch_size, progress)
     prefix = key_added.removeprefix("X_")
     obs, obsm = {}, {key_added: coordinates(model, summaries).numpy()}

@@ -115,6 +115,16 @@ def map_query(
     some of them in the training data. With a single type, the effects of type and batch cannot be separated.
 
     Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> adata.obs["batch"] = "another"  # a batch that the model does not know
+    >>> mapped = vaekit.analysis.map_query(adata, model, max_steps=2)
+    >>> vaekit.analysis.get_data_registry(mapped)["batch_categories"]
+    ['batch0', 'batch1', 'another']
+    >>> vaekit.analysis.embed(adata, mapped)
+    []
     """
     _check_numbers(max_steps, max_epochs, batch_size, learning_rate)
     model, _ = resolve_model(model)

@@ -103,6 +103,15 @@ def markers(
     DataError
         If the latent is not found, is neither discrete nor Dirichlet, is None although there are several, or has a
         single code in use; if a number is invalid, the cells do not fit the model, or ``key_added`` is taken.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> table = vaekit.analysis.markers(adata, model, n_genes=2)
+    >>> sorted(table["code"].unique()), len(table)
+    (['0', '1', '2'], 6)
+    >>> bool((table["log2_fold_change"] > 0).all())
+    True
     """
     import pandas as pd
 

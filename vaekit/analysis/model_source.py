@@ -32,6 +32,13 @@ def resolve_model(model: VAE | str | Path) -> tuple[VAE, str]:
     ------
     CheckpointError
         If the file is not a vaekit checkpoint.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> vaekit.save(model, "model.ckpt")
+    >>> vaekit.analysis.resolve_model("model.ckpt")[1], vaekit.analysis.resolve_model(model)[1]
+    ('model.ckpt', '')
     """
     return (load(model), str(model)) if isinstance(model, str | Path) else (model, "")
 
@@ -105,6 +112,13 @@ def get_data_registry(model: VAE) -> dict[str, Any]:
     ------
     CheckpointError
         If the model was never trained on a data module.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> registry = vaekit.analysis.get_data_registry(model)
+    >>> registry["batch_categories"], registry["feature_names"][:2]
+    (['batch0', 'batch1'], ['gene0', 'gene1'])
     """
     if model.data_registry is None:
         raise CheckpointError(
@@ -182,6 +196,13 @@ def prepare_query(
         If the model was not trained on gene expression.
     DataError
         If the cells do not match the model.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> query = vaekit.analysis.prepare_query(model, adata[:, :50], label_key="cluster")
+    >>> len(query.dataset), len(query.missing_genes), query.label_categories
+    (300, 10, ['cluster0', 'cluster1', 'cluster2'])
     """
     return query.prepare_query(open_cells(model, adata, layer), get_count_registry(model), batch_key, label_key)
 
@@ -200,6 +221,16 @@ def load_training_data(model: VAE, backed: bool = False) -> DataModule:
     ------
     CheckpointError
         If the data were in memory only, or have changed.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> data = vaekit.data.ImageData("digits")
+    >>> digits = vaekit.GaussianVAE(data.features, vaekit.likelihoods.Bernoulli())
+    >>> trainer = pl.Trainer(max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    >>> trainer.fit(digits, datamodule=data)
+    >>> len(vaekit.analysis.load_training_data(digits).dataset)
+    1797
     """
     registry = get_data_registry(model)
     if registry.get("in_memory"):

@@ -92,6 +92,15 @@ def normalized_expression(
     DataError
         If the cells do not fit the model, the result does not fit into memory, a gene or batch is unknown, or
         ``key_added`` is taken.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> vaekit.analysis.normalized_expression(adata, model)  # writes a layer
+    >>> adata.layers["vaekit_normalized"].shape
+    (300, 60)
+    >>> vaekit.analysis.normalized_expression(adata, model, genes=["gene4", "gene7"]).shape  # returns a table
+    (300, 2)
     """
     check_in_memory(adata, "denoise")
     model, checkpoint = resolve_model(model)
@@ -127,6 +136,15 @@ class NormalizedExpressionWriter:
         Trained model.
     library_size, transform_batch, num_samples, batch_size, seed
         As in :func:`normalized_expression`, with the same errors.
+
+    Examples
+    --------
+    >>> import numpy as np, vaekit
+    >>> writer = vaekit.analysis.NormalizedExpressionWriter(model)
+    >>> expression = np.empty(adata.shape, dtype=np.float32)  # or a data set of an open file
+    >>> writer.write([expression], vaekit.analysis.prepare_query(model, adata))
+    >>> expression.sum(1)[:2].round()  # counts per 10,000
+    array([10000., 10000.], dtype=float32)
     """
 
     def __init__(

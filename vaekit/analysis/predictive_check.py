@@ -80,6 +80,13 @@ def posterior_predictive_check(
         If the model was not trained on gene expression.
     DataError
         If the cells do not fit the model, or ``key_added`` is taken.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> table = vaekit.analysis.posterior_predictive_check(adata, model)
+    >>> table.shape  # a row per gene
+    (60, 9)
     """
     import pandas as pd
 

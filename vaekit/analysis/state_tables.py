@@ -51,6 +51,13 @@ class States:
         Posterior means of the model that agrees best with the states.
     reference : dict
         The mixture and the states as plain data, for :func:`vaekit.analysis.assign_states`.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> found = vaekit.analysis.states(adata, models, num_states=2)
+    >>> found.states["n_cells"].tolist(), found.probabilities.shape
+    ([197, 103], (300, 2))
     """
 
     codes: pd.Categorical

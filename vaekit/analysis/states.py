@@ -104,6 +104,15 @@ def states(
     Hennig (2010), Methods for merging Gaussian mixture components; Hennig (2007), Cluster-wise assessment of cluster
     stability; Strehl and Ghosh (2002), Cluster ensembles: a knowledge reuse framework for combining multiple
     partitions.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> found = vaekit.analysis.states(adata, models)  # three models with different seeds
+    >>> found.agreement[["num_states", "chosen"]].to_numpy().tolist()
+    [[1, False], [2, True]]
+    >>> adata.obs["vaekit_states"].value_counts().tolist()
+    [197, 103]
     """
     check_in_memory(adata, "states")
     loaded, checkpoints = load_models(models)
@@ -237,6 +246,15 @@ def assign_states(
         If the models are not those of the states.
     DataError
         If the cells do not fit the models, or a field is taken.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> known, new = adata[:200].copy(), adata[200:].copy()
+    >>> found = vaekit.analysis.states(known, models)
+    >>> vaekit.analysis.assign_states(new, models, known.uns["vaekit_states"])
+    >>> sorted(new.obs["vaekit_states"].unique())
+    ['0', '1']
     """
     from vaekit.analysis.state_search import assign
 

@@ -97,6 +97,13 @@ def plot_dotplot(table: pd.DataFrame, n: int = 5, title: str = "") -> Figure:
     ------
     DataError
         If no gene is called in any comparison.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> table = vaekit.analysis.differential_expression(adata, model, "cluster")
+    >>> figure = vaekit.analysis.plot_dotplot(table, n=3)
+    >>> figure.savefig("dots.png")
     """
     import pandas as pd
 
@@ -152,6 +159,13 @@ def plot_heatmap(
         If the model was not trained on gene expression.
     DataError
         If no gene is called, the cells do not fit the model, or the column does not have the groups.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> table = vaekit.analysis.differential_expression(adata, model, "cluster")
+    >>> figure = vaekit.analysis.plot_heatmap(adata, model, table, "cluster", n=3)
+    >>> figure.savefig("heatmap.png")
     """
     import pandas as pd
 

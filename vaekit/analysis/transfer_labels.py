@@ -102,6 +102,14 @@ def transfer_labels(
     -----
     After Lotfollahi et al. (2022), Mapping single-cell data to reference atlases by transfer learning, with the metric
     of Hastie & Tibshirani (1996), Discriminant adaptive nearest neighbor classification.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> known, new = adata[:200].copy(), adata[200:].copy()
+    >>> vaekit.analysis.transfer_labels(known, new, model, "cluster")
+    >>> new.obs[["cluster_transferred", "cluster_transferred_uncertainty"]].shape
+    (100, 2)
     """
     check_in_memory(query_adata, argument="query_adata")
     key_added = f"{label_key}_transferred" if key_added is None else key_added
@@ -119,7 +127,13 @@ def transfer_labels(
 
 
 def check_label_fields(places: Any, key_added: str) -> None:
-    """Check that the fields of :func:`transfer_labels` are free in an AnnData, or in the open file of one."""
+    """Check that the fields of :func:`transfer_labels` are free in an AnnData, or in the open file of one.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> vaekit.analysis.check_label_fields(adata, "transferred")  # free: nothing happens
+    """
     check_free(places, key_added, {"obs": [key_added, f"{key_added}_uncertainty"]}, key_added)
 
 
@@ -138,6 +152,15 @@ def label_fields(
     """Return the fields that :func:`transfer_labels` writes, by attribute and key, for cells in memory or in a file.
 
     ``reference`` and ``query`` are results of :func:`vaekit.analysis.prepare_query`, the former with ``label_key``.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> known = vaekit.analysis.prepare_query(model, adata[:200], label_key="cluster")
+    >>> new = vaekit.analysis.prepare_query(model, adata[200:])
+    >>> fields = vaekit.analysis.label_fields(known, new, model, "cluster")
+    >>> list(fields["obs"])
+    ['cluster_transferred', 'cluster_transferred_uncertainty']
     """
     import pandas as pd
 

@@ -62,6 +62,14 @@ class RunCheckpoint(ModelCheckpoint):
     ------
     ConfigError
         If ``every_n_steps`` is below 1; at the start of training, if another run writes to the directory.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> checkpoint = vaekit.callbacks.RunCheckpoint("run")
+    >>> pl.Trainer(max_epochs=2, callbacks=[checkpoint], logger=False, enable_progress_bar=False).fit(model, data)
+    >>> vaekit.load("run/last.ckpt").features
+    60
     """
 
     def __init__(self, dirpath: str | None = None, every_n_steps: int = 1000) -> None:

@@ -16,6 +16,17 @@ class GradientClippingMonitor(Callback):
     Clipping protects against rare steps that would undo the training. A fraction near 1 means that it determines the
     step size: ``trainer.gradient_clip_val`` is too small or the learning rate too large. The norm is the one that
     clipping computes, and the count stays on the device. Without clipping, no metric is logged.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> monitor = vaekit.callbacks.GradientClippingMonitor()
+    >>> trainer = pl.Trainer(
+    ...     max_epochs=2, callbacks=[monitor], gradient_clip_val=100.0, logger=False, enable_progress_bar=False
+    ... )
+    >>> trainer.fit(model, datamodule=data)
+    >>> "train/clip_fraction" in trainer.callback_metrics
+    True
     """
 
     def __init__(self) -> None:

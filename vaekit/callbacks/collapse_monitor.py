@@ -41,6 +41,15 @@ class PosteriorCollapseMonitor(Callback):
     ------
     ConfigError
         If ``every_n_validations`` is below 1.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> monitor = vaekit.callbacks.PosteriorCollapseMonitor(every_n_validations=1)
+    >>> trainer = pl.Trainer(max_epochs=2, callbacks=[monitor], logger=False, enable_progress_bar=False)
+    >>> trainer.fit(model, datamodule=data)
+    >>> trainer.callback_metrics["active/y"]  # codes in use
+    tensor(3.)
     """
 
     def __init__(self, every_n_validations: int = 5) -> None:

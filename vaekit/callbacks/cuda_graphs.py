@@ -26,6 +26,12 @@ class CUDAGraphs(Callback):
     ConfigError
         At the start of training, if it uses several devices, mixed precision, accumulated gradients or another
         optimizer than AdamW.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> graphs = vaekit.callbacks.CUDAGraphs()
+    >>> pl.Trainer(max_epochs=2, callbacks=[graphs], logger=False, enable_progress_bar=False).fit(model, data)
     """
 
     @override

@@ -35,6 +35,14 @@ class ELBOCurve(Callback):
     ----------
     points : list of Point
         The curve.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> curve = vaekit.callbacks.ELBOCurve()
+    >>> pl.Trainer(max_epochs=2, callbacks=[curve], logger=False, enable_progress_bar=False).fit(model, data)
+    >>> [point.step for point in curve.points]
+    [0, 4, 8]
     """
 
     def __init__(self) -> None:

@@ -45,6 +45,13 @@ class FigureWriter(Callback):
     ------
     ConfigError
         If an epoch is below 1.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> writer = vaekit.callbacks.FigureWriter("run")  # figures in run/figures
+    >>> trainer = pl.Trainer(max_epochs=100, callbacks=[writer])
+    >>> trainer.fit(model, datamodule=data)  # doctest: +SKIP
     """
 
     def __init__(self, dirpath: str | None = None, epochs: list[int] | None = None) -> None:

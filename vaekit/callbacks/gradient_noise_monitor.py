@@ -42,6 +42,17 @@ class GradientNoiseMonitor(Callback):
     ------
     ConfigError
         If an argument is out of its range.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> monitor = vaekit.callbacks.GradientNoiseMonitor(every_n_steps=1)
+    >>> trainer = pl.Trainer(
+    ...     max_epochs=2, callbacks=[monitor], gradient_clip_val=100.0, logger=False, enable_progress_bar=False
+    ... )
+    >>> trainer.fit(model, datamodule=data)
+    >>> "gradient/y/snr" in trainer.callback_metrics
+    True
     """
 
     def __init__(self, every_n_steps: int = 10, decay: float = 0.95) -> None:

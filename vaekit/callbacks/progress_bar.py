@@ -15,6 +15,11 @@ class TrainingProgressBar(ProgressBar):
     """Progress bar over all training steps, with the epoch and the latest ELBOs.
 
     The bars of Lightning are per epoch, which flickers on small data. Evaluation loops do not have a bar.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> pl.Trainer(max_epochs=2, callbacks=[vaekit.callbacks.TrainingProgressBar()], logger=False).fit(model, data)
     """
 
     def __init__(self) -> None:

@@ -42,6 +42,12 @@ class TerminateOnNonFinite(Callback):
     device, the losses and terms of 50 steps stay there (some kilobytes each) and are checked together, and at the end
     of an epoch and before a checkpoint. In a distributed run, all processes stop with the error of the first failing
     rank.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> guard = vaekit.callbacks.TerminateOnNonFinite()
+    >>> pl.Trainer(max_epochs=2, callbacks=[guard], logger=False, enable_progress_bar=False).fit(model, data)
     """
 
     def __init__(self) -> None:

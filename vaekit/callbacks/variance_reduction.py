@@ -103,6 +103,12 @@ class SVRGTraining(_VarianceReduction):
     ConfigError
         If an argument is out of its range; at the start of training, if it is distributed, accumulates gradients, or
         has mixed precision.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> training = vaekit.callbacks.SVRGTraining(lr=0.01)
+    >>> pl.Trainer(max_epochs=2, callbacks=[training], logger=False, enable_progress_bar=False).fit(model, data)
     """
 
     def __init__(
@@ -162,6 +168,14 @@ class SAGATraining(_VarianceReduction):
         As for :class:`SVRGTraining`; if the table exceeds ``max_bytes``, or the loader does not have a batch sampler.
     EstimatorError
         If the loss is random.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> likelihood = vaekit.likelihoods.NegativeBinomial()
+    >>> exact = vaekit.DiscreteVAE(data.features, likelihood, data.covariates, variables=1)  # a sum, without samples
+    >>> training = vaekit.callbacks.SAGATraining(lr=0.01)
+    >>> pl.Trainer(max_epochs=2, callbacks=[training], logger=False, enable_progress_bar=False).fit(exact, data)
     """
 
     def __init__(

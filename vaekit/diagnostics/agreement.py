@@ -25,6 +25,13 @@ class Agreement(NamedTuple):
         and labels (unsupervised accuracy; Kuhn, 1955, The Hungarian Method).
     clusters : str
         Source of the clusters.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> summaries = vaekit.diagnostics.posterior_summaries(model, [batch])
+    >>> vaekit.diagnostics.label_agreement(model, summaries, batch.label.numpy()).clusters
+    'code y'
     """
 
     ari: float
@@ -52,6 +59,13 @@ def label_agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray
     -------
     Agreement or None
         None if there are fewer than two different labels.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> summaries = vaekit.diagnostics.posterior_summaries(model, [batch])
+    >>> 0 <= vaekit.diagnostics.label_agreement(model, summaries, batch.label.numpy()).nmi <= 1
+    True
     """
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score

@@ -27,6 +27,13 @@ class Evaluation(NamedTuple):
         Active dimensions and usage of codes.
     agreement : Agreement or None
         Agreement with labels; None without labels.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> evaluation = vaekit.diagnostics.evaluate_model(model, [batch], num_samples=10)
+    >>> evaluation.use.units, len(evaluation.likelihood.elbo)
+    (2, 64)
     """
 
     likelihood: LikelihoodEstimate
@@ -61,6 +68,13 @@ def evaluate_model(model: VAE, batches: Iterable[Batch], num_samples: int = 1000
         Observations. They are iterated over once and not stored. Their labels are used for the agreement only.
     num_samples : int
         Number of importance samples per observation.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> evaluation = vaekit.diagnostics.evaluate_model(model, data.test_dataloader(), num_samples=10)
+    >>> evaluation.likelihood.mean() > evaluation.likelihood.elbo.mean().item()  # nats per cell
+    True
     """
     parts: list[dict[str, Tensor]] = []
     labels: list[Tensor] = []

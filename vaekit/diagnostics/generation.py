@@ -29,6 +29,13 @@ def sample_prior(model: VAE, count: int, values: Mapping[str, Tensor] | None = N
     -------
     dict[str, Tensor], each of shape (count, *event)
         Values of all latents by name.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> values = vaekit.diagnostics.sample_prior(model, count=4)
+    >>> {name: tuple(value.shape) for name, value in values.items()}
+    {'y': (4, 1, 3), 'z': (4, 2)}
     """
     values, like = dict(values or {}), torch.zeros(count, model.features, device=model.device)
     with evaluation_mode(model):
@@ -40,7 +47,15 @@ def sample_prior(model: VAE, count: int, values: Mapping[str, Tensor] | None = N
 
 
 def decoded_mean(model: VAE, values: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean of p(x | z), shape (count, features), at values of the latents, each of shape (count, *event)."""
+    """Return the mean of p(x | z), shape (count, features), at values of the latents, each of shape (count, *event).
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> images = vaekit.GaussianVAE(64, vaekit.likelihoods.Bernoulli(), latent_dim=2)
+    >>> vaekit.diagnostics.decoded_mean(images, {"z": torch.zeros(3, 2)}).shape
+    torch.Size([3, 64])
+    """
     count = len(next(iter(values.values())))
     with evaluation_mode(model):
         batch = Batch(torch.zeros(count, model.features, device=model.device))
@@ -48,7 +63,15 @@ def decoded_mean(model: VAE, values: Mapping[str, Tensor]) -> Tensor:
 
 
 def prior_means(model: VAE, count: int) -> Tensor:
-    """Return the mean of p(x | z), shape (count, features), at samples of the prior."""
+    """Return the mean of p(x | z), shape (count, features), at samples of the prior.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> images = vaekit.GaussianVAE(64, vaekit.likelihoods.Bernoulli())
+    >>> vaekit.diagnostics.prior_means(images, count=3).shape
+    torch.Size([3, 64])
+    """
     return decoded_mean(model, sample_prior(model, count))
 
 
@@ -72,6 +95,13 @@ def category_means(model: VAE, name: str, count: int) -> Tensor:
     ------
     VaekitError
         If the latent is not a single categorical variable.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> images = vaekit.MixedVAE(64, vaekit.likelihoods.Bernoulli())  # with 16 categories y
+    >>> vaekit.diagnostics.category_means(images, "y", count=5).shape  # 64 pixels of 5 samples per category
+    torch.Size([16, 5, 64])
     """
     _check_latent(name, single_categories(model), "a single categorical variable")
     categories = model.latents[name].size
@@ -110,6 +140,14 @@ def latent_traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span:
     ------
     VaekitError
         If the latent is not Gaussian, or the batch does not have exactly one observation.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> images = vaekit.GaussianVAE(64, vaekit.likelihoods.Bernoulli(), latent_dim=2)
+    >>> means, values = vaekit.diagnostics.latent_traversal(images, "z", vaekit.Batch(torch.rand(1, 64)), steps=5)
+    >>> means.shape, values.shape
+    (torch.Size([2, 5, 64]), torch.Size([5]))
     """
     _check_latent(name, gaussian_latents(model), "Gaussian")
     if len(batch.x) != 1:

@@ -35,6 +35,13 @@ class LikelihoodEstimate(NamedTuple):
         Effective sample size of the importance weights, from 1 to the number of samples.
     num_samples : int
         Number of samples per observation.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> estimate = vaekit.diagnostics.importance_sampled_log_likelihood(model, [batch], num_samples=10)
+    >>> estimate.standard_error() > estimate.monte_carlo_error()  # cells differ more than samples
+    True
     """
 
     log_likelihood: Tensor
@@ -85,6 +92,13 @@ def importance_sampled_log_likelihood(
     Notes
     -----
     Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> estimate = vaekit.diagnostics.importance_sampled_log_likelihood(model, [batch], num_samples=10)
+    >>> estimate.log_likelihood.shape, bool((estimate.log_likelihood >= estimate.elbo).all())
+    (torch.Size([64]), True)
     """
     if num_samples < 1:
         raise VaekitError(f"importance_sampled_log_likelihood: num_samples={num_samples} must be at least 1.")

@@ -35,6 +35,13 @@ class LatentUsage(NamedTuple):
         Mean posterior probability of each state of each discrete latent; a bit has two states.
     code_activity : dict[str, Tensor], each of shape (variables, categories)
         :meth:`vaekit.latents.Latent.activity` of each state.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> usage = vaekit.diagnostics.latent_usage(model, vaekit.diagnostics.posterior_summaries(model, [batch]))
+    >>> usage.units, usage.code_usage["y"].shape
+    (2, torch.Size([1, 3]))
     """
 
     active_units: int
@@ -52,6 +59,13 @@ def posterior_summaries(model: VAE, batches: Iterable[Batch]) -> dict[str, Tenso
 
     If a posterior depends on other latents, these have their most probable values, in topological order. For a sequence
     of categories, the result has the probabilities along the most probable path. The result is deterministic.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> summaries = vaekit.diagnostics.posterior_summaries(model, [batch])
+    >>> {name: tuple(summary.shape) for name, summary in summaries.items()}
+    {'y': (64, 3), 'z': (64, 2)}
     """
     parts: dict[str, list[Tensor]] = {name: [] for name in model.latents}
     with evaluation_mode(model):
@@ -74,6 +88,13 @@ def latent_usage(model: VAE, summaries: dict[str, Tensor]) -> LatentUsage:
     Notes
     -----
     Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders, section 5.2.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> usage = vaekit.diagnostics.latent_usage(model, vaekit.diagnostics.posterior_summaries(model, [batch]))
+    >>> usage.used_codes("y")
+    3
     """
     num_active = num_dimensions = 0
     usage, activities = {}, {}
@@ -101,6 +122,13 @@ def most_probable_codes(latent: Latent, summary: Tensor) -> pd.Categorical:
     """Return the most probable code of each observation, such as ``"3"``, or ``"3-0-1"`` for three variables.
 
     The categories are the codes that occur, in numerical order: ``"2"`` before ``"10"``.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> summaries = vaekit.diagnostics.posterior_summaries(model, [batch])
+    >>> vaekit.diagnostics.most_probable_codes(model.latents["y"], summaries["y"]).categories.tolist()
+    ['0', '1', '2']
     """
     import pandas as pd
 
@@ -124,6 +152,13 @@ def code_columns(model: VAE, summaries: Mapping[str, Tensor]) -> dict[str, pd.Ca
         One column per variable: ``"code y"``, or for the first of several variables ``"code y: 0"``, and
         ``"largest topic of topics"``. The categories are the states that occur, in numerical order. Of more than 12
         variables of a latent, those whose states have the highest entropy are returned.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> columns = vaekit.diagnostics.code_columns(model, vaekit.diagnostics.posterior_summaries(model, [batch]))
+    >>> {name: len(column) for name, column in columns.items()}
+    {'code y': 64}
     """
     import pandas as pd
 

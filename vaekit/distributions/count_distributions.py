@@ -82,6 +82,14 @@ class ZeroInflated(Distribution):
         Distribution of counts.
     gate_logits : Tensor, shape (*batch)
         Logit of pi.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Poisson
+    >>> q = vaekit.distributions.ZeroInflated(Poisson(torch.tensor(2.0)), gate_logits=torch.tensor(0.0))
+    >>> q.mean, q.log_prob(torch.tensor(0.0)).exp()  # 0.5 + 0.5 exp(-2)
+    (tensor(1.), tensor(0.5677))
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's interface)

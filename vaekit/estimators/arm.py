@@ -33,6 +33,16 @@ class ARM(Estimator):
     ----------
     num_samples : int
         Number of independent pairs.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> logit = torch.ones((), requires_grad=True)  # E[(b - 0.3)^2] has the gradient 0.4 p (1 - p) = 0.08
+    >>> q = Bernoulli(logits=logit.expand(100_000))
+    >>> vaekit.expectation(lambda b: (b - 0.3) ** 2, q, vaekit.estimators.ARM()).mean().backward()
+    >>> round(logit.grad.item(), 2)
+    0.08
     """
 
     supports_joint_samples = False

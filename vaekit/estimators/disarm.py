@@ -47,6 +47,16 @@ class DisARM(DiscreteEstimator):
     ------
     EstimatorError
         If ``num_pairs`` is less than 1.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> logit = torch.ones((), requires_grad=True)  # E[(b - 0.3)^2] has the gradient 0.4 p (1 - p) = 0.08
+    >>> q = Bernoulli(logits=logit.expand(100_000))
+    >>> vaekit.expectation(lambda b: (b - 0.3) ** 2, q, vaekit.estimators.DisARM()).mean().backward()
+    >>> round(logit.grad.item(), 2)
+    0.08
     """
 
     supports_joint_samples = False

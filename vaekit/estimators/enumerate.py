@@ -34,6 +34,16 @@ class Enumerate(FiniteSupportEstimator):
     ------
     EstimatorError
         If ``max_states`` is less than 1, the support is infinite, or the budget is exceeded.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> logit = torch.ones((), requires_grad=True)  # E[(b - 0.3)^2] has the gradient 0.4 p (1 - p) = 0.08
+    >>> q = Bernoulli(logits=logit.expand(100_000))
+    >>> vaekit.expectation(lambda b: (b - 0.3) ** 2, q, vaekit.estimators.Enumerate()).mean().backward()
+    >>> round(logit.grad.item(), 2)
+    0.08
     """
 
     remedy = "Increase max_states, or use ScoreFunction(baseline=LeaveOneOut())."

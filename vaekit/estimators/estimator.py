@@ -80,6 +80,17 @@ class Estimator(Component, nn.Module, ABC):
     follows_scale : bool
         Whether the gradient of learned parts scales with the loss that contains the expectation. Trainers that scale
         gradients back, such as ``torch.amp.GradScaler``, need this. If not, no factor of the caller reaches them.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> estimator = vaekit.estimators.DisARM(num_pairs=2)
+    >>> estimator.supports(Bernoulli(logits=torch.zeros(3))), estimator.unbiased
+    (True, True)
+    >>> sample = estimator.sample(Bernoulli(logits=torch.zeros(3)))
+    >>> sample.value.shape, estimator.correction(sample, sample.value).detach().sum().item()
+    (torch.Size([4, 3]), 0.0)
     """
 
     requires_differentiable_cost: ClassVar[bool] = False

@@ -41,6 +41,16 @@ class GumbelRao(TemperedEstimator):
     ------
     EstimatorError
         If the temperature is not positive, or ``num_inner`` is less than 1.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> logit = torch.ones((), requires_grad=True)  # E[(b - 0.3)^2] has the gradient 0.4 p (1 - p) = 0.08
+    >>> q = Bernoulli(logits=logit.expand(100_000))
+    >>> vaekit.expectation(lambda b: (b - 0.3) ** 2, q, vaekit.estimators.GumbelRao(0.5)).mean().backward()
+    >>> round(logit.grad.item(), 2)
+    0.12
     """
 
     def __init__(

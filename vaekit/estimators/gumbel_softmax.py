@@ -39,6 +39,16 @@ class GumbelSoftmax(TemperedEstimator):
     ------
     EstimatorError
         If the temperature is not positive.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> logit = torch.ones((), requires_grad=True)  # E[(b - 0.3)^2] has the gradient 0.4 p (1 - p) = 0.08
+    >>> q = Bernoulli(logits=logit.expand(100_000))
+    >>> vaekit.expectation(lambda b: (b - 0.3) ** 2, q, vaekit.estimators.GumbelSoftmax(0.5)).mean().backward()
+    >>> round(logit.grad.item(), 2)
+    0.1
     """
 
     def __init__(

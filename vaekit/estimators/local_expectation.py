@@ -43,6 +43,16 @@ class LocalExpectation(DiscreteEstimator):
     ----------
     num_samples : int
         Number of independent samples of the whole vector.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli, Independent
+    >>> logits = torch.zeros(8, requires_grad=True)
+    >>> q = Independent(Bernoulli(logits=logits), 1)  # eight bits: 1 + 8 evaluations of the cost
+    >>> vaekit.expectation(lambda bits: bits.sum(-1), q, vaekit.estimators.LocalExpectation()).backward()
+    >>> logits.grad  # exact for a sum of terms with one bit each
+    tensor([0.2500, 0.2500, 0.2500, 0.2500, 0.2500, 0.2500, 0.2500, 0.2500])
     """
 
     supports_joint_samples = False

@@ -43,6 +43,18 @@ class MeasureValued(Estimator):
     ------
     EstimatorError
         If ``num_samples`` is less than 1.
+
+    Examples
+    --------
+    The cost is a step, without a gradient:
+
+    >>> import torch, vaekit
+    >>> from torch.distributions import Normal
+    >>> mean = torch.zeros((), requires_grad=True)
+    >>> q = Normal(mean.expand(100_000), 1.0)
+    >>> vaekit.expectation(lambda z: (z > 0).float(), q, vaekit.estimators.MeasureValued()).mean().backward()
+    >>> round(mean.grad.item(), 2)  # exact: 1 / sqrt(2 pi) = 0.40
+    0.4
     """
 
     supports_joint_samples = False

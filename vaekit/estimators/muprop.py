@@ -47,6 +47,16 @@ class MuProp(DiscreteEstimator):
     ------
     EstimatorError
         If ``num_samples`` is less than the baseline needs, or the baseline adds auxiliary samples (``SelfCritic``).
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> logit = torch.ones((), requires_grad=True)  # E[(b - 0.3)^2] has the gradient 0.4 p (1 - p) = 0.08
+    >>> q = Bernoulli(logits=logit.expand(100_000))
+    >>> vaekit.expectation(lambda b: (b - 0.3) ** 2, q, vaekit.estimators.MuProp()).mean().backward()
+    >>> round(logit.grad.item(), 2)
+    0.08
     """
 
     requires_differentiable_cost = True

@@ -36,6 +36,14 @@ class NodeSample(NamedTuple):
         Whether all weights are ``1 / samples`` by construction, so that no sample needs a mask.
     completed
         The sample without its auxiliary samples of impossible states, see ``zero_probabilities``. The graph sets it.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> sample = vaekit.estimators.Enumerate().sample(Bernoulli(probs=torch.tensor([0.25])))
+    >>> sample.value.tolist(), sample.weight.tolist()
+    ([[0.0], [1.0]], [[0.75], [0.25]])
     """
 
     value: Tensor

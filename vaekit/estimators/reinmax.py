@@ -38,6 +38,16 @@ class ReinMax(TemperedEstimator):
     ------
     EstimatorError
         If the temperature is not positive.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> logit = torch.ones((), requires_grad=True)  # E[(b - 0.3)^2] has the gradient 0.4 p (1 - p) = 0.08
+    >>> q = Bernoulli(logits=logit.expand(100_000))
+    >>> vaekit.expectation(lambda b: (b - 0.3) ** 2, q, vaekit.estimators.ReinMax()).mean().backward()
+    >>> round(logit.grad.item(), 2)
+    0.08
     """
 
     def __init__(self, temperature: float | TemperatureSchedule = 1.0, num_samples: int = 1) -> None:

@@ -46,6 +46,18 @@ class RELAX(ConditionalEstimator):
     ------
     EstimatorError
         If the temperature is not positive.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> logit = torch.ones((), requires_grad=True)  # E[(b - 0.3)^2] has the gradient 0.4 p (1 - p) = 0.08
+    >>> q = Bernoulli(logits=logit.expand(100_000))
+    >>> network = torch.nn.Linear(1, 1)
+    >>> estimator = vaekit.estimators.RELAX(network)
+    >>> vaekit.expectation(lambda b: (b - 0.3) ** 2, q, estimator).mean().backward()
+    >>> round(logit.grad.item(), 2), network.weight.grad is not None  # the same backward pass trains the network
+    (0.08, True)
     """
 
     def __init__(

@@ -49,6 +49,16 @@ class ScoreFunction(Estimator):
     ------
     EstimatorError
         If ``num_samples`` is less than the baseline needs, or ``lam`` is outside 0..1 or below 1 without a critic.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> logit = torch.ones((), requires_grad=True)  # E[(b - 0.3)^2] has the gradient 0.4 p (1 - p) = 0.08
+    >>> q = Bernoulli(logits=logit.expand(100_000))
+    >>> vaekit.expectation(lambda b: (b - 0.3) ** 2, q, vaekit.estimators.ScoreFunction(2)).mean().backward()
+    >>> round(logit.grad.item(), 2)
+    0.08
     """
 
     higher_order = True

@@ -43,6 +43,17 @@ class UnorderedSet(FiniteSupportEstimator):
     ------
     EstimatorError
         If ``num_samples`` is out of range, or the node has too many states.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Categorical
+    >>> logits = torch.zeros(4, requires_grad=True)
+    >>> q = Categorical(logits=logits.expand(100_000, 4))
+    >>> cost = lambda state: state.float()  # 0, 1, 2 or 3
+    >>> vaekit.expectation(cost, q, vaekit.estimators.UnorderedSet(num_samples=2)).mean().backward()
+    >>> [round(value, 1) for value in (8 * logits.grad).tolist()]  # exact: -3, -1, 1, 3
+    [-3.0, -1.0, 1.0, 3.0]
     """
 
     def __init__(self, num_samples: int = 2) -> None:

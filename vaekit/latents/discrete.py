@@ -154,6 +154,14 @@ class Bernoulli(Latent):
     Notes
     -----
     Mnih and Gregor (2014), Neural Variational Inference and Learning in Belief Networks.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> latents = {"bits": vaekit.latents.Bernoulli(200, estimator=vaekit.estimators.DisARM())}
+    >>> model = vaekit.MixedVAE(784, vaekit.likelihoods.Bernoulli(), latents=latents)
+    >>> model.latents["bits"].size
+    200
     """
 
     discrete = True

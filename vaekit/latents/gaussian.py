@@ -61,6 +61,14 @@ class Gaussian(Latent):
     -----
     Kingma and Welling (2014), Auto-Encoding Variational Bayes; Jiang, Zheng, Tan, Tang and Zhou (2017), Variational
     Deep Embedding: An Unsupervised and Generative Approach to Clustering.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> latent = vaekit.latents.Gaussian(10)
+    >>> _ = latent.build(in_features=32, parent_size=0)
+    >>> latent.posterior(torch.zeros(5, 32)).batch_shape
+    torch.Size([5])
     """
 
     supports_traversal = True

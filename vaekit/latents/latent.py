@@ -114,6 +114,13 @@ class Latent(Component, nn.Module, ABC):
         None if there are no states.
     covariates : int
         Width of the covariates.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> latents = vaekit.latents.Gaussian(10), vaekit.latents.Categorical(8, 2), vaekit.latents.LibrarySize()
+    >>> [(latent.size, latent.discrete, latent.is_nuisance) for latent in latents]
+    [(10, False, False), (16, True, False), (1, False, True)]
     """
 
     conditional_posterior: ClassVar[bool] = False

@@ -131,6 +131,15 @@ class Poisson(CountLikelihood):
     ------
     ConfigError
         If an argument is not valid for :class:`CountLikelihood`.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> likelihood = vaekit.likelihoods.Poisson()
+    >>> likelihood.build(in_features=8, features=3)
+    >>> batch = vaekit.Batch(torch.ones(5, 3), size_factor=torch.full((5, 1), 3.0))
+    >>> likelihood.log_prob(torch.zeros(5, 8), batch).shape  # one log-probability per observation
+    torch.Size([5])
     """
 
     def __init__(self, gene_shift: bool | None = None, thinning: float = 0.0) -> None:
@@ -158,6 +167,15 @@ class NegativeBinomial(CountLikelihood):
     ConfigError
         If ``dispersion`` is unknown, or another argument is not valid for :class:`CountLikelihood`; for
         ``"gene-batch"``, when a model has no covariates or data have no batches.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> likelihood = vaekit.likelihoods.NegativeBinomial()
+    >>> likelihood.build(in_features=8, features=3)
+    >>> batch = vaekit.Batch(torch.ones(5, 3), size_factor=torch.full((5, 1), 3.0))
+    >>> likelihood.log_prob(torch.zeros(5, 8), batch).shape  # one log-probability per observation
+    torch.Size([5])
     """
 
     short_names = ("nb",)
@@ -242,6 +260,15 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     ------
     ConfigError
         If an argument is not valid for :class:`NegativeBinomial`.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> likelihood = vaekit.likelihoods.ZeroInflatedNegativeBinomial()
+    >>> likelihood.build(in_features=8, features=3)
+    >>> batch = vaekit.Batch(torch.ones(5, 3), size_factor=torch.full((5, 1), 3.0))
+    >>> likelihood.log_prob(torch.zeros(5, 8), batch).shape  # one log-probability per observation
+    torch.Size([5])
     """
 
     short_names = ("zinb",)

@@ -72,6 +72,15 @@ class Categorical(PixelLikelihood):
     ------
     ConfigError
         If there are fewer than two levels.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> likelihood = vaekit.likelihoods.Categorical(levels=16)
+    >>> likelihood.build(in_features=8, features=3)
+    >>> batch = vaekit.Batch(torch.ones(5, 3))
+    >>> likelihood.log_prob(torch.zeros(5, 8), batch).shape  # one log-probability per observation
+    torch.Size([5])
     """
 
     def __init__(self, levels: int = 256, pixelwise: bool = False) -> None:

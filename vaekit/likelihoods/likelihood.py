@@ -24,6 +24,12 @@ class Likelihood(Component, nn.Module, ABC):
         Whether ``Batch.size_factor`` scales the mean, so that the size factor may be a latent variable.
     has_composition : bool
         Whether the mean is the size factor times a composition over the features, with a method ``logits``.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> vaekit.likelihoods.NegativeBinomial().has_composition, vaekit.likelihoods.Gaussian().has_composition
+    (True, False)
     """
 
     uses_size_factor: ClassVar[bool] = False

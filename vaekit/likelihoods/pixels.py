@@ -92,6 +92,15 @@ class Bernoulli(PixelLikelihood):
     ----------
     pixelwise : bool
         Whether the decoder returns features of each pixel value (``ConvDecoder``).
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> likelihood = vaekit.likelihoods.Bernoulli()
+    >>> likelihood.build(in_features=8, features=3)
+    >>> batch = vaekit.Batch(torch.ones(5, 3))
+    >>> likelihood.log_prob(torch.zeros(5, 8), batch).shape  # one log-probability per observation
+    torch.Size([5])
     """
 
     @override
@@ -113,6 +122,15 @@ class ContinuousBernoulli(PixelLikelihood):
     ----------
     pixelwise : bool
         Whether the decoder returns features of each pixel value (``ConvDecoder``).
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> likelihood = vaekit.likelihoods.ContinuousBernoulli()
+    >>> likelihood.build(in_features=8, features=3)
+    >>> batch = vaekit.Batch(torch.full((5, 3), 0.5))
+    >>> likelihood.log_prob(torch.zeros(5, 8), batch).shape  # one log-density per observation
+    torch.Size([5])
     """
 
     @override
@@ -139,6 +157,15 @@ class Gaussian(PixelLikelihood):
     ----------
     pixelwise : bool
         Whether the decoder returns features of each pixel value (``ConvDecoder``).
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> likelihood = vaekit.likelihoods.Gaussian()
+    >>> likelihood.build(in_features=8, features=3)
+    >>> batch = vaekit.Batch(torch.ones(5, 3))
+    >>> likelihood.log_prob(torch.zeros(5, 8), batch).shape  # one log-density per observation
+    torch.Size([5])
     """
 
     short_names = ("normal",)

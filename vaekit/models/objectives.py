@@ -33,6 +33,13 @@ class LatentPrior(NamedTuple):
         p(z given parents) at the sampled values of the parents.
     parents : tuple[str, ...]
         Names of the latents that prior and posterior depend on.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.distributions import Normal
+    >>> LatentPrior(Normal(torch.zeros(2), 1.0), parents=("y",)).parents
+    ('y',)
     """
 
     prior: Distribution
@@ -58,6 +65,13 @@ class Objective(Component, nn.Module, ABC):
     ------
     ConfigError
         If ``beta`` is negative, or ``warmup`` is outside 0..1.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> objective = vaekit.objectives.ELBO(beta=2.0, warmup=0.5)
+    >>> [objective.kl_weight(step, total_steps=100) for step in (0, 25, 50, 100)]
+    [0.0, 1.0, 2.0, 2.0]
     """
 
     num_samples: int | None = None
@@ -244,6 +258,14 @@ class IWAE(Objective):
     ------
     ConfigError
         If ``num_samples`` is less than 2.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> objective = vaekit.objectives.IWAE(num_samples=5)
+    >>> model = vaekit.GaussianVAE(64, vaekit.likelihoods.Bernoulli(), objective=objective)
+    >>> model.loss(vaekit.Batch(torch.rand(8, 64))).total.shape
+    torch.Size([8])
     """
 
     def __init__(self, num_samples: int = 5, beta: float = 1.0, warmup: float = 0.0) -> None:

@@ -31,6 +31,15 @@ def save(model: VAE, path: Any) -> None:
     ------
     OutputError
         If the file cannot be written, for example because the directory does not exist or the disk is full.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> adata.obs["batch"] = "another"
+    >>> mapped = vaekit.analysis.map_query(adata, model, max_steps=2)
+    >>> vaekit.save(mapped, "mapped.ckpt")
+    >>> vaekit.load("mapped.ckpt").covariates
+    3
     """
     checkpoint: dict[str, Any] = {
         "epoch": 0,
@@ -64,6 +73,13 @@ def load(path: Any, expected: type[VAE] = VAE, map_location: Any = "cpu", trust:
     CheckpointError
         If the file is not a vaekit checkpoint or is damaged, names a class outside vaekit and the trusted packages,
         contains another class than ``expected``, or its weights do not fit.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> vaekit.save(model, "model.ckpt")  # or the last.ckpt of a run
+    >>> list(vaekit.load("model.ckpt").latents)
+    ['y', 'z']
     """
     trust_packages(trust)
     return load_model(path, expected, map_location)

@@ -39,6 +39,16 @@ class GaussianVAE(VAE):
         Gradient estimator of ``z``.
     features, likelihood, covariates, objective, learning_rate, weight_decay, encoder_covariates
         As in :class:`VAE`.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> cells = vaekit.data.simulate_counts(200, 50)
+    >>> data = vaekit.data.GeneExpressionData(cells)
+    >>> model = vaekit.GaussianVAE(data.features, vaekit.likelihoods.NegativeBinomial(), latent_dim=5)
+    >>> pl.Trainer(max_epochs=100).fit(model, datamodule=data)  # doctest: +SKIP
+    >>> model.latents["z"].size
+    5
     """
 
     def __init__(
@@ -88,6 +98,14 @@ class DiscreteVAE(VAE):
         Gradient estimator of ``y``.
     features, likelihood, covariates, objective, learning_rate, weight_decay, encoder_covariates
         As in :class:`VAE`.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> likelihood = vaekit.likelihoods.Bernoulli()
+    >>> model = vaekit.DiscreteVAE(64, likelihood, variables=3, categories=4, estimator=vaekit.estimators.DisARM())
+    >>> model.latents["y"]  # doctest: +ELLIPSIS
+    Categorical(...
     """
 
     def __init__(
@@ -129,6 +147,17 @@ class MixedVAE(VAE):
         Dropout probability in the encoder. None: as in the decoder.
     features, likelihood, covariates, objective, learning_rate, weight_decay, regularizer, encoder_covariates
         As in :class:`VAE`.
+
+    Examples
+    --------
+    Gaussian coordinates within one of eight categories:
+
+    >>> import vaekit
+    >>> from vaekit.latents import Categorical, Gaussian
+    >>> latents = {"y": Categorical(8), "z": Gaussian(10, parents=["y"])}
+    >>> model = vaekit.MixedVAE(2000, vaekit.likelihoods.NegativeBinomial(), latents=latents)
+    >>> {name: latent.size for name, latent in model.latents.items()}
+    {'y': 8, 'z': 10}
     """
 
     def __init__(

@@ -19,7 +19,21 @@ __all__ = ["InformationMaximization", "Regularizer"]
 
 
 class Regularizer(Component, nn.Module, ABC):
-    """A penalty on the posteriors of a mini-batch, in nats. The logged ELBO does not contain it."""
+    """A penalty on the posteriors of a mini-batch, in nats. The logged ELBO does not contain it.
+
+    Examples
+    --------
+    A penalty on the features of the encoder, for a model in Python:
+
+    >>> import vaekit
+    >>> class SmallFeatures(vaekit.regularizers.Regularizer):
+    ...     def check(self, latents):
+    ...         pass
+    ...
+    ...     def forward(self, latents, h, x, encoder):
+    ...         return 0.01 * h.square().mean()
+    >>> model = vaekit.MixedVAE(64, vaekit.likelihoods.Bernoulli(), regularizer=SmallFeatures())
+    """
 
     @abstractmethod
     def check(self, latents: Mapping[str, Latent]) -> None:
@@ -77,6 +91,14 @@ class InformationMaximization(Regularizer):
     ------
     ConfigError
         If a weight is negative, or ``radius`` is not positive.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> regularizer = vaekit.regularizers.InformationMaximization("y")
+    >>> model = vaekit.MixedVAE(64, vaekit.likelihoods.Bernoulli(), regularizer=regularizer)
+    >>> model.regularizer.latent
+    'y'
     """
 
     def __init__(

@@ -66,6 +66,17 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
     ------
     ConfigError, EstimatorError
         If the parts do not fit together, or an estimator does not support its latent.
+
+    Examples
+    --------
+    A Gaussian latent for 64 pixels, from parts:
+
+    >>> import torch, vaekit
+    >>> from vaekit.latents import Gaussian
+    >>> from vaekit.networks import MLP
+    >>> model = vaekit.VAE(64, MLP([32]), {"z": Gaussian(2)}, MLP([32]), vaekit.likelihoods.Bernoulli())
+    >>> model.loss(vaekit.Batch(torch.rand(8, 64))).total.shape  # negative ELBO of each image, in nats
+    torch.Size([8])
     """
 
     def __init__(

@@ -34,6 +34,13 @@ def plot_volcano(table: pd.DataFrame, title: str = "") -> Figure:
     ------
     DataError
         If the table has several comparisons.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> table = vaekit.analysis.differential_expression(adata, model, "cluster", "cluster0", "cluster1")
+    >>> figure = vaekit.analysis.plot_volcano(table, "cluster0 vs cluster1")
+    >>> figure.savefig("volcano.png")
     """
     from matplotlib.figure import Figure
 
@@ -76,6 +83,13 @@ def plot_predictive_check(table: pd.DataFrame, title: str = "") -> Figure:
         Result of :func:`vaekit.analysis.posterior_predictive_check`.
     title : str
         Title of the figure.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> table = vaekit.analysis.posterior_predictive_check(adata, model)
+    >>> figure = vaekit.analysis.plot_predictive_check(table)
+    >>> figure.savefig("ppc.png")
     """
     from matplotlib.figure import Figure
 

@@ -122,6 +122,12 @@ def plot_markers(table: pd.DataFrame, n_genes: int = 5, title: str = "") -> Figu
         Number of genes per code.
     title : str
         Title of the figure.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> figure = vaekit.analysis.plot_markers(vaekit.analysis.markers(adata, model), n_genes=3)
+    >>> figure.savefig("markers.png")
     """
     groups = {str(code): part for code, part in table.groupby("code", sort=False)}
     codes = list(groups)[:MAX_CODES]

@@ -36,6 +36,13 @@ def plot_latents(latents: np.ndarray, columns: Mapping[str, pd.Categorical], tit
         As in :func:`plot_embedding`, for all observations.
     title : str
         Beginning of the title, such as the name of the data; the title also states the number of observations.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> _ = vaekit.analysis.embed(adata, model)
+    >>> columns = {"code y": adata.obs["vaekit_y"].array}
+    >>> figure = vaekit.plotting.plot_latents(adata.obsm["X_vaekit"], columns)  # doctest: +SKIP
     """
     index = sample_points(len(latents))
     subset = {name: values[index] for name, values in columns.items()}
@@ -58,6 +65,15 @@ def plot_embedding(coordinates: np.ndarray, columns: Mapping[str, pd.Categorical
         gray. An empty mapping gives one gray panel.
     title : str
         Title of the figure.
+
+    Examples
+    --------
+    >>> import numpy as np, vaekit
+    >>> columns = {"cluster": adata.obs["cluster"].array, "batch": adata.obs["batch"].array}
+    >>> points = np.random.default_rng(0).normal(size=(adata.n_obs, 2))
+    >>> figure = vaekit.plotting.plot_embedding(points, columns, "random points")
+    >>> len(figure.axes)
+    2
     """
     import pandas as pd
 
@@ -89,6 +105,14 @@ def plot_topics(
         UMAP coordinates. None: the figure has bars only. Of more than 20 topics, the most frequent ones have a UMAP.
     name : str
         Name of the latent, for the title.
+
+    Examples
+    --------
+    >>> import numpy as np, vaekit
+    >>> proportions = np.random.default_rng(0).dirichlet(np.ones(4), size=adata.n_obs)
+    >>> figure = vaekit.plotting.plot_topics(proportions, adata.obs["cluster"].array)
+    >>> figure.axes[0].get_title()
+    'topics per group (cells)'
     """
     colors = category_colors(range(proportions.shape[1]))
     most_frequent = np.sort(np.argsort(-proportions.mean(0), kind="stable")[:MAX_TOPIC_PANELS])

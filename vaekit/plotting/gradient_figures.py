@@ -28,6 +28,16 @@ def plot_gradient_report(report: pd.DataFrame, title: str = "") -> Figure:
         Table of :func:`vaekit.gradient_report`.
     title : str
         Title of the figure.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli
+    >>> logit = torch.zeros((), requires_grad=True)
+    >>> estimators = [vaekit.estimators.ARM(), vaekit.estimators.StraightThrough()]
+    >>> cost, q = lambda b: (b - 0.3) ** 2, lambda: Bernoulli(logits=logit)
+    >>> report = vaekit.gradient_report(cost, q, estimators, logit, num_estimates=50, timings=1, progress=False)
+    >>> vaekit.plotting.plot_gradient_report(report, "a coin").savefig("gradients.png")
     """
     from matplotlib.figure import Figure
 

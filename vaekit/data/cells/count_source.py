@@ -75,6 +75,13 @@ class CountSource(ABC):
     ------
     DataError
         If there are no cells or genes, or gene names are missing or not unique.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> source = vaekit.data.open_counts(adata)
+    >>> len(source), source.genes[:2], source.rows([0, 1]).shape
+    (300, ['gene0', 'gene1'], (2, 60))
     """
 
     in_memory: ClassVar[bool]

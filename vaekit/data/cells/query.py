@@ -41,6 +41,13 @@ class QueryData(NamedTuple):
         The cells; if their counts stay in files, their tables only.
     source : str
         Name of the cells in messages.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> query = vaekit.analysis.prepare_query(model, adata[:, :50])
+    >>> len(query.dataset), query.missing_genes[:2]
+    (300, ['gene50', 'gene51'])
     """
 
     dataset: CellDataset
@@ -94,6 +101,14 @@ def prepare_query(
     DataError
         If values are not counts, the cells have too few of the checkpoint's genes, or covariates are missing or unknown
         to the checkpoint.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> source = vaekit.data.open_counts(adata[:100])
+    >>> query = vaekit.data.prepare_query(source, model.data_registry)
+    >>> len(query.dataset), query.missing_genes
+    (100, [])
     """
     if not isinstance(source, CountSource):
         kind = type(source).__name__

@@ -48,6 +48,14 @@ def open_counts(
         that are not stored as CSR.
     optional_key : bool
         Whether ``var_names`` are used if ``.var`` lacks the column ``gene_name_key``.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> adata.write_h5ad("cells.h5ad")
+    >>> source = vaekit.data.open_counts("cells.h5ad", mode="backed")  # counts stay in the file
+    >>> len(source), source.in_memory
+    (300, False)
     """
     storage = "in memory"
     paths = _as_paths(cells)

@@ -76,6 +76,16 @@ def compatible_estimators(q: Distribution) -> tuple[dict[str, Estimator], dict[s
         Estimators by label.
     omitted : dict[str, str]
         Reasons for the omission of other estimators, by label.
+
+    Examples
+    --------
+    >>> import torch, vaekit
+    >>> from torch.distributions import Bernoulli, Normal
+    >>> estimators, reasons = vaekit.diagnostics.compatible_estimators(Bernoulli(logits=torch.zeros(3)))
+    >>> "DisARM" in estimators, "Pathwise" in estimators
+    (True, False)
+    >>> reasons["RELAX"]
+    'requires the argument control_variate'
     """
     estimators: dict[str, Estimator] = {}
     omitted: dict[str, str] = {}

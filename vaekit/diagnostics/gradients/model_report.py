@@ -157,6 +157,17 @@ def model_gradient_report(
     ------
     EstimatorError
         If there is no estimator to measure.
+
+    Examples
+    --------
+    >>> import vaekit
+    >>> from vaekit.estimators import DisARM, Enumerate
+    >>> estimators = {"Enumerate": Enumerate(), "DisARM": DisARM()}
+    >>> report, _ = vaekit.diagnostics.model_gradient_report(
+    ...     model, batch, "y", num_estimates=8, estimators=estimators, timings=1, progress=False
+    ... )
+    >>> report.set_index("estimator")["variance"].gt(0).to_dict()
+    {'Enumerate': False, 'DisARM': True}
     """
     target = ModelTarget(model, batch, latent, model.objective.beta if kl_weight is None else kl_weight)
     q, omitted = target.q[latent], dict[str, str]()
