@@ -27,9 +27,10 @@ ALLOWED = {
     "diagnostics": DIAGNOSTICS,
     "callbacks": DIAGNOSTICS | {"optim"},
     "analysis": DIAGNOSTICS | {"data"},
-    "cli": DIAGNOSTICS | {"optim", "data", "callbacks", "analysis"},
+    "workflow": DIAGNOSTICS | {"data", "callbacks", "analysis"},
+    "cli": DIAGNOSTICS | {"optim", "data", "callbacks", "analysis", "workflow"},
 }
-ROOT_FILES = {"__init__.py", "batch.py", "exceptions.py"}
+ROOT_FILES = {"__init__.py", "batch.py", "exceptions.py", "workflow.py"}
 
 
 def forbidden_edges():

@@ -19,6 +19,7 @@ _HOME = {
     "gradient_report": "vaekit.diagnostics",
     "Batch": "vaekit.batch",
     "VaekitError": "vaekit.exceptions",
+    "fit": "vaekit.workflow",
     **dict.fromkeys(_MODELS, "vaekit.models"),
 }
 _MODULES = {

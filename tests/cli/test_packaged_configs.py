@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vaekit._core.config_store import packaged_configs
 from vaekit.cli.main import main
-from vaekit.cli.packaged_configs import first_sentence, packaged_configs, resolve_config
+from vaekit.cli.packaged_configs import first_sentence, resolve_config
 from vaekit.exceptions import ConfigError
 
 FOLDER = Path(__file__).parents[2] / "configs"

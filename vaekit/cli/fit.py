@@ -18,22 +18,17 @@ from typing_extensions import override
 
 from vaekit._core.atomic import remove_partial_files
 from vaekit._core.threads import keep_threads
-from vaekit.callbacks import (
-    FigureWriter,
-    GradientClippingMonitor,
-    PosteriorCollapseMonitor,
-    RunCheckpoint,
-    TerminateOnNonFinite,
-    TrainingProgressBar,
-)
+from vaekit.callbacks.run_archive import report_archive
+from vaekit.callbacks.run_callbacks import run_callbacks
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
 from vaekit.cli.config_diagnosis import FROM_DATA
 from vaekit.cli.console import silence_libraries
+from vaekit.cli.fit_arguments import complete_arguments
 from vaekit.cli.fit_help import SEEDS_HELP, HelpFlag
 from vaekit.cli.foreign import check_classes, check_destinations, check_wandb_files
 from vaekit.cli.logger import continue_run, finish_run, group_runs, wandb_logger
 from vaekit.cli.predictions import write_predictions
-from vaekit.cli.run_directory import claim, report_archive, run_label
+from vaekit.cli.run_directory import claim, run_label
 from vaekit.cli.run_parser import (
     RUN_DIRECTORY,
     CommandRecord,
@@ -186,13 +181,7 @@ class VaekitCLI(LightningCLI):
         config = self.config[self.subcommand].trainer
         configured = self._get(self.config_init, "trainer").get("callbacks") or []
         configured = configured if isinstance(configured, list) else [configured]
-        defaults = [
-            TerminateOnNonFinite(),
-            GradientClippingMonitor(),
-            RunCheckpoint(),
-            FigureWriter(),
-            PosteriorCollapseMonitor(),
-        ] + [TrainingProgressBar()] * (config.enable_progress_bar is not False)
+        defaults = run_callbacks(progress=config.enable_progress_bar is not False)
         kwargs["callbacks"] = configured + [c for c in defaults if not any(isinstance(o, type(c)) for o in configured)]
         if config.logger in (None, True):
             kwargs["logger"] = wandb_logger(self.directory, self._wandb_name()) if self.subcommand == "fit" else False
@@ -289,6 +278,9 @@ class VaekitCLI(LightningCLI):
             print(line)
         files = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.directory / n).exists()]
         print(f"Trained; wrote {self.directory}: {', '.join(files)}")
+        if self.datamodule.kind == "counts" and files:
+            best = next(name for name in ("best.ckpt", "last.ckpt") if name in files)
+            print(f"Next: vaekit embed {self.directory / best} -o {self.directory / 'embedding.h5ad'}")
 
     def predict(self, model: VAE, **kwargs: Any) -> None:
         """Write the posterior means or probabilities of each latent, of all observations, to ``predictions.pt``."""
@@ -299,4 +291,6 @@ def run(arguments: list[str]) -> None:
     """Run fit, validate, test or predict."""
     silence_libraries()
     torch.set_float32_matmul_precision("high")
+    if arguments[0] == "fit":
+        arguments = ["fit", *complete_arguments(arguments[1:])]
     VaekitCLI(arguments)

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from vaekit._core.atomic import atomic_write, try_writing
-from vaekit.cli.run_directory import make_directory
+from vaekit.callbacks.run_archive import make_directory
 
 
 def write_predictions(trainer: pl.Trainer, directory: Path, predict: Callable[[], Any]) -> None:

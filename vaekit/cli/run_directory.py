@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import sys
 from pathlib import Path
 
 from filelock import FileLock
 
+from vaekit.callbacks.run_archive import make_directory
 from vaekit.callbacks.run_lock import lock_run
 from vaekit.exceptions import ConfigError
 
 CONCURRENT = "concurrent"  # subdirectory for runs that start while the directory is in use
-SEEDS_TABLE = "seeds.csv"  # finished runs of `fit --seeds`
-RUN_FILES = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs",
-             SEEDS_TABLE, "seed_[0-9]*")  # patterns  # fmt: skip
 
 
 def seed_directory(directory: Path, seed: int) -> Path:
@@ -37,29 +34,6 @@ def run_label(directory: Path) -> str:
     if re.fullmatch(r"seed_\d+", directory.name):
         return f"{run_label(directory.parent)} {directory.name}"
     return directory.name
-
-
-def make_directory(directory: Path, key: str = "trainer.default_root_dir") -> None:
-    """Create a directory for output.
-
-    Parameters
-    ----------
-    directory : Path
-        The directory; it may exist.
-    key : str
-        Key or flag that sets it, for the message.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be created or written to.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{key}={str(directory)!r} cannot be created: {error}.") from error
-    if not os.access(directory, os.W_OK):
-        raise ConfigError(f"{key}={str(directory)!r} is not writable.")
 
 
 def claim(directory: Path, resumes: bool) -> tuple[Path, FileLock]:
@@ -98,34 +72,3 @@ def claim(directory: Path, resumes: bool) -> tuple[Path, FileLock]:
     assert lock is not None
     print(f"{directory} is in use by another run; this run uses {separate}", file=sys.stderr)
     return separate, lock
-
-
-def archive_previous_run(directory: Path) -> Path | None:
-    """Create the directory, and move the files of an earlier run in it to ``earlier/NUMBER``.
-
-    Returns
-    -------
-    Path or None
-        The new directory of the earlier run, if there was one.
-
-    Raises
-    ------
-    ConfigError
-        If the directory cannot be created or written to.
-    """
-    make_directory(directory)
-    files = [path for pattern in RUN_FILES for path in sorted(directory.glob(pattern))]
-    if not files:
-        return None
-    number = next(n for n in itertools.count(1) if not (directory / "earlier" / str(n)).exists())
-    archive = directory / "earlier" / str(number)
-    archive.mkdir(parents=True)
-    for path in files:
-        path.rename(archive / path.name)
-    return archive
-
-
-def report_archive(directory: Path) -> None:
-    """Archive the earlier run of a directory, and print where it is."""
-    if (archive := archive_previous_run(directory)) is not None:
-        print(f"Moved the earlier run in {directory} to {archive}", file=sys.stderr)

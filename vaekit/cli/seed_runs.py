@@ -17,8 +17,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 
 from vaekit._core.atomic import atomic_write
+from vaekit.callbacks.run_archive import SEEDS_TABLE
 from vaekit.cli.intervals import half_width
-from vaekit.cli.run_directory import SEEDS_TABLE, seed_directory
+from vaekit.cli.run_directory import seed_directory
 from vaekit.cli.saved_config import training_hash
 from vaekit.cli.values import check_seed
 from vaekit.exceptions import CheckpointError, ConfigError

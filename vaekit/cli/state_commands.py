@@ -108,7 +108,8 @@ def find_checkpoints(runs: Sequence[str]) -> list[str]:
     DataError
         If a directory does not contain a finished run.
     """
-    from vaekit.cli.run_directory import SEEDS_TABLE, seed_directory
+    from vaekit.callbacks.run_archive import SEEDS_TABLE
+    from vaekit.cli.run_directory import seed_directory
 
     checkpoints = []
     for run in runs:

@@ -1,0 +1,188 @@
+"""``vaekit.fit``: from cells to a model that the functions of ``vaekit.analysis`` accept."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from anndata import AnnData
+from pytorch_lightning.callbacks import Callback
+from typing_extensions import override
+
+import vaekit
+from vaekit.data import simulate_counts
+from vaekit.exceptions import ConfigError, DataError
+from vaekit.workflow import MAX_PANEL_GENES, NUM_GENES, RECIPES, default_num_steps, fit_config
+
+
+@pytest.fixture(scope="module")
+def cells() -> AnnData:
+    return simulate_counts(cells=200, genes=40, clusters=3, batches=2, seed=1)
+
+
+def fit(cells: Any, *args: Any, **settings: Any) -> vaekit.VAE:
+    return vaekit.fit(cells, *args, **{"max_steps": 10, "progress": False, "accelerator": "cpu", **settings})
+
+
+def weights(model: vaekit.VAE) -> dict[str, torch.Tensor]:
+    return model.state_dict()
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+
+
+@pytest.mark.parametrize("latents", RECIPES)
+def test_each_kind_of_latents_is_ready_for_analysis(
+    latents: str, cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    model = fit(cells, latents, batch_key="batch", label_key="cluster")
+    assert not list(Path.cwd().iterdir())  # nothing is written unless requested
+    assert not model.training
+    assert model.data_registry["batch_categories"] == list(cells.obs["batch"].cat.categories)
+    adata = cells.copy()
+    assert vaekit.analysis.embed(adata, model) == []
+    vaekit.save(model, tmp_path / "model.ckpt")
+    again = cells.copy()
+    vaekit.analysis.embed(again, tmp_path / "model.ckpt")
+    np.testing.assert_array_equal(adata.obsm["X_vaekit"], again.obsm["X_vaekit"])
+
+
+def test_seed_and_state_of_the_process(cells: AnnData) -> None:
+    environment = dict(os.environ)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    first, again, other = fit(cells), fit(cells), fit(cells, seed=1)
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+    assert torch.get_rng_state().equal(before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
+    assert random.getstate() == before[2]
+    assert dict(os.environ) == environment
+
+
+def test_settings_of_data_model_and_trainer(cells: AnnData) -> None:
+    steps = []
+
+    class Count(Callback):
+        @override
+        def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+            steps.append(trainer.global_step)
+
+    settings: dict[str, Any] = {"likelihood": "zinb", "latent_dim": 3, "n_top_genes": 20, "batch_size": 50}
+    model = fit(cells, **settings, callbacks=[Count()], max_steps=4)
+    assert type(model.networks.likelihood).__name__ == "ZeroInflatedNegativeBinomial"
+    assert (model.latents["z"].size, model.features, model.data_registry["config"]["init_args"]["batch_size"]) == (
+        3,
+        20,
+        50,
+    )
+    assert steps == [1, 2, 3, 4]
+
+
+def test_epochs_instead_of_steps(cells: AnnData) -> None:
+    config = fit_config(cells, "mixed", {"trainer.max_epochs": 2})["trainer"]
+    assert (config["max_steps"], config["check_val_every_n_epoch"], config["callbacks"]) == (-1, 1, [])
+
+
+class Interrupt(Callback):
+    """Sends Ctrl-C after a number of steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_interrupt_returns_the_model_so_far(cells: AnnData) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.warns(
+        UserWarning, match="interrupted at step 3 of 100. The model has the weights of step 2, of the best"
+    ):
+        model = fit(cells, max_steps=100, callbacks=[Interrupt(3)])
+    assert signal.getsignal(signal.SIGINT) is handler
+    adata = cells.copy()
+    vaekit.analysis.embed(adata, model)
+    assert np.isfinite(adata.obsm["X_vaekit"]).all()
+    with pytest.warns(UserWarning, match="The model has the weights of the last step"):
+        fit(cells, max_steps=500, callbacks=[Interrupt(3)])  # before the first validation
+
+
+class Overfit(Callback):
+    """Records the validation ELBO and the weights, and makes them worse from a step on."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.elbos: list[float] = []
+        self.weights: list[dict[str, torch.Tensor]] = []
+
+    @override
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        if trainer.global_step >= self.step:
+            with torch.no_grad():
+                pl_module.networks.likelihood.composition.bias.add_(torch.randn(pl_module.features))
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.elbos.append(trainer.callback_metrics["val/elbo"].item())
+        self.weights.append({name: value.clone() for name, value in weights(pl_module).items()})
+
+
+def test_the_best_weights_are_kept_and_training_ends_early(cells: AnnData) -> None:
+    overfit = Overfit(30)
+    model = fit(cells, max_steps=200, callbacks=[overfit])
+    best = int(np.argmax(overfit.elbos))
+    assert best < 10
+    assert same(weights(model), overfit.weights[best])
+    assert len(overfit.elbos) == best + 16  # of 50: 15 validations without a new best one
+
+
+def test_directory(cells: AnnData, tmp_path: Path) -> None:
+    model = fit(cells, directory=tmp_path / "run")
+    assert same(weights(model), weights(vaekit.load(tmp_path / "run" / "best.ckpt")))
+    first = (tmp_path / "run" / "best.ckpt").read_bytes()
+    fit(cells, directory=tmp_path / "run", seed=1)
+    assert (tmp_path / "run" / "earlier" / "1" / "best.ckpt").read_bytes() == first
+    assert (tmp_path / "run" / "figures" / "loss_curves.png").exists()
+
+
+def test_length_and_genes(cells: AnnData) -> None:
+    numbers = [default_num_steps(count) for count in (50, 700, 5000, 10_000, 10**7)]
+    assert numbers == sorted(numbers)
+    assert fit_config(cells, "gaussian", {})["trainer"]["max_steps"] == default_num_steps(200)
+    assert fit_config(cells, "gaussian", {})["data"]["init_args"]["n_top_genes"] is None
+    whole = AnnData(np.ones((3, MAX_PANEL_GENES + 1), dtype=np.float32))
+    assert fit_config(whole, "gaussian", {})["data"]["init_args"]["n_top_genes"] == NUM_GENES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"latents": "gausian"}, ConfigError, "latents='gausian' is unknown. Did you mean 'gaussian'"),
+        ({"latents": None}, ConfigError, "latents=None is unknown. Available: 'gaussian'"),
+        ({"bach_key": "batch"}, ConfigError, "'bach_key' is not a setting of fit. Did you mean 'batch_key'"),
+        ({"latents": "mixed", "latent_dim": 3}, ConfigError, "MixedVAE: argument 'latent_dim' not found"),
+        ({"likelihood": "znb"}, ConfigError, "likelihood='znb' is not a Likelihood. Did you mean 'zinb'"),
+        ({"max_steps": 0}, ConfigError, "max_steps=0 must be a positive integer"),
+        ({"max_steps": 2.5}, ConfigError, "max_steps=2.5 must be a positive integer"),
+        ({"seed": -1}, ConfigError, "seed=-1 must be a whole number"),
+        ({"batch_key": "btch"}, DataError, "batch_key='btch' not found in .obs of AnnData in memory. Did you mean"),
+        ({"layer": "counts"}, DataError, "layer='counts' not found in AnnData in memory"),
+    ],
+)
+def test_errors_name_argument_and_remedy(
+    arguments: dict[str, Any], error: type[Exception], message: str, cells: AnnData
+) -> None:
+    with pytest.raises(error, match=message.replace(".", r"\.")):
+        fit(cells, **arguments)

@@ -1,0 +1,43 @@
+"""End of a run whose validation ELBO no longer improves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.utilities import rank_zero_info
+from typing_extensions import override
+
+from vaekit._core.components import Component
+
+
+class ELBOEarlyStopping(Component, EarlyStopping):
+    """Callback that ends training after a number of validations without a new best validation ELBO.
+
+    It waits until the mixture prior of a :class:`vaekit.latents.MixtureComponent` has started, because the ELBO
+    before does not count.
+
+    Parameters
+    ----------
+    patience : int
+        Number of validations.
+    """
+
+    def __init__(self, patience: int = 20) -> None:
+        super().__init__("val/elbo", mode="max", patience=patience, check_on_train_epoch_end=False)
+
+    @override
+    def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
+        model: Any = trainer.lightning_module
+        if not model.held_priors:
+            super()._run_early_stopping_check(trainer)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        if self.stopped_epoch:
+            bar = trainer.progress_bar_callback
+            (rank_zero_info if bar is None else bar.print)(
+                f"Training ended at step {trainer.global_step}: {self.wait_count} validations without a new best ELBO."
+            )

@@ -1,0 +1,128 @@
+"""Short form of ``vaekit fit``: files of cells instead of a configuration, and flags without a section.
+
+``vaekit fit cells.h5ad --batch_key donor`` becomes the configuration of :func:`vaekit.workflow.fit_config`, as text,
+and ``--data.batch_key donor``. All else is the same as with a configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaekit._core.config_store import packaged_configs
+from vaekit.exceptions import ConfigError
+from vaekit.workflow import fit_config, setting_key
+
+WITHOUT_VALUE = ("-h", "--help", "--print_config")
+OF_COMMAND = {"config", "help", "print_config", "ckpt_path", "weights_only", "seeds", "seed_everything", "model",
+              "data", "trainer", "latents"}  # flags of `fit` that are not settings of a section  # fmt: skip
+Flag = tuple[str, str | None, str]  # name without leading "--", value, and text of the token
+
+
+def complete_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return the flags of ``fit`` with a configuration for its files, and with complete keys.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Files and flags of ``vaekit fit``.
+
+    Raises
+    ------
+    ConfigError
+        If a file is a configuration or a checkpoint, or a flag of the short form does not exist.
+    DataError
+        If the cells cannot be opened.
+
+    Examples
+    --------
+    >>> complete_arguments(["--config", "pbmc_mixed", "--batch_key", "donor", "--model.hidden=[64]"])
+    ['--config', 'pbmc_mixed', '--data.batch_key', 'donor', '--model.hidden=[64]']
+    """
+    files, flags = _split(arguments)
+    flags = [(_complete(name, bool(files)), value, text) for name, value, text in flags]
+    latents = [value for name, value, _ in flags if name == "latents"]
+    has_config = any(name in ("config", "-c") for name, _, _ in flags)
+    if not files and not latents:
+        return [token for name, value, text in flags for token in _tokens(name, value, text)]
+    if not files or (has_config and latents):
+        raise ConfigError(
+            "latents is a flag for files of cells without a configuration, as in: vaekit fit cells.h5ad --latents mixed"
+        )
+    for file in files:
+        _check_cells(file)
+    cells = files[0] if len(files) == 1 else files
+    if has_config:
+        start = []
+        path = cells if isinstance(cells, str) else json.dumps(cells)
+        end = ["--data.path", path]
+    else:
+        settings = {name: _load(value) for name, value, _ in flags if value is not None}
+        config = fit_config(cells, latents[-1] or "" if latents else "gaussian", settings)
+        config["trainer"]["default_root_dir"] = f"runs/{_stem(files[0])}"
+        start, end = ["--config", json.dumps(config)], []
+    rest = (token for name, value, text in flags if name != "latents" for token in _tokens(name, value, text))
+    return [*start, *rest, *end]
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[Flag]]:
+    """Return the files, and the name, value and text of each flag; each flag has one value."""
+    files: list[str] = []
+    flags: list[Flag] = []
+    tokens = list(arguments)
+    while tokens:
+        token = tokens.pop(0)
+        if not token.startswith("-") or token == "-":
+            files.append(token)
+            continue
+        name, equals, value = token.partition("=")
+        if not equals and token not in WITHOUT_VALUE and tokens:
+            flags.append((name.removeprefix("--"), tokens.pop(0), name))
+        else:
+            flags.append((name.removeprefix("--"), value if equals else None, token))
+    return files, flags
+
+
+def _complete(name: str, has_files: bool) -> str:
+    """Return the key of a flag; an unknown one without files stays unchanged, for the parser's message."""
+    if "." in name or name.startswith("-") or name in OF_COMMAND:
+        return name
+    try:
+        return setting_key(name)
+    except ConfigError:
+        if has_files:
+            raise
+        return name
+
+
+def _tokens(name: str, value: str | None, text: str) -> list[str]:
+    flag = name if name.startswith("-") else f"--{name}"
+    if "=" in text:
+        return [f"{flag}={value}"]
+    return [flag] if value is None else [flag, value]
+
+
+def _load(text: str) -> Any:
+    """Return the value of a flag as plain data, or the text itself if it is not valid YAML."""
+    with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+        return yaml.safe_load(text)
+    return text
+
+
+def _check_cells(file: str) -> None:
+    """Raise a ConfigError if a file is not one of cells by its name."""
+    path = Path(file)
+    if path.suffix in (".yaml", ".yml") or (not path.exists() and file in packaged_configs()):
+        raise ConfigError(f"{file} is a configuration. Pass it as --config {file}")
+    if path.suffix == ".ckpt":
+        raise ConfigError(f"{file} is a checkpoint. Pass the cells, and --ckpt_path {file} to resume its run.")
+
+
+def _stem(file: str) -> str:
+    """Return the name of a file without its endings, for the run directory."""
+    return Path(file).absolute().name.split(".")[0] or "vaekit"
