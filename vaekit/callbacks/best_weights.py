@@ -22,6 +22,13 @@ class BestWeights(Callback):
         Number of training steps before the best validation; None before the first validation.
     elbo : float
         Its ELBO in nats per observation.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> best = vaekit.callbacks.BestWeights()
+    >>> pl.Trainer(max_epochs=2, callbacks=[best], logger=False, enable_progress_bar=False).fit(model, data)
+    >>> best.restore(model)
     """
 
     def __init__(self) -> None:

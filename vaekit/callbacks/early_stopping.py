@@ -22,6 +22,15 @@ class ELBOEarlyStopping(Component, EarlyStopping):
     ----------
     patience : int
         Number of validations.
+
+    Examples
+    --------
+    >>> import pytorch_lightning as pl, vaekit
+    >>> stopping = vaekit.callbacks.ELBOEarlyStopping(patience=1)
+    >>> trainer = pl.Trainer(max_epochs=50, callbacks=[stopping], logger=False, enable_progress_bar=False)
+    >>> trainer.fit(model, datamodule=data)
+    >>> trainer.current_epoch < 50
+    True
     """
 
     def __init__(self, patience: int = 20) -> None:
