@@ -7,6 +7,7 @@ first logs the rows that W&B does not have.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -81,7 +82,7 @@ class History(Logger):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.rows:
             with atomic_write(self.path) as temporary:
-                temporary.write_text("".join(map(_line, [{"run_id": self.run_id}, *self.rows])))
+                temporary.write_text("".join(map(_line, [self._header(), *self.rows])))
         self._open(has_header=bool(self.rows))
 
     def _is_in_run(self, image: Path) -> bool:
@@ -92,7 +93,12 @@ class History(Logger):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", buffering=1)  # line buffering: a killed process loses no complete row
         if not has_header:
-            self._file.write(_line({"run_id": self.run_id}))
+            self._file.write(_line(self._header()))
+
+    def _header(self) -> dict[str, Any]:
+        """Return the identity of the W&B run; an offline run does not have an entity."""
+        run = self.wandb.experiment
+        return {"run_id": self.run_id, "project": self.wandb.name, "entity": getattr(run, "entity", None) or None}
 
     def _append(self, row: dict[str, Any]) -> None:
         if self._file is None:
@@ -123,6 +129,18 @@ class History(Logger):
 
 def _line(row: dict[str, Any]) -> str:
     return json.dumps(row) + "\n"
+
+
+def read_run(path: Path) -> dict[str, Any] | None:
+    """Return the ``run_id``, ``project`` and ``entity`` of the last run in a file; None without a run."""
+    run = None
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in path.read_text().splitlines():
+            if line.startswith('{"run_id":'):
+                with contextlib.suppress(ValueError):
+                    run = json.loads(line)
+    is_valid = run is not None and isinstance(run["run_id"], str) and RUN_ID.fullmatch(run["run_id"])
+    return run if is_valid and isinstance(run.get("project"), str) else None
 
 
 def read_history(path: Path) -> tuple[str | None, list[dict[str, Any]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -26,11 +25,19 @@ from vaekit.cli.console import silence_libraries
 from vaekit.cli.fit_arguments import complete_arguments
 from vaekit.cli.fit_help import SEEDS_HELP, HelpFlag
 from vaekit.cli.foreign import check_classes, check_destinations, check_wandb_files
-from vaekit.cli.logger import continue_run, finish_run, group_runs, wandb_logger
+from vaekit.cli.logger import (
+    complete_loggers,
+    continue_run,
+    default_logger,
+    finish_run,
+    group_runs,
+    in_sweep,
+    place_logger,
+    record_failure,
+)
 from vaekit.cli.predictions import write_predictions
-from vaekit.cli.run_directory import claim, run_label
+from vaekit.cli.run_directory import claim, member_directory, run_label
 from vaekit.cli.run_parser import (
-    RUN_DIRECTORY,
     CommandRecord,
     ConfigFlag,
     RunParser,
@@ -43,6 +50,8 @@ from vaekit.cli.seed_runs import SeedRuns
 from vaekit.cli.start_checkpoint import check_checkpoint
 from vaekit.cli.training_errors import start_loggers, translate_errors
 from vaekit.cli.values import check_minimum, check_seed, check_trainer_values
+from vaekit.cli.wandb_files import log_checkpoints, take_over_checkpoints
+from vaekit.cli.wandb_tables import log_tables
 from vaekit.data.data_module import DataModule
 from vaekit.exceptions import ConfigError, OutputError, VaekitError
 from vaekit.models import VAE
@@ -66,6 +75,7 @@ class VaekitCLI(LightningCLI):
 
     parser: RunParser
     writes = True  # to the run directory
+    has_started = False  # the loggers
 
     def __init__(self, arguments: list[str], group: str | None = None) -> None:
         self.record, self._command = CommandRecord(), arguments[0]
@@ -88,8 +98,13 @@ class VaekitCLI(LightningCLI):
                 parser_kwargs={"exit_on_error": False, "add_help": False},
                 args=arguments,
             )
-        except argparse.ArgumentError as error:
-            raise ConfigError(" ".join(str(error).split())[:300]) from None
+        except (VaekitError, argparse.ArgumentError) as error:
+            message = " ".join(str(error).split())
+            if in_sweep() and self.writes and not self.has_started:
+                record_failure(message)
+            if isinstance(error, VaekitError):
+                raise
+            raise ConfigError(message[:300]) from None
         finally:
             if self.lock is not None:
                 unlock_run(self.lock)
@@ -145,7 +160,7 @@ class VaekitCLI(LightningCLI):
         check_trainer_values(config.trainer)
         sizes = getattr(config.model, "init_args", None) or {}
         reject_sizes([name for name in FROM_DATA if sizes.get(name)], "a file that the configuration names")
-        self.directory = Path(config.trainer.default_root_dir or "runs/vaekit")
+        self.directory = member_directory(Path(config.trainer.default_root_dir or "runs/vaekit"))
         num_seeds = config.pop("seeds", 1)  # not part of the configuration of a run
         check_minimum(1, seeds=num_seeds)
         num_seeds = 1 if config.trainer.fast_dev_run else num_seeds
@@ -159,9 +174,8 @@ class VaekitCLI(LightningCLI):
         config.trainer.default_root_dir = str(self.directory)
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
-            arguments = getattr(logger, "init_args", None)
-            if arguments is not None and arguments.get("save_dir") == RUN_DIRECTORY:
-                arguments.save_dir = str(self.directory)
+            if getattr(logger, "init_args", None) is not None:
+                place_logger(logger, self.directory)
         check_destinations(config.trainer, self.record.flags, self.directory)
 
     @override
@@ -184,11 +198,14 @@ class VaekitCLI(LightningCLI):
         defaults = run_callbacks(progress=config.enable_progress_bar is not False)
         kwargs["callbacks"] = configured + [c for c in defaults if not any(isinstance(o, type(c)) for o in configured)]
         if config.logger in (None, True):
-            kwargs["logger"] = wandb_logger(self.directory, self._wandb_name()) if self.subcommand == "fit" else False
+            kwargs["logger"] = default_logger(self.directory) if self.subcommand == "fit" else False
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        log_model = None if self.record.has_logger_argument("log_model") else not in_sweep()
+        complete_loggers(trainer.loggers, self._wandb_name(), log_model)
+        return trainer
 
     @property
     def run_name(self) -> str:
@@ -198,7 +215,7 @@ class VaekitCLI(LightningCLI):
 
     def _wandb_name(self) -> str:
         """Return the name of the directory; the runs of a sweep share it and are named by their settings."""
-        if not os.environ.get("WANDB_SWEEP_ID"):
+        if not in_sweep():
             return run_label(self.directory)
         estimators = sorted({type(estimator).__name__ for estimator in self.model.estimators.values()})
         return " ".join([self.run_name, *estimators, f"seed {self._get(self.config, 'seed_everything')}"])
@@ -210,8 +227,7 @@ class VaekitCLI(LightningCLI):
             return
         check_wandb_files(self.trainer.loggers)
         try:
-            with translate_errors(self.trainer):
-                super()._run_subcommand(subcommand)
+            self._run_marked(subcommand)
         except OSError as error:
             if error.filename is not None or isinstance(error, BrokenPipeError):
                 raise
@@ -227,6 +243,17 @@ class VaekitCLI(LightningCLI):
             if subcommand == "fit" and last.is_file() and self.trainer.is_global_zero:
                 print(f"Training interrupted; saved {last}. Resume with --ckpt_path last", file=sys.stderr)
             raise KeyboardInterrupt from None
+
+    def _run_marked(self, subcommand: str) -> None:
+        """Run a command, and mark its Weights & Biases run as failed or interrupted if it does not finish."""
+        try:
+            with translate_errors(self.trainer):
+                super()._run_subcommand(subcommand)
+        except BaseException as error:
+            exit_code = 255 if isinstance(error, KeyboardInterrupt | SystemExit) else 1
+            for line in filter(None, [finish_run(logger, exit_code) for logger in self.trainer.loggers]):
+                print(line, file=sys.stderr)
+            raise
 
     def _train_seeds(self) -> None:
         """Train one run per seed, each in its own directory and with its own data, model and trainer."""
@@ -261,8 +288,10 @@ class VaekitCLI(LightningCLI):
         if self._num_steps is None and not fast:
             report_archive(self.directory)
         group_runs(self.trainer.loggers, self.group)
+        self._checkpoint_loggers = take_over_checkpoints(self.trainer.loggers)
         self.trainer.loggers = continue_run(self.trainer.loggers, self.directory, self._num_steps)
         start_loggers(self.trainer)
+        self.has_started = True
         print(self.datamodule.description, file=sys.stderr)
         print(keep_threads(), file=sys.stderr)
         for name, latent in self.model.latents.items():
@@ -274,6 +303,8 @@ class VaekitCLI(LightningCLI):
         """Print the files that were written."""
         if not self.trainer.is_global_zero:
             return
+        log_tables(self.trainer.loggers, self.model, self.datamodule)
+        log_checkpoints(self._checkpoint_loggers, self.directory)
         for line in filter(None, map(finish_run, self.trainer.loggers)):
             print(line)
         files = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.directory / n).exists()]

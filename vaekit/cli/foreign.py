@@ -123,11 +123,14 @@ def check_wandb_files(loggers: Iterable[Logger]) -> None:
     ConfigError
         If a file does so, without ``--trust pytorch_lightning``.
     """
-    online = any(isinstance(logger, WandbLogger) and not logger._offline for logger in loggers)
-    if not online or os.environ.get("WANDB_MODE") in ("offline", "disabled") or "pytorch_lightning" in trusted():
+    modes = [
+        "offline" if logger._offline else logger._wandb_init.get("mode") or os.environ.get("WANDB_MODE")
+        for logger in loggers
+        if isinstance(logger, WandbLogger)
+    ]
+    if {"offline", "disabled"}.issuperset(modes) or "pytorch_lightning" in trusted():
         return
-    config = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
-    servers = [WANDB_SERVER, _read_settings(config / "settings").get("base_url", WANDB_SERVER).rstrip("/")]
+    servers = [WANDB_SERVER, _user_server()]
     for name in ("wandb", ".wandb"):
         path = Path(os.environ.get("WANDB_DIR") or ".").expanduser() / name / "settings"
         for key, value in _read_settings(path).items():
@@ -139,6 +142,16 @@ def check_wandb_files(loggers: Iterable[Logger]) -> None:
                     "set the environment variable WANDB_BASE_URL to your server, or, if you trust the directory, pass "
                     "--trust pytorch_lightning."
                 )
+
+
+def wandb_server() -> str:
+    """Return the address of the user's W&B server, from the environment or the user's own settings."""
+    return os.environ.get("WANDB_BASE_URL") or _user_server()
+
+
+def _user_server() -> str:
+    config = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    return _read_settings(config / "settings").get("base_url", WANDB_SERVER).rstrip("/")
 
 
 def _read_settings(path: Path) -> dict[str, str]:

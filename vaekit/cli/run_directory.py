@@ -21,6 +21,17 @@ def seed_directory(directory: Path, seed: int) -> Path:
     return directory / f"seed_{seed}"
 
 
+def member_directory(directory: Path) -> Path:
+    """Return the directory of a run: for a member of a Weights & Biases sweep, its own ``sweep-SWEEP/RUN`` in it.
+
+    Agents of a sweep run the same command on several machines, which may share the directory.
+    """
+    sweep, run = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+    if not sweep or not run:
+        return directory
+    return directory / f"sweep-{Path(sweep).name}" / Path(run).name
+
+
 def run_label(directory: Path) -> str:
     """Return the name of a run for loggers; a concurrent run or a seed is named by more than its number.
 

@@ -22,11 +22,11 @@ from vaekit.cli.class_defaults import expand_class_defaults, replace_short_names
 from vaekit.cli.config_diagnosis import FROM_DATA, diagnose, merge_configs, merge_flag
 from vaekit.cli.config_files import load_yaml, read_config
 from vaekit.cli.foreign import LEVELS
+from vaekit.cli.logger import RUN_DIRECTORY
 from vaekit.cli.packaged_configs import resolve_config
 from vaekit.exceptions import ConfigError, VaekitError
 from vaekit.models.checkpoint import read_checkpoint
 
-RUN_DIRECTORY = "__run_directory__"  # stands for trainer.default_root_dir in a logger's save_dir
 _load_yaml = jsonargparse.get_loader("yaml")
 
 SHORT_FORMS = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -129,10 +129,21 @@ class CommandRecord:
             value = expand_class_defaults(key, text)
             if value != text:
                 self._reject_undone(key)
-        elif key == "trainer.logger" and text.rpartition(".")[2] in ("CSVLogger", "TensorBoardLogger"):
+        elif key == "trainer.logger" and text.rpartition(".")[2] in ("CSVLogger", "TensorBoardLogger", "WandbLogger"):
             value = text = json.dumps({"class_path": text, "init_args": {"save_dir": RUN_DIRECTORY}})
         self.merged = merge_flag(self.merged, key, _load_value(text))
         return key, value
+
+    @property
+    def has_logger(self) -> bool:
+        """Whether a configuration or flag names a logger."""
+        trainer = self.merged.get("trainer")
+        return isinstance(trainer, Mapping) and trainer.get("logger") not in (None, True)
+
+    def has_logger_argument(self, name: str) -> bool:
+        """Return whether a configuration or flag sets an argument of a logger."""
+        trainer = self.merged.get("trainer")
+        return isinstance(trainer, Mapping) and _contains_key(trainer.get("logger"), name)
 
     def _reject_undone(self, key: str) -> None:
         for earlier, _ in self.flags[:-1]:
@@ -140,6 +151,13 @@ class CommandRecord:
                 raise ConfigError(
                     f"--{self.flags[-1][0]} resets the class to its defaults and would undo --{earlier}. Swap them."
                 )
+
+
+def _contains_key(value: Any, name: str) -> bool:
+    """Return whether a mapping, or one that it contains, has a key."""
+    if isinstance(value, Mapping):
+        return name in value or any(_contains_key(item, name) for item in value.values())
+    return isinstance(value, list) and any(_contains_key(item, name) for item in value)
 
 
 def _load_value(text: str) -> Any:
@@ -191,6 +209,8 @@ class TypedFlag(ActionTypeHint):
         if not args:
             return super().__call__(**kwargs)
         parser, cfg, text, flag = args
+        if flag.startswith("--trainer.logger.") and not parser.record.has_logger:  # an argument of the default logger
+            self(parser, cfg, "WandbLogger", "--trainer.logger")
         key, text = parser.record.add_flag(flag.removeprefix("--"), text)
         return super().__call__(parser, cfg, text, f"--{key}")
 

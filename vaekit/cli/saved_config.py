@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.cli import SaveConfigCallback
 from typing_extensions import override
 
+from vaekit import __version__
 from vaekit._core.atomic import atomic_write
+from vaekit._core.private_paths import hide_directories
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_str(str(member.value)))
 
@@ -49,11 +52,20 @@ class SaveRunConfig(SaveConfigCallback):
 
     @override
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Log the configuration and the fingerprint of the data."""
-        config = to_plain(self.parser, self.config)
+        """Log the configuration and the fingerprint of the data, without directories of this machine."""
         data = trainer.datamodule  # type: ignore[attr-defined]
+        record = {
+            "config": to_plain(self.parser, self.config),
+            "data": {
+                "source": data.source,
+                "fingerprint": data.fingerprint,
+                "observations": len(data.dataset),
+                "features": data.features,
+            },
+            "versions": {"vaekit": __version__, "torch": torch.__version__},
+        }
         for logger in trainer.loggers:
-            logger.log_hyperparams({"config": config, "data": {"source": data.source, "fingerprint": data.fingerprint}})
+            logger.log_hyperparams(hide_directories(record))
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vaekit.callbacks.history import History
+from vaekit.cli.logger import start_run
 from vaekit.exceptions import ConfigError, OutputError, TrainingError, lacks_memory
 
 # torch raises plain RuntimeErrors with these words when another process ends
@@ -76,7 +77,10 @@ def start_loggers(trainer: pl.Trainer) -> None:
             if (interval := logger._flush_logs_every_n_steps) < 1:
                 raise ConfigError(f"trainer.logger.flush_logs_every_n_steps={interval} must be at least 1.")
         try:
-            _ = getattr(logger, "experiment", None)
+            if isinstance(logger, WandbLogger):
+                start_run(logger)
+            else:
+                _ = getattr(logger, "experiment", None)
         except OSError:
             raise
         except Exception as error:

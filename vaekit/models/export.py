@@ -56,7 +56,7 @@ def export(checkpoint: Mapping[str, Any], directory: str | Path) -> Path:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise OutputError(f"the output {directory} exists. Choose another name, or an empty directory.")
     tensors: dict[str, Tensor] = {}
-    contents = {**checkpoint, "data_registry": _without_directories(checkpoint.get("data_registry"))}
+    contents = {**checkpoint, "data_registry": hide_data_directories(checkpoint.get("data_registry"))}
     plain = {key: _pack(contents.get(key), key, tensors) for key in MODEL_KEYS}
     content: dict[str, Any] = {"format": 1, "vaekit": __version__, **plain}
     created = not directory.exists()
@@ -81,7 +81,7 @@ def export(checkpoint: Mapping[str, Any], directory: str | Path) -> Path:
     return directory
 
 
-def _without_directories(registry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def hide_data_directories(registry: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return a data registry without the directories of the training machine; names of files stay."""
     if registry is None:
         return None
