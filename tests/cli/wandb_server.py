@@ -175,6 +175,30 @@ class WandbServer(ThreadingHTTPServer):
         self.runs[run].artifacts.append(artifact)
         return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": "D"}}}
 
+    def do_UpsertSweep(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        name = f"S{len(self.sweeps)}"
+        self.sweeps[name] = v
+        project = {"id": "P", "name": v["projectName"], "entity": {"id": "E", "name": ENTITY}}
+        return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
+
+    def do_SweepWithRuns(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        sweep = {"id": v["sweep"], "name": v["sweep"], "config": self.sweeps[v["sweep"]]["config"], "state": "RUNNING",
+                 "method": "grid", "description": None, "createdAt": None, "heartbeatAt": None, "updatedAt": None,
+                 "earlyStopJobRunning": False, "bestLoss": None, "controller": None, "scheduler": None,
+                 "runs": {"edges": []}}  # fmt: skip
+        return {"project": {"sweep": sweep}}
+
+    def do_CreateAgent(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"createAgent": {"agent": {"id": f"agent on {v['host']}"}}}
+
+    def do_Heartbeat(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        states = json.loads(v["runState"])
+        self.heartbeats.append(states)
+        stops = [{"type": "stop", "run_id": run} for run in states if run in self.stopped]
+        if not states:  # the agent is free
+            stops = [self.agent_commands.pop(0) if self.agent_commands else {"type": "exit"}]
+        return {"agentHeartbeat": {"agent": {"id": v["id"]}, "commands": json.dumps(stops)}}
+
     def store(self, path: str, content: bytes) -> None:
         """Store an uploaded file of a run or an artifact."""
         kind, owner, name = path.removeprefix("/").split("/", 2)

@@ -104,8 +104,8 @@ def complete_loggers(loggers: Iterable[Any], name: str, log_model: bool | None) 
             logger._project = arguments["project"] = PROJECT
         if logger._name is None:
             logger._name = arguments["name"] = os.environ.get("WANDB_NAME", name)
-        if arguments.get("mode") is None and not os.environ.get("WANDB_MODE") and not logged_in():
-            arguments["mode"] = "offline"
+        if arguments.get("mode") is None:  # W&B itself reads the variable only once per process
+            arguments["mode"] = os.environ.get("WANDB_MODE") or (None if logged_in() else "offline")
         if log_model is not None:
             logger._log_model = log_model
 
@@ -127,14 +127,15 @@ def start_run(logger: Any) -> None:
     try:
         run = logger.experiment
     except wandb.errors.CommError as error:
-        is_chosen = logger._wandb_init.get("mode") or os.environ.get("WANDB_MODE")
-        if is_chosen or isinstance(error, wandb.errors.AuthenticationError):
+        if logger._wandb_init.get("mode") or isinstance(error, wandb.errors.AuthenticationError):
             raise
         reason = " ".join(str(error).split())
         print(f"warning: Weights & Biases is not reachable, so the run is logged offline: {reason}", file=sys.stderr)
         logger._wandb_init["mode"] = "offline"
         run = logger.experiment
-    if not in_sweep():  # whose optimizer reads its metric from the summary as a number, not as {"max": ..., "last": ...}
+    if (
+        not in_sweep()
+    ):  # whose optimizer reads its metric from the summary as a number, not as {"max": ..., "last": ...}
         for metric, summary in SUMMARIES.items():
             run.define_metric(metric, step_metric="trainer/global_step", step_sync=True, summary=summary)
 
