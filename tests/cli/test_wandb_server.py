@@ -50,7 +50,7 @@ class Place(NamedTuple):
         assert result.returncode == 0, result.stderr
 
     def arguments(self, run: str) -> list[str]:
-        """Return the arguments of a training on the cells."""
+        """Return the arguments of a run on the cells."""
         return [
             "fit", "--config", str(CONFIGS / "pbmc_mixed.yaml"), f"--data.path={self.directory}/study/cells.h5ad",
             "--data.label_key=cell_type", "--data.batch_key=batch", "--model.hidden=[8]", "--trainer.max_steps=12",
@@ -174,7 +174,7 @@ def test_resumed_runs_continue(online: Run, place: Place) -> None:
 
 
 def test_a_sweep(place: Place) -> None:
-    """An agent runs members in directories of their own; one that cannot start is a failed run."""
+    """An agent runs each member in a separate directory; one that cannot start is a failed run."""
     text = (CONFIGS / "sweep_estimators.yaml").read_text()
     text = text.replace("- vaekit\n", f"- {sys.executable}\n  - -c\n  - {json.dumps(QUICK)}\n")
     text = text.replace("- ${args}", "- --data.batch_size=1000\n  - --trainer.default_root_dir=runs/sweep\n  - ${args}")

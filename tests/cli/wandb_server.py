@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 import re
@@ -52,7 +51,7 @@ class WandbServer(ThreadingHTTPServer):
     unknown : list of str
         GraphQL operations that are not implemented.
     agent_commands : list of dict
-        Answers to the heartbeats of a sweep's agent; afterwards it is told to exit.
+        Answers to the heartbeats of a sweep's agent; then comes the command to exit.
     heartbeats : list of dict
         States of the runs that the agents reported.
     """
@@ -95,12 +94,12 @@ class WandbServer(ThreadingHTTPServer):
             return {}
         return method(variables)
 
-    def do_Viewer(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_Viewer(self, v: dict[str, Any]) -> dict[str, Any]:
         viewer = {"id": "V", "entity": ENTITY, "username": ENTITY, "email": "us@example.org", "flags": "{}",
                   "admin": False, "teams": {"edges": []}, "apiKeys": {"edges": []}}  # fmt: skip
         return {"viewer": viewer}
 
-    def do_UpsertBucket(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_UpsertBucket(self, v: dict[str, Any]) -> dict[str, Any]:
         inserted = v["name"] not in self.runs
         run = self.runs.setdefault(v["name"], Run())
         run.fields |= {name: value for name, value in v.items() if value is not None and name != "config"}
@@ -112,7 +111,7 @@ class WandbServer(ThreadingHTTPServer):
                   "historyLineCount": len(run.history)}  # fmt: skip
         return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 
-    def do_RunResumeStatus(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_RunResumeStatus(self, v: dict[str, Any]) -> dict[str, Any]:
         run = self.runs.get(v["name"])
         bucket = None
         if run is not None:
@@ -124,17 +123,17 @@ class WandbServer(ThreadingHTTPServer):
                       "wandbConfig": json.dumps({"t": 1})}  # fmt: skip
         return {"model": {"id": "P", "name": v["project"], "entity": {"id": "E", "name": ENTITY}, "bucket": bucket}}
 
-    def do_CreateRunFiles(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_CreateRunFiles(self, v: dict[str, Any]) -> dict[str, Any]:
         files = [{"name": name, "uploadUrl": f"{self.url}/storage/{v['run']}/{name}"} for name in v["files"]]
         return {"createRunFiles": {"runID": v["run"], "uploadHeaders": [], "files": files}}
 
-    def do_ArtifactType(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_ArtifactType(self, v: dict[str, Any]) -> dict[str, Any]:
         return {"project": {"artifact": None}}
 
-    def do_ServerFeaturesQuery(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_ServerFeaturesQuery(self, v: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
 
-    def do_CreateArtifact(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_CreateArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
         request = v["input"]
         aliases = [alias["alias"] for alias in request.get("aliases") or []]
         collections = request.get("artifactCollectionName") or (request.get("artifactCollectionNames") or [""])[0]
@@ -144,17 +143,17 @@ class WandbServer(ThreadingHTTPServer):
         content = {"id": identifier, "state": "PENDING", "artifactSequence": {"id": "S", "latestArtifact": None}}
         return {"createArtifact": {"artifact": content}}
 
-    def do_CreateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_CreateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
         url = f"{self.url}/artifacts/{v['artifactID']}/{v['name']}" if v.get("includeUpload") else None
         file = {"id": "F", "uploadUrl": url, "uploadHeaders": []}
         return {"createArtifactManifest": {"artifactManifest": {"id": v["artifactID"], "file": file}}}
 
-    def do_UpdateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_UpdateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
         url = f"{self.url}/artifacts/{v['artifactManifestID']}/wandb_manifest.json"
         manifest = {"id": v["artifactManifestID"], "file": {"id": "F", "uploadUrl": url, "uploadHeaders": []}}
         return {"updateArtifactManifest": {"artifactManifest": manifest}}
 
-    def do_CreateArtifactFiles(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_CreateArtifactFiles(self, v: dict[str, Any]) -> dict[str, Any]:
         nodes = [
             {
                 "id": "F",
@@ -170,28 +169,28 @@ class WandbServer(ThreadingHTTPServer):
         ]
         return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
 
-    def do_CommitArtifact(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_CommitArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
         run, artifact = self.artifacts[v["artifactID"]]
         self.runs[run].artifacts.append(artifact)
         return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": "D"}}}
 
-    def do_UpsertSweep(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_UpsertSweep(self, v: dict[str, Any]) -> dict[str, Any]:
         name = f"S{len(self.sweeps)}"
         self.sweeps[name] = v
         project = {"id": "P", "name": v["projectName"], "entity": {"id": "E", "name": ENTITY}}
         return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
 
-    def do_SweepWithRuns(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_SweepWithRuns(self, v: dict[str, Any]) -> dict[str, Any]:
         sweep = {"id": v["sweep"], "name": v["sweep"], "config": self.sweeps[v["sweep"]]["config"], "state": "RUNNING",
                  "method": "grid", "description": None, "createdAt": None, "heartbeatAt": None, "updatedAt": None,
                  "earlyStopJobRunning": False, "bestLoss": None, "controller": None, "scheduler": None,
                  "runs": {"edges": []}}  # fmt: skip
         return {"project": {"sweep": sweep}}
 
-    def do_CreateAgent(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_CreateAgent(self, v: dict[str, Any]) -> dict[str, Any]:
         return {"createAgent": {"agent": {"id": f"agent on {v['host']}"}}}
 
-    def do_Heartbeat(self, v: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+    def do_Heartbeat(self, v: dict[str, Any]) -> dict[str, Any]:
         states = json.loads(v["runState"])
         self.heartbeats.append(states)
         stops = [{"type": "stop", "run_id": run} for run in states if run in self.stopped]
