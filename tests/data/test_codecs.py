@@ -12,7 +12,8 @@ import pytest
 from scipy import sparse
 
 from vaekit.data import GeneExpressionData
-from vaekit.data.cells.stores import open_store, read_file
+from vaekit.data.cells.file_formats import read_cells
+from vaekit.data.cells.stores import open_store
 from vaekit.data.containment import check_zarr
 from vaekit.exceptions import DataError
 
@@ -68,7 +69,7 @@ def test_a_pickle_in_a_store(tmp_path: Path, filters: list | None, compressor: d
         (store / ".zmetadata").write_text(json.dumps(metadata))
     (store / "obs" / "_index" / "0").write_bytes(pickle.dumps(Bomb(trace)))
     name = "somebody_elses" if compressor and compressor["id"] != "pickle" else "pickle"
-    for read in (open_store, read_file, lambda path: GeneExpressionData(path=str(path)).num_cells):
+    for read in (open_store, read_cells, lambda path: GeneExpressionData(path=str(path)).num_cells):
         with pytest.raises(DataError, match=rf"{file} names the codec '{name}', which may run code"):
             read(store)
     assert not trace.exists()
@@ -112,7 +113,7 @@ def test_links(tmp_path: Path) -> None:
     (tmp_path / "cells.zarr" / "same").symlink_to(inside)
     check_zarr(tmp_path / "cells.zarr")
     (tmp_path / "cells.zarr" / "layers").symlink_to(outside)
-    with pytest.raises(DataError, match=r"layers is a link that leads out of the store, to .*elsewhere"):
+    with pytest.raises(DataError, match=r"layers is a link that leads out of the directory, to .*elsewhere"):
         check_zarr(tmp_path / "cells.zarr")
 
 

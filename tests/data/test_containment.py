@@ -19,8 +19,9 @@ from vaekit import GaussianVAE, save
 from vaekit.analysis import differential_expression, prepare_query
 from vaekit.cli.main import main
 from vaekit.data import GeneExpressionData
-from vaekit.data.cells.sources import open_adata, read_files
-from vaekit.data.cells.stores import open_store, read_file
+from vaekit.data.cells.file_formats import read_cells
+from vaekit.data.cells.sources import open_adata
+from vaekit.data.cells.stores import open_store
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import Poisson
 
@@ -116,7 +117,7 @@ def hostile(folder: Path, kind: Callable, place: str, other: Path) -> Path:
 @pytest.mark.parametrize("place", PLACES)
 def test_every_place_of_a_file(tmp_path: Path, other: Path, kind: Callable, place: str) -> None:
     path = hostile(tmp_path, kind, place, other)
-    for read in (open_store, read_file):
+    for read in (open_store, read_cells):
         with pytest.raises(DataError, match=r"evil\.h5ad: /.*It was not read"):
             read(path)
 
@@ -133,7 +134,7 @@ READERS: dict[str, Callable] = {
     "in_memory": lambda path, model: GeneExpressionData(path=path, mode="in_memory").setup(),
     "streamed": lambda path, model: GeneExpressionData(path=path, mode="streamed", layer="raw").setup(),
     "auto": lambda path, model: GeneExpressionData(path=path).setup(),
-    "several": lambda path, model: read_files([path, path]),
+    "several": lambda path, model: open_adata([path, path]),
     "backed": lambda path, model: open_adata(anndata.read_h5ad(path, backed="r")),
     "query": lambda path, model: prepare_query(model, path, None, None),
     "streamed query": lambda path, model: prepare_query(model, path, "raw", None),
@@ -182,7 +183,7 @@ def test_links_within_a_file_are_no_fault(tmp_path: Path) -> None:
         del file["gone"]
     link = tmp_path / "link.h5ad"
     link.symlink_to(path)
-    assert read_file(link).uns["same"]["er"]["values"].tolist() == [0, 1, 2]
+    assert read_cells(link).uns["same"]["er"]["values"].tolist() == [0, 1, 2]
     with h5py.File(path, "r+") as file:
         file["extra"] = file["/"]  # a cycle
     assert "X" in open_store(path)
@@ -206,7 +207,7 @@ def members(store: Path) -> list[Path]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("how", ["link", "dangling", "pipe", "socket", "folder", "folder link"])
 def test_every_member_of_a_store(store: Path, other: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_file(store).n_obs == 40
+    assert read_cells(store).n_obs == 40
     assert members(store)
     for file in members(store):
         place = file.parent if how == "folder link" else file
@@ -224,12 +225,12 @@ def test_every_member_of_a_store(store: Path, other: Path, how: str, monkeypatch
             place.mkdir()
         else:
             place.symlink_to({"dangling": store.parent / "no", "link": other, "folder link": aside}[how])
-        for read in (open_store, read_file):
+        for read in (open_store, read_cells):
             with pytest.raises(DataError, match=r"evil\.zarr"):
                 read(store)
         place.rmdir() if how == "folder" else place.unlink()
         aside.rename(place)
-    assert read_file(store).n_obs == 40
+    assert read_cells(store).n_obs == 40
 
 
 def test_consolidated_metadata_are_not_believed(store: Path) -> None:
@@ -241,7 +242,7 @@ def test_consolidated_metadata_are_not_believed(store: Path) -> None:
             found["metadata"] = {key: value for key, value in found["metadata"].items() if not key.startswith("layers")}
             file.write_text(json.dumps(text))
     assert "layers/counts" in open_store(store)
-    assert "counts" in read_file(store).layers
+    assert "counts" in read_cells(store).layers
 
 
 @pytest.mark.parametrize("path", ["pipe", "/dev/zero", "/dev/null", "socket"])
@@ -251,10 +252,10 @@ def test_special_files(tmp_path: Path, path: str) -> None:
         os.mkfifo(file)
     elif path == "socket":
         socket.socket(socket.AF_UNIX).bind(str(file))
-    for read in (open_store, read_file, lambda path: GeneExpressionData(path=str(path)).setup()):
+    for read in (open_store, read_cells, lambda path: GeneExpressionData(path=str(path)).setup()):
         with pytest.raises(DataError, match=r"is a (named pipe|device|socket), not a file\. Copy its content"):
             read(file)
     link = tmp_path / "a.h5ad"
     link.symlink_to(file)
     with pytest.raises(DataError, match=r"a\.h5ad is a "):
-        read_file(link)
+        read_cells(link)

@@ -15,8 +15,8 @@ from scipy import sparse
 from vaekit import GaussianVAE
 from vaekit.analysis import differential_expression, prepare_query
 from vaekit.data import GeneExpressionData
+from vaekit.data.cells.file_formats import read_cells
 from vaekit.data.cells.sources import open_counts
-from vaekit.data.cells.stores import read_file
 from vaekit.exceptions import DataError
 from vaekit.likelihoods import NegativeBinomial
 
@@ -167,7 +167,7 @@ def test_every_reader_gives_the_same(tmp_path: Path, kind: str, layer: str | Non
         assert data.feature_names == right.feature_names
     query = prepare_query(model.eval(), path, None, None, "kind")
     same(query.dataset, right.dataset)
-    for source in (path, str(path)) if kind == "big-endian" else (path, read_file(path)):
+    for source in (path, str(path)) if kind == "big-endian" else (path, read_cells(path)):
         table = open_counts(source, layer, mode="backed").obs
         assert list(table.index) == list(cells().obs_names)
         assert list(table["kind"].astype(str)) == list(cells().obs["kind"].astype(str))
@@ -182,10 +182,10 @@ def test_what_anndata_cannot_read_is_named(tmp_path: Path) -> None:
     """Scipy has no sparse matrices in the other order of bytes; streamed they are read."""
     big_endian(tmp_path / "cells.h5ad", cells())
     with pytest.raises(DataError, match=r"cells\.h5ad cannot be read .*>f4.*key 'X'"):
-        read_file(tmp_path / "cells.h5ad")
+        read_cells(tmp_path / "cells.h5ad")
 
 
-@pytest.mark.parametrize("reader", [read_file, open_counts])
+@pytest.mark.parametrize("reader", [read_cells, open_counts])
 def test_codes_that_do_not_exist_are_rejected(tmp_path: Path, reader: Callable) -> None:
     path = tmp_path / "cells.h5ad"
     cells().write_h5ad(path)

@@ -9,8 +9,9 @@ import pytest
 from anndata import AnnData
 
 from vaekit.data import GeneExpressionData
+from vaekit.data.cells.file_formats import read_cells
 from vaekit.data.cells.sources import open_adata, pbmc68k
-from vaekit.data.cells.stores import open_store, read_file, read_table
+from vaekit.data.cells.stores import open_store, read_table
 from vaekit.exceptions import DataError
 
 
@@ -46,14 +47,14 @@ def test_backed_adata_is_read_into_memory(tmp_path, make_adata):
 def test_missing_file_names_the_nearest(tmp_path, make_adata):
     make_adata().write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(DataError, match=r"cell.h5ad does not exist.*Did you mean 'cells.h5ad'"):
-        read_file(tmp_path / "cell.h5ad")
+        read_cells(tmp_path / "cell.h5ad")
     with pytest.raises(DataError, match=r"directory .*nowhere' does not exist either"):
-        read_file(tmp_path / "nowhere" / "cell.h5ad")
+        read_cells(tmp_path / "nowhere" / "cell.h5ad")
 
 
 def test_directory(tmp_path):
-    with pytest.raises(DataError, match=r"is a directory\. Pass the path of an .h5ad file"):
-        read_file(tmp_path)
+    with pytest.raises(DataError, match=r"is a directory, but not a zarr store .* Files of cells are \.h5ad"):
+        read_cells(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -70,7 +71,7 @@ def test_file_that_is_no_h5ad(tmp_path, make_adata, kind):
         file.write_text("hello" if kind == "text" else "")
     before = file.read_bytes()
     with pytest.raises(DataError, match=r"bad.h5ad cannot be read as .h5ad; it is truncated or was not written by"):
-        read_file(file)
+        read_cells(file)
     assert file.read_bytes() == before
 
 
@@ -81,7 +82,7 @@ def test_something_else_altogether():
 
 @pytest.mark.parametrize("url", ["s3://bucket/cells.h5ad", "https://example.org/cells.h5ad", "file:///cells.zarr"])
 def test_urls_are_not_local_paths(url: str) -> None:
-    for read in (read_file, lambda path: GeneExpressionData(path=path), lambda path: GeneExpressionData(path=[path])):
+    for read in (read_cells, lambda path: GeneExpressionData(path=path), lambda path: GeneExpressionData(path=[path])):
         with pytest.raises(DataError, match=f"path='{url}' is a URL"):
             read(url)
 
@@ -94,10 +95,10 @@ def test_a_file_that_is_being_written(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         with pytest.raises(DataError, match=r"cells\.h5ad is open for writing in another program"):
-            read_file(path)
+            read_cells(path)
         process.kill()
     with h5py.File(path, "r"):
-        assert read_file(path).n_obs == 4  # another reader is no fault
+        assert read_cells(path).n_obs == 4  # another reader is no fault
 
 
 @pytest.mark.parametrize("place", ["obs/wide", "uns/wide"])
@@ -108,7 +109,7 @@ def test_a_small_file_that_claims_terabytes(tmp_path: Path, place: str) -> None:
         file.create_dataset(place, (10**12,), dtype="f8", chunks=(1000,))
         file["obs"].attrs["column-order"] = ["wide"] if place.startswith("obs") else []
     with pytest.raises(DataError, match=r"claims 8\.0 TB"):
-        read_file(path)
+        read_cells(path)
     if place.startswith("obs"):
         with pytest.raises(DataError, match=r"cells\.h5ad, obs claims 8\.0 TB"):
             read_table(open_store(path), "obs", str(path))

@@ -70,7 +70,7 @@ def integration_scores(
     Parameters
     ----------
     adata : AnnData, path, or list of paths
-        Cells, or their .h5ad files or zarr stores. Cells without a label (NaN), or with a label that occurs once, are
+        Cells, or their files. Cells without a label (NaN), or with a label that occurs once, are
         ignored.
     model : VAE or path
         Trained model, or its checkpoint.

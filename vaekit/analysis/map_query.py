@@ -63,7 +63,7 @@ def map_query(
     Parameters
     ----------
     adata : AnnData, path, or list of paths
-        New cells, some of them from new batches, or their .h5ad files or zarr stores. Only the ``.obs`` of an AnnData
+        New cells, some of them from new batches, or their files. Only the ``.obs`` of an AnnData
         without a batch column changes, as below.
     model : VAE or path
         Trained model, or its checkpoint; not changed.

@@ -12,6 +12,7 @@ from vaekit import __version__
 from vaekit._core.components import from_config
 from vaekit.data.cells import query
 from vaekit.data.cells.backed_counts import StoredMatrix
+from vaekit.data.cells.file_formats import are_stores
 from vaekit.data.cells.query import QueryData
 from vaekit.data.cells.sources import open_counts
 from vaekit.data.cells.stores import local_paths
@@ -152,7 +153,7 @@ def open_cells(
     model : VAE
         Trained model of gene expression.
     cells : AnnData, path, or list of paths
-        Cells, or their .h5ad files or zarr stores.
+        Cells, or their files (:func:`vaekit.data.read_cells`).
     layer : str or None
         Layer of the counts; None means that of the training data.
     backed : bool
@@ -184,7 +185,7 @@ def prepare_query(
     model : VAE
         Trained model of gene expression.
     adata : AnnData, path, or list of paths
-        Cells, or their .h5ad files or zarr stores.
+        Cells, or their files (:func:`vaekit.data.read_cells`).
     layer, batch_key : str or None
         Layer of the counts, and column of ``.obs`` with the batch; None means those of the training data.
     label_key : str or None
@@ -238,7 +239,7 @@ def load_training_data(model: VAE, backed: bool = False) -> DataModule:
     config = registry["config"]
     try:
         path = config["init_args"].get("path") if backed and "feature_names" in registry else None
-        if path is not None and all(StoredMatrix(file, registry["matrix"]).is_csr for file in local_paths(path)):
+        if path is not None and _may_stream(local_paths(path), registry["matrix"]):
             config = {**config, "init_args": {**config["init_args"], "mode": "streamed"}}
         data = from_config(config)
         data.load_state_dict(registry)
@@ -248,6 +249,11 @@ def load_training_data(model: VAE, backed: bool = False) -> DataModule:
             f"The training data of the model cannot be loaded unchanged: {error}{_path_remedy(config)}"
         ) from error
     return data
+
+
+def _may_stream(paths: Sequence[str], matrix: str) -> bool:
+    """Return whether the counts of all files are stored as CSR in .h5ad files or zarr stores."""
+    return are_stores(paths) and all(StoredMatrix(path, matrix).is_csr for path in paths)
 
 
 def _path_remedy(config: Mapping[str, Any]) -> str:

@@ -73,6 +73,7 @@ def start_task(
     layer: str | None = None,
     overwrite: bool = False,
     others: Sequence[str] = (),
+    genes_in: str | None = None,
 ) -> AnalysisTask:
     """Check the outputs of a command, load its model, and find its cells.
 
@@ -92,6 +93,8 @@ def start_task(
         Whether existing outputs are replaced.
     others : sequence of str
         Further files that the command reads.
+    genes_in : str or None
+        Place of the genes in files whose form does not determine it (:func:`vaekit.data.read_cells`).
 
     Raises
     ------
@@ -103,5 +106,6 @@ def start_task(
     paths = [data] if isinstance(data, str) else list(data or ())
     files = check_outputs(output, endings, (checkpoint, *paths, *others), overwrite)
     model = load_model(checkpoint, *files)
-    cells = resolve_cells(model, checkpoint, paths, layer, copied=files.result.suffix.lower() == ".h5ad")
+    is_copy = files.result.suffix.lower() == ".h5ad"
+    cells = resolve_cells(model, checkpoint, paths, layer, copied=is_copy, genes_in=genes_in)
     return AnalysisTask(str(checkpoint), model, cells, files)

@@ -31,6 +31,7 @@ def embed(
     label_key: str | None = None,
     key_added: str = "X_vaekit",
     layer: str | None = None,
+    genes_in: str | None = None,
     batch_key: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -54,6 +55,9 @@ def embed(
         Name in obsm, and beginning of the other names.
     layer : str, optional
         Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    genes_in : str, optional
+        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
+        names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
     overwrite : bool
@@ -66,7 +70,7 @@ def embed(
     from vaekit.analysis import check_latent_fields, latent_fields
     from vaekit.plotting.embedding_figures import plot_latents
 
-    task = start_task(checkpoint, data, output, CELLS_OR_TABLE, layer=layer, overwrite=overwrite)
+    task = start_task(checkpoint, data, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite)
     model, query = task.model, task.input.prepare(task.model, batch_key)
     columns = color_columns(query, model, batch_key, label_key)
     num_bytes = 8 * len(query.dataset) * sum(latent.size for latent in model.latents.values())
@@ -92,6 +96,7 @@ def denoise(
     num_samples: int = 1,
     seed: int = 0,
     layer: str | None = None,
+    genes_in: str | None = None,
     key_added: str = "vaekit_normalized",
     batch_key: str | None = None,
     overwrite: bool = False,
@@ -123,6 +128,9 @@ def denoise(
         Seed of the samples.
     layer : str, optional
         Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    genes_in : str, optional
+        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
+        names in the file show.
     key_added : str
         Name in layers, obsm and uns.
     batch_key : str, optional
@@ -146,7 +154,7 @@ def denoise(
             f"output={str(output)!r} has a column per gene of --genes. Name genes, such as --genes CD3D MS4A1, or name "
             "the output with the ending .h5ad for all genes."
         )
-    task = start_task(checkpoint, data, output, CELLS_OR_TABLE, layer=layer, overwrite=overwrite)
+    task = start_task(checkpoint, data, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite)
     writer = NormalizedExpressionWriter(task.model, library_size, transform_batch, num_samples=num_samples, seed=seed)
     names = writer.check_genes(genes) if genes else []
     query = task.input.prepare(task.model, batch_key)
@@ -192,6 +200,7 @@ def transfer(
     n_neighbors: int | None = None,
     key_added: str | None = None,
     layer: str | None = None,
+    genes_in: str | None = None,
     batch_key: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -219,6 +228,9 @@ def transfer(
         Name in obs and uns. None: the label column with the ending _transferred.
     layer : str, optional
         Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    genes_in : str, optional
+        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
+        names in the file show.
     batch_key : str, optional
         Column of obs with the batch, or the batch of all cells of the query. None: as in training.
     overwrite : bool
@@ -232,17 +244,20 @@ def transfer(
 
     from vaekit.analysis import check_label_fields, get_data_registry, label_fields
     from vaekit.analysis.embed import cell_coordinates
+    from vaekit.data.cells.file_formats import accept_genes_in
     from vaekit.plotting.cell_figures import plot_transferred_labels
 
     task = start_task(
-        checkpoint, query, output, CELLS_OR_TABLE, layer=layer, overwrite=overwrite, others=reference or ()
+        checkpoint, query, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite,
+        others=reference or (),
     )  # fmt: skip
     model = task.model
     label_key = label_key or get_data_registry(model)["config"]["init_args"].get("label_key")
     if label_key is None:
         raise DataError("label_key=None: the model was trained without labels. Pass --label_key COLUMN")
     key_added = key_added or f"{label_key}_transferred"
-    known = resolve_cells(model, checkpoint, reference, layer, argument="reference")
+    known_in = genes_in if reference and accept_genes_in(reference) else None
+    known = resolve_cells(model, checkpoint, reference, layer, argument="reference", genes_in=known_in)
     labeled = known.prepare(model, known.find_column(model, batch_key), label_key)
     cells = task.input.prepare(model, batch_key)
     with open_result(task, cells, 8 * len(cells.dataset)) as result:

@@ -53,6 +53,9 @@ class EvaluationData:
         Column of obs with labels. None: as in training, if the file has it.
     batch_size : int
         Observations per mini-batch, also for the training data.
+    genes_in : str, optional
+        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
+        names in the file show.
     """
 
     path: str | None = None
@@ -60,6 +63,7 @@ class EvaluationData:
     batch_key: str | None = None
     label_key: str | None = None
     batch_size: int = 128
+    genes_in: str | None = None
 
     def load(self, model: VAE, split: str | None) -> EvaluatedData:
         """Return the mini-batches to evaluate.
@@ -76,11 +80,12 @@ class EvaluationData:
 
         from vaekit.analysis import get_data_registry, load_training_data
         from vaekit.analysis.model_source import open_cells
+        from vaekit.cli.input_cells import resolve_cells
         from vaekit.data import prepare_query
         from vaekit.data.dataset import identity_collate
 
         if self.path is None:
-            for name in ("layer", "batch_key", "label_key"):
+            for name in ("layer", "batch_key", "label_key", "genes_in"):
                 if getattr(self, name) is not None:
                     raise DataError(
                         f"data.{name}={getattr(self, name)!r} requires data.path. Pass --data.path FILE.h5ad"
@@ -96,7 +101,8 @@ class EvaluationData:
             raise DataError(
                 f"split={split!r} selects training data, but data.path={self.path!r} is set. Omit one of them."
             )
-        cells, registry = open_cells(model, self.path, self.layer), get_data_registry(model)
+        files = resolve_cells(model, "", [self.path], self.layer, argument="data.path", genes_in=self.genes_in)
+        cells, registry = open_cells(model, files.cells, self.layer), get_data_registry(model)
         label_key = self.label_key or registry["config"]["init_args"].get("label_key")
         if self.label_key is None and label_key not in cells.obs:
             label_key = None

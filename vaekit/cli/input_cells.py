@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,8 +46,8 @@ class InputCells(NamedTuple):
         from vaekit.analysis import prepare_query
 
         query = prepare_query(model, self.cells, self.layer, batch_key, label_key)
-        if len(self.paths) > 1:
-            query.adata.obs[FILE_COLUMN] = _file_of_each_cell(self.paths)
+        if isinstance(self.cells, list) and len(self.cells) > 1:
+            query.adata.obs[FILE_COLUMN] = _file_of_each_cell(self.cells, map(_num_cells, self.cells))
         return query
 
 
@@ -58,6 +58,7 @@ def resolve_cells(
     layer: str | None,
     copied: bool = False,
     argument: str = "data",
+    genes_in: str | None = None,
 ) -> InputCells:
     """Return the files of the cells, or the training data of the model.
 
@@ -75,16 +76,20 @@ def resolve_cells(
         Whether the command writes a copy of the cells. Then several files are read into one AnnData.
     argument : str
         Name of ``data`` in messages.
+    genes_in : str or None
+        Place of the genes in files whose form does not determine it (:func:`vaekit.data.read_cells`).
 
     Raises
     ------
     CheckpointError
         If the training data are needed, but are images, were in memory, or have changed.
     DataError
-        If a file is named twice.
+        If a file is named twice or cannot be read.
     """
-    from vaekit.analysis import get_data_registry, load_training_data
-    from vaekit.data.cells.sources import read_files
+    from vaekit.analysis import load_training_data
+    from vaekit.analysis.model_source import get_count_registry
+    from vaekit.data.cells.file_formats import are_stores, read_files
+    from vaekit.data.cells.sources import join_files
     from vaekit.data.cells.stores import local_paths
 
     if data:
@@ -96,26 +101,34 @@ def resolve_cells(
                 f"{checkpoint} was trained on images. Pass the checkpoint of a model of gene expression."
             )
         layer, path = layer or training_data.counts_layer, training_data.config["init_args"]["path"]
+        genes_in = training_data.genes_in
         if path is None:  # packaged with scanpy
             return InputCells(training_data.adata, layer, [])
         paths = [path] if isinstance(path, str) else local_paths(path)
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise DataError(f"{argument} names {twice[0]} twice. Name each file once.")
-    if len(paths) == 1 or not copied:
+    if genes_in is None and (len(paths) == 1 or not copied) and are_stores(paths):
         return InputCells(paths, layer, paths)
-    registry = get_data_registry(model)
-    return InputCells(read_files(paths, layer or registry["matrix"], registry["gene_name_key"]), layer, paths)
+    registry, parts = get_count_registry(model), read_files(paths, genes_in)
+    adata = join_files(parts, paths, layer or registry["matrix"], registry["gene_name_key"])
+    if len(paths) > 1:
+        adata.obs[FILE_COLUMN] = _file_of_each_cell(paths, [part.n_obs for part in parts])
+    return InputCells(adata, layer, paths)
 
 
-def _file_of_each_cell(paths: Sequence[str]) -> pd.Categorical:
-    """Return the path of the file of each cell, in the order of the files."""
+def _num_cells(path: str) -> int:
+    """Return the number of cells of an .h5ad file or zarr store."""
+    from vaekit.data.cells.stores import open_store, read_table
+
+    return len(read_table(open_store(path), "obs", path))
+
+
+def _file_of_each_cell(paths: Sequence[str], sizes: Iterable[int]) -> pd.Categorical:
+    """Return the path of the file of each cell, in the order of the files with the given numbers of cells."""
     import numpy as np
     import pandas as pd
 
-    from vaekit.data.cells.stores import open_store, read_table
-
-    sizes = [len(read_table(open_store(path), "obs", path)) for path in paths]
-    return pd.Categorical.from_codes(np.repeat(np.arange(len(paths)), sizes), list(paths))
+    return pd.Categorical.from_codes(np.repeat(np.arange(len(paths)), list(sizes)), list(paths))
 
 
 def color_columns(

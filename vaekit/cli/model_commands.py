@@ -123,6 +123,7 @@ def map(  # the name of the command
     max_steps: int | None = None,
     seed: int = 0,
     layer: str | None = None,
+    genes_in: str | None = None,
     batch_key: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -145,6 +146,9 @@ def map(  # the name of the command
         Seed of the training.
     layer : str, optional
         Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    genes_in : str, optional
+        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
+        names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training; if the cells lack it, they are one batch, 'query'.
     overwrite : bool
@@ -161,7 +165,7 @@ def map(  # the name of the command
 
     check_seed(seed)
     check_minimum(1, max_steps=max_steps)
-    task = start_task(checkpoint, query, output, (".ckpt",), layer=layer, overwrite=overwrite)
+    task = start_task(checkpoint, query, output, (".ckpt",), layer=layer, genes_in=genes_in, overwrite=overwrite)
     mapped = map_query(
         task.input.cells, task.model, layer=task.input.layer, batch_key=batch_key, max_steps=max_steps, progress=True,
         seed=seed,

@@ -28,6 +28,7 @@ def states(
     key_added: str = "vaekit_states",
     seed: int = 0,
     layer: str | None = None,
+    genes_in: str | None = None,
     batch_key: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -57,6 +58,9 @@ def states(
         Seed of the samples of the latents.
     layer : str, optional
         Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    genes_in : str, optional
+        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
+        names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
     overwrite : bool
@@ -79,8 +83,9 @@ def states(
     if is_table:
         check_output(markers_file, checkpoints, overwrite)
     task = start_task(
-        checkpoints[0], data, output, CELLS_OR_TABLE, layer=layer, overwrite=overwrite, others=checkpoints[1:]
-    )
+        checkpoints[0], data, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite,
+        others=checkpoints[1:],
+    )  # fmt: skip
     models, _ = load_models(checkpoints)
     queries = [task.input.prepare(model, batch_key) for model in models]
     with open_result(task, queries[0], CELL_BYTES * len(queries[0].dataset)) as result:

@@ -35,6 +35,7 @@ def de(
     num_samples: int | None = None,
     seed: int = 0,
     layer: str | None = None,
+    genes_in: str | None = None,
     batch_key: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -69,6 +70,9 @@ def de(
         Seed of the samples.
     layer : str, optional
         Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    genes_in : str, optional
+        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
+        names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
     overwrite : bool
@@ -81,7 +85,7 @@ def de(
     from vaekit.analysis import differential_expression
 
     check_seed(seed)
-    task = start_task(checkpoint, data, output, TABLE, layer=layer, overwrite=overwrite)
+    task = start_task(checkpoint, data, output, TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite)
     task.check_room(GENE_BYTES * task.model.features)
     table = differential_expression(
         task.input.cells, task.model, groupby, group1, group2, replicate_key=replicate_key, delta=delta, fdr=fdr,
@@ -127,6 +131,7 @@ def markers(
     num_samples: int = 200,
     seed: int = 0,
     layer: str | None = None,
+    genes_in: str | None = None,
     batch_key: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -153,6 +158,9 @@ def markers(
         Seed of the samples.
     layer : str, optional
         Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    genes_in : str, optional
+        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
+        names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
     overwrite : bool
@@ -168,7 +176,7 @@ def markers(
 
     check_seed(seed)
     check_minimum(1, n_genes=n_genes, num_samples=num_samples)
-    task = start_task(checkpoint, data, output, TABLE, layer=layer, overwrite=overwrite)
+    task = start_task(checkpoint, data, output, TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite)
     latent = find_latent_with_states(task.model, latent)
     task.check_room(GENE_BYTES * n_genes * task.model.latents[latent].size)
     table = find_markers(
@@ -192,6 +200,7 @@ def ppc(
     num_samples: int = 5,
     seed: int = 0,
     layer: str | None = None,
+    genes_in: str | None = None,
     batch_key: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -214,6 +223,9 @@ def ppc(
         Seed of the samples.
     layer : str, optional
         Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
+    genes_in : str, optional
+        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
+        names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
     overwrite : bool
@@ -227,7 +239,7 @@ def ppc(
 
     check_seed(seed)
     check_minimum(1, num_samples=num_samples)
-    task = start_task(checkpoint, data, output, TABLE, layer=layer, overwrite=overwrite)
+    task = start_task(checkpoint, data, output, TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite)
     task.check_room(GENE_BYTES * task.model.features)
     table = posterior_predictive_check(
         task.input.cells, task.model, layer=task.input.layer, batch_key=batch_key, num_samples=num_samples,

@@ -1,6 +1,7 @@
 """Data sets as Lightning data modules, independent of models."""
 
 from vaekit.data.cells.count_source import CountSource
+from vaekit.data.cells.file_formats import read_cells
 from vaekit.data.cells.gene_expression import GeneExpressionData
 from vaekit.data.cells.query import QueryData, prepare_query
 from vaekit.data.cells.simulate import simulate_counts
@@ -14,5 +15,6 @@ __all__ = [
     "QueryData",
     "open_counts",
     "prepare_query",
+    "read_cells",
     "simulate_counts",
 ]

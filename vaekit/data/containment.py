@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +107,21 @@ def check_zarr(store: Path) -> None:
                     queue.append((entry.path, None if levels is None else levels - 1))
 
 
+def check_files(directory: Path, names: Collection[str]) -> None:
+    """Raise a DataError if one of the named files of a directory is a link that leads out of it, or not a file."""
+    root = os.path.realpath(directory)
+    with os.scandir(directory) as scan:
+        for entry in scan:
+            if entry.name in names:
+                _check_entry(entry, directory, root)
+
+
 def _check_entry(entry: os.DirEntry[str], store: Path, root: str) -> None:
-    """Raise a DataError if a member of a zarr store has its content outside the store."""
+    """Raise a DataError if a member of a directory has its content outside the directory."""
     if entry.is_symlink():
         target = os.path.realpath(entry.path)
         if os.path.commonpath([root, target]) != root or not os.path.exists(target):
-            raise _rejected(store, entry.path, f"is a link that leads out of the store, to {target}")
+            raise _rejected(store, entry.path, f"is a link that leads out of the directory, to {target}")
     if not (entry.is_dir() or entry.is_file()):
         raise _rejected(store, entry.path, f"is {_special_kind(Path(entry.path))}, not a file")
 

@@ -38,6 +38,12 @@ def canonical(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return counts
 
 
+def single_precision(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return counts as float32 if that is exact, else as float64."""
+    single = counts.astype(np.float32)
+    return single if np.array_equal(single.data, counts.data, equal_nan=True) else counts.astype(np.float64)
+
+
 def check_values(
     counts: sparse.csr_matrix,
     where: str,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class GeneExpressionData(DataModule):
-    """UMI counts of single cells from memory, .h5ad files or zarr stores.
+    """UMI counts of single cells from memory or files.
 
     Without ``adata`` and ``path``, the data are scanpy's packaged ``pbmc68k_reduced`` (700 blood cells, 765 genes) with
     its exact counts and the labels 'bulk_labels'. Data are read at the first use, checked, and never changed.
@@ -43,7 +43,8 @@ class GeneExpressionData(DataModule):
     adata : AnnData or None
         Cells in memory.
     path : str, list of str or None
-        An .h5ad file or zarr store instead, or a list of them with the same genes.
+        A file instead, or a list of files with the same genes: .h5ad, zarr, 10x .h5 or directory, .loom, .h5mu, .csv
+        or .tsv (:func:`vaekit.data.read_cells`).
     layer : str or None
         Layer of the counts. None means ``.X``; "raw" means ``.raw.X`` if no layer has this name. A path as in an .h5ad
         file means one matrix only: "/X", "/raw/X", "/layers/NAME".
@@ -68,7 +69,7 @@ class GeneExpressionData(DataModule):
     gene_name_key : str or None
         Column of ``.var`` with the names of the genes, such as Ensembl identifiers. None means ``var_names``.
     mode : str
-        'in_memory' loads the counts. 'streamed' leaves counts that are stored as CSR in their files, and reads blocks
+        'in_memory' loads the counts. 'streamed' leaves counts that are stored as CSR in .h5ad or zarr, and reads blocks
         of cells during training (:mod:`vaekit.data.cells.streamed`), some hundred MB at a time. 'auto' streams them if
         loading would take more than half of the free memory (``description`` states both sizes). Both have the same
         split, genes and names, but another order of the training cells.
@@ -76,6 +77,9 @@ class GeneExpressionData(DataModule):
         Whether to round estimated counts, such as those that SoupX or DecontX have corrected, or those of RSEM; a
         warning states the changes. It applies to later cells for the trained model, too. Normalized, scaled and
         log-transformed values are always rejected.
+    genes_in : str or None
+        Place of the genes: 'rows' or 'columns' of a .csv or .tsv file, or the name of a modality of an .h5mu file. None
+        means that the names in the file decide.
 
     Raises
     ------
@@ -112,6 +116,7 @@ class GeneExpressionData(DataModule):
         gene_name_key: str | None = None,
         mode: Mode = "auto",
         round_counts: bool = False,
+        genes_in: str | None = None,
     ) -> None:
         if mode not in MODES:
             raise DataError(f"mode={mode!r} is unknown. {did_you_mean(mode, MODES)}")
@@ -143,6 +148,7 @@ class GeneExpressionData(DataModule):
         self.gene_name_key = gene_name_key
         self.mode = mode
         self.round_counts = round_counts
+        self.genes_in = genes_in
         super().__init__(batch_size, split, seed)
 
     def _open(self) -> CountSource:
@@ -151,7 +157,7 @@ class GeneExpressionData(DataModule):
             if self._cells is None:
                 self._adata, self._name, self._storage = pbmc68k(), "scanpy.datasets.pbmc68k_reduced", "in memory"
             else:
-                source = open_counts(self._cells, self.layer, self.gene_name_key, self.mode)
+                source = open_counts(self._cells, self.layer, self.gene_name_key, self.mode, genes_in=self.genes_in)
                 if not source.in_memory:
                     return source.round_counts(self.round_counts, TRAINING_REMEDY)
                 self._adata, self._name, self._storage = source.adata, source.name, source.storage

@@ -1,4 +1,4 @@
-"""Sources of cells: an AnnData, .h5ad files, zarr stores, or the data set packaged with scanpy."""
+"""Sources of cells: an AnnData, files, zarr stores, or the data set packaged with scanpy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from vaekit._core import memory_budget
 from vaekit.data.cells.backed_counts import BackedCounts, StoredMatrix
 from vaekit.data.cells.count_checks import check_all
 from vaekit.data.cells.count_source import CountSource
+from vaekit.data.cells.file_formats import are_stores, read_files
 from vaekit.data.cells.genes import check_same_genes, check_unique, gene_names
 from vaekit.data.cells.in_memory_counts import InMemoryCounts
 from vaekit.data.cells.matrices import RAW, find_matrix
-from vaekit.data.cells.stores import concat_cells, describe_paths, read_file, translate_read_errors
+from vaekit.data.cells.stores import concat_cells, describe_paths, translate_read_errors
 from vaekit.data.containment import check_hdf5
 from vaekit.exceptions import DataError, format_bytes
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["auto", "in_memory", "streamed"]
 MODES = get_args(Mode)
+NAME = "vaekit_source"  # of ``obs.attrs``: the name in messages of cells that were read from files
 
 
 def open_counts(
@@ -33,21 +35,24 @@ def open_counts(
     gene_name_key: str | None = None,
     mode: Literal["auto", "in_memory", "streamed", "backed"] = "auto",
     optional_key: bool = False,
+    genes_in: str | None = None,
 ) -> CountSource:
     """Open the counts of cells. This reads the tables of cells and genes, but not the counts.
 
     Parameters
     ----------
     cells : AnnData, path, or list of paths
-        Cells, or their .h5ad files or zarr stores.
+        Cells, or their files (:func:`vaekit.data.read_cells` lists the forms that can be read).
     layer, gene_name_key : str or None
         Name or path of the matrix, and column of ``.var`` with the names of the genes.
     mode : str
         "in_memory" loads the counts of files, "streamed" leaves them there, and "auto" loads them if that takes at most
         half of the free memory. "backed" leaves counts of any size in their files. "auto" and "backed" load counts
-        that are not stored as CSR.
+        that are not stored as CSR in .h5ad files or zarr stores.
     optional_key : bool
         Whether ``var_names`` are used if ``.var`` lacks the column ``gene_name_key``.
+    genes_in : str or None
+        Place of the genes in files whose form does not determine it (:func:`vaekit.data.read_cells`).
 
     Examples
     --------
@@ -59,7 +64,7 @@ def open_counts(
     """
     storage = "in memory"
     paths = _as_paths(cells)
-    if mode != "in_memory" and paths is not None:
+    if mode != "in_memory" and paths is not None and _may_stay(paths, mode):
         files: list[StoredMatrix] = []
         for path in paths:
             files.append(StoredMatrix(path, files[0].matrix if files else layer))
@@ -67,8 +72,20 @@ def open_counts(
         if streamed:
             return BackedCounts(files, gene_name_key, optional_key, f"streamed from disk{reason}")
         storage += reason
-    adata, name = open_adata(cells, layer, gene_name_key)
+    adata, name = open_adata(cells, layer, gene_name_key, genes_in)
     return InMemoryCounts(adata, name, layer, gene_name_key, optional_key, storage)
+
+
+def _may_stay(paths: Sequence[str | Path], mode: str) -> bool:
+    """Return whether all files are .h5ad files or zarr stores; raise a DataError if other files must be streamed."""
+    if are_stores(paths):
+        return True
+    if mode == "streamed":
+        raise DataError(
+            "mode='streamed' is for .h5ad files and zarr stores, but another form of file is read into memory: "
+            f"{describe_paths(paths)}. Omit mode, or convert it: vaekit.data.read_cells(path).write_h5ad('cells.h5ad')."
+        )
+    return False
 
 
 def _choose_storage(mode: str, files: Sequence[StoredMatrix]) -> tuple[bool, str]:
@@ -96,10 +113,12 @@ def _as_paths(cells: Any) -> list[str | Path] | None:
     return list(cells)
 
 
-def open_adata(cells: Any, layer: str | None = None, gene_name_key: str | None = None) -> tuple[AnnData, str]:
+def open_adata(
+    cells: Any, layer: str | None = None, gene_name_key: str | None = None, genes_in: str | None = None
+) -> tuple[AnnData, str]:
     """Return cells in memory, and their name in messages. A backed AnnData is copied into memory."""
     if (paths := _as_paths(cells)) is not None:
-        return read_files(paths, layer, gene_name_key), describe_paths(paths)
+        return join_files(read_files(paths, genes_in), paths, layer, gene_name_key), describe_paths(paths)
     from anndata import AnnData
 
     if not isinstance(cells, AnnData):
@@ -110,18 +129,26 @@ def open_adata(cells: Any, layer: str | None = None, gene_name_key: str | None =
         with translate_read_errors(cells.filename):
             check_hdf5(cells.file._file if cells.file.is_open else h5py.File(cells.filename, "r"), cells.filename)
             return cells.to_memory(), f"AnnData of {cells.filename}"
-    return cells, "AnnData in memory"
+    return cells, cells.obs.attrs.get(NAME, "AnnData in memory")
 
 
-def read_files(paths: Sequence[str | Path], layer: str | None = None, gene_name_key: str | None = None) -> AnnData:
-    """Read files with the same genes into memory, as one AnnData with the ``var_names`` of the first file.
+def join_files(
+    parts: Sequence[AnnData], paths: Sequence[str | Path], layer: str | None = None, gene_name_key: str | None = None
+) -> AnnData:
+    """Return the cells of files with the same genes as one AnnData with the ``var_names`` of the first file.
 
     Genes of the matrix ``layer`` are matched by the column ``gene_name_key`` if all files have it, else by
     ``var_names``.
     """
-    parts = [read_file(path) for path in paths]
-    if len(parts) == 1:
-        return parts[0]
+    adata = parts[0] if len(parts) == 1 else _concat_files(parts, paths, layer, gene_name_key)
+    adata.obs.attrs[NAME] = describe_paths(paths)
+    return adata
+
+
+def _concat_files(
+    parts: Sequence[AnnData], paths: Sequence[str | Path], layer: str | None, gene_name_key: str | None
+) -> AnnData:
+    """Return the cells of all files, after checks that they have the same genes and sound matrices."""
     matrix, tables = layer, []
     for part, path in zip(parts, paths, strict=True):
         matrix = find_matrix(matrix, list(part.layers), part.raw is not None, str(path))

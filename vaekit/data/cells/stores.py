@@ -23,6 +23,18 @@ TABLE_REMEDY = "The table is damaged. Write the file again, or copy it again."
 FILE_REMEDY = (
     "If it is not damaged, store its counts as CSR, which can stay in the file (mode='streamed'), or remove layers."
 )
+GENES_IN_FLAGS = (
+    "--genes_in, or --data.genes_in of fit and evaluate; in Python also vaekit.data.read_cells(path, genes_in=...)"
+)
+READABLE = (".h5ad", ".zarr", ".h5", ".loom", ".h5mu", ".csv", ".tsv", ".txt", ".gz")  # that hints name
+_TABLE = "a table; it is truncated, or is not text with the same number of fields in each row"
+_KINDS = {  # of unreadable files, by ending
+    ".h5": "10x .h5; it is truncated or was not written by Cell Ranger",
+    ".hdf5": "10x .h5; it is truncated or was not written by Cell Ranger",
+    ".loom": ".loom; it is truncated or was not written by loompy",
+    ".h5mu": ".h5mu; it is truncated or was not written by MuData",
+    **dict.fromkeys((".csv", ".tsv", ".tab", ".txt"), _TABLE),
+}
 
 
 def local_paths(path: Any) -> list[str]:
@@ -47,15 +59,7 @@ def open_store(path: str | Path) -> Any:
 
     Every file is opened by this function, which checks that all its data are inside it.
     """
-    local_paths(path)
-    file = Path(path).expanduser()
-    if file.is_dir() and not any((file / name).exists() for name in ("zarr.json", ".zgroup")):
-        raise DataError(f"{path} is a directory. Pass the path of an .h5ad file. {_siblings(file, file.name)}")
-    if file.is_symlink() and not file.exists():
-        raise DataError(f"{path} is a link to {os.readlink(file)!r}, which leads to no file. Pass the path of a file.")
-    if not file.exists():
-        raise DataError(f"{path} does not exist. {_siblings(file.parent, file.name)}")
-    check_regular(file, path)
+    file = check_path(path)
     with translate_read_errors(path):
         if file.is_dir():
             import zarr
@@ -71,11 +75,30 @@ def open_store(path: str | Path) -> Any:
         return store
 
 
+def check_path(path: str | Path) -> Path:
+    """Return the path of a file or directory that exists, with ``~`` replaced.
+
+    Raises
+    ------
+    DataError
+        If it is a URL, a link to no file, or a pipe or device, or does not exist.
+    """
+    local_paths(path)
+    file = Path(path).expanduser()
+    if file.is_symlink() and not file.exists():
+        raise DataError(f"{path} is a link to {os.readlink(file)!r}, which leads to no file. Pass the path of a file.")
+    if not file.exists():
+        raise DataError(f"{path} does not exist. {_siblings(file.parent, file.name)}")
+    check_regular(file, path)
+    return file
+
+
 def _siblings(directory: Path, name: str) -> str:
-    """Return a hint that names the .h5ad files of a directory."""
+    """Return a hint that names the files of a directory that may hold cells."""
     if not directory.is_dir():
         return f"The directory {str(directory)!r} does not exist either."
-    return f"In {str(directory)!r}: " + did_you_mean(name, sorted(file.name for file in directory.glob("*.h5ad")))
+    names = sorted(file.name for file in directory.iterdir() if file.suffix.lower() in READABLE)
+    return f"In {str(directory)!r}: " + did_you_mean(name, names)
 
 
 @contextlib.contextmanager
@@ -93,26 +116,43 @@ def translate_read_errors(path: str | Path | None, element: str = "") -> Iterato
     except PermissionError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:
-        kind = "a zarr store" if Path(path or "").is_dir() else ".h5ad"
-        cause = f"its table {element}" if element else "it is truncated or"
         # anndata names the element in a note
         line = " ".join(f"{type(error).__name__}: {error} {' '.join(getattr(error, '__notes__', ()))}".split())
-        raise DataError(f"{path} cannot be read as {kind}; {cause} was not written by AnnData ({line}).") from error
+        raise DataError(f"{path} cannot be read as {_kind(Path(path or ''), element)} ({line}).") from error
 
 
-def read_file(path: str | Path) -> AnnData:
+def _kind(path: Path, element: str) -> str:
+    """Return the form in which a file was read, and the likely reason why that failed."""
+    name = path.name.lower().removesuffix(".gz")
+    if path.is_dir():
+        if not is_zarr(path):
+            return "a 10x directory; one of its files is truncated or was not written by Cell Ranger"
+        kind = "a zarr store"
+    elif Path(name).suffix in _KINDS:
+        return _KINDS[Path(name).suffix]
+    else:
+        kind = ".h5ad"
+    return f"{kind}; {f'its table {element}' if element else 'it is truncated or'} was not written by AnnData"
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a directory is a zarr store."""
+    return any((path / name).exists() for name in ("zarr.json", ".zgroup"))
+
+
+def read_store(path: str | Path) -> AnnData:
     """Read an .h5ad file or a zarr store into memory, if there is room for all of it."""
     store = open_store(path)
     import anndata
 
     with warnings.catch_warnings(), translate_read_errors(path):
         warnings.filterwarnings("ignore", message="Variable names are not unique")  # checked later
-        check_memory(_num_bytes(store), f"{path}", FILE_REMEDY)
+        check_memory(num_bytes(store), f"{path}", FILE_REMEDY)
         file = Path(path).expanduser()
         adata = anndata.io.read_zarr(store) if file.is_dir() else anndata.io.read_h5ad(file)
-        adata.obs, adata.var = _load_table(store, "obs"), _load_table(store, "var")
+        adata.obs, adata.var = load_table(store, "obs"), load_table(store, "var")
         if adata.raw is not None:
-            adata.raw._var = _load_table(store, "raw.var" if "raw.var" in store else "raw/var")
+            adata.raw._var = load_table(store, "raw.var" if "raw.var" in store else "raw/var")
         return adata
 
 
@@ -128,11 +168,12 @@ def concat_cells(parts: Sequence[AnnData]) -> AnnData:
 def read_table(store: Any, name: str, path: str | Path) -> pd.DataFrame:
     """Read a table of an open file: "obs", "var" or "raw/var"."""
     with translate_read_errors(path, name):
-        check_memory(_num_bytes(store[name]), f"{path}, {name}", TABLE_REMEDY)
-        return _load_table(store, name)
+        check_memory(num_bytes(store[name]), f"{path}, {name}", TABLE_REMEDY)
+        return load_table(store, name)
 
 
-def _load_table(store: Any, name: str) -> pd.DataFrame:
+def load_table(store: Any, name: str) -> pd.DataFrame:
+    """Read a table of an open file or group, as any version of anndata has written it."""
     from anndata.io import read_elem
 
     element = store[name]
@@ -144,11 +185,11 @@ def _is_array(element: Any) -> bool:
     return hasattr(element, "shape")
 
 
-def _num_bytes(element: Any) -> int:
+def num_bytes(element: Any) -> int:
     """Return the size of an array, or of all arrays of a group."""
     if _is_array(element):
         return 0 if element.shape is None else int(element.nbytes)  # anndata stores None without a shape
-    return sum(_num_bytes(element[name]) for name in element)
+    return sum(num_bytes(element[name]) for name in element)
 
 
 def _read_legacy_table(store: Any, element: Any) -> pd.DataFrame:
