@@ -172,7 +172,7 @@ def test_functions(name, form, clean, model, limits, tmp_path, record_property):
     assert worst <= 1
 
 
-ON_DISK = [name for name in FORMS if name.startswith(("h5ad", "zarr", "two files"))]
+ON_DISK = [name for name in FORMS if name.startswith(("h5ad", "zarr", "two files", "loom", "h5mu"))]
 COMMAND_CASES = [
     (name, form)
     for name in COMMAND_ROWS

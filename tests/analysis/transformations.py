@@ -12,7 +12,10 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from data.format_files import write_10x_h5, write_h5mu, write_loom, write_table
 from scipy import sparse
+
+from vaekit.data import read_cells
 
 
 class Form(NamedTuple):
@@ -159,6 +162,13 @@ def _backed(cells: AnnData, directory: Path) -> Form:
     return Form(anndata.read_h5ad(directory / "backed.h5ad", backed="r"))
 
 
+def _with_columns(path: Path, cells: AnnData) -> Form:
+    """Return the cells of a file without columns of cells, with those of ``cells``."""
+    read = read_cells(path)
+    read.obs = cells.obs.loc[read.obs_names]
+    return Form(read)
+
+
 def _part(form: Form) -> Form:
     return Form(form.cells[np.arange(form.cells.n_obs)])
 
@@ -234,4 +244,8 @@ FILES: dict[str, Callable[[AnnData, Path], Form]] = {
     "h5ad, genes permuted": _written("genes.h5ad", _genes),
     "zarr": _written("plain.zarr"),
     "two files": _two_files,
+    "loom": lambda cells, directory: Form(write_loom(cells, directory)),
+    "h5mu": lambda cells, directory: Form(write_h5mu(cells, directory)),
+    "10x .h5, columns added": lambda cells, directory: _with_columns(write_10x_h5(cells, directory), cells),
+    "csv, columns added": lambda cells, directory: _with_columns(write_table(cells, directory, "a.csv"), cells),
 }

@@ -84,7 +84,7 @@ def read_cells(path: str | Path, genes_in: str | None = None) -> AnnData:
     Raises
     ------
     DataError
-        If the file cannot be read, has none of these forms, or does not show where its genes are.
+        If the file cannot be read, has another form, or does not show where its genes are.
     MissingPackageError
         If the file is a .loom file and loompy is not installed.
 
@@ -130,7 +130,7 @@ def find_format(path: str | Path) -> Format:
     Raises
     ------
     DataError
-        If it does not exist, or has none of these forms.
+        If it does not exist, or has another form.
     """
     file = check_path(path)
     if file.is_dir():
@@ -167,7 +167,7 @@ def _directory_format(directory: Path, path: str | Path) -> Format:
     Raises
     ------
     DataError
-        If it is neither. The message names what can be read in it.
+        If it is neither. The message names its members that can be read.
     """
     if is_zarr(directory):
         return STORE

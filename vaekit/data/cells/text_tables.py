@@ -33,7 +33,7 @@ GENES = re.compile(
     re.IGNORECASE,
 )
 CELLS = re.compile(r"(.*[^a-z])?[acgtn]{10,}([^a-z].*)?$|cell[ _.-]?\d|[acgt]{8,}-\d+$", re.IGNORECASE)
-CORNERS = {  # first field of the header: what the rows are
+CORNERS = {  # place of the genes by the first field of the header
     **dict.fromkeys(("gene", "genes", "geneid", "genename", "genesymbol", "symbol", "feature", "features"), "rows"),
     **dict.fromkeys(("cell", "cells", "cellid", "cellname", "barcode", "barcodes", "cellbarcode"), "columns"),
 }
@@ -190,7 +190,7 @@ def _find_genes(rows: Sequence[str], columns: Sequence[str], corner: str, path: 
 
 
 def _are_genes(names: Sequence[str]) -> bool:
-    """Return whether some of the names are those of genes."""
+    """Return whether some of the names look like genes."""
     return any(GENES.match(name) for name in names)
 
 
