@@ -174,7 +174,8 @@ def fit_config(
     if latents not in RECIPES:
         raise ConfigError(f"latents={latents!r} is unknown. {did_you_mean(str(latents), RECIPES)}")
     paths = [cells] if isinstance(cells, str | Path) else cells
-    source = open_counts(cells, settings.get("data.layer"), settings.get("data.gene_name_key"), "backed")
+    layer, gene_name_key, genes_in = (settings.get(f"data.{name}") for name in ("layer", "gene_name_key", "genes_in"))
+    source = open_counts(cells, layer, gene_name_key, "backed", genes_in=genes_in)
     num_steps = settings.get("trainer.max_steps", default_num_steps(len(source)))
     if not isinstance(num_steps, int) or num_steps < 1:
         raise ConfigError(f"max_steps={num_steps!r} must be a positive integer.")

@@ -175,7 +175,7 @@ def test_evaluate_leaves_counts_in_their_file(
     for ending in ("dense.h5ad", "h5ad"):  # the former cannot stay in its file
         if ending == "h5ad":
             monkeypatch.setattr(
-                "vaekit.data.cells.sources.read_file", lambda path: pytest.fail(f"{path} was read whole")
+                "vaekit.data.cells.sources.read_files", lambda paths, *_: pytest.fail(f"{paths} were read whole")
             )
         label = ("--data.label_key", "cell_type")
         path = folder / f"cells.{ending}"
