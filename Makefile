@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test proofs check docs wheel clean
+.PHONY: demo test proofs check docs linkcheck wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/vaekit fit --config pbmc_mixed
@@ -24,6 +24,9 @@ check: $(VENV)/installed
 
 docs: $(VENV)/installed
 	$(BIN)/python -m sphinx -b html -j 2 -W --keep-going docs docs/_build/html
+
+linkcheck: docs
+	$(BIN)/python -m sphinx -b linkcheck docs docs/_build/linkcheck
 
 wheel: $(VENV)/installed
 	rm -rf dist

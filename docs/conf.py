@@ -69,7 +69,9 @@ html_theme_options = {
     "navbar_persistent": [],
     "use_download_button": False,
     "use_fullscreen_button": False,
+    "footer_content_items": "copyright",
 }
+html_context = {"default_mode": "auto"}  # light or dark, as the reader prefers
 html_show_sourcelink = False
 html_copy_source = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

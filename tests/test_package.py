@@ -77,6 +77,7 @@ def test_the_wheel_is_the_package_alone(wheel: Path) -> None:
     modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("vaekit/**/*.py")}
     assert modules | {"vaekit/py.typed", f"{information}/licenses/LICENSE"} <= names
     assert len({name for name in names if name.startswith("vaekit/")} - modules) == 1 + len(CONFIGS)
+    assert not re.findall(r"\]\((?!https?:)", str(fields.get_payload()))  # a package index resolves no relative links
     assert fields["Version"] == vaekit.__version__ == "0.2.0.dev0"
     assert fields["License-Expression"] == "BSD-3-Clause"
     pythons = [line.rpartition(" ")[2] for line in fields.get_all("Classifier") if re.search(r":: 3\.\d+$", line)]
