@@ -11,8 +11,9 @@ import os
 
 from sphinx.application import Sphinx
 
+from vaekit._core.config_store import packaged_configs
 from vaekit.cli.main import COMMANDS, main
-from vaekit.cli.packaged_configs import first_sentence, packaged_configs
+from vaekit.cli.packaged_configs import first_sentence
 
 COLUMNS = "96"  # of a block of code in the theme
 
