@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from importlib import import_module
 from typing import Any
@@ -64,8 +63,9 @@ def _find(target: str, module: str, name: str) -> Any:
     """Return the object of vaekit that a docstring of ``module.name`` refers to, or None."""
     file = getattr(_import(f"{module}.{name}"), "__module__", module)
     scopes = ["", f"{module}.{name}.", f"{module}.{name.partition('.')[0]}.", f"{module}.", f"{file}."]
-    found = (value for scope in scopes if (value := _import(scope + target)) is not None)
-    return next((value for value in found if (inspect.getmodule(value) or value).__name__.startswith("vaekit")), None)
+    names = [scope + target for scope in scopes if (scope + target).startswith("vaekit")]
+    found = [value for value in map(_import, names) if value is not None]
+    return next((value for value in found if str(getattr(value, "__module__", "vaekit")).startswith("vaekit")), None)
 
 
 def _import(name: str) -> Any:
