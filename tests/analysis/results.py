@@ -10,6 +10,7 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
+import pytest
 from anndata import AnnData
 from torch.utils.data import DataLoader
 
@@ -214,6 +215,20 @@ def _plot_volcano(form: Form, model: VAE, clean: AnnData) -> Tables:
     return {"names": pd.DataFrame({"gene": [text.get_text() for text in figure.axes[0].texts]})}
 
 
+def _plot_umap(form: Form, model: VAE, clean: AnnData) -> Tables:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vaekit.plotting.embedding_figures.umap_coordinates", lambda points: points[:, :2])
+        figure = analysis.plot_umap(form.cells, model, clean.var_names[:2].tolist(), layer=form.layer)
+    tables = {}
+    for axis in figure.axes:
+        (dots,), bars = axis.collections, axis.child_axes
+        places = np.asarray(dots.get_offsets())
+        values = np.full((1, 2), bars[0].get_ylim()) if bars else dots.get_facecolors()
+        order = np.lexsort(places.T.round(4))
+        tables[axis.get_title()] = pd.DataFrame(np.hstack([places, values])[order] if not bars else values)
+    return tables
+
+
 def _plot_markers(form: Form, model: VAE, clean: AnnData) -> Tables:
     """Read the names on both axes, and the colors as fold changes."""
     arguments = {"n_genes": 40, "layer": form.layer, "batch_size": form.batch_size}
@@ -249,6 +264,7 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "plot_dotplot": _plot_dotplot,
     "plot_heatmap": _plot_heatmap,
     "plot_markers": _plot_markers,
+    "plot_umap": _plot_umap,
     "plot_volcano": _plot_volcano,
     "plot_predictive_check": _plot_predictive_check,
 }

@@ -141,7 +141,7 @@ def test_figure_has_tree_agreement_umap_and_markers(
     monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda latents: latents[:, :2])
     titles = [axis.get_title() for axis in found.plot("cells").axes]
     assert any(title.startswith("tree") for title in titles)
-    assert {"agreement of the models", "states", "marker genes"} <= set(titles)
+    assert {"agreement of the models", "state", "marker genes"} <= set(titles)
     with pytest.warns(UserWarning, match="unknown"):
         single = states(cells.copy(), models[:1])
     assert any("unknown" in text.get_text() for axis in single.plot().axes for text in axis.texts)

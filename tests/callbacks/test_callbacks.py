@@ -133,8 +133,8 @@ def test_figures_of_every_kind_of_latent(tmp_path, name):
 @pytest.mark.parametrize(
     ("keys", "name", "panels"),
     [
-        ({"batch_key": "batch", "label_key": "cell_type"}, "mixed", ["batch: batch", "label: cell_type", "code y"]),
-        ({"label_key": "cell_type"}, "discrete_auto", ["label: cell_type", "code y: 0", "code y: 1"]),
+        ({"batch_key": "batch", "label_key": "cell_type"}, "mixed", ["batch", "cell_type", "code y"]),
+        ({"label_key": "cell_type"}, "discrete_auto", ["cell_type", "code y: 0", "code y: 1"]),
         ({}, "gaussian", [""]),
         ({}, "dirichlet", ["largest topic of x"]),
     ],

@@ -8,13 +8,14 @@ from vaekit.analysis.map_query import map_query
 from vaekit.analysis.markers import markers
 from vaekit.analysis.model_source import get_data_registry, load_training_data, prepare_query, resolve_model
 from vaekit.analysis.normalized_expression import NormalizedExpressionWriter, normalized_expression
+from vaekit.analysis.plot_umap import plot_umap
 from vaekit.analysis.predictive_check import posterior_predictive_check
 from vaekit.analysis.state_tables import States
 from vaekit.analysis.states import assign_states, states
 from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
 from vaekit.analysis.transfer_labels import check_label_fields, label_fields, transfer_labels
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
-from vaekit.plotting.cell_figures import plot_markers
+from vaekit.plotting.gene_figures import plot_markers
 
 __all__ = [
     "NormalizedExpressionWriter",
@@ -37,6 +38,7 @@ __all__ = [
     "plot_heatmap",
     "plot_markers",
     "plot_predictive_check",
+    "plot_umap",
     "plot_volcano",
     "posterior_predictive_check",
     "prepare_query",

@@ -130,6 +130,13 @@ def latent_fields(
     {'obs': ['vaekit_y'], 'obsm': ['X_vaekit', 'vaekit_y_probabilities'], 'uns': ['vaekit']}
     """
     summaries = summarize_cells(model, query, batch_size, progress)
+    return summary_fields(summaries, query, model, key_added, checkpoint)
+
+
+def summary_fields(
+    summaries: dict[str, Tensor], query: QueryData, model: VAE, key_added: str = "X_vaekit", checkpoint: str = ""
+) -> dict[str, dict[str, Any]]:
+    """Return the fields of :func:`latent_fields` from the result of :func:`summarize_cells`."""
     prefix = key_added.removeprefix("X_")
     obs, obsm = {}, {key_added: coordinates(model, summaries).numpy()}
     for name, latent in model.latents.items():
@@ -139,7 +146,7 @@ def latent_fields(
     return {"obs": obs, "obsm": obsm, "uns": {prefix: provenance(model, query.missing_genes, checkpoint)}}
 
 
-def summarize_cells(model: VAE, query: QueryData, batch_size: int, progress: bool) -> dict[str, Tensor]:
+def summarize_cells(model: VAE, query: QueryData, batch_size: int = 1024, progress: bool = False) -> dict[str, Tensor]:
     """Return the posterior means of each latent, or the probabilities of its states, ``[cells, size]``."""
     from tqdm.auto import tqdm
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from vaekit.analysis.state_markers import component_name
 from vaekit.analysis.state_tree import StateTree
-from vaekit.plotting.state_figures import plot_states
+from vaekit.plotting.embedding_figures import NO_PALETTES, NO_UNITS
+from vaekit.plotting.state_figures import NO_COLUMNS, plot_states
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,11 +80,30 @@ class States:
         """Return the fields per cell of an AnnData, by attribute and key."""
         return {"obs": {key_added: self.codes}, "obsm": {f"{key_added}_probabilities": self.probabilities}}
 
-    def plot(self, title: str = "") -> Figure:
-        """Return a figure of the tree, the agreement of the models, a UMAP and marker genes."""
+    def plot(
+        self,
+        title: str = "",
+        columns: Mapping[str, pd.Categorical | np.ndarray] = NO_COLUMNS,
+        palettes: Mapping[str, Mapping[str, str]] = NO_PALETTES,
+        units: Mapping[str, str] = NO_UNITS,
+    ) -> Figure:
+        """Return a figure of the tree, the agreement of the models, a UMAP and marker genes.
+
+        Parameters
+        ----------
+        title : str
+            Title of the figure.
+        columns : Mapping[str, pandas.Categorical or array]
+            Further columns of the cells that color the UMAP, by the title of the panel.
+        palettes : Mapping[str, Mapping[str, str]]
+            Colors of categories by the title of the panel.
+        units : Mapping[str, str]
+            Units of numbers by the title of the panel.
+        """
         return plot_states(
-            self.latents, self.codes, self.states, self.tree, self.agreement, self.markers, self.compositions, title
-        )
+            self.latents, self.codes, self.states, self.tree, self.agreement, self.markers, self.compositions, title,
+            columns, palettes, units,
+        )  # fmt: skip
 
 
 def to_categorical(codes: np.ndarray, num_states: int) -> pd.Categorical:

@@ -13,11 +13,13 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from typing_extensions import override
 
+from vaekit._core.figure_formats import FIGURE_FORMATS, FigureFormat
 from vaekit.diagnostics import posterior_summaries
 from vaekit.diagnostics.image_figures import image_figures
 from vaekit.diagnostics.latent_figures import latent_figures
-from vaekit.exceptions import ConfigError
+from vaekit.exceptions import ConfigError, did_you_mean
 from vaekit.plotting import model_figures, save_figure
+from vaekit.plotting.figure_files import figure_image
 
 if TYPE_CHECKING:
     from vaekit.plotting.model_figures import Figure
@@ -26,13 +28,12 @@ if TYPE_CHECKING:
 class FigureWriter(Callback):
     """Callback that writes figures of a model at the end of training, and after selected epochs.
 
-    These are ``loss_curves.png``; ``schedules.png`` of the KL weight and the temperatures; ``umap.png`` of the
-    latents, colored by batch, label, codes and largest topic (only at the end, because it is slow);
-    ``code_usage_<name>.png`` of each discrete latent; ``topics_<name>.png`` of each Dirichlet latent, by label or by
-    Leiden cluster (at the end); and ``active_units.png`` of the continuous ones. Images also have
-    ``reconstructions.png``,
-    ``samples.png``, ``categories_<name>.png`` and ``traversals_<name>.png``. The files are in ``figures/`` of the run
-    directory, after epoch 5 in ``figures/epoch_5/``. In Weights & Biases their names are ``figures/<name>``.
+    These are ``loss_curves``; ``schedules`` of the KL weight and the temperatures; ``umap`` of the latents, colored by
+    batch, label, ``color``, codes and largest topic (only at the end, because it is slow); ``code_usage_<name>`` of
+    each discrete latent; ``topics_<name>`` of each Dirichlet latent, by label or by Leiden cluster (at the end); and
+    ``active_units`` of the continuous ones. Images also have ``reconstructions``, ``samples``, ``categories_<name>``
+    and ``traversals_<name>``. The files are in ``figures/`` of the run directory, after epoch 5 in
+    ``figures/epoch_5/``. In Weights & Biases their names are ``figures/<name>``.
 
     Parameters
     ----------
@@ -40,25 +41,47 @@ class FigureWriter(Callback):
         Run directory; by default the trainer's ``default_root_dir``.
     epochs : list of int, optional
         Epochs, counted from 1, after which figures are written; by default only at the end.
+    color : list of str, optional
+        Further columns of ``obs``, or genes, that color the UMAP. They are read when training starts.
+    figure : str
+        Format of the files: png, pdf or svg; none: no figure is written.
 
     Raises
     ------
     ConfigError
-        If an epoch is below 1.
+        If an epoch is below 1, or the format is unknown.
+    DataError
+        If a name of ``color`` is neither a column nor a gene.
 
     Examples
     --------
     >>> import pytorch_lightning as pl, vaekit
-    >>> writer = vaekit.callbacks.FigureWriter("run")  # figures in run/figures
+    >>> writer = vaekit.callbacks.FigureWriter("run", color=["n_counts"])  # figures in run/figures
     >>> trainer = pl.Trainer(max_epochs=100, callbacks=[writer])
     >>> trainer.fit(model, datamodule=data)  # doctest: +SKIP
     """
 
-    def __init__(self, dirpath: str | None = None, epochs: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        dirpath: str | None = None,
+        epochs: list[int] | None = None,
+        color: list[str] | None = None,
+        figure: FigureFormat = "png",
+    ) -> None:
+        if figure not in FIGURE_FORMATS:
+            raise ConfigError(f"FigureWriter: figure={figure!r} is unknown. {did_you_mean(figure, FIGURE_FORMATS)}")
         if epochs and min(epochs) < 1:
             raise ConfigError(f"FigureWriter: epochs={epochs} must be at least 1. Count epochs from 1: [1, 10, 50].")
-        self.dirpath, self.epochs = dirpath, tuple(epochs or ())
+        self.dirpath, self.epochs, self.color, self.figure = dirpath, tuple(epochs or ()), color, figure
+        self._columns: Any = None
         self.history: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    @override
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data = getattr(trainer, "datamodule", None)
+        if self.color and data is not None and self.figure != "none":
+            self._columns = data.figure_columns(self.color)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -84,16 +107,17 @@ class FigureWriter(Callback):
 
     def _write(self, trainer: pl.Trainer, model: Any, subdirectory: Path, umap: bool) -> None:
         data = getattr(trainer, "datamodule", None)
-        if data is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if data is None or self.figure == "none" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         directory = Path(self.dirpath or trainer.default_root_dir) / subdirectory
         directory.mkdir(parents=True, exist_ok=True)
         for name, figure in self.figures(model, data, umap).items():
-            path = directory / f"{name}.png"
+            path = directory / f"{name}.{self.figure}"
             save_figure(figure, path)
             for logger in trainer.loggers:
                 if log_image := getattr(logger, "log_image", None):
-                    log_image(key=f"figures/{name}", images=[str(path)])
+                    image = str(path) if self.figure == "png" else figure_image(figure)
+                    log_image(key=f"figures/{name}", images=[image])
 
     def figures(self, model: Any, data: Any, umap: bool = True) -> dict[str, Figure]:
         """Return the figures by name, and restore the RNG states."""
@@ -104,5 +128,5 @@ class FigureWriter(Callback):
                 "schedules": model_figures.schedules(self.history),
             }
             summaries = posterior_summaries(model, data.dataloader("all", batch_size=1024))
-            figures |= latent_figures(model, data, summaries, umap)
+            figures |= latent_figures(model, data, summaries, umap, self._columns or data.figure_columns(self.color))
             return figures | (image_figures(model, data) if data.kind == "images" else {})

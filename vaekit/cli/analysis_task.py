@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from vaekit.cli.output_files import OutputFiles, check_outputs, load_model
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vaekit._core.figure_formats import FigureFormat
     from vaekit.models import VAE
     from vaekit.plotting.figure_files import Figure
 
@@ -44,6 +45,12 @@ class AnalysisTask:
     input: InputCells
     files: OutputFiles
 
+    @property
+    def title(self) -> str:
+        """Names of the cells' files for the title of a figure, or of the training data."""
+        names = [Path(path).name for path in self.input.paths]
+        return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "") if names else ""
+
     def check_room(self, num_bytes: int) -> None:
         """Raise an OutputError if the disk lacks room for a result of this size and its figure."""
         check_room(self.files.result, num_bytes + FIGURE_BYTES)
@@ -53,12 +60,20 @@ class AnalysisTask:
         with atomic_write(self.files.result) as temporary:
             table.to_csv(temporary, index=index)
 
-    def finish(self, figure: Figure | None, summary: str) -> None:
-        """Write the figure of the written result, if there is one, and print the files with a summary."""
+    def finish(self, draw: Callable[[], Figure | None], summary: str) -> None:
+        """Draw and write the figure of the written result, and print the files with a summary.
+
+        Parameters
+        ----------
+        draw : callable
+            Returns the figure, or None if there is nothing to draw. It is not called if the command does not write one.
+        summary : str
+            Last part of the message.
+        """
         from vaekit.plotting import save_figure
 
         files = f"{self.files.result}"
-        if figure is not None:
+        if self.files.figure is not None and (figure := draw()) is not None:
             save_figure(figure, self.files.figure)
             files += f" and {self.files.figure}"
         print(f"Wrote {files}: {summary}")
@@ -74,6 +89,7 @@ def start_task(
     overwrite: bool = False,
     others: Sequence[str] = (),
     genes_in: str | None = None,
+    figure: FigureFormat = "png",
 ) -> AnalysisTask:
     """Check the outputs of a command, load its model, and find its cells.
 
@@ -95,6 +111,8 @@ def start_task(
         Further files that the command reads.
     genes_in : str or None
         Place of the genes in files whose form does not determine it (:func:`vaekit.data.read_cells`).
+    figure : str
+        Format of the figure, or "none".
 
     Raises
     ------
@@ -104,8 +122,8 @@ def start_task(
         If the model or its training data cannot be loaded.
     """
     paths = [data] if isinstance(data, str) else list(data or ())
-    files = check_outputs(output, endings, (checkpoint, *paths, *others), overwrite)
-    model = load_model(checkpoint, *files)
+    files = check_outputs(output, endings, (checkpoint, *paths, *others), overwrite, figure)
+    model = load_model(checkpoint, *filter(None, files))
     is_copy = files.result.suffix.lower() == ".h5ad"
     cells = resolve_cells(model, checkpoint, paths, layer, copied=is_copy, genes_in=genes_in)
     return AnalysisTask(str(checkpoint), model, cells, files)

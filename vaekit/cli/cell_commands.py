@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vaekit._core.figure_formats import FigureFormat
 from vaekit.cli.analysis_task import CELLS_OR_TABLE, start_task
 from vaekit.cli.cell_results import open_result
-from vaekit.cli.input_cells import color_columns, resolve_cells
+from vaekit.cli.input_cells import resolve_cells
 from vaekit.cli.values import check_seed
 from vaekit.exceptions import DataError
 
@@ -33,6 +34,8 @@ def embed(
     layer: str | None = None,
     genes_in: str | None = None,
     batch_key: str | None = None,
+    color: list[str] | None = None,
+    figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
     """Write the latents of cells into a copy of their .h5ad file, or into a .csv file, and a UMAP.
@@ -60,6 +63,10 @@ def embed(
         names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
+    color : list of str, optional
+        Columns of obs, or genes, that color the UMAP, besides batch and label.
+    figure : str
+        Format of the figure: png, pdf or svg. none: no figure.
     overwrite : bool
         Replace the outputs if they exist.
 
@@ -67,22 +74,29 @@ def embed(
     --------
     vaekit embed RUN/last.ckpt cells.h5ad -o embedded.h5ad
     """
-    from vaekit.analysis import check_latent_fields, latent_fields
-    from vaekit.plotting.embedding_figures import plot_latents
+    from vaekit.analysis import check_latent_fields
+    from vaekit.analysis.embed import summarize_cells, summary_fields
+    from vaekit.analysis.plot_umap import label_column
+    from vaekit.diagnostics.latent_figures import plot_summaries
 
-    task = start_task(checkpoint, data, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite)
-    model, query = task.model, task.input.prepare(task.model, batch_key)
-    columns = color_columns(query, model, batch_key, label_key)
+    task = start_task(
+        checkpoint, data, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite, figure=figure
+    )
+    model, source = task.model, task.input.open(task.model)
+    columns = task.input.figure_columns(model, source, color, batch_key, label_key)
+    query = task.input.prepare(model, batch_key, source=source)
     num_bytes = 8 * len(query.dataset) * sum(latent.size for latent in model.latents.values())
     with open_result(task, query, num_bytes) as result:
         check_latent_fields(result.fields, model, key_added)
-        fields = latent_fields(query, model, key_added, progress=True, checkpoint=task.checkpoint)
+        summaries = summarize_cells(model, query, progress=True)
+        fields = summary_fields(summaries, query, model, key_added, task.checkpoint)
         result.write(fields)
     points, codes = fields["obsm"][key_added], fields["obs"]
-    prefix = f"{key_added.removeprefix('X_')}_"
-    columns |= {f"code {key.removeprefix(prefix)}": values for key, values in codes.items()}
     sizes = "".join(f', obs["{key}"] ({values.categories.size} different codes)' for key, values in codes.items())
-    task.finish(plot_latents(points, columns), f'{len(points)} cells, obsm["{key_added}"] {list(points.shape)}{sizes}')
+    task.finish(
+        lambda: plot_summaries(model, summaries, *columns, label_column(model, columns, label_key), task.title),
+        f'{len(points)} cells, obsm["{key_added}"] {list(points.shape)}{sizes}',
+    )
 
 
 def denoise(
@@ -99,6 +113,7 @@ def denoise(
     genes_in: str | None = None,
     key_added: str = "vaekit_normalized",
     batch_key: str | None = None,
+    figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
     """Write the expected expression of each gene in each cell into a copy of the cells' .h5ad file, or some to a .csv.
@@ -135,6 +150,8 @@ def denoise(
         Name in layers, obsm and uns.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
+    figure : str
+        Format of the figure: png, pdf or svg. none: no figure.
     overwrite : bool
         Replace the outputs if they exist.
 
@@ -154,7 +171,9 @@ def denoise(
             f"output={str(output)!r} has a column per gene of --genes. Name genes, such as --genes CD3D MS4A1, or name "
             "the output with the ending .h5ad for all genes."
         )
-    task = start_task(checkpoint, data, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite)
+    task = start_task(
+        checkpoint, data, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite, figure=figure
+    )
     writer = NormalizedExpressionWriter(task.model, library_size, transform_batch, num_samples=num_samples, seed=seed)
     names = writer.check_genes(genes) if genes else []
     query = task.input.prepare(task.model, batch_key)
@@ -173,7 +192,9 @@ def denoise(
             result.write({"uns": {key_added: writer.provenance(query, task.checkpoint)}})
     content = [f'{location}["{key_added}"] {list(shape)}' for location, shape in shapes.items()]
     content = content or [f"{len(names)} genes"]
-    task.finish(_plot_denoised(task, query, summary, writer), f"{len(query.dataset)} cells, {', '.join(content)}")
+    task.finish(
+        lambda: _plot_denoised(task, query, summary, writer), f"{len(query.dataset)} cells, {', '.join(content)}"
+    )
 
 
 def _plot_denoised(
@@ -182,7 +203,7 @@ def _plot_denoised(
     """Plot the chosen genes on the UMAP of the latents, or without any the mean of each gene."""
     from vaekit.analysis.embed import cell_coordinates
     from vaekit.analysis.gene_summary import summarize_counts
-    from vaekit.plotting.cell_figures import plot_gene_means, plot_genes
+    from vaekit.plotting.gene_figures import plot_gene_means, plot_genes
 
     counts = summarize_counts(query, writer.genes, summary.genes, writer.library_size)
     if not summary.genes:
@@ -202,6 +223,8 @@ def transfer(
     layer: str | None = None,
     genes_in: str | None = None,
     batch_key: str | None = None,
+    color: list[str] | None = None,
+    figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
     """Label cells by their nearest labeled neighbors in latent space, with the uncertainty of each label.
@@ -233,6 +256,10 @@ def transfer(
         names in the file show.
     batch_key : str, optional
         Column of obs with the batch, or the batch of all cells of the query. None: as in training.
+    color : list of str, optional
+        Columns of obs, or genes, that color the UMAP, besides batch and label.
+    figure : str
+        Format of the figure: png, pdf or svg. none: no figure.
     overwrite : bool
         Replace the outputs if they exist.
 
@@ -241,25 +268,31 @@ def transfer(
     vaekit transfer RUN/last.ckpt atlas.h5ad --query new.h5ad --label_key cell_type -o labeled.h5ad
     """
     import numpy as np
+    import pandas as pd
 
     from vaekit.analysis import check_label_fields, get_data_registry, label_fields
     from vaekit.analysis.embed import cell_coordinates
+    from vaekit.analysis.plot_umap import figure_columns, label_column
     from vaekit.data.cells.file_formats import accept_genes_in
-    from vaekit.plotting.cell_figures import plot_transferred_labels
+    from vaekit.plotting.transfer_figures import LABEL_PANEL, plot_transferred_labels
 
     task = start_task(
         checkpoint, query, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite,
-        others=reference or (),
+        others=reference or (), figure=figure,
     )  # fmt: skip
     model = task.model
     label_key = label_key or get_data_registry(model)["config"]["init_args"].get("label_key")
     if label_key is None:
         raise DataError("label_key=None: the model was trained without labels. Pass --label_key COLUMN")
     key_added = key_added or f"{label_key}_transferred"
+    source = task.input.open(model)
+    columns = task.input.figure_columns(model, source, color, batch_key)
     known_in = genes_in if reference and accept_genes_in(reference) else None
     known = resolve_cells(model, checkpoint, reference, layer, argument="reference", genes_in=known_in)
-    labeled = known.prepare(model, known.find_column(model, batch_key), label_key)
-    cells = task.input.prepare(model, batch_key)
+    labeled_source = known.open(model)
+    colors = figure_columns(model, labeled_source, label_key=label_key)
+    labeled = known.prepare(model, known.find_column(model, batch_key), label_key, labeled_source)
+    cells = task.input.prepare(model, batch_key, source=source)
     with open_result(task, cells, 8 * len(cells.dataset)) as result:
         check_label_fields(result.fields, key_added)
         fields = label_fields(
@@ -268,7 +301,16 @@ def transfer(
         )  # fmt: skip
         result.write(fields)
     labels, uncertainty = fields["obs"][key_added], fields["obs"][f"{key_added}_uncertainty"]
+    known_labels = label_column(model, colors, label_key)
+    assert known_labels is not None
+    columns.palettes[LABEL_PANEL] = colors.palettes.get(label_key, {})
     task.finish(
-        plot_transferred_labels(cell_coordinates(model, cells), labels, uncertainty),
+        lambda: plot_transferred_labels(
+            cell_coordinates(model, cells),
+            pd.Categorical(labels, known_labels.categories),
+            uncertainty,
+            *columns,
+            task.title,
+        ),
         f"{len(labels)} cells, {labels.categories.size} labels, median uncertainty {np.median(uncertainty):.2f}",
     )

@@ -16,14 +16,16 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from vaekit._core.atomic import remove_partial_files
+from vaekit._core.figure_formats import FigureFormat
 from vaekit._core.threads import keep_threads
+from vaekit.callbacks.figure_writer import FigureWriter
 from vaekit.callbacks.run_archive import report_archive
 from vaekit.callbacks.run_callbacks import run_callbacks
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
 from vaekit.cli.config_diagnosis import FROM_DATA
 from vaekit.cli.console import silence_libraries
 from vaekit.cli.fit_arguments import complete_arguments
-from vaekit.cli.fit_help import SEEDS_HELP, HelpFlag
+from vaekit.cli.fit_help import COLOR_HELP, FIGURE_HELP, SEEDS_HELP, HelpFlag
 from vaekit.cli.foreign import check_classes, check_destinations, check_wandb_files
 from vaekit.cli.logger import (
     complete_loggers,
@@ -142,6 +144,8 @@ class VaekitCLI(LightningCLI):
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
         if self._command == "fit":
             parser.add_argument("--seeds", type=int, default=1, help=SEEDS_HELP)
+            parser.add_argument("--color", action="append", help=COLOR_HELP)
+            parser.add_argument("--figure", type=FigureFormat, help=FIGURE_HELP)
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -161,7 +165,8 @@ class VaekitCLI(LightningCLI):
         sizes = getattr(config.model, "init_args", None) or {}
         reject_sizes([name for name in FROM_DATA if sizes.get(name)], "a file that the configuration names")
         self.directory = member_directory(Path(config.trainer.default_root_dir or "runs/vaekit"))
-        num_seeds = config.pop("seeds", 1)  # not part of the configuration of a run
+        num_seeds = config.pop("seeds", 1)  # these flags are not part of the configuration of a run
+        self._figure_flags = {name: value for name in ("color", "figure") if (value := config.pop(name, None))}
         check_minimum(1, seeds=num_seeds)
         num_seeds = 1 if config.trainer.fast_dev_run else num_seeds
         self.seeds = range(config.seed_everything, config.seed_everything + num_seeds)
@@ -197,6 +202,9 @@ class VaekitCLI(LightningCLI):
         configured = configured if isinstance(configured, list) else [configured]
         defaults = run_callbacks(progress=config.enable_progress_bar is not False)
         kwargs["callbacks"] = configured + [c for c in defaults if not any(isinstance(o, type(c)) for o in configured)]
+        for callback in kwargs["callbacks"]:
+            if isinstance(callback, FigureWriter):
+                vars(callback).update(self._figure_flags)
         if config.logger in (None, True):
             kwargs["logger"] = default_logger(self.directory) if self.subcommand == "fit" else False
         try:

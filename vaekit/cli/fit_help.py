@@ -35,6 +35,8 @@ SEEDS_HELP = (
     "Number of runs, with the seeds seed_everything, seed_everything + 1, ..., on the same data and split, in "
     "RUN/seed_0, RUN/seed_1, ... (1)"
 )
+COLOR_HELP = "Column of obs, or gene, that colors the UMAP, next to batch, label and codes; may be repeated"
+FIGURE_HELP = "Format of the figures: png, pdf or svg; none: no figures (png)"
 
 
 class HelpFlag(argparse.Action):
@@ -63,6 +65,8 @@ def short_help(command: str) -> str:
                else "Checkpoint; without --config, its configuration is used, too"),
         *_flag("--seed_everything N", "Seed of weights, order of the data and samples (0)"),
         *(_flag("--seeds N", SEEDS_HELP) if command == "fit" else ()),
+        *(_flag("--color KEY", COLOR_HELP) if command == "fit" else ()),
+        *(_flag("--figure FORMAT", FIGURE_HELP) if command == "fit" else ()),
     ]  # fmt: skip
     for section, (cls, metavars) in FLAGS.items():
         lines += [

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from vaekit.data.cells.count_source import CountSource
     from vaekit.data.cells.query import QueryData
+    from vaekit.data.figure_columns import FigureColumns
     from vaekit.models import VAE
 
 FILE_COLUMN = "vaekit_file"  # of obs: the file of each cell, if there are several
@@ -35,20 +37,72 @@ class InputCells(NamedTuple):
     layer: str | None
     paths: list[str]
 
-    def find_column(self, model: VAE, key: str | None) -> str | None:
-        """Return the name of a column of ``obs``, or None if the cells do not have it."""
+    def open(self, model: VAE) -> CountSource:
+        """Open the cells as a model reads them, without their counts; several files get a column with their names."""
         from vaekit.analysis.model_source import open_cells
 
-        return key if key in open_cells(model, self.cells, self.layer).obs.columns else None
-
-    def prepare(self, model: VAE, batch_key: str | None, label_key: str | None = None) -> QueryData:
-        """Return the cells in the form of the training data; several files get a column with the file of each cell."""
-        from vaekit.analysis import prepare_query
-
-        query = prepare_query(model, self.cells, self.layer, batch_key, label_key)
+        source = open_cells(model, self.cells, self.layer)
         if isinstance(self.cells, list) and len(self.cells) > 1:
-            query.adata.obs[FILE_COLUMN] = _file_of_each_cell(self.cells, map(_num_cells, self.cells))
-        return query
+            source.obs[FILE_COLUMN] = _file_of_each_cell(self.cells, map(_num_cells, self.cells))
+        return source
+
+    def find_column(self, model: VAE, key: str | None) -> str | None:
+        """Return the name of a column of ``obs``, or None if the cells do not have it."""
+        return key if key in self.open(model).obs.columns else None
+
+    def prepare(
+        self, model: VAE, batch_key: str | None, label_key: str | None = None, source: CountSource | None = None
+    ) -> QueryData:
+        """Return the cells in the form of the training data.
+
+        Parameters
+        ----------
+        model : VAE
+            Trained model.
+        batch_key, label_key : str or None
+            Columns of ``obs``; a batch_key of None means that of the training data.
+        source : CountSource, optional
+            The cells from :meth:`open`. None: opened again.
+        """
+        from vaekit.analysis.model_source import get_count_registry
+        from vaekit.data import prepare_query
+
+        return prepare_query(source or self.open(model), get_count_registry(model), batch_key, label_key)
+
+    def figure_columns(
+        self,
+        model: VAE,
+        source: CountSource,
+        color: Sequence[str] | None = None,
+        batch_key: str | None = None,
+        label_key: str | None = None,
+    ) -> FigureColumns:
+        """Return batch, label, the columns and genes of ``color``, and the file of each cell if there are several.
+
+        Parameters
+        ----------
+        model : VAE
+            Trained model.
+        source : CountSource
+            The cells from :meth:`open`.
+        color, batch_key, label_key
+            As in :func:`vaekit.analysis.plot_umap`.
+
+        Raises
+        ------
+        DataError
+            If ``label_key`` or a name of ``color`` is given, but not found.
+        """
+        import pandas as pd
+
+        from vaekit.analysis.plot_umap import figure_columns
+
+        columns = figure_columns(model, source, color, batch_key, label_key)
+        if FILE_COLUMN in source.obs:
+            files = pd.Categorical(source.obs[FILE_COLUMN])
+            names = [Path(path).name for path in files.categories]
+            columns.values[FILE_COLUMN] = files.rename_categories(names) if len(set(names)) == len(names) else files
+        return columns
 
 
 def resolve_cells(
@@ -129,42 +183,3 @@ def _file_of_each_cell(paths: Sequence[str], sizes: Iterable[int]) -> pd.Categor
     import pandas as pd
 
     return pd.Categorical.from_codes(np.repeat(np.arange(len(paths)), list(sizes)), list(paths))
-
-
-def color_columns(
-    query: QueryData, model: VAE, batch_key: str | None = None, label_key: str | None = None
-) -> dict[str, pd.Categorical]:
-    """Return the batch, the label and the file of each cell by the name of their columns, if the cells have them.
-
-    Parameters
-    ----------
-    query : QueryData
-        Cells.
-    model : VAE
-        Trained model; its columns are used for arguments that are None.
-    batch_key, label_key : str or None
-        Columns of ``obs``.
-
-    Raises
-    ------
-    DataError
-        If ``label_key`` is given, but not found.
-    """
-    import pandas as pd
-
-    from vaekit.analysis import get_data_registry
-    from vaekit.data.cells.columns import read_column
-
-    obs, trained = query.adata.obs, get_data_registry(model)["config"]["init_args"]
-    keys = {"batch_key": batch_key or trained.get("batch_key"), "label_key": label_key or trained.get("label_key")}
-    columns = {}
-    for argument, key in {**keys, "file": FILE_COLUMN}.items():
-        if key in obs.columns or (argument == "label_key" and label_key is not None):
-            column = read_column(obs, str(key), argument, query.source)
-            columns[str(key)] = pd.Categorical.from_codes(column.codes, column.categories)
-    if FILE_COLUMN in columns:  # legends show the beginning of a name only
-        files = columns[FILE_COLUMN]
-        names = [Path(path).name for path in files.categories]
-        if len(set(names)) == len(names):
-            columns[FILE_COLUMN] = files.rename_categories(names)
-    return columns

@@ -10,6 +10,7 @@ import json as json_format
 from pathlib import Path
 from typing import Any, Literal
 
+from vaekit._core.figure_formats import FigureFormat
 from vaekit.cli.analysis_task import start_task
 from vaekit.cli.evaluation_report import (
     TRAINING_DATA,
@@ -19,7 +20,6 @@ from vaekit.cli.evaluation_report import (
     integration_values,
     score_integration,
 )
-from vaekit.cli.input_cells import color_columns
 from vaekit.cli.output_files import load_model, reject_inputs
 from vaekit.cli.values import check_minimum, check_seed
 
@@ -125,6 +125,8 @@ def map(  # the name of the command
     layer: str | None = None,
     genes_in: str | None = None,
     batch_key: str | None = None,
+    color: list[str] | None = None,
+    figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
     """Extend a trained model by the batches of new cells.
@@ -151,6 +153,10 @@ def map(  # the name of the command
         names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training; if the cells lack it, they are one batch, 'query'.
+    color : list of str, optional
+        Columns of obs, or genes, that color the UMAP, besides batch and label.
+    figure : str
+        Format of the figure: png, pdf or svg. none: no figure.
     overwrite : bool
         Replace the outputs if they exist.
 
@@ -159,13 +165,17 @@ def map(  # the name of the command
     vaekit map RUN/last.ckpt new.h5ad -o mapped.ckpt
     """
     from vaekit.analysis import get_data_registry, map_query
-    from vaekit.analysis.embed import cell_coordinates
+    from vaekit.analysis.embed import summarize_cells
+    from vaekit.analysis.plot_umap import label_column
+    from vaekit.diagnostics.latent_figures import plot_summaries
     from vaekit.models import save
-    from vaekit.plotting.embedding_figures import plot_latents
 
     check_seed(seed)
     check_minimum(1, max_steps=max_steps)
-    task = start_task(checkpoint, query, output, (".ckpt",), layer=layer, genes_in=genes_in, overwrite=overwrite)
+    task = start_task(
+        checkpoint, query, output, (".ckpt",), layer=layer, genes_in=genes_in, overwrite=overwrite, figure=figure
+    )
+    task.input.figure_columns(task.model, task.input.open(task.model), color)  # checks the names before training
     mapped = map_query(
         task.input.cells, task.model, layer=task.input.layer, batch_key=batch_key, max_steps=max_steps, progress=True,
         seed=seed,
@@ -174,10 +184,13 @@ def map(  # the name of the command
     record = get_data_registry(mapped)["mappings"][-1]
     batches = ", ".join(f"{name!r} ({count} cells)" for name, count in record["batches"].items())
     key = batch_key or record["batch_key"] or next(iter(record["batches"]))
-    cells = task.input.prepare(mapped, key)
-    columns = color_columns(cells, mapped, batch_key)
+    source = task.input.open(mapped)
+    columns = task.input.figure_columns(mapped, source, color, key)
+    cells = task.input.prepare(mapped, key, source=source)
     task.finish(
-        plot_latents(cell_coordinates(mapped, cells), columns),
+        lambda: plot_summaries(
+            mapped, summarize_cells(mapped, cells), *columns, label_column(mapped, columns), task.title
+        ),
         f"new batches {batches}; ELBO per cell {record['elbo_before']:.1f} before and {record['elbo_after']:.1f} after "
         f"{record['num_steps']} steps",
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vaekit._core.atomic import try_writing
+from vaekit._core.figure_formats import FIGURE_FORMATS, FigureFormat
 from vaekit.exceptions import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -18,14 +19,18 @@ PathLike = str | Path
 
 
 class OutputFiles(NamedTuple):
-    """Files that a command writes: its result, and a figure with the same name."""
+    """Files that a command writes: its result, and a figure with the same name, or None."""
 
     result: Path
-    figure: Path
+    figure: Path | None
 
 
 def check_outputs(
-    output: PathLike, endings: Sequence[str], inputs: Iterable[PathLike | None], overwrite: bool
+    output: PathLike,
+    endings: Sequence[str],
+    inputs: Iterable[PathLike | None],
+    overwrite: bool,
+    figure: FigureFormat = "png",
 ) -> OutputFiles:
     """Return the files that a command writes, after the checks of :func:`check_output`.
 
@@ -39,21 +44,25 @@ def check_outputs(
         Files that must not be overwritten. None is ignored.
     overwrite : bool
         Whether existing files are replaced.
+    figure : str
+        Format of the figure; "none" means no figure.
 
     Raises
     ------
     DataError
-        If the ending is another one, or a file cannot be written without losing another.
+        If the ending or format is another one, or a file cannot be written without losing another.
     """
     result, inputs = Path(output), list(inputs)
     if result.suffix.lower() not in endings and not result.is_dir():
         formats = " or ".join(endings)
         raise DataError(
             f"output={str(result)!r} must end in {formats}: the ending determines the format. A figure with the same "
-            f"name gets the ending .png. Name it {result.stem or 'result'}{endings[0]}."
+            f"name gets the ending .{figure}. Name it {result.stem or 'result'}{endings[0]}."
         )
-    files = OutputFiles(result, result.parent / f"{result.stem}.png")
-    for file in files:
+    if figure not in FIGURE_FORMATS:
+        raise DataError(f"figure={figure!r} must be one of {', '.join(map(repr, FIGURE_FORMATS))}.")
+    files = OutputFiles(result, None if figure == "none" else result.parent / f"{result.stem}.{figure}")
+    for file in filter(None, files):
         check_output(file, inputs, overwrite)
     return files
 

@@ -10,6 +10,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaekit._core.figure_formats import FigureFormat
 from vaekit.cli.analysis_task import CELLS_OR_TABLE, start_task
 from vaekit.cli.cell_results import open_result
 from vaekit.cli.values import check_minimum, check_seed
@@ -30,6 +31,8 @@ def states(
     layer: str | None = None,
     genes_in: str | None = None,
     batch_key: str | None = None,
+    color: list[str] | None = None,
+    figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
     """Find states of cells on which models of several seeds agree, and write them with a figure.
@@ -63,6 +66,10 @@ def states(
         names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
+    color : list of str, optional
+        Columns of obs, or genes, that color the UMAP, besides batch and label.
+    figure : str
+        Format of the figure: png, pdf or svg. none: no figure.
     overwrite : bool
         Replace the outputs if they exist.
 
@@ -84,8 +91,9 @@ def states(
         check_output(markers_file, checkpoints, overwrite)
     task = start_task(
         checkpoints[0], data, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite,
-        others=checkpoints[1:],
+        others=checkpoints[1:], figure=figure,
     )  # fmt: skip
+    columns = task.input.figure_columns(task.model, task.input.open(task.model), color, batch_key)
     models, _ = load_models(checkpoints)
     queries = [task.input.prepare(model, batch_key) for model in models]
     with open_result(task, queries[0], CELL_BYTES * len(queries[0].dataset)) as result:
@@ -100,9 +108,9 @@ def states(
     warn_unstable(found)
     print(found.states.to_string())
     agreement = found.agreement.loc[found.agreement["chosen"], "agreement"].item()
-    title = f"{queries[0].source}: {len(found.states)} states"
+    title = f"{task.title}: {len(found.states)} states"
     summary = f"{len(found.codes)} cells, {len(found.states)} states, agreement of {len(models)} models {agreement:.2f}"
-    task.finish(found.plot(title), summary)
+    task.finish(lambda: found.plot(title, *columns), summary)
 
 
 def find_checkpoints(runs: Sequence[str]) -> list[str]:

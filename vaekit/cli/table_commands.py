@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vaekit._core.figure_formats import FigureFormat
 from vaekit.cli.analysis_task import TABLE, start_task
 from vaekit.cli.values import check_minimum, check_seed
 
@@ -37,6 +38,7 @@ def de(
     layer: str | None = None,
     genes_in: str | None = None,
     batch_key: str | None = None,
+    figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
     """Compare the expression of genes between groups of cells.
@@ -75,6 +77,8 @@ def de(
         names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
+    figure : str
+        Format of the figure: png, pdf or svg. none: no figure.
     overwrite : bool
         Replace the outputs if they exist.
 
@@ -85,14 +89,16 @@ def de(
     from vaekit.analysis import differential_expression
 
     check_seed(seed)
-    task = start_task(checkpoint, data, output, TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite)
+    task = start_task(
+        checkpoint, data, output, TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite, figure=figure
+    )
     task.check_room(GENE_BYTES * task.model.features)
     table = differential_expression(
         task.input.cells, task.model, groupby, group1, group2, replicate_key=replicate_key, delta=delta, fdr=fdr,
         layer=task.input.layer, batch_key=batch_key, num_samples=num_samples, progress=True, seed=seed,
     )  # fmt: skip
     task.write_table(table)
-    task.finish(_de_figure(table), _print_comparisons(table, f"is_de_fdr_{fdr}"))
+    task.finish(lambda: _de_figure(table), _print_comparisons(table, f"is_de_fdr_{fdr}"))
 
 
 def _de_figure(table: pd.DataFrame) -> Figure | None:
@@ -133,6 +139,7 @@ def markers(
     layer: str | None = None,
     genes_in: str | None = None,
     batch_key: str | None = None,
+    figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
     """List the genes that distinguish each code of a discrete latent, or each topic.
@@ -163,6 +170,8 @@ def markers(
         names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
+    figure : str
+        Format of the figure: png, pdf or svg. none: no figure.
     overwrite : bool
         Replace the outputs if they exist.
 
@@ -176,7 +185,9 @@ def markers(
 
     check_seed(seed)
     check_minimum(1, n_genes=n_genes, num_samples=num_samples)
-    task = start_task(checkpoint, data, output, TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite)
+    task = start_task(
+        checkpoint, data, output, TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite, figure=figure
+    )
     latent = find_latent_with_states(task.model, latent)
     task.check_room(GENE_BYTES * n_genes * task.model.latents[latent].size)
     table = find_markers(
@@ -189,7 +200,7 @@ def markers(
     for code, part in codes:
         print(f"{latent} = {code} ({part['n_cells'].iloc[0]} cells): {', '.join(part['gene'].head(NUM_PRINTED))}")
     title = f"top genes of each code of {latent}, by usage"
-    task.finish(plot_markers(table, min(n_genes, NUM_TOP), title), f"{codes.ngroups} codes of {latent}")
+    task.finish(lambda: plot_markers(table, min(n_genes, NUM_TOP), title), f"{codes.ngroups} codes of {latent}")
 
 
 def ppc(
@@ -202,6 +213,7 @@ def ppc(
     layer: str | None = None,
     genes_in: str | None = None,
     batch_key: str | None = None,
+    figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
     """Compare the counts with replicates from the model (posterior predictive check).
@@ -228,6 +240,8 @@ def ppc(
         names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training.
+    figure : str
+        Format of the figure: png, pdf or svg. none: no figure.
     overwrite : bool
         Replace the outputs if they exist.
 
@@ -239,7 +253,9 @@ def ppc(
 
     check_seed(seed)
     check_minimum(1, num_samples=num_samples)
-    task = start_task(checkpoint, data, output, TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite)
+    task = start_task(
+        checkpoint, data, output, TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite, figure=figure
+    )
     task.check_room(GENE_BYTES * task.model.features)
     table = posterior_predictive_check(
         task.input.cells, task.model, layer=task.input.layer, batch_key=batch_key, num_samples=num_samples,
@@ -249,4 +265,4 @@ def ppc(
     error = (table["zero_fraction"] - table["zero_fraction_replicated"]).abs().mean()
     ratio = (table["variance_replicated"] / table["variance"])[table["variance"] > 0].median()
     summary = f"{len(table)} genes, median variance {ratio:.2f} times the data's, zero fractions differ by {error:.3f}"
-    task.finish(plot_predictive_check(table), summary)
+    task.finish(lambda: plot_predictive_check(table), summary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +20,7 @@ from vaekit._core import memory_budget
 from vaekit._core.components import Component
 from vaekit.batch import Batch, DataStatistics
 from vaekit.data.dataset import BatchDataset, BatchIndexSampler, ResumableLoader, RowSubset, identity_collate
+from vaekit.data.figure_columns import FigureColumns, check_color
 from vaekit.data.splits import SPLITS, check_fractions
 from vaekit.exceptions import DataError, did_you_mean
 
@@ -135,13 +136,29 @@ class DataModule(Component, pl.LightningDataModule, ABC):
     @abstractmethod
     def _size(self) -> str: ...
 
-    def category_columns(self) -> dict[str, pd.Categorical]:
-        """Return the categories of the observations for figures, by title: the labels, if there are any."""
+    def figure_columns(self, color: Sequence[str] | str | None = None) -> FigureColumns:
+        """Return the columns that color the observations in figures: the labels, if there are any.
+
+        Parameters
+        ----------
+        color : sequence of str, str or None
+            Further columns.
+
+        Raises
+        ------
+        DataError
+            If a column does not exist, or is named twice.
+        """
+        if keys := check_color(color):
+            raise DataError(f"color={keys[0]!r}: {self.source} has labels only. Omit color.")
+        return FigureColumns({} if self.label_column is None else {"label": self.label_column}, {}, {})
+
+    @property
+    def label_column(self) -> pd.Categorical | None:
+        """Label of each observation; None without labels."""
         import pandas as pd
 
-        if not self.label_categories:
-            return {}
-        return {"label": pd.Categorical(self.labels, self.label_categories)}
+        return pd.Categorical(self.labels, self.label_categories) if self.label_categories else None
 
     @override
     def setup(self, stage: str | None = None) -> None:

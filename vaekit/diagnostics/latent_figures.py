@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,29 +10,83 @@ from torch import Tensor
 
 from vaekit.diagnostics.usage import code_columns, coordinates, latent_usage
 from vaekit.latents.activity import ACTIVE_VARIANCE
-from vaekit.plotting import embedding_figures, model_figures, plot_topics
+from vaekit.plotting import embedding_figures, model_figures, plot_embedding, plot_latents, plot_topics
+from vaekit.plotting.embedding_figures import NO_PALETTES, NO_UNITS
+from vaekit.plotting.points import sample_points
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vaekit.plotting.model_figures import Figure
+    from vaekit.models import VAE
+    from vaekit.plotting.figure_files import Figure
+
+Columns = Mapping[str, "pd.Categorical | np.ndarray"]
+Palettes = Mapping[str, Mapping[str, str]]
 
 
-def latent_figures(model: Any, data: Any, summaries: dict[str, Tensor], umap: bool) -> dict[str, Figure]:
+def plot_summaries(
+    model: VAE,
+    summaries: Mapping[str, Tensor],
+    columns: Columns,
+    palettes: Palettes = NO_PALETTES,
+    units: Mapping[str, str] = NO_UNITS,
+    groups: pd.Categorical | None = None,
+    title: str = "",
+) -> Figure:
+    """Plot the UMAP of the latents, colored by columns and codes, and the topics of the groups.
+
+    Parameters
+    ----------
+    model : VAE
+        Model of the summaries.
+    summaries : Mapping[str, Tensor], each of shape (observations, size)
+        Result of :func:`posterior_summaries`.
+    columns : Mapping[str, pandas.Categorical or ndarray], each of length ``observations``
+        Categories or numbers of the observations by the title of the panel.
+    palettes : Mapping[str, Mapping[str, str]]
+        Colors of categories by the title of the panel.
+    units : Mapping[str, str]
+        Units of numbers by the title of the panel.
+    groups : pandas.Categorical or None
+        Groups whose mean proportions of topics are shown; None means Leiden clusters.
+    title : str
+        Beginning of the title.
+    """
+    points = coordinates(model, dict(summaries)).numpy()
+    panels = dict(columns) | code_columns(model, summaries)
+    return plot_latents(points, panels, title, palettes, units, _proportions(model, summaries), groups)
+
+
+def latent_figures(
+    model: VAE, data: Any, summaries: Mapping[str, Tensor], umap: bool = True, columns: Any = None
+) -> dict[str, Figure]:
     """Return the figures of the latents by name.
+
+    These are ``umap``; ``topics_<name>`` of each Dirichlet latent, by label or else by Leiden cluster;
+    ``code_usage_<name>`` of each discrete latent; and ``active_units`` of the continuous ones. Without a UMAP, topics
+    are bars by label.
 
     Parameters
     ----------
     model, data : VAE, DataModule
         Model, and the data whose observations are summarized.
-    summaries : dict[str, Tensor], each of shape (observations, size)
+    summaries : Mapping[str, Tensor], each of shape (observations, size)
         Result of :func:`vaekit.diagnostics.posterior_summaries` for all observations.
     umap : bool
         Whether to compute a UMAP, which is slow.
+    columns : FigureColumns or None
+        Columns that color the UMAP. None means ``data.figure_columns()``: batch and label.
     """
-    figures = _embedding_figures(model, data, summaries) if umap else _topic_bars(model, data, summaries)
-    for name, usage in latent_usage(model, summaries).code_usage.items():
-        figures[f"code_usage_{name}"] = _code_usage(model, data, name, summaries[name], usage)
+    labels = data.label_column
+    if umap:
+        figures = _umap_figures(model, summaries, *(columns or data.figure_columns()), labels)
+    elif labels is not None:
+        proportions = _proportions(model, summaries)
+        figures = {f"topics_{name}": plot_topics(values, labels, name=name) for name, values in proportions.items()}
+    else:
+        figures = {}
+    for name, usage in latent_usage(model, dict(summaries)).code_usage.items():
+        figures[f"code_usage_{name}"] = _code_usage(model, labels, name, summaries[name], usage)
     variances = {
         name: summaries[name].var(0, correction=0).numpy()
         for name, latent in model.latents.items()
@@ -42,44 +97,42 @@ def latent_figures(model: Any, data: Any, summaries: dict[str, Tensor], umap: bo
     return figures
 
 
-def _embedding_figures(model: Any, data: Any, summaries: dict[str, Tensor]) -> dict[str, Figure]:
-    """Return the UMAP, and the topics by label, or by Leiden cluster without labels."""
-    points, columns = coordinates(model, summaries).numpy(), data.category_columns()
-    index = embedding_figures.sample_points(len(points))
+def _umap_figures(
+    model: VAE,
+    summaries: Mapping[str, Tensor],
+    columns: Columns,
+    palettes: Palettes,
+    units: Mapping[str, str],
+    labels: pd.Categorical | None,
+) -> dict[str, Figure]:
+    """Return the UMAP, and the topics on it and by label, or by cluster without labels."""
+    points, panels = coordinates(model, dict(summaries)).numpy(), dict(columns) | code_columns(model, summaries)
+    index = sample_points(len(points), embedding_figures.categorical_columns(panels))
+    shown, positions = points[index], embedding_figures.umap_coordinates(points[index])
     title = embedding_figures.umap_title(len(index), len(points))
-    points = points[index]
-    positions = embedding_figures.umap_coordinates(points)
-    panels = {name: values[index] for name, values in (columns | code_columns(model, summaries)).items()}
-    figures = {"umap": embedding_figures.plot_embedding(positions, panels, title)}
-    if proportions := _proportions(model, summaries):
-        label = _label(data)
-        groups = embedding_figures.leiden_clusters(points) if label is None else label[index]
-        for name, values in proportions.items():
-            figures[f"topics_{name}"] = plot_topics(values[index], groups, positions, name)
+    subset = {name: values[index] for name, values in panels.items()}
+    figures = {"umap": plot_embedding(positions, subset, title, palettes, units)}
+    proportions = _proportions(model, summaries)
+    clusters = embedding_figures.leiden_clusters(shown) if proportions and labels is None else None
+    for name, values in proportions.items():
+        figure = (
+            plot_topics(values, labels, positions, name, index)
+            if labels is not None
+            else plot_topics(values[index], clusters, positions, name)
+        )
+        figures[f"topics_{name}"] = figure
     return figures
 
 
-def _topic_bars(model: Any, data: Any, summaries: dict[str, Tensor]) -> dict[str, Figure]:
-    """Return the topics by label; an empty mapping without labels."""
-    label = _label(data)
-    proportions = {} if label is None else _proportions(model, summaries)
-    return {f"topics_{name}": plot_topics(values, label, name=name) for name, values in proportions.items()}
-
-
-def _proportions(model: Any, summaries: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def _proportions(model: Any, summaries: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: summaries[name].numpy() for name, latent in model.latents.items() if latent.is_proportions}
 
 
-def _label(data: Any) -> pd.Categorical | None:
-    import pandas as pd
-
-    return pd.Categorical(data.labels, data.label_categories) if data.label_categories else None
-
-
-def _code_usage(model: Any, data: Any, name: str, summary: Tensor, usage: Tensor) -> Figure:
+def _code_usage(model: Any, labels: pd.Categorical | None, name: str, summary: Tensor, usage: Tensor) -> Figure:
     """Plot the mean probabilities of the states by label, or by variable if there are several or no labels."""
-    if model.latents[name].is_single_categorical and data.label_categories:
-        by_label = {label: data.labels == label for label in data.label_categories}
+    if labels is not None and model.latents[name].is_single_categorical:
+        by_label = {str(label): labels.codes == code for code, label in enumerate(labels.categories)}
         means = {label: summary.numpy()[mask].mean(0) for label, mask in by_label.items() if mask.any()}
-        return model_figures.code_usage(name, np.stack(list(means.values())), list(means), "label")
+        if means:
+            return model_figures.code_usage(name, np.stack(list(means.values())), list(means), "label")
     return model_figures.code_usage(name, usage.numpy(), [str(i) for i in range(len(usage))], "variable")

@@ -150,8 +150,9 @@ def code_columns(model: VAE, summaries: Mapping[str, Tensor]) -> dict[str, pd.Ca
     -------
     dict[str, pandas.Categorical]
         One column per variable: ``"code y"``, or for the first of several variables ``"code y: 0"``, and
-        ``"largest topic of topics"``. The categories are the states that occur, in numerical order. Of more than 12
-        variables of a latent, those whose states have the highest entropy are returned.
+        ``"largest topic of topics"``. The categories are all states, so that a state has the same color in figures of
+        other observations. Of more than 12 variables of a latent, those whose states have the highest entropy are
+        returned.
 
     Examples
     --------
@@ -172,6 +173,5 @@ def code_columns(model: VAE, summaries: Mapping[str, Tensor]) -> dict[str, pd.Ca
         for variable in sorted(entropy.argsort(descending=True, stable=True)[:MAX_COLUMNS].tolist()):
             title = f"largest {latent.unit} of {name}" if latent.is_proportions else f"{latent.unit} {name}"
             title += f": {variable}" if len(usage) > 1 else ""
-            states, index = np.unique(codes[:, variable], return_inverse=True)
-            columns[title] = pd.Categorical.from_codes(index, list(map(str, states)))
+            columns[title] = pd.Categorical.from_codes(codes[:, variable], list(map(str, range(usage.shape[-1]))))
     return columns

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaekit.exceptions import DataError
+from vaekit.plotting.names import select_apart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 MAX_NAMES = 15  # of genes in a volcano plot
 MAX_EVIDENCE = 16.0  # -log10 probability; genes with more lie on the upper edge
-NAME_SIZE = 0.12, 0.035  # space for a name, relative to the width and height of the plot
 
 
 def plot_volcano(table: pd.DataFrame, title: str = "") -> Figure:
@@ -59,7 +59,7 @@ def plot_volcano(table: pd.DataFrame, title: str = "") -> Figure:
     for mask, color, label in ((~is_de, "lightgray", "others"), (is_de, "tab:red", "called")):
         axis.scatter(x[mask], y[mask], s=7, color=color, linewidths=0, label=f"{mask.sum()} {label}")
     order = np.flatnonzero(is_de)[np.argsort(-np.abs(x[is_de]) * y[is_de], kind="stable")]
-    for gene in _select_apart(x, y, order)[:MAX_NAMES]:
+    for gene in select_apart(x, y, order)[:MAX_NAMES]:
         axis.annotate(str(table.index[gene]), (x[gene], y[gene]), (3, 2), textcoords="offset points", fontsize=7)
     for side in (-1, 1):
         axis.axvline(side * float(table["delta"].iloc[0]), color="gray", linewidth=0.7, linestyle=":")
@@ -108,13 +108,3 @@ def plot_predictive_check(table: pd.DataFrame, title: str = "") -> Figure:
     if title:
         figure.suptitle(title)
     return figure
-
-
-def _select_apart(x: np.ndarray, y: np.ndarray, order: np.ndarray) -> list[int]:
-    """Return the points, in ``order``, that have space for a name next to the points selected before."""
-    selected: list[int] = []
-    width, height = NAME_SIZE[0] * (np.ptp(x) or 1.0), NAME_SIZE[1] * (np.ptp(y) or 1.0)
-    for point in order:
-        if not ((np.abs(x[selected] - x[point]) < width) & (np.abs(y[selected] - y[point]) < height)).any():
-            selected.append(int(point))
-    return selected

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from vaekit.plotting import embedding_figures
-from vaekit.plotting.embedding_figures import category_colors, draw_points, new_figure, sample_points
+from vaekit.plotting.blocks import MARGIN, PANEL, TITLE, Block, PanelBlock, add_axes, stack_blocks
+from vaekit.plotting.color_keys import FONT_SIZE, CategoryKey
+from vaekit.plotting.embedding_figures import NO_PALETTES, NO_UNITS, categorical_columns, column_keys, umap_title
+from vaekit.plotting.palettes import category_colors
+from vaekit.plotting.points import sample_points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +22,8 @@ if TYPE_CHECKING:
 
 NUM_MARKERS = 4  # genes per state
 MIN_LOG2_RATIO = 0.5  # genes with less are not shown as markers
-PANEL, ROW, COLUMN = 4.4, 0.3, 0.24  # inches: side of an upper panel; row and column of the heat map
+ROW, COLUMN, LETTER = 0.24, 0.19, 0.075  # inches of a row and a column of the heat map, and of a letter
+NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
 
 
 def plot_states(
@@ -27,6 +35,9 @@ def plot_states(
     markers: pd.DataFrame,
     compositions: pd.DataFrame,
     title: str = "",
+    columns: Mapping[str, pd.Categorical | np.ndarray] = NO_COLUMNS,
+    palettes: Mapping[str, Mapping[str, str]] = NO_PALETTES,
+    units: Mapping[str, str] = NO_UNITS,
 ) -> Figure:
     """Plot the tree of states, the agreement of the models, a UMAP of the cells, and marker genes.
 
@@ -40,20 +51,73 @@ def plot_states(
         Tables of :class:`vaekit.analysis.States`.
     title : str
         Title of the figure.
+    columns : Mapping[str, pandas.Categorical or array]
+        Further columns of the cells that color the UMAP, by the title of the panel.
+    palettes : Mapping[str, Mapping[str, str]]
+        Colors of categories by the title of the panel.
+    units : Mapping[str, str]
+        Units of numbers by the title of the panel.
     """
-    genes = _select_markers(markers, len(states))
-    height = 1.2 + ROW * len(states)
-    figure = new_figure(max(3 * PANEL + 1, 3 + COLUMN * len(genes)), PANEL + 0.6 + height)
-    grid = figure.add_gridspec(2, 3, height_ratios=[PANEL, height])
+    index = sample_points(len(latents), [codes, *categorical_columns(columns)])
+    coordinates = embedding_figures.umap_coordinates(latents[index])
+    keys = column_keys({name: values[index] for name, values in columns.items()}, palettes, units)
+    panels = PanelBlock(coordinates, {"state": CategoryKey(codes[index].rename_categories(_describe(states)))} | keys)
     colors = category_colors(states.index)
-    _draw_tree(figure.add_subplot(grid[0, 0]), states, tree, colors)
-    _draw_agreement(figure.add_subplot(grid[0, 1]), agreement)
-    _draw_umap(figure.add_subplot(grid[0, 2]), latents, codes, states, colors)
-    axis = figure.add_subplot(grid[1, :])
-    image = _draw_markers(axis, compositions.loc[genes], states, colors)
-    figure.colorbar(image, ax=axis, label="fraction of the counts,\nrelative to the highest", pad=0.01)
-    figure.suptitle(title)
-    return figure
+    genes = _select_markers(markers, len(states))
+    blocks = [
+        _TreeBlock(states, tree, agreement, colors),
+        panels,
+        _MarkerBlock(compositions.loc[genes], states, colors),
+    ]
+    heading = f"{title}: " * bool(title) + umap_title(len(index), len(latents))
+    return stack_blocks(blocks, heading)
+
+
+def _describe(states: pd.DataFrame) -> list[str]:
+    """Return the names of the states with their numbers of cells and their stability, for a legend."""
+    return [
+        f"{name}: {row.n_cells:,} cells" + ("" if np.isnan(row.stability) else f", {row.stability:.2f} stable")
+        for name, row in states.iterrows()
+    ]
+
+
+class _TreeBlock(Block):
+    """The tree of states, and next to it the agreement of the models."""
+
+    def __init__(self, states: pd.DataFrame, tree: pd.DataFrame, agreement: pd.DataFrame, colors: list[str]) -> None:
+        self.states, self.tree, self.agreement, self.colors = states, tree, agreement, colors
+        self.left, self.gap = MARGIN + 1.1, 1.0
+        self.rows = max(PANEL, ROW * (len(tree) + 1))
+        self.width = self.left + 2 * PANEL + self.gap + MARGIN
+        self.height = TITLE + self.rows + 0.6
+
+    @override
+    def draw(self, figure: Figure, top: float) -> None:
+        axis = add_axes(figure, self.left, top + TITLE, PANEL, self.rows)
+        _draw_tree(axis, self.states, self.tree, self.colors)
+        axis = add_axes(figure, self.left + PANEL + self.gap, top + TITLE, PANEL, PANEL)
+        _draw_agreement(axis, self.agreement)
+
+
+class _MarkerBlock(Block):
+    """The compositions of the states as a heat map, with each gene relative to its highest value."""
+
+    def __init__(self, compositions: pd.DataFrame, states: pd.DataFrame, colors: list[str]) -> None:
+        self.compositions, self.states, self.colors = compositions, states, colors
+        self.columns, self.rows = max(3.0, COLUMN * len(compositions)), max(1.0, ROW * len(states))
+        self.names = LETTER * max(map(len, compositions.index), default=0)
+        self.left = MARGIN + 0.8
+        self.width = self.left + self.columns + 1.6
+        self.height = TITLE + self.rows + self.names + MARGIN
+
+    @override
+    def draw(self, figure: Figure, top: float) -> None:
+        axis = add_axes(figure, self.left, top + TITLE, self.columns, self.rows)
+        image = _draw_markers(axis, self.compositions, self.states, self.colors)
+        bar_axis = add_axes(figure, self.left + self.columns + 0.15, top + TITLE, 0.15, self.rows)
+        bar = figure.colorbar(image, cax=bar_axis)
+        bar.set_label("fraction of the counts,\nrelative to the highest", fontsize=FONT_SIZE)
+        bar.ax.tick_params(labelsize=FONT_SIZE)
 
 
 def _draw_tree(axis: Any, states: pd.DataFrame, tree: pd.DataFrame, colors: list[Any]) -> None:
@@ -120,25 +184,6 @@ def _draw_agreement(axis: Any, agreement: pd.DataFrame) -> None:
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
-
-
-def _draw_umap(axis: Any, latents: np.ndarray, codes: pd.Categorical, states: pd.DataFrame, colors: list[Any]) -> None:
-    """Draw a UMAP in the colors of the states; the legend has the stability of each."""
-    from matplotlib.lines import Line2D
-
-    index = sample_points(len(latents))
-    coordinates = embedding_figures.umap_coordinates(latents[index])
-    draw_points(axis, coordinates, np.array(colors, dtype=object)[np.asarray(codes.codes)[index]])
-    names = [
-        f"{name}: {row.n_cells} cells" + ("" if np.isnan(row.stability) else f", stability {row.stability:.2f}")
-        for name, row in states.iterrows()
-    ]
-    handles = [
-        Line2D([], [], linestyle="none", marker="o", color=color, label=name)
-        for color, name in zip(colors, names, strict=True)
-    ]
-    axis.legend(handles=handles, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    axis.set_title("states" if len(index) == len(latents) else f"states of {len(index)} of {len(latents)} cells")
 
 
 def _select_markers(markers: pd.DataFrame, num_states: int) -> list[str]:

@@ -25,7 +25,14 @@ from vaekit.data.cells.count_checks import (
 from vaekit.data.cells.count_source import CountSource
 from vaekit.data.cells.genes import check_same_genes, gene_names
 from vaekit.data.cells.matrices import RAW, X, find_stored_matrix, matrix_attribute, stored_name
-from vaekit.data.cells.stores import concat_cells, describe_paths, open_store, read_table, translate_read_errors
+from vaekit.data.cells.stores import (
+    concat_cells,
+    describe_paths,
+    open_store,
+    read_colors,
+    read_table,
+    translate_read_errors,
+)
 from vaekit.data.cells.streamed import StreamedDataset
 from vaekit.exceptions import DataError, did_you_mean
 
@@ -67,12 +74,13 @@ class StoredMatrix:
             return int(self.group["data"].shape[0]) * 8
 
     def read_tables(self) -> tuple[AnnData, Any]:
-        """Return an AnnData of the tables of cells and genes, and the table of the genes of this matrix."""
+        """Return an AnnData of the tables of cells and genes with their colors, and the genes of this matrix."""
         from anndata import AnnData
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Variable names are not unique")  # checked later
-            adata = AnnData(obs=read_table(self.store, "obs", self.path), var=read_table(self.store, "var", self.path))
+            obs, var = (read_table(self.store, name, self.path) for name in ("obs", "var"))
+            adata = AnnData(obs=obs, var=var, uns=read_colors(self.store, obs))
         if self.matrix != RAW:
             return adata, adata.var
         return adata, read_table(self.store, self.key[:-1] + "var", self.path)

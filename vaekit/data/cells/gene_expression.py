@@ -12,6 +12,7 @@ import torch
 from typing_extensions import override
 
 from vaekit.batch import DataStatistics
+from vaekit.data.cells.color_columns import read_color_columns, stored_colors
 from vaekit.data.cells.columns import Column, read_column
 from vaekit.data.cells.count_source import CountSource
 from vaekit.data.cells.covariates import REGISTRY_KEYS, CovariateKeys, read_covariates
@@ -24,11 +25,11 @@ from vaekit.data.cells.size_factors import read_size_factors, training_statistic
 from vaekit.data.cells.sources import MODES, Mode, open_adata, open_counts, pbmc68k
 from vaekit.data.cells.stores import local_paths
 from vaekit.data.data_module import DataModule, check_fingerprint, from_loaded, restore_split
+from vaekit.data.figure_columns import FigureColumns, check_color
 from vaekit.data.splits import split_rows
 from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
 
@@ -207,6 +208,7 @@ class GeneExpressionData(DataModule):
             columns=columns,
             size_factor_scale=scale,
             statistics=statistics,
+            colors=self._stored_colors(source),
             storage=source.storage,
             matrix=source.matrix,
         )
@@ -254,15 +256,26 @@ class GeneExpressionData(DataModule):
         """Number of cells."""
         return len(self.dataset)
 
+    def _stored_colors(self, source: CountSource) -> dict[str, dict[str, str]]:
+        keys = [key for key in (self.batch_key, self.label_key, *(self._keys.categorical or ())) if key is not None]
+        return {key: colors for key in keys if (colors := stored_colors(source, key))}
+
     @override
-    def category_columns(self) -> dict[str, pd.Categorical]:
-        """Return batch and label of the cells, if there are any; the titles name the columns of ``.obs``."""
+    def figure_columns(self, color: Sequence[str] | str | None = None) -> FigureColumns:
+        """Return batch and label of the cells, if there are any, and the columns of ``.obs`` and genes of ``color``."""
         import pandas as pd
 
-        batch, columns = self.loaded.columns.batch, {}
+        values, batch = {}, self.loaded.columns.batch
         if batch is not None:
-            columns[f"batch: {self.batch_key}"] = pd.Categorical.from_codes(batch.codes, batch.categories)
-        return columns | {f"label: {self.label_key}": values for values in super().category_columns().values()}
+            values[str(self.batch_key)] = pd.Categorical.from_codes(batch.codes, batch.categories)
+        if self.label_column is not None:
+            values[str(self.label_key)] = self.label_column
+        palettes = {key: self.loaded.colors[key] for key in values if key in self.loaded.colors}
+        keys = [key for key in check_color(color) if key not in values]
+        if not keys:
+            return FigureColumns(values, palettes, {})
+        others = read_color_columns(self._open(), keys, (), self.loaded.columns.categorical, self.loaded.colors)
+        return FigureColumns(values | others.values, palettes | others.palettes, others.units)
 
     @override
     def _size(self) -> str:
@@ -274,6 +287,7 @@ class GeneExpressionData(DataModule):
         return {
             **super().state_dict(),
             **self.loaded.columns.registry(),
+            "colors": self.loaded.colors,
             "matrix": self.loaded.matrix,
             "feature_names": list(self.feature_names),
             "gene_name_key": self.gene_name_key,

@@ -19,6 +19,8 @@ class LoadedCells(LoadedData):
         Covariates.
     size_factor_scale : float or None
         Factor by which the size factors of a column were multiplied; None for total counts.
+    colors : dict[str, dict[str, str]]
+        Colors in ``.uns`` of the categories of batch, label and categorical covariates, by column.
     storage, matrix : str
         Where the counts are, for people, and the path of their matrix, such as "/layers/counts".
     """
@@ -28,5 +30,6 @@ class LoadedCells(LoadedData):
     columns: Covariates
     size_factor_scale: float | None
     statistics: DataStatistics
+    colors: dict[str, dict[str, str]]
     storage: str
     matrix: str

@@ -172,6 +172,17 @@ def read_table(store: Any, name: str, path: str | Path) -> pd.DataFrame:
         return load_table(store, name)
 
 
+def read_colors(store: Any, obs: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Read the colors ``uns["KEY_colors"]`` of an open file for the columns of ``obs``; damaged ones are ignored."""
+    colors = {}
+    for name in (f"{key}_colors" for key in obs.columns):
+        element: Any = store["uns"][name] if "uns" in store and name in store["uns"] else None
+        if _is_array(element) and len(element.shape) == 1 and element.size <= len(obs):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                colors[name] = _to_text(np.asarray(element[...]))
+    return colors
+
+
 def load_table(store: Any, name: str) -> pd.DataFrame:
     """Read a table of an open file or group, as any version of anndata has written it."""
     from anndata.io import read_elem

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from vaekit.plotting import cell_figures, embedding_figures
-from vaekit.plotting.cell_figures import plot_gene_means, plot_genes, plot_markers, plot_transferred_labels
+from vaekit.plotting import embedding_figures, gene_figures
+from vaekit.plotting.gene_figures import plot_gene_means, plot_genes, plot_markers
+from vaekit.plotting.transfer_figures import plot_transferred_labels
 
 GENES = ["a", "b", "c", "d"]
 
@@ -39,24 +41,36 @@ def test_genes_on_the_umap(monkeypatch: pytest.MonkeyPatch) -> None:
     tables = {kind: pd.DataFrame(rng.poisson(2.0, (50, 4)), columns=GENES) for kind in ("counts", "denoised")}
     figure = plot_genes(rng.normal(size=(50, 3)), tables)
     panels = [axis for axis in figure.axes if axis.get_title()]
-    assert [axis.get_title() for axis in panels] == [f"{gene}, {kind}" for kind in tables for gene in GENES]
-    drawn = np.sort(np.asarray(panels[5].collections[0].get_array()))
-    np.testing.assert_allclose(drawn, np.sort(np.log1p(tables["denoised"]["b"])))
+    assert [axis.get_title() for axis in panels] == [f"{gene}, {kind}" for gene in GENES for kind in tables]
+    values = np.log1p(tables["denoised"]["b"].to_numpy())
+    drawn = np.asarray(panels[3].collections[0].get_facecolors())
+    order = np.random.default_rng(0).permutation(50)
+    scale = mpl.colors.Normalize(0, np.quantile(values, 0.99))
+    np.testing.assert_allclose(drawn, mpl.colormaps["viridis"](scale(values[order])))
+    (bar,) = panels[3].child_axes
+    assert bar.get_ylabel() == "log(1 + expression)"
     draw(figure)
-    monkeypatch.setattr(cell_figures, "MAX_GENES", 2)
+    monkeypatch.setattr(gene_figures, "MAX_GENES", 2)
     assert len([axis for axis in plot_genes(rng.normal(size=(50, 3)), tables).axes if axis.get_title()]) == 4
 
 
 def test_transferred_labels_are_sorted_by_their_number_of_cells() -> None:
     labels = pd.Categorical(["T", "B", "T", "T", "B", "NK"], categories=["B", "DC", "NK", "T"])
     uncertainty = np.array([0.1, 0.5, 0.2, 0.3, 0.9, 0.0])
-    figure = plot_transferred_labels(np.random.default_rng(0).normal(size=(6, 2)), labels, uncertainty)
-    left, middle, right = figure.axes[:3]
-    assert [text.get_text() for text in left.get_yticklabels()] == ["T (3)", "B (2)", "NK (1)"]
-    medians = [float(line.get_xdata()[0]) for line in left.lines if line.get_marker() == "|"]
+    columns = {"batch": pd.Categorical(list("aabbab")), "score": np.arange(6.0)}
+    palettes = {"transferred label": {"T": "#ff0000"}}
+    latents = np.random.default_rng(0).normal(size=(6, 2))
+    figure = plot_transferred_labels(latents, labels, uncertainty, columns, palettes, title="new.h5ad")
+    *panels, bars = figure.axes
+    assert [axis.get_title() for axis in panels] == ["transferred label", "uncertainty", "batch", "score"]
+    assert [text.get_text() for text in bars.get_yticklabels()] == ["T (3)", "B (2)", "NK (1)"]
+    medians = [float(line.get_xdata()[0]) for line in bars.lines if line.get_marker() == "|"]
     assert medians == pytest.approx([0.2, 0.7, 0.0])
-    assert {text.get_text() for text in middle.texts} == {"B", "NK", "T"}
-    assert right.collections[0].get_clim() == (0, 1)
+    entries = panels[0].get_legend()
+    assert [text.get_text() for text in entries.get_texts()] == ["B", "NK", "T"]
+    assert entries.legend_handles[2].get_markerfacecolor() == "#ff0000"
+    assert panels[1].child_axes[0].get_ylim() == (0, 1)
+    assert figure.get_suptitle() == "new.h5ad: UMAP of the latents, all 6 observations"
     draw(figure)
 
 
