@@ -19,8 +19,10 @@ from vaekit.exceptions import ConfigError
 from vaekit.workflow import fit_config, setting_key
 
 WITHOUT_VALUE = ("-h", "--help", "--print_config")
-OF_COMMAND = {"config", "help", "print_config", "ckpt_path", "weights_only", "seeds", "seed_everything", "color",
-              "figure", "model", "data", "trainer", "latents"}  # flags of `fit` that are not settings of a section  # fmt: skip
+OF_COMMAND = {  # flags of `fit` that are not settings of a section
+    "config", "help", "print_config", "ckpt_path", "weights_only", "seeds", "seed_everything", "color", "figure",
+    "model", "data", "trainer", "latents",
+}  # fmt: skip
 Flag = tuple[str, str | None, str]  # name without leading "--", value, and text of the token
 
 
