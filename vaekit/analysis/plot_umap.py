@@ -71,7 +71,8 @@ def plot_umap(
     Examples
     --------
     >>> import vaekit
-    >>> figure = vaekit.analysis.plot_umap(adata, model, ["cluster", adata.var_names[0]])  # doctest: +SKIP
+    >>> color = ["cluster", adata.var_names[0]]  # a column of obs, and a gene
+    >>> figure = vaekit.analysis.plot_umap(adata, model, color)  # doctest: +SKIP
     >>> figure.savefig("umap.pdf", dpi=300)  # doctest: +SKIP
     """
     model = resolve_model(model)[0]

@@ -10,7 +10,7 @@ import numpy as np
 from typing_extensions import override
 
 from vaekit.plotting.color_keys import ColorKey
-from vaekit.plotting.names import shorten_names
+from vaekit.plotting.names import as_text, shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +51,9 @@ def stack_blocks(blocks: Sequence[Block], title: str = "") -> Figure:
         top += block.height
     if title:
         left = MARGIN / width
-        figure.suptitle(title, x=left, y=1 - 0.1 / figure.get_figheight(), ha="left", va="top", fontsize=TITLE_SIZE + 1)
+        figure.suptitle(
+            as_text(title), x=left, y=1 - 0.1 / figure.get_figheight(), ha="left", va="top", fontsize=TITLE_SIZE + 1
+        )
     return figure
 
 

@@ -14,7 +14,8 @@ NAME_SIZE = 0.12, 0.035  # space for a name, relative to the width and height of
 def shorten_names(names: Iterable[Any], length: int = MAX_NAME) -> list[str]:
     """Return names of at most ``length`` characters, or longer ones if names would become equal.
 
-    The middle of a long name is omitted, because long names often begin alike.
+    The middle of a long name is omitted, because long names often begin alike. matplotlib does not read names with $
+    as formulas.
 
     Examples
     --------
@@ -26,8 +27,13 @@ def shorten_names(names: Iterable[Any], length: int = MAX_NAME) -> list[str]:
     while True:
         short = [_shorten(text, length) for text in texts]
         if len(set(short)) == num_names:
-            return short
+            return list(map(as_text, short))
         length *= 2
+
+
+def as_text(text: str) -> str:
+    """Return a text that matplotlib does not read as a formula."""
+    return text.replace("$", r"\$")
 
 
 def _shorten(text: str, length: int) -> str:
