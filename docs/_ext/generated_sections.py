@@ -15,7 +15,7 @@ from vaekit._core.config_store import packaged_configs
 from vaekit.cli.main import COMMANDS, main
 from vaekit.cli.packaged_configs import first_sentence
 
-COLUMNS = "96"  # of a block of code in the theme
+COLUMNS = "92"  # of a block of code in the theme
 
 
 def command_help(*arguments: str) -> str:
