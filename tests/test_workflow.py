@@ -58,7 +58,7 @@ def test_each_kind_of_latents_is_ready_for_analysis(
 
 
 def test_seed_and_state_of_the_process(cells: AnnData) -> None:
-    environment = dict(os.environ)
+    os.environ.pop("PL_GLOBAL_SEED", None)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     first, again, other = fit(cells), fit(cells), fit(cells, seed=1)
     assert same(weights(first), weights(again))
@@ -66,7 +66,7 @@ def test_seed_and_state_of_the_process(cells: AnnData) -> None:
     assert torch.get_rng_state().equal(before[0])
     assert (np.random.get_state()[1] == before[1]).all()
     assert random.getstate() == before[2]
-    assert dict(os.environ) == environment
+    assert "PL_GLOBAL_SEED" not in os.environ
 
 
 def test_settings_of_data_model_and_trainer(cells: AnnData) -> None:
@@ -86,6 +86,12 @@ def test_settings_of_data_model_and_trainer(cells: AnnData) -> None:
         50,
     )
     assert steps == [1, 2, 3, 4]
+
+
+def test_settings_of_latents(cells: AnnData) -> None:
+    model = fit(cells, "mixed", latent_dim=3, categories=5)
+    assert (model.latents["z"].size, model.latents["y"].size) == (3, 5)
+    assert fit(cells, "topics", topics=4).latents["topics"].size == 4
 
 
 def test_epochs_instead_of_steps(cells: AnnData) -> None:
@@ -171,8 +177,8 @@ def test_length_and_genes(cells: AnnData) -> None:
     [
         ({"latents": "gausian"}, ConfigError, "latents='gausian' is unknown. Did you mean 'gaussian'"),
         ({"latents": None}, ConfigError, "latents=None is unknown. Available: 'gaussian'"),
-        ({"bach_key": "batch"}, ConfigError, "'bach_key' is not a setting of fit. Did you mean 'batch_key'"),
-        ({"latents": "mixed", "latent_dim": 3}, ConfigError, "MixedVAE: argument 'latent_dim' not found"),
+        ({"bach_key": "batch"}, ConfigError, "'bach_key' is not a setting of fit with latents='gaussian'. Did you mean 'batch_key'"),
+        ({"latents": "mixed", "topics": 3}, ConfigError, "'topics' is not a setting of fit with latents='mixed'"),
         ({"likelihood": "znb"}, ConfigError, "likelihood='znb' is not a Likelihood. Did you mean 'zinb'"),
         ({"max_steps": 0}, ConfigError, "max_steps=0 must be a positive integer"),
         ({"max_steps": 2.5}, ConfigError, "max_steps=2.5 must be a positive integer"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import math
 import os
 import signal
 import threading
@@ -48,12 +49,11 @@ PATIENCE = 15
 NUM_GENES = 2000  # most variable ones, of a whole transcriptome
 MAX_PANEL_GENES = 8000  # data with more genes are a whole transcriptome; targeted panels have at most 6,000
 
-SECTIONS = {  # classes whose arguments are settings of :func:`fit`
-    "data": (GeneExpressionData,),
-    "model": (GaussianVAE, MixedVAE, DiscreteVAE, VAE),
-    "trainer": (pl.Trainer,),
-}
-NOT_SETTINGS = ("features", "covariates", "adata", "path", "latents")  # given by the cells and the recipe
+MODELS = (GaussianVAE, MixedVAE, DiscreteVAE, VAE)
+SETTINGS = (
+    "Settings are the arguments of GeneExpressionData, of the model and its latents, and of pytorch_lightning.Trainer."
+)
+NOT_SETTINGS = ("features", "covariates", "adata", "path", "latents", "encoder", "decoder")  # given by cells and recipe
 OTHER_NAMES = {"seed": "seed_everything", "directory": "trainer.default_root_dir"}
 
 
@@ -72,10 +72,10 @@ def fit(
 ) -> VAE:
     """Train a model on cells, and return it with the weights of the best validation.
 
-    The number of steps follows from the number of cells, about one step per cell (:func:`default_num_steps`). Training
-    ends earlier if the ELBO of the validation cells, a tenth of all, no longer improves. After an interrupt (Ctrl-C, or
-    the stop button of a notebook), the model trained so far is returned. Nothing is written to the disk without
-    ``directory``. The RNG states of the process do not change.
+    The number of steps follows from the number of cells (:func:`default_num_steps`). Training ends earlier if the ELBO
+    of the validation cells, a tenth of all, no longer improves. After an interrupt (Ctrl-C, or the stop button of a
+    notebook), the model trained so far is returned. No file is written without ``directory``. The RNG states of the
+    process do not change.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ def fit(
     progress : bool
         Whether to show a progress bar.
     **settings
-        Further arguments of :class:`vaekit.data.GeneExpressionData`, of the class of the model, and of
-        ``pytorch_lightning.Trainer``, such as ``likelihood="zinb"``, ``latent_dim=30`` or ``accelerator="cpu"``.
+        Further arguments of :class:`vaekit.data.GeneExpressionData`, of the model and its latents, and of
+        ``pytorch_lightning.Trainer``: ``likelihood="zinb"``, ``latent_dim=30``, ``topics=12``, ``accelerator="cpu"``.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def fit(
     DataError
         If the cells cannot be read, or are not counts.
     ConfigError
-        If a kind of latents or a setting does not exist or cannot be used.
+        If a setting or the kind of latents does not exist or cannot be used.
 
     Examples
     --------
@@ -128,12 +128,10 @@ def fit(
     """
     named = {"batch_key": batch_key, "label_key": label_key, "layer": layer, "max_steps": max_steps}
     settings |= {name: value for name, value in named.items() if value is not None}
-    values = {setting_key(name): value for name, value in settings.items()}
+    values = {setting_key(name, latents): value for name, value in settings.items()}
     config = fit_config(cells, latents, values)
     for key, value in values.items():
-        section, _, name = key.partition(".")
-        arguments = config[section] if section == "trainer" else config[section]["init_args"]
-        arguments[name] = [*arguments[name], *value] if name == "callbacks" else value
+        _set(config, key, value)
     with _seeded(seed), _quiet():
         data = GeneExpressionData(**config["data"]["init_args"])
         arguments = {**config["model"]["init_args"], "features": data.features, "covariates": data.covariates}
@@ -169,17 +167,15 @@ def fit_config(
     >>> from vaekit.data import simulate_counts
     >>> config = fit_config(simulate_counts(cells=5000, genes=50), "mixed", {})
     >>> config["model"]["class_path"], config["trainer"]["max_steps"]
-    ('vaekit.MixedVAE', 5000)
+    ('vaekit.MixedVAE', 3536)
     """
-    if latents not in RECIPES:
-        raise ConfigError(f"latents={latents!r} is unknown. {did_you_mean(str(latents), RECIPES)}")
+    config = read_recipe(latents)
     paths = [cells] if isinstance(cells, str | Path) else cells
     layer, gene_name_key, genes_in = (settings.get(f"data.{name}") for name in ("layer", "gene_name_key", "genes_in"))
     source = open_counts(cells, layer, gene_name_key, "backed", genes_in=genes_in)
     num_steps = settings.get("trainer.max_steps", default_num_steps(len(source)))
     if not isinstance(num_steps, int) or num_steps < 1:
         raise ConfigError(f"max_steps={num_steps!r} must be a positive integer.")
-    config = yaml.safe_load(find_config(RECIPES[latents]).read_text(encoding="utf-8"))
     data = config["data"]["init_args"]
     data |= {"path": [str(path) for path in paths]} if isinstance(paths, Sequence) else {"adata": cells}
     data["n_top_genes"] = NUM_GENES if len(source.genes) > MAX_PANEL_GENES else None
@@ -200,47 +196,79 @@ def fit_config(
     return config
 
 
-def default_num_steps(num_cells: int) -> int:
-    """Return the number of training steps for a number of cells: one per cell, from 1,000 to 20,000.
+def read_recipe(latents: str) -> dict[str, Any]:
+    """Return the packaged configuration of a kind of latents; raise a ConfigError if it is not in :data:`RECIPES`."""
+    if not isinstance(latents, str) or latents not in RECIPES:
+        raise ConfigError(f"latents={latents!r} is unknown. {did_you_mean(str(latents), RECIPES)}")
+    return yaml.safe_load(find_config(RECIPES[latents]).read_text(encoding="utf-8"))
 
-    Few cells are overfitted by more steps, and of many cells each step sees new ones.
+
+def default_num_steps(num_cells: int) -> int:
+    """Return the number of training steps for a number of cells, from 1,000 to 20,000.
+
+    Up to 2,500 cells it is their number: more steps overfit few cells. From there it is 50 times the square root of
+    their number, because the ELBO of many cells gains little from further steps.
 
     Examples
     --------
-    >>> default_num_steps(700), default_num_steps(2638), default_num_steps(1_000_000)
-    (1000, 2638, 20000)
+    >>> default_num_steps(700), default_num_steps(2000), default_num_steps(10_000), default_num_steps(1_000_000)
+    (1000, 2000, 5000, 20000)
     """
-    return min(max(num_cells, MIN_STEPS), MAX_STEPS)
+    num_steps = min(num_cells, round(50 * math.sqrt(num_cells)))
+    return min(max(num_steps, MIN_STEPS), MAX_STEPS)
 
 
-def setting_key(name: str) -> str:
+def setting_key(name: str, latents: str | None = None) -> str:
     """Return the key of the configuration that a setting of :func:`fit` means.
+
+    Parameters
+    ----------
+    name : str
+        An argument of the data, the model, one of its latents, or the trainer.
+    latents : str or None
+        Kind of latents, which determines the class of the model; None means any class.
 
     Raises
     ------
     ConfigError
-        If it does not exist.
+        If the setting or the kind of latents does not exist.
 
     Examples
     --------
-    >>> setting_key("layer"), setting_key("latent_dim"), setting_key("accelerator")
-    ('data.layer', 'model.latent_dim', 'trainer.accelerator')
+    >>> setting_key("layer"), setting_key("accelerator"), setting_key("latent_dim", "gaussian")
+    ('data.layer', 'trainer.accelerator', 'model.latent_dim')
+    >>> setting_key("latent_dim", "mixed"), setting_key("topics", "topics")
+    ('model.latents.z.dim', 'model.latents.topics.topics')
     """
     if name in OTHER_NAMES:
         return OTHER_NAMES[name]
+    model = {} if latents is None else read_recipe(latents)["model"]
+    path = model.get("class_path", "")
+    classes = [cls for cls in MODELS if not model or cls.__name__ == path.rpartition(".")[2]]
+    sections = {"data": [GeneExpressionData], "model": classes, "trainer": [pl.Trainer]}
     valid: dict[str, str] = {}
-    for section, classes in SECTIONS.items():
-        for parameter in (parameter for cls in classes for parameter in inspect.signature(cls).parameters):
+    for section, owners in sections.items():
+        for parameter in (parameter for cls in owners for parameter in inspect.signature(cls).parameters):
             valid.setdefault(parameter, f"{section}.{parameter}")
+    for latent, config in model.get("init_args", {}).get("latents", {}).items():
+        valid |= {key: f"model.latents.{latent}.{key}" for key in config["init_args"] if key != "parents"}
+    if "dim" in valid:
+        valid["latent_dim"] = valid.pop("dim")
     valid = {parameter: key for parameter, key in valid.items() if parameter not in NOT_SETTINGS}
     if name not in valid:
-        hint = did_you_mean(name, valid, limit=0)
-        raise ConfigError(
-            f"{name!r} is not a setting of fit. "
-            + (f"{hint} " if hint.startswith("Did") else "")
-            + "Settings are the arguments of GeneExpressionData, the model and pytorch_lightning.Trainer."
-        )
+        hint = did_you_mean(name, valid)
+        kind = "" if latents is None else f" with latents={latents!r}"
+        raise ConfigError(f"{name!r} is not a setting of fit{kind}. {hint if hint.startswith('Did') else SETTINGS}")
     return valid[name]
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key in a configuration; callbacks are added."""
+    *parents, name = key.split(".")
+    for parent in parents:
+        config = config[parent]
+        config = config.get("init_args", config)
+    config[name] = [*config[name], *value] if name == "callbacks" else value
 
 
 def _train(

@@ -47,9 +47,10 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
     ['--config', 'pbmc_mixed', '--data.batch_key', 'donor', '--model.hidden=[64]']
     """
     files, flags = _split(arguments)
-    flags = [(_complete(name, bool(files)), value, text) for name, value, text in flags]
-    latents = [value for name, value, _ in flags if name == "latents"]
+    latents = [value or "" for name, value, _ in flags if name == "latents"]
     has_config = any(name in ("config", "-c") for name, _, _ in flags)
+    kind = None if has_config or not files else (latents or ["gaussian"])[-1]
+    flags = [(_complete(name, kind), value, text) for name, value, text in flags]
     if not files and not latents:
         return [token for name, value, text in flags for token in _tokens(name, value, text)]
     if not files or (has_config and latents):
@@ -65,7 +66,7 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
         end = ["--data.path", path]
     else:
         settings = {name: _load(value) for name, value, _ in flags if value is not None}
-        config = fit_config(cells, latents[-1] or "" if latents else "gaussian", settings)
+        config = fit_config(cells, kind or "", settings)
         config["trainer"]["default_root_dir"] = f"runs/{_stem(files[0])}"
         start, end = ["--config", json.dumps(config)], []
     rest = (token for name, value, text in flags if name != "latents" for token in _tokens(name, value, text))
@@ -90,14 +91,14 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[Flag]]:
     return files, flags
 
 
-def _complete(name: str, has_files: bool) -> str:
-    """Return the key of a flag; an unknown one without files stays unchanged, for the parser's message."""
+def _complete(name: str, kind: str | None) -> str:
+    """Return the key of a flag; an unknown one without a kind of latents stays unchanged, for the parser's message."""
     if "." in name or name.startswith("-") or name in OF_COMMAND:
         return name
     try:
-        return setting_key(name)
+        return setting_key(name, kind)
     except ConfigError:
-        if has_files:
+        if kind is not None:
             raise
         return name
 
