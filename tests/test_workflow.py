@@ -177,7 +177,11 @@ def test_length_and_genes(cells: AnnData) -> None:
     [
         ({"latents": "gausian"}, ConfigError, "latents='gausian' is unknown. Did you mean 'gaussian'"),
         ({"latents": None}, ConfigError, "latents=None is unknown. Available: 'gaussian'"),
-        ({"bach_key": "batch"}, ConfigError, "'bach_key' is not a setting of fit with latents='gaussian'. Did you mean 'batch_key'"),
+        (
+            {"bach_key": "batch"},
+            ConfigError,
+            "'bach_key' is not a setting of fit with latents='gaussian'. Did you mean 'batch_key'",
+        ),
         ({"latents": "mixed", "topics": 3}, ConfigError, "'topics' is not a setting of fit with latents='mixed'"),
         ({"likelihood": "znb"}, ConfigError, "likelihood='znb' is not a Likelihood. Did you mean 'zinb'"),
         ({"max_steps": 0}, ConfigError, "max_steps=0 must be a positive integer"),

@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
             for name, results in rows.items():
                 counter, start = StepCounter(), time.process_time()
                 if name == "configuration":
-                    model = train_configured(adata, options.latents, seed, keys, counter)
+                    model = train_configured(cells, options.latents, seed, keys, counter)
                 else:
                     settings: dict[str, Any] = {**keys, "accelerator": "cpu", "progress": False}
                     model = vaekit.fit(cells, options.latents, seed=seed, callbacks=[counter], **settings)

@@ -70,9 +70,9 @@ def _check(value: Any, hint: Any, name: str) -> None:
         return
     others = [option for option in options if option not in (int, float, types.NoneType)]
     if number_types and not others and not isinstance(value, typing.SupportsFloat):
-        raise ConfigError(f"{name}={value!r} must be {_describe(options)}.")
+        raise ConfigError(f"{name}={short_repr(value)} must be {_describe(options)}.")
     if others and not number_types and isinstance(value, numbers.Real) and all(map(_is_sequence, others)):
-        raise ConfigError(f"{name}={value!r} must be a list.")
+        raise ConfigError(f"{name}={short_repr(value)} must be a list.")
     item_types = next((typing.get_args(option) for option in others if _is_sequence(option)), ())
     if isinstance(value, list | tuple) and item_types:
         for i, item in enumerate(value):
@@ -82,11 +82,23 @@ def _check(value: Any, hint: Any, name: str) -> None:
 def _check_number(value: Any, number_types: set[Any], name: str) -> None:
     is_integer = isinstance(value, numbers.Integral)
     if isinstance(value, bool) or (float not in number_types and not is_integer):
-        raise ConfigError(f"{name}={value!r} must be {_describe(number_types)}.")
+        raise ConfigError(f"{name}={short_repr(value)} must be {_describe(number_types)}.")
     if is_integer and abs(int(value)) > MAX_INTEGER:
         raise ConfigError(f"{name}={value} must not exceed {MAX_INTEGER}.")
     if not is_integer and not math.isfinite(value):
         raise ConfigError(f"{name}={value} must be finite.")
+
+
+def short_repr(value: Any) -> str:
+    """Return the representation of a value in a message: its type if it is long.
+
+    Examples
+    --------
+    >>> short_repr("nb"), short_repr(list(range(100)))
+    ("'nb'", 'list object')
+    """
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{type(value).__name__} object"
 
 
 def _is_sequence(hint: Any) -> bool:

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from vaekit._core.arguments import type_hints
+from vaekit._core.arguments import short_repr, type_hints
 from vaekit.exceptions import ConfigError, did_you_mean
 
 
@@ -100,7 +100,7 @@ def _resolve(value: Any, hint: Any, base: type, name: str) -> Any:
     options = typing.get_args(hint) if not inspect.isclass(hint) and typing.get_origin(hint) is not dict else (hint,)
     if any(typing.get_origin(option) is dict for option in options) and value is not None:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{name}={_shorten(value)} must be a dictionary of {base.__name__} objects by name.")
+            raise ConfigError(f"{name}={short_repr(value)} must be a dictionary of {base.__name__} objects by name.")
         return {key: _resolve(item, base, base, f"{name}[{key!r}]") for key, item in value.items()}
     if isinstance(value, str) and not any(value in typing.get_args(option) for option in options):
         return _from_name(base, value, name)
@@ -109,7 +109,7 @@ def _resolve(value: Any, hint: Any, base: type, name: str) -> Any:
     accepts_others = any(not inspect.isclass(option) or not issubclass(option, base) for option in options)
     if not isinstance(value, base) and not accepts_others:
         examples = ", ".join(cls.__name__ for cls in dict.fromkeys(class_names(base).values()))
-        raise ConfigError(f"{name}={_shorten(value)} must be {_article(base)}: {examples}.")
+        raise ConfigError(f"{name}={short_repr(value)} must be {_article(base)}: {examples}.")
     return value
 
 
@@ -127,8 +127,3 @@ def _from_name(base: type, text: str, name: str) -> Any:
 
 def _article(base: type) -> str:
     return f"{'an' if base.__name__[0] in 'AEIOU' else 'a'} {base.__name__}"
-
-
-def _shorten(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{type(value).__name__} object"

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.fields import check_free
-from vaekit.analysis.model_source import check_in_memory, prepare_query, provenance, resolve_model
+from vaekit.analysis.model_source import check_in_memory, check_query, prepare_query, provenance, resolve_model
 from vaekit.data.cells.query import QueryData
 from vaekit.data.dataset import identity_collate
 from vaekit.diagnostics import most_probable_codes, posterior_summaries
@@ -129,6 +129,7 @@ def latent_fields(
     >>> {place: list(values) for place, values in fields.items()}
     {'obs': ['vaekit_y'], 'obsm': ['X_vaekit', 'vaekit_y_probabilities'], 'uns': ['vaekit']}
     """
+    check_query(query)
     summaries = summarize_cells(model, query, batch_size, progress)
     return summary_fields(summaries, query, model, key_added, checkpoint)
 

@@ -13,12 +13,14 @@ from vaekit._core.components import from_config
 from vaekit.data.cells import query
 from vaekit.data.cells.backed_counts import StoredMatrix
 from vaekit.data.cells.file_formats import are_stores
+from vaekit.data.cells.not_cells import check_no_checkpoint, not_cells
 from vaekit.data.cells.query import QueryData
 from vaekit.data.cells.sources import open_counts
 from vaekit.data.cells.stores import local_paths
 from vaekit.data.data_module import DataModule
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE, load
+from vaekit.models.model_argument import check_model
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,7 +43,7 @@ def resolve_model(model: VAE | str | Path) -> tuple[VAE, str]:
     >>> vaekit.analysis.resolve_model("model.ckpt")[1], vaekit.analysis.resolve_model(model)[1]
     ('model.ckpt', '')
     """
-    return (load(model), str(model)) if isinstance(model, str | Path) else (model, "")
+    return (load(model), str(model)) if isinstance(model, str | Path) else (check_model(model), "")
 
 
 def check_in_memory(adata: Any, command: str | None = None, argument: str = "adata") -> None:
@@ -70,7 +72,8 @@ def check_in_memory(adata: Any, command: str | None = None, argument: str = "ada
             )
         return
     if not isinstance(adata, str | Path):
-        raise DataError(f"{argument} has type {type(adata).__name__}, but must be an AnnData: it receives the results.")
+        raise not_cells(adata, "an AnnData: it receives the results", argument)
+    check_no_checkpoint(adata, argument)
     other = "" if command is None else f" Or run `vaekit {command} CKPT {adata} -o OUT.h5ad`, which writes a copy."
     raise DataError(
         f"{argument}={str(adata)!r} is a path, but must be an AnnData: it receives the results. Pass "
@@ -121,10 +124,10 @@ def get_data_registry(model: VAE) -> dict[str, Any]:
     >>> registry["batch_categories"], registry["feature_names"][:2]
     (['batch0', 'batch1'], ['gene0', 'gene1'])
     """
-    if model.data_registry is None:
+    if check_model(model).data_registry is None:
         raise CheckpointError(
-            "The model has no data registry. Train it with Trainer.fit(model, datamodule=...), or load the checkpoint "
-            "of a trained model."
+            "The model has no data registry: it is not trained. Train one with vaekit.fit(adata), or this one with "
+            "pytorch_lightning.Trainer().fit(model, datamodule=...)."
         )
     return model.data_registry
 
@@ -205,7 +208,17 @@ def prepare_query(
     >>> len(query.dataset), len(query.missing_genes), query.label_categories
     (300, 10, ['cluster0', 'cluster1', 'cluster2'])
     """
-    return query.prepare_query(open_cells(model, adata, layer), get_count_registry(model), batch_key, label_key)
+    registry = get_count_registry(model)
+    return query.prepare_query(open_cells(model, adata, layer), registry, batch_key, label_key)
+
+
+def check_query(value: Any, argument: str = "query") -> None:
+    """Raise a DataError if an argument is not the result of :func:`prepare_query`."""
+    if not isinstance(value, QueryData):
+        raise DataError(
+            f"{argument} has type {type(value).__name__}, but must be the result of "
+            "vaekit.analysis.prepare_query(model, adata)."
+        )
 
 
 def load_training_data(model: VAE, backed: bool = False) -> DataModule:

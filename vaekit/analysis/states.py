@@ -138,7 +138,7 @@ def load_models(models: Models) -> tuple[list[VAE], list[str]]:
     DataError
         If there is no model, or one twice.
     """
-    given = [models] if isinstance(models, VAE | str | Path) else list(models)
+    given = list(models) if isinstance(models, Sequence) and not isinstance(models, str) else [models]
     if not given:
         raise DataError("states: models=[] must contain a model. Pass models of several seeds, three or more.")
     loaded, checkpoints = map(list, zip(*map(resolve_model, given), strict=True))

@@ -18,6 +18,7 @@ from vaekit.exceptions import DataError, did_you_mean
 from vaekit.models import VAE
 from vaekit.plotting.analysis_figures import decision_column
 from vaekit.plotting.expression_figures import plot_cells, plot_dots
+from vaekit.plotting.table_argument import check_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ def top_genes(table: pd.DataFrame, n: int = 10) -> pd.DataFrame:
     Raises
     ------
     DataError
-        If ``n`` is not positive.
+        If ``n`` is not positive, or the table is another one.
 
     Examples
     --------
@@ -68,6 +69,7 @@ def top_genes(table: pd.DataFrame, n: int = 10) -> pd.DataFrame:
 
     if n < 1:
         raise DataError(f"top_genes: n={n} must be at least 1.")
+    check_table(table, ["comparison", "proba_up"], "differential_expression")
     called = table[table[decision_column(table)].to_numpy(bool) & (table["proba_up"] > table["proba_down"]).to_numpy()]
     keys = ["comparison", "group1", "group2", "rank", "gene"]
     parts = []

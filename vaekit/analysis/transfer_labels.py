@@ -13,6 +13,7 @@ from vaekit.analysis.fields import check_free
 from vaekit.analysis.label_neighbors import LabelNeighbors, choose_n_neighbors, within_label_metric
 from vaekit.analysis.model_source import (
     check_in_memory,
+    check_query,
     get_count_registry,
     open_cells,
     prepare_query,
@@ -165,6 +166,8 @@ def label_fields(
     import pandas as pd
 
     key_added = f"{label_key}_transferred" if key_added is None else key_added
+    check_query(reference, "reference")
+    check_query(query)
     labeled = _labeled_cells(reference, label_key, n_neighbors)
     codes = reference.dataset.label.numpy()[labeled]  # type: ignore[union-attr]  # label_key was given
     known, points = (_embed(model, cells, batch_size, progress) for cells in (reference, query))

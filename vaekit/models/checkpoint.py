@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import struct
 import zipfile
@@ -14,11 +15,12 @@ import torch
 from torch import nn
 
 from vaekit._core.components import from_config
-from vaekit.exceptions import CheckpointError, ConfigError, VaekitError
+from vaekit.exceptions import CheckpointError, ConfigError, VaekitError, did_you_mean
 from vaekit.models.export import is_exported, read_exported
 from vaekit.models.parameter_groups import match_precision
 
 Module = TypeVar("Module", bound=nn.Module)
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def read_checkpoint(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
@@ -61,7 +63,10 @@ def check_undamaged(path: Path) -> None:
         If the file does not exist, or is damaged, truncated or not a zip archive.
     """
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} not found" + (" (it is a directory)" if path.is_dir() else ""))
+        raise CheckpointError(f"checkpoint {path} not found{_found_instead(path)}")
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(8) == HDF5_SIGNATURE:
+            raise CheckpointError(f"{path} is an HDF5 file, such as cells, but must be a checkpoint: RUN/last.ckpt.")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -76,6 +81,15 @@ def check_undamaged(path: Path) -> None:
             f"{path} is damaged: the contents of {damaged} have changed since it was written. Restore it from a copy, "
             "or train again."
         )
+
+
+def _found_instead(path: Path) -> str:
+    """Return the end of the message for a checkpoint that does not exist."""
+    if path.is_dir():
+        names = [name for name in ("best.ckpt", "last.ckpt") if (path / name).is_file()]
+        return f": it is a run directory. Pass {path / names[0]}" if names else " (it is a directory)"
+    available = [file.name for file in path.parent.glob("*.ckpt")] if path.parent.is_dir() else []
+    return f". {did_you_mean(path.name, available)}" if available else ""
 
 
 def load_model(path: Any, expected: type[Module], map_location: Any = "cpu") -> Module:

@@ -11,6 +11,7 @@ import torch
 from vaekit._core.atomic import atomic_write
 from vaekit._core.class_paths import trust as trust_packages
 from vaekit.models.checkpoint import load_model
+from vaekit.models.model_argument import check_model, check_path
 from vaekit.models.vae import VAE
 
 
@@ -31,6 +32,8 @@ def save(model: VAE, path: Any) -> None:
     ------
     OutputError
         If the file cannot be written, for example because the directory does not exist or the disk is full.
+    CheckpointError
+        If ``model`` is not a model, or ``path`` not a path.
 
     Examples
     --------
@@ -41,6 +44,8 @@ def save(model: VAE, path: Any) -> None:
     >>> vaekit.load("mapped.ckpt").covariates
     3
     """
+    check_model(model)
+    check_path(path, "save(model, path)")
     checkpoint: dict[str, Any] = {
         "epoch": 0,
         "global_step": 0,
@@ -81,5 +86,6 @@ def load(path: Any, expected: type[VAE] = VAE, map_location: Any = "cpu", trust:
     >>> list(vaekit.load("model.ckpt").latents)
     ['y', 'z']
     """
+    check_path(path, "load(path)")
     trust_packages(trust)
     return load_model(path, expected, map_location)

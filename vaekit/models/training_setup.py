@@ -22,7 +22,7 @@ def set_up_run(model: Any, trainer: pl.Trainer, stage: str) -> None:
     Raises
     ------
     ConfigError
-        If the weights would have half precision.
+        If the weights would have half precision, or the data have another number of features or covariates.
     """
     if trainer.precision in ("bf16-true", "16-true"):
         raise ConfigError(
@@ -36,12 +36,37 @@ def set_up_run(model: Any, trainer: pl.Trainer, stage: str) -> None:
         model.networks.likelihood.check(data.example)
         registry = data.state_dict()
         if model.data_registry is None:
+            check_sizes(model, data)
             model.networks.init_from_data(data.statistics)
         else:  # a trained model, which vaekit.load returned in evaluation mode
             check_same_features(model.data_registry, registry)
             model.train()
         model.data_registry = registry
     seed_rank(trainer.global_rank, trainer.world_size)
+
+
+def check_sizes(model: Any, data: Any) -> None:
+    """Check that a model was built for data with as many features and covariates.
+
+    Raises
+    ------
+    ConfigError
+        If it was not.
+    """
+    name = type(model).__name__
+    if model.features != data.features:
+        raise ConfigError(
+            f"{name}: features={model.features}, but the data have {data.features}. Build the model with data.features."
+        )
+    if model.covariates == data.covariates:
+        return
+    remedy = f"Build the model with data.covariates: {name}(data.features, likelihood, data.covariates)."
+    if data.covariates == 0:
+        remedy = "Pass batch_key=... (or the keys of other covariates) to the data, or covariates=0 to the model."
+    raise ConfigError(
+        f"{name}: covariates={model.covariates}, but the batches and covariates of the data have {data.covariates} "
+        f"columns. {remedy}"
+    )
 
 
 def start_run(model: Any, trainer: pl.Trainer) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from vaekit.exceptions import DataError
 from vaekit.plotting.names import select_apart
+from vaekit.plotting.table_argument import check_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,7 @@ def plot_volcano(table: pd.DataFrame, title: str = "") -> Figure:
     """
     from matplotlib.figure import Figure
 
+    check_table(table, ["comparison", "proba_not_de"], "differential_expression")
     if len(comparisons := table["comparison"].unique()) > 1:
         raise DataError(
             f"plot_volcano: the table has {len(comparisons)} comparisons, but must have one. Pass "
@@ -93,6 +95,7 @@ def plot_predictive_check(table: pd.DataFrame, title: str = "") -> Figure:
     """
     from matplotlib.figure import Figure
 
+    check_table(table, ["mean_replicated", "variance_replicated"], "posterior_predictive_check")
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for suffix, size, color, label in (("", 16, "silver", "data"), ("_replicated", 4, "tab:blue", "replicated")):

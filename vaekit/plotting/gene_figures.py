@@ -13,6 +13,7 @@ from vaekit.plotting.color_keys import NumberKey
 from vaekit.plotting.figure_files import new_figure
 from vaekit.plotting.names import select_apart, shorten_names
 from vaekit.plotting.points import sample_points
+from vaekit.plotting.table_argument import check_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,7 @@ def plot_markers(table: pd.DataFrame, n_genes: int = 5, title: str = "") -> Figu
     >>> figure = vaekit.analysis.plot_markers(vaekit.analysis.markers(adata, model), n_genes=3)
     >>> figure.savefig("markers.png")
     """
+    check_table(table, ["code", "gene", "log2_fold_change"], "markers")
     groups = {str(code): part for code, part in table.groupby("code", sort=False)}
     codes = list(groups)[:MAX_CODES]
     genes = list(dict.fromkeys(gene for code in codes for gene in groups[code]["gene"].head(n_genes)))

@@ -16,6 +16,7 @@ from vaekit.data.cells.file_formats import are_stores, read_files
 from vaekit.data.cells.genes import check_same_genes, check_unique, gene_names
 from vaekit.data.cells.in_memory_counts import InMemoryCounts
 from vaekit.data.cells.matrices import RAW, find_matrix
+from vaekit.data.cells.not_cells import not_cells
 from vaekit.data.cells.stores import concat_cells, describe_paths, translate_read_errors
 from vaekit.data.containment import check_hdf5
 from vaekit.exceptions import DataError, format_bytes
@@ -122,7 +123,7 @@ def open_adata(
     from anndata import AnnData
 
     if not isinstance(cells, AnnData):
-        raise DataError(f"adata has type {type(cells).__name__}, but must be an AnnData. Pass paths of files as path=.")
+        raise not_cells(cells, "an AnnData, or the path of a file")
     if cells.isbacked:
         import h5py
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit._core.arguments import short_repr
 from vaekit._core.memory_budget import check_memory
+from vaekit.data.cells.not_cells import check_no_checkpoint
 from vaekit.data.containment import check_hdf5, check_regular, check_zarr
 from vaekit.exceptions import DataError, VaekitError, did_you_mean
 
@@ -41,7 +43,10 @@ def local_paths(path: Any) -> list[str]:
     """Return a file path, or several, as absolute paths; raise a DataError for other types and URLs."""
     paths = [path] if isinstance(path, str | Path) else path
     if not isinstance(paths, Sequence) or not all(isinstance(part, str | Path) for part in paths):
-        raise DataError(f"path={path!r} must be a file path or a list of file paths.")
+        value = short_repr(path)
+        raise DataError(
+            f"path={value} must be a file path or a list of file paths. Join several AnnData by anndata.concat."
+        )
     if not paths:
         raise DataError("path=[] must name at least one file.")
     if url := next((str(part) for part in paths if "://" in str(part)), None):
@@ -84,6 +89,7 @@ def check_path(path: str | Path) -> Path:
         If it is a URL, a link to no file, or a pipe or device, or does not exist.
     """
     local_paths(path)
+    check_no_checkpoint(path, "path")
     file = Path(path).expanduser()
     if file.is_symlink() and not file.exists():
         raise DataError(f"{path} is a link to {os.readlink(file)!r}, which leads to no file. Pass the path of a file.")
