@@ -120,6 +120,28 @@ def test_the_sweep_makes_each_estimator(estimator: str, tmp_path: Path, monkeypa
     assert torch.initial_seed() == 1
 
 
+def test_the_search_changes_the_model(tmp_path: Path) -> None:
+    """Each parameter is a key of the model of the sweep's command, at both ends of its range."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    from vaekit.cli.instantiate import instantiate
+
+    sweep = yaml.safe_load((FOLDER / "sweep_tune.yaml").read_text())
+    assert (sweep["method"], sweep["metric"]) == ("bayes", SWEEP["metric"])
+    assert sweep["early_terminate"]["type"] == "hyperband"
+    models = []
+    for end in (0, -1):
+        ranges = {name: p.get("values") or [p["min"], p["max"]] for name, p in sweep["parameters"].items()}
+        arguments = {"args": {name: {"value": values[end]} for name, values in ranges.items()}}
+        flags = create_sweep_command_args(arguments)["args"]
+        words = [word for part in sweep["command"] for word in ({"${args}": flags, "${env}": []}.get(part, [part]))]
+        cli = instantiate([*words[2:], "--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false"])
+        models.append(cli.model.hparams)
+        assert models[-1]["learning_rate"] == ranges["model.learning_rate"][end]
+    keys = {name.split(".")[1] for name in sweep["parameters"]}
+    assert all(models[0][key] != models[1][key] for key in keys)
+
+
 def test_the_sweep_is_one() -> None:
     assert set(SWEEP) == {"project", "name", "method", "metric", "parameters", "command"}
     assert (SWEEP["method"], SWEEP["metric"]) == ("grid", {"name": "val/elbo", "goal": "maximize"})

@@ -156,7 +156,7 @@ def test_names_of_a_comparison(tmp_path, monkeypatch, capsys) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("vaekit.cli.training_errors.start_loggers", stop)
-    monkeypatch.setattr("vaekit.cli.logger.finish_run", lambda logger: None)
+    monkeypatch.setattr("vaekit.cli.logger.finish_run", lambda *_: None)
     monkeypatch.setattr("pytorch_lightning.Trainer.fit", lambda *args, **kwargs: None)
     flags = ["--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true"]
     config = str(CONFIG).replace("gaussian", "discrete")

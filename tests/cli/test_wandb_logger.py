@@ -135,3 +135,22 @@ def test_disabled(tmp_path, monkeypatch, capsys) -> None:
     assert main(command(tmp_path)) == 0
     assert "Weights" not in capsys.readouterr().out
     assert not list(tmp_path.glob("wandb/*run*"))
+
+
+def test_a_comparison_is_a_group(tmp_path, monkeypatch, capsys) -> None:
+    config = str(CONFIG).replace("gaussian", "discrete")
+    flags = ["--trainer.logger=WandbLogger", "--trainer.logger.mode=offline", "--seeds", "0", "-o", str(tmp_path)]
+    arguments = command(tmp_path, "--estimators", "ReinMax", "StraightThrough", *flags)
+    assert main(["compare", "--config", config, *arguments[3:]]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).count("wandb sync") == 3
+    runs, keys = [], set()
+    for path in tmp_path.glob("wandb/offline-run-*/run-*.wandb"):
+        for entry in wandb_entries(path):
+            if entry.HasField("run"):
+                runs.append((entry.run.run_group, entry.run.job_type, entry.run.display_name))
+            keys |= {item.key or item.nested_key[0] for item in entry.history.item}
+    (group,) = {group for group, _, _ in runs}
+    names = {f"digits_discrete {estimator} seed 0" for estimator in ("ReinMax", "StraightThrough")}
+    assert {(kind, name) for _, kind, name in runs} == {("compare", group), *(("train", name) for name in names)}
+    assert {"compare/summary", "compare/curves", "compare/figure", "val/elbo"} <= keys

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import math
+import secrets
 import statistics
 import sys
 from pathlib import Path
@@ -40,7 +41,8 @@ def command_parser() -> Parser:
         "ELBO of each with its 95 % confidence interval over the seeds, and the time per training step. compare.csv "
         "contains the curves; compare.png shows the ELBO by steps and by training time. An estimator is a name or a "
         'call with named arguments, such as "ScoreFunction(num_samples=2, baseline=LeaveOneOut())". Any key of the '
-        "configuration is also a flag, as for fit.",
+        "configuration is also a flag, as for fit. --trainer.logger WandbLogger logs a group of runs, and one more with "
+        "the table and the figure.",
     )
     parser.add_argument("--config", "-c", action="append", default=[], metavar="X.yaml", help="as for fit")
     parser.add_argument("--estimators", nargs="+", required=True, metavar="A", help="estimators of the latent")
@@ -78,11 +80,13 @@ def run(arguments: list[str]) -> None:
     for choice in choices.values():  # an error must come before the first run
         instantiate([*common, *choice])
     print(cli.datamodule.description, file=sys.stderr)
-    runs = train(common, choices, options.seeds)
+    group = f"{cli.run_name} compare {secrets.token_hex(2)}"
+    runs = train(common, choices, options.seeds, group)
     write(runs, options.seeds, figure)
     rows = summary(runs)
     print(table(rows, key, options.seeds))
     print(f"Wrote {figure.with_suffix('.csv')} and {figure}")
+    log(cli, group, rows, figure)
     if options.json:
         print(json.dumps({"key": key, "seeds": options.seeds, "estimators": rows}))
 
@@ -145,15 +149,18 @@ def estimator_key(cli: InstantiateOnlyCLI, latent: str | None) -> str:
     return f"model.latents.{latent or discrete[0]}.estimator"
 
 
-def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) -> Runs:
-    """Train each estimator with each seed, seeds outermost, and return the curves."""
+def train(common: list[str], choices: dict[str, list[str]], seeds: list[int], group: str) -> Runs:
+    """Train each estimator with each seed, seeds outermost, and return the curves.
+
+    The runs are one group in Weights & Biases.
+    """
     from pytorch_lightning.callbacks import Callback
     from tqdm.auto import tqdm
 
     from vaekit.callbacks import ELBOCurve, FigureWriter, RunCheckpoint
     from vaekit.cli.foreign import check_wandb_files
     from vaekit.cli.instantiate import instantiate
-    from vaekit.cli.logger import finish_run, group_runs, name_run
+    from vaekit.cli.logger import group_runs, marked_run, name_run
     from vaekit.cli.saved_config import SaveRunConfig
     from vaekit.cli.training_errors import start_loggers
 
@@ -178,12 +185,11 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int]) ->
             kept = [c for c in trainer.callbacks if not isinstance(c, SaveRunConfig | RunCheckpoint | FigureWriter)]
             trainer.callbacks = [*kept, curve, Progress()]
             name_run(trainer.loggers, f"{cli.run_name} {text} seed {seed}")
-            group_runs(trainer.loggers, f"{cli.run_name} compare")
+            group_runs(trainer.loggers, group, "train")
             check_wandb_files(trainer.loggers)
             start_loggers(trainer)
-            trainer.fit(cli.model, datamodule=cli.datamodule)
-            for line in filter(None, map(finish_run, trainer.loggers)):
-                print(line, file=sys.stderr)
+            with marked_run(trainer.loggers):
+                trainer.fit(cli.model, datamodule=cli.datamodule)
             if trainer.interrupted:
                 raise KeyboardInterrupt
             runs[text].append(curve.points)
@@ -203,6 +209,27 @@ def write(runs: Runs, seeds: list[int], figure: Path) -> None:
             for seed, points in zip(seeds, curves, strict=True):
                 writer.writerows([text, seed, *point] for point in points)
     save_figure(model_figures.elbo_curves(runs), figure)
+
+
+def log(cli: InstantiateOnlyCLI, group: str, rows: list[dict[str, Any]], figure: Path) -> None:
+    """Log the summary, the curves and the figure as one more Weights & Biases run of the group."""
+    import pandas as pd
+
+    from vaekit.cli.logger import finish_run, group_runs, name_run, wandb_loggers
+    from vaekit.cli.training_errors import start_loggers
+
+    loggers = wandb_loggers(cli.trainer.loggers)
+    if not loggers:
+        return
+    cli.trainer.loggers = loggers
+    name_run(loggers, group)
+    group_runs(loggers, group, "compare")
+    start_loggers(cli.trainer)
+    for logger in loggers:
+        logger.log_table("compare/summary", dataframe=pd.DataFrame(rows).drop(columns="seeds"))
+        logger.log_table("compare/curves", dataframe=pd.read_csv(figure.with_suffix(".csv")))
+        logger.log_image("compare/figure", images=[str(figure)])
+        print(finish_run(logger))
 
 
 def summary(runs: Runs) -> list[dict[str, Any]]:

@@ -34,7 +34,8 @@ from vaekit.cli.logger import (
     finish_run,
     group_runs,
     in_sweep,
-    place_logger,
+    marked_run,
+    place_loggers,
     record_failure,
 )
 from vaekit.cli.predictions import write_predictions
@@ -177,10 +178,7 @@ class VaekitCLI(LightningCLI):
         if self.writes and self.subcommand == "fit" and not config.trainer.fast_dev_run and may_be_first_process():
             self.directory, self.lock = claim(self.directory, resumes=config.get("ckpt_path") is not None)
         config.trainer.default_root_dir = str(self.directory)
-        loggers = config.trainer.logger
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if getattr(logger, "init_args", None) is not None:
-                place_logger(logger, self.directory)
+        place_loggers(config.trainer.logger, self.directory)
         check_destinations(config.trainer, self.record.flags, self.directory)
 
     @override
@@ -235,7 +233,8 @@ class VaekitCLI(LightningCLI):
             return
         check_wandb_files(self.trainer.loggers)
         try:
-            self._run_marked(subcommand)
+            with marked_run(self.trainer.loggers, finishes=False), translate_errors(self.trainer):
+                super()._run_subcommand(subcommand)
         except OSError as error:
             if error.filename is not None or isinstance(error, BrokenPipeError):
                 raise
@@ -251,17 +250,6 @@ class VaekitCLI(LightningCLI):
             if subcommand == "fit" and last.is_file() and self.trainer.is_global_zero:
                 print(f"Training interrupted; saved {last}. Resume with --ckpt_path last", file=sys.stderr)
             raise KeyboardInterrupt from None
-
-    def _run_marked(self, subcommand: str) -> None:
-        """Run a command, and mark its Weights & Biases run as failed or interrupted if it does not finish."""
-        try:
-            with translate_errors(self.trainer):
-                super()._run_subcommand(subcommand)
-        except BaseException as error:
-            exit_code = 255 if isinstance(error, KeyboardInterrupt | SystemExit) else 1
-            for line in filter(None, [finish_run(logger, exit_code) for logger in self.trainer.loggers]):
-                print(line, file=sys.stderr)
-            raise
 
     def _train_seeds(self) -> None:
         """Train one run per seed, each in its own directory and with its own data, model and trainer."""

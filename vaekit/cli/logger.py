@@ -7,7 +7,7 @@ import netrc
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,18 +66,21 @@ def default_logger(directory: Path) -> Any:
     return WandbLogger(save_dir=directory)
 
 
-def place_logger(config: Any, directory: Path) -> None:
-    """Change the parsed configuration of a logger: its files are in the run directory unless it sets another one.
+def place_loggers(configs: Any, directory: Path) -> None:
+    """Change the parsed configuration of loggers: their files are in the run directory unless they set another one.
 
     An offline W&B logger receives ``mode="offline"`` instead of ``offline=True``, which Lightning does not allow
     together with ``log_model``.
     """
-    arguments, is_wandb = config.init_args, config.class_path.rpartition(".")[2] == "WandbLogger"
-    if arguments.get("save_dir") == RUN_DIRECTORY or (is_wandb and arguments.get("save_dir") in (None, ".")):
-        arguments.save_dir = str(directory)
-    if is_wandb and arguments.get("offline"):
-        arguments.offline = False
-        config.dict_kwargs = {**(config.get("dict_kwargs") or {}), "mode": "offline"}
+    for config in configs if isinstance(configs, list) else [configs]:
+        if (arguments := getattr(config, "init_args", None)) is None:
+            continue
+        is_wandb = config.class_path.rpartition(".")[2] == "WandbLogger"
+        if arguments.get("save_dir") == RUN_DIRECTORY or (is_wandb and arguments.get("save_dir") in (None, ".")):
+            arguments.save_dir = str(directory)
+        if is_wandb and arguments.get("offline"):
+            arguments.offline = False
+            config.dict_kwargs = {**(config.get("dict_kwargs") or {}), "mode": "offline"}
 
 
 def complete_loggers(loggers: Iterable[Any], name: str, log_model: bool | None) -> None:
@@ -176,8 +179,8 @@ def group_runs(loggers: Iterable[Any], group: str | None, job_type: str | None =
     """Set group and type of the Weights & Biases run, unless its logger or an environment variable sets them."""
     for logger in wandb_loggers(loggers):
         for key, value, variable in (("group", group, "WANDB_RUN_GROUP"), ("job_type", job_type, "WANDB_JOB_TYPE")):
-            if value is not None and not os.environ.get(variable):
-                logger._wandb_init.setdefault(key, value)
+            if logger._wandb_init.get(key) is None and not os.environ.get(variable):
+                logger._wandb_init[key] = value
 
 
 def finish_run(logger: Any, exit_code: int = 0) -> str | None:
@@ -205,6 +208,29 @@ def finish_run(logger: Any, exit_code: int = 0) -> str | None:
         return f"Logged offline to Weights & Biases. Upload with: wandb sync {relative_path(directory)}"
     shutil.rmtree(directory / "artifacts", ignore_errors=True)  # copies that have been uploaded
     return f"Logged to Weights & Biases: {address}" if address else None
+
+
+@contextlib.contextmanager
+def marked_run(loggers: Iterable[Any], finishes: bool = True) -> Iterator[None]:
+    """Mark the Weights & Biases runs as failed or interrupted if the block raises an error.
+
+    Parameters
+    ----------
+    loggers : iterable of Logger
+        Loggers of the run.
+    finishes : bool
+        Whether the runs end with the block, too, if it does not raise an error.
+    """
+    exit_code = 0
+    try:
+        yield
+    except BaseException as error:
+        exit_code = 255 if isinstance(error, KeyboardInterrupt | SystemExit) else 1
+        raise
+    finally:
+        for line in [finish_run(logger, exit_code) for logger in loggers if finishes or exit_code]:
+            if line is not None:
+                print(line, file=sys.stderr)
 
 
 def relative_path(path: Path) -> Path:
