@@ -41,8 +41,8 @@ def command_parser() -> Parser:
         "ELBO of each with its 95 % confidence interval over the seeds, and the time per training step. compare.csv "
         "contains the curves; compare.png shows the ELBO by steps and by training time. An estimator is a name or a "
         'call with named arguments, such as "ScoreFunction(num_samples=2, baseline=LeaveOneOut())". Any key of the '
-        "configuration is also a flag, as for fit. --trainer.logger WandbLogger logs a group of runs, and one more with "
-        "the table and the figure.",
+        "configuration is also a flag, as for fit. --trainer.logger WandbLogger logs a group of runs, and one more run "
+        "with the table and the figure.",
     )
     parser.add_argument("--config", "-c", action="append", default=[], metavar="X.yaml", help="as for fit")
     parser.add_argument("--estimators", nargs="+", required=True, metavar="A", help="estimators of the latent")
