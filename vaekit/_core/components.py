@@ -133,7 +133,7 @@ def from_config(config: Any, base: type | None = None) -> Any:
         raise ConfigError(f"{path}: init_args={init_args!r} must be a mapping of arguments.")
     if inspect.isabstract(cls):
         raise ConfigError(f"{path} is an abstract class. Name one of its subclasses.")
-    hints = type_hints(cls.__init__)  # type: ignore[misc]  # of a class
+    hints = type_hints(cls.__init__)
     arguments = {key: from_config(item, component_base(hints.get(key), Component)) for key, item in init_args.items()}
     parameters = inspect.signature(cls).parameters
     for key in arguments:

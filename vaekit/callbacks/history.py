@@ -139,8 +139,9 @@ def read_run(path: Path) -> dict[str, Any] | None:
             if line.startswith('{"run_id":'):
                 with contextlib.suppress(ValueError):
                     run = json.loads(line)
-    is_valid = run is not None and isinstance(run["run_id"], str) and RUN_ID.fullmatch(run["run_id"])
-    return run if is_valid and isinstance(run.get("project"), str) else None
+    if run is None or not isinstance(run["run_id"], str) or not isinstance(run.get("project"), str):
+        return None
+    return run if RUN_ID.fullmatch(run["run_id"]) else None
 
 
 def read_history(path: Path) -> tuple[str | None, list[dict[str, Any]]]:

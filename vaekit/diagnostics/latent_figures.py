@@ -79,7 +79,7 @@ def latent_figures(
     """
     labels = data.label_column
     if umap:
-        figures = _umap_figures(model, summaries, *(columns or data.figure_columns()), labels)
+        figures = _umap_figures(model, summaries, columns or data.figure_columns(), labels)
     elif labels is not None:
         proportions = _proportions(model, summaries)
         figures = {f"topics_{name}": plot_topics(values, labels, name=name) for name, values in proportions.items()}
@@ -100,12 +100,11 @@ def latent_figures(
 def _umap_figures(
     model: VAE,
     summaries: Mapping[str, Tensor],
-    columns: Columns,
-    palettes: Palettes,
-    units: Mapping[str, str],
+    colored: Any,
     labels: pd.Categorical | None,
 ) -> dict[str, Figure]:
     """Return the UMAP, and the topics on it and by label, or by cluster without labels."""
+    columns, palettes, units = colored  # FigureColumns
     points, panels = coordinates(model, dict(summaries)).numpy(), dict(columns) | code_columns(model, summaries)
     index = sample_points(len(points), embedding_figures.categorical_columns(panels))
     shown, positions = points[index], embedding_figures.umap_coordinates(points[index])
