@@ -16,6 +16,7 @@ torch.set_num_threads(1)
 # Modules that take more than twenty seconds. They begin first, so that both workers end together.
 SLOW = (
     "test_notebooks",
+    "test_documentation",
     "test_damage",
     "test_unbiased",
     "test_ddp",

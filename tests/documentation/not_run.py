@@ -26,6 +26,8 @@ def check_vaekit(words: list[str]) -> None:
     if len(words) == 1 or words[1] in ("--help", "--version"):
         return
     command = words[1]
+    if command == "COMMAND":  # any of them
+        return
     assert command in COMMANDS, f"vaekit {command}: no command has this name"
     for word in words[2:]:
         flag = word.partition("=")[0].partition("+")[0].rstrip(".,")

@@ -43,37 +43,41 @@ class Block:
 def read_blocks(page: Path, text: str | None = None) -> list[Block]:
     """Return the fenced blocks of code of a page; directives that contain other blocks, such as tabs, are opened."""
     lines = (page.read_text() if text is None else text).splitlines()
-    blocks, start, reason = [], 0, ""
+    blocks: list[Block] = []
+    opened: list[str] = []  # marks of the directives around the line
+    start, reason = 0, ""
     while start < len(lines):
         fence = FENCE.match(lines[start])
-        language = language_of(fence.group(3)) if fence else None
-        if fence is None or language is None:
+        if fence is None:
             if lines[start].strip():
-                found = REASON.search(lines[start])
-                reason = found.group(1) if found else ""
+                note = REASON.search(lines[start])
+                reason = note.group(1) if note else ""
             start += 1
             continue
-        indent, mark = fence.group(1), fence.group(2)
-        end = start + 1
-        while end < len(lines) and not re.match(rf"^[ \t>]*{mark[0]}{{{len(mark)},}}\s*$", lines[end]):
-            end += 1
-        content = [line.removeprefix(indent) for line in lines[start + 1 : end]]
-        while content and content[0].startswith(":") and fence.group(3).strip().startswith("{"):
-            content[0] = ""  # an argument of a directive
-            if len(content) > 1 and not content[1].startswith(":"):
-                break
-            content = content[1:]
-            start += 1
-        blocks.append(Block(page, start + 2, language, "\n".join(content), reason))
-        start, reason = end + 1, ""
+        indent, mark, info = fence.groups()
+        language = language_of(info)
+        if opened and not info.strip() and mark.startswith(opened[-1]):
+            opened.pop()
+        elif language is None:
+            opened.append(mark)
+        else:
+            end = next((i for i in range(start + 1, len(lines)) if _closes(lines[i], mark)), len(lines))
+            content = [line.removeprefix(indent) for line in lines[start + 1 : end]]
+            blocks.append(Block(page, start + 2, language, "\n".join(content), reason))
+            start, reason = end, ""
+        start += 1
     return blocks
+
+
+def _closes(line: str, mark: str) -> bool:
+    return line.strip(" \t>").startswith(mark) and not line.strip(" \t>" + mark[0])
 
 
 def language_of(info: str) -> str | None:
     """Return the language of a fence; None if it is a directive whose content is text, such as a tab or a note."""
     directive = re.match(r"\s*\{([\w:-]+)\}\s*(\S*)", info)
     if directive is None:
-        return info.split()[0] if info.split() else ""
+        return next(iter(info.split()), "")
     name, argument = directive.groups()
     if name in ("code-block", "code", "code-cell", "sourcecode"):
         return argument

@@ -19,7 +19,7 @@ RUN_COMMAND = ["fit", "--config", "pbmc_mixed", "--data.path", "cells.h5ad", "--
 
 def simulated_cells(num_cells: int, donors: tuple[str, ...], seed: int) -> AnnData:
     """Return cells of four types with columns of every kind that the pages name."""
-    adata = simulate_counts(num_cells, 150, clusters=len(CELL_TYPES), library_size=700.0, seed=0)
+    adata = simulate_counts(num_cells, 2100, clusters=len(CELL_TYPES), library_size=2000.0, seed=0)
     generator = np.random.default_rng(seed)
     adata.obs_names = [f"cell{seed}_{index}" for index in range(num_cells)]
     adata.var_names = [*GENES, *(f"Gene{index}" for index in range(adata.n_vars - len(GENES)))]

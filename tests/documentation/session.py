@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 import traceback
 import types
 from pathlib import Path
@@ -29,15 +30,18 @@ class Session:
     def __init__(self) -> None:
         self.module = types.ModuleType("__main__")
         self.num_run = 0
+        self.seconds: list[str] = []  # of each block
         self.reasons: list[str] = []  # of the commands that were not run
 
     def run(self, block: Block) -> None:
         """Run a block, or check it if it is an exception."""
+        start = time.perf_counter()
         if block.language in PYTHONS:
             self._run_python(block)
         elif block.language in SHELLS:
             for command in read_commands(block.text, block.language):
                 self._run_command(command, block)
+        self.seconds.append(f"{time.perf_counter() - start:6.2f} {block.place}")
 
     def _run_python(self, block: Block) -> None:
         """Execute a block in the namespace of the page. Tracebacks show the lines of the page."""
@@ -89,7 +93,8 @@ class Session:
     def _run_vaekit(self, command: Command) -> None:
         """Run a command of vaekit in this process, since starting torch takes longer than most of them."""
         self.num_run += 1
-        arguments = [*command.words[1:], *FEWER.get((command.words + ["", ""])[1], [])]
+        arguments = command.words[1:]
+        arguments += FEWER.get(arguments[0], []) if arguments else []
         output, errors, status = io.StringIO(), io.StringIO(), 0
         environment = dict(os.environ)
         os.environ.update(command.variables)
@@ -98,6 +103,8 @@ class Session:
                 status = main(arguments)
         except SystemExit as stop:
             status = int(stop.code or 0)
+        except Exception:
+            raise AssertionError(f"{errors.getvalue()}\n{traceback.format_exc()}") from None
         finally:
             os.environ.clear()
             os.environ.update(environment)

@@ -1,12 +1,13 @@
 """Every command and every block of Python in the README and the documentation, run as by copy and paste.
 
-Each page is one session in an empty directory. Training is cut to a few steps. Commands that need a network, a cluster or
-hours are checked instead: their files, targets and flags must exist. ``not_run.py`` lists them with the reasons; pages
-add others by ``<!-- not run: reason -->`` in the line before a block.
+Each page is one session in an empty directory. Training is cut to a few steps. Commands that need a network, a cluster
+or hours are checked instead: their files, targets and flags must exist. ``not_run.py`` lists them with the reasons;
+pages add others by ``<!-- not run: reason -->`` in the line before a block.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 import pytorch_lightning as pl
+from PIL import Image
 
 from tests.documentation.not_run import NOT_RUN, check_vaekit
 from tests.documentation.pages import (
@@ -35,7 +37,8 @@ from tests.documentation.shell import read_commands
 from vaekit.cli.main import main
 from vaekit.plotting import embedding_figures
 
-MAX_STEPS = 4
+MAX_STEPS = 40
+TINY = Image.new("RGB", (8, 8))  # in place of each figure; tests/plotting draws them
 WITH_CODE = [page for page in PAGES if any(block.language in SHELLS | PYTHONS for block in read_blocks(page))]
 
 
@@ -48,16 +51,17 @@ def short_runs() -> Iterator[None]:
     """Cut every training run to a few steps, and omit UMAP: it takes seconds and depends on no page."""
     fit = pl.Trainer.fit
 
+    @functools.wraps(fit)  # the command line reads its signature
     def short_fit(trainer: pl.Trainer, *args: object, **kwargs: object) -> None:
         loop = trainer.fit_loop.epoch_loop
         loop.max_steps = MAX_STEPS if loop.max_steps < 0 else min(loop.max_steps, MAX_STEPS)
-        trainer.limit_val_batches = 1
+        trainer.limit_train_batches, trainer.limit_val_batches = 20, 1
         fit(trainer, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pl.Trainer, "fit", short_fit)
         patch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **kwargs: Path(path).touch())
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **kwargs: TINY.save(path, "PNG"))
         yield
 
 
@@ -85,10 +89,15 @@ def session(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=name)
 def test_blocks_run(page: Path, session: Session) -> None:
+    failures = []
     for block in read_blocks(page):
-        session.run(block)
+        try:
+            session.run(block)
+        except AssertionError as error:
+            failures.append(str(error))
+    assert not failures, "\n\n".join(failures)
     assert session.num_run + len(session.reasons)
-    print("\n".join(["not run:", *session.reasons]))
+    print("\n".join(["not run:", *session.reasons, "seconds:", *session.seconds]))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
