@@ -36,8 +36,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     with atomic_write(f"{directory}/a.txt") as temporary:
-    ...         _ = temporary.write_text("complete")
-    ...     (Path(directory) / "a.txt").read_text()
+    ...         _ = temporary.write_text("complete", encoding="utf-8")
+    ...     (Path(directory) / "a.txt").read_text(encoding="utf-8")
     'complete'
     """
     path = Path(path)
@@ -45,7 +45,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     remove_partial_files(path.parent, glob.escape(path.name))
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes files that are open for writing only
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:

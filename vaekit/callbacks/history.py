@@ -82,7 +82,8 @@ class History(Logger):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.rows:
             with atomic_write(self.path) as temporary:
-                temporary.write_text("".join(map(_line, [self._header(), *self.rows])))
+                text = "".join(map(_line, [self._header(), *self.rows]))
+                temporary.write_text(text, encoding="utf-8")
         self._open(has_header=bool(self.rows))
 
     def _is_in_run(self, image: Path) -> bool:
@@ -91,7 +92,8 @@ class History(Logger):
 
     def _open(self, has_header: bool = False) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a", buffering=1)  # line buffering: a killed process loses no complete row
+        # Line buffering: a killed process loses no complete row.
+        self._file = self.path.open("a", buffering=1, encoding="utf-8")
         if not has_header:
             self._file.write(_line(self._header()))
 
@@ -149,7 +151,7 @@ def read_history(path: Path) -> tuple[str | None, list[dict[str, Any]]]:
     run_id: str | None = None
     rows: list[dict[str, Any]] = []
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return None, []
     for line in lines:

@@ -202,7 +202,10 @@ def write(runs: Runs, seeds: list[int], figure: Path) -> None:
     """Write the curves as a table and as a figure."""
     from vaekit.plotting import model_figures, save_figure
 
-    with atomic_write(figure.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_write(figure.with_suffix(".csv")) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["estimator", "seed", "step", "seconds", "elbo"])
         for text, curves in runs.items():

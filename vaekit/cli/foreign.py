@@ -158,7 +158,7 @@ def _read_settings(path: Path) -> dict[str, str]:
     """Return the keys and values of a W&B settings file; empty if the file does not exist."""
     parser = configparser.ConfigParser(interpolation=None, strict=False, default_section="")
     try:
-        parser.read_string(path.read_text())
+        parser.read_string(path.read_text(encoding="utf-8"))
     except OSError:
         return {}
     except (configparser.Error, UnicodeDecodeError):
@@ -217,4 +217,5 @@ def _leads_out(name: str, value: str, directory: Path) -> bool:
         return True
     if name != "sub_dir" and name.endswith(("dir", "path", "folder")):
         return not Path(value).resolve().is_relative_to(directory.resolve())
-    return value.startswith(("/", "~", "\\")) or ".." in PurePath(value.replace("\\", "/")).parts
+    path = PurePath(value.replace("\\", "/"))
+    return value.startswith(("/", "~", "\\")) or bool(path.drive) or ".." in path.parts

@@ -72,4 +72,4 @@ class SaveRunConfig(SaveConfigCallback):
         """Write ``config.yaml``, but not before: a run that is rejected when it resumes must keep its file."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             with atomic_write(Path(trainer.default_root_dir) / self.config_filename) as temporary:
-                temporary.write_text(self.parser.dump(self.config, skip_none=False))
+                temporary.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")

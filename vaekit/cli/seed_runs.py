@@ -180,7 +180,7 @@ class SeedRuns:
             gc.collect()  # data, model and trainer refer to each other; the next run reads the data again
 
     def _write(self, runs: Mapping[int, SeedRun]) -> None:
-        with atomic_write(self.table) as temporary, temporary.open("w", newline="") as file:
+        with atomic_write(self.table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(SeedRun._fields)
             writer.writerows(runs[seed] for seed in sorted(runs))

@@ -120,7 +120,7 @@ def _check_entry(entry: os.DirEntry[str], store: Path, root: str) -> None:
     """Raise a DataError if a member of a directory has its content outside the directory."""
     if entry.is_symlink():
         target = os.path.realpath(entry.path)
-        if os.path.commonpath([root, target]) != root or not os.path.exists(target):
+        if not Path(target).is_relative_to(root) or not os.path.exists(target):
             raise _rejected(store, entry.path, f"is a link that leads out of the directory, to {target}")
     if not (entry.is_dir() or entry.is_file()):
         raise _rejected(store, entry.path, f"is {_special_kind(Path(entry.path))}, not a file")

@@ -73,7 +73,7 @@ def export(checkpoint: Mapping[str, Any], directory: str | Path) -> Path:
         content["sha256"] = {TENSORS: _hash_file(directory / TENSORS)}
         content["sha256"][DESCRIPTION] = _hash_content(content)
         with atomic_write(directory / DESCRIPTION) as file:  # last: its presence marks a complete export
-            file.write_text(json.dumps(content, indent=1, allow_nan=False))
+            file.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     except BaseException:
         if created:
             shutil.rmtree(directory, ignore_errors=True)
@@ -120,7 +120,7 @@ def read_exported(directory: Path, map_location: Any = "cpu") -> dict[str, Any]:
     from safetensors.torch import load_file
 
     try:
-        content = json.loads((directory / DESCRIPTION).read_text())
+        content = json.loads((directory / DESCRIPTION).read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != 1:
             raise ValueError(f"{DESCRIPTION} is not of format 1")
         _check_hashes(directory, content)
