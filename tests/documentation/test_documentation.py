@@ -34,10 +34,12 @@ from tests.documentation.pages import (
 from tests.documentation.sample_files import RUN_COMMAND, write_samples
 from tests.documentation.session import Session
 from tests.documentation.shell import read_commands
+from vaekit.analysis import state_posteriors
 from vaekit.cli.main import main
 from vaekit.plotting import embedding_figures
 
-MAX_STEPS = 40
+MAX_STEPS, STEPS_PER_EPOCH = 6, 3
+OFFLINE = {"weights_and_biases", "resume"}  # pages that need the files of Weights & Biases; they take two seconds a run
 TINY = Image.new("RGB", (8, 8))  # in place of each figure; tests/plotting draws them
 WITH_CODE = [page for page in PAGES if any(block.language in SHELLS | PYTHONS for block in read_blocks(page))]
 
@@ -55,12 +57,13 @@ def short_runs() -> Iterator[None]:
     def short_fit(trainer: pl.Trainer, *args: object, **kwargs: object) -> None:
         loop = trainer.fit_loop.epoch_loop
         loop.max_steps = MAX_STEPS if loop.max_steps < 0 else min(loop.max_steps, MAX_STEPS)
-        trainer.limit_train_batches, trainer.limit_val_batches = 20, 1
+        trainer.limit_train_batches, trainer.limit_val_batches = STEPS_PER_EPOCH, 1
         fit(trainer, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pl.Trainer, "fit", short_fit)
         patch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
+        patch.setattr(state_posteriors, "ACTIVE_VARIANCE", 0.0)  # no dimension is active after few steps
         patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **kwargs: TINY.save(path, "PNG"))
         yield
 
@@ -77,12 +80,12 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def session(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def session(page: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     directory = tmp_path / "page"
     shutil.copytree(samples, directory)
     monkeypatch.chdir(directory)
     monkeypatch.setenv("HOME", str(tmp_path))  # no account of Weights & Biases
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_MODE", "offline" if page.stem in OFFLINE else "disabled")
     monkeypatch.setattr(plt, "show", lambda *args, **kwargs: None)
     return Session()
 
