@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TESTS ?=
 
-.PHONY: demo test proofs check docs linkcheck wheel clean
+.PHONY: demo test proofs check docs linkcheck wheel lowest smoke clean
 
 demo: $(VENV)/installed
 	$(BIN)/vaekit fit --config pbmc_mixed
@@ -12,7 +13,7 @@ demo: $(VENV)/installed
 	@echo "figures: runs/pbmc_mixed/figures/umap.png, loss_curves.png, code_usage_y.png"
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 proofs: $(VENV)/installed
 	$(BIN)/python -m pytest -m proof
@@ -31,6 +32,15 @@ linkcheck: docs
 wheel: $(VENV)/installed
 	rm -rf dist
 	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m twine check --strict dist/*
+
+lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest tests/data tests/analysis tests/models tests/cli vaekit
+
+smoke: .venv-smoke/installed
+	.venv-smoke/bin/vaekit fit --config pbmc_mixed --trainer.max_steps 100 --trainer.logger false
+	.venv-smoke/bin/vaekit evaluate runs/pbmc_mixed/last.ckpt
+	.venv-smoke/bin/vaekit embed runs/pbmc_mixed/last.ckpt -o runs/pbmc_mixed/embedding.h5ad --overwrite
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,5 +48,15 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install -q -e ".[dev]"
 	touch $@
 
+.venv-lowest/installed: pyproject.toml tests/lowest_versions.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install -q -c tests/lowest_versions.txt -e ".[test]"
+	touch $@
+
+.venv-smoke/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-smoke
+	.venv-smoke/bin/python -m pip install -q .
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/api/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .venv-smoke build dist docs/_build docs/api/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache

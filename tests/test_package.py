@@ -15,6 +15,7 @@ import venv
 import zipfile
 from email import message_from_string
 from pathlib import Path
+from typing import Any
 
 import anndata
 import pytest
@@ -136,14 +137,54 @@ def test_dependencies_are_those_that_the_package_imports() -> None:
     assert used <= declared | extras, f"not declared: {used - declared - extras}"
 
 
-def test_the_workflow_runs_the_targets_of_the_makefile() -> None:
+def workflow(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / ".github/workflows" / name).read_text())["jobs"]
+
+
+def commands_of(job: dict[str, Any]) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
+
+
+def recipe(target: str) -> list[str]:
+    """Return the commands of a target of the Makefile, without the directory of the programs."""
+    (lines,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return [re.sub(r"^\S*/bin/", "", line.strip()) for line in lines.splitlines()]
+
+
+def test_the_workflows_run_the_targets_of_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
-    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    jobs = workflow("ci.yml")
+    steps = [command for job in jobs.values() for command in commands_of(job)]
     called = {word for step in steps for word in re.findall(r"^make (\w+)", step, re.MULTILINE)}
-    assert called == {"check", "test", "proofs", "wheel"} <= targets
+    assert called == {"check", "test", "proofs", "wheel", "docs", "lowest", "smoke"} <= targets
     versions = {re.sub(r".*:: ", "", line) for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)}
-    assert set(workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]) == versions
+    assert set(jobs["tests"]["strategy"]["matrix"]["python"]) == versions
+    assert commands_of(jobs["windows"])[1:] == recipe("smoke")  # where make is not installed
+
+
+def test_a_release_needs_no_secret() -> None:
+    jobs = workflow("release.yml")
+    assert commands_of(jobs["build"])[0].startswith("make wheel")
+    assert any("twine check --strict" in command for command in recipe("wheel"))
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert "secrets." not in (ROOT / ".github/workflows/release.yml").read_text()
+
+
+@pytest.mark.parametrize("name", ["ci.yml", "release.yml"])
+def test_actions_are_pinned(name: str) -> None:
+    """A tag such as v4 may move to other code."""
+    used = [step["uses"] for job in workflow(name).values() for step in job["steps"] if "uses" in step]
+    assert used
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in used)
+
+
+def test_the_lowest_versions_are_those_of_the_project() -> None:
+    lines = (ROOT / "tests/lowest_versions.txt").read_text().splitlines()
+    lock = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for requirement in PROJECT["dependencies"]:
+        name, minimum = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", requirement).groups()
+        version = lock[name.lower().replace("_", "-")]
+        assert f"{version}.".startswith(f"{minimum}."), f"{requirement}: make lowest tests {version}"
 
 
 def test_the_changelog_has_the_usual_form() -> None:

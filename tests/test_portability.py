@@ -25,6 +25,7 @@ ONLY_POSIX_FUNCTIONS = {
     *("fork", "forkpty", "geteuid", "getegid", "getuid", "getgid", "getpgid", "killpg", "mkfifo", "mknod", "setsid"),
     *("sched_getaffinity", "statvfs", "uname", "chown", "lchown", "pwrite", "pread", "sysconf", "SIGKILL", "SIGUSR1"),
 }
+OTHER_OPENERS = {"os", "Image", "h5o", "h5a", "h5py", "tarfile", "zipfile", "gzip", "archive"}
 MAIN_JOB = """
 import multiprocessing, os, sys
 
@@ -79,9 +80,10 @@ def opens_text(name: str, call: ast.Call) -> bool:
     """Return whether a call opens a text file, in the encoding of the system unless it names one."""
     if name in ("read_text", "write_text"):
         return True
-    receiver = getattr(getattr(call.func, "value", None), "id", "")
-    if name != "open" or receiver in ("os", "Image", "h5o", "h5a", "h5py", "tarfile", "zipfile", "gzip", "archive"):
+    if name != "open" or getattr(getattr(call.func, "value", None), "id", "") in OTHER_OPENERS:
         return False
+    if isinstance(call.func, ast.Attribute) and any(not isinstance(each, ast.Constant) for each in call.args):
+        return False  # of a data source, not of a path
     mode = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
     return not any(isinstance(each, ast.Constant) and "b" in str(each.value) for each in mode)
 

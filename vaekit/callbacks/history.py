@@ -137,7 +137,7 @@ def read_run(path: Path) -> dict[str, Any] | None:
     """Return the ``run_id``, ``project`` and ``entity`` of the last run in a file; None without a run."""
     run = None
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             if line.startswith('{"run_id":'):
                 with contextlib.suppress(ValueError):
                     run = json.loads(line)
