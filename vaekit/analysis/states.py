@@ -50,7 +50,7 @@ def states(
        The number of components is the one with the lowest BIC.
     2. A tree merges the two states with the largest probability of misclassification, until one is left.
     3. Each model alone assigns its cells to the components, too. The number of states is the largest one at which the
-       models agree: a mean adjusted Rand index of at least 0.9 over all pairs of models.
+       models agree: a mean adjusted Rand index of at least 0.97 over all pairs of models.
 
     For a single model, agreement is unknown: all components are states, and a warning says so.
 
