@@ -38,37 +38,28 @@ def embed(
     figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
-    """Write the latents of cells into a copy of their .h5ad file, or into a .csv file, and a UMAP.
+    """Write latents and codes of cells to an .h5ad or .csv file, and plot a UMAP.
 
-    obsm["X_vaekit"] contains the posterior means of the continuous latents, obs["vaekit_NAME"] the code of each
-    discrete latent, obsm["vaekit_NAME_probabilities"] its probabilities, and uns["vaekit"] the provenance. A .csv file
-    has a row per cell. The cells of several files are in one output, with their file in obs["vaekit_file"].
+    The .h5ad file is a copy of the cells: obsm["X_vaekit"] contains the posterior means of the continuous latents,
+    obs["vaekit_NAME"] the code of each discrete latent, obsm["vaekit_NAME_probabilities"] its probabilities, and
+    uns["vaekit"] the provenance. A .csv file has a row per cell. The cells of several files are in one output, with
+    their file in obs["vaekit_file"].
 
     Parameters
     ----------
-    checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
-    data : list of str, optional
-        Files or zarr stores of cells. None: the training data.
+    checkpoint, data, layer, batch_key, overwrite, color, figure
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     output : str or Path
         .h5ad or .csv file to write. The UMAP has the same name with the ending .png.
     label_key : str, optional
         Column of obs with labels, for the UMAP. None: as in training.
+
+    Other Parameters
+    ----------------
     key_added : str
         Name in obsm, and beginning of the other names.
-    layer : str, optional
-        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
-    genes_in : str, optional
-        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
-        names in the file show.
-    batch_key : str, optional
-        Column of obs with the batch. None: as in training.
-    color : list of str, optional
-        Columns of obs, or genes, that color the UMAP, besides batch and label.
-    figure : str
-        Format of the figure: png, pdf or svg. none: no figure.
-    overwrite : bool
-        Replace the outputs if they exist.
+    genes_in
+        As for every command.
 
     Examples
     --------
@@ -116,19 +107,17 @@ def denoise(
     figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
-    """Write the expected expression of each gene in each cell into a copy of the cells' .h5ad file, or some to a .csv.
+    """Write the expected expression of genes in each cell to an .h5ad or .csv file.
 
-    layers["vaekit_normalized"] sums to the library size over the genes of the model and is NaN for other genes.
-    obsm["vaekit_normalized"] contains all genes of the model if only .raw has some of them. uns["vaekit_normalized"]
-    contains the provenance and the names of the genes. The figure compares the mean of each gene with that of the
-    counts, or shows the genes of --genes on a UMAP.
+    The .h5ad file is a copy of the cells: layers["vaekit_normalized"] sums to the library size over the genes of the
+    model and is NaN for other genes. obsm["vaekit_normalized"] contains all genes of the model if only .raw has some of
+    them. uns["vaekit_normalized"] contains the provenance and the names of the genes. The figure compares the mean of
+    each gene with that of the counts, or shows the genes of --genes on a UMAP.
 
     Parameters
     ----------
-    checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
-    data : list of str, optional
-        Files or zarr stores of cells. None: the training data.
+    checkpoint, data, layer, batch_key, overwrite, figure
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     output : str or Path
         .h5ad or .csv file to write. The figure has the same name with the ending .png.
     genes : list of str, optional
@@ -137,23 +126,15 @@ def denoise(
         Batch assumed for all cells; several: the mean over them. None: each cell's own.
     library_size : float or "observed"
         Sum of a cell's expression over genes; 'observed': that of its counts.
+
+    Other Parameters
+    ----------------
     num_samples : int
         Number of samples of the latents per cell.
-    seed : int
-        Seed of the samples.
-    layer : str, optional
-        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
-    genes_in : str, optional
-        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
-        names in the file show.
     key_added : str
         Name in layers, obsm and uns.
-    batch_key : str, optional
-        Column of obs with the batch. None: as in training.
-    figure : str
-        Format of the figure: png, pdf or svg. none: no figure.
-    overwrite : bool
-        Replace the outputs if they exist.
+    seed, genes_in
+        As for every command.
 
     Examples
     --------
@@ -227,7 +208,7 @@ def transfer(
     figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
-    """Label cells by their nearest labeled neighbors in latent space, with the uncertainty of each label.
+    """Label cells by their nearest labeled neighbors in latent space.
 
     obs["LABEL_transferred"] contains the labels, obs["LABEL_transferred_uncertainty"] 1 minus the weight of the label
     among the neighbors (0 if all agree), and uns["LABEL_transferred"] the provenance. The figure shows the number and
@@ -235,37 +216,33 @@ def transfer(
 
     Parameters
     ----------
+    layer, overwrite, color, figure
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     checkpoint : str or Path
         Checkpoint of a trained model, such as RUN/last.ckpt; that of `vaekit map` for cells of new batches.
     reference : list of str, optional
-        Files or zarr stores of labeled cells. None: the training data.
+        Files of labeled cells. None: the training data.
     query : list of str
-        Files or zarr stores of the cells to label.
+        Files of the cells to label.
     output : str or Path
         .h5ad file (a copy of the query) or .csv file to write. The figure has the same name with the ending .png.
     label_key : str, optional
         Column of the reference's obs with the labels. None: as in training.
+    batch_key : str, optional
+        Column of obs with the batch, or the batch of all cells of the query. None: as in training.
+
+    Other Parameters
+    ----------------
     n_neighbors : int, optional
         Number of neighbors. None: chosen by the labels of the reference.
     key_added : str, optional
         Name in obs and uns. None: the label column with the ending _transferred.
-    layer : str, optional
-        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
-    genes_in : str, optional
-        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
-        names in the file show.
-    batch_key : str, optional
-        Column of obs with the batch, or the batch of all cells of the query. None: as in training.
-    color : list of str, optional
-        Columns of obs, or genes, that color the UMAP, besides batch and label.
-    figure : str
-        Format of the figure: png, pdf or svg. none: no figure.
-    overwrite : bool
-        Replace the outputs if they exist.
+    genes_in
+        As for every command.
 
     Examples
     --------
-    vaekit transfer RUN/last.ckpt atlas.h5ad --query new.h5ad --label_key cell_type -o labeled.h5ad
+    vaekit transfer RUN/last.ckpt --query new.h5ad --label_key cell_type -o labeled.h5ad
     """
     import numpy as np
     import pandas as pd

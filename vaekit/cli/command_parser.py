@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import math
+import re
 import shutil
 import types
 import typing
@@ -17,10 +18,11 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from jsonargparse._typehints import ActionTypeHint  # has no public name
 from typing_extensions import override
 
-from vaekit.cli.console import silence_libraries
+from vaekit.cli.common_arguments import DESCRIPTIONS, REFERENCE, VALUE_NAMES
+from vaekit.cli.console import HELP_WIDTH, HelpFlag, silence_libraries
 from vaekit.exceptions import ConfigError
 
-HELP_WIDTH, MAX_FLAG_WIDTH = 110, 30  # columns
+MAX_FLAG_WIDTH = 30  # columns
 NULLS = ("null", "Null", "NULL", "~")  # in YAML
 _TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list",
                Sequence: "a list", Iterable: "a list", dict: "a mapping", Mapping: "a mapping"}  # fmt: skip
@@ -60,16 +62,21 @@ class CommandHelp(DefaultHelpFormatter):
     @override
     def _get_help_string(self, action: argparse.Action) -> str:
         none = action.default is None or action.default is False or action.default == argparse.SUPPRESS
-        return str(action.help) if none else f"{action.help} Default: {action.default}."
+        text = re.sub(r"\bNone: ", "Default: ", str(action.help))
+        return text if none else f"{text} Default: {action.default}."
 
     @override
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        value = "" if action.nargs == 0 else _value_name(action)
+        value = "" if action.nargs == 0 or isinstance(action, HelpFlag) else _value_name(action)
         return " ".join(filter(None, (", ".join(action.option_strings), value)))
 
     @override
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(super(CommandHelp, self)._fill_text(part, width, indent) for part in text.split("\n"))
+        lines = (  # an example stays on one line, to be copied
+            part if part.startswith("example: ") else super(CommandHelp, self)._fill_text(part, width, indent)
+            for part in text.split("\n")
+        )
+        return "\n".join(lines)
 
 
 class Flag(ActionTypeHint):
@@ -89,7 +96,31 @@ class Flag(ActionTypeHint):
 
 
 class CommandParser(ArgumentParser):
-    """Parser of a command: flags and files in any order, flags of lists that may be repeated, errors of one line."""
+    """Parser of a command: flags and files in any order, flags of lists that may be repeated, errors of one line.
+
+    Attributes
+    ----------
+    rare_flags : list of Action
+        Flags that only ``--help=all`` describes.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, add_help=False, **kwargs)
+        self.rare_flags: list[argparse.Action] = []
+        self._positionals.title, self._optionals.title = "arguments", "flags"
+        self.add_argument("-h", "--help", action=HelpFlag)
+
+    def short_help(self) -> str:
+        """Return the help without rare flags."""
+        helps = [action.help for action in self.rare_flags]
+        try:
+            for action in self.rare_flags:
+                action.help = argparse.SUPPRESS
+            text = self.format_help()
+        finally:
+            for action, description in zip(self.rare_flags, helps, strict=True):
+                action.help = description
+        return f"{text}\nall flags: {self.prog} --help=all\n" if self.rare_flags else text
 
     @override
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
@@ -133,10 +164,10 @@ def command_parser(function: Callable[..., Any]) -> CommandParser:
     docstring = parse(function.__doc__ or "")
     details = " ".join((docstring.long_description or "").split())
     examples = [f"\nexample: {example.description}" for example in docstring.examples]
-    description = "\n".join(filter(None, (docstring.short_description, details, *examples)))
     parser = CommandParser(
-        f"vaekit {function.__name__}", description=description, formatter_class=CommandHelp, print_config=None
-    )
+        f"vaekit {function.__name__}", description="\n".join([docstring.short_description or "", *examples]),
+        epilog=details, formatter_class=CommandHelp, print_config=None,
+    )  # fmt: skip
     _add_arguments(parser, function)
     required = [action for action in parser._actions if action.required and action.option_strings]
     words = [part for action in parser._actions if not action.option_strings for part in [_usage(action)]]
@@ -154,12 +185,29 @@ def _usage(action: argparse.Action) -> str:
 
 
 def _value_name(action: argparse.Action) -> str:
-    return action.dest.rpartition(".")[2].upper() + " ..." * (action.nargs in ("+", "*"))
+    name, hint = action.dest.rpartition(".")[2], getattr(action, "_typehint", None)
+    if action.option_strings and name != "output":
+        numbers = set(union_members(hint)) & {int, float}
+        name = (
+            "N"
+            if int in numbers
+            else "X"
+            if numbers
+            else "COLUMN"
+            if name.endswith("_key")
+            else VALUE_NAMES.get(name, name)
+        )
+    return name.upper() + " ..." * (action.nargs in ("+", "*"))
 
 
 def _add_arguments(parser: CommandParser, function: Callable[..., Any], prefix: str = "") -> None:
     """Add the parameters of a function or dataclass to a parser."""
-    helps = {parameter.arg_name: parameter.description for parameter in parse(function.__doc__ or "").params}
+    helps, rare = {}, set()
+    for described in parse(function.__doc__ or "").params:
+        for name in described.arg_name.split(", "):
+            is_common = (described.description or "").startswith(REFERENCE)
+            helps[name] = DESCRIPTIONS[name] if is_common else described.description
+            rare |= {name} if described.args[0] == "other_param" else set()
     hints = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         hint, required = hints[name], parameter.default is parameter.empty
@@ -180,7 +228,9 @@ def _add_arguments(parser: CommandParser, function: Callable[..., Any], prefix: 
         else:
             options |= {"required": required, "default": None if required else parameter.default}
             options |= {"type": item, "nargs": "+"} if item is not None else {}
-        parser.add_argument(*flags, **options)
+        action = parser.add_argument(*flags, **options)
+        if name in rare:
+            parser.rare_flags.append(action)
 
 
 def run_command(function: Callable[..., Any], arguments: list[str]) -> None:

@@ -34,17 +34,16 @@ def command_parser() -> Parser:
     """Return the command's parser."""
     parser = Parser(
         "vaekit compare",
-        allow_abbrev=False,
-        usage="vaekit compare --config X.yaml --estimators A B C [--seeds 0 1 2] [--latent NAME] [-o DIRECTORY] "
-        "[--KEY VALUE ...]",
-        description="Train one configuration with several gradient estimators and seeds, and print the validation "
-        "ELBO of each with its 95 % confidence interval over the seeds, and the time per training step. compare.csv "
-        "contains the curves; compare.png shows the ELBO by steps and by training time. An estimator is a name or a "
-        'call with named arguments, such as "ScoreFunction(num_samples=2, baseline=LeaveOneOut())". Any key of the '
-        "configuration is also a flag, as for fit. --trainer.logger WandbLogger logs a group of runs, and one more run "
-        "with the table and the figure.",
+        usage="vaekit compare --config NAME --estimators A B ... [FLAGS] [--KEY VALUE ...]",
+        description="Train one configuration with several gradient estimators and seeds.",
+        example="vaekit compare --config digits_discrete --estimators ReinMax GumbelSoftmax --seeds 0 1 2",
+        details="Prints the validation ELBO of each estimator with its 95 % confidence interval over the seeds, and "
+        "the time per training step. compare.csv contains the curves; compare.png shows the ELBO by steps and by "
+        'training time. An estimator is a name or a call with named arguments, such as "ScoreFunction(num_samples=2, '
+        'baseline=LeaveOneOut())". Any key of the configuration is also a flag, as for fit. '
+        "--trainer.logger WandbLogger logs a group of runs, and one more run with the table and the figure.",
     )
-    parser.add_argument("--config", "-c", action="append", default=[], metavar="X.yaml", help="as for fit")
+    parser.add_argument("--config", "-c", action="append", default=[], metavar="NAME", help="configuration, as for fit")
     parser.add_argument("--estimators", nargs="+", required=True, metavar="A", help="estimators of the latent")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds of a run (0 1 2)")
     parser.add_argument("--latent", metavar="NAME", help="the latent, if several are discrete")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import textwrap
 import warnings
+from functools import partial
 from typing import Any, NoReturn
 
 from typing_extensions import override
 
 from vaekit.exceptions import ConfigError
 
+HELP_WIDTH = 100  # columns
 LIBRARIES = (
     "anndata", "scanpy", "umap", "numba", "pytorch_lightning", "lightning_fabric", "torch", "wandb", "pydantic",
 )  # fmt: skip
@@ -23,8 +26,41 @@ IGNORED = (
 )
 
 
+class HelpFlag(argparse.Action):
+    """Action of ``--help``, and of ``--help=all`` for all flags; the parser has the method ``short_help``."""
+
+    @override
+    def __init__(self, option_strings: list[str], dest: str) -> None:
+        super().__init__(
+            option_strings, argparse.SUPPRESS, nargs="?", default=argparse.SUPPRESS, choices=("all",),
+            help="Show this help; --help=all: with all flags.",
+        )  # fmt: skip
+
+    @override
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        print(parser.format_help() if values == "all" else parser.short_help(), end="")
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
-    """Parser of a command that passes unknown flags on to ``vaekit fit``; errors are one line."""
+    """Parser of a command that passes unknown flags on to ``vaekit fit``; errors are one line.
+
+    Parameters
+    ----------
+    prog, usage, description : str
+        As for ``argparse.ArgumentParser``.
+    example : str
+        Command line that works.
+    details : str
+        Description of the results, below the flags.
+    """
+
+    def __init__(self, prog: str, usage: str, description: str, example: str, details: str) -> None:
+        super().__init__(
+            prog, usage, f"{description}\n\nexample: {example}", textwrap.fill(details, HELP_WIDTH), allow_abbrev=False,
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=HELP_WIDTH, max_help_position=30),
+        )  # fmt: skip
+        self._optionals.title = "flags"
 
     @override
     def error(self, message: str) -> NoReturn:

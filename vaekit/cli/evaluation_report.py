@@ -43,19 +43,19 @@ class EvaluationData:
 
     Parameters
     ----------
+    layer, batch_key
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     path : str, optional
-        File or zarr store whose cells are all evaluated. None: a split of the training data.
-    layer : str, optional
-        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
-    batch_key : str, optional
-        Column of obs with the batch. None: as in training.
+        File whose cells are all evaluated. None: a split of the training data.
     label_key : str, optional
         Column of obs with labels. None: as in training, if the file has it.
+
+    Other Parameters
+    ----------------
     batch_size : int
         Observations per mini-batch, also for the training data.
-    genes_in : str, optional
-        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
-        names in the file show.
+    genes_in
+        As for every command.
     """
 
     path: str | None = None

@@ -23,9 +23,9 @@ from vaekit.callbacks.run_archive import report_archive
 from vaekit.callbacks.run_callbacks import run_callbacks
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
 from vaekit.cli.config_diagnosis import FROM_DATA
-from vaekit.cli.console import silence_libraries
+from vaekit.cli.console import HelpFlag, silence_libraries
 from vaekit.cli.fit_arguments import complete_arguments
-from vaekit.cli.fit_help import COLOR_HELP, FIGURE_HELP, SEEDS_HELP, HelpFlag
+from vaekit.cli.fit_help import COLOR_HELP, FIGURE_HELP, SEEDS_HELP
 from vaekit.cli.foreign import check_classes, check_destinations, check_wandb_files
 from vaekit.cli.logger import (
     complete_loggers,

@@ -1,98 +1,78 @@
-"""Short help of the training commands: the flags that matter, with meaning and default from the signatures."""
+"""Short help of the training commands: the flags that matter."""
 
 from __future__ import annotations
 
-import argparse
-import inspect
-import re
 import textwrap
-from typing import Any
 
-import pytorch_lightning as pl
-from docstring_parser import parse
-from typing_extensions import override
-
-from vaekit.data import GeneExpressionData
-from vaekit.models import MixedVAE
-
-FLAGS: dict[str, tuple[type, dict[str, str]]] = {  # name of the value by argument
-    "data": (GeneExpressionData, {"path": "FILE.h5ad", "batch_key": "COLUMN", "batch_size": "N"}),
-    "model": (MixedVAE, {"likelihood": "CLASS", "hidden": "[N, ...]", "dropout": "P", "objective": "CLASS",
-                         "learning_rate": "X"}),
-    "trainer": (pl.Trainer, {"max_epochs": "N", "accelerator": "NAME", "devices": "N", "precision": "NAME",
-                             "logger": "CLASS", "default_root_dir": "DIRECTORY"}),
-}  # fmt: skip
-MEANINGS = {
-    "trainer.precision": "Floating-point format: 32-true, bf16-mixed or 64-true",
-    "trainer.logger": "CSVLogger, WandbLogger or false; default: Weights & Biases",
-    "trainer.default_root_dir": "Run directory: checkpoints, figures and logs; default: runs/vaekit",
-    "trainer.devices": "Number of devices, with one process each",
-    "trainer.max_epochs": "Number of epochs",
-    "trainer.accelerator": "cpu, gpu or auto",
-}
-
-SEEDS_HELP = (
-    "Number of runs, with the seeds seed_everything, seed_everything + 1, ..., on the same data and split, in "
-    "RUN/seed_0, RUN/seed_1, ... (1)"
-)
+WIDTH, FLAG_WIDTH = 100, 26
+SEEDS_HELP = "Number of runs on the same data and split, with seeds from --seed on, in RUN/seed_0, RUN/seed_1, ... (1)"
 COLOR_HELP = "Column of obs, or gene, that colors the UMAP, next to batch, label and codes; may be repeated"
 FIGURE_HELP = "Format of the figures: png, pdf or svg; none: no figures (png)"
-
-
-class HelpFlag(argparse.Action):
-    """Action of ``--help``, and of ``--help=all`` for all flags of Lightning."""
-
-    @override
-    def __init__(self, option_strings: list[str], dest: str) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs="?", default=argparse.SUPPRESS, choices=("all",))
-
-    @override
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        print(parser.format_help() if values == "all" else short_help(parser.subcommand), end="")
-        parser.exit()
+LOGGER_HELP = "CSVLogger, WandbLogger or false; default: Weights & Biases"
+CONFIG_HELP = "Packaged configuration (vaekit configs lists them) or .yaml file; may be repeated"
+PURPOSES = {
+    "fit": "Train a model on files of cells, or by a configuration.",
+    "validate": "Evaluate a model on the validation data: the ELBO and its parts.",
+    "test": "Evaluate a model on the test data: the ELBO and its parts.",
+    "predict": "Write the latents of all data to RUN/predictions.pt.",
+}
+EXAMPLES = {
+    "fit": ("vaekit fit cells.h5ad --batch_key donor", "vaekit fit --config pbmc_mixed --max_epochs 20"),
+    **{name: (f"vaekit {name} --ckpt_path RUN/last.ckpt",) for name in ("validate", "test", "predict")},
+}
+FIT_FLAGS = {  # meaning by flag, by title
+    "cells": {
+        "FILE ...": "Files of cells: .h5ad, zarr, 10x (.h5 or directory), .loom, .h5mu, .csv or .tsv",
+        "--layer NAME": "Layer of the counts; raw for .raw; default: .X",
+        "--batch_key COLUMN": "Column of obs with the batch, such as the donor",
+        "--label_key COLUMN": "Column of obs with cell types, for figures; never used in training",
+        "--n_top_genes N": "Number of modeled genes, the most variable ones; default: all of at most 8,000, else 2,000",
+        "--genes_in PLACE": "rows or columns of a .csv or .tsv, or modality of an .h5mu; default: as names show",
+    },
+    "model": {
+        "--latents KIND": "gaussian, mixed, states, topics or discrete (gaussian)",
+        "--likelihood CLASS": "NegativeBinomial, ZeroInflatedNegativeBinomial, Poisson, ...",
+        "--config NAME": CONFIG_HELP,
+    },
+    "training": {
+        "--max_steps N": "Number of training steps; default: by the number of cells",
+        "--max_epochs N": "Number of epochs, instead of steps",
+        "--learning_rate X": "Learning rate of Adam",
+        "--accelerator NAME": "cpu, gpu or auto (auto)",
+        "--seed N": "Seed of weights, order of the data and samples (0)",
+        "--seeds N": SEEDS_HELP,
+        "--ckpt_path FILE.ckpt": "Checkpoint to resume from; last: that of the run directory",
+    },
+    "results": {
+        "--directory DIRECTORY": "Run directory: checkpoints, figures and logs; default: runs/NAME_OF_FILE",
+        "--color KEY": COLOR_HELP,
+        "--figure FORMAT": FIGURE_HELP,
+        "--logger CLASS": LOGGER_HELP,
+    },
+}
+CHECKPOINT_FLAGS = {
+    "flags": {
+        "--ckpt_path FILE.ckpt": "Checkpoint; without --config, its configuration is used, too",
+        "--config NAME": CONFIG_HELP,
+        "--seed_everything N": "Seed of the samples (0)",
+        "--trainer.accelerator NAME": "cpu, gpu or auto (auto)",
+        "--trainer.logger CLASS": LOGGER_HELP,
+    }
+}
 
 
 def short_help(command: str) -> str:
-    """Return the help of fit, validate, test or predict in under 60 lines."""
-    lines = [
-        f"usage: vaekit {command} --config NAME [--KEY VALUE ...]",
-        "",
-        "Any key of the configuration is also a flag. Later flags override earlier ones.",
-        "vaekit configs lists the packaged configurations. Their names are values of --config, too.",
-        "",
-        *_flag("--config NAME", "File or packaged configuration of model, data and trainer; may be repeated"),
-        *_flag("--ckpt_path FILE.ckpt", "Checkpoint to resume from; last: that of the run directory" if command == "fit"
-               else "Checkpoint; without --config, its configuration is used, too"),
-        *_flag("--seed_everything N", "Seed of weights, order of the data and samples (0)"),
-        *(_flag("--seeds N", SEEDS_HELP) if command == "fit" else ()),
-        *(_flag("--color KEY", COLOR_HELP) if command == "fit" else ()),
-        *(_flag("--figure FORMAT", FIGURE_HELP) if command == "fit" else ()),
-    ]  # fmt: skip
-    for section, (cls, metavars) in FLAGS.items():
-        lines += [
-            "",
-            f"{section}: --{section} CLASS names another class than {cls.__name__}"
-            if section != "trainer"
-            else section,
-        ]
-        for name, metavar in metavars.items():
-            lines += _flag(f"--{section}.{name} {metavar}", _meaning(cls, f"{section}.{name}", name))
-    return "\n".join([*lines, "", f"all flags: vaekit {command} --help=all", ""])
+    """Return the help of fit, validate, test or predict on one screen."""
+    is_fit = command == "fit"
+    usage = "[FILE ...] [--config NAME]" if is_fit else "--ckpt_path FILE.ckpt"
+    examples = [f"example: {example}" for example in EXAMPLES[command]]
+    lines = [f"usage: vaekit {command} {usage} [--KEY VALUE ...]", "", PURPOSES[command], "", *examples, ""]
+    for title, flags in (FIT_FLAGS if is_fit else CHECKPOINT_FLAGS).items():
+        lines += [f"{title}:", *(line for flag, meaning in flags.items() for line in _flag(flag, meaning))]
+    lines += ["", f"Any key of a configuration is a flag. All flags: vaekit {command} --help=all", ""]
+    return "\n".join(lines)
 
 
 def _flag(flag: str, meaning: str) -> list[str]:
-    return textwrap.wrap(f"{flag:<38} {meaning}", 100, initial_indent="  ", subsequent_indent=41 * " ")
-
-
-def _meaning(cls: type, key: str, name: str) -> str:
-    """Return the first sentence of an argument's description, and its default."""
-    meanings = [MEANINGS[key]] if key in MEANINGS else []
-    for text in (text for base in cls.__mro__ for text in (base.__doc__, vars(base).get("__init__", base).__doc__)):
-        for parameter in parse(text or "").params:
-            description = " ".join((parameter.description or "").split())
-            if name in re.split(r",\s*", parameter.arg_name) and not description.startswith("As in"):
-                meanings.append(re.split(r"(?<=\w)[.;:](?=\s|$)", description)[0].replace("``", ""))
-    default = inspect.signature(cls).parameters[name].default
-    default = list(default) if isinstance(default, tuple) else default
-    shown = "" if default in (None, inspect.Parameter.empty) else f" ({default})"
-    return (meanings or [""])[0] + shown
+    indent = (FLAG_WIDTH + 3) * " "
+    return textwrap.wrap(f"{flag:<{FLAG_WIDTH}} {meaning}", WIDTH, initial_indent="  ", subsequent_indent=indent)

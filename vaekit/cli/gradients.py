@@ -25,16 +25,16 @@ def command_parser() -> Parser:
     """Return the command's parser."""
     parser = Parser(
         "vaekit gradients",
-        allow_abbrev=False,
-        usage="vaekit gradients --config X.yaml [--ckpt_path C] [--num_estimates N] [--batch_size B] [-o DIRECTORY] "
-        "[--KEY VALUE ...]",
-        description="Measure the bias, variance and time of each gradient estimator that supports each latent of a "
-        "model, on a mini-batch of its training data: the gradient of the training loss through the posterior of the "
-        "latent, with respect to its head and the encoder, with the KL weight after the warm-up and without dropout. "
-        "The other latents keep their estimators. Any key of the configuration is also a flag, as for fit.",
+        usage="vaekit gradients [--config NAME] [--ckpt_path FILE.ckpt] [FLAGS] [--KEY VALUE ...]",
+        description="Measure the bias, variance and time of each gradient estimator that supports a model's latents.",
+        example="vaekit gradients --config pbmc_mixed --ckpt_path RUN/last.ckpt",
+        details="Gradients of the training loss are computed on a mini-batch of the training data, through the "
+        "posterior of the latent, with respect to its head and the encoder, with the KL weight after the warm-up, "
+        "without dropout. The other latents keep their estimators. Any key of the configuration is also a flag, as "
+        "for fit.",
     )
-    parser.add_argument("--config", "-c", action="append", default=[], metavar="X.yaml", help="as for fit")
-    parser.add_argument("--ckpt_path", metavar="C", help="trained weights; without --config, its configuration, too")
+    parser.add_argument("--config", "-c", action="append", default=[], metavar="NAME", help="configuration, as for fit")
+    parser.add_argument("--ckpt_path", metavar="FILE", help="trained weights; without --config, its configuration, too")
     parser.add_argument("--num_estimates", type=int, default=400, metavar="N", help="estimates per estimator (400)")
     parser.add_argument("--batch_size", type=int, metavar="B", help="observations in the mini-batch (as in training)")
     parser.add_argument(
@@ -43,7 +43,7 @@ def command_parser() -> Parser:
         "gradient is not interrupted.",
     )  # fmt: skip
     parser.add_argument("--latent", action="append", metavar="NAME", help="measure this latent only; may be repeated")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the estimates (0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the estimates (0)")
     parser.add_argument(
         "-o", "--output", metavar="DIRECTORY", help="where to write (the checkpoint's directory, or the run directory)"
     )

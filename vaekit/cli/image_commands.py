@@ -24,18 +24,21 @@ def sample(
 
     Parameters
     ----------
-    checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
+    checkpoint
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     output : str or Path, optional
         .png file to write. None: samples.png next to the checkpoint.
     num_images : int, optional
         Number of images. None: 96, or 12 per category.
     category : str, optional
         Latent with one categorical variable: draw one row per category, and sample the other latents.
-    seed : int
-        Seed of the samples.
     overwrite : bool
         Replace the output if it exists.
+
+    Other Parameters
+    ----------------
+    seed
+        As for every command.
 
     Examples
     --------
@@ -71,15 +74,15 @@ def traverse(
     num_std: float = 3.0,
     overwrite: bool = False,
 ) -> None:
-    """Show the effect of each dimension of a Gaussian latent on an image, as a PNG grid.
+    """Show the effect of each dimension of a Gaussian latent on an image.
 
     Each row of images moves one dimension along its prior. The other latents keep the values that the encoder gives
     them for one test image of the training data.
 
     Parameters
     ----------
-    checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
+    checkpoint
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     output : str or Path, optional
         .png file to write. None: traversals.png next to the checkpoint.
     latent : str, optional

@@ -17,41 +17,43 @@ from vaekit.exceptions import ConfigError, VaekitError, did_you_mean, lacks_memo
 HELP = """\
 usage: vaekit COMMAND [ARGUMENTS]
 
-Train variational autoencoders on gene expression and images, and analyze their latents.
+Train variational autoencoders on single-cell counts or images, and analyze their latents.
 
-training by configuration (each key is also a flag, such as --trainer.max_epochs 50):
-  fit        vaekit fit --config pbmc_mixed     with three seeds: --seeds 3
-  validate   evaluate on the validation data     vaekit validate --ckpt_path RUN/last.ckpt
-  test       evaluate on the test data           vaekit test --ckpt_path RUN/last.ckpt
+first steps:
+  vaekit fit cells.h5ad --batch_key donor
+  vaekit embed runs/cells/last.ckpt -o embedded.h5ad
+  vaekit de runs/cells/last.ckpt --groupby cell_type -o genes.csv
+
+train a model:
+  fit        on files of cells, or by a configuration
+  configs    list the packaged configurations, or copy one
+  validate   evaluate on the validation data
+  test       evaluate on the test data
   predict    write the latents of all data to RUN/predictions.pt
   compare    train one configuration with several gradient estimators and seeds
-             vaekit compare --config digits_discrete --estimators ReinMax GumbelSoftmax --seeds 0 1 2
-  configs    list the packaged configurations, or copy one     vaekit configs pbmc_mixed > mine.yaml
+  gradients  measure bias, variance and time of each gradient estimator
 
-with a trained model of cells (DATA: one or several .h5ad files or zarr stores; omitted: the training data):
-  embed      latents, codes and a UMAP            vaekit embed RUN/last.ckpt DATA -o OUT.h5ad (or OUT.csv)
-  states     states on which several seeds agree  vaekit states RUN --data DATA -o OUT.h5ad (RUN: of fit --seeds 3)
-  markers    genes of each code or topic          vaekit markers RUN/last.ckpt DATA -o OUT.csv
-  de         genes that differ between groups     vaekit de RUN/last.ckpt DATA --groupby COLUMN --group1 A -o OUT.csv
-  denoise    expected expression of genes         vaekit denoise RUN/last.ckpt DATA -o OUT.h5ad
-  ppc        counts compared with replicates      vaekit ppc RUN/last.ckpt DATA -o OUT.csv
-  map        extend the model by new batches      vaekit map RUN/last.ckpt NEW -o MAPPED.ckpt
-  transfer   labels of reference cells for others
-             vaekit transfer MAPPED.ckpt DATA --query NEW --label_key COLUMN -o OUT.h5ad
-  Each writes a figure next to its output, with the ending .png.
+analyze cells with a trained model:
+  embed      latents, codes and a UMAP
+  states     states of cells on which several seeds agree
+  markers    genes of each code or topic
+  de         genes that differ between groups of cells
+  denoise    expected expression of genes
+  ppc        counts compared with replicates from the model
+  map        extend the model by new batches
+  transfer   labels of reference cells for other cells
 
-with any trained model:
-  evaluate   log-likelihood, active units, agreement with labels     vaekit evaluate RUN/last.ckpt
-  gradients  bias, variance and time of each gradient estimator that supports each latent
-             vaekit gradients --config pbmc_mixed --ckpt_path RUN/last.ckpt
-  export     safetensors and JSON, which cannot contain code     vaekit export RUN/last.ckpt -o DIRECTORY
-  sample     images from the prior, or of each category     vaekit sample RUN/last.ckpt --category y
-  traverse   effect of each dimension of a Gaussian latent on an image     vaekit traverse RUN/last.ckpt
+evaluate, publish or look at a model:
+  evaluate   log-likelihood, active units, agreement with labels
+  export     safetensors and JSON, which cannot contain code
+  sample     images from the prior, or of each category
+  traverse   effect of each dimension of a latent on an image
 
---trust PACKAGE (with any command, repeatable) lets configurations and checkpoints name classes of that package.
-Otherwise only classes of vaekit, torch and pytorch_lightning are loaded.
+Files of cells are .h5ad, zarr, 10x (.h5 or directory), .loom, .h5mu, .csv or .tsv.
+--trust PACKAGE lets configurations and checkpoints name classes of that package. Otherwise only
+classes of vaekit, torch and pytorch_lightning are loaded.
 
-arguments of a command: vaekit COMMAND --help     version: vaekit --version
+help of a command: vaekit COMMAND --help     version: vaekit --version
 """
 
 PROGRAMS = {  # modules with their own parser and a function `run`

@@ -42,18 +42,21 @@ def evaluate(
 
     Parameters
     ----------
-    checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
+    checkpoint
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     split : str, optional
         Split of the training data: train, val, test or all. None: test, and all cells for the integration scores.
     data : EvaluationData
         Cells of a file, evaluated instead of the training data.
     num_samples : int
         Number of importance samples per observation.
-    seed : int
-        Seed of the samples.
     json : bool
         Print the results as one line of JSON, too.
+
+    Other Parameters
+    ----------------
+    seed
+        As for every command.
 
     Returns
     -------
@@ -88,15 +91,16 @@ def evaluate(
 
 
 def export(checkpoint: str | Path, *, output: str | Path) -> None:
-    """Write a trained model as model.safetensors (weights) and model.json (arguments and names of the data).
+    """Write a trained model as safetensors and JSON.
 
-    These formats cannot contain code. All commands for a trained model, and vaekit.load, accept the directory as a
-    checkpoint. Training cannot be resumed from it.
+    model.safetensors contains the weights, model.json the arguments and the names of the data. These formats cannot
+    contain code. All commands for a trained model, and vaekit.load, accept the directory as a checkpoint. Training
+    cannot be resumed from it.
 
     Parameters
     ----------
-    checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
+    checkpoint
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     output : str or Path
         Directory to write, new or empty.
 
@@ -136,29 +140,23 @@ def map(  # the name of the command
 
     Parameters
     ----------
-    checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
+    checkpoint, layer, overwrite, color, figure
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     query : list of str
-        Files or zarr stores of new cells.
+        Files of new cells: .h5ad, zarr, 10x (.h5 or directory), .loom, .h5mu, .csv or .tsv.
     output : str or Path
         .ckpt file to write. The figure, a UMAP of the new cells, has the same name with the ending .png.
     max_steps : int, optional
         Number of training steps. None: chosen by the number of cells.
-    seed : int
-        Seed of the training.
-    layer : str, optional
-        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
-    genes_in : str, optional
-        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
-        names in the file show.
     batch_key : str, optional
         Column of obs with the batch. None: as in training; if the cells lack it, they are one batch, 'query'.
-    color : list of str, optional
-        Columns of obs, or genes, that color the UMAP, besides batch and label.
-    figure : str
-        Format of the figure: png, pdf or svg. none: no figure.
-    overwrite : bool
-        Replace the outputs if they exist.
+
+    Other Parameters
+    ----------------
+    seed : int
+        Seed of the training.
+    genes_in
+        As for every command.
 
     Examples
     --------

@@ -18,6 +18,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from typing_extensions import override
 
 from vaekit._core.class_paths import ALLOWED, check_class_paths, trusted
+from vaekit.cli import fit_help
 from vaekit.cli.class_defaults import expand_class_defaults, replace_short_names, resolve_estimator_key
 from vaekit.cli.config_diagnosis import FROM_DATA, diagnose, merge_configs, merge_flag
 from vaekit.cli.config_files import load_yaml, read_config
@@ -232,6 +233,10 @@ class RunParser(LightningArgumentParser):
         if getattr(self, "subcommand", "fit") != "fit":
             args = with_config(args)
         return super().parse_args(args, *rest, **kwargs)
+
+    def short_help(self) -> str:
+        """Return the help of the command on one screen."""
+        return fit_help.short_help(self.subcommand)
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -35,7 +35,7 @@ def states(
     figure: FigureFormat = "png",
     overwrite: bool = False,
 ) -> None:
-    """Find states of cells on which models of several seeds agree, and write them with a figure.
+    """Find states of cells on which models of several seeds agree.
 
     obs["vaekit_states"] contains the state of each cell, obsm["vaekit_states_probabilities"] the probabilities of the
     states, and uns["vaekit_states"] the tree of states, the agreement of the models, the stability of each state,
@@ -44,34 +44,26 @@ def states(
 
     Parameters
     ----------
+    data, layer, batch_key, overwrite, color, figure
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     runs : list of str
         Checkpoints of models of the same data with a Gaussian latent, trained with different seeds, or the directory of
         vaekit fit --seeds 3.
-    data : list of str, optional
-        Files or zarr stores of cells. None: the training data.
     output : str or Path
         .h5ad or .csv file to write. The figure has the same name with the ending .png.
     num_states : int, optional
         Number of states. None: the largest one at which the models agree.
     n_genes : int
         Number of marker genes per state.
+
+    Other Parameters
+    ----------------
     key_added : str
         Name in obs, obsm and uns.
     seed : int
         Seed of the samples of the latents.
-    layer : str, optional
-        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
-    genes_in : str, optional
-        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
-        names in the file show.
-    batch_key : str, optional
-        Column of obs with the batch. None: as in training.
-    color : list of str, optional
-        Columns of obs, or genes, that color the UMAP, besides batch and label.
-    figure : str
-        Format of the figure: png, pdf or svg. none: no figure.
-    overwrite : bool
-        Replace the outputs if they exist.
+    genes_in
+        As for every command.
 
     Examples
     --------

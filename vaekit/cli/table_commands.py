@@ -48,10 +48,8 @@ def de(
 
     Parameters
     ----------
-    checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
-    data : list of str, optional
-        Files or zarr stores of cells. None: the training data.
+    checkpoint, data, layer, batch_key, overwrite, figure
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     groupby : str, optional
         Column of obs with the groups. None: groups are conditions such as "cell_type == 'B'".
     group1 : list of str, optional
@@ -66,21 +64,13 @@ def de(
         Smallest log2 fold change of interest.
     fdr : float
         Expected fraction of false discoveries.
+
+    Other Parameters
+    ----------------
     num_samples : int, optional
         Number of samples of the latents per cell. None: 2 for many cells, up to 10 for few.
-    seed : int
-        Seed of the samples.
-    layer : str, optional
-        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
-    genes_in : str, optional
-        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
-        names in the file show.
-    batch_key : str, optional
-        Column of obs with the batch. None: as in training.
-    figure : str
-        Format of the figure: png, pdf or svg. none: no figure.
-    overwrite : bool
-        Replace the outputs if they exist.
+    seed, genes_in
+        As for every command.
 
     Examples
     --------
@@ -149,31 +139,21 @@ def markers(
 
     Parameters
     ----------
-    checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
-    data : list of str, optional
-        Files or zarr stores of cells. None: the training data.
+    checkpoint, data, layer, batch_key, overwrite, figure
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     output : str or Path
         .csv file to write. The figure has the same name with the ending .png.
     latent : str, optional
         Name of a discrete or Dirichlet latent. None: the only one.
     n_genes : int
         Number of genes per code.
+
+    Other Parameters
+    ----------------
     num_samples : int
         Number of samples of the other latents per code.
-    seed : int
-        Seed of the samples.
-    layer : str, optional
-        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
-    genes_in : str, optional
-        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
-        names in the file show.
-    batch_key : str, optional
-        Column of obs with the batch. None: as in training.
-    figure : str
-        Format of the figure: png, pdf or svg. none: no figure.
-    overwrite : bool
-        Replace the outputs if they exist.
+    seed, genes_in
+        As for every command.
 
     Examples
     --------
@@ -223,27 +203,17 @@ def ppc(
 
     Parameters
     ----------
-    checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
-    data : list of str, optional
-        Files or zarr stores of cells. None: the training data.
+    checkpoint, data, layer, batch_key, overwrite, figure
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     output : str or Path
         .csv file to write. The figure has the same name with the ending .png.
     num_samples : int
         Number of replicates per cell.
-    seed : int
-        Seed of the samples.
-    layer : str, optional
-        Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.
-    genes_in : str, optional
-        Place of the genes in a .csv or .tsv file ('rows' or 'columns'), or modality of an .h5mu file. None: as the
-        names in the file show.
-    batch_key : str, optional
-        Column of obs with the batch. None: as in training.
-    figure : str
-        Format of the figure: png, pdf or svg. none: no figure.
-    overwrite : bool
-        Replace the outputs if they exist.
+
+    Other Parameters
+    ----------------
+    seed, genes_in
+        As for every command.
 
     Examples
     --------
