@@ -11,8 +11,9 @@ import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 from vaekit.cli.fit import VaekitCLI
-from vaekit.cli.logger import complete_loggers, start_run
+from vaekit.cli.logger import complete_loggers, start_run, tolerate_upload_errors
 from vaekit.cli.main import main
+from vaekit.cli.wandb_files import attach_file
 
 from .offline_runs import wandb_entries
 
@@ -154,3 +155,21 @@ def test_a_comparison_is_a_group(tmp_path, monkeypatch, capsys) -> None:
     names = {f"digits_discrete {estimator} seed 0" for estimator in ("ReinMax", "StraightThrough")}
     assert {(kind, name) for _, kind, name in runs} == {("compare", group), *(("train", name) for name in names)}
     assert {"compare/summary", "compare/curves", "compare/figure", "val/elbo"} <= keys
+
+
+def test_a_file_of_an_offline_run_is_uploaded_by_a_command(tmp_path) -> None:
+    assert attach_file(tmp_path, tmp_path / "report.html", "report") is None
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb/history.jsonl").write_text('{"run_id": "abc", "project": "p", "entity": null}\n')
+    line = attach_file(tmp_path, Path("report.html"), "report")
+    assert line == "Upload with: wandb artifact put --type report --name p/report-abc report.html"
+    (tmp_path / "wandb/history.jsonl").write_text('{"run_id": "../x", "project": "p", "entity": null}\n')
+    assert attach_file(tmp_path, Path("report.html"), "report") is None
+
+
+def test_errors_of_an_upload_are_warnings(capsys) -> None:
+    with tolerate_upload_errors():
+        raise wandb.errors.CommError("no route to host")
+    assert capsys.readouterr().err == "warning: a table or artifact was not logged: no route to host\n"
+    with pytest.raises(ZeroDivisionError), tolerate_upload_errors():
+        _ = 1 / 0

@@ -173,6 +173,27 @@ def test_resumed_runs_continue(online: Run, place: Place) -> None:
     assert sum(artifact.kind == "model" for artifact in online.artifacts) > 1
 
 
+ATTACH = """
+import sys
+from pathlib import Path
+from vaekit.cli.wandb_files import attach_file
+print(attach_file(Path(sys.argv[1]), Path(sys.argv[2]), "report"))
+"""
+
+
+def test_files_are_attached_to_runs_that_have_ended(online: Run, place: Place) -> None:
+    report = place.directory / "report.html"
+    report.write_text(f"<p>cells of {Path.home()}/cells.h5ad</p>")
+    config, num_rows = dict(online.config["config"]), len(online.history)
+    result = place.run(sys.executable, "-c", ATTACH, "runs/online", "report.html")
+    assert result.stdout.startswith("Logged to Weights & Biases: http"), result.stderr
+    (artifact,) = [artifact for artifact in online.artifacts if artifact.kind == "report"]
+    assert artifact.name == f"report-{online.fields['name']}"
+    assert artifact.files["report.html"] == b"<p>cells of ~/cells.h5ad</p>"
+    assert (online.config["config"], len(online.history), online.exit_code) == (config, num_rows, 0)
+    assert online.fields["displayName"] == "online"
+
+
 def test_a_sweep(place: Place) -> None:
     """An agent runs each member in a separate directory; one that cannot start is a failed run."""
     text = (CONFIGS / "sweep_estimators.yaml").read_text()

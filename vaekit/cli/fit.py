@@ -37,6 +37,7 @@ from vaekit.cli.logger import (
     marked_run,
     place_loggers,
     record_failure,
+    tolerate_upload_errors,
 )
 from vaekit.cli.predictions import write_predictions
 from vaekit.cli.run_directory import claim, member_directory, run_label
@@ -53,7 +54,7 @@ from vaekit.cli.seed_runs import SeedRuns
 from vaekit.cli.start_checkpoint import check_checkpoint
 from vaekit.cli.training_errors import start_loggers, translate_errors
 from vaekit.cli.values import check_minimum, check_seed, check_trainer_values
-from vaekit.cli.wandb_files import log_checkpoints, take_over_checkpoints
+from vaekit.cli.wandb_files import REPORT, log_checkpoints, log_file, take_over_checkpoints
 from vaekit.cli.wandb_tables import log_tables
 from vaekit.data.data_module import DataModule
 from vaekit.exceptions import ConfigError, OutputError, VaekitError
@@ -299,8 +300,10 @@ class VaekitCLI(LightningCLI):
         """Print the files that were written."""
         if not self.trainer.is_global_zero:
             return
-        log_tables(self.trainer.loggers, self.model, self.datamodule)
-        log_checkpoints(self._checkpoint_loggers, self.directory)
+        with tolerate_upload_errors():
+            log_tables(self.trainer.loggers, self.model, self.datamodule)
+            log_checkpoints(self._checkpoint_loggers, self.directory)
+            log_file(self.trainer.loggers, self.directory / REPORT, "report")
         for line in filter(None, map(finish_run, self.trainer.loggers)):
             print(line)
         files = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.directory / n).exists()]

@@ -83,7 +83,7 @@ def place_loggers(configs: Any, directory: Path) -> None:
             config.dict_kwargs = {**(config.get("dict_kwargs") or {}), "mode": "offline"}
 
 
-def complete_loggers(loggers: Iterable[Any], name: str, log_model: bool | None) -> None:
+def complete_loggers(loggers: Iterable[Any], name: str | None, log_model: bool | None) -> None:
     """Complete the arguments of Weights & Biases loggers, so that they start without a prompt.
 
     Arguments of the logger and the environment variables of W&B take precedence, such as ``WANDB_MODE``,
@@ -93,8 +93,8 @@ def complete_loggers(loggers: Iterable[Any], name: str, log_model: bool | None) 
     ----------
     loggers : iterable of Logger
         Loggers of the trainer, before they start.
-    name : str
-        Name of the run.
+    name : str or None
+        Name of the run; None for a run that has one.
     log_model : bool or None
         Whether the checkpoints are uploaded. None: the argument of the logger decides.
     """
@@ -105,7 +105,7 @@ def complete_loggers(loggers: Iterable[Any], name: str, log_model: bool | None) 
         arguments["settings"] = _settings(arguments.get("settings"))
         if not os.environ.get("WANDB_PROJECT") and logger._project == "lightning_logs":  # Lightning's default
             logger._project = arguments["project"] = PROJECT
-        if logger._name is None:
+        if logger._name is None and name is not None:
             logger._name = arguments["name"] = os.environ.get("WANDB_NAME", name)
         if arguments.get("mode") is None:  # W&B itself reads the variable only once per process
             arguments["mode"] = os.environ.get("WANDB_MODE") or (None if logged_in() else "offline")
@@ -231,6 +231,17 @@ def marked_run(loggers: Iterable[Any], finishes: bool = True) -> Iterator[None]:
         for line in [finish_run(logger, exit_code) for logger in loggers if finishes or exit_code]:
             if line is not None:
                 print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def tolerate_upload_errors() -> Iterator[None]:
+    """Print errors of Weights & Biases as warnings: a run that has been trained and saved does not fail by them."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb."):
+            raise
+        print(f"warning: a table or artifact was not logged: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def relative_path(path: Path) -> Path:

@@ -15,6 +15,7 @@ from vaekit.cli.logger import complete_loggers, finish_run, relative_path, start
 from vaekit.models.checkpoint import read_checkpoint
 from vaekit.models.export import hide_data_directories
 
+REPORT = "report.html"  # in the run directory
 MODEL_FILE = "model.ckpt"  # in the artifact, as with Lightning
 WITH_PATHS = ("callbacks", "datamodule_hyper_parameters")  # keys of a checkpoint
 
@@ -68,7 +69,7 @@ def without_directories(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def log_file(loggers: Iterable[Any], path: Path, kind: str) -> None:
-    """Upload a text file, without the path of the home directory, as the artifact ``<kind>-<run id>``.
+    """Upload a text file if it exists, without the path of the home directory, as the artifact ``<kind>-<run id>``.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def log_file(loggers: Iterable[Any], path: Path, kind: str) -> None:
     kind : str
         Type of the artifact, such as ``"report"``.
     """
-    for logger in wandb_loggers(loggers):
+    for logger in wandb_loggers(loggers) if path.is_file() else ():
         copy = _artifact_directory(logger.experiment, kind) / path.name
         text, home = path.read_text(encoding="utf-8"), str(Path.home())
         copy.write_text(text.replace(home, "~") if len(home) > 1 else text, encoding="utf-8")
@@ -110,7 +111,7 @@ def attach_file(directory: Path, path: Path, kind: str) -> str | None:
     logger = WandbLogger(
         save_dir=directory, id=run["run_id"], project=run["project"], entity=run["entity"], resume="must"
     )
-    complete_loggers([logger], directory.name, log_model=False)
+    complete_loggers([logger], None, log_model=False)
     start_run(logger)
     log_file([logger], path, kind)
     return finish_run(logger)
