@@ -226,6 +226,7 @@ class RunParser(LightningArgumentParser):
     """
 
     record: CommandRecord | None = None
+    subcommand: str  # set by LightningCLI
 
     @override
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
