@@ -100,15 +100,15 @@ def test_epochs_instead_of_steps(cells: AnnData) -> None:
 
 
 class Interrupt(Callback):
-    """Sends Ctrl-C after a number of steps."""
+    """Sends a signal, Ctrl-C by default, after a number of steps."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self.step, self.number = step, number
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.number)
 
 
 def test_interrupt_returns_the_model_so_far(cells: AnnData) -> None:
@@ -123,6 +123,12 @@ def test_interrupt_returns_the_model_so_far(cells: AnnData) -> None:
     assert np.isfinite(adata.obsm["X_vaekit"]).all()
     with pytest.warns(UserWarning, match="The model has the weights of the last step"):
         fit(cells, max_steps=500, callbacks=[Interrupt(3)])  # before the first validation
+
+
+def test_a_termination_ends_the_process(cells: AnnData) -> None:
+    """A scheduler sends SIGTERM: the script must not continue with a model that is not trained."""
+    with pytest.raises(SystemExit):
+        fit(cells, max_steps=100, callbacks=[Interrupt(3, signal.SIGTERM)])
 
 
 class Overfit(Callback):

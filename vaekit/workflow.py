@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from vaekit._core.components import from_config
@@ -290,6 +291,8 @@ def _train(
     with _restored_interrupt():
         try:
             trainer.fit(model, datamodule=data)
+        except SIGTERMException:  # a SystemExit: the process has to end
+            raise
         except SystemExit:  # raised by Lightning after Ctrl-C
             if not trainer.interrupted:
                 raise

@@ -1,0 +1,120 @@
+"""``vaekit fit cells.h5ad``: the same model as ``vaekit.fit``, with the run directory of a configured run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import vaekit
+from vaekit.cli.fit_arguments import complete_arguments
+from vaekit.cli.main import main
+from vaekit.data import simulate_counts
+from vaekit.workflow import PATIENCE, default_num_steps, read_recipe
+
+QUICK = (
+    "--trainer.logger",
+    "false",
+    "--accelerator",
+    "cpu",
+    "--trainer.enable_progress_bar",
+    "false",
+    "--figure",
+    "none",
+)
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    cells = simulate_counts(cells=150, genes=30, clusters=2, batches=2, seed=1)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    cells[:70].write_h5ad(tmp_path / "first.h5ad")
+    cells[70:].write_h5ad(tmp_path / "second.h5ad")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def configuration(arguments: list[str]) -> dict[str, Any]:
+    return json.loads(arguments[arguments.index("--config") + 1])
+
+
+def test_the_same_model_as_in_python(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "cells.h5ad", "--batch_key", "batch", "--latents", "mixed", "--max_steps=12", *QUICK]) == 0
+    model = vaekit.fit("cells.h5ad", "mixed", batch_key="batch", max_steps=12, progress=False, accelerator="cpu")
+    weights = vaekit.load("runs/cells/best.ckpt").state_dict()
+    assert all(weights[name].equal(value) for name, value in model.state_dict().items())
+    assert "Next: vaekit embed runs/cells/best.ckpt -o runs/cells/embedding.h5ad" in capsys.readouterr().out
+    config = yaml.safe_load(Path("runs/cells/config.yaml").read_text())
+    assert (config["trainer"]["max_steps"], config["data"]["init_args"]["batch_key"]) == (12, "batch")
+
+
+def test_the_printed_command_embeds_the_cells(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "cells.h5ad", "--max_steps", "4", *QUICK]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: vaekit embed"))
+    assert main(line.removeprefix("Next: vaekit ").split()) == 0
+    assert Path("runs/cells/embedding.h5ad").is_file()
+
+
+def test_resume_and_seeds(directory: Path) -> None:
+    assert main(["fit", "cells.h5ad", "--max_steps", "3", *QUICK]) == 0
+    resumed = ["fit", "cells.h5ad", "--max_steps", "6", *QUICK, "--ckpt_path", "last"]
+    assert main(resumed) == 0
+    assert torch.load("runs/cells/last.ckpt", weights_only=True)["global_step"] == 6
+    assert not Path("runs/cells/earlier").exists()
+    assert main(["fit", "cells.h5ad", "--max_steps", "2", *QUICK, "--seeds", "2"]) == 0
+    assert [Path(f"runs/cells/seed_{seed}/best.ckpt").is_file() for seed in (0, 1)] == [True, True]
+
+
+def test_flags_without_a_section(directory: Path) -> None:
+    flags = ["--batch_key", "donor", "--latent_dim=3", "--seed", "5", "--model.hidden", "[8]", "--latents", "mixed"]
+    completed = complete_arguments(["cells.h5ad", *flags])
+    assert completed[2:] == ["--data.batch_key", "donor", "--model.latents.z.dim=3", "--seed_everything", "5",
+                             "--model.hidden", "[8]"]  # fmt: skip
+    config = configuration(completed)
+    assert config["model"] == read_recipe("mixed")["model"]
+    assert config["trainer"]["default_root_dir"] == "runs/cells"
+    assert config["trainer"]["max_steps"] == default_num_steps(150)
+    assert config["trainer"]["callbacks"][0]["init_args"] == {"patience": PATIENCE}
+
+
+def test_several_files_and_a_configuration(directory: Path) -> None:
+    files = ["first.h5ad", "--batch_key", "batch", "second.h5ad"]  # flags and files in any order
+    assert configuration(complete_arguments(files))["data"]["init_args"]["path"] == ["first.h5ad", "second.h5ad"]
+    assert complete_arguments(["cells.h5ad", "--config", "pbmc_mixed", "--layer", "counts"]) == [
+        "--config", "pbmc_mixed", "--data.layer", "counts", "--data.path", "cells.h5ad",
+    ]  # fmt: skip
+    unchanged = ["--config", "digits_mixed", "--trainer.max_epochs=3", "--unknown", "x"]
+    assert complete_arguments(unchanged) == unchanged
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cell.h5ad"], "cell.h5ad does not exist. In '.': Did you mean 'cells.h5ad'?"),
+        (["pbmc_mixed"], "pbmc_mixed is a configuration. Pass it as --config pbmc_mixed"),
+        (["mine.yaml"], "mine.yaml is a configuration. Pass it as --config mine.yaml"),
+        (["runs/a/last.ckpt"], "runs/a/last.ckpt is a checkpoint. Pass the cells, and --ckpt_path runs/a/last.ckpt"),
+        (["cells.h5ad", "--latents", "mixd"], "latents='mixd' is unknown. Did you mean 'mixed'?"),
+        (["cells.h5ad", "--latents"], "latents='' is unknown. Available: 'gaussian', 'mixed'"),
+        (["--latents", "mixed"], "latents is a flag for files of cells without a configuration"),
+        (["cells.h5ad", "--bach_key", "batch"], "'bach_key' is not a setting of fit with latents='gaussian'. Did you"),
+        (["cells.h5ad", "--max_steps", "0"], "max_steps=0 must be a positive integer"),
+        (["cells.h5ad", "--batch_key", "btch", *QUICK], "batch_key='btch' not found in .obs of"),
+        (
+            ["cells.h5ad", "--likelihood", "znb", *QUICK],
+            "model.likelihood: class 'znb' not found. Did you mean 'zinb'?",
+        ),
+        (["cells.h5ad", "--hidden", "8", *QUICK], "model.hidden"),
+    ],
+)
+def test_one_line_with_the_remedy(
+    arguments: list[str], message: str, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert message in lines[-1]
+    assert not Path("runs/cells/last.ckpt").exists()
