@@ -11,7 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from vaekit.plotting import embedding_figures, gene_figures
+from vaekit.plotting.expression_figures import plot_cells
 from vaekit.plotting.gene_figures import plot_gene_means, plot_genes, plot_markers
+from vaekit.plotting.names import label_points
 from vaekit.plotting.transfer_figures import plot_transferred_labels
 
 GENES = ["a", "b", "c", "d"]
@@ -84,3 +86,36 @@ def test_markers_show_each_gene_in_every_code() -> None:
     assert np.asarray(axis.images[0].get_array()).tolist() == [[3, 1, -1, 0], [-2, 0, 2, 1]]
     assert bar.get_ylabel() == "log2 fold change"
     draw(plot_markers(table.groupby("code", sort=False).head(1)))  # without the other combinations
+
+
+def test_names_of_points_cover_neither_each_other_nor_the_edges() -> None:
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axis = figure.subplots()
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=60), np.full(60, 16.0)
+    y[:30] = rng.uniform(0, 16, 30)
+    axis.scatter(x, y)
+    axis.set(xlim=axis.get_xlim(), ylim=axis.get_ylim())
+    names = [f"RP11-{number}J15.5" for number in range(60)]
+    labeled = label_points(axis, x, y, names, np.argsort(-x), 20)
+    assert labeled[0] == x.argmax()
+    assert 5 < len(labeled) <= 20
+    figure.savefig(io.BytesIO(), format="png")
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert not any(box.overlaps(other) for number, box in enumerate(boxes) for other in boxes[number + 1 :])
+    assert max(box.x1 for box in boxes) <= axis.get_window_extent().x1
+
+
+def test_names_of_small_groups_in_a_heat_map_and_its_title_are_apart() -> None:
+    groups = pd.Categorical(["a"] * 500 + ["b"] * 2 + ["c"] * 2 + ["d"] * 2 + ["e"] * 500)
+    expression = pd.DataFrame(np.random.default_rng(0).poisson(1.0, (1006, 4)), columns=GENES)
+    genes = {"a long name of a group": ["a"], "b": ["b", "c"], "e": ["d"]}
+    figure = plot_cells(expression, groups, genes, "group", "title")
+    figure.savefig(io.BytesIO(), format="png")
+    axis = next(axis for axis in figure.axes if axis.get_ylabel() == "group")
+    boxes = [text.get_window_extent() for text in axis.get_yticklabels()]
+    assert [text.get_text() for text in axis.get_yticklabels()] == list("abcde")
+    assert not any(box.overlaps(other) for number, box in enumerate(boxes) for other in boxes[number + 1 :])
+    tops = [text.get_window_extent().y1 for axis in figure.axes for text in axis.texts]
+    assert figure._suptitle.get_window_extent().y0 >= max(tops)
+    assert "log(1 + counts per 10,000)" in {axis.get_ylabel() for axis in figure.axes}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaekit.exceptions import DataError
-from vaekit.plotting.names import select_apart
+from vaekit.plotting.names import as_text, label_points
 from vaekit.plotting.table_argument import check_table
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ def plot_volcano(table: pd.DataFrame, title: str = "") -> Figure:
     y = -np.log10(np.maximum(table["proba_not_de"].to_numpy(float), 10**-MAX_EVIDENCE))
     is_de = table[decision].to_numpy(bool)
     for mask, color, label in ((~is_de, "lightgray", "others"), (is_de, "tab:red", "called")):
-        axis.scatter(x[mask], y[mask], s=7, color=color, linewidths=0, label=f"{mask.sum()} {label}")
+        axis.scatter(x[mask], y[mask], s=7, color=color, linewidths=0, rasterized=True, label=f"{mask.sum()} {label}")
     order = np.flatnonzero(is_de)[np.argsort(-np.abs(x[is_de]) * y[is_de], kind="stable")]
-    for gene in select_apart(x, y, order)[:MAX_NAMES]:
-        axis.annotate(str(table.index[gene]), (x[gene], y[gene]), (3, 2), textcoords="offset points", fontsize=7)
     for side in (-1, 1):
         axis.axvline(side * float(table["delta"].iloc[0]), color="gray", linewidth=0.7, linestyle=":")
     axis.set(xlabel="log2 fold change (posterior mean)", ylabel="-log10 P(no change beyond delta)")
-    axis.set_title(title or str(table["comparison"].iloc[0]))
+    axis.set_title(as_text(title or str(table["comparison"].iloc[0])))
+    axis.set(xlim=axis.get_xlim(), ylim=axis.get_ylim())
+    label_points(axis, x, y, list(map(str, table.index)), order, MAX_NAMES)
     axis.legend(frameon=False, fontsize=8, title=decision.replace("is_de_fdr_", "expected FDR "), title_fontsize=8)
     return figure
 
@@ -101,13 +101,15 @@ def plot_predictive_check(table: pd.DataFrame, title: str = "") -> Figure:
     for suffix, size, color, label in (("", 16, "silver", "data"), ("_replicated", 4, "tab:blue", "replicated")):
         mean, variance = table[f"mean{suffix}"], table[f"variance{suffix}"]
         positive = (mean > 0) & (variance > 0)
-        left.scatter(mean[positive], variance[positive], s=size, color=color, linewidths=0, label=label)
+        left.scatter(
+            mean[positive], variance[positive], s=size, color=color, linewidths=0, rasterized=True, label=label
+        )
     left.set(xscale="log", yscale="log", xlabel="mean count", ylabel="variance", title="mean and variance of genes")
     left.legend(frameon=False, fontsize=9, markerscale=1.5)
     right.plot([0, 1], [0, 1], color="gray", linewidth=0.7)
     zeros = table["zero_fraction"], table["zero_fraction_replicated"]
-    right.scatter(*zeros, s=5, alpha=0.5, color="tab:blue", linewidths=0)
+    right.scatter(*zeros, s=5, alpha=0.5, color="tab:blue", linewidths=0, rasterized=True)
     right.set(xlabel="zero fraction, data", ylabel="zero fraction, replicated", title="zeros of genes")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(as_text(title))
     return figure

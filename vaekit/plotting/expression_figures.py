@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from vaekit.plotting.names import as_text
+from vaekit.plotting.palettes import category_colors
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+NAME_HEIGHT = 0.16  # inches of the name of a group
 
 
 def plot_dots(color: pd.DataFrame, size: pd.DataFrame, genes: Mapping[str, Sequence[str]], title: str = "") -> Figure:
@@ -28,7 +33,6 @@ def plot_dots(color: pd.DataFrame, size: pd.DataFrame, genes: Mapping[str, Seque
     import pandas as pd
     import scanpy as sc
     from anndata import AnnData
-    from matplotlib import pyplot
 
     groups = pd.Categorical(color.index, categories=list(color.index))
     adata = AnnData(
@@ -37,13 +41,12 @@ def plot_dots(color: pd.DataFrame, size: pd.DataFrame, genes: Mapping[str, Seque
         var=pd.DataFrame(index=list(color.columns)),
     )
     tables = {"dot_color_df": color, "dot_size_df": size}
-    plot = sc.pl.DotPlot(adata, {name: list(group) for name, group in genes.items()}, "group", title=title, **tables)
+    plot = sc.pl.DotPlot(adata, {name: list(group) for name, group in genes.items()}, "group", **tables)
     plot.style(cmap="Reds", dot_edge_color="gray", dot_edge_lw=0.3)
     plot.legend(colorbar_title="mean expression,\nrelative to the largest", size_title="cells with a count (%)")
     plot.make_figure()
     figure: Figure = plot.fig
-    pyplot.close(figure)  # scanpy registers its figures in pyplot
-    return figure
+    return _complete(figure, title)
 
 
 def plot_cells(
@@ -54,7 +57,7 @@ def plot_cells(
     Parameters
     ----------
     expression : pandas.DataFrame
-        Expression, one row for each cell and one column for each gene.
+        log(1 + counts per 10,000), one row for each cell and one column for each gene.
     groups : pandas.Categorical
         Group of each cell.
     genes : mapping of str to sequence of str
@@ -67,17 +70,42 @@ def plot_cells(
     import pandas as pd
     import scanpy as sc
     from anndata import AnnData
-    from matplotlib import pyplot
 
     adata = AnnData(
         expression.to_numpy(np.float32),
         obs=pd.DataFrame({label: groups}, index=[f"cell{i}" for i in range(len(expression))]),
         var=pd.DataFrame(index=list(expression.columns)),
+        uns={f"{label}_colors": category_colors(groups.categories)},
     )
     axes = sc.pl.heatmap(
         adata, {name: list(group) for name, group in genes.items()}, label, show=False, show_gene_labels=True
     )
-    figure: Figure = axes["heatmap_ax"].figure
-    figure.suptitle(title)
+    axes["heatmap_ax"].images[0].colorbar.set_label("log(1 + counts per 10,000)")
+    _spread_names(axes["groupby_ax"], len(expression))
+    return _complete(axes["heatmap_ax"].figure, title)
+
+
+def _spread_names(axis: Any, num_cells: int) -> None:
+    """Move the names of small groups apart that would cover each other."""
+    height = axis.figure.get_figheight() * axis.get_position().height
+    gap = NAME_HEIGHT / height * num_cells
+    positions, names = np.asarray(axis.get_yticks(), dtype=float), [text.get_text() for text in axis.get_yticklabels()]
+    for index in range(1, len(positions)):
+        positions[index] = max(positions[index], positions[index - 1] + gap)
+    for index in range(len(positions) - 1, -1, -1):
+        positions[index] = min(positions[index], num_cells - gap * (len(positions) - index - 0.5))
+    axis.set_yticks(positions, names)
+
+
+def _complete(figure: Figure, title: str) -> Figure:
+    """Return a figure of scanpy with a title above the names of the groups, and whole brackets."""
+    from matplotlib import pyplot
+
     pyplot.close(figure)  # scanpy registers its figures in pyplot
+    for axis in figure.axes:
+        for bracket in axis.patches:
+            bracket.set_clip_on(False)
+    if title:
+        top = figure.get_tightbbox().y1 / figure.get_figheight()
+        figure.suptitle(as_text(title), y=top + 0.1 / figure.get_figheight(), va="bottom", fontsize=11)
     return figure

@@ -11,7 +11,7 @@ from vaekit.plotting import embedding_figures
 from vaekit.plotting.blocks import PanelBlock, stack_blocks
 from vaekit.plotting.color_keys import NumberKey
 from vaekit.plotting.figure_files import new_figure
-from vaekit.plotting.names import select_apart, shorten_names
+from vaekit.plotting.names import label_points, shorten_names
 from vaekit.plotting.points import sample_points
 from vaekit.plotting.table_argument import check_table
 
@@ -46,9 +46,8 @@ def plot_gene_means(counts: np.ndarray, denoised: np.ndarray, genes: Sequence[st
     axis.plot(limits, limits, color="gray", linewidth=0.8, zorder=0)
     axis.set(xscale="log", yscale="log", xlabel="mean of the counts, scaled", ylabel="mean expected expression")
     difference = np.abs(np.log2(y) - np.log2(x))
-    order = np.argsort(-difference, kind="stable")
-    for index in select_apart(np.log10(x), np.log10(y), order)[:MAX_NAMED]:
-        axis.annotate(genes[shown[index]], (x[index], y[index]), (3, 2), textcoords="offset points", fontsize=7)
+    axis.set(xlim=axis.get_xlim(), ylim=axis.get_ylim())
+    label_points(axis, x, y, [genes[place] for place in shown], np.argsort(-difference, kind="stable"), MAX_NAMED)
     half = np.median(difference) if len(difference) else np.nan
     axis.set_title(f"{len(shown)} genes; half of them differ by less than {2**half:.2f}-fold", fontsize=10)
     return figure

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 MAX_NAME = 30  # characters
-NAME_SIZE = 0.12, 0.035  # space for a name, relative to the width and height of the plot
+FONT_SIZE, LETTER = 7, 0.065  # points, and inches of a letter
 
 
 def shorten_names(names: Iterable[Any], length: int = MAX_NAME) -> list[str]:
@@ -41,14 +41,43 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - end - 1]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
 
 
-def select_apart(x: np.ndarray, y: np.ndarray, order: np.ndarray) -> list[int]:
-    """Return the points, in ``order``, that have space for a name next to the points selected before."""
-    selected: list[int] = []
-    width, height = (
-        size * ((values.max() - values.min() if len(values) else 0) or 1)
-        for size, values in zip(NAME_SIZE, (x, y), strict=True)
-    )
-    for point in order:
-        if not ((np.abs(x[selected] - x[point]) < width) & (np.abs(y[selected] - y[point]) < height)).any():
-            selected.append(int(point))
-    return selected
+def label_points(
+    axis: Any, x: np.ndarray, y: np.ndarray, names: Sequence[str], order: np.ndarray, count: int
+) -> list[int]:
+    """Write names of points into axes with fixed limits, where they do not cover each other; return the points.
+
+    Parameters
+    ----------
+    axis : matplotlib.axes.Axes
+        Axes whose limits and scales are final.
+    x, y : array, shape (points,)
+        Coordinates in the units of the axes.
+    names : sequence of str
+        Names of the points.
+    order : array
+        Points by decreasing importance.
+    count : int
+        Largest number of names.
+    """
+    size = axis.figure.get_size_inches() * (0.8, 0.85)  # of the axes, approximately
+    places = axis.transAxes.inverted().transform(axis.transData.transform(np.stack([x, y], 1))) * size
+    height, gap = FONT_SIZE / 72, 0.05
+    boxes = np.empty((0, 4))
+    labeled: list[int] = []
+    for point in order.tolist():
+        if len(labeled) == count:
+            break
+        left, bottom = places[point]
+        width = LETTER * len(names[point])
+        is_right = left + gap + width < size[0]
+        start = left + gap if is_right else left - gap - width
+        box = np.array([start, bottom, start + width, bottom + height])
+        if start < 0 or ((box[:2] < boxes[:, 2:]) & (boxes[:, :2] < box[2:])).all(1).any():
+            continue
+        boxes = np.vstack([boxes, box])
+        labeled.append(point)
+        axis.annotate(
+            as_text(names[point]), (x[point], y[point]), (3 if is_right else -3, 2), textcoords="offset points",
+            fontsize=FONT_SIZE, ha="left" if is_right else "right",
+        )  # fmt: skip
+    return labeled

@@ -156,7 +156,7 @@ def _draw_tree(axis: Any, states: pd.DataFrame, tree: pd.DataFrame, colors: list
     ticks = np.arange(num_components)
     axis.set_xticks(ticks, num_components - ticks)
     axis.set(xlabel="number of states", ylabel="component", title="tree, with probabilities of misclassification")
-    axis.set_xlim(-0.4, num_components - 0.2)
+    axis.set_xlim(-0.4, num_components + 0.1)
     axis.invert_yaxis()
 
 
@@ -183,7 +183,7 @@ def _draw_agreement(axis: Any, agreement: pd.DataFrame) -> None:
     axis.set_ylim(min(0.5, float(values.min()) - 0.05), 1.02)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="lower left")
 
 
 def _select_markers(markers: pd.DataFrame, num_states: int) -> list[str]:
