@@ -268,8 +268,9 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "plot_volcano": _plot_volcano,
     "plot_predictive_check": _plot_predictive_check,
 }
-# Functions of a model and names: they do not read cells.
+# Functions of a model and names, or of its training data in their order: they do not read other cells.
 WITHOUT_CELLS = {
+    "report",  # tests/analysis/test_report.py
     "resolve_model",
     "get_data_registry",
     "load_training_data",
@@ -399,5 +400,5 @@ COMMAND_ROWS = {
 ONE_FILE, TRAINING_COMMANDS = {"evaluate"}, {"map"}
 # These read the training data of a configuration, or no data.
 OTHER_COMMANDS = {
-    "configs", "fit", "validate", "test", "predict", "export", "gradients", "sample", "traverse", "compare"
+    "configs", "fit", "validate", "test", "predict", "export", "report", "gradients", "sample", "traverse", "compare"
 }  # fmt: skip

@@ -19,3 +19,9 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def quick_umap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace UMAP, which takes longer than the runs. The run of test_commands.py draws it."""
     monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Omit the report at the end of a run, which takes longer than the runs. test_report_command.py writes it."""
+    monkeypatch.setattr("vaekit.cli.fit.report_run", lambda *args: "")

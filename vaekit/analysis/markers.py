@@ -113,8 +113,6 @@ def markers(
     >>> bool((table["log2_fold_change"] > 0).all())
     True
     """
-    import pandas as pd
-
     writable = writable_adata(adata)
     model, checkpoint = resolve_model(model)
     latent = find_latent_with_states(model, latent)
@@ -122,18 +120,65 @@ def markers(
     if writable is not None:
         check_free(writable, key_added, {}, key_added)
     query = prepare_query(model, adata, layer, batch_key)
-    registry = get_data_registry(model)
-    genes, num_batches = np.array(registry["feature_names"]), len(registry["batch_categories"])
     with evaluating(model, seed):
         summaries = summarize_cells(model, query, batch_size, progress)
-        probabilities = model.latents[latent].state_probabilities(summaries[latent])
-        usage = probabilities.mean(0)
-        n_cells = torch.nn.functional.one_hot(probabilities.argmax(-1), usage.shape[-1]).sum(0)
-        index = _select_cells(query.dataset, num_samples, batch_size, seed)
-        cells = query.dataset.__getitems__(index).to(model.device)
+    table = code_markers(
+        model, latent, summaries[latent], query.dataset, n_genes, pseudo_fraction, num_samples, seed, batch_size
+    )
+    if writable is not None:
+        writable.uns[key_added] = {
+            "table": table.copy(),
+            "latent": latent,
+            "pseudo_fraction": pseudo_fraction,
+            **provenance(model, query.missing_genes, checkpoint),
+        }
+    return table
+
+
+def code_markers(
+    model: VAE,
+    latent: str,
+    summary: Tensor,
+    dataset: CellDataset,
+    n_genes: int,
+    pseudo_fraction: float = PSEUDO_FRACTION,
+    num_samples: int = 200,
+    seed: int = 0,
+    batch_size: int = 1024,
+) -> pd.DataFrame:
+    """Return the table of :func:`markers` for cells in the form of the model's training data.
+
+    Parameters
+    ----------
+    model : VAE
+        Trained model of gene expression.
+    latent : str
+        Name of a discrete or Dirichlet latent.
+    summary : Tensor, shape (cells, size)
+        Its part of :func:`vaekit.diagnostics.posterior_summaries`.
+    dataset : CellDataset
+        The cells.
+    n_genes, pseudo_fraction, num_samples, seed, batch_size
+        As in :func:`markers`.
+
+    Raises
+    ------
+    DataError
+        If a single code is in use.
+    """
+    import pandas as pd
+
+    registry = get_data_registry(model)
+    genes, num_batches = np.array(registry["feature_names"]), len(registry["batch_categories"])
+    probabilities = model.latents[latent].state_probabilities(summary)
+    usage = probabilities.mean(0)
+    n_cells = torch.nn.functional.one_hot(probabilities.argmax(-1), usage.shape[-1]).sum(0)
+    tables = []
+    with evaluating(model, seed):
+        index = _select_cells(dataset, num_samples, batch_size, seed)
+        cells = dataset.__getitems__(index).to(model.device)
         if num_batches:
             cells = set_batch(cells, torch.arange(num_samples, device=model.device) % num_batches, num_batches)
-        tables = []
         for variable, probability in enumerate(usage):
             codes = [Code(latent, variable, int(state)) for state in torch.nonzero(probability > ACTIVE_PROBABILITY)]
             if len(codes) < 2:
@@ -156,15 +201,7 @@ def markers(
                 tables.append(pd.DataFrame(columns))
     if not tables:
         raise DataError(f"latent={latent!r}: a single code is in use, and there is no other one to compare it with.")
-    table = pd.concat(sorted(tables, key=lambda part: -part["usage"].iloc[0]), ignore_index=True)
-    if writable is not None:
-        writable.uns[key_added] = {
-            "table": table.copy(),
-            "latent": latent,
-            "pseudo_fraction": pseudo_fraction,
-            **provenance(model, query.missing_genes, checkpoint),
-        }
-    return table
+    return pd.concat(sorted(tables, key=lambda part: -part["usage"].iloc[0]), ignore_index=True)
 
 
 def find_latent_with_states(model: VAE, latent: str | None) -> str:

@@ -19,6 +19,7 @@ from vaekit.analysis.model_source import (
     resolve_model,
     writable_adata,
 )
+from vaekit.data.dataset import BatchDataset
 from vaekit.diagnostics.keyed_noise import draw_by_key
 from vaekit.models import VAE
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+STATISTICS = ("mean", "variance", "zero_fraction")  # of each gene
 CELL_COLUMNS = ("total_replicated", "zero_fraction", "zero_fraction_replicated")
 
 
@@ -88,42 +90,87 @@ def posterior_predictive_check(
     >>> table.shape  # a row per gene
     (60, 9)
     """
-    import pandas as pd
-
     writable = writable_adata(adata)
     model, checkpoint = resolve_model(model)
     if writable is not None:
         check_free(writable, key_added, {"obs": [f"{key_added}_{name}" for name in CELL_COLUMNS]}, key_added)
     sampler = PosteriorSampler(model, num_samples, batch_size, seed)
     query = prepare_query(model, adata, layer, batch_key)
-    genes = np.array(get_data_registry(model)["feature_names"])
-    measured = torch.from_numpy(~np.isin(genes, query.missing_genes))
-    num_cells, num_genes = len(query.dataset), int(measured.sum())
-    observed, replicated = torch.zeros(3, 1, num_genes).double(), torch.zeros(3, num_samples, num_genes).double()
-    cells = np.zeros((len(CELL_COLUMNS), num_cells))
-    with evaluating(model, seed):
-        for chunk in sampler.chunks(query.dataset, torch.arange(num_cells), query.obs_names, "replicating", progress):
-            x, replicates = chunk.batch.x.cpu()[:, measured], _replicate(sampler, chunk).cpu()[..., measured]
-            observed += _sums(x[None])
-            replicated += _sums(replicates)
-            zeros = (x == 0).double().mean(-1), (replicates == 0).double().mean((0, -1))
-            cells[:, chunk.cells.numpy()] = np.stack([replicates.sum(-1).mean(0), *zeros])
-    table = pd.DataFrame(index=pd.Index(genes[measured.numpy()], name="gene"))
-    summary = {}
-    data, copies = _moments(observed, num_cells), _moments(replicated, num_cells)
-    for name, (value,) in data.items():
-        mean = copies[name].mean(0)
-        table[name], table[f"{name}_replicated"] = value, mean
-        table[f"{name}_replicated_std"] = copies[name].std(0, ddof=1) if num_samples > 1 else np.nan
-        positive = (value > 0) & (mean > 0)
-        summary[f"ratio_{name}"] = float(np.median(mean[positive] / value[positive])) if positive.any() else np.nan
-    summary["zero_fraction_error"] = float((table["zero_fraction"] - table["zero_fraction_replicated"]).abs().mean())
+    index = torch.arange(len(query.dataset))
+    table, cells = replicate_cells(sampler, query.dataset, index, query.obs_names, query.missing_genes, progress)
+    summary = summarize_genes(table)
     if writable is not None:
         for name, column in zip(CELL_COLUMNS, cells, strict=True):
             writable.obs[f"{key_added}_{name}"] = column
         origin = provenance(model, query.missing_genes, checkpoint)
         writable.uns[key_added] = {**summary, "num_samples": num_samples, **origin}
     return table
+
+
+def replicate_cells(
+    sampler: PosteriorSampler,
+    dataset: BatchDataset,
+    index: Tensor,
+    names: Sequence[str],
+    missing_genes: Sequence[str] = (),
+    progress: bool = False,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Replicate the counts of cells in the form of the model's training data.
+
+    Parameters
+    ----------
+    sampler : PosteriorSampler
+        Sampler of the latents, with the model and the seed.
+    dataset : BatchDataset
+        Cells.
+    index : Tensor, shape (cells,)
+        Indices of the cells to replicate.
+    names : sequence of str
+        Names of all cells of the data set.
+    missing_genes : sequence of str
+        Genes that are not observed.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        Table of :func:`posterior_predictive_check`.
+    cells : array, shape (3, cells)
+        Statistics of each cell in the order of ``CELL_COLUMNS``.
+    """
+    import pandas as pd
+
+    model, num_samples, num_cells = sampler.model, sampler.num_samples, len(index)
+    genes = np.array(get_data_registry(model)["feature_names"])
+    measured = torch.from_numpy(~np.isin(genes, missing_genes))
+    num_genes = int(measured.sum())
+    observed, replicated = torch.zeros(3, 1, num_genes).double(), torch.zeros(3, num_samples, num_genes).double()
+    parts = []
+    with evaluating(model, sampler.seed):
+        for chunk in sampler.chunks(dataset, index, names, "replicating", progress):
+            x, replicates = chunk.batch.x.cpu()[:, measured], _replicate(sampler, chunk).cpu()[..., measured]
+            observed += _sums(x[None])
+            replicated += _sums(replicates)
+            zeros = (x == 0).double().mean(-1), (replicates == 0).double().mean((0, -1))
+            parts.append(np.stack([replicates.sum(-1).mean(0), *zeros]))
+    table = pd.DataFrame(index=pd.Index(genes[measured.numpy()], name="gene"))
+    data, copies = _moments(observed, num_cells), _moments(replicated, num_cells)
+    for name, (value,) in data.items():
+        table[name], table[f"{name}_replicated"] = value, copies[name].mean(0)
+        table[f"{name}_replicated_std"] = copies[name].std(0, ddof=1) if num_samples > 1 else np.nan
+    return table, np.concatenate(parts, axis=1)
+
+
+def summarize_genes(table: pd.DataFrame) -> dict[str, float]:
+    """Return ``ratio_<name>`` of each statistic and ``zero_fraction_error`` of a table of replicated genes."""
+    summary = {}
+    for name in STATISTICS:
+        value, mean = table[name].to_numpy(), table[f"{name}_replicated"].to_numpy()
+        positive = (value > 0) & (mean > 0)
+        summary[f"ratio_{name}"] = float(np.median(mean[positive] / value[positive])) if positive.any() else np.nan
+    summary["zero_fraction_error"] = float((table["zero_fraction"] - table["zero_fraction_replicated"]).abs().mean())
+    return summary
 
 
 def _replicate(sampler: PosteriorSampler, chunk: Chunk) -> Tensor:

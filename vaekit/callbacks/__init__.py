@@ -1,4 +1,4 @@
-"""Lightning callbacks: checkpoints, progress, figures, monitors, and training by SVRG and SAGA."""
+"""Lightning callbacks: checkpoints, progress, figures, monitors, the record of a run, and training by SVRG and SAGA."""
 
 from vaekit.callbacks.best_weights import BestWeights
 from vaekit.callbacks.checkpoints import RunCheckpoint
@@ -10,6 +10,7 @@ from vaekit.callbacks.elbo_curve import ELBOCurve
 from vaekit.callbacks.figure_writer import FigureWriter
 from vaekit.callbacks.gradient_noise_monitor import GradientNoiseMonitor
 from vaekit.callbacks.progress_bar import TrainingProgressBar
+from vaekit.callbacks.run_record import RunRecord
 from vaekit.callbacks.terminate_on_non_finite import TerminateOnNonFinite
 from vaekit.callbacks.variance_reduction import SAGATraining, SVRGTraining
 
@@ -23,6 +24,7 @@ __all__ = [
     "GradientNoiseMonitor",
     "PosteriorCollapseMonitor",
     "RunCheckpoint",
+    "RunRecord",
     "SAGATraining",
     "SVRGTraining",
     "TerminateOnNonFinite",

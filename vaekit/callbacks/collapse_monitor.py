@@ -106,7 +106,7 @@ class PosteriorCollapseMonitor(Callback):
             )
 
     @override
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         names = [describe(pl_module.latents[name], name, indices) for name, indices in self.never.items() if indices]
         if names:
             rank_zero_warn(f"Never active: {', '.join(names)}.")

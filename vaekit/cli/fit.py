@@ -19,6 +19,8 @@ from vaekit._core.atomic import remove_partial_files
 from vaekit._core.figure_formats import FigureFormat
 from vaekit._core.threads import keep_threads
 from vaekit.callbacks.figure_writer import FigureWriter
+from vaekit._core.warning_log import record_warnings
+from vaekit.callbacks import RunRecord
 from vaekit.callbacks.run_archive import report_archive
 from vaekit.callbacks.run_callbacks import run_callbacks
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
@@ -87,21 +89,22 @@ class VaekitCLI(LightningCLI):
         self.lock: FileLock | None = None
         allow_classes()
         try:
-            super().__init__(  # runs the command
-                model_class=VAE,
-                datamodule_class=DataModule,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                save_config_callback=SaveRunConfig,
-                save_config_kwargs={"save_to_log_dir": False},
-                trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
-                seed_everything_default=0,
-                load_from_checkpoint_support=False,
-                auto_configure_optimizers=False,
-                parser_class=RunParser,
-                parser_kwargs={"exit_on_error": False, "add_help": False},
-                args=arguments,
-            )
+            with record_warnings() as self.warnings:
+                super().__init__(  # runs the command
+                    model_class=VAE,
+                    datamodule_class=DataModule,
+                    subclass_mode_model=True,
+                    subclass_mode_data=True,
+                    save_config_callback=SaveRunConfig,
+                    save_config_kwargs={"save_to_log_dir": False},
+                    trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
+                    seed_everything_default=0,
+                    load_from_checkpoint_support=False,
+                    auto_configure_optimizers=False,
+                    parser_class=RunParser,
+                    parser_kwargs={"exit_on_error": False, "add_help": False},
+                    args=arguments,
+                )
         except (VaekitError, argparse.ArgumentError) as error:
             message = " ".join(str(error).split())
             if in_sweep() and self.writes and not self.has_started:
@@ -199,7 +202,11 @@ class VaekitCLI(LightningCLI):
         config = self.config[self.subcommand].trainer
         configured = self._get(self.config_init, "trainer").get("callbacks") or []
         configured = configured if isinstance(configured, list) else [configured]
-        defaults = run_callbacks(progress=config.enable_progress_bar is not False)
+        plain = to_plain(self._parser(self.subcommand), self.config[self.subcommand])
+        defaults = [
+            RunRecord(self.warnings, plain, self.arguments),
+            *run_callbacks(progress=config.enable_progress_bar is not False),
+        ]
         kwargs["callbacks"] = configured + [c for c in defaults if not any(isinstance(o, type(c)) for o in configured)]
         for callback in kwargs["callbacks"]:
             if isinstance(callback, FigureWriter):
