@@ -10,6 +10,7 @@ from vaekit.analysis.model_source import get_data_registry, load_training_data, 
 from vaekit.analysis.normalized_expression import NormalizedExpressionWriter, normalized_expression
 from vaekit.analysis.plot_umap import plot_umap
 from vaekit.analysis.predictive_check import posterior_predictive_check
+from vaekit.analysis.report import report
 from vaekit.analysis.state_tables import States
 from vaekit.analysis.states import assign_states, states
 from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
@@ -42,6 +43,7 @@ __all__ = [
     "plot_volcano",
     "posterior_predictive_check",
     "prepare_query",
+    "report",
     "resolve_model",
     "states",
     "top_genes",

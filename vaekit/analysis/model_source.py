@@ -221,7 +221,9 @@ def check_query(value: Any, argument: str = "query") -> None:
         )
 
 
-def load_training_data(model: VAE, backed: bool = False) -> DataModule:
+def load_training_data(
+    model: VAE, backed: bool = False, cells: AnnData | str | Path | Sequence[str | Path] | None = None
+) -> DataModule:
     """Return the data module that a model was trained on, with the same split.
 
     Parameters
@@ -230,6 +232,8 @@ def load_training_data(model: VAE, backed: bool = False) -> DataModule:
         Trained model.
     backed : bool
         Whether counts that are stored as CSR stay in their files, regardless of their size.
+    cells : AnnData, path, sequence of paths, or None
+        The same data in memory or at another path. None means the path of the training.
 
     Raises
     ------
@@ -247,9 +251,9 @@ def load_training_data(model: VAE, backed: bool = False) -> DataModule:
     1797
     """
     registry = get_data_registry(model)
-    if registry.get("in_memory"):
+    if registry.get("in_memory") and cells is None:
         raise CheckpointError("The model was trained on an AnnData in memory. Pass the file to use (data.path).")
-    config = registry["config"]
+    config = registry["config"] if cells is None else _at_another_path(registry["config"], cells)
     try:
         path = config["init_args"].get("path") if backed and "feature_names" in registry else None
         if path is not None and _may_stream(local_paths(path), registry["matrix"]):
@@ -267,6 +271,17 @@ def load_training_data(model: VAE, backed: bool = False) -> DataModule:
 def _may_stream(paths: Sequence[str], matrix: str) -> bool:
     """Return whether the counts of all files are stored as CSR in .h5ad files or zarr stores."""
     return are_stores(paths) and all(StoredMatrix(path, matrix).is_csr for path in paths)
+
+
+def _at_another_path(config: Mapping[str, Any], cells: Any) -> dict[str, Any]:
+    """Return the configuration of a data module with other cells, in memory or in files."""
+    if isinstance(cells, str | Path):
+        source: dict[str, Any] = {"path": str(cells)}
+    elif isinstance(cells, Sequence):
+        source = {"path": [str(path) for path in cells]}
+    else:
+        source = {"path": None, "adata": cells}
+    return {**config, "init_args": {**config["init_args"], **source}}
 
 
 def _path_remedy(config: Mapping[str, Any]) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,30 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
-from vaekit import __version__
-
-PACKAGES = (
-    "torch",
-    "pytorch-lightning",
-    "numpy",
-    "scipy",
-    "pandas",
-    "anndata",
-    "scanpy",
-    "scikit-learn",
-    "torchvision",
-)
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of vaekit, of Python and of the packages that results depend on."""
-    versions = {"vaekit": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+from vaekit.diagnostics.package_versions import package_versions
 
 
 class RunRecord(Callback):

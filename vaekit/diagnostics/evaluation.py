@@ -14,6 +14,7 @@ from vaekit.diagnostics.agreement import Agreement, label_agreement
 from vaekit.diagnostics.importance import LikelihoodEstimate, importance_sampled_log_likelihood
 from vaekit.diagnostics.usage import LatentUsage, latent_usage, posterior_summaries
 from vaekit.models import VAE
+from vaekit.models.evaluation_mode import evaluation_mode
 
 
 class Evaluation(NamedTuple):
@@ -90,3 +91,33 @@ def evaluate_model(model: VAE, batches: Iterable[Batch], num_samples: int = 1000
     summaries = {name: torch.cat([part[name] for part in parts]) for name in model.latents}
     agreement = label_agreement(model, summaries, torch.cat(labels).numpy()) if labels else None
     return Evaluation(likelihood, latent_usage(model, summaries), agreement)
+
+
+def elbo_terms(model: VAE, batches: Iterable[Batch], num_samples: int = 10) -> dict[str, Tensor]:
+    r"""Estimate the terms of the negative ELBO of each observation, in nats.
+
+    .. math:: -\mathrm{ELBO}(x) = -E_{q(z | x)}[\log p(x | z)] + \sum_l \mathrm{KL}_l(x)
+
+    Parameters
+    ----------
+    model : VAE
+        Trained model. It is in evaluation mode during the call.
+    batches : Iterable[Batch]
+        Observations.
+    num_samples : int
+        Number of evaluations that are averaged, each with new samples of torch's generator.
+
+    Returns
+    -------
+    dict[str, Tensor], each of shape (observations,)
+        ``reconstruction`` and ``kl_<latent>`` in float64, on the CPU.
+    """
+    parts: list[dict[str, Tensor]] = []
+    with evaluation_mode(model):
+        for batch in batches:
+            batch = batch.to(model.device)
+            terms = [model.loss(batch).terms for _ in range(num_samples)]
+            parts.append(
+                {name: torch.stack([each[name] for each in terms]).double().mean(0).cpu() for name in terms[0]}
+            )
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

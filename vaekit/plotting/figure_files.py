@@ -38,8 +38,17 @@ def save_figure(figure: Figure, path: Path) -> None:
         temporary.write_bytes(content)
 
 
-def encode_figure(figure: Figure, form: Literal["png", "pdf", "svg"] = "png") -> bytes:
+def encode_figure(figure: Figure, form: Literal["png", "pdf", "svg"] = "png", *, outlined: bool = False) -> bytes:
     """Return the content of a PNG, PDF or SVG file of a figure; the same figure gives the same content.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    form : str
+        Format.
+    outlined : bool
+        Whether the text of an SVG consists of outlines, for readers without the font.
 
     Raises
     ------
@@ -58,7 +67,7 @@ def encode_figure(figure: Figure, form: Literal["png", "pdf", "svg"] = "png") ->
     if form not in _DPI:
         raise DataError(f"encode_figure: form={form!r} must be 'png', 'pdf' or 'svg'.")
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE | ({"svg.fonttype": "path"} if outlined else {})):
         figure.savefig(buffer, format=form, dpi=_DPI[form], bbox_inches="tight", metadata=_METADATA[form])
     return buffer.getvalue()
 

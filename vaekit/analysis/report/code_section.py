@@ -1,0 +1,119 @@
+"""Section on codes and topics: sizes, labels and marker genes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vaekit.analysis.markers import code_markers
+from vaekit.analysis.report.page import Element, Fold, Paragraph, Picture, Section, Table, percent
+from vaekit.analysis.report.subject import MAX_ROWS, Subject
+from vaekit.exceptions import VaekitError
+from vaekit.latents import Latent
+from vaekit.latents.activity import ACTIVE_PROBABILITY
+from vaekit.plotting import plot_topics
+from vaekit.plotting.cell_figures import plot_markers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NUM_GENES, NUM_PLOTTED = 10, 4  # of each code, in the table and in the figure
+MAX_PLOTTED_CODES = 16
+
+
+def code_section(subject: Subject) -> Section | None:
+    """Return the section on codes and topics; None if the model has none."""
+    names = subject.labeled_latents
+    if not names:
+        return None
+    elements: list[Element] = []
+    for name in names:
+        elements += _latent_elements(subject, name)
+    topics = [name for name in names if subject.model.latents[name].is_proportions]
+    title = "Topics" if len(topics) == len(names) else "Codes and topics" if topics else "Codes"
+    return Section(title, elements)
+
+
+def _latent_elements(subject: Subject, name: str) -> list[Element]:
+    latent = subject.model.latents[name]
+    table, problem = _find_markers(subject, name)
+    elements: list[Element] = [_code_table(subject, name, table)]
+    if problem:
+        elements.append(Paragraph(f"Marker genes of {name}: {problem}"))
+    if latent.is_proportions and subject.labels is not None:
+        figure = plot_topics(subject.summaries[name].numpy(), subject.labels, name=name)
+        alt = f"Stacked bars: mean proportions of the topics of {name} in the {subject.noun}s of each label."
+        elements.append(Picture.from_figure(figure, alt, "Mean proportions of the topics per label."))
+    if table is not None:
+        codes = list(dict.fromkeys(table["code"]))[:MAX_PLOTTED_CODES]
+        figure = plot_markers(table[table["code"].isin(codes)], NUM_PLOTTED, f"markers of {name}")
+        alt = f"Heat map: log2 fold change of the top marker genes of each {_noun(latent)} of {name}."
+        caption = (
+            f"Expression of each {_noun(latent)}'s first {NUM_PLOTTED} markers in the other ones, as log2 fold change."
+        )
+        elements.append(Fold(f"Heat map of the markers of {name}", [Picture.from_figure(figure, alt, caption)]))
+    return elements
+
+
+def _noun(latent: Latent) -> str:
+    return latent.unit if latent.is_proportions else "code"
+
+
+def _find_markers(subject: Subject, name: str) -> tuple[pd.DataFrame | None, str]:
+    """Return the marker genes of each code, or the reason why there are none ("" for images)."""
+    data, model = subject.data, subject.model
+    if not subject.has_counts or data is None:
+        return None, ""
+    try:
+        table = code_markers(
+            model,
+            name,
+            subject.summaries[name],
+            data.dataset,
+            model.features,
+            seed=subject.seed,  # type: ignore[arg-type]
+        )
+    except VaekitError as error:
+        return None, str(error)
+    return table, ""
+
+
+def _code_table(subject: Subject, name: str, markers: pd.DataFrame | None) -> Table:
+    """Return a row for each code: usage, size, most frequent label, and markers."""
+    latent = subject.model.latents[name]
+    probabilities = latent.state_probabilities(subject.summaries[name])
+    usage, largest = probabilities.mean(0), probabilities.argmax(-1).numpy()
+    order = torch.argsort(usage.flatten(), descending=True, stable=True).tolist()
+    noun = _noun(latent).capitalize()
+    columns = [noun, "Mean proportion" if latent.is_proportions else "Usage", f"{subject.noun.capitalize()}s"]
+    columns += ["Most frequent label"] * (subject.labels is not None) + ["Markers"] * (markers is not None)
+    rows = []
+    for flat in order:
+        variable, state = divmod(flat, usage.shape[1])
+        if usage[variable, state] <= ACTIVE_PROBABILITY:
+            continue
+        code, members = latent.state_name(variable, state), largest[:, variable] == state
+        row = [code, percent(float(usage[variable, state])), f"{members.sum():,}"]
+        if subject.labels is not None:
+            row.append(_main_label(subject.labels, members))
+        if markers is not None:
+            genes = markers.loc[(markers["code"] == code) & (markers["log2_fold_change"] > 0), "gene"]
+            row.append(", ".join(genes.head(NUM_GENES)))
+        rows.append(row)
+    caption = f"{noun}s of {name} with a {columns[1].lower()} above {percent(ACTIVE_PROBABILITY)}"
+    if len(rows) > MAX_ROWS:
+        caption += f": the first {MAX_ROWS} of {len(rows)}"
+    text = frozenset({0, *range(3, len(columns))})
+    return Table(caption, columns, rows[:MAX_ROWS], text)
+
+
+def _main_label(labels: pd.Categorical, members: np.ndarray) -> str:
+    """Return the most frequent label of some observations, with its fraction of the known labels."""
+    codes = np.asarray(labels.codes)[members]
+    codes = codes[codes >= 0]
+    if not len(codes):
+        return ""
+    counts = np.bincount(codes, minlength=len(labels.categories))
+    return f"{labels.categories[counts.argmax()]} ({percent(counts.max() / len(codes))})"

@@ -1,0 +1,114 @@
+"""Sections on the latents: dimensions and codes in use, agreement with labels, and UMAP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaekit.analysis.report.page import Element, Gallery, Paragraph, Picture, Section, Table, Tile, counted, number
+from vaekit.analysis.report.subject import Subject
+from vaekit.diagnostics import label_agreement, latent_usage
+from vaekit.diagnostics.usage import coordinates
+from vaekit.latents.activity import ACTIVE_VARIANCE
+from vaekit.plotting import embedding_figures, model_figures
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIN_POINTS = 4  # of a UMAP
+
+
+def usage_tiles(subject: Subject) -> list[Tile]:
+    """Return the dimensions and codes in use, and the agreement with labels, for the top of the page."""
+    usage, tiles = latent_usage(subject.model, subject.summaries), []
+    if usage.units:
+        tiles.append(Tile("Active dimensions", f"{usage.active_units} of {usage.units}"))
+    for name, states in list(usage.code_usage.items())[:2]:
+        tiles.append(Tile(f"Codes of {name} in use", f"{usage.used_codes(name)} of {states.numel()}"))
+    if (agreement := _agreement(subject)) is not None:
+        note = f"of {agreement.clusters} with labels"
+        tiles.append(Tile("Adjusted Rand index", number(agreement.ari, 2), note))
+    return tiles
+
+
+def _agreement(subject: Subject):
+    labels = subject.labels
+    return None if labels is None else label_agreement(subject.model, subject.summaries, np.asarray(labels.codes))
+
+
+def latent_section(subject: Subject) -> Section:
+    """Return the section on dimensions and codes in use."""
+    model = subject.model
+    rows = []
+    for name, latent in model.latents.items():
+        activity = latent.activity(latent.moments(subject.summaries[name]))
+        active = int((activity > latent.active_threshold).sum())
+        unit = "states" if latent.discrete else f"{latent.unit}s"
+        note = " (library size)" if latent.is_nuisance else ""
+        rows.append([name, type(latent).__name__ + note, f"{active} of {activity.numel()} {unit}"])
+    elements: list[Element] = [
+        Paragraph(
+            f"A dimension is in use if its posterior mean varies over the {subject.noun}s (variance above "
+            f"{ACTIVE_VARIANCE:g}), and a state if its probability does. Latents that are not in use carry no "
+            f"information about a {subject.noun}; fewer than offered are not a fault."
+        ),
+        Table("Latents in use", ["Latent", "Distribution", "In use"], rows, frozenset({0, 1, 2})),
+    ]
+    variances = {
+        name: subject.summaries[name].var(0, correction=0).numpy()
+        for name, latent in model.latents.items()
+        if latent.is_coordinate
+    }
+    if variances:
+        alt = "Bar plot of the variance of the posterior mean of each dimension, sorted: " + "; ".join(
+            f"{name} from {values.max():.2g} to {values.min():.2g}" for name, values in variances.items()
+        )
+        figure = model_figures.active_units(variances, ACTIVE_VARIANCE)
+        elements.append(Picture.from_figure(figure, f"{alt}.", "Variance of each dimension over the data."))
+    if (agreement := _agreement(subject)) is not None:
+        values = [number(value, 3) for value in (agreement.ari, agreement.nmi, agreement.accuracy)]
+        columns = ["Clusters", "Adjusted Rand index", "Mutual information", "Accuracy"]
+        elements.append(
+            Paragraph(
+                "Training does not use the labels. The measures are 1 if clusters and labels are the same; the adjusted "
+                "Rand index is 0 for random clusters. The accuracy is that of the best one-to-one matching."
+            )
+        )
+        elements.append(Table("Agreement with the labels", columns, [[agreement.clusters, *values]]))
+    return Section("Latents in use", elements)
+
+
+def umap_section(subject: Subject) -> Section:
+    """Return the section with the UMAP of the latents, one figure for each column that colors it."""
+    points = coordinates(subject.model, subject.summaries).numpy()
+    if len(points) < MIN_POINTS:
+        return Section("UMAP", [Paragraph(f"{counted(len(points), subject.noun)} are too few for a UMAP.")])
+    index = embedding_figures.sample_points(len(points))
+    positions = embedding_figures.umap_coordinates(points[index])
+    shown = f"all {counted(len(points), subject.noun)}"
+    if len(index) < len(points):
+        shown = f"{len(index):,} of {counted(len(points), subject.noun)}, chosen at random"
+    pictures = [
+        Picture.from_figure(
+            embedding_figures.plot_embedding(positions, {title: values[index]}),
+            _alt(title, values),
+            f"Colors: {title}.",
+        )
+        for title, values in subject.columns.items()
+    ]
+    if not pictures:
+        figure = embedding_figures.plot_embedding(positions, {})
+        pictures = [Picture.from_figure(figure, "Scatter plot of the UMAP, without colors.", "No colors.")]
+    text = (
+        f"UMAP of the latents of {shown}. Neighbors in the figure are neighbors in latent space; distances between "
+        "groups, and their sizes, have no meaning."
+    )
+    return Section("UMAP", [Paragraph(text), Gallery(pictures)])
+
+
+def _alt(title: str, values: pd.Categorical) -> str:
+    counts = values.value_counts()
+    largest = counts.sort_values(ascending=False, kind="stable").head(5)
+    listed = ", ".join(f"{name} ({count:,})" for name, count in largest.items() if count)
+    return f"Scatter plot of the UMAP, colored by {title}. Largest groups: {listed}."
