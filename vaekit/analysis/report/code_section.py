@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
 from vaekit.analysis.markers import code_markers
 from vaekit.analysis.report.page import Element, Fold, Paragraph, Picture, Section, Table, percent
 from vaekit.analysis.report.subject import MAX_ROWS, Subject
+from vaekit.diagnostics import code_table
 from vaekit.exceptions import VaekitError
 from vaekit.latents import Latent
 from vaekit.latents.activity import ACTIVE_PROBABILITY
@@ -39,7 +37,7 @@ def code_section(subject: Subject) -> Section | None:
 def _latent_elements(subject: Subject, name: str) -> list[Element]:
     latent = subject.model.latents[name]
     table, problem = _find_markers(subject, name)
-    elements: list[Element] = [_code_table(subject, name, table)]
+    elements: list[Element] = [Paragraph(_explanation(latent, subject.noun)), _code_table(subject, name, table)]
     if problem:
         elements.append(Paragraph(f"Marker genes of {name}: {problem}"))
     if latent.is_proportions and subject.labels is not None:
@@ -55,6 +53,15 @@ def _latent_elements(subject: Subject, name: str) -> list[Element]:
         )
         elements.append(Fold(f"Heat map of the markers of {name}", [Picture.from_figure(figure, alt, caption)]))
     return elements
+
+
+def _explanation(latent: Latent, noun: str) -> str:
+    if latent.is_proportions:
+        return f"Each {noun} is a mixture of topics. It counts for the largest of its topics, and for their mean."
+    return (
+        f"The usage of a code is its mean probability over the {noun}s; a {noun} counts for its most probable code. A code "
+        "can therefore be in use without being the most probable one anywhere."
+    )
 
 
 def _noun(latent: Latent) -> str:
@@ -82,38 +89,22 @@ def _find_markers(subject: Subject, name: str) -> tuple[pd.DataFrame | None, str
 
 def _code_table(subject: Subject, name: str, markers: pd.DataFrame | None) -> Table:
     """Return a row for each code: usage, size, most frequent label, and markers."""
-    latent = subject.model.latents[name]
-    probabilities = latent.state_probabilities(subject.summaries[name])
-    usage, largest = probabilities.mean(0), probabilities.argmax(-1).numpy()
-    order = torch.argsort(usage.flatten(), descending=True, stable=True).tolist()
-    noun = _noun(latent).capitalize()
-    columns = [noun, "Mean proportion" if latent.is_proportions else "Usage", f"{subject.noun.capitalize()}s"]
-    columns += ["Most frequent label"] * (subject.labels is not None) + ["Markers"] * (markers is not None)
+    latent, labels = subject.model.latents[name], subject.labels
+    table = code_table(subject.model, subject.summaries, name, labels)
+    table = table[table["usage"] > ACTIVE_PROBABILITY].sort_values("usage", ascending=False, kind="stable")
+    usage = "Mean proportion" if latent.is_proportions else "Usage"
+    columns = [_noun(latent).capitalize(), usage, f"{subject.noun.capitalize()}s"]
+    columns += ["Most frequent label"] * (labels is not None) + ["Markers"] * (markers is not None)
     rows = []
-    for flat in order:
-        variable, state = divmod(flat, usage.shape[1])
-        if usage[variable, state] <= ACTIVE_PROBABILITY:
-            continue
-        code, members = latent.state_name(variable, state), largest[:, variable] == state
-        row = [code, percent(float(usage[variable, state])), f"{members.sum():,}"]
-        if subject.labels is not None:
-            row.append(_main_label(subject.labels, members))
+    for code in table.head(MAX_ROWS).to_dict("records"):
+        row = [code["code"], percent(code["usage"]), f"{code['n']:,}"]
+        if labels is not None:
+            row.append(f"{code['label']} ({percent(code['label_fraction'])})" if code["label"] else "")
         if markers is not None:
-            genes = markers.loc[(markers["code"] == code) & (markers["log2_fold_change"] > 0), "gene"]
+            genes = markers.loc[(markers["code"] == code["code"]) & (markers["log2_fold_change"] > 0), "gene"]
             row.append(", ".join(genes.head(NUM_GENES)))
         rows.append(row)
-    caption = f"{noun}s of {name} with a {columns[1].lower()} above {percent(ACTIVE_PROBABILITY)}"
-    if len(rows) > MAX_ROWS:
-        caption += f": the first {MAX_ROWS} of {len(rows)}"
-    text = frozenset({0, *range(3, len(columns))})
-    return Table(caption, columns, rows[:MAX_ROWS], text)
-
-
-def _main_label(labels: pd.Categorical, members: np.ndarray) -> str:
-    """Return the most frequent label of some observations, with its fraction of the known labels."""
-    codes = np.asarray(labels.codes)[members]
-    codes = codes[codes >= 0]
-    if not len(codes):
-        return ""
-    counts = np.bincount(codes, minlength=len(labels.categories))
-    return f"{labels.categories[counts.argmax()]} ({percent(counts.max() / len(codes))})"
+    caption = f"{columns[0]}s of {name} with a {usage.lower()} above {percent(ACTIVE_PROBABILITY)}"
+    if len(table) > MAX_ROWS:
+        caption += f": the first {MAX_ROWS} of {len(table)}"
+    return Table(caption, columns, rows, frozenset({0, *range(3, len(columns))}))

@@ -75,10 +75,8 @@ def _column(categories: Sequence[str], key: str | None, noun: str) -> str:
 
 def _covariates(subject: Subject) -> str:
     registry = subject.registry
-    categorical = [
-        f"{key} ({counted(len(names), 'category')})" for key, names in registry["categorical_covariate_keys"].items()
-    ]
-    return ", ".join([*categorical, *registry["continuous_covariate_keys"]]).replace("categorys", "categories")
+    categorical = [f"{key} ({len(names)} categories)" for key, names in registry["categorical_covariate_keys"].items()]
+    return ", ".join([*categorical, *registry["continuous_covariate_keys"]])
 
 
 def _category_table(title: str, values: pd.Categorical, subject: Subject) -> Table:
@@ -94,8 +92,8 @@ def _category_table(title: str, values: pd.Categorical, subject: Subject) -> Tab
          *(f"{counts[name][code]:,}" for name in SPLITS)]
         for code in range(size)
     ]  # fmt: skip
-    if hidden := len(rows) - MAX_ROWS:
-        rows = rows[:MAX_ROWS] + ([[f"{hidden} more", "", "", "", "", ""]] if hidden > 0 else [])
+    if len(rows) > MAX_ROWS:
+        rows = [*rows[:MAX_ROWS], [f"{len(rows) - MAX_ROWS} more", *([""] * (2 + len(SPLITS)))]]
     if unknown := int((codes < 0).sum()):
         rows.append(["unknown", f"{unknown:,}", percent(unknown / len(codes)), *([""] * len(SPLITS))])
     kind, _, key = title.partition(": ")

@@ -45,11 +45,11 @@ def is_path(text: str) -> bool:
 
 
 def file_name(path: str) -> str:
-    """Return the last part of a path of any system.
+    r"""Return the last part of a path of any system.
 
     Examples
     --------
-    >>> file_name("/home/ada/cells.h5ad"), file_name("C:\\\\Users\\\\ada\\\\cells.h5ad"), file_name("runs/a/")
+    >>> file_name("/home/ada/cells.h5ad"), file_name("C:\\Users\\ada\\cells.h5ad"), file_name("runs/a/")
     ('cells.h5ad', 'cells.h5ad', 'a')
     """
     return PureWindowsPath(path).name or PurePosixPath(path).name or path

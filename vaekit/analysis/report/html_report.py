@@ -46,19 +46,19 @@ def report(
 ) -> Path:
     """Write a report of a trained model as one HTML file without scripts or external files.
 
-    It has sections on the data, the settings, the training with its warnings, the likelihood of held-out observations
-    with standard errors, the latents in use, their UMAP by batch, label and code, the codes or topics with sizes and
-    marker genes, a posterior predictive check, images, and how to reproduce the run. It contains the names of files, but
-    not of their directories.
+    It has sections on warnings, the data, the training, the likelihood of held-out observations with standard errors,
+    the latents in use, their UMAP by batch, label and code, the codes or topics with sizes and marker genes, a posterior
+    predictive check, images, the settings, and how to reproduce the run. It contains the names of files, but not those
+    of their directories.
 
-    The likelihood is computed for at most 2,000 test observations, the predictive check for at most 2,000 cells, and the
-    UMAP for at most 20,000.
+    The likelihood is computed for at most 2,000 test observations, the predictive check for at most 2,000 cells, and
+    the UMAP for at most 20,000.
 
     Parameters
     ----------
     model : VAE or path
-        Trained model, or its checkpoint. Curves and warnings come from the checkpoint, or from the trainer of a model in
-        memory.
+        Trained model, or its checkpoint. Curves and warnings come from the checkpoint, or from the trainer of a model
+        in memory.
     output : path
         File to write; an existing one is replaced.
     data : AnnData, DataModule, path, sequence of paths, or None
@@ -147,14 +147,14 @@ def _steps(subject: Subject, tiles: list[Tile]) -> Iterator[Callable[[], Section
         tiles.extend(usage_tiles(subject))
         return latent_section(subject)
 
-    for section in (warning_section, data_section, settings_section, training_section):
+    for section in (warning_section, data_section, training_section):
         yield lambda section=section: section(subject)
     if subject.data is not None:
         yield from (held_out, latents)
         for section in (umap_section, code_section, predictive_section):
             yield lambda section=section: section(subject)
-    yield lambda: image_section(subject)
-    yield lambda: reproduction_section(subject)
+    for section in (image_section, settings_section, reproduction_section):
+        yield lambda section=section: section(subject)
 
 
 def _subtitle(subject: Subject) -> str:

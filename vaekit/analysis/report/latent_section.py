@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaekit.analysis.report.page import Element, Gallery, Paragraph, Picture, Section, Table, Tile, counted, number
+from vaekit.analysis.report.page import Element, Gallery, Key, Paragraph, Picture, Section, Table, Tile, counted, number
 from vaekit.analysis.report.subject import Subject
 from vaekit.diagnostics import label_agreement, latent_usage
 from vaekit.diagnostics.usage import coordinates
 from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.plotting import embedding_figures, model_figures
+from vaekit.plotting.map_panel import plot_map
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MIN_POINTS = 4  # of a UMAP
+MAX_KEYS, NUM_NAMED = 60, 5  # categories in the key of a UMAP, and in its description
 
 
 def usage_tiles(subject: Subject) -> list[Tile]:
@@ -71,8 +73,8 @@ def latent_section(subject: Subject) -> Section:
         columns = ["Clusters", "Adjusted Rand index", "Mutual information", "Accuracy"]
         elements.append(
             Paragraph(
-                "Training does not use the labels. The measures are 1 if clusters and labels are the same; the adjusted "
-                "Rand index is 0 for random clusters. The accuracy is that of the best one-to-one matching."
+                "Training does not use the labels. The measures are 1 if clusters and labels are the same; the "
+                "adjusted Rand index is 0 for random clusters. The accuracy is that of the best one-to-one matching."
             )
         )
         elements.append(Table("Agreement with the labels", columns, [[agreement.clusters, *values]]))
@@ -89,17 +91,10 @@ def umap_section(subject: Subject) -> Section:
     shown = f"all {counted(len(points), subject.noun)}"
     if len(index) < len(points):
         shown = f"{len(index):,} of {counted(len(points), subject.noun)}, chosen at random"
-    pictures = [
-        Picture.from_figure(
-            embedding_figures.plot_embedding(positions, {title: values[index]}),
-            _alt(title, values),
-            f"Colors: {title}.",
-        )
-        for title, values in subject.columns.items()
-    ]
+    pictures = [_map(positions, index, title, values) for title, values in subject.columns.items()]
     if not pictures:
-        figure = embedding_figures.plot_embedding(positions, {})
-        pictures = [Picture.from_figure(figure, "Scatter plot of the UMAP, without colors.", "No colors.")]
+        alt = "Scatter plot of the UMAP, without colors."
+        pictures = [Picture.from_figure(plot_map(positions, None)[0], alt, "No labels, batches or codes.")]
     text = (
         f"UMAP of the latents of {shown}. Neighbors in the figure are neighbors in latent space; distances between "
         "groups, and their sizes, have no meaning."
@@ -107,8 +102,24 @@ def umap_section(subject: Subject) -> Section:
     return Section("UMAP", [Paragraph(text), Gallery(pictures)])
 
 
-def _alt(title: str, values: pd.Categorical) -> str:
-    counts = values.value_counts()
-    largest = counts.sort_values(ascending=False, kind="stable").head(5)
-    listed = ", ".join(f"{name} ({count:,})" for name, count in largest.items() if count)
-    return f"Scatter plot of the UMAP, colored by {title}. Largest groups: {listed}."
+def _map(positions: np.ndarray, index: np.ndarray, title: str, values: pd.Categorical) -> Picture:
+    """Return the UMAP in the colors of a column, with the number of observations of each category."""
+    figure, colors = plot_map(positions, values[index])
+    codes = np.asarray(values.codes)
+    counts = np.bincount(codes + 1, minlength=len(values.categories) + 1)
+    keys = [
+        Key(colors[code], str(name), int(counts[code + 1]))
+        for code, name in enumerate(values.categories)
+        if counts[code + 1]
+    ]
+    if hidden := len(keys) - MAX_KEYS:
+        keys = sorted(keys, key=lambda key: -key.count)[:MAX_KEYS] if hidden > 0 else keys
+    if counts[0]:
+        keys.append(Key(colors[-1], "unknown", int(counts[0])))
+    largest = ", ".join(key.name for key in sorted(keys, key=lambda key: -key.count)[:NUM_NAMED])
+    alt = f"Scatter plot of the UMAP, colored by {title}. Largest groups: {largest}."
+    kind, _, name = title.partition(": ")
+    caption = f"By {kind}" + f" ({name})" * bool(name)
+    return Picture.from_figure(
+        figure, alt, caption if hidden <= 0 else f"{caption}; the {MAX_KEYS} largest groups", keys
+    )

@@ -67,9 +67,9 @@ def likelihood_section(subject: Subject, held_out: HeldOut) -> Section:
     likelihood, terms = held_out.likelihood, held_out.terms
     evaluated = len(likelihood.elbo)
     rows = [
-        _row("Log-likelihood, by importance sampling", likelihood.log_likelihood),
+        _row("Log-likelihood (importance sampling)", likelihood.log_likelihood),
         _row("ELBO", held_out.elbo),
-        _row("Reconstruction, -E[log p(x | z)]", terms["reconstruction"]),
+        _row("Reconstruction, \N{MINUS SIGN}E[log p(x | z)]", terms["reconstruction"]),
         *(_row(f"KL of {name.removeprefix('kl_')}", value) for name, value in terms.items() if name.startswith("kl_")),
     ]
     shown = counted(held_out.total, f"test {subject.noun}")

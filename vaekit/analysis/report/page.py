@@ -60,7 +60,7 @@ class Table:
     caption : str
         Caption.
     columns : sequence of str
-        Headers. A header that ends in "\\n" and a unit is shown in two lines.
+        Headers.
     rows : sequence of sequences of str
         Cells.
     text_columns : set of int
@@ -75,6 +75,15 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Key:
+    """Color of a category in a figure, its name and its number of observations."""
+
+    color: str
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
 class Picture:
     """Figure of matplotlib as a vector graphic, with a text for readers who do not see it."""
 
@@ -84,16 +93,17 @@ class Picture:
     height: int
     alt: str
     caption: str
+    keys: Sequence[Key] = ()
 
     @classmethod
-    def from_figure(cls, figure: Figure, alt: str, caption: str) -> Picture:
+    def from_figure(cls, figure: Figure, alt: str, caption: str, keys: Sequence[Key] = ()) -> Picture:
         """Embed a figure."""
         content = encode_figure(figure, "svg", outlined=True)
         head = content[: content.index(b">", content.index(b"<svg"))].decode()
         points = [float(re.search(rf'\b{name}="([\d.]+)pt"', head)[1]) for name in ("width", "height")]  # type: ignore[index]
         width, height = (round(value * PIXELS_PER_INCH / 72) for value in points)
         source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
-        return cls(source, width, height, alt, caption)
+        return cls(source, width, height, alt, caption, keys)
 
 
 @dataclass(frozen=True)
@@ -185,16 +195,16 @@ def number(value: float, digits: int = 1) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction in percent as text.
+    r"""Return a fraction in percent as text.
 
     Examples
     --------
-    >>> percent(0.256), percent(0.0004), percent(0.0)
-    ('26 %', '< 0.1 %', '0 %')
+    >>> [percent(x).replace("\N{NO-BREAK SPACE}", " ") for x in (0.256, 0.0004, 0.0)]
+    ['26 %', '< 0.1 %', '0 %']
     """
     if 0 < fraction < 0.001:
-        return "< 0.1 %"
-    return f"{100 * fraction:.{1 if 0 < fraction < 0.0995 else 0}f} %"
+        return "<\N{NO-BREAK SPACE}0.1\N{NO-BREAK SPACE}%"
+    return f"{100 * fraction:.{1 if 0 < fraction < 0.0995 else 0}f}\N{NO-BREAK SPACE}%"
 
 
 def counted(count: int, noun: str) -> str:

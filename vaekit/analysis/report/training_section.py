@@ -91,7 +91,8 @@ def _curves(history: History) -> Picture:
     alt = f"Line plots over epochs. ELBO: {', '.join(parts)}. KL divergence of each latent."
     caption = (
         "Left: the ELBO, a lower bound of the log-likelihood; higher is better. Right: KL divergence of each latent, "
-        "the information that it carries about an observation, in nats. Training values include dropout."
+        "the information that it carries about an observation, in nats. Training values are means over the "
+        "steps of an epoch, with dropout if there is any, and may therefore be lower than those of validation data."
     )
     return Picture.from_figure(model_figures.curves(history), alt, caption)
 
