@@ -233,7 +233,7 @@ def load_training_data(
     backed : bool
         Whether counts that are stored as CSR stay in their files, regardless of their size.
     cells : AnnData, path, sequence of paths, or None
-        The same data in memory or at another path. None means the path of the training.
+        The same data in memory or at another path (``data`` in messages). None means the path of the training.
 
     Raises
     ------
@@ -275,11 +275,15 @@ def _may_stream(paths: Sequence[str], matrix: str) -> bool:
 
 def _at_another_path(config: Mapping[str, Any], cells: Any) -> dict[str, Any]:
     """Return the configuration of a data module with other cells, in memory or in files."""
-    if isinstance(cells, str | Path):
-        source: dict[str, Any] = {"path": str(cells)}
-    elif isinstance(cells, Sequence):
-        source = {"path": [str(path) for path in cells]}
+    paths = [cells] if isinstance(cells, str | Path) else list(cells) if isinstance(cells, Sequence) else []
+    if len(paths) == 1:
+        source: dict[str, Any] = {"path": str(paths[0])}
+    elif "adata" not in config["init_args"]:
+        raise DataError(f"data={cells!r} must be the path of the images that the model was trained on.")
+    elif paths:
+        source = {"path": [str(path) for path in paths]}
     else:
+        check_in_memory(cells, argument="data")
         source = {"path": None, "adata": cells}
     return {**config, "init_args": {**config["init_args"], **source}}
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from vaekit.exceptions import ConfigError
 
+REPORT = "report.html"  # of vaekit report, written at the end of a run
 SEEDS_TABLE = "seeds.csv"  # finished runs of `fit --seeds`
-RUN_FILES = ("last.ckpt", "best.ckpt", "config.yaml", "figures", "predictions.pt", "wandb", "lightning_logs",
+RUN_FILES = ("last.ckpt", "best.ckpt", "config.yaml", "figures", REPORT, "predictions.pt", "wandb", "lightning_logs",
              SEEDS_TABLE, "seed_[0-9]*")  # patterns  # fmt: skip
 
 

@@ -42,6 +42,7 @@ from vaekit.cli.logger import (
     tolerate_upload_errors,
 )
 from vaekit.cli.predictions import write_predictions
+from vaekit.cli.report_command import report_run
 from vaekit.cli.run_directory import claim, member_directory, run_label
 from vaekit.cli.run_parser import (
     CommandRecord,
@@ -307,6 +308,7 @@ class VaekitCLI(LightningCLI):
         """Print the files that were written."""
         if not self.trainer.is_global_zero:
             return
+        report_run(self.trainer, self.directory, self.datamodule)
         with tolerate_upload_errors():
             log_tables(self.trainer.loggers, self.model, self.datamodule)
             log_checkpoints(self._checkpoint_loggers, self.directory)

@@ -44,6 +44,7 @@ analyze cells with a trained model:
   transfer   labels of reference cells for other cells
 
 evaluate, publish or look at a model:
+  report     one HTML file: data, training, bounds, latents, codes, checks
   evaluate   log-likelihood, active units, agreement with labels
   export     safetensors and JSON, which cannot contain code
   sample     images from the prior, or of each category
@@ -68,6 +69,7 @@ FUNCTIONS = {  # modules with a typed function of the command's name
     **dict.fromkeys(("de", "markers", "ppc"), "vaekit.cli.table_commands"),
     **dict.fromkeys(("evaluate", "map", "export"), "vaekit.cli.model_commands"),
     **dict.fromkeys(("sample", "traverse"), "vaekit.cli.image_commands"),
+    "report": "vaekit.cli.report_command",
 }
 COMMANDS = (*PROGRAMS, *FUNCTIONS)
 

@@ -22,7 +22,7 @@ MAX_PLOTTED_CODES = 16
 
 
 def code_section(subject: Subject) -> Section | None:
-    """Return the section on codes and topics; None if the model has none."""
+    """Return the section on codes and topics; None if no latent has states."""
     names = subject.labeled_latents
     if not names:
         return None
@@ -59,8 +59,8 @@ def _explanation(latent: Latent, noun: str) -> str:
     if latent.is_proportions:
         return f"Each {noun} is a mixture of topics. It counts for the largest of its topics, and for their mean."
     return (
-        f"The usage of a code is its mean probability over the {noun}s; a {noun} counts for its most probable code. A code "
-        "can therefore be in use without being the most probable one anywhere."
+        f"The usage of a code is its mean probability over the {noun}s; each {noun} counts for its most probable code. "
+        "A code can therefore be in use without being the most probable one anywhere."
     )
 
 
@@ -69,7 +69,7 @@ def _noun(latent: Latent) -> str:
 
 
 def _find_markers(subject: Subject, name: str) -> tuple[pd.DataFrame | None, str]:
-    """Return the marker genes of each code, or the reason why there are none ("" for images)."""
+    """Return the marker genes of each code, or the reason why the table is missing ("" for images)."""
     data, model = subject.data, subject.model
     if not subject.has_counts or data is None:
         return None, ""

@@ -25,7 +25,7 @@ def data_section(subject: Subject) -> Section:
         elements.append(
             Paragraph(
                 f"The training data could not be read for this report: {without_directories(subject.missing)} The "
-                "report contains what the checkpoint records."
+                "report is limited to the contents of the checkpoint."
             )
         )
     if subject.registry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -47,9 +48,9 @@ def report(
     """Write a report of a trained model as one HTML file without scripts or external files.
 
     It has sections on warnings, the data, the training, the likelihood of held-out observations with standard errors,
-    the latents in use, their UMAP by batch, label and code, the codes or topics with sizes and marker genes, a posterior
-    predictive check, images, the settings, and how to reproduce the run. It contains the names of files, but not those
-    of their directories.
+    the latents in use, their UMAP by batch, label and code, the codes or topics with sizes and marker genes, a
+    posterior predictive check, images, the settings, and how to reproduce the run. It contains the names of files, but
+    not those of their directories.
 
     The likelihood is computed for at most 2,000 test observations, the predictive check for at most 2,000 cells, and
     the UMAP for at most 20,000.
@@ -63,7 +64,7 @@ def report(
         File to write; an existing one is replaced.
     data : AnnData, DataModule, path, sequence of paths, or None
         The training data, if they are in memory or at another path than in training. None: they are read from their
-        path; if that is impossible, the report states why, and contains the rest.
+        path; if that is impossible, the report is limited to the contents of the checkpoint.
     num_samples : int
         Number of importance samples per observation.
     progress : bool
@@ -81,7 +82,7 @@ def report(
     CheckpointError
         If the model cannot be loaded, or ``data`` are not its training data.
     DataError
-        If ``num_samples`` is below 1.
+        If ``num_samples`` is below 1, or ``data`` have another type.
     OutputError
         If the file cannot be written.
 
@@ -111,6 +112,7 @@ def _load(model: VAE, checkpoint: str, data: Any, num_samples: int, seed: int) -
                 if data is not None:
                     raise
                 missing = str(error)
+                warnings.warn(f"report: the sections on results need the training data. {error}", stacklevel=3)
     return Subject(model, facts, data, missing, messages, num_samples, seed)
 
 

@@ -53,7 +53,7 @@ def latent_section(subject: Subject) -> Section:
         Paragraph(
             f"A dimension is in use if its posterior mean varies over the {subject.noun}s (variance above "
             f"{ACTIVE_VARIANCE:g}), and a state if its probability does. Latents that are not in use carry no "
-            f"information about a {subject.noun}; fewer than offered are not a fault."
+            f"information about the {subject.noun}s; fewer than offered are not a fault."
         ),
         Table("Latents in use", ["Latent", "Distribution", "In use"], rows, frozenset({0, 1, 2})),
     ]
@@ -74,7 +74,8 @@ def latent_section(subject: Subject) -> Section:
         elements.append(
             Paragraph(
                 "Training does not use the labels. The measures are 1 if clusters and labels are the same; the "
-                "adjusted Rand index is 0 for random clusters. The accuracy is that of the best one-to-one matching."
+                "adjusted Rand index is 0 for random clusters. For the accuracy, clusters and labels are matched one "
+                "to one."
             )
         )
         elements.append(Table("Agreement with the labels", columns, [[agreement.clusters, *values]]))
@@ -112,14 +113,12 @@ def _map(positions: np.ndarray, index: np.ndarray, title: str, values: pd.Catego
         for code, name in enumerate(values.categories)
         if counts[code + 1]
     ]
-    if hidden := len(keys) - MAX_KEYS:
-        keys = sorted(keys, key=lambda key: -key.count)[:MAX_KEYS] if hidden > 0 else keys
+    if (hidden := len(keys) - MAX_KEYS) > 0:
+        keys = sorted(keys, key=lambda key: -key.count)[:MAX_KEYS]
     if counts[0]:
         keys.append(Key(colors[-1], "unknown", int(counts[0])))
     largest = ", ".join(key.name for key in sorted(keys, key=lambda key: -key.count)[:NUM_NAMED])
     alt = f"Scatter plot of the UMAP, colored by {title}. Largest groups: {largest}."
     kind, _, name = title.partition(": ")
-    caption = f"By {kind}" + f" ({name})" * bool(name)
-    return Picture.from_figure(
-        figure, alt, caption if hidden <= 0 else f"{caption}; the {MAX_KEYS} largest groups", keys
-    )
+    caption = f"By {kind}" + f" ({name})" * bool(name) + f"; the {MAX_KEYS} largest groups" * (hidden > 0)
+    return Picture.from_figure(figure, alt, caption, keys)

@@ -11,6 +11,8 @@ from vaekit.data.data_module import fingerprint
 from vaekit.data.splits import SPLITS
 from vaekit.diagnostics.package_versions import package_versions
 
+MAX_LINE = 70  # characters of a command
+
 
 def find_warnings(subject: Subject) -> list[str]:
     """Return the warnings of the run and of its data, without directories."""
@@ -56,7 +58,7 @@ def _commands(subject: Subject) -> str:
     checkpoint = shlex.quote(facts.checkpoint or "model.ckpt")
     lines = []
     if command := facts.record.get("command"):
-        lines += ["# the run", f"vaekit {shlex.join(without_directories(command))}"]
+        lines += ["# the run", _one_flag_per_line(shlex.join(["vaekit", *without_directories(command)]))]
     if facts.has_config:
         lines += ["# the same from the complete configuration above, saved as config.yaml",
                   "vaekit fit --config config.yaml"]  # fmt: skip
@@ -71,6 +73,11 @@ def _commands(subject: Subject) -> str:
         lines.append(f"vaekit ppc {checkpoint} -o ppc.csv")
     lines.append(f"vaekit report {checkpoint} -o report.html")
     return "\n".join(lines)
+
+
+def _one_flag_per_line(command: str) -> str:
+    """Return a command with a line for each of its flags, unless it is short."""
+    return command if len(command) <= MAX_LINE else command.replace(" --", " \\\n    --")
 
 
 def _identity(subject: Subject) -> list[tuple[str, str]]:

@@ -186,12 +186,12 @@ def number(value: float, digits: int = 1) -> str:
 
     Examples
     --------
-    >>> number(1234.56), number(float("nan")), number(0.5, 2)
-    ('1,234.6', '–', '0.50')
+    >>> number(1234.56), number(float("nan")), number(-0.001, 2)
+    ('1,234.6', '–', '0.00')
     """
     if not math.isfinite(value):
         return "\N{EN DASH}"
-    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(fraction: float) -> str:

@@ -1,0 +1,100 @@
+"""The command ``vaekit report``, also for Python: ``vaekit.cli.report_command.report(...)``.
+
+The signature and the docstring are the command line (:mod:`vaekit.cli.command_parser`). Slow libraries are imported
+inside the functions, so that the help is fast.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vaekit.callbacks.run_archive import REPORT
+from vaekit.cli.output_files import check_output, load_model
+from vaekit.cli.values import check_minimum, check_seed
+from vaekit.exceptions import DataError, VaekitError, format_bytes
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from vaekit.data.data_module import DataModule
+
+
+def report(
+    checkpoint: str | Path,
+    data: list[str] | None = None,
+    *,
+    output: str | Path,
+    num_samples: int = 100,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Write a report of a trained model as one HTML file: data, training, bounds, latents, codes and checks.
+
+    The file contains its figures and no scripts, so that it can be sent to others. It contains the names of files, but
+    not those of their directories. `vaekit fit` writes report.html into the run directory.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        Checkpoint of a trained model, such as RUN/last.ckpt.
+    data : list of str, optional
+        The training data, if they were moved. None: they are read from their path in training. If that is impossible,
+        the report is limited to the contents of the checkpoint.
+    output : str or Path
+        .html file to write.
+    num_samples : int
+        Number of importance samples per observation for the log-likelihood.
+    seed : int
+        Seed of the samples.
+    overwrite : bool
+        Replace the output if it exists.
+
+    Examples
+    --------
+    vaekit report RUN/last.ckpt -o report.html
+    """
+    from vaekit.analysis import report as write_report
+    from vaekit.cli.wandb_files import attach_file
+
+    check_seed(seed)
+    check_minimum(1, num_samples=num_samples)
+    path, paths = Path(output), [data] if isinstance(data, str) else list(data or ())
+    if path.suffix.lower() != ".html" and not path.is_dir():
+        raise DataError(f"output={str(path)!r} must end in .html. Name it {path.stem or 'report'}.html")
+    check_output(path, (checkpoint, *paths), overwrite)
+    load_model(checkpoint, path)  # checks that the output is not a file of the training data
+    write_report(checkpoint, path, paths or None, num_samples=num_samples, progress=True, seed=seed)
+    print(f"Wrote {path} ({format_bytes(path.stat().st_size)})")
+    if line := attach_file(Path(checkpoint).parent, path, "report"):
+        print(line)
+
+
+def report_run(trainer: pl.Trainer, directory: Path, data: DataModule) -> None:
+    """Write the report of a run that has ended into its directory and to its loggers, and print where it is.
+
+    The run is complete without its report, so that an error is a message only.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Trainer of the run.
+    directory : Path
+        Run directory.
+    data : DataModule
+        Data of the run.
+    """
+    from vaekit.analysis import report as write_report
+    from vaekit.cli.wandb_files import log_file
+
+    checkpoint, output, start = directory / "last.ckpt", directory / REPORT, time.perf_counter()
+    if trainer.fast_dev_run or not checkpoint.is_file():  # type: ignore[attr-defined]
+        return
+    try:
+        write_report(checkpoint, output, data, progress=trainer.progress_bar_callback is not None)
+    except (VaekitError, OSError, MemoryError) as error:
+        print(f"No report was written: {error}. Try: vaekit report {checkpoint} -o report.html")
+        return
+    log_file(trainer.loggers, output, "report")
+    print(f"Wrote {output} in {time.perf_counter() - start:.0f} s")
