@@ -27,6 +27,14 @@ class RunRecord(Callback):
         Complete configuration of the run as plain data.
     command : sequence of str
         Arguments of ``vaekit``; empty for a run from Python.
+
+    Examples
+    --------
+    >>> from vaekit._core.warning_log import record_warnings
+    >>> with record_warnings() as messages:
+    ...     record = RunRecord(messages, command=["fit", "--config", "pbmc_mixed"])
+    >>> record.state_dict()["finished"]
+    False
     """
 
     def __init__(

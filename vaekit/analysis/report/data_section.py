@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaekit.analysis.report.file_names import without_directories
 from vaekit.analysis.report.page import Element, Facts, Paragraph, Section, Table, counted, number, percent
 from vaekit.analysis.report.subject import MAX_ROWS, Subject
 from vaekit.data.splits import SPLITS
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
 def data_section(subject: Subject) -> Section:
     """Return the section on the data."""
     elements: list[Element] = []
-    if subject.missing:
+    if subject.data is None:
         elements.append(
             Paragraph(
-                f"The training data could not be read for this report: {without_directories(subject.missing)} The "
-                "report is limited to the contents of the checkpoint."
+                "The training data were not available when this report was written. It is limited to the contents of "
+                "the checkpoint."
             )
         )
     if subject.registry:
@@ -43,7 +42,7 @@ def data_section(subject: Subject) -> Section:
 def _facts(subject: Subject) -> list[tuple[str, str]]:
     registry = subject.registry
     arguments = registry["config"]["init_args"]
-    rows = [("Source", without_directories(str(registry["source"])))]
+    rows = [("Source", subject.facts.shareable(str(registry["source"])))]
     size = counted(registry["num_rows"], subject.noun)
     if subject.has_counts:
         genes = counted(len(registry["feature_names"]), "gene")
@@ -107,7 +106,7 @@ def _mappings(subject: Subject) -> list[Element]:
     if not mappings:
         return []
     rows = [
-        [without_directories(str(each["source"])),
+        [subject.facts.shareable(str(each["source"])),
          ", ".join(f"{name} ({count})" for name, count in each["batches"].items()), f"{each['num_steps']:,}",
          number(each["elbo_before"]), number(each["elbo_after"])]
         for each in mappings

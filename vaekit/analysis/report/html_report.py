@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vaekit import __version__
-from vaekit._core.atomic import atomic_write
+from vaekit._core.atomic import atomic_write, try_writing
 from vaekit._core.warning_log import record_warnings
 from vaekit.analysis.model_source import load_training_data, resolve_model
 from vaekit.analysis.report.code_section import code_section
@@ -88,14 +88,20 @@ def report(
 
     Examples
     --------
-    >>> import vaekit
-    >>> vaekit.analysis.report("runs/pbmc_mixed/last.ckpt", "report.html")  # doctest: +SKIP
+    >>> import tempfile, vaekit
+    >>> adata = vaekit.data.simulate_counts(cells=100, genes=30)
+    >>> model = vaekit.fit(adata, max_steps=10, progress=False)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = vaekit.analysis.report(model, f"{directory}/report.html", adata)
+    ...     "Held-out likelihood" in path.read_text()
+    True
     """
     if num_samples < 1:
         raise DataError(f"report: num_samples={num_samples} must be at least 1.")
-    model, checkpoint = resolve_model(model)
-    subject = _load(model, checkpoint, data, num_samples, seed)
-    page = _page(subject, progress)
+    try_writing(Path(output))
+    with torch.random.fork_rng(devices=[]):
+        model, checkpoint = resolve_model(model)
+        page = _page(_load(model, checkpoint, data, num_samples, seed), progress)
     with atomic_write(output) as temporary:
         temporary.write_text(page.to_html(), encoding="utf-8")
     return Path(output)
@@ -103,7 +109,7 @@ def report(
 
 def _load(model: VAE, checkpoint: str, data: Any, num_samples: int, seed: int) -> Subject:
     """Read the facts about the run, and the training data; without ``data`` these may be missing."""
-    facts, missing = read_run(model, checkpoint), ""
+    facts, problem = read_run(model, checkpoint), ""
     with record_warnings() as messages:
         if not isinstance(data, DataModule):
             try:
@@ -111,9 +117,10 @@ def _load(model: VAE, checkpoint: str, data: Any, num_samples: int, seed: int) -
             except CheckpointError as error:
                 if data is not None:
                     raise
-                missing = str(error)
-                warnings.warn(f"report: the sections on results need the training data. {error}", stacklevel=3)
-    return Subject(model, facts, data, missing, messages, num_samples, seed)
+                problem = str(error)
+    if problem:
+        warnings.warn(f"report: the sections on results need the training data. {problem}", UserWarning, stacklevel=3)
+    return Subject(model, facts, data, messages, num_samples, seed)
 
 
 def _page(subject: Subject, progress: bool) -> Page:

@@ -22,7 +22,7 @@ def find_warnings(subject: Subject) -> list[str]:
         for name, latent in subject.model.latents.items()
         if latent.pending_start is not None
     ]
-    texts = [*subject.facts.warnings, *map(without_directories, subject.warnings)]
+    texts = [subject.facts.shareable(text) for text in (*subject.facts.warnings, *subject.warnings)]
     return list(dict.fromkeys([*texts, *([] if any("before k-means" in text for text in texts) else unstarted)]))
 
 

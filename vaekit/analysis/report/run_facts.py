@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from vaekit.analysis.report.file_names import without_directories
+from vaekit.analysis.report.file_names import find_directories, without_directories
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
 from vaekit.models.resume import training_arguments
@@ -53,7 +53,11 @@ class RunFacts:
     @property
     def warnings(self) -> list[str]:
         """Warnings of the run."""
-        return [without_directories(text) for text in self.record.get("warnings", ())]
+        return list(self.record.get("warnings", ()))
+
+    def shareable(self, text: str) -> str:
+        """Return a text of the run without the directories of its author."""
+        return without_directories(text, find_directories([self.data, self.record]))
 
     @property
     def config(self) -> str:

@@ -35,8 +35,6 @@ class Subject:
         Facts about its run.
     data : DataModule or None
         Its training data with their split; None if they are not available.
-    missing : str
-        Reason why the data are not available; "" if they are.
     warnings : list of str
         Warnings of the reading of the data for this report.
     num_samples, seed : int
@@ -46,7 +44,6 @@ class Subject:
     model: VAE
     facts: RunFacts
     data: DataModule | None
-    missing: str
     warnings: list[str]
     num_samples: int
     seed: int
