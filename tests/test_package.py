@@ -76,8 +76,10 @@ def test_the_wheel_is_the_package_alone(wheel: Path) -> None:
     information = metadata.partition("/")[0]
     assert {name.partition("/")[0] for name in names} == {"vaekit", information}
     modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("vaekit/**/*.py")}
-    assert modules | {"vaekit/py.typed", f"{information}/licenses/LICENSE"} <= names
-    assert len({name for name in names if name.startswith("vaekit/")} - modules) == 3 + len(CONFIGS)  # py.typed, and template and style of the report
+    assert modules | {f"{information}/licenses/LICENSE"} <= names
+    others = {"vaekit/py.typed", *(f"vaekit/analysis/report/page.{kind}" for kind in ("css", "html.jinja"))}
+    configs = {f"vaekit/configs/{path.name}" for path in CONFIGS}
+    assert {name for name in names if name.startswith("vaekit/")} - modules == others | configs
     assert not re.findall(r"\]\((?!https?:)", str(fields.get_payload()))  # a package index resolves no relative links
     assert fields["Version"] == vaekit.__version__ == "0.2.0.dev0"
     assert fields["License-Expression"] == "BSD-3-Clause"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -14,8 +14,15 @@ _DIRECTORIES = re.compile(  # of an absolute path within a text, before the name
 )
 
 
-def hide_directories(value: Any) -> Any:
+def hide_directories(value: Any, directories: Iterable[str] = ()) -> Any:
     """Return plain data with the name of the file in place of each absolute path; relative paths stay.
+
+    Parameters
+    ----------
+    value : object
+        Text, number, or mappings and lists of these.
+    directories : iterable of str
+        Directories that texts may contain. Within a text, others are found only if their names have no spaces.
 
     Examples
     --------
@@ -25,16 +32,42 @@ def hide_directories(value: Any) -> Any:
     ['vaekit fit --data.path=cells.h5ad -c mine.yaml', 'val/elbo']
     """
     if isinstance(value, Mapping):
-        return {name: item if name in MATRIX_ARGUMENTS else hide_directories(item) for name, item in value.items()}
+        return {
+            name: item if name in MATRIX_ARGUMENTS else hide_directories(item, directories)
+            for name, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return type(value)(map(hide_directories, value))
+        return type(value)(hide_directories(item, directories) for item in value)
     if isinstance(value, PurePath):
         value = str(value)
     if not isinstance(value, str):
         return value
-    for kind in (PurePosixPath, PureWindowsPath):
-        if "\n" not in value and kind(value).is_absolute():
-            return kind(value).name
+    if (kind := _path_type(value)) is not None:
+        return kind(value).name
+    for directory in sorted(directories, key=len, reverse=True):
+        value = value.replace(f"{directory}/", "")
     home = str(Path.home())
     text = _DIRECTORIES.sub("", value)
     return text.replace(home, "~") if len(home) > 1 else text
+
+
+def find_directories(value: Any) -> set[str]:
+    """Return the directories of all absolute paths in plain data.
+
+    Examples
+    --------
+    >>> find_directories({"path": ["/home/ada/my data/cells.h5ad"], "layer": "/X", "epochs": 3})
+    {'/home/ada/my data'}
+    """
+    if isinstance(value, Mapping):
+        return set().union(*map(find_directories, value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*map(find_directories, value))
+    kind = _path_type(value) if isinstance(value, str) else None
+    return set() if kind is None else {str(kind(value).parent)} - {"/"}
+
+
+def _path_type(text: str) -> type[PurePath] | None:
+    """Return the class of an absolute path; None for other texts, also those that begin with a path and a colon."""
+    kinds = (PurePosixPath, PureWindowsPath)
+    return None if re.search(r"\n|[:,;] ", text) else next((kind for kind in kinds if kind(text).is_absolute()), None)

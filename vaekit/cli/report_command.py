@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaekit.callbacks.run_archive import REPORT
 from vaekit.cli.output_files import check_output, load_model
 from vaekit.cli.values import check_minimum, check_seed
 from vaekit.exceptions import DataError, VaekitError, format_bytes
@@ -86,6 +85,7 @@ def report_run(trainer: pl.Trainer, directory: Path, data: DataModule) -> None:
         Data of the run.
     """
     from vaekit.analysis import report as write_report
+    from vaekit.callbacks.run_archive import REPORT
     from vaekit.cli.wandb_files import log_file
 
     checkpoint, output, start = directory / "last.ckpt", directory / REPORT, time.perf_counter()

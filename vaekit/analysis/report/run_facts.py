@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from vaekit.analysis.report.file_names import find_directories, without_directories
+from vaekit._core.private_paths import find_directories, hide_directories
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
 from vaekit.models.resume import training_arguments
@@ -57,13 +57,13 @@ class RunFacts:
 
     def shareable(self, text: str) -> str:
         """Return a text of the run without the directories of its author."""
-        return without_directories(text, find_directories([self.data, self.record]))
+        return hide_directories(text, find_directories([self.data, self.record]))
 
     @property
     def config(self) -> str:
         """The configuration as YAML, without directories: the complete one if it is recorded, else model and data."""
         config = self.record.get("config") or {"seed_everything": self.seed, "model": self.model, "data": self.data}
-        return yaml.safe_dump(without_directories(config), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(hide_directories(config), sort_keys=False, allow_unicode=True)
 
     @property
     def has_config(self) -> bool:
