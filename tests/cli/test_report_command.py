@@ -42,15 +42,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("fit") / "my <run>"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vaekit.plotting.embedding_figures.umap_coordinates", lambda points, seed=0: points[:, :2])
-        flags = [
-            "--trainer.max_epochs",
-            "11",
-            "--trainer.default_root_dir",
-            str(directory),
-            "--trainer.logger",
-            "false",
-        ]
-        flags += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+        patch.setattr("vaekit.callbacks.FigureWriter.on_fit_end", lambda *_: None)
+        values = {"max_epochs": 11, "default_root_dir": directory, "logger": "false", "accelerator": "cpu"}
+        flags = [f"--trainer.{name}={value}" for name, value in values.items()]
+        flags.append("--trainer.enable_progress_bar=false")
         assert main(["fit", "--config", "digits_mixed", *flags]) == 0
     return directory
 
