@@ -79,7 +79,7 @@ def test_a_report_that_fails_does_not_fail_the_run(
         raise OutputError("report.html could not be written: no space.")
 
     monkeypatch.setattr("vaekit.analysis.report", full_disk)
-    trainer = SimpleNamespace(fast_dev_run=False, loggers=[], progress_bar_callback=None)
+    trainer = SimpleNamespace(fast_dev_run=False, loggers=[], callbacks=[], progress_bar_callback=None)
     report_run(trainer, run, None)  # type: ignore[arg-type]
     assert "No report was written: report.html could not be written: no space" in capsys.readouterr().out
 

@@ -18,9 +18,9 @@ from typing_extensions import override
 from vaekit._core.atomic import remove_partial_files
 from vaekit._core.figure_formats import FigureFormat
 from vaekit._core.threads import keep_threads
-from vaekit.callbacks.figure_writer import FigureWriter
 from vaekit._core.warning_log import record_warnings
 from vaekit.callbacks import RunRecord
+from vaekit.callbacks.figure_writer import FigureWriter
 from vaekit.callbacks.run_archive import report_archive
 from vaekit.callbacks.run_callbacks import run_callbacks
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run

@@ -25,6 +25,7 @@ def report(
     data: list[str] | None = None,
     *,
     output: str | Path,
+    color: list[str] | None = None,
     num_samples: int = 100,
     seed: int = 0,
     overwrite: bool = False,
@@ -43,6 +44,8 @@ def report(
         the report is limited to the contents of the checkpoint.
     output : str or Path
         .html file to write.
+    color : list of str, optional
+        Columns of obs, or genes, that color the UMAP, besides batch, label and codes.
     num_samples : int
         Number of importance samples per observation for the log-likelihood.
     seed : int
@@ -64,7 +67,7 @@ def report(
         raise DataError(f"output={str(path)!r} must end in .html. Name it {path.stem or 'report'}.html")
     check_output(path, (checkpoint, *paths), overwrite)
     load_model(checkpoint, path)  # checks that the output is not a file of the training data
-    write_report(checkpoint, path, paths or None, num_samples=num_samples, progress=True, seed=seed)
+    write_report(checkpoint, path, paths or None, color=color, num_samples=num_samples, progress=True, seed=seed)
     print(f"Wrote {path} ({format_bytes(path.stat().st_size)})")
     if line := attach_file(Path(checkpoint).parent, path, "report"):
         print(line)
@@ -73,7 +76,7 @@ def report(
 def report_run(trainer: pl.Trainer, directory: Path, data: DataModule) -> None:
     """Write the report of a run that has ended into its directory and to its loggers, and print where it is.
 
-    The run is complete without its report, so that an error is a message only.
+    A run without figures does not have a report. The run is complete without it, so that an error is a message only.
 
     Parameters
     ----------
@@ -85,14 +88,16 @@ def report_run(trainer: pl.Trainer, directory: Path, data: DataModule) -> None:
         Data of the run.
     """
     from vaekit.analysis import report as write_report
+    from vaekit.callbacks import FigureWriter
     from vaekit.callbacks.run_archive import REPORT
     from vaekit.cli.wandb_files import log_file
 
     checkpoint, output, start = directory / "last.ckpt", directory / REPORT, time.perf_counter()
-    if trainer.fast_dev_run or not checkpoint.is_file():  # type: ignore[attr-defined]
+    figures = next((each for each in trainer.callbacks if isinstance(each, FigureWriter)), FigureWriter())  # type: ignore[attr-defined]
+    if trainer.fast_dev_run or figures.figure == "none" or not checkpoint.is_file():  # type: ignore[attr-defined]
         return
     try:
-        write_report(checkpoint, output, data, progress=trainer.progress_bar_callback is not None)
+        write_report(checkpoint, output, data, color=figures.color, progress=trainer.progress_bar_callback is not None)
     except (VaekitError, OSError, MemoryError) as error:
         print(f"No report was written: {error}. Try: vaekit report {checkpoint} -o report.html")
         return

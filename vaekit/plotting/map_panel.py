@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vaekit.plotting.embedding_figures import GRAY, category_colors, draw_points, new_figure
+from vaekit.plotting.figure_files import new_figure
+from vaekit.plotting.palettes import MISSING_COLOR, NO_COLORS, category_colors
+from vaekit.plotting.points import draw_points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 SIDE = 4.8  # inches
 
 
-def plot_map(coordinates: np.ndarray, values: pd.Categorical | None) -> tuple[Figure, list[str]]:
+def plot_map(
+    coordinates: np.ndarray, values: pd.Categorical | None, chosen: Mapping[str, str] = NO_COLORS
+) -> tuple[Figure, list[str]]:
     """Plot points colored by a category, without a legend.
 
     Parameters
@@ -24,6 +29,8 @@ def plot_map(coordinates: np.ndarray, values: pd.Categorical | None) -> tuple[Fi
         UMAP coordinates.
     values : pandas.Categorical or None
         Category of each point; points without one are gray. None: all points are gray.
+    chosen : Mapping[str, str]
+        Colors of categories, instead of those of their positions.
 
     Returns
     -------
@@ -34,8 +41,9 @@ def plot_map(coordinates: np.ndarray, values: pd.Categorical | None) -> tuple[Fi
     """
     from matplotlib.colors import to_hex
 
-    colors = [to_hex(color) for color in [*category_colors([] if values is None else values.categories), GRAY]]
+    names = [] if values is None else values.categories
+    colors = [to_hex(color) for color in [*category_colors(names, chosen), MISSING_COLOR]]
     codes = np.full(len(coordinates), -1) if values is None else np.asarray(values.codes)
     figure = new_figure(SIDE, SIDE)
-    draw_points(figure.subplots(), coordinates, np.array(colors, dtype=object)[codes])
+    draw_points(figure.subplots(), coordinates, np.array(colors, dtype=object)[codes], layer=-(codes < 0).astype(int))
     return figure, colors

@@ -12,7 +12,7 @@ from vaekit.exceptions import VaekitError
 from vaekit.latents import Latent
 from vaekit.latents.activity import ACTIVE_PROBABILITY
 from vaekit.plotting import plot_topics
-from vaekit.plotting.cell_figures import plot_markers
+from vaekit.plotting.gene_figures import plot_markers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,6 +10,7 @@ import numpy as np
 from vaekit.analysis.report.page import Element, Facts, Paragraph, Section, Table, counted, number, percent
 from vaekit.analysis.report.subject import MAX_ROWS, Subject
 from vaekit.data.splits import SPLITS
+from vaekit.plotting.palettes import MISSING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +31,8 @@ def data_section(subject: Subject) -> Section:
     if subject.registry:
         elements.append(Facts(_facts(subject)))
     if subject.data is not None:
-        elements += [
-            _category_table(title, values, subject) for title, values in subject.data.category_columns().items()
-        ]
+        columns = subject.data.figure_columns().values
+        elements += [_category_table(title, values, subject) for title, values in columns.items()]
     elif names := subject.registry.get("label_categories"):
         elements.append(Paragraph(f"Labels: {', '.join(names[:MAX_ROWS])}."))
     elements += _mappings(subject)
@@ -94,10 +94,9 @@ def _category_table(title: str, values: pd.Categorical, subject: Subject) -> Tab
     if len(rows) > MAX_ROWS:
         rows = [*rows[:MAX_ROWS], [f"{len(rows) - MAX_ROWS} more", *([""] * (2 + len(SPLITS)))]]
     if unknown := int((codes < 0).sum()):
-        rows.append(["unknown", f"{unknown:,}", percent(unknown / len(codes)), *([""] * len(SPLITS))])
-    kind, _, key = title.partition(": ")
-    caption = f"{subject.noun.capitalize()}s by {kind}" + (f" ({key})" if key else "")
-    return Table(caption, [kind.capitalize(), f"{subject.noun.capitalize()}s", "Fraction", *SPLITS], rows)
+        rows.append([MISSING, f"{unknown:,}", percent(unknown / len(codes)), *([""] * len(SPLITS))])
+    caption = f"{subject.noun.capitalize()}s by {subject.title(title)}"
+    return Table(caption, [title, f"{subject.noun.capitalize()}s", "Fraction", *SPLITS], rows)
 
 
 def _mappings(subject: Subject) -> list[Element]:

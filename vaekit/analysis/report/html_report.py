@@ -41,6 +41,7 @@ def report(
     output: str | Path,
     data: AnnData | DataModule | str | Path | Sequence[str | Path] | None = None,
     *,
+    color: list[str] | None = None,
     num_samples: int = NUM_SAMPLES,
     progress: bool = False,
     seed: int = 0,
@@ -65,6 +66,8 @@ def report(
     data : AnnData, DataModule, path, sequence of paths, or None
         The training data, if they are in memory or at another path than in training. None: they are read from their
         path; if that is impossible, the report is limited to the contents of the checkpoint.
+    color : list of str or None
+        Columns of obs, or genes, that color the UMAP, besides batch, label and codes.
     num_samples : int
         Number of importance samples per observation.
     progress : bool
@@ -82,7 +85,7 @@ def report(
     CheckpointError
         If the model cannot be loaded, or ``data`` are not its training data.
     DataError
-        If ``num_samples`` is below 1, or ``data`` have another type.
+        If ``num_samples`` is below 1, ``data`` have another type, or a name of ``color`` does not exist.
     OutputError
         If the file cannot be written.
 
@@ -101,13 +104,13 @@ def report(
     try_writing(Path(output))
     with torch.random.fork_rng(devices=[]):
         model, checkpoint = resolve_model(model)
-        page = _page(_load(model, checkpoint, data, num_samples, seed), progress)
+        page = _page(_load(model, checkpoint, data, color, num_samples, seed), progress)
     with atomic_write(output) as temporary:
         temporary.write_text(page.to_html(), encoding="utf-8")
     return Path(output)
 
 
-def _load(model: VAE, checkpoint: str, data: Any, num_samples: int, seed: int) -> Subject:
+def _load(model: VAE, checkpoint: str, data: Any, color: list[str] | None, num_samples: int, seed: int) -> Subject:
     """Read the facts about the run, and the training data; without ``data`` these may be missing."""
     facts, problem = read_run(model, checkpoint), ""
     with record_warnings() as messages:
@@ -120,7 +123,9 @@ def _load(model: VAE, checkpoint: str, data: Any, num_samples: int, seed: int) -
                 problem = str(error)
     if problem:
         warnings.warn(f"report: the sections on results need the training data. {problem}", UserWarning, stacklevel=3)
-    return Subject(model, facts, data, messages, num_samples, seed)
+    elif color:
+        data.figure_columns(color)  # checks the names before long work
+    return Subject(model, facts, data, messages, color, num_samples, seed)
 
 
 def _page(subject: Subject, progress: bool) -> Page:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from vaekit.analysis.report.page import Element, Gallery, Key, Paragraph, Picture, Section, Table, Tile, counted, number
@@ -13,9 +11,8 @@ from vaekit.diagnostics.usage import coordinates
 from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.plotting import embedding_figures, model_figures
 from vaekit.plotting.map_panel import plot_map
-
-if TYPE_CHECKING:
-    import pandas as pd
+from vaekit.plotting.palettes import MISSING, NO_COLORS
+from vaekit.plotting.points import sample_points
 
 MIN_POINTS = 4  # of a UMAP
 MAX_KEYS, NUM_NAMED = 60, 5  # categories in the key of a UMAP, and in its description
@@ -87,12 +84,13 @@ def umap_section(subject: Subject) -> Section:
     points = coordinates(subject.model, subject.summaries).numpy()
     if len(points) < MIN_POINTS:
         return Section("UMAP", [Paragraph(f"{counted(len(points), subject.noun)} are too few for a UMAP.")])
-    index = embedding_figures.sample_points(len(points))
+    columns = subject.columns
+    index = sample_points(len(points), embedding_figures.categorical_columns(columns.values))
     positions = embedding_figures.umap_coordinates(points[index])
     shown = f"all {counted(len(points), subject.noun)}"
     if len(index) < len(points):
         shown = f"{len(index):,} of {counted(len(points), subject.noun)}, chosen at random"
-    pictures = [_map(positions, index, title, values) for title, values in subject.columns.items()]
+    pictures = [_map(subject, positions, index, column) for column in columns.values]
     if not pictures:
         alt = "Scatter plot of the UMAP, without colors."
         pictures = [Picture.from_figure(plot_map(positions, None)[0], alt, "No labels, batches or codes.")]
@@ -103,9 +101,16 @@ def umap_section(subject: Subject) -> Section:
     return Section("UMAP", [Paragraph(text), Gallery(pictures)])
 
 
-def _map(positions: np.ndarray, index: np.ndarray, title: str, values: pd.Categorical) -> Picture:
+def _map(subject: Subject, positions: np.ndarray, index: np.ndarray, column: str) -> Picture:
     """Return the UMAP in the colors of a column, with the number of observations of each category."""
-    figure, colors = plot_map(positions, values[index])
+    values, title = subject.columns.values[column], subject.title(column)
+    if isinstance(values, np.ndarray):
+        units = subject.columns.units
+        figure = embedding_figures.plot_embedding(positions, {column: values[index]}, units=units)
+        return Picture.from_figure(
+            figure, f"Scatter plot of the UMAP, colored by the numbers of {title}.", f"By {title}"
+        )
+    figure, colors = plot_map(positions, values[index], subject.columns.palettes.get(column, NO_COLORS))
     codes = np.asarray(values.codes)
     counts = np.bincount(codes + 1, minlength=len(values.categories) + 1)
     keys = [
@@ -116,9 +121,8 @@ def _map(positions: np.ndarray, index: np.ndarray, title: str, values: pd.Catego
     if (hidden := len(keys) - MAX_KEYS) > 0:
         keys = sorted(keys, key=lambda key: -key.count)[:MAX_KEYS]
     if counts[0]:
-        keys.append(Key(colors[-1], "unknown", int(counts[0])))
+        keys.append(Key(colors[-1], MISSING, int(counts[0])))
     largest = ", ".join(key.name for key in sorted(keys, key=lambda key: -key.count)[:NUM_NAMED])
     alt = f"Scatter plot of the UMAP, colored by {title}. Largest groups: {largest}."
-    kind, _, name = title.partition(": ")
-    caption = f"By {kind}" + f" ({name})" * bool(name) + f"; the {MAX_KEYS} largest groups" * (hidden > 0)
+    caption = f"By {title}" + f"; the {MAX_KEYS} largest groups" * (hidden > 0)
     return Picture.from_figure(figure, alt, caption, keys)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaekit.analysis.report.run_facts import RunFacts
 from vaekit.data.data_module import DataModule
+from vaekit.data.figure_columns import FigureColumns
 from vaekit.diagnostics import code_columns, posterior_summaries
 from vaekit.models import VAE
 
@@ -37,6 +38,8 @@ class Subject:
         Its training data with their split; None if they are not available.
     warnings : list of str
         Warnings of the reading of the data for this report.
+    color : list of str or None
+        Further columns, or genes, that color the UMAP.
     num_samples, seed : int
         Number of importance samples per observation, and seed of all samples.
     """
@@ -45,6 +48,7 @@ class Subject:
     facts: RunFacts
     data: DataModule | None
     warnings: list[str]
+    color: list[str] | None
     num_samples: int
     seed: int
 
@@ -70,19 +74,23 @@ class Subject:
         return posterior_summaries(self.model, self.data.dataloader("all", batch_size=SUMMARY_BATCH))
 
     @cached_property
-    def columns(self) -> dict[str, pd.Categorical]:
-        """Batch, label, codes and largest topics of all observations, by title."""
+    def columns(self) -> FigureColumns:
+        """Batch, label, the columns of ``color``, codes and largest topics of all observations, by title."""
         assert self.data is not None
-        return {**self.data.category_columns(), **code_columns(self.model, self.summaries)}
+        columns = self.data.figure_columns(self.color)
+        return columns._replace(values={**columns.values, **code_columns(self.model, self.summaries)})
 
     @cached_property
     def labels(self) -> pd.Categorical | None:
         """Label of each observation; None without labels."""
-        import pandas as pd
-
         assert self.data is not None
-        categories = self.data.label_categories
-        return pd.Categorical(self.data.labels, categories) if categories else None
+        return self.data.label_column
+
+    def title(self, column: str) -> str:
+        """Return the name of a column with its role: ``"batch (donor)"``."""
+        arguments = self.facts.data.get("init_args", {})
+        role = next((kind for kind in ("batch", "label") if arguments.get(f"{kind}_key") == column), None)
+        return column if role in (None, column) else f"{role} ({column})"
 
     @property
     def labeled_latents(self) -> list[str]:
