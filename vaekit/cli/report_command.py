@@ -30,28 +30,27 @@ def report(
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Write a report of a trained model as one HTML file: data, training, bounds, latents, codes and checks.
+    """Write a report of a trained model as one HTML file.
 
-    The file contains its figures and no scripts, so that it can be sent to others. It contains the names of files, but
-    not those of their directories. `vaekit fit` writes report.html into the run directory.
+    It shows data, training, bounds, latents, codes and checks, without scripts and without the names of directories.
+    `vaekit fit` writes report.html into the run directory.
 
     Parameters
     ----------
     checkpoint : str or Path
-        Checkpoint of a trained model, such as RUN/last.ckpt.
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
     data : list of str, optional
-        The training data, if they were moved. None: they are read from their path in training. If that is impossible,
-        the report is limited to the contents of the checkpoint.
+        The training data, if they were moved. None: their path in training.
     output : str or Path
         .html file to write.
     color : list of str, optional
-        Columns of obs, or genes, that color the UMAP, besides batch, label and codes.
+        As for every command.
     num_samples : int
         Number of importance samples per observation for the log-likelihood.
     seed : int
-        Seed of the samples.
+        As for every command.
     overwrite : bool
-        Replace the output if it exists.
+        As for every command.
 
     Examples
     --------
