@@ -7,7 +7,7 @@ import textwrap
 WIDTH, FLAG_WIDTH = 100, 26
 SEEDS_HELP = "Number of runs on the same data and split, with seeds from --seed on, in RUN/seed_0, RUN/seed_1, ... (1)"
 COLOR_HELP = "Column of obs, or gene, that colors the UMAP, next to batch, label and codes; may be repeated"
-FIGURE_HELP = "Format of the figures: png, pdf or svg; none: no figures, no report (png)"
+FIGURE_HELP = "Format of the figures: png, pdf or svg; none: no figures (png)"
 LOGGER_HELP = "CSVLogger, WandbLogger or false; default: Weights & Biases"
 CONFIG_HELP = "Packaged configuration (vaekit configs lists them) or .yaml file; may be repeated"
 PURPOSES = {
