@@ -21,7 +21,7 @@ from vaekit._core.threads import keep_threads
 from vaekit._core.warning_log import record_warnings
 from vaekit.callbacks import RunRecord
 from vaekit.callbacks.figure_writer import FigureWriter
-from vaekit.callbacks.run_archive import report_archive
+from vaekit.callbacks.run_archive import REPORT, report_archive
 from vaekit.callbacks.run_callbacks import run_callbacks
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
 from vaekit.cli.config_diagnosis import FROM_DATA
@@ -57,7 +57,7 @@ from vaekit.cli.seed_runs import SeedRuns
 from vaekit.cli.start_checkpoint import check_checkpoint
 from vaekit.cli.training_errors import start_loggers, translate_errors
 from vaekit.cli.values import check_minimum, check_seed, check_trainer_values
-from vaekit.cli.wandb_files import REPORT, log_checkpoints, log_file, take_over_checkpoints
+from vaekit.cli.wandb_files import log_checkpoints, log_file, take_over_checkpoints
 from vaekit.cli.wandb_tables import log_tables
 from vaekit.data.data_module import DataModule
 from vaekit.exceptions import ConfigError, OutputError, VaekitError

@@ -73,7 +73,7 @@ def report(
 
 
 def report_run(trainer: pl.Trainer, directory: Path, data: DataModule) -> None:
-    """Write the report of a run that has ended into its directory and to its loggers, and print where it is.
+    """Write the report of a run that has ended into its directory, and print where it is.
 
     A run without figures does not have a report. The run is complete without it, so that an error is a message only.
 
@@ -89,7 +89,6 @@ def report_run(trainer: pl.Trainer, directory: Path, data: DataModule) -> None:
     from vaekit.analysis import report as write_report
     from vaekit.callbacks import FigureWriter
     from vaekit.callbacks.run_archive import REPORT
-    from vaekit.cli.wandb_files import log_file
 
     checkpoint, output, start = directory / "last.ckpt", directory / REPORT, time.perf_counter()
     figures = next((each for each in trainer.callbacks if isinstance(each, FigureWriter)), FigureWriter())  # type: ignore[attr-defined]
@@ -100,5 +99,4 @@ def report_run(trainer: pl.Trainer, directory: Path, data: DataModule) -> None:
     except (VaekitError, OSError, MemoryError) as error:
         print(f"No report was written: {error}. Try: vaekit report {checkpoint} -o report.html")
         return
-    log_file(trainer.loggers, output, "report")
     print(f"Wrote {output} in {time.perf_counter() - start:.0f} s")

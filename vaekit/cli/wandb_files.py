@@ -15,7 +15,6 @@ from vaekit.cli.logger import complete_loggers, finish_run, relative_path, start
 from vaekit.models.checkpoint import read_checkpoint
 from vaekit.models.export import hide_data_directories
 
-REPORT = "report.html"  # in the run directory
 MODEL_FILE = "model.ckpt"  # in the artifact, as with Lightning
 WITH_PATHS = ("callbacks", "datamodule_hyper_parameters")  # keys of a checkpoint
 
