@@ -245,8 +245,8 @@ def setting_key(name: str, latents: str | None = None) -> str:
         return OTHER_NAMES[name]
     model = {} if latents is None else read_recipe(latents)["model"]
     path = model.get("class_path", "")
-    classes = [cls for cls in MODELS if not model or cls.__name__ == path.rpartition(".")[2]]
-    sections = {"data": [GeneExpressionData], "model": classes, "trainer": [pl.Trainer]}
+    classes: list[type] = [cls for cls in MODELS if not model or cls.__name__ == path.rpartition(".")[2]]
+    sections: dict[str, list[type]] = {"data": [GeneExpressionData], "model": classes, "trainer": [pl.Trainer]}
     valid: dict[str, str] = {}
     for section, owners in sections.items():
         for parameter in (parameter for cls in owners for parameter in inspect.signature(cls).parameters):

@@ -124,12 +124,13 @@ def get_data_registry(model: VAE) -> dict[str, Any]:
     >>> registry["batch_categories"], registry["feature_names"][:2]
     (['batch0', 'batch1'], ['gene0', 'gene1'])
     """
-    if check_model(model).data_registry is None:
+    registry = check_model(model).data_registry
+    if registry is None:
         raise CheckpointError(
             "The model has no data registry: it is not trained. Train one with vaekit.fit(adata), or this one with "
             "pytorch_lightning.Trainer().fit(model, datamodule=...)."
         )
-    return model.data_registry
+    return registry
 
 
 def get_count_registry(model: VAE) -> dict[str, Any]:
