@@ -109,7 +109,8 @@ def check_pytest(words: list[str]) -> None:
 
 def check_wandb(words: list[str]) -> None:
     """Check the file of a sweep."""
-    assert words[1] in ("sweep", "agent", "sync", "login", "offline", "online", "disabled", "server"), " ".join(words)
+    known = ("sweep", "agent", "artifact", "sync", "login", "offline", "online", "disabled", "server")
+    assert words[1] in known, " ".join(words)
     for path in (Path(word) for word in words[2:] if word.endswith(".yaml")):
         assert path.is_file() or (ROOT / path).is_file(), f"wandb {words[1]}: {path} not found"
         file = path if path.is_file() else ROOT / path
