@@ -28,7 +28,7 @@ def record_warnings() -> Iterator[list[str]]:
             messages.append(str(message))
         show(message, *args, **kwargs)
 
-    warnings.showwarning = show_and_record  # type: ignore[assignment]
+    warnings.showwarning = show_and_record
     try:
         yield messages
     finally:
