@@ -2,9 +2,10 @@
 
 python tests/benchmarks/installation.py [--repeats 5]
 
-The time is that of a new process, without the start of Python itself, with all bytecode compiled: the median and the
-range of the repeats. The size is that of the files of the plain install, with all packages that it requires, in the
-environment of the interpreter; CUDA libraries, which torch requires on Linux, are counted separately.
+The time is the processor time of a new process, which other programs hardly change. It excludes the start of Python
+itself, with all bytecode compiled: the median and the range of the repeats. The size is that of the files of the plain
+install, with all packages that it requires, in the environment of the interpreter; CUDA libraries, which torch requires
+on Linux, are counted separately.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -37,10 +37,10 @@ CUDA = re.compile(r"nvidia-|cuda-|triton")
 
 
 def seconds(statement: str) -> float:
-    """Return the wall-clock time of a new process."""
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - start
+    """Return the processor time of a new process."""
+    command = f"import atexit, time; atexit.register(lambda: print(time.process_time())); {statement}"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    return float(done.stdout.splitlines()[-1])
 
 
 def requirements(name: str, extras: frozenset[str] = frozenset()) -> Iterator[Requirement]:

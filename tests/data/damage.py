@@ -5,6 +5,7 @@ Print the name of each trial before it begins, and one line of JSON at the end: 
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import sys
@@ -77,6 +78,7 @@ def copy_sound_file(form: str, path: Path) -> None:
     sound = path.with_name(f"sound_{form}.h5ad")
     if not sound.exists():
         cells(form).write_h5ad(sound)
+    gc.collect()  # a rejected file stays open until its error is collected, and h5py does not open it twice
     shutil.copyfile(sound, path)
 
 

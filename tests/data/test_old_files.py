@@ -37,11 +37,15 @@ def cells() -> anndata.AnnData:
     return adata
 
 
+def is_text(column: pd.Series) -> bool:
+    return column.dtype == object or isinstance(column.dtype, pd.StringDtype)  # the latter since pandas 3
+
+
 def legacy_table(file: h5py.File, place: str, table: pd.DataFrame, text: str = "S10") -> None:
     """Write records, as anndata 0.6 did: categories are in uns."""
     kinds = [("index", text)]
     for name, column in table.items():
-        kinds.append((str(name), "i1" if column.dtype == "category" else text if column.dtype == object else "f8"))
+        kinds.append((str(name), "i1" if column.dtype == "category" else text if is_text(column) else "f8"))
     records = np.empty(len(table), dtype=kinds)
     records["index"] = np.array(list(table.index), "S")
     for name, column in table.items():
@@ -51,7 +55,7 @@ def legacy_table(file: h5py.File, place: str, table: pd.DataFrame, text: str = "
             place_of = f"uns/{name}_categories"
             file[place_of] = categories.astype("S") if categories.dtype == object else categories
         else:
-            records[name] = column.to_numpy().astype("S") if column.dtype == object else column
+            records[name] = column.to_numpy().astype("S") if is_text(column) else column
     file[place] = records
 
 
