@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
@@ -48,6 +49,14 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def save_tiny(figure: object, path: Any, **options: Any) -> None:
+    """Write a tiny image in place of a figure."""
+    if options.get("format") == "svg":
+        path.write(b'<svg width="8pt" height="8pt" viewBox="0 0 8 8"></svg>')
+    else:
+        TINY.save(path, "PNG")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def short_runs() -> Iterator[None]:
     """Cut every training run to a few steps, and omit UMAP: it takes seconds and depends on no page."""
@@ -64,7 +73,7 @@ def short_runs() -> Iterator[None]:
         patch.setattr(pl.Trainer, "fit", short_fit)
         patch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
         patch.setattr(state_posteriors, "ACTIVE_VARIANCE", 0.0)  # no dimension is active after few steps
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **kwargs: TINY.save(path, "PNG"))
+        patch.setattr("matplotlib.figure.Figure.savefig", save_tiny)
         yield
 
 
