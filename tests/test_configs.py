@@ -62,7 +62,8 @@ def test_64_true_ends(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     import vaekit
 
     monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **kwargs: Path(path).touch())
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **kwargs: file.write(b"drawn"))
+    monkeypatch.setattr("vaekit.cli.fit.report_run", lambda *args: "")
     arguments = ["fit", "--config", str(FOLDER / f"{name}.yaml"), "--trainer.precision", "64-true"]
     arguments += ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]
     arguments += ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "1"]

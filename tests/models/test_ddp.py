@@ -164,4 +164,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     said = done.stdout + done.stderr
     assert said.count("train/val/test") == said.count(f"wrote {folder}") == 1
-    assert {path.name for path in folder.iterdir()} == {".lock", "last.ckpt", "best.ckpt", "config.yaml", "figures"}
+    assert {path.name for path in folder.iterdir()} == {
+        ".lock",
+        "last.ckpt",
+        "best.ckpt",
+        "config.yaml",
+        "figures",
+        "report.html",
+    }

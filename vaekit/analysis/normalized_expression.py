@@ -142,7 +142,7 @@ class NormalizedExpressionWriter:
     >>> import numpy as np, vaekit
     >>> writer = vaekit.analysis.NormalizedExpressionWriter(model)
     >>> expression = np.empty(adata.shape, dtype=np.float32)  # or a data set of an open file
-    >>> writer.write([expression], vaekit.analysis.prepare_query(model, adata))
+    >>> writer.write({"genes": expression}, vaekit.analysis.prepare_query(model, adata))
     >>> expression.sum(1)[:2].round()  # counts per 10,000
     array([10000., 10000.], dtype=float32)
     """

@@ -171,8 +171,8 @@ def plot_heatmap(
     """
     import pandas as pd
 
-    model = resolve_model(model)[0]
     genes = _genes_by_group(table, n)
+    model = resolve_model(model)[0]
     source = open_cells(model, adata, layer)
     column = read_column(source.obs, groupby, "groupby", source.name)
     shown = list(dict.fromkeys([*table["group1"], *table["group2"]]))

@@ -41,7 +41,8 @@ class RunRecord(Callback):
         self, warnings: list[str], config: Mapping[str, Any] | None = None, command: Sequence[str] = ()
     ) -> None:
         self.warnings, self.config, self.command = warnings, config, list(command)
-        self.finished, self.total_steps, self.device = False, None, ""
+        self.finished, self.device = False, ""
+        self.total_steps: int | None = None
         self._earlier: dict[str, Any] = {"warnings": [], "seconds": 0.0}
         self._start: float | None = None
 

@@ -47,7 +47,7 @@ def plot_gene_means(counts: np.ndarray, denoised: np.ndarray, genes: Sequence[st
     axis.set(xscale="log", yscale="log", xlabel="mean of the counts, scaled", ylabel="mean expected expression")
     difference = np.abs(np.log2(y) - np.log2(x))
     axis.set(xlim=axis.get_xlim(), ylim=axis.get_ylim())
-    label_points(axis, x, y, [genes[place] for place in shown], np.argsort(-difference, kind="stable"), MAX_NAMED)
+    label_points(axis, x, y, [genes[int(place)] for place in shown], np.argsort(-difference, kind="stable"), MAX_NAMED)
     half = np.median(difference) if len(difference) else np.nan
     axis.set_title(f"{len(shown)} genes; half of them differ by less than {2**half:.2f}-fold", fontsize=10)
     return figure

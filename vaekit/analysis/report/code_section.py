@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from vaekit.analysis.markers import code_markers
 from vaekit.analysis.report.page import Element, Fold, Paragraph, Picture, Section, Table, percent
@@ -16,6 +16,8 @@ from vaekit.plotting.gene_figures import plot_markers
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from vaekit.data.cells.count_dataset import CellDataset
 
 NUM_GENES, NUM_PLOTTED = 10, 4  # of each code, in the table and in the figure
 MAX_PLOTTED_CODES = 16
@@ -78,9 +80,9 @@ def _find_markers(subject: Subject, name: str) -> tuple[pd.DataFrame | None, str
             model,
             name,
             subject.summaries[name],
-            data.dataset,
+            cast("CellDataset", data.dataset),
             model.features,
-            seed=subject.seed,  # type: ignore[arg-type]
+            seed=subject.seed,
         )
     except VaekitError as error:
         return None, str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,14 +162,11 @@ def _steps(subject: Subject, tiles: list[Tile]) -> Iterator[Callable[[], Section
         tiles.extend(usage_tiles(subject))
         return latent_section(subject)
 
-    for section in (warning_section, data_section, training_section):
-        yield lambda section=section: section(subject)
+    yield from (partial(section, subject) for section in (warning_section, data_section, training_section))
     if subject.data is not None:
         yield from (held_out, latents)
-        for section in (umap_section, code_section, predictive_section):
-            yield lambda section=section: section(subject)
-    for section in (image_section, settings_section, reproduction_section):
-        yield lambda section=section: section(subject)
+        yield from (partial(section, subject) for section in (umap_section, code_section, predictive_section))
+    yield from (partial(section, subject) for section in (image_section, settings_section, reproduction_section))
 
 
 def _subtitle(subject: Subject) -> str:
