@@ -25,7 +25,7 @@ SCREENSHOTS = ROOT / "docs" / "_build" / "screenshots"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGES = (
     "index",
-    "tutorials/01_pbmc_latents",
+    "tutorials/01_first_model",
     "guide/estimators",
     "guide/commands",
     "api/generated/vaekit.estimators.DisARM",

@@ -47,9 +47,9 @@ class Place(NamedTuple):
         environment |= {"WANDB_BASE_URL": self.server.url, "WANDB_API_KEY": KEY, **variables}
         return subprocess.run(command, cwd=self.directory, env=environment, check=False, capture_output=True, text=True)
 
-    def fit(self, run: str, *flags: str) -> None:
-        """Train on the cells."""
-        result = self.run(sys.executable, "-c", QUICK, *self.arguments(run), *flags)
+    def fit(self, run: str, *flags: str, **variables: str) -> None:
+        """Train on the cells, in another process: that of W&B keeps its first working directory."""
+        result = self.run(sys.executable, "-c", QUICK, *self.arguments(run), *flags, **variables)
         assert result.returncode == 0, result.stderr
 
     def arguments(self, run: str) -> list[str]:
@@ -147,10 +147,8 @@ def test_what_leaves_the_machine(online: Run, place: Place) -> None:
     assert not own
 
 
-def test_offline_runs_are_uploaded_later(online: Run, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.chdir(place.directory)
-    assert main(place.arguments("runs/offline")) == 0
+def test_offline_runs_are_uploaded_later(online: Run, place: Place) -> None:
+    place.fit("runs/offline", WANDB_MODE="offline")
     (directory,) = (place.directory / "runs/offline/wandb").glob("offline-run-*")
     before = set(place.server.runs)
     result = place.run(sys.executable, "-m", "wandb", "sync", str(directory.relative_to(place.directory)))
