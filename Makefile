@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/vaekit fit --config pbmc_mixed
 	$(BIN)/vaekit evaluate runs/pbmc_mixed/last.ckpt
 	$(BIN)/vaekit embed runs/pbmc_mixed/last.ckpt -o runs/pbmc_mixed/embedding.h5ad --overwrite
-	@echo "figures: runs/pbmc_mixed/figures/umap.png, loss_curves.png, code_usage_y.png"
+	@echo "look at: runs/pbmc_mixed/report.html, and figures/umap.png next to it"
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest $(TESTS)
