@@ -6,26 +6,20 @@ by the same function, :func:`fit_config`.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import logging
 import math
-import os
-import signal
-import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-import torch
 import yaml
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from pytorch_lightning.utilities.seed import isolate_rng
 
 from vaekit._core.components import from_config
 from vaekit._core.config_store import find_config
+from vaekit._core.run_context import quiet, restored_interrupt, seeded
 from vaekit.callbacks import BestWeights
 from vaekit.callbacks.run_archive import report_archive
 from vaekit.callbacks.run_callbacks import run_callbacks
@@ -133,7 +127,7 @@ def fit(
     config = fit_config(cells, latents, values)
     for key, value in values.items():
         _set(config, key, value)
-    with _seeded(seed), _quiet():
+    with seeded(seed), quiet():
         data = GeneExpressionData(**config["data"]["init_args"])
         arguments = {**config["model"]["init_args"], "features": data.features, "covariates": data.covariates}
         model = from_config({**config["model"], "init_args": arguments})
@@ -288,7 +282,7 @@ def _train(
         enable_progress_bar=progress,
         callbacks=[*own, best, *run_callbacks(directory is not None, progress)],
     )
-    with _restored_interrupt():
+    with restored_interrupt():
         try:
             trainer.fit(model, datamodule=data)
         except SIGTERMException:  # a SystemExit: the process has to end
@@ -308,48 +302,3 @@ def _interrupted(trainer: pl.Trainer, best: BestWeights) -> str:
         f"Training interrupted at step {trainer.global_step} of {trainer.max_steps}. The model has the weights of "
         f"{weights}. Run fit again for a complete training."
     )
-
-
-@contextlib.contextmanager
-def _restored_interrupt() -> Iterator[None]:
-    """Restore the handler of Ctrl-C, which Lightning replaces after an interrupt."""
-    is_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if is_main:
-            signal.signal(signal.SIGINT, handler)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the generators like ``vaekit fit --seed_everything``, and restore them and the environment at the end."""
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed={seed!r} must be a whole number from 0 to {2**32 - 1}.")
-    names = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
-    before = {name: os.environ.get(name) for name in names}
-    with isolate_rng(include_cuda=torch.cuda.is_available()):
-        try:
-            pl.seed_everything(seed, verbose=False)
-            yield
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the notices of Lightning on devices and workers."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(max(level, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            for message in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*", ".*is not empty.*"):
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        logger.setLevel(level)
