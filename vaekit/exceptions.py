@@ -126,6 +126,11 @@ class TrainingError(VaekitError, ArithmeticError):
 _MEMORY_MESSAGES = ("allocate memory", "out of memory", "alloc_cpu", "storage size calculation overflowed")
 
 
+def reason(error: BaseException) -> str:
+    """Return the message of an error without its final period, for the middle of another message."""
+    return str(error).rstrip(". ")
+
+
 def lacks_memory(error: BaseException) -> bool:
     """Return whether an error of Python, NumPy or torch reports exhausted memory, of the machine or of a GPU.
 

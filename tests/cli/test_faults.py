@@ -234,3 +234,29 @@ def test_a_full_standard_output() -> None:
         )
     assert done.returncode == 2
     assert done.stderr == "vaekit embed: error: [Errno 28] No space left on device: 'standard output'\n"
+
+
+def test_a_reader_that_leaves() -> None:
+    """``vaekit configs | head -1`` prints no error, whether the output is short or longer than a pipe holds."""
+    for count in (1, 100_000):
+        code = "import sys; from vaekit.cli import main; main._runner = lambda command: lambda arguments: "
+        code += f"print('result ' * {count}); sys.exit(main.main(['embed']))"
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_missing_checkpoint_names_those_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "cells.ckpt"]) == 2
+    assert "cells.ckpt not found. `vaekit fit` writes RUN/last.ckpt" in capsys.readouterr().err
+    (tmp_path / "runs" / "blood").mkdir(parents=True)
+    (tmp_path / "runs" / "blood" / "last.ckpt").touch()
+    assert main(["evaluate", "cells.ckpt"]) == 2
+    assert "'runs/blood/last.ckpt'" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from vaekit.exceptions import OutputError
+from vaekit.exceptions import OutputError, reason
 
 _TRIAL_BYTES = bytes(2**16)  # larger than the unused rest of a block, which a full disk may still accept
 
@@ -51,7 +51,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_write_error(error):
             raise
-        raise OutputError(f"{path} could not be written: {error}. The previous file is unchanged.") from error
+        raise OutputError(f"{path} could not be written: {reason(error)}. The previous file is unchanged.") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -78,7 +78,9 @@ def try_writing(path: Path) -> None:
     try:
         temporary.write_bytes(_TRIAL_BYTES)
     except OSError as error:
-        raise OutputError(f"{path} could not be written: {error}. Choose another path, or free some space.") from error
+        raise OutputError(
+            f"{path} could not be written: {reason(error)}. Choose another path, or free some space."
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from vaekit.exceptions import ConfigError
+from vaekit.exceptions import ConfigError, reason
 
 REPORT = "report.html"  # of vaekit report, written at the end of a run
 SEEDS_TABLE = "seeds.csv"  # finished runs of `fit --seeds`
@@ -33,7 +33,7 @@ def make_directory(directory: Path, key: str = "trainer.default_root_dir") -> No
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{key}={str(directory)!r} cannot be created: {error}.") from error
+        raise ConfigError(f"{key}={str(directory)!r} cannot be created: {reason(error)}.") from error
     if not os.access(directory, os.W_OK):
         raise ConfigError(f"{key}={str(directory)!r} is not writable.")
 

@@ -60,7 +60,7 @@ from vaekit.cli.values import check_minimum, check_seed, check_trainer_values
 from vaekit.cli.wandb_files import log_checkpoints, log_file, take_over_checkpoints
 from vaekit.cli.wandb_tables import log_tables
 from vaekit.data.data_module import DataModule
-from vaekit.exceptions import ConfigError, OutputError, VaekitError
+from vaekit.exceptions import ConfigError, OutputError, VaekitError, reason
 from vaekit.models import VAE
 
 
@@ -249,7 +249,7 @@ class VaekitCLI(LightningCLI):
                 raise
             paths = dict.fromkeys([str(self.directory), *(str(x.save_dir) for x in self.trainer.loggers if x.save_dir)])
             raise OutputError(
-                f"{' or '.join(paths)} could not be written: {error}. Free some space, or set "
+                f"{' or '.join(paths)} could not be written: {reason(error)}. Free some space, or set "
                 "trainer.default_root_dir to another directory."
             ) from error
         except SystemExit:  # raised by Lightning after Ctrl-C

@@ -73,6 +73,9 @@ FUNCTIONS = {  # modules with a typed function of the command's name
 }
 COMMANDS = (*PROGRAMS, *FUNCTIONS)
 
+STANDARD_OUTPUT = "standard output"
+READER_LEFT = 141  # as shells report a program that SIGPIPE has ended
+
 
 class _GlobalFlags(argparse.ArgumentParser):
     """Parser of the flags of every command; all other arguments belong to the command."""
@@ -87,7 +90,10 @@ class _GlobalFlags(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, or 2 after an error that the user can correct, 130 after Ctrl-C."""
+    """Run a command and return its exit status.
+
+    It is 0, 2 after an error that the user can correct, 130 after Ctrl-C, and 141 if the reader of the output has left.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -111,6 +117,8 @@ def main(arguments: list[str] | None = None) -> int:
     except VaekitError as error:
         message = str(error)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left(error):
+            return READER_LEFT
         message = str(error) if error.filename is not None else f"standard output, or a file of the command: {error}"
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
@@ -142,7 +150,19 @@ def _flush() -> None:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OSError(error.errno, error.strerror, "standard output") from error
+        raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from error
+
+
+def _reader_has_left(error: BrokenPipeError) -> bool:
+    """Return whether the program that reads standard output has ended, as in ``vaekit configs | head -1``."""
+    if error.filename == STANDARD_OUTPUT:
+        return True
+    try:
+        print()  # what did not reach the reader is no longer in the buffer
+        _flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

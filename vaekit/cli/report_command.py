@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vaekit.cli.output_files import check_output, load_model
 from vaekit.cli.values import check_minimum, check_seed
-from vaekit.exceptions import DataError, VaekitError, format_bytes
+from vaekit.exceptions import DataError, VaekitError, format_bytes, reason
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -97,6 +97,6 @@ def report_run(trainer: pl.Trainer, directory: Path, data: DataModule) -> None:
     try:
         write_report(checkpoint, output, data, color=figures.color, progress=trainer.progress_bar_callback is not None)
     except (VaekitError, OSError, MemoryError) as error:
-        print(f"No report was written: {error}. Try: vaekit report {checkpoint} -o report.html")
+        print(f"No report was written: {reason(error)}. Try: vaekit report {checkpoint} -o report.html")
         return
     print(f"Wrote {output} in {time.perf_counter() - start:.0f} s")

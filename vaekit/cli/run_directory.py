@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from vaekit.callbacks.run_archive import make_directory
 from vaekit.callbacks.run_lock import lock_run
-from vaekit.exceptions import ConfigError
+from vaekit.exceptions import ConfigError, reason
 
 CONCURRENT = "concurrent"  # subdirectory for runs that start while the directory is in use
 
@@ -78,7 +78,7 @@ def claim(directory: Path, resumes: bool) -> tuple[Path, FileLock]:
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError(f"{separate} cannot be created: {error}.") from error
+            raise ConfigError(f"{separate} cannot be created: {reason(error)}.") from error
         if (lock := lock_run(separate, is_new=True)) is not None:
             break
     assert lock is not None

@@ -88,8 +88,11 @@ def _found_instead(path: Path) -> str:
     if path.is_dir():
         names = [name for name in ("best.ckpt", "last.ckpt") if (path / name).is_file()]
         return f": it is a run directory. Pass {path / names[0]}" if names else " (it is a directory)"
-    available = [file.name for file in path.parent.glob("*.ckpt")] if path.parent.is_dir() else []
-    return f". {did_you_mean(path.name, available)}" if available else ""
+    if path.parent.is_dir() and (available := [file.name for file in path.parent.glob("*.ckpt")]):
+        return f". {did_you_mean(path.name, available)}"
+    runs = [file.as_posix() for file in Path("runs").glob("*/last.ckpt")]
+    known = did_you_mean(str(path), runs) if runs else "There is none in ./runs."
+    return f". `vaekit fit` writes RUN/last.ckpt; pass the path of that file. {known}"
 
 
 def load_model(path: Any, expected: type[Module], map_location: Any = "cpu") -> Module:
