@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba.core import event as numba_events
+from typing_extensions import override
+
+
+class _Announcement(numba_events.Listener):
+    """Line on standard error when the first loop of vaekit is compiled, because the program seems to hang then."""
+
+    is_made = False
+
+    @override
+    def on_start(self, event: Any) -> None:
+        if not self.is_made and event.data["dispatcher"].py_func.__module__.startswith("vaekit."):
+            self.is_made = True
+            print("vaekit: compiling its loops for this machine, once; this takes some ten seconds", file=sys.stderr)
+
+    @override
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+numba_events.register("numba:compile", _Announcement())
 
 
 def cached_njit(**options: Any) -> Callable[[Any], Any]:
