@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
 import vaekit
+from vaekit.analysis.report.run_facts import read_run
 from vaekit.data import simulate_counts
 from vaekit.exceptions import ConfigError, DataError
 from vaekit.workflow import MAX_PANEL_GENES, NUM_GENES, RECIPES, default_num_steps, fit_config
@@ -202,3 +204,22 @@ def test_errors_name_argument_and_remedy(
 ) -> None:
     with pytest.raises(error, match=message.replace(".", r"\.")):
         fit(cells, **arguments)
+
+
+class Warn(Callback):
+    """Callback with a warning in the first step."""
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == 1:
+            warnings.warn("one of the cells is strange", UserWarning, stacklevel=1)
+
+
+def test_the_report_knows_how_the_training_went(cells: AnnData, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="strange"):
+        model = fit(cells, seed=7, callbacks=[Warn()])
+    vaekit.save(model, tmp_path / "model.ckpt")
+    for facts in (read_run(model, ""), read_run(vaekit.load(tmp_path / "model.ckpt"), str(tmp_path / "model.ckpt"))):
+        assert len(facts.history["val/elbo"]) == len(facts.history["train/elbo"]) >= 2
+        assert any("strange" in message for message in facts.warnings)
+        assert (facts.step, facts.seed, facts.record["total_steps"], facts.record["finished"]) == (10, 7, 10, True)

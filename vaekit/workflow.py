@@ -20,13 +20,16 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from vaekit._core.components import from_config
 from vaekit._core.config_store import find_config
 from vaekit._core.run_context import quiet, restored_interrupt, seeded
-from vaekit.callbacks import BestWeights
+from vaekit._core.warning_log import record_warnings
+from vaekit.callbacks import BestWeights, FigureWriter
 from vaekit.callbacks.run_archive import report_archive
 from vaekit.callbacks.run_callbacks import run_callbacks
+from vaekit.callbacks.run_record import RunRecord
 from vaekit.data import GeneExpressionData
 from vaekit.data.cells.sources import open_counts
 from vaekit.exceptions import ConfigError, did_you_mean
 from vaekit.models import VAE, DiscreteVAE, GaussianVAE, MixedVAE
+from vaekit.models.resume import run_content
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -127,11 +130,11 @@ def fit(
     config = fit_config(cells, latents, values)
     for key, value in values.items():
         _set(config, key, value)
-    with seeded(seed), quiet():
+    with seeded(seed), quiet(), record_warnings() as messages:
         data = GeneExpressionData(**config["data"]["init_args"])
         arguments = {**config["model"]["init_args"], "features": data.features, "covariates": data.covariates}
         model = from_config({**config["model"], "init_args": arguments})
-        _train(model, data, from_config(config["trainer"]), directory, progress)
+        _train(model, data, from_config(config["trainer"]), directory, progress, RunRecord(messages))
     return model
 
 
@@ -267,10 +270,15 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _train(
-    model: VAE, data: GeneExpressionData, arguments: dict[str, Any], directory: str | Path | None, progress: bool
+    model: VAE,
+    data: GeneExpressionData,
+    arguments: dict[str, Any],
+    directory: str | Path | None,
+    progress: bool,
+    record: RunRecord,
 ) -> None:
     """Train the model, and load the best weights; an interrupt ends the training."""
-    best = BestWeights()
+    best, common = BestWeights(), run_callbacks(directory is not None, progress)
     own = arguments.pop("callbacks")
     if directory is not None:
         report_archive(Path(directory))
@@ -280,7 +288,7 @@ def _train(
         default_root_dir=directory,
         enable_checkpointing=directory is not None,
         enable_progress_bar=progress,
-        callbacks=[*own, best, *run_callbacks(directory is not None, progress)],
+        callbacks=[*own, record, best, *common],
     )
     with restored_interrupt():
         try:
@@ -292,6 +300,7 @@ def _train(
                 raise
             warnings.warn(_interrupted(trainer, best), UserWarning, stacklevel=3)
     best.restore(model)
+    model.run_content = run_content(trainer, [record, *(each for each in common if isinstance(each, FigureWriter))])
     model._trainer = None  # refers to the data
     model.eval()
 

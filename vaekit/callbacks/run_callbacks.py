@@ -18,14 +18,14 @@ def run_callbacks(writes: bool = True, progress: bool = True) -> list[Callback]:
     Parameters
     ----------
     writes : bool
-        Whether the run writes checkpoints and figures.
+        Whether the run writes checkpoints and figures. The curves of the metrics are recorded in any case.
     progress : bool
         Whether to show a progress bar.
     """
     return [
         TerminateOnNonFinite(),
         GradientClippingMonitor(),
-        *([RunCheckpoint(), FigureWriter()] if writes else ()),
+        *([RunCheckpoint(), FigureWriter()] if writes else [FigureWriter(figure="none")]),
         PosteriorCollapseMonitor(),
         *([TrainingProgressBar()] if progress else ()),
     ]

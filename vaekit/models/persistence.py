@@ -52,6 +52,7 @@ def save(model: VAE, path: Any) -> None:
         "pytorch-lightning_version": pl.__version__,
         "state_dict": model.state_dict(),
         "hyper_parameters": dict(model.hparams),
+        **model.run_content,
     }
     model.on_save_checkpoint(checkpoint)
     with atomic_write(path) as temporary:

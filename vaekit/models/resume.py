@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from pytorch_lightning.callbacks import Callback, GradientAccumulationScheduler
 
 from vaekit.exceptions import CheckpointError
 
@@ -44,6 +44,16 @@ def check_same_arguments(trained: Mapping[str, Any], current: Mapping[str, Any],
             f"the run of this checkpoint cannot be resumed with other arguments of the {owner}: {values}. Restore "
             "them, or load the weights with vaekit.load and start a new run."
         )
+
+
+def run_content(trainer: pl.Trainer, callbacks: Iterable[Callback]) -> dict[str, Any]:
+    """Return what a checkpoint contains about a run, except for the weights: states of callbacks, steps, arguments."""
+    return {
+        "callbacks": {callback.state_key: callback.state_dict() for callback in callbacks},
+        "epoch": trainer.current_epoch,
+        "global_step": trainer.global_step,
+        "training": training_arguments(trainer),
+    }
 
 
 def training_arguments(trainer: pl.Trainer) -> dict[str, Any]:

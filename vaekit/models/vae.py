@@ -112,6 +112,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         self.gradient_norm: Tensor | None = None  # of the last training step, before clipping
         self.held_priors = HeldPriors({}, self.total_steps)
         self._run_state: dict[str, Any] = {}  # within an epoch, from the checkpoint of a run that is resumed
+        self.run_content: dict[str, Any] = {}  # of vaekit.fit, for the report
         config = self.config  # plain data, so that a checkpoint loads with weights_only=True
         self.save_hyperparameters({"_class_path": config["class_path"], **config["init_args"]})
 

@@ -60,8 +60,8 @@ def report(
     Parameters
     ----------
     model : VAE or path
-        Trained model, or its checkpoint. Curves and warnings come from the checkpoint, or from the trainer of a model
-        in memory.
+        Trained model, or its checkpoint. Curves and warnings come from the checkpoint, or from the trainer or
+        :func:`vaekit.fit` of a model in memory.
     output : path
         File to write; an existing one is replaced.
     data : AnnData, DataModule, path, sequence of paths, or None

@@ -12,7 +12,7 @@ import yaml
 from vaekit._core.private_paths import find_directories, hide_directories
 from vaekit.models import VAE
 from vaekit.models.checkpoint import read_checkpoint
-from vaekit.models.resume import training_arguments
+from vaekit.models.resume import run_content
 
 History = Mapping[str, Sequence[tuple[float, float]]]
 GENERIC_NAMES = ("last", "best")  # of checkpoints in a run directory
@@ -84,7 +84,7 @@ def read_run(model: VAE, checkpoint: str) -> RunFacts:
     model : VAE
         The model.
     checkpoint : str
-        Path of its checkpoint; "" for a model in memory, whose trainer is used.
+        Path of its checkpoint; "" for a model in memory, whose trainer or record of :func:`vaekit.fit` is used.
     """
     content = read_checkpoint(checkpoint) if checkpoint else _trainer_content(model)
     callbacks = content.get("callbacks", {})
@@ -110,15 +110,7 @@ def _find_state(callbacks: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _trainer_content(model: VAE) -> dict[str, Any]:
-    """Return the parts of a checkpoint that :func:`read_run` needs, from the trainer of a model if it has one."""
-    content: dict[str, Any] = {"hyper_parameters": dict(model.hparams), "data_registry": model.data_registry}
+    """Return the parts of a checkpoint that :func:`read_run` needs, from the model's trainer or from its record."""
     trainer: Any = model._trainer
-    if trainer is None:
-        return content
-    states = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}
-    return content | {
-        "callbacks": states,
-        "epoch": trainer.current_epoch,
-        "global_step": trainer.global_step,
-        "training": training_arguments(trainer),
-    }
+    run = model.run_content if trainer is None else run_content(trainer, trainer.callbacks)
+    return {"hyper_parameters": dict(model.hparams), "data_registry": model.data_registry, **run}
