@@ -22,7 +22,9 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-STATEMENTS = {
+STATEMENTS = {  # the first two are floors
+    "import torch": "import torch",
+    "import pytorch_lightning": "import pytorch_lightning",
     "import vaekit": "import vaekit",
     "import vaekit.estimators": "import vaekit.estimators",
     "vaekit.expectation": "import vaekit; vaekit.expectation",
@@ -37,9 +39,9 @@ CUDA = re.compile(r"nvidia-|cuda-|triton")
 
 
 def seconds(statement: str) -> float:
-    """Return the processor time of a new process."""
+    """Return the processor time of a new process; raise if it fails."""
     command = f"import atexit, time; atexit.register(lambda: print(time.process_time())); {statement}"
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 from typing_extensions import override
 
 from vaekit._core.class_paths import trust
+from vaekit.cli.fit_help import PURPOSES, short_help
 from vaekit.exceptions import ConfigError, VaekitError, did_you_mean, lacks_memory
 
 HELP = """\
@@ -58,7 +59,7 @@ help of a command: vaekit COMMAND --help     version: vaekit --version
 """
 
 PROGRAMS = {  # modules with their own parser and a function `run`
-    **dict.fromkeys(("fit", "validate", "test", "predict"), "vaekit.cli.fit"),
+    **dict.fromkeys(PURPOSES, "vaekit.cli.fit"),
     "compare": "vaekit.cli.compare",
     "gradients": "vaekit.cli.gradients",
 }
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options, arguments = _GlobalFlags().parse_known_args(arguments)
         trust(options.trust)
-        _runner(command)(arguments)
+        _runner(arguments)(arguments)
         _flush()
     except VaekitError as error:
         message = str(error)
@@ -134,8 +135,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
 
 
-def _runner(command: str) -> Callable[[list[str]], None]:
+def _runner(arguments: list[str]) -> Callable[[list[str]], None]:
     """Return a function that runs a command with its arguments, of which the first is its name."""
+    command = arguments[0]
+    if command in PURPOSES and arguments[1:] in (["-h"], ["--help"]):  # at once, without an import of torch
+        return lambda arguments: print(short_help(command), end="")
     if command in PROGRAMS:
         return import_module(PROGRAMS[command]).run
     from vaekit.cli.command_parser import run_command
