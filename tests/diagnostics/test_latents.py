@@ -15,9 +15,11 @@ from vaekit import MixedVAE
 from vaekit.diagnostics import evaluate_model, label_agreement, latent_usage, most_probable_codes, posterior_summaries
 from vaekit.diagnostics.evaluation import Evaluation
 from vaekit.diagnostics.importance import LikelihoodEstimate
-from vaekit.diagnostics.usage import coordinates
-from vaekit.latents import Bernoulli, Categorical, Gaussian, LibrarySize
+from vaekit.diagnostics.usage import coordinate_activities, coordinates
+from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gaussian, LibrarySize
+from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.likelihoods import NegativeBinomial
+from vaekit.plotting.model_figures import active_units
 
 
 def model():
@@ -80,6 +82,22 @@ def test_active_dimensions_ignore_a_library_size():
     spread = torch.linspace(-3, 3, 50)[:, None]
     use = latent_usage(vae, {"l": spread, "z": torch.cat([spread, 0 * spread], 1)})
     assert (use.active_units, use.units) == (1, 2)
+
+
+def test_the_figure_counts_active_dimensions_and_topics_like_the_table():
+    vae = MixedVAE(FEATURES, NegativeBinomial(), latents={"t": Dirichlet(4), "z": Gaussian(2), "l": LibrarySize()})
+    rows = torch.arange(200)
+    rare = 0.19 * (rows % 2)[:, None]  # two topics with a variance below the threshold of dimensions
+    topics = torch.cat([0.4 + 0 * rare, 0.3 - rare, 0.3 + 0 * rare, rare], 1)
+    summaries = {"t": topics, "z": torch.randn(200, 2) * torch.tensor([1.0, 0.01]), "l": torch.randn(200, 1)}
+    use, activities = latent_usage(vae, summaries), coordinate_activities(vae, summaries)
+    assert [(name, unit) for name, (_, unit) in activities.items()] == [("t", "topic"), ("z", "dimension")]
+    titles = [axis.get_title() for axis in active_units(activities, ACTIVE_VARIANCE).axes]
+    shown = [int(title.split()[1]) for title in titles]
+    assert titles[1] == "z: 1 of 2 dimensions active"
+    assert titles[0].endswith("of 4 topics active")
+    assert sum(shown) == use.active_units
+    assert shown[0] > int((topics.var(0) > ACTIVE_VARIANCE).sum())
 
 
 def test_most_probable_codes():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from vaekit.diagnostics.usage import code_columns, coordinates, latent_usage
+from vaekit.diagnostics.usage import code_columns, coordinate_activities, coordinates, latent_usage
 from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.plotting import embedding_figures, model_figures, plot_embedding, plot_latents, plot_topics
 from vaekit.plotting.embedding_figures import NO_PALETTES, NO_UNITS
@@ -87,13 +87,8 @@ def latent_figures(
         figures = {}
     for name, usage in latent_usage(model, dict(summaries)).code_usage.items():
         figures[f"code_usage_{name}"] = _code_usage(model, labels, name, summaries[name], usage)
-    variances = {
-        name: summaries[name].var(0, correction=0).numpy()
-        for name, latent in model.latents.items()
-        if latent.is_coordinate
-    }
-    if variances:
-        figures["active_units"] = model_figures.active_units(variances, ACTIVE_VARIANCE)
+    if activities := coordinate_activities(model, summaries):
+        figures["active_units"] = model_figures.active_units(activities, ACTIVE_VARIANCE)
     return figures
 
 

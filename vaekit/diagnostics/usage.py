@@ -108,6 +108,21 @@ def latent_usage(model: VAE, summaries: dict[str, Tensor]) -> LatentUsage:
     return LatentUsage(num_active, num_dimensions, usage, activities)
 
 
+def coordinate_activities(model: VAE, summaries: Mapping[str, Tensor]) -> dict[str, tuple[np.ndarray, str]]:
+    """Return the activity of each dimension or topic of the continuous latents except for a library size, and its unit.
+
+    Parameters
+    ----------
+    model, summaries
+        As for :func:`latent_usage`.
+    """
+    return {
+        name: (latent.activity(latent.moments(summaries[name])).flatten().numpy(), latent.unit)
+        for name, latent in model.latents.items()
+        if latent.is_coordinate
+    }
+
+
 def coordinates(model: VAE, summaries: dict[str, Tensor]) -> Tensor:
     """Return the coordinates of each observation in latent space, ``[observations, dimensions]``.
 

@@ -93,23 +93,25 @@ def code_usage(name: str, probabilities: np.ndarray, rows: Sequence[str], ylabel
     return figure
 
 
-def active_units(variances: Mapping[str, np.ndarray], threshold: float) -> Figure:
-    """Plot the variance over the data of the posterior mean of each dimension, in decreasing order.
+def active_units(activities: Mapping[str, tuple[np.ndarray, str]], threshold: float) -> Figure:
+    """Plot the activity of each dimension or topic, in decreasing order.
 
     Parameters
     ----------
-    variances : Mapping[str, array], each of shape (dimensions,)
-        Variances by the name of the latent.
+    activities : Mapping[str, tuple[array, str]], arrays of shape (size,)
+        Activities and the name of their unit, by the name of the latent: for a ``"dimension"``, the variance over the
+        data of the posterior mean.
     threshold : float
-        Variance above which a dimension is active.
+        Activity above which a dimension or topic is active.
     """
-    figure, axes = _subplots(len(variances), width=5.0, height=3.2)
-    for axis, (name, values) in zip(axes, variances.items(), strict=True):
+    figure, axes = _subplots(len(activities), width=5.0, height=3.2)
+    for axis, (name, (values, unit)) in zip(axes, activities.items(), strict=True):
         order = np.argsort(-values, kind="stable")
         axis.bar(range(len(values)), values[order], color="tab:blue")
         axis.axhline(threshold, color="tab:red", linestyle="--", label=f"active above {threshold:g}")
-        axis.set(yscale="log", xlabel="dimension", ylabel="variance of the posterior mean",
-                 title=f"{name}: {int((values > threshold).sum())} of {len(values)} dimensions active")  # fmt: skip
+        num_active = int((values > threshold).sum())
+        axis.set(yscale="log", xlabel=unit, title=f"{name}: {num_active} of {len(values)} {unit}s active",
+                 ylabel="variance of the posterior mean" if unit == "dimension" else "activity")  # fmt: skip
         axis.set_xticks(range(len(values)), order, fontsize=6)
         axis.set_ylim(min(threshold / 10, values.min() / 2 + 1e-9))
         axis.legend(fontsize=8, frameon=False)

@@ -7,7 +7,7 @@ import numpy as np
 from vaekit.analysis.report.page import Element, Gallery, Key, Paragraph, Picture, Section, Table, Tile, counted, number
 from vaekit.analysis.report.subject import Subject
 from vaekit.diagnostics import label_agreement, latent_usage
-from vaekit.diagnostics.usage import coordinates
+from vaekit.diagnostics.usage import coordinate_activities, coordinates
 from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.plotting import embedding_figures, model_figures
 from vaekit.plotting.map_panel import plot_map
@@ -54,17 +54,15 @@ def latent_section(subject: Subject) -> Section:
         ),
         Table("Latents in use", ["Latent", "Distribution", "In use"], rows, frozenset({0, 1, 2})),
     ]
-    variances = {
-        name: subject.summaries[name].var(0, correction=0).numpy()
-        for name, latent in model.latents.items()
-        if latent.is_coordinate
-    }
-    if variances:
-        alt = "Bar plot of the variance of the posterior mean of each dimension, sorted: " + "; ".join(
-            f"{name} from {values.max():.2g} to {values.min():.2g}" for name, values in variances.items()
+    if activities := coordinate_activities(model, subject.summaries):
+        alt = "Bar plot of the activity of each dimension, sorted: " + "; ".join(
+            f"{name} from {values.max():.2g} to {values.min():.2g}" for name, (values, _) in activities.items()
         )
-        figure = model_figures.active_units(variances, ACTIVE_VARIANCE)
-        elements.append(Picture.from_figure(figure, f"{alt}.", "Variance of each dimension over the data."))
+        figure = model_figures.active_units(activities, ACTIVE_VARIANCE)
+        caption = "Activity of each dimension: the variance over the data of its posterior mean."
+        if any(unit == "topic" for _, unit in activities.values()):
+            caption = "Activity of each topic: its mean proportion, or the part of its variation that the data explain."
+        elements.append(Picture.from_figure(figure, f"{alt}.", caption))
     if (agreement := _agreement(subject)) is not None:
         values = [number(value, 3) for value in (agreement.ari, agreement.nmi, agreement.accuracy)]
         columns = ["Clusters", "Adjusted Rand index", "Mutual information", "Accuracy"]
