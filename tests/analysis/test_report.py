@@ -326,3 +326,20 @@ def test_numbers_are_checked(run: Path, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_names_of_files(text: str, expected: str) -> None:
     assert hide_directories({"key": [text]}) == {"key": [expected]}
+
+
+def test_data_modules_are_compared_with_the_training_data(tmp_path: Path) -> None:
+    """Another split would report cells of the training as held out."""
+    cells = vaekit.data.simulate_counts(cells=120, genes=20, batches=2)
+    model = vaekit.fit(cells, max_steps=3, batch_key="batch", progress=False, accelerator="cpu")
+    output = tmp_path / "report.html"
+    same = vaekit.data.GeneExpressionData(cells, batch_key="batch")
+    vaekit.analysis.report(model, output, same, num_samples=2)
+    others = {
+        "another split": vaekit.data.GeneExpressionData(cells, batch_key="batch", seed=1),
+        "fingerprint": vaekit.data.GeneExpressionData(cells[::-1].copy(), batch_key="batch"),
+        "trained on 2 batches": vaekit.data.GeneExpressionData(cells),
+    }
+    for message, data in others.items():
+        with pytest.raises((DataError, CheckpointError), match=message):
+            vaekit.analysis.report(model, output, data, num_samples=2)

@@ -17,10 +17,11 @@ from vaekit.data.cells.not_cells import check_no_checkpoint, not_cells
 from vaekit.data.cells.query import QueryData
 from vaekit.data.cells.sources import open_counts
 from vaekit.data.cells.stores import local_paths
-from vaekit.data.data_module import DataModule
+from vaekit.data.data_module import DataModule, check_fingerprint
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE, load
 from vaekit.models.model_argument import check_model
+from vaekit.models.resume import check_same_features
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -267,6 +268,28 @@ def load_training_data(
             f"The training data of the model cannot be loaded unchanged: {error}{_path_remedy(config)}"
         ) from error
     return data
+
+
+def check_training_data(model: VAE, data: DataModule) -> None:
+    """Check that a data module has the training data of a model with the same names and the same split.
+
+    Raises
+    ------
+    DataError
+        If it has other observations or another split, so that held-out ones may be from the training.
+    CheckpointError
+        If the features or covariates are others, or the model was never trained.
+    """
+    registry = get_data_registry(model)
+    state = data.state_dict()
+    check_fingerprint(state["fingerprint"], state["source"], registry)
+    check_same_features(registry, state)
+    split = registry["split_indices"]
+    if not all(np.array_equal(indices, split[name]) for name, indices in state["split_indices"].items()):
+        raise DataError(
+            f"data: the {type(data).__name__} has another split than the training of the model, whose held-out "
+            "observations would not be those. Pass the cells instead, such as data=adata; the split is the model's."
+        )
 
 
 def _may_stream(paths: Sequence[str], matrix: str) -> bool:

@@ -14,7 +14,7 @@ import torch
 from vaekit import __version__
 from vaekit._core.atomic import atomic_write, try_writing
 from vaekit._core.warning_log import record_warnings
-from vaekit.analysis.model_source import load_training_data, resolve_model
+from vaekit.analysis.model_source import check_training_data, load_training_data, resolve_model
 from vaekit.analysis.report.code_section import code_section
 from vaekit.analysis.report.data_section import data_section
 from vaekit.analysis.report.image_section import image_section
@@ -115,7 +115,9 @@ def _load(model: VAE, checkpoint: str, data: Any, color: list[str] | None, num_s
     """Read the facts about the run, and the training data; without ``data`` these may be missing."""
     facts, problem = read_run(model, checkpoint), ""
     with record_warnings() as messages:
-        if not isinstance(data, DataModule):
+        if isinstance(data, DataModule):
+            check_training_data(model, data)
+        else:
             try:
                 data = load_training_data(model, cells=data)
             except CheckpointError as error:
