@@ -193,10 +193,20 @@ REFUSED = {
         "'z': parent 'x' not found.*'y'",
     ),
     "near parent": (lambda: mixed(code=Categorical(3), z=Gaussian(2, parents=["cod"])), ConfigError, "mean 'code'"),
-    "continuous parent": (
-        lambda: mixed(y=Gaussian(3), z=Gaussian(2, parents=["y"])),
+    "nothing depends on it": (
+        lambda: mixed(y=Categorical(3, decoded=False), z=Gaussian(2)),
         ConfigError,
-        "'y' is a Gaussian.*discrete",
+        r"'y': decoded=False.*Set parents=\['y'\]",
+    ),
+    "only the library size depends on it": (
+        lambda: mixed(z=Gaussian(2, decoded=False), l=LibrarySize(parents=["z"])),
+        ConfigError,
+        "'z': decoded=False",
+    ),
+    "a posterior given nothing": (
+        lambda: Gaussian(2, conditional_posterior=True),
+        ConfigError,
+        "Gaussian: conditional_posterior=True needs parents",
     ),
     "itself": (lambda: mixed(y=Categorical(2, parents=["y"])), ConfigError, "latents 'y' form a cycle"),
     "circle": (
@@ -204,10 +214,10 @@ REFUSED = {
         ConfigError,
         "latents 'y', 'w' form a cycle",
     ),
-    "continuous grandparent": (
-        lambda: mixed(y=Categorical(2), z=Gaussian(2, parents=["y"]), w=Gaussian(1, parents=["z"])),
+    "continuous circle": (
+        lambda: mixed(z=Gaussian(2, parents=["w"]), y=Categorical(2), w=Gaussian(1, parents=["z"])),
         ConfigError,
-        "'z' is a Gaussian.*discrete",
+        "latents 'z', 'w' form a cycle.*Remove one of their parents",
     ),
     "parents that are one name": (lambda: Categorical(2, parents="y"), ConfigError, "parents='y' must be a list"),
     "a parent twice": (lambda: Categorical(2, parents=["y", "y"]), ConfigError, "different names"),

@@ -169,7 +169,6 @@ def test_extreme_sizes_are_finite():
         ({"l": LibrarySize()}, NegativeBinomial, "one library size and at least one other latent"),
         ({"l": LibrarySize(), "m": LibrarySize(), "z": Gaussian(2)}, NegativeBinomial, "'l', 'm' are library sizes"),
         ({"l": LibrarySize(), "z": Gaussian(2)}, Bernoulli, "'l' is a library size, but Bernoulli does not use"),
-        ({"l": LibrarySize(), "z": Gaussian(2, parents=["l"])}, NegativeBinomial, "'l' is a LibrarySize.* discrete"),
     ],
 )
 def test_refused(latents, likelihood, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import json
 import sys
@@ -279,6 +280,9 @@ def allow_classes() -> None:
 
 def _load(text: str) -> Any:
     """Return the YAML of a flag or a nested file as plain data, and reject a repeated key."""
+    if text.startswith("{'"):  # jsonargparse formats a dictionary in a dictionary as Python, in which None is not YAML
+        with contextlib.suppress(ValueError, SyntaxError):
+            return ast.literal_eval(text)
     if ":" in text:
         load_yaml(text, "a value, or a file that it names,")
     return _load_yaml(text)

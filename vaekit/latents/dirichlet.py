@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
@@ -13,7 +15,7 @@ from vaekit.distributions import LogDirichlet
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.gamma import MIN_PARAMETER
-from vaekit.latents.latent import Latent, positive
+from vaekit.latents.latent import Latent, inverse_positive, positive
 
 
 class Dirichlet(Latent):
@@ -30,11 +32,14 @@ class Dirichlet(Latent):
         Concentration of the symmetric prior. Below 1 a cell has few topics.
     estimator : Estimator or "auto"
         Gradient estimator; ``"auto"`` is ``Pathwise()``, by implicit reparameterization in log space.
+    parents, conditional_posterior, decoded
+        As in :class:`Latent`. The concentration of each topic in the prior depends on the parents.
 
     Raises
     ------
     ConfigError
-        If there are fewer than 2 topics, ``concentration`` is not positive, or ``estimator`` is not an estimator.
+        If there are fewer than 2 topics, ``concentration`` is not positive, or an argument is not valid for
+        :class:`Latent`.
 
     Notes
     -----
@@ -55,22 +60,37 @@ class Dirichlet(Latent):
     unit = "topic"
 
     def __init__(
-        self, topics: int, concentration: float = 0.5, estimator: Estimator | Literal["auto"] = "auto"
+        self,
+        topics: int,
+        concentration: float = 0.5,
+        estimator: Estimator | Literal["auto"] = "auto",
+        parents: Sequence[str] = (),
+        conditional_posterior: bool | None = None,
+        decoded: bool | None = None,
     ) -> None:
         if topics < 2 or not concentration > 0:
             raise ConfigError(
                 f"Dirichlet: topics={topics} must be at least 2, and concentration={concentration} positive."
             )
-        super().__init__(topics, estimator)
+        super().__init__(topics, estimator, parents, conditional_posterior, decoded)
         self.concentration, self.state_shape = concentration, (1, topics)
 
     @override
     def posterior(self, h: Tensor) -> Distribution:
-        return LogDirichlet(positive(self.head_outputs(h), MIN_PARAMETER), validate_args=False)
+        return self._distribution(self.head_outputs(h))
 
     @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
+        if parent is not None:
+            return self._distribution(self.prior_outputs(parent, like))
         return LogDirichlet(like.new_full((self.size,), self.concentration), validate_args=False)
+
+    @override
+    def initial_prior_outputs(self) -> Tensor:
+        return inverse_positive(torch.full((self.size,), self.concentration), MIN_PARAMETER)
+
+    def _distribution(self, outputs: Tensor) -> Distribution:
+        return LogDirichlet(positive(outputs, MIN_PARAMETER), validate_args=False)
 
     @override
     def flatten(self, value: Tensor) -> Tensor:

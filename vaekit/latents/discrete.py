@@ -16,8 +16,6 @@ from vaekit.estimators import Estimator
 from vaekit.estimators.discrete_support import get_logits
 from vaekit.exceptions import ConfigError
 from vaekit.latents.latent import Latent
-from vaekit.networks import MLP
-from vaekit.networks.precision import at_least_float32
 
 
 class OneHotLatent(Latent):
@@ -46,7 +44,8 @@ class Categorical(OneHotLatent):
     r"""``variables`` one-hot variables of ``categories`` categories each, independent given the data.
 
     With ``parents``, posterior and prior depend on their values through a network with one layer each: a level of a
-    sequence or tree, in which the decoder sees the parents, too. The KL divergence given the parents,
+    sequence or tree, in which the decoder sees the parents, too. With ``conditional_posterior=False`` only the prior
+    depends on them. The KL divergence given the parents,
 
     .. math:: \mathrm{KL}\big(q(z_t | x, z_{<t}) \,\|\, p(z_t | z_{<t})\big),
 
@@ -64,8 +63,8 @@ class Categorical(OneHotLatent):
     estimator : Estimator or "auto"
         Gradient estimator; ``"auto"`` is an exact sum up to 64 states, otherwise the score function with leave-one-out
         baseline.
-    parents : Sequence[str]
-        Names of the discrete latents that this one depends on.
+    parents, conditional_posterior, decoded
+        As in :class:`Latent`. The posterior depends on the parents by default.
 
     Raises
     ------
@@ -95,24 +94,20 @@ class Categorical(OneHotLatent):
         learned_prior: bool = False,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
+        conditional_posterior: bool | None = None,
+        decoded: bool | None = None,
     ) -> None:
         if categories < 2 or variables < 1:
             raise ConfigError(
                 f"Categorical: categories={categories} must be at least 2, and variables={variables} at least 1."
             )
-        super().__init__(variables * categories, estimator, parents)
+        super().__init__(variables * categories, estimator, parents, conditional_posterior, decoded)
         self.state_shape, self.learned_prior = (variables, categories), learned_prior
 
     @override
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
         super().build_layers(in_features, parent_size)
-        if parent_size is not None:
-            network, last = MLP([in_features]), nn.Linear(in_features, self.size)
-            network.build(parent_size)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-            self.prior_network = nn.Sequential(network, last)
-        elif self.learned_prior:
+        if parent_size is None and self.learned_prior:
             self.prior_logits = nn.Parameter(torch.zeros(self.state_shape))
 
     @override
@@ -122,7 +117,7 @@ class Categorical(OneHotLatent):
     @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
         if parent is not None:
-            return self._distribution(at_least_float32(self.prior_network(parent.to(like.dtype))))
+            return self._distribution(self.prior_outputs(parent, like))
         logits = self.prior_logits if self.learned_prior else like.new_zeros(self.state_shape)
         return Independent(OneHotCategorical(logits=logits), 1)
 
@@ -131,12 +126,12 @@ class Categorical(OneHotLatent):
 
 
 class Bernoulli(Latent):
-    r"""A vector of bits, independent given the data, with a uniform prior.
+    r"""A vector of bits, independent given the data, with a uniform prior, or one that depends on ``parents``.
 
     .. math:: q(z | x) = \prod_d \pi_d^{z_d} (1 - \pi_d)^{1 - z_d}, \quad p(z) = 2^{-D}, \quad \pi = \sigma(W h(x) + c)
 
     with encoder features h. The KL divergence :math:`D \log 2 - \sum_d H(\pi_d)`, with the entropy H of a bit, is
-    analytic.
+    analytic, also given parents.
 
     Parameters
     ----------
@@ -145,11 +140,13 @@ class Bernoulli(Latent):
     estimator : Estimator or "auto"
         Gradient estimator; ``"auto"`` is an exact sum up to 6 bits, otherwise ``DisARM()``, or for joint samples the
         score function with leave-one-out baseline.
+    parents, conditional_posterior, decoded
+        As in :class:`Latent`. The posterior depends on the parents by default.
 
     Raises
     ------
     ConfigError
-        If ``dim`` is below 1, or ``estimator`` is not an estimator.
+        If ``dim`` is below 1, or an argument is not valid for :class:`Latent`.
 
     Notes
     -----
@@ -164,22 +161,30 @@ class Bernoulli(Latent):
     200
     """
 
+    conditional_posterior = True
     discrete = True
     unit = "bit"
 
-    def __init__(self, dim: int, estimator: Estimator | Literal["auto"] = "auto") -> None:
+    def __init__(
+        self,
+        dim: int,
+        estimator: Estimator | Literal["auto"] = "auto",
+        parents: Sequence[str] = (),
+        conditional_posterior: bool | None = None,
+        decoded: bool | None = None,
+    ) -> None:
         if dim < 1:
             raise ConfigError(f"Bernoulli: dim={dim} must be at least 1.")
-        super().__init__(dim, estimator)
+        super().__init__(dim, estimator, parents, conditional_posterior, decoded)
         self.state_shape = (dim, 2)
 
     @override
     def posterior(self, h: Tensor) -> Distribution:
-        return Independent(BernoulliDistribution(logits=self.head_outputs(h), validate_args=False), 1)
+        return _independent_bits(self.head_outputs(h))
 
     @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
-        return Independent(BernoulliDistribution(logits=like.new_zeros(self.size), validate_args=False), 1)
+        return _independent_bits(like.new_zeros(self.size) if parent is None else self.prior_outputs(parent, like))
 
     @override
     def state_probabilities(self, summary: Tensor) -> Tensor:
@@ -188,3 +193,7 @@ class Bernoulli(Latent):
     @override
     def point_estimate(self, q: Distribution) -> Tensor:
         return (q.mean > 0.5).to(q.mean.dtype)  # torch's mode is NaN at 1/2
+
+
+def _independent_bits(logits: Tensor) -> Distribution:
+    return Independent(BernoulliDistribution(logits=logits, validate_args=False), 1)

@@ -32,25 +32,29 @@ def standard_normal(dim: int, like: Tensor) -> Distribution:
 class Gaussian(Latent):
     r"""A vector with a diagonal normal posterior.
 
-    The prior is standard normal. With ``parents=["y"]`` it is a normal with a location and a scale for each category
-    of y, so that the marginal prior is a mixture whose components are interpretable clusters.
+    The prior is standard normal. With a discrete parent, ``parents=["y"]``, it is a normal with a location and a scale
+    for each category of y, so that the marginal prior is a mixture whose components are interpretable clusters.
 
     .. math:: q(z | x) = \mathcal{N}(z; \mu(x), \mathrm{diag}\, \sigma(x)^2), \qquad
               p(z) = \sum_k p(y = k)\, \mathcal{N}(z; m_k, \mathrm{diag}\, s_k^2)
 
     The parameters :math:`m_k, s_k` of the components are learned. If y is a
-    :class:`~vaekit.latents.MixtureComponent`, its posterior has a closed form, and k-means starts the components. The
-    KL divergence is analytic given the parent: :math:`\mathrm{KL}(q(z | x) \,\|\, p(z | y))`.
+    :class:`~vaekit.latents.MixtureComponent`, its posterior has a closed form, and k-means starts the components. With
+    a continuous parent, location and scale are a network of it, as in a hierarchical VAE. The KL divergence is analytic
+    given the parents: :math:`\mathrm{KL}(q(z | x) \,\|\, p(z | y))`.
 
     Parameters
     ----------
     dim : int
         Number of dimensions.
     parents : Sequence[str]
-        Name of the discrete latent that selects the component of the prior. The decoder then sees this latent and not
-        the parent. The contributions of several parents, and of the bits or variables of one, are added up.
+        Names of the latents that the prior depends on. If all are discrete, they select the component: the
+        contributions of several parents, and of the bits or variables of one, are added up.
     estimator : Estimator or "auto"
         Gradient estimator; ``"auto"`` is ``Pathwise()``.
+    conditional_posterior, decoded
+        As in :class:`Latent`. The posterior does not depend on the parents by default, and the decoder then sees this
+        latent and not the parents.
 
     Raises
     ------
@@ -75,20 +79,28 @@ class Gaussian(Latent):
     has_normal_posterior = True
     num_parameters = 2
 
-    def __init__(self, dim: int, parents: Sequence[str] = (), estimator: Estimator | Literal["auto"] = "auto") -> None:
+    def __init__(
+        self,
+        dim: int,
+        parents: Sequence[str] = (),
+        estimator: Estimator | Literal["auto"] = "auto",
+        conditional_posterior: bool | None = None,
+        decoded: bool | None = None,
+    ) -> None:
         if dim < 1:
             raise ConfigError(f"Gaussian: dim={dim} must be at least 1.")
-        super().__init__(dim, estimator, parents)
+        super().__init__(dim, estimator, parents, conditional_posterior, decoded)
 
     @override
-    def build_layers(self, in_features: int, parent_size: int | None) -> None:
-        super().build_layers(in_features, parent_size)
-        if parent_size is not None:
-            self.components = nn.Linear(parent_size, 2 * self.size, bias=False)
-            with torch.no_grad():  # distinct components, close enough for the posterior to reach all of them
-                loc, raw = self.components.weight.chunk(2, 0)
-                loc.normal_()
-                raw.zero_()
+    def build_prior(self, width: int, parent_size: int) -> None:
+        if not self.discrete_parents:
+            super().build_prior(width, parent_size)
+            return
+        self.components = nn.Linear(parent_size, 2 * self.size, bias=False)
+        with torch.no_grad():  # distinct components, close enough for the posterior to reach all of them
+            loc, raw = self.components.weight.chunk(2, 0)
+            loc.normal_()
+            raw.zero_()
 
     @override
     def posterior(self, h: Tensor) -> Distribution:
@@ -96,7 +108,10 @@ class Gaussian(Latent):
 
     @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
-        return standard_normal(self.size, like) if parent is None else diagonal_normal(self.components(parent))
+        if parent is None:
+            return standard_normal(self.size, like)
+        has_components = self.discrete_parents
+        return diagonal_normal(self.components(parent) if has_components else self.prior_outputs(parent, like))
 
     @override
     def set_components(self, loc: Tensor, scale: Tensor) -> list[nn.Parameter]:
@@ -106,4 +121,4 @@ class Gaussian(Latent):
 
     @override
     def undecayed_layers(self) -> list[nn.Module]:
-        return [self.components] if self.parents else []
+        return [self.components] if self.parents and self.discrete_parents else []

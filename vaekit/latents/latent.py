@@ -69,12 +69,17 @@ class PriorStart(Protocol):
 class Latent(Component, nn.Module, ABC):
     """Base class of the latent variables of a model.
 
-    The prior may depend on other latents, the parents, in one of two ways:
+    The prior may depend on other latents, the parents, discrete or continuous ones, in one of two ways:
 
     - The posterior depends on the data only, and the decoder sees this latent instead of its parents. An example is a
       mixture, whose parent selects the component.
     - With ``conditional_posterior`` the posterior depends on the parents, too, and the decoder sees all of them. An
       example is a sequence, in which each latent adds detail.
+
+    With ``decoded`` the decoder sees other latents than these. For a category y and a vector z with ``parents=["y"]``
+    and ``conditional_posterior=True``, the decoder of the model M2 sees both, and that of a Gaussian mixture VAE only
+    z: there y has ``decoded=False``. A network with one layer computes the parameters of the prior from the parents,
+    and starts at the prior without parents.
 
     Parameters
     ----------
@@ -85,13 +90,19 @@ class Latent(Component, nn.Module, ABC):
         distribution supports it, ``DisARM`` for bits, otherwise the score function with leave-one-out baseline.
     parents : Sequence[str]
         Names of the latents that this one depends on.
+    conditional_posterior : bool or None
+        Whether the posterior depends on the parents, like the prior. None: True for categories and bits, False for
+        other latents.
+    decoded : bool or None
+        Whether the decoder sees this latent. None: it does, unless the prior of a child depends on it, but the
+        posterior of this child does not.
 
     Attributes
     ----------
-    conditional_posterior : bool
-        Whether the posterior depends on the parents, like the prior.
     discrete : bool
-        Whether the values are codes, not coordinates. Only a discrete latent may be a parent.
+        Whether the values are codes, not coordinates.
+    discrete_parents : bool
+        Whether all parents are discrete. Known once the model is built.
     is_nuisance : bool
         Whether it describes the measurement (the library size), not the observation. The decoder and embeddings
         ignore it; the likelihood uses its :meth:`size_factor`.
@@ -123,7 +134,7 @@ class Latent(Component, nn.Module, ABC):
     [(10, False, False), (16, True, False), (1, False, True)]
     """
 
-    conditional_posterior: ClassVar[bool] = False
+    conditional_posterior: bool = False  # default of the class
     discrete: ClassVar[bool] = False
     is_nuisance: ClassVar[bool] = False
     is_categorical: ClassVar[bool] = False
@@ -135,8 +146,16 @@ class Latent(Component, nn.Module, ABC):
     num_parameters: ClassVar[int] = 1
     state_shape: tuple[int, int] | None = None
     covariates = 0
+    discrete_parents = True
 
-    def __init__(self, size: int, estimator: Estimator | Literal["auto"], parents: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        size: int,
+        estimator: Estimator | Literal["auto"],
+        parents: Sequence[str] = (),
+        conditional_posterior: bool | None = None,
+        decoded: bool | None = None,
+    ) -> None:
         super().__init__()
         name = type(self).__name__
         if estimator != "auto" and not isinstance(estimator, Estimator):
@@ -146,7 +165,14 @@ class Latent(Component, nn.Module, ABC):
             )
         if isinstance(parents, str) or len(set(parents)) < len(parents):
             raise ConfigError(f"{name}: parents={parents!r} must be a list of different names, such as ['y'].")
-        self.size, self.parents = size, tuple(parents)
+        if conditional_posterior and not parents:
+            raise ConfigError(
+                f"{name}: conditional_posterior={conditional_posterior} needs parents. Name them, such as "
+                "parents=['y'], or omit it."
+            )
+        self.size, self.parents, self.decoded = size, tuple(parents), decoded
+        if conditional_posterior is not None:
+            self.conditional_posterior = conditional_posterior
         self._automatic = estimator == "auto"
         if estimator != "auto":
             self.estimator = estimator
@@ -159,6 +185,7 @@ class Latent(Component, nn.Module, ABC):
         joint: bool = False,
         covariates: int = 0,
         ancestor_size: int = 0,
+        discrete_parents: bool = True,
     ) -> int:
         """Create the layers for the given sizes, and choose or check the estimator.
 
@@ -176,6 +203,8 @@ class Latent(Component, nn.Module, ABC):
             Width of the covariates.
         ancestor_size : int
             Total size of the latents that the posterior depends on, directly or indirectly: inputs of a critic.
+        discrete_parents : bool
+            Whether all parents are discrete.
 
         Returns
         -------
@@ -187,7 +216,7 @@ class Latent(Component, nn.Module, ABC):
         EstimatorError
             If the estimator does not support the posterior, or needs too many evaluations.
         """
-        self.covariates = covariates
+        self.covariates, self.discrete_parents = covariates, discrete_parents
         if self.conditional_posterior and parent_size is not None:
             self.joining = MLP([in_features])
             self.joining.build(in_features + parent_size)
@@ -205,8 +234,30 @@ class Latent(Component, nn.Module, ABC):
         return own_evaluations
 
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
-        """Create the posterior head, and layers of the prior. The default is a linear head."""
+        """Create the posterior head, by default a linear layer, and :meth:`build_prior` if there are parents."""
         self.head = nn.Linear(in_features, self.num_parameters * self.size)
+        if parent_size is not None:
+            self.build_prior(in_features, parent_size)
+
+    def build_prior(self, width: int, parent_size: int) -> None:
+        """Create the layers of the prior given the parents, by default a network with one layer of this width."""
+        network, last = MLP([width]), nn.Linear(width, self.num_parameters * self.size)
+        network.build(parent_size)
+        nn.init.zeros_(last.weight)
+        with torch.no_grad():
+            last.bias.copy_(self.initial_prior_outputs())
+        self.prior_network = nn.Sequential(network, last)
+
+    def initial_prior_outputs(self) -> Tensor:
+        """Return the outputs of the prior's network, ``[num_parameters * size]``, that give the prior without parents.
+
+        The default is zeros.
+        """
+        return torch.zeros(self.num_parameters * self.size)
+
+    def prior_outputs(self, parent: Tensor, like: Tensor) -> Tensor:
+        """Return the outputs of the prior's network, ``[*sample, batch, num_parameters * size]``, as for a head."""
+        return at_least_float32(self.prior_network(parent.to(like.dtype)))
 
     def example_posterior(self, in_features: int) -> Distribution:
         """Return a posterior with batch shape ``[1]``, for the choice and the checks of the estimator."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -33,6 +34,8 @@ class LibrarySize(Latent):
     ----------
     estimator : Estimator or "auto"
         Gradient estimator; ``"auto"`` is ``Pathwise()``.
+    parents, conditional_posterior
+        As in :class:`Latent`. Mean and standard deviation of u in the prior depend on the parents.
 
     Examples
     --------
@@ -47,8 +50,13 @@ class LibrarySize(Latent):
     num_parameters = 2
     log_size: Tensor
 
-    def __init__(self, estimator: Estimator | Literal["auto"] = "auto") -> None:
-        super().__init__(1, estimator)
+    def __init__(
+        self,
+        estimator: Estimator | Literal["auto"] = "auto",
+        parents: Sequence[str] = (),
+        conditional_posterior: bool | None = None,
+    ) -> None:
+        super().__init__(1, estimator, parents, conditional_posterior)
 
     @override
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
@@ -81,7 +89,7 @@ class LibrarySize(Latent):
 
     @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
-        return standard_normal(1, like)
+        return standard_normal(1, like) if parent is None else diagonal_normal(self.prior_outputs(parent, like))
 
     @override
     def size_factor(self, value: Tensor, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -30,11 +31,13 @@ class StudentT(Latent):
         Degrees of freedom, above 1 so that the mean exists. At 30 the distribution is nearly normal.
     estimator : Estimator or "auto"
         Gradient estimator; ``"auto"`` is ``Pathwise()``.
+    parents, conditional_posterior, decoded
+        As in :class:`Latent`. Location and scale of the prior depend on the parents.
 
     Raises
     ------
     ConfigError
-        If ``dim`` is below 1, ``df`` is not above 1, or ``estimator`` is not an estimator.
+        If ``dim`` is below 1, ``df`` is not above 1, or an argument is not valid for :class:`Latent`.
 
     Examples
     --------
@@ -47,20 +50,33 @@ class StudentT(Latent):
 
     num_parameters = 2
 
-    def __init__(self, dim: int, df: float = 5.0, estimator: Estimator | Literal["auto"] = "auto") -> None:
+    def __init__(
+        self,
+        dim: int,
+        df: float = 5.0,
+        estimator: Estimator | Literal["auto"] = "auto",
+        parents: Sequence[str] = (),
+        conditional_posterior: bool | None = None,
+        decoded: bool | None = None,
+    ) -> None:
         if dim < 1 or not df > 1:
             raise ConfigError(f"StudentT: dim={dim} must be at least 1, and df={df} above 1.")
-        super().__init__(dim, estimator)
+        super().__init__(dim, estimator, parents, conditional_posterior, decoded)
         self.df = df
 
     @override
     def posterior(self, h: Tensor) -> Distribution:
-        loc, raw = self.head_outputs(h).chunk(2, -1)
-        return self._distribution(loc, positive(raw, MIN_SCALE))
+        return self._from_outputs(self.head_outputs(h))
 
     @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
+        if parent is not None:
+            return self._from_outputs(self.prior_outputs(parent, like))
         return self._distribution(like.new_zeros(self.size), like.new_ones(self.size))
+
+    def _from_outputs(self, outputs: Tensor) -> Distribution:
+        loc, raw = outputs.chunk(2, -1)
+        return self._distribution(loc, positive(raw, MIN_SCALE))
 
     def _distribution(self, loc: Tensor, scale: Tensor) -> Distribution:
         return Independent(_StudentT(torch.full_like(loc, self.df), loc, scale), 1)

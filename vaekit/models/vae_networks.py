@@ -19,7 +19,7 @@ from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.graph.dependencies import Node, NodeFunction
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
-from vaekit.models.topological_order import posterior_ancestors, topological_order
+from vaekit.models.topological_order import posterior_ancestors, seen_by_decoder, topological_order
 from vaekit.networks import Network
 from vaekit.networks.precision import at_least_float32
 
@@ -34,7 +34,7 @@ class VAENetworks(nn.Module):
 
     The posterior of a latent without ``conditional_posterior`` does not depend on its parents. The decoder does not see
     these parents, which act through the prior only. It sees all other latents except the library size, which replaces
-    ``Batch.size_factor`` in the likelihood.
+    ``Batch.size_factor`` in the likelihood. :attr:`vaekit.latents.Latent.decoded` of a latent decides otherwise.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ class VAENetworks(nn.Module):
     Raises
     ------
     ConfigError
-        If there is no latent, or a parent does not exist, is not discrete, depends on its child or does not accept it;
-        if the latents together need more than 4096 evaluations of the cost per observation; if there are several
-        library sizes, no other latent, or the likelihood does not use a size factor.
+        If there is no latent, or a parent does not exist, depends on its child or does not accept it; if neither the
+        decoder nor a child depends on a latent; if the latents together need more than 4096 evaluations of the cost per
+        observation; if there are several library sizes, no other latent, or the likelihood does not use a size factor.
 
     Attributes
     ----------
@@ -89,8 +89,9 @@ class VAENetworks(nn.Module):
             latent = latents[name]
             parent_size = sum(latents[parent].size for parent in latent.parents) if latent.parents else None
             ancestor_size = sum(latents[ancestor].size for ancestor in self._ancestors[name] - {name})
+            sizes = covariates, ancestor_size, all(latents[parent].discrete for parent in latent.parents)
             try:
-                num_evaluations *= latent.build(width, parent_size, num_evaluations, joint, covariates, ancestor_size)
+                num_evaluations *= latent.build(width, parent_size, num_evaluations, joint, *sizes)
             except EstimatorError as error:
                 raise EstimatorError(f"latent {name!r}: {error}") from None
             latent.estimator.follows_scale = True  # gradient scaling and accumulation multiply the loss
@@ -104,10 +105,8 @@ class VAENetworks(nn.Module):
             )
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self._latents = nn.ModuleDict(latents)
-        prior_parents = {
-            parent for latent in latents.values() if not latent.conditional_posterior for parent in latent.parents
-        }
-        self.seen_by_decoder = tuple(name for name in latents if name not in prior_parents)
+        self._posterior_parents = {parent for latent in latents.values() for parent in latent.posterior_parents}
+        self.seen_by_decoder = seen_by_decoder(latents)
         self.library = _find_library(latents, likelihood)
         self.decoded = tuple(name for name in self.seen_by_decoder if name != self.library)
         decoder_width = decoder.build(sum(latents[name].size for name in self.decoded) + covariates)
@@ -159,13 +158,14 @@ class VAENetworks(nn.Module):
     def posteriors(self, h: Tensor) -> dict[str, Distribution]:
         """Return q(z given x) of each latent, batch shape ``[batch]``.
 
-        A posterior that depends on parents is conditioned on their most probable values, parents first.
+        A posterior that depends on parents is conditioned on their most probable codes, or the means of continuous
+        parents, parents first.
         """
         posteriors: dict[str, Distribution] = {}
         values: dict[str, Tensor] = {}
         for name in self.order:
             posteriors[name] = self.posterior(name, h, values)
-            if self.latents[name].discrete:  # may be a parent
+            if name in self._posterior_parents:
                 values[name] = self.latents[name].point_estimate(posteriors[name])
         return {name: posteriors[name] for name in self.latents}
 
