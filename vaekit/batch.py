@@ -44,13 +44,16 @@ class Batch(NamedTuple):
     covariates : Tensor or None, shape (batch, num_covariates)
         Inputs of encoder and decoder: the batch (one-hot), other categories (each one-hot), then standardized numbers.
     label : Tensor or None, int64, shape (batch)
-        Class of each observation, -1 if unknown. It is never used in training.
+        Class of each observation, -1 if unknown, for evaluation and figures only. It is never used in training.
     index : Tensor or None, int64, shape (batch)
         Index of each observation in the data set.
     nonzero : CSREntries or None
         Non-zero entries of ``x``, always on the CPU, if the data set has them.
     observed : Tensor or None, bool, shape (batch, features)
         Whether each feature was measured; ``x`` is 0 for the others. None means all.
+    observed_label : Tensor or None, int64, shape (batch)
+        Known category of the latent with an ``observed_key``, for training; -1 if unknown. Observations outside the
+        training split are always unknown.
 
     Examples
     --------
@@ -67,6 +70,7 @@ class Batch(NamedTuple):
     index: Tensor | None = None  # type: ignore[assignment]  # hides tuple.index, which is not needed
     nonzero: CSREntries | None = None
     observed: Tensor | None = None
+    observed_label: Tensor | None = None
 
     @property
     def entries(self) -> CSREntries | None:

@@ -40,6 +40,7 @@ RECIPES = {  # packaged configuration by kind of latents
     "states": "pbmc_states",
     "topics": "pbmc_topics",
     "discrete": "pbmc_discrete",
+    "labels": "pbmc_labels",
 }
 MIN_STEPS, MAX_STEPS = 1000, 20_000
 NUM_VALIDATIONS = 50  # per run, of which PATIENCE without an improvement end it
@@ -51,14 +52,26 @@ MODELS = (GaussianVAE, MixedVAE, DiscreteVAE, VAE)
 SETTINGS = (
     "Settings are the arguments of GeneExpressionData, of the model and its latents, and of pytorch_lightning.Trainer."
 )
-NOT_SETTINGS = ("features", "covariates", "adata", "path", "latents", "encoder", "decoder")  # given by cells and recipe
-OTHER_NAMES = {"seed": "seed_everything", "directory": "trainer.default_root_dir"}
+NOT_SETTINGS = (
+    "features",
+    "covariates",
+    "labels",
+    "observed_key",
+    "adata",
+    "path",
+    "latents",
+    "encoder",
+    "decoder",
+)  # given by cells and recipe
+LABELS_KEY = "model.latents.y.observed_key"
+OTHER_NAMES = {"seed": "seed_everything", "directory": "trainer.default_root_dir", "labels": LABELS_KEY}
 
 
 def fit(
     cells: AnnData | str | Path | Sequence[str | Path],
-    latents: str = "gaussian",
+    latents: str | None = None,
     *,
+    labels: str | None = None,
     batch_key: str | None = None,
     label_key: str | None = None,
     layer: str | None = None,
@@ -80,14 +93,18 @@ def fit(
     cells : AnnData, path, or list of paths
         UMI counts of cells, or their files. If there are more than 8,000 genes, the 2,000 most variable ones are
         modeled; ``n_top_genes`` sets another number, or None for all.
-    latents : str
+    latents : str or None
         "gaussian" for embeddings and clusters; "mixed" for a category and a Gaussian; "states" for the input of
         :func:`vaekit.analysis.states`; "topics" for proportions of gene programs; "discrete" for a description in
-        parts. Each is a packaged configuration (:data:`RECIPES`; ``vaekit configs`` lists them).
+        parts; "labels" for cell types that are known for some cells. Each is a packaged configuration
+        (:data:`RECIPES`; ``vaekit configs`` lists them). None means "labels" with ``labels``, otherwise "gaussian".
+    labels : str or None
+        Column of ``.obs`` with the cell types that are known for some cells, from which the model learns to predict
+        those of the others. Unknown is an empty or missing value, or "Unknown" (``unlabeled_category``).
     batch_key : str or None
         Column of ``.obs`` with the batch of each cell, such as the donor.
     label_key : str or None
-        Column of ``.obs`` with cell types. It stratifies the split and is never used in training.
+        Column of ``.obs`` with cell types for comparison. It stratifies the split and is never used in training.
     layer : str or None
         Layer of the counts. None means ``.X``; "raw" means ``.raw.X``.
     max_steps : int or None
@@ -124,8 +141,9 @@ def fit(
     >>> adata.obsm["X_vaekit"].shape
     (200, 20)
     """
-    named = {"batch_key": batch_key, "label_key": label_key, "layer": layer, "max_steps": max_steps}
+    named = {"labels": labels, "batch_key": batch_key, "label_key": label_key, "layer": layer, "max_steps": max_steps}
     settings |= {name: value for name, value in named.items() if value is not None}
+    latents = choose_kind(latents, labels)
     values = {setting_key(name, latents): value for name, value in settings.items()}
     config = fit_config(cells, latents, values)
     for key, value in values.items():
@@ -168,6 +186,8 @@ def fit_config(
     ('vaekit.MixedVAE', 3536)
     """
     config = read_recipe(latents)
+    labels = settings.get(LABELS_KEY)
+    choose_kind(latents, labels)
     paths = [cells] if isinstance(cells, str | Path) else cells
     layer, gene_name_key, genes_in = (settings.get(f"data.{name}") for name in ("layer", "gene_name_key", "genes_in"))
     source = open_counts(cells, layer, gene_name_key, "backed", genes_in=genes_in)
@@ -177,6 +197,8 @@ def fit_config(
     data = config["data"]["init_args"]
     data |= {"path": [str(path) for path in paths]} if isinstance(paths, Sequence) else {"adata": cells}
     data["n_top_genes"] = NUM_GENES if len(source.genes) > MAX_PANEL_GENES else None
+    if labels is not None:
+        data["observed_key"] = labels
     del config["trainer"]["default_root_dir"]  # of the packaged data
     config["trainer"] |= {
         "max_steps": num_steps,
@@ -192,6 +214,28 @@ def fit_config(
             "callbacks": [],
         }
     return config
+
+
+def choose_kind(latents: str | None, labels: Any) -> str:
+    """Return the kind of latents of a run with or without a column of labels.
+
+    Raises
+    ------
+    ConfigError
+        If the kind and the labels contradict each other.
+
+    Examples
+    --------
+    >>> choose_kind(None, None), choose_kind(None, "cell_type")
+    ('gaussian', 'labels')
+    """
+    if latents is None:
+        return "gaussian" if labels is None else "labels"
+    if latents == "labels" and labels is None:
+        raise ConfigError("latents='labels' requires labels, the column of obs with known cell types.")
+    if latents != "labels" and labels is not None:
+        raise ConfigError(f"labels={labels!r} cannot be combined with latents={latents!r}. Omit latents.")
+    return latents
 
 
 def read_recipe(latents: str) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from vaekit.data.data_module import DataModule
 from vaekit.exceptions import did_you_mean
 from vaekit.models import VAE
 
-FROM_DATA = ("features", "covariates")  # arguments of a model that the data determine
+# arguments of a model that the data determine, by the attribute of the data
+FROM_DATA = {"features": "features", "covariates": "covariates", "labels": "observed_categories"}
 _SECTIONS = {"model": VAE, "data": DataModule, "seed_everything": bool | int, "ckpt_path": str | None,
              "weights_only": bool | None, "seeds": int, "config": Any}  # fmt: skip
 

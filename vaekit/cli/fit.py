@@ -41,6 +41,7 @@ from vaekit.cli.logger import (
     record_failure,
     tolerate_upload_errors,
 )
+from vaekit.cli.observed_key import pass_observed_key
 from vaekit.cli.predictions import write_predictions
 from vaekit.cli.report_command import report_run
 from vaekit.cli.run_directory import claim, member_directory, run_label
@@ -146,8 +147,8 @@ class VaekitCLI(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Link the data's sizes to the model, so that no configuration repeats them."""
-        for size in FROM_DATA:
-            parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+        for argument, attribute in FROM_DATA.items():
+            parser.link_arguments(f"data.{attribute}", f"model.init_args.{argument}", apply_on="instantiate")
         if self._command == "fit":
             parser.add_argument("--seeds", type=int, default=1, help=SEEDS_HELP)
             parser.add_argument("--color", action="append", help=COLOR_HELP)
@@ -169,6 +170,7 @@ class VaekitCLI(LightningCLI):
         check_classes(config)
         check_trainer_values(config.trainer)
         sizes = getattr(config.model, "init_args", None) or {}
+        pass_observed_key(config)
         reject_sizes([name for name in FROM_DATA if sizes.get(name)], "a file that the configuration names")
         self.directory = member_directory(Path(config.trainer.default_root_dir or "runs/vaekit"))
         num_seeds = config.pop("seeds", 1)  # these flags are not part of the configuration of a run

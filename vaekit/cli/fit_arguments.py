@@ -16,7 +16,7 @@ import yaml
 
 from vaekit._core.config_store import packaged_configs
 from vaekit.exceptions import ConfigError
-from vaekit.workflow import fit_config, setting_key
+from vaekit.workflow import choose_kind, fit_config, setting_key
 
 WITHOUT_VALUE = ("-h", "--help", "--print_config")
 OF_COMMAND = {  # flags of `fit` that are not settings of a section
@@ -47,9 +47,10 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
     ['--config', 'pbmc_mixed', '--data.batch_key', 'donor', '--model.hidden=[64]']
     """
     files, flags = _split(arguments)
-    latents = [value or "" for name, value, _ in flags if name == "latents"]
+    latents, labels = ([value or "" for name, value, _ in flags if name == flag] for flag in ("latents", "labels"))
     has_config = any(name in ("config", "-c") for name, _, _ in flags)
-    kind = None if has_config or not files else (latents or ["gaussian"])[-1]
+    last = (values[-1] if values else None for values in (latents, labels))
+    kind = None if has_config or not files else choose_kind(*last)
     flags = [(_complete(name, kind), value, text) for name, value, text in flags]
     if not files and not latents:
         return [token for name, value, text in flags for token in _tokens(name, value, text)]

@@ -36,6 +36,9 @@ class LoadedData:
     ----------
     dataset, train_dataset : BatchDataset
         All observations in the order of the source, for evaluation and for training (which may binarize images again).
+    observed_labels : ndarray or None, shape (rows,)
+        Known category of each observation, int64, -1 if unknown, whether or not it is a training observation; indexes
+        the only list of ``observed_categories``. None without an ``observed_key``.
     """
 
     dataset: BatchDataset
@@ -46,6 +49,8 @@ class LoadedData:
     mean: Tensor
     label_categories: list[str]
     labels: np.ndarray
+    observed_categories: dict[str, list[str]]
+    observed_labels: np.ndarray | None
     fingerprint: str
     source: str
 
@@ -113,6 +118,16 @@ class DataModule(Component, pl.LightningDataModule, ABC):
     )
     labels: np.ndarray = from_loaded(
         "labels", "Class name of each observation, object array ``[rows]``, None if unknown."
+    )
+    observed_categories: dict[str, list[str]] = from_loaded(
+        "observed_categories",
+        "Names of the categories of ``Batch.observed_label`` by their ``observed_key``; empty without one. Argument "
+        "``labels`` of a model.",
+    )
+    observed_labels: np.ndarray | None = from_loaded(
+        "observed_labels",
+        "Known category of each observation of any split, int64 ``[rows]``, -1 if unknown; None without an "
+        "``observed_key``.",
     )
     fingerprint: str = from_loaded("fingerprint", "Hash of the source's content, 16 hexadecimal digits.")
     source: str = from_loaded("source", "Name of the data in messages, such as a path.")
@@ -239,6 +254,7 @@ class DataModule(Component, pl.LightningDataModule, ABC):
             "num_rows": len(self.dataset),
             "split_indices": dict(self.split_indices),
             "label_categories": list(self.label_categories),
+            "observed_categories": {key: list(names) for key, names in self.observed_categories.items()},
         }
 
     @override

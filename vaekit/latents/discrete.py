@@ -16,6 +16,7 @@ from vaekit.estimators import Estimator
 from vaekit.estimators.discrete_support import get_logits
 from vaekit.exceptions import ConfigError
 from vaekit.latents.latent import Latent
+from vaekit.latents.observed_labels import ObservedLabels
 
 
 class OneHotLatent(Latent):
@@ -53,8 +54,9 @@ class Categorical(OneHotLatent):
 
     Parameters
     ----------
-    categories : int
+    categories : int or None
         Number of categories per variable.
+        With ``observed_key``, it comes from the data and may be omitted.
     variables : int
         Number of variables.
     learned_prior : bool
@@ -65,11 +67,25 @@ class Categorical(OneHotLatent):
         baseline.
     parents, conditional_posterior, decoded
         As in :class:`Latent`. The posterior depends on the parents by default.
+    observed_key : str or None
+        Column of the data with the known category of some observations, such as cell types. Training clamps the
+        variable there, and elsewhere it uses q(y given x) as described in
+        :class:`vaekit.latents.observed_labels.ObservedLabels`. The names of the categories come from the data. None:
+        the variable is never observed.
+    extra : int
+        Number of further categories without a name, for types that no label names; requires ``observed_key``.
+    label_weight : float
+        Weight of -log q(label given x), in nats, in the loss of a labeled observation; requires ``observed_key``.
 
     Raises
     ------
     ConfigError
-        If there are fewer than 2 categories or 1 variable, or an argument is not valid for :class:`Latent`.
+        If there are fewer than 2 categories or 1 variable, or an argument is not valid for :class:`Latent`; if
+        ``observed_key`` is combined with several variables, or the data contradict ``categories``.
+
+    Notes
+    -----
+    Kingma, Rezende, Mohamed and Welling (2014), Semi-supervised Learning with Deep Generative Models.
 
     Examples
     --------
@@ -89,20 +105,45 @@ class Categorical(OneHotLatent):
 
     def __init__(
         self,
-        categories: int,
+        categories: int | None = None,
         variables: int = 1,
         learned_prior: bool = False,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
         conditional_posterior: bool | None = None,
         decoded: bool | None = None,
+        observed_key: str | None = None,
+        extra: int = 0,
+        label_weight: float = 1.0,
     ) -> None:
-        if categories < 2 or variables < 1:
+        if observed_key is None:
+            _check_unobserved(categories, extra, label_weight)
+        if (categories is not None and categories < 2 - extra) or variables < 1:
             raise ConfigError(
                 f"Categorical: categories={categories} must be at least 2, and variables={variables} at least 1."
             )
-        super().__init__(variables * categories, estimator, parents, conditional_posterior, decoded)
-        self.state_shape, self.learned_prior = (variables, categories), learned_prior
+        if observed_key is not None and variables > 1:
+            raise ConfigError(
+                f"Categorical: variables={variables} must be 1 with observed_key={observed_key!r}: each observation "
+                "has one label."
+            )
+        total = (categories or 0) + extra
+        super().__init__(variables * total, estimator, parents, conditional_posterior, decoded)
+        self.state_shape, self.learned_prior = (variables, total), learned_prior
+        self._expected_categories = categories
+        if observed_key is not None:
+            self.labels = ObservedLabels(observed_key, extra, label_weight)
+
+    @override
+    def set_label_names(self, names: Sequence[str]) -> None:
+        assert self.labels is not None
+        self.labels.set_names(names, self._expected_categories)
+        self.size = len(self.labels.names)
+        self.state_shape = (1, self.size)
+
+    @override
+    def state_name(self, variable: int, state: int) -> str:
+        return self.labels.names[state] if self.labels is not None else super().state_name(variable, state)
 
     @override
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
@@ -123,6 +164,17 @@ class Categorical(OneHotLatent):
 
     def _distribution(self, logits: Tensor) -> Distribution:
         return Independent(OneHotCategorical(logits=logits.unflatten(-1, self.state_shape)), 1)
+
+
+def _check_unobserved(categories: int | None, extra: int, label_weight: float) -> None:
+    """Raise a ConfigError if arguments of a variable that is never observed are missing or have no meaning."""
+    if categories is None:
+        raise ConfigError(
+            "Categorical: categories=None must be a number, unless observed_key names a column with the categories."
+        )
+    if extra or label_weight != 1:
+        name, value = ("extra", extra) if extra else ("label_weight", label_weight)
+        raise ConfigError(f"Categorical: {name}={value} requires observed_key. Omit it, or pass observed_key.")
 
 
 class Bernoulli(Latent):

@@ -24,6 +24,7 @@ from vaekit.latents.activity import (
     state_activity,
     sum_moments,
 )
+from vaekit.latents.observed_labels import ObservedLabels
 from vaekit.networks import MLP
 from vaekit.networks.precision import at_least_float32
 
@@ -125,6 +126,8 @@ class Latent(Component, nn.Module, ABC):
         None if there are no states.
     covariates : int
         Width of the covariates.
+    labels : ObservedLabels or None
+        Known categories of some observations; None if the latent is never observed.
 
     Examples
     --------
@@ -147,6 +150,7 @@ class Latent(Component, nn.Module, ABC):
     state_shape: tuple[int, int] | None = None
     covariates = 0
     discrete_parents = True
+    labels: ObservedLabels | None = None
 
     def __init__(
         self,
@@ -266,6 +270,10 @@ class Latent(Component, nn.Module, ABC):
     def choose_estimator(self, q: Distribution, num_evaluations: int, joint: bool) -> Estimator:
         """Return the estimator that ``"auto"`` stands for; arguments as in :meth:`build`."""
         return choose_estimator(q, num_evaluations=num_evaluations, joint=joint)
+
+    def set_label_names(self, names: Sequence[str]) -> None:
+        """Receive the names of the observed categories, before :meth:`build`, if :attr:`labels` is not None."""
+        raise NotImplementedError(f"{type(self).__name__} has labels and must implement set_label_names().")
 
     def connect(self, name: str, children: Mapping[str, Latent]) -> None:
         """Receive the own name and the latents of the built model that have this one as a parent.

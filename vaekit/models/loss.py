@@ -28,10 +28,17 @@ def batch_loss(
     regularizer: Regularizer | None = None,
     check_paths: bool = False,
 ) -> Estimate:
-    """Encode a mini-batch and return the loss and its terms; the regularizer's penalty is part of each ``total``."""
+    """Encode a mini-batch and return the loss and its terms.
+
+    ``total`` includes the loss of the known labels (:meth:`vaekit.latents.Categorical.label_loss`), if the mini-batch
+    has any, and the regularizer's penalty.
+    """
     x = networks.likelihood.encoder_input(batch)
     h = networks.features(x, batch.covariates)
-    result = compute_loss(networks, batch, networks.nodes(h), h, estimators, objective, kl_weight, check_paths)
+    nodes = networks.nodes(h, batch.observed_label)
+    result = compute_loss(networks, batch, nodes, h, estimators, objective, kl_weight, check_paths)
+    if (label_loss := networks.label_loss(h, batch.observed_label)) is not None:
+        result = result._replace(total=result.total + label_loss)
     if regularizer is None:
         return result
     penalty = regularizer(networks.latents, h, x, lambda x: networks.features(x, batch.covariates))
@@ -41,9 +48,9 @@ def batch_loss(
 def negative_elbo(
     networks: VAENetworks, estimators: Mapping[str, Estimator], batch: Batch, kl_weight: float
 ) -> Estimate:
-    """Return the negative ELBO and its terms, from discrete samples of discrete latents."""
+    """Return the negative ELBO and its terms, from discrete samples of discrete latents and without known labels."""
     estimators = {name: evaluation_estimator(estimator) for name, estimator in estimators.items()}
-    return batch_loss(networks, estimators, batch, TRUE_ELBO, kl_weight)
+    return batch_loss(networks, estimators, batch._replace(observed_label=None), TRUE_ELBO, kl_weight)
 
 
 def evaluation_estimator(estimator: Estimator) -> Estimator:

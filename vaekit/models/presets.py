@@ -145,6 +145,9 @@ class MixedVAE(VAE):
         Dropout probability in the decoder.
     encoder_dropout : float or None
         Dropout probability in the encoder. None: as in the decoder.
+    labels : dict[str, list[str]] or None
+        As in :class:`VAE`. If ``latents`` is None, the categories of ``y`` are these labels, known for some
+        observations, and ``z`` has 20 dimensions.
     features, likelihood, covariates, objective, learning_rate, weight_decay, regularizer, encoder_covariates
         As in :class:`VAE`.
 
@@ -158,6 +161,14 @@ class MixedVAE(VAE):
     >>> model = vaekit.MixedVAE(2000, vaekit.likelihoods.NegativeBinomial(), latents=latents)
     >>> {name: latent.size for name, latent in model.latents.items()}
     {'y': 8, 'z': 10}
+
+    Cell types, known for some cells:
+
+    >>> cells = vaekit.data.simulate_counts(200, 50)
+    >>> data = vaekit.data.GeneExpressionData(cells, observed_key="cluster")
+    >>> likelihood = vaekit.likelihoods.NegativeBinomial()
+    >>> vaekit.MixedVAE(data.features, likelihood, labels=data.observed_categories).label_names
+    ('cluster0', 'cluster1', 'cluster2')
     """
 
     def __init__(
@@ -174,11 +185,15 @@ class MixedVAE(VAE):
         weight_decay: float = 1e-4,
         regularizer: Regularizer | None = None,
         encoder_covariates: bool = False,
+        labels: dict[str, list[str]] | None = None,
     ) -> None:
-        if latents is None:
+        if latents is None and labels:
+            y = Categorical(learned_prior=True, observed_key=next(iter(labels)))
+            latents = {"y": y, "z": Gaussian(20, parents=["y"])}
+        elif latents is None:
             latents = {"y": Categorical(16, learned_prior=True), "z": Gaussian(10, parents=["y"])}
         encoder, decoder = _mlps(hidden, encoder_dropout, dropout)
-        training = (objective, learning_rate, weight_decay, regularizer, encoder_covariates)
+        training = (objective, learning_rate, weight_decay, regularizer, encoder_covariates, labels)
         super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)
 
 

@@ -37,6 +37,7 @@ def set_up_run(model: Any, trainer: pl.Trainer, stage: str) -> None:
         registry = data.state_dict()
         if model.data_registry is None:
             check_sizes(model, data)
+            check_labels(model, data)
             model.networks.init_from_data(data.statistics)
         else:  # a trained model, which vaekit.load returned in evaluation mode
             check_same_features(model.data_registry, registry)
@@ -67,6 +68,33 @@ def check_sizes(model: Any, data: Any) -> None:
         f"{name}: covariates={model.covariates}, but the batches and covariates of the data have {data.covariates} "
         f"columns. {remedy}"
     )
+
+
+def check_labels(model: Any, data: Any) -> None:
+    """Check that the data provide the labels that a model was built for, and that the model uses them.
+
+    Raises
+    ------
+    ConfigError
+        If they do not.
+    """
+    categories, latent = data.observed_categories, model.label_latent
+    if latent is None and categories:
+        raise ConfigError(
+            f"{type(model).__name__}: no latent uses the observed_key={next(iter(categories))!r} of the data. Add a "
+            "latent such as Categorical(observed_key=...), or omit the observed_key of the data."
+        )
+    if latent is None:
+        return
+    labels = model.latents[latent].labels
+    known = list(labels.names[: labels.num_named])
+    if list(categories.get(labels.key, ())) != known:
+        found = ", ".join(f"{key!r} with {names}" for key, names in categories.items()) or "none"
+        raise ConfigError(
+            f"latent {latent!r}: observed_key={labels.key!r} has the categories {known}, but the labels of the data "
+            f"are {found}. Pass observed_key={labels.key!r} to the data, and build the model with "
+            "labels=data.observed_categories."
+        )
 
 
 def start_run(model: Any, trainer: pl.Trainer) -> float:

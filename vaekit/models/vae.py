@@ -61,6 +61,9 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
     encoder_covariates : bool
         Whether the encoder sees the covariates, like the decoder. Without them, the latents of cells from different
         batches agree better.
+    labels : dict[str, list[str]] or None
+        Names of the categories of a latent with an ``observed_key``, by this key. They come from the data
+        (``data.observed_categories``), too.
 
     Raises
     ------
@@ -92,6 +95,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         weight_decay: float = 1e-4,
         regularizer: Regularizer | None = None,
         encoder_covariates: bool = False,
+        labels: dict[str, list[str]] | None = None,
     ) -> None:
         super().__init__()
         if learning_rate <= 0 or weight_decay < 0:
@@ -99,7 +103,17 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         self.objective = objective or ELBO()
         joint = self.objective.num_samples is not None
         with MemoryBudget(self.config["init_args"]):
-            parts = (features, covariates, encoder, latents, decoder, likelihood, joint, encoder_covariates)
+            parts = (
+                features,
+                covariates,
+                encoder,
+                latents,
+                decoder,
+                likelihood,
+                joint,
+                encoder_covariates,
+                labels or {},
+            )
             self.networks = VAENetworks(*parts)
         self.objective.check_estimators(self.estimators)
         if regularizer is not None:
@@ -120,6 +134,17 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
     def latents(self) -> dict[str, Latent]:
         """The latent variables by name."""
         return self.networks.latents
+
+    @property
+    def label_latent(self) -> str | None:
+        """Name of the latent whose categories are known for some observations; None if there is none."""
+        return self.networks.label_latent
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the categories of :attr:`label_latent`, the unnamed ones included; empty without one."""
+        labels = None if self.label_latent is None else self.latents[self.label_latent].labels
+        return () if labels is None else labels.names
 
     @property
     def estimators(self) -> dict[str, Estimator]:
@@ -145,7 +170,8 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
             The mini-batch, and the weight of the KL divergences in the total.
         training : bool
             Whether to use the model's estimators with their relaxations, free bits and the regularizer. If False, the
-            total is the negative ELBO (at weight 1), from discrete samples of discrete latents.
+            total is the negative ELBO (at weight 1), from discrete samples of discrete latents. Known labels of the
+            mini-batch are used in training only.
         objective : Objective or None
             Other objective to train with, without the regularizer; its number of joint samples must be the model's.
             None: the model's objective.
@@ -158,6 +184,8 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         if not training:
             return negative_elbo(self.networks, self.estimators, batch, kl_weight)
         penalty, objective = (None, objective) if objective else (self.regularizer, self.objective)
+        if self.label_latent is not None and batch.observed_label is None:
+            batch = batch._replace(observed_label=torch.full_like(batch.x[:, 0], -1, dtype=torch.int64))
         options = (objective, kl_weight, penalty, not self._paths_checked)
         result = batch_loss(self.networks, self.estimators, batch, *options)
         self._paths_checked = True

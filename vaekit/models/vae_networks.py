@@ -9,6 +9,7 @@ import copy
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.graph.dependencies import Node, NodeFunction
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
+from vaekit.models.label_names import name_categories
 from vaekit.models.topological_order import posterior_ancestors, seen_by_decoder, topological_order
 from vaekit.networks import Network
 from vaekit.networks.precision import at_least_float32
@@ -46,6 +48,8 @@ class VAENetworks(nn.Module):
         Whether the objective draws joint samples of the latents.
     encoder_covariates : bool
         Whether the encoder sees the covariates, like the decoder.
+    labels : Mapping[str, Sequence[str]]
+        Names of the categories of the observed latent, by its ``observed_key``.
 
     Raises
     ------
@@ -64,6 +68,8 @@ class VAENetworks(nn.Module):
         Latents that the decoder sees.
     library : str or None
         Name of the latent library size.
+    label_latent : str or None
+        Name of the latent whose categories are known for some observations.
     """
 
     def __init__(
@@ -76,11 +82,13 @@ class VAENetworks(nn.Module):
         likelihood: Likelihood,
         joint: bool = False,
         encoder_covariates: bool = False,
+        labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         _check_sizes_and_names(features, latents)
         encoder, decoder, likelihood = copy.deepcopy(encoder), copy.deepcopy(decoder), copy.deepcopy(likelihood)
         latents = {name: copy.deepcopy(latent) for name, latent in latents.items()}
+        self.label_latent = name_categories(latents, labels)
         self.order = topological_order(latents)
         self._ancestors = posterior_ancestors(self.order, latents)
         self.encoder_covariates = encoder_covariates
@@ -169,20 +177,40 @@ class VAENetworks(nn.Module):
                 values[name] = self.latents[name].point_estimate(posteriors[name])
         return {name: posteriors[name] for name in self.latents}
 
-    def nodes(self, h: Tensor) -> list[Node]:
-        """Return the posteriors as the nodes of a stochastic graph, parents first, for encoder features ``h``."""
-        return [self.node(name, h) for name in self.order]
+    def nodes(self, h: Tensor, label: Tensor | None = None) -> list[Node]:
+        """Return the posteriors as the nodes of a stochastic graph, parents first.
 
-    def node(self, name: str, h: Tensor) -> Node:
+        Parameters
+        ----------
+        h : Tensor, shape (batch, width)
+            Encoder features.
+        label : Tensor or None, shape (batch)
+            Known categories of the observed latent in training, -1 if unknown. None: as in evaluation, its posterior
+            is that of the model without labels.
+        """
+        return [self.node(name, h, label) for name in self.order]
+
+    def node(self, name: str, h: Tensor, label: Tensor | None = None) -> Node:
         """Return one of :meth:`nodes`."""
         latent = self.latents[name]
         parents, ancestors = latent.posterior_parents, self._ancestors[name]
         if not parents:
-            return Node(name, latent.posterior(h), (), ancestors)
+            q = latent.posterior(h)
+            if label is not None and latent.labels is not None:
+                q = latent.labels.clamp(q, label)
+            return Node(name, q, (), ancestors)
         return Node(name, NodeFunction(functools.partial(self._posterior_at, name, h), parents), parents, ancestors)
 
     def _posterior_at(self, name: str, h: Tensor, /, **values: Tensor) -> Distribution:
         return self.posterior(name, h, values)
+
+    def label_loss(self, h: Tensor, label: Tensor | None) -> Tensor | None:
+        """Return the loss of known labels ``[batch]``, weighted; None without labels or an observed latent."""
+        if label is None or self.label_latent is None:
+            return None
+        latent = self.latents[self.label_latent]
+        assert latent.labels is not None  # it is the observed latent
+        return latent.labels.loss(latent.posterior(h), label)
 
     def sample_posterior(self, h: Tensor, num_samples: int) -> dict[str, Tensor]:
         """Draw all latents from the posterior, parents first, each ``[num_samples, batch, *event]``."""

@@ -30,12 +30,20 @@ class CellDataset(BatchDataset):
         Expected total count of each cell, float32, positive.
     observed : Tensor or None, shape (genes,)
         Whether each gene was measured, bool; None if all were.
+    observed_label : Tensor or None, shape (cells,)
+        Known category of each training cell, int64, -1 if unknown or not a training cell.
     """
 
     def __init__(
-        self, covariates: Tensor | None, label: Tensor | None, size_factor: Tensor, observed: Tensor | None
+        self,
+        covariates: Tensor | None,
+        label: Tensor | None,
+        size_factor: Tensor,
+        observed: Tensor | None,
+        observed_label: Tensor | None = None,
     ) -> None:
         self.covariates, self.label, self.size_factor, self.observed = covariates, label, size_factor, observed
+        self.observed_label = observed_label
 
     @override
     def __len__(self) -> int:
@@ -50,6 +58,7 @@ class CellDataset(BatchDataset):
             index=index,
             nonzero=nonzero,
             observed=None if self.observed is None else self.observed.expand_as(x),
+            observed_label=None if self.observed_label is None else self.observed_label[index],
         )
 
 
@@ -60,7 +69,7 @@ class CountDataset(CellDataset):
     ----------
     counts : csr_matrix, shape (cells, genes)
         Counts, float32.
-    covariates, label, observed : Tensor or None
+    covariates, label, observed, observed_label : Tensor or None
         As for :class:`CellDataset`.
     size_factor : Tensor or None, shape (cells, 1)
         As for :class:`CellDataset`; None means the total count, or 1 for a cell without counts.
@@ -73,6 +82,7 @@ class CountDataset(CellDataset):
         label: Tensor | None = None,
         size_factor: Tensor | None = None,
         observed: Tensor | None = None,
+        observed_label: Tensor | None = None,
     ) -> None:
         if not counts.has_canonical_format or not counts.data.all():
             counts = counts.copy()
@@ -82,7 +92,7 @@ class CountDataset(CellDataset):
         if size_factor is None:
             totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).reshape(-1, 1)
             size_factor = torch.from_numpy(np.maximum(totals, 1).astype(np.float32))
-        super().__init__(covariates, label, size_factor, observed)
+        super().__init__(covariates, label, size_factor, observed, observed_label)
         self._starts = counts.indptr.astype(np.int64)
 
     @override
@@ -107,7 +117,7 @@ class CountsOnDevice(CellDataset):
     """Cells of a :class:`CountDataset`, copied to a GPU. Its batches do not list their non-zero entries."""
 
     def __init__(self, dataset: CountDataset, device: torch.device) -> None:
-        columns = (dataset.covariates, dataset.label, dataset.size_factor, dataset.observed)
+        columns = (dataset.covariates, dataset.label, dataset.size_factor, dataset.observed, dataset.observed_label)
         super().__init__(*(None if column is None else column.to(device) for column in columns))  # type: ignore[arg-type]
         counts = dataset.counts
         self.features, self.device = counts.shape[1], device

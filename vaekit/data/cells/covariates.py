@@ -54,6 +54,14 @@ class CovariateKeys(NamedTuple):
                     )
                 seen.add(name)
 
+    def check_excludes(self, key: str | None, argument: str) -> None:
+        """Raise a DataError if a column that the model must not see as a covariate is one of them."""
+        if key is not None and key in (self.batch, *(self.categorical or ()), *(self.continuous or ())):
+            raise DataError(
+                f"{argument}={key!r} is also a batch or covariate, which would give the label to the decoder. Name "
+                "another column."
+            )
+
 
 class Covariates(NamedTuple):
     """Covariates of cells, and the meaning of their columns.

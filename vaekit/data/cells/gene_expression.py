@@ -19,6 +19,7 @@ from vaekit.data.cells.covariates import REGISTRY_KEYS, CovariateKeys, read_cova
 from vaekit.data.cells.estimated_counts import TRAINING_REMEDY
 from vaekit.data.cells.genes import HVG_CELLS, highly_variable_genes
 from vaekit.data.cells.in_memory_counts import InMemoryCounts
+from vaekit.data.cells.label_column import UNLABELED, read_labels, training_labels
 from vaekit.data.cells.loaded_cells import LoadedCells
 from vaekit.data.cells.query import warn_empty
 from vaekit.data.cells.size_factors import read_size_factors, training_statistics
@@ -81,6 +82,12 @@ class GeneExpressionData(DataModule):
     genes_in : str or None
         Place of the genes: 'rows' or 'columns' of a .csv or .tsv file, or the name of a modality of an .h5mu file. None
         means that the names in the file decide.
+    observed_key : str or None
+        Column of ``.obs`` with the cell types that are known for some cells, of which a latent such as
+        ``Categorical(observed_key=...)`` learns. Only the labels of training cells are used
+        (``Batch.observed_label``). They stratify the split without ``label_key``.
+    unlabeled_category : str
+        Category of this column that means unknown, like an empty or missing value.
 
     Raises
     ------
@@ -118,6 +125,8 @@ class GeneExpressionData(DataModule):
         mode: Mode = "auto",
         round_counts: bool = False,
         genes_in: str | None = None,
+        observed_key: str | None = None,
+        unlabeled_category: str = UNLABELED,
     ) -> None:
         if mode not in MODES:
             raise DataError(f"mode={mode!r} is unknown. {did_you_mean(mode, MODES)}")
@@ -125,6 +134,7 @@ class GeneExpressionData(DataModule):
             raise DataError("mode='streamed' requires path: an AnnData and the packaged data are in memory.")
         self._keys = CovariateKeys(batch_key, categorical_covariate_keys or (), continuous_covariate_keys or ())
         self._keys.check()
+        self._keys.check_excludes(observed_key, "observed_key")
         if adata is not None and path is not None:
             raise DataError(f"adata and path={path!r} are both given. Pass one of them.")
         if isinstance(adata, str | Path):
@@ -150,6 +160,7 @@ class GeneExpressionData(DataModule):
         self.mode = mode
         self.round_counts = round_counts
         self.genes_in = genes_in
+        self.observed_key, self.unlabeled_category = observed_key, unlabeled_category
         super().__init__(batch_size, split, seed)
 
     def _open(self) -> CountSource:
@@ -172,7 +183,8 @@ class GeneExpressionData(DataModule):
         label = None
         if self.label_key is not None:
             label = read_column(source.obs, self.label_key, "label_key", source.name)
-        split, fingerprint, genes = self._choose_genes(source, label, state)
+        observed = self._read_observed(source, state)
+        split, fingerprint, genes = self._choose_genes(source, label or observed, state)
         if state is not None and label is not None and set(label.categories) <= set(state["label_categories"]):
             label = label.recode(state["label_categories"])
         train = split["train"].numpy()
@@ -191,6 +203,7 @@ class GeneExpressionData(DataModule):
             covariates=columns.values,
             label=None if label is None else torch.from_numpy(label.codes),
             size_factor=torch.from_numpy(sizes.astype(np.float32))[:, None],
+            observed_label=None if observed is None else self._training_labels(observed, source.name, train),
         )
         return LoadedCells(
             dataset=dataset,
@@ -201,6 +214,8 @@ class GeneExpressionData(DataModule):
             mean=statistics.mean,
             label_categories=[] if label is None else label.categories,
             labels=np.full(len(cells), None, dtype=object) if label is None else label.names(),
+            observed_categories={} if observed is None else {str(self.observed_key): observed.categories},
+            observed_labels=None if observed is None else observed.codes,
             fingerprint=fingerprint,
             source=source.name,
             obs_names=cells,
@@ -212,6 +227,16 @@ class GeneExpressionData(DataModule):
             storage=source.storage,
             matrix=source.matrix,
         )
+
+    def _read_observed(self, source: CountSource, state: Mapping[str, Any] | None) -> Column | None:
+        """Return the column with known categories, with the names of a checkpoint's state if there is one."""
+        if self.observed_key is None:
+            return None
+        trained = None if state is None else state.get("observed_categories", {}).get(self.observed_key)
+        return read_labels(source.obs, self.observed_key, source.name, self.unlabeled_category, trained)
+
+    def _training_labels(self, observed: Column, source: str, train: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(training_labels(observed, str(self.observed_key), source, train))
 
     def _choose_genes(
         self, source: CountSource, label: Column | None, state: Mapping[str, Any] | None
@@ -257,7 +282,11 @@ class GeneExpressionData(DataModule):
         return len(self.dataset)
 
     def _stored_colors(self, source: CountSource) -> dict[str, dict[str, str]]:
-        keys = [key for key in (self.batch_key, self.label_key, *(self._keys.categorical or ())) if key is not None]
+        keys = [
+            key
+            for key in (self.batch_key, self.label_key, self.observed_key, *(self._keys.categorical or ()))
+            if key is not None
+        ]
         return {key: colors for key in keys if (colors := stored_colors(source, key))}
 
     @override

@@ -73,7 +73,7 @@ class StreamedDataset(CellDataset):
         Counts.
     block, pool : int
         Number of neighboring cells that are read together, and of blocks in memory in addition to those of a batch.
-    covariates, label, size_factor, observed
+    covariates, label, size_factor, observed, observed_label
         As for :class:`~vaekit.data.cells.count_dataset.CellDataset`.
     """
 
@@ -86,8 +86,9 @@ class StreamedDataset(CellDataset):
         label: Tensor | None,
         size_factor: Tensor,
         observed: Tensor | None = None,
+        observed_label: Tensor | None = None,
     ) -> None:
-        super().__init__(covariates, label, size_factor, observed)
+        super().__init__(covariates, label, size_factor, observed, observed_label)
         self.source, self.block, self.pool = source, block, pool
         self._blocks: OrderedDict[int, _Block] = OrderedDict()
 

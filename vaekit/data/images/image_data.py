@@ -20,6 +20,7 @@ from vaekit.data.images.image_sources import Images, load_custom_images, load_im
 from vaekit.data.splits import as_splits, hold_out, split_rows
 from vaekit.exceptions import DataError, did_you_mean
 
+LABEL = "label"  # column of figures and of observed_key
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 
 
@@ -59,6 +60,9 @@ class ImageData(DataModule):
     deskew : bool
         Whether to straighten handwriting first (:func:`vaekit.data.images.deskew.deskew`). The model and its ELBO then
         refer to deskewed images. They need light ink on a dark background, as in MNIST.
+    observed_key : str or None
+        "label": a latent such as ``Categorical(observed_key="label")`` learns from the classes of the training images
+        (``Batch.observed_label``). None: classes are never used in training.
 
     Raises
     ------
@@ -86,6 +90,7 @@ class ImageData(DataModule):
         path: str | None = None,
         image_size: int | None = None,
         deskew: bool = False,
+        observed_key: str | None = None,
     ) -> None:
         if image_size is not None and (image_size < 1 or path is None):
             raise DataError(
@@ -93,6 +98,8 @@ class ImageData(DataModule):
             )
         if binarization not in BINARIZATIONS:
             raise DataError(f"binarization={binarization!r} is unknown. {did_you_mean(binarization, BINARIZATIONS)}")
+        if observed_key not in (None, LABEL):
+            raise DataError(f"observed_key={observed_key!r} must be {LABEL!r}: images have their classes only.")
         root = str(Path(root).expanduser().absolute())
         path = None if path is None else str(Path(path).expanduser().absolute())
         self._arguments.update(root=root, path=path)
@@ -100,6 +107,7 @@ class ImageData(DataModule):
         self.root = root
         self.binarization = binarization
         self.path, self.image_size, self.deskew = path, image_size, deskew
+        self.observed_key = observed_key
         super().__init__(batch_size, split, seed)
 
     @override
@@ -113,7 +121,9 @@ class ImageData(DataModule):
         split = self._split(images) if state is None else restore_split(state)
         pixels = deskew(images.pixels) if self.deskew else images.pixels
         _, channels, height, width = pixels.shape
-        gray = ImageDataset(pixels.flatten(1), images.max_level, images.label, draw=self.binarization == "dynamic")
+        observed = None if self.observed_key is None else self._training_labels(images, split["train"])
+        draw = self.binarization == "dynamic"
+        gray = ImageDataset(pixels.flatten(1), images.max_level, images.label, draw, observed)
         dataset = self._binarize(gray)
         train = gray if gray.draw else dataset
         return LoadedImages(
@@ -125,10 +135,20 @@ class ImageData(DataModule):
             mean=_mean(train, split["train"]),
             label_categories=images.categories,
             labels=np.array([*images.categories, None], dtype=object)[images.label.numpy()],  # -1 is unknown
+            observed_categories={self.observed_key: images.categories} if self.observed_key else {},
+            observed_labels=images.label.numpy() if self.observed_key else None,
             fingerprint=identity,
             source=images.source,
             image_shape=(channels, height, width),
         )
+
+    def _training_labels(self, images: Images, train: Tensor) -> Tensor:
+        """Return the classes of the training images, -1 for all others."""
+        label = torch.full_like(images.label, -1)
+        label[train] = images.label[train]
+        if not (label >= 0).any():
+            raise DataError(f"observed_key={LABEL!r}: the training images of {images.source} do not have classes.")
+        return label
 
     def _split(self, images: Images) -> dict[str, Tensor]:
         num_images, codes = len(images.pixels), images.label.numpy() if images.categories else None
@@ -150,13 +170,14 @@ class ImageData(DataModule):
         if self.binarization == "none":
             return gray
         if self.binarization == "threshold":
-            return ImageDataset((gray.pixels > gray.max_level / 2).to(torch.uint8), 1, gray.label)
+            pixels = (gray.pixels > gray.max_level / 2).to(torch.uint8)
+            return ImageDataset(pixels, 1, gray.label, observed_label=gray.observed_label)
         generator = torch.Generator().manual_seed(self.seed)
         parts = [
             torch.bernoulli(part.float() / gray.max_level, generator=generator).to(torch.uint8)
             for part in gray.pixels.split(memory_budget.CHUNK_IMAGES)
         ]
-        return ImageDataset(torch.cat(parts), 1, gray.label)
+        return ImageDataset(torch.cat(parts), 1, gray.label, observed_label=gray.observed_label)
 
     image_shape: tuple[int, int, int] = from_loaded(
         "image_shape", "Channels, height and width, in the order in which ``x`` is flattened."

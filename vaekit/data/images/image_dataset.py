@@ -26,10 +26,15 @@ class ImageDataset(BatchDataset):
         Class of each image, int64.
     draw : bool
         Whether each mini-batch is binarized again: ``x ~ Bernoulli(pixel)`` from torch's global generator.
+    observed_label : Tensor or None, shape (images,)
+        Known class of each training image, int64, -1 if unknown or not a training image.
     """
 
-    def __init__(self, pixels: Tensor, max_level: int, label: Tensor, draw: bool = False) -> None:
+    def __init__(
+        self, pixels: Tensor, max_level: int, label: Tensor, draw: bool = False, observed_label: Tensor | None = None
+    ) -> None:
         self.pixels, self.max_level, self.label, self.draw = pixels, max_level, label, draw
+        self.observed_label = observed_label
 
     @override
     def __len__(self) -> int:
@@ -40,7 +45,15 @@ class ImageDataset(BatchDataset):
         index = torch.as_tensor(rows, dtype=torch.int64)
         # In numpy: torch would distribute this small operation over threads, which is slow on busy cores.
         x = torch.from_numpy(np.divide(self.pixels.numpy()[index.numpy()], self.max_level, dtype=np.float32))
-        return Batch(x=torch.bernoulli(x) if self.draw else x, label=self.label[index], index=index)
+        return self._batch(index, x)
+
+    def _batch(self, index: Tensor, x: Tensor) -> Batch:
+        return Batch(
+            x=torch.bernoulli(x) if self.draw else x,
+            label=self.label[index],
+            index=index,
+            observed_label=None if self.observed_label is None else self.observed_label[index],
+        )
 
     @property
     @override
@@ -56,11 +69,12 @@ class ImagesOnDevice(ImageDataset):
     """Images of an :class:`ImageDataset`, copied to a GPU, whose generator binarizes them."""
 
     def __init__(self, dataset: ImageDataset, device: torch.device) -> None:
-        super().__init__(dataset.pixels.to(device), dataset.max_level, dataset.label.to(device), dataset.draw)
+        observed = None if dataset.observed_label is None else dataset.observed_label.to(device)
+        pixels, label = dataset.pixels.to(device), dataset.label.to(device)
+        super().__init__(pixels, dataset.max_level, label, dataset.draw, observed)
         self.device = device
 
     @override
     def __getitems__(self, rows: Sequence[int] | Tensor) -> Batch:
         index = copy_async(torch.as_tensor(rows, dtype=torch.int64), self.device)
-        x = self.pixels[index] / self.max_level
-        return Batch(x=torch.bernoulli(x) if self.draw else x, label=self.label[index], index=index)
+        return self._batch(index, self.pixels[index] / self.max_level)
