@@ -25,7 +25,7 @@ FIT_FLAGS = {  # meaning by flag, by title
         "FILE ...": "Files of cells: .h5ad, zarr, 10x (.h5 or directory), .loom, .h5mu, .csv or .tsv",
         "--layer NAME": "Layer of the counts; raw for .raw; default: .X",
         "--batch_key COLUMN": "Column of obs with the batch, such as the donor",
-        "--labels COLUMN": "Column of obs with cell types, known for some cells; the model learns to predict the others",
+        "--labels COLUMN": "Column of obs with cell types, known for some cells, which the model predicts for others",
         "--label_key COLUMN": "Column of obs with cell types, for figures; never used in training",
         "--n_top_genes N": "Number of modeled genes, the most variable ones; default: all of at most 8,000, else 2,000",
         "--genes_in PLACE": "rows or columns of a .csv or .tsv, or modality of an .h5mu; default: as names show",

@@ -27,7 +27,7 @@ def pass_observed_key(config: Namespace) -> None:
             raise ConfigError(f"latent {name!r}: observed_key={key!r}, but {config.data.class_path} has no labels.")
         if data.observed_key not in (None, key):
             raise ConfigError(
-                f"data.observed_key={data.observed_key!r} must be {key!r}, the observed_key of latent {name!r}. Omit it."
+                f"data.observed_key={data.observed_key!r} must be {key!r}, that of latent {name!r}. Omit it."
             )
         data.observed_key = key
 
