@@ -52,17 +52,8 @@ MODELS = (GaussianVAE, MixedVAE, DiscreteVAE, VAE)
 SETTINGS = (
     "Settings are the arguments of GeneExpressionData, of the model and its latents, and of pytorch_lightning.Trainer."
 )
-NOT_SETTINGS = (
-    "features",
-    "covariates",
-    "labels",
-    "observed_key",
-    "adata",
-    "path",
-    "latents",
-    "encoder",
-    "decoder",
-)  # given by cells and recipe
+# given by cells, labels and recipe
+NOT_SETTINGS = ("features", "covariates", "labels", "observed_key", "adata", "path", "latents", "encoder", "decoder")
 LABELS_KEY = "model.latents.y.observed_key"
 OTHER_NAMES = {"seed": "seed_everything", "directory": "trainer.default_root_dir", "labels": LABELS_KEY}
 

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from vaekit.exceptions import ConfigError, did_you_mean
 from vaekit.latents import Latent
 
-REMEDY = (
-    "GeneExpressionData(..., observed_key=...) reads the column, and labels=data.observed_categories has its names."
-)
+REMEDY = "GeneExpressionData(..., observed_key=...) reads it; then pass labels=data.observed_categories to the model."
 
 
 def name_categories(latents: Mapping[str, Latent], labels: Mapping[str, Sequence[str]]) -> str | None:
-    """Give the observed latent the names of its categories, and return its name; None if no latent is observed.
+    """Set the names of the categories of the observed latent, and return its name; None if no latent is observed.
 
     Parameters
     ----------

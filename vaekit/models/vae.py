@@ -103,18 +103,8 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         self.objective = objective or ELBO()
         joint = self.objective.num_samples is not None
         with MemoryBudget(self.config["init_args"]):
-            parts = (
-                features,
-                covariates,
-                encoder,
-                latents,
-                decoder,
-                likelihood,
-                joint,
-                encoder_covariates,
-                labels or {},
-            )
-            self.networks = VAENetworks(*parts)
+            parts = (features, covariates, encoder, latents, decoder, likelihood, joint, encoder_covariates)
+            self.networks = VAENetworks(*parts, labels or {})
         self.objective.check_estimators(self.estimators)
         if regularizer is not None:
             regularizer.check(self.latents)

@@ -282,12 +282,8 @@ class GeneExpressionData(DataModule):
         return len(self.dataset)
 
     def _stored_colors(self, source: CountSource) -> dict[str, dict[str, str]]:
-        keys = [
-            key
-            for key in (self.batch_key, self.label_key, self.observed_key, *(self._keys.categorical or ()))
-            if key is not None
-        ]
-        return {key: colors for key in keys if (colors := stored_colors(source, key))}
+        keys = (self.batch_key, self.label_key, self.observed_key, *(self._keys.categorical or ()))
+        return {key: colors for key in keys if key is not None and (colors := stored_colors(source, key))}
 
     @override
     def figure_columns(self, color: Sequence[str] | str | None = None) -> FigureColumns:
