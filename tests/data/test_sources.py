@@ -80,13 +80,6 @@ def test_something_else_altogether():
         open_adata(np.ones((2, 2)))
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/cells.h5ad", "https://example.org/cells.h5ad", "file:///cells.zarr"])
-def test_urls_are_not_local_paths(url: str) -> None:
-    for read in (read_cells, lambda path: GeneExpressionData(path=path), lambda path: GeneExpressionData(path=[path])):
-        with pytest.raises(DataError, match=f"path='{url}' is a URL"):
-            read(url)
-
-
 def test_a_file_that_is_being_written(tmp_path: Path) -> None:
     path = tmp_path / "cells.h5ad"
     AnnData(np.ones((4, 3), dtype=np.float32)).write_h5ad(path)

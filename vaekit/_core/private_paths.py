@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from vaekit._core.urls import hide_credentials
+
 MATRIX_ARGUMENTS = {"layer", "matrix"}  # whose paths are those within a file, such as "/layers/counts"
 _DELIMITER = r"\s'\"\[\](),;="
 _DIRECTORIES = re.compile(  # of an absolute path within a text, before the name of the file
@@ -16,6 +18,8 @@ _DIRECTORIES = re.compile(  # of an absolute path within a text, before the name
 
 def hide_directories(value: Any, directories: Iterable[str] = ()) -> Any:
     """Return plain data with the name of the file in place of each absolute path; relative paths stay.
+
+    URLs stay without user name, password and query.
 
     Parameters
     ----------
@@ -42,6 +46,7 @@ def hide_directories(value: Any, directories: Iterable[str] = ()) -> Any:
         value = str(value)
     if not isinstance(value, str):
         return value
+    value = hide_credentials(value)
     if (kind := _path_type(value)) is not None:
         return kind(value).name
     for directory in sorted(directories, key=len, reverse=True):

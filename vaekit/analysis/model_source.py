@@ -10,13 +10,14 @@ import numpy as np
 
 from vaekit import __version__
 from vaekit._core.components import from_config
+from vaekit._core.urls import is_url, path_text
 from vaekit.data.cells import query
 from vaekit.data.cells.backed_counts import StoredMatrix
 from vaekit.data.cells.file_formats import are_stores
 from vaekit.data.cells.not_cells import check_no_checkpoint, not_cells
 from vaekit.data.cells.query import QueryData
 from vaekit.data.cells.sources import open_counts
-from vaekit.data.cells.stores import local_paths
+from vaekit.data.cells.stores import absolute_paths
 from vaekit.data.data_module import DataModule, check_fingerprint
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE, load
@@ -258,7 +259,7 @@ def load_training_data(
     config = registry["config"] if cells is None else _at_another_path(registry["config"], cells)
     try:
         path = config["init_args"].get("path") if backed and "feature_names" in registry else None
-        if path is not None and _may_stream(local_paths(path), registry["matrix"]):
+        if path is not None and _may_stream(absolute_paths(path), registry["matrix"]):
             config = {**config, "init_args": {**config["init_args"], "mode": "streamed"}}
         data = from_config(config)
         data.load_state_dict(registry)
@@ -301,11 +302,11 @@ def _at_another_path(config: Mapping[str, Any], cells: Any) -> dict[str, Any]:
     """Return the configuration of a data module with other cells, in memory or in files."""
     paths = [cells] if isinstance(cells, str | Path) else list(cells) if isinstance(cells, Sequence) else []
     if len(paths) == 1:
-        source: dict[str, Any] = {"path": str(paths[0])}
+        source: dict[str, Any] = {"path": path_text(paths[0])}
     elif "adata" not in config["init_args"]:
         raise DataError(f"data={cells!r} must be the path of the images that the model was trained on.")
     elif paths:
-        source = {"path": [str(path) for path in paths]}
+        source = {"path": [path_text(path) for path in paths]}
     else:
         check_in_memory(cells, argument="data")
         source = {"path": None, "adata": cells}
@@ -316,7 +317,7 @@ def _path_remedy(config: Mapping[str, Any]) -> str:
     """Return a sentence for an exported model, which stores names of files without directories; else ""."""
     path = config["init_args"].get("path")
     names = [path] if isinstance(path, str) else path or []
-    if all(Path(name).is_absolute() for name in names):
+    if all(is_url(name) or Path(name).is_absolute() for name in names):
         return ""
     return (
         f" An exported model does not store the directory of its training data ({', '.join(names)}). Pass the path of "

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
+from vaekit._core.urls import hide_credentials
 from vaekit.diagnostics.package_versions import package_versions
 
 
@@ -40,7 +41,7 @@ class RunRecord(Callback):
     def __init__(
         self, warnings: list[str], config: Mapping[str, Any] | None = None, command: Sequence[str] = ()
     ) -> None:
-        self.warnings, self.config, self.command = warnings, config, list(command)
+        self.warnings, self.config, self.command = warnings, config, hide_credentials(list(command))
         self.finished, self.device = False, ""
         self.total_steps: int | None = None
         self._earlier: dict[str, Any] = {"warnings": [], "seconds": 0.0}

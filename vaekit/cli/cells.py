@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaekit._core.atomic import atomic_write
 from vaekit._core.memory_budget import CHUNK_BYTES
+from vaekit._core.urls import as_path, is_url
 from vaekit.exceptions import DataError, OutputError, VaekitError, format_bytes
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ TABLE_VERSION = "0.2.0"  # of the encoding of tables to which columns can be add
 def open_output_copy(source: AnnData | list[str], cells: QueryData, output: Path, num_bytes: int = 0) -> Iterator[Any]:
     """Yield a copy of the cells as an ``h5py.File``, which becomes the output if the block succeeds.
 
-    A file is copied byte by byte. A zarr store, a file of anndata 0.6 or older, and cells in memory are written, so
-    fields that cannot be written are found before the block begins.
+    A file is copied byte by byte, or downloaded. A zarr store, a file of anndata 0.6 or older, and cells in memory are
+    written, so fields that cannot be written are found before the block begins.
 
     Parameters
     ----------
@@ -46,16 +47,20 @@ def open_output_copy(source: AnnData | list[str], cells: QueryData, output: Path
     """
     import h5py
 
-    path = Path(source[0]).expanduser() if isinstance(source, list) else None
-    files = [] if path is None else [path] if path.is_file() else path.rglob("*")
-    check_room(output, num_bytes + sum(file.stat().st_size for file in files))
+    from vaekit.data.cells.stores import open_store, read_store
+
+    path = source[0] if isinstance(source, list) else None
+    store = None if path is None else open_store(path)
+    check_room(output, num_bytes + (0 if path is None else _size(path, store)))
     with atomic_write(output) as temporary, _nullable_strings():
-        if path is not None and path.is_dir():
-            _convert(path, temporary, output)
-        elif path is not None and _has_tables_in_groups(path):
-            _copy(path, temporary)
-        else:
+        if path is None or store is None:
             write_h5ad(cells.adata, temporary, output)
+        elif not isinstance(store, h5py.File):
+            _convert(store, temporary, output)
+        elif isinstance(store["obs"], h5py.Group) and "raw.X" not in store:
+            _copy(path, temporary)
+        else:  # of anndata 0.6 or older, which had no groups for tables
+            write_h5ad(read_store(path), temporary, output)
         with h5py.File(temporary, "r+") as file:
             yield file
 
@@ -150,20 +155,29 @@ def _nullable_strings() -> Any:
     return settings.override(allow_write_nullable_strings=True)
 
 
-def _has_tables_in_groups(path: Path) -> bool:
-    """Return whether an .h5ad file was written by anndata 0.7 or later."""
+def _size(path: str, store: Any) -> int:
+    """Return the size of a file or a zarr store on disk; for a store on a server, that of its decoded arrays."""
+    if not is_url(path):
+        file = Path(path).expanduser()
+        return sum(part.stat().st_size for part in ([file] if file.is_file() else file.rglob("*")))
     import h5py
 
-    from vaekit.data.cells.stores import open_store
+    from vaekit.data.cells.remote_file import RemoteFile
+    from vaekit.data.cells.stores import num_bytes
 
-    file = open_store(path)
-    return isinstance(file["obs"], h5py.Group) and "raw.X" not in file
+    return RemoteFile(as_path(path)).size if isinstance(store, h5py.File) else num_bytes(store)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, with a progress bar after one second."""
+def _copy(path: str, target: Path) -> None:
+    """Copy or download a file, with a progress bar after one second."""
     from tqdm.auto import tqdm
 
+    if is_url(path):
+        from vaekit.data.cells.remote_file import download
+
+        download(as_path(path), target)
+        return
+    source = Path(path).expanduser()
     bar = tqdm(total=source.stat().st_size, desc="copying", unit="B", unit_scale=True, delay=1)
     with bar, source.open("rb") as reader, target.open("wb") as writer:
         while chunk := reader.read(CHUNK_BYTES):
@@ -171,14 +185,11 @@ def _copy(source: Path, target: Path) -> None:
             bar.update(len(chunk))
 
 
-def _convert(source: Path, target: Path, output: Path) -> None:
-    """Write a zarr store as an .h5ad file, with bounded memory for its matrices."""
+def _convert(store: Any, target: Path, output: Path) -> None:
+    """Write an open zarr store as an .h5ad file, with bounded memory for its matrices."""
     import h5py
 
-    from vaekit.data.cells.stores import open_store
-
     with h5py.File(target, "w") as file:
-        store = open_store(source)
         file.attrs.update(store.attrs)
         for key in store:
             try:

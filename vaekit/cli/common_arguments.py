@@ -5,7 +5,8 @@ from __future__ import annotations
 REFERENCE = "As for every command"  # beginning of a description in a docstring that is replaced by one of these
 DESCRIPTIONS = {
     "checkpoint": "Checkpoint of a trained model, such as RUN/last.ckpt.",
-    "data": "Files of cells: .h5ad, zarr, 10x (.h5 or directory), .loom, .h5mu, .csv or .tsv. None: the training data.",
+    "data": "Files of cells: .h5ad, zarr, 10x (.h5 or directory), .loom, .h5mu, .csv or .tsv; or URLs of "
+    ".h5ad or zarr. None: the training data.",
     "layer": "Layer with the counts ('raw' for .raw, 'X' for .X). None: as in training.",
     "genes_in": "Place of the genes: 'rows' or 'columns' of a .csv or .tsv file, or the name of a modality of an .h5mu "
     "file. None: as the names in the file show.",

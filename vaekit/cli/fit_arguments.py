@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from vaekit._core.config_store import packaged_configs
+from vaekit._core.urls import as_path, is_url
 from vaekit.exceptions import ConfigError
 from vaekit.workflow import choose_kind, fit_config, setting_key
 
@@ -123,10 +124,11 @@ def _check_cells(file: str) -> None:
     path = Path(file)
     if path.suffix in (".yaml", ".yml") or (not path.exists() and file in packaged_configs()):
         raise ConfigError(f"{file} is a configuration. Pass it as --config {file}")
-    if path.suffix == ".ckpt":
+    if path.suffix == ".ckpt" and not is_url(file):
         raise ConfigError(f"{file} is a checkpoint. Pass the cells, and --ckpt_path {file} to resume its run.")
 
 
 def _stem(file: str) -> str:
     """Return the name of a file without its endings, for the run directory."""
-    return Path(file).absolute().name.split(".")[0] or "vaekit"
+    name = as_path(file).name if is_url(file) else Path(file).absolute().name
+    return name.split(".")[0] or "vaekit"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vaekit._core.urls import path_text
 from vaekit.exceptions import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -144,10 +145,10 @@ def resolve_cells(
     from vaekit.analysis.model_source import get_count_registry
     from vaekit.data.cells.file_formats import are_stores, read_files
     from vaekit.data.cells.sources import join_files
-    from vaekit.data.cells.stores import local_paths
+    from vaekit.data.cells.stores import absolute_paths
 
     if data:
-        paths = [data] if isinstance(data, str) else [str(path) for path in data]
+        paths = [path_text(path) for path in ([data] if isinstance(data, str) else data)]
     else:
         training_data: Any = load_training_data(model, backed=True)
         if training_data.kind != "counts":
@@ -158,7 +159,7 @@ def resolve_cells(
         genes_in = training_data.genes_in
         if path is None:  # packaged with scanpy
             return InputCells(training_data.adata, layer, [])
-        paths = [path] if isinstance(path, str) else local_paths(path)
+        paths = absolute_paths(path)
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise DataError(f"{argument} names {twice[0]} twice. Name each file once.")
     if genes_in is None and (len(paths) == 1 or not copied) and are_stores(paths):
@@ -182,4 +183,4 @@ def _file_of_each_cell(paths: Sequence[str], sizes: Iterable[int]) -> pd.Categor
     import numpy as np
     import pandas as pd
 
-    return pd.Categorical.from_codes(np.repeat(np.arange(len(paths)), list(sizes)), list(paths))
+    return pd.Categorical.from_codes(np.repeat(np.arange(len(paths)), list(sizes)), list(map(str, paths)))

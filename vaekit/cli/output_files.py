@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vaekit._core.atomic import try_writing
 from vaekit._core.figure_formats import FIGURE_FORMATS, FigureFormat
+from vaekit._core.urls import hide_credentials, is_url
 from vaekit.exceptions import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def check_outputs(
     DataError
         If the ending or format is another one, or a file cannot be written without losing another.
     """
+    if is_url(str(output)):
+        raise DataError(f"output={hide_credentials(str(output))!r} is a URL. Name a file on this machine.")
     result, inputs = Path(output), list(inputs)
     if result.suffix.lower() not in endings and not result.is_dir():
         formats = " or ".join(endings)
@@ -133,7 +136,7 @@ def load_model(checkpoint: PathLike, *outputs: Path) -> VAE:
     DataError
         If an output is one of these, or lies in one that is a directory.
     """
-    from vaekit.data.cells.stores import local_paths
+    from vaekit.data.cells.stores import absolute_paths
     from vaekit.models import load
 
     for output in outputs:
@@ -141,7 +144,7 @@ def load_model(checkpoint: PathLike, *outputs: Path) -> VAE:
     model = load(checkpoint)
     path = ((model.data_registry or {}).get("config") or {}).get("init_args", {}).get("path")
     for output in outputs:
-        reject_inputs(output, [] if path is None else local_paths(path))
+        reject_inputs(output, [] if path is None else absolute_paths(path))
     return model
 
 

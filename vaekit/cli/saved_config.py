@@ -19,6 +19,7 @@ from typing_extensions import override
 from vaekit import __version__
 from vaekit._core.atomic import atomic_write
 from vaekit._core.private_paths import hide_directories
+from vaekit._core.urls import hide_credentials
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_str(str(member.value)))
 
@@ -27,8 +28,8 @@ TRAINER_PER_RUN = {"default_root_dir", "logger", "enable_progress_bar"}
 
 
 def to_plain(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
-    """Return a parsed configuration as plain data, with all defaults."""
-    return yaml.safe_load(parser.dump(config, skip_none=False))
+    """Return a parsed configuration as plain data, with all defaults and without credentials of URLs."""
+    return hide_credentials(yaml.safe_load(parser.dump(config, skip_none=False)))
 
 
 def training_hash(config: Mapping[str, Any]) -> str:
@@ -72,4 +73,5 @@ class SaveRunConfig(SaveConfigCallback):
         """Write ``config.yaml``, but not before: a run that is rejected when it resumes must keep its file."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             with atomic_write(Path(trainer.default_root_dir) / self.config_filename) as temporary:
-                temporary.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
+                text = hide_credentials(self.parser.dump(self.config, skip_none=False))
+                temporary.write_text(text, encoding="utf-8")

@@ -129,14 +129,29 @@ def _check_entry(entry: os.DirEntry[str], store: Path, root: str) -> None:
 def _read_metadata(file: Path) -> Any:
     """Return the content of a metadata file of zarr; its codecs are checked."""
     try:
-        metadata = json.loads(file.read_bytes())
-        codecs = sorted(set(_codec_names(metadata)))
-    except (OSError, ValueError, RecursionError) as error:
+        content = file.read_bytes()
+    except OSError as error:
         raise DataError(f"{file} cannot be read as zarr metadata ({type(error).__name__}: {error}).") from error
+    return parse_metadata(content, file)
+
+
+def parse_metadata(content: bytes, shown: str | Path) -> Any:
+    """Return the content of a metadata file of zarr, shown as ``shown``.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or names codecs that may run code.
+    """
+    try:
+        metadata = json.loads(content)
+        codecs = sorted(set(_codec_names(metadata)))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{shown} cannot be read as zarr metadata ({type(error).__name__}: {error}).") from error
     for codec in codecs:
         if codec.removeprefix("numcodecs.") not in SAFE_CODECS:  # format 3 adds the prefix
             raise DataError(
-                f"{file} names the codec {codec!r}, which may run code of the store. It was not read. Write the store "
+                f"{shown} names the codec {codec!r}, which may run code of the store. It was not read. Write the store "
                 "again with AnnData.write_zarr. If you trust it, read it with anndata."
             )
     return metadata

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vaekit import __version__
 from vaekit._core.atomic import atomic_write
+from vaekit._core.urls import is_url
 from vaekit.exceptions import CheckpointError, OutputError
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
@@ -96,11 +97,16 @@ def hide_data_directories(registry: Mapping[str, Any] | None) -> dict[str, Any] 
         arguments = dict(result["config"]["init_args"])
         for name in PATH_ARGUMENTS:
             if isinstance(value := arguments.get(name), str):
-                arguments[name] = Path(value).name
+                arguments[name] = _without_directory(value)
             elif value is not None:
-                arguments[name] = [Path(path).name for path in value]
+                arguments[name] = [_without_directory(path) for path in value]
         result["config"] = {**result["config"], "init_args": arguments}
     return result
+
+
+def _without_directory(path: str) -> str:
+    """Return the name of a file; a URL, which is not of the training machine, stays."""
+    return path if is_url(path) else Path(path).name
 
 
 def is_exported(path: Path) -> bool:

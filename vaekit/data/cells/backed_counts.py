@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from vaekit._core import memory_budget
+from vaekit._core.urls import path_text
 from vaekit.data.cells.count_checks import (
     REMEDY,
     canonical,
@@ -54,7 +55,7 @@ class StoredMatrix:
 
     def __init__(self, path: str | Path, layer: str | None) -> None:
         self.store = open_store(path)
-        self.path = str(path)
+        self.path = path_text(path)
         with translate_read_errors(path):
             is_path = layer is not None and layer.startswith("/")
             self.matrix = str(layer) if is_path else find_stored_matrix(self.store, layer, self.path)

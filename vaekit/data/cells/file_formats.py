@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from vaekit._core.urls import as_path, is_url
 from vaekit.data.cells.hdf5_formats import read_h5mu, read_loom
+from vaekit.data.cells.not_cells import check_no_checkpoint
 from vaekit.data.cells.stores import check_path, describe_paths, is_zarr, open_store, read_store
 from vaekit.data.cells.tenx import find_matrix_files, is_10x_h5, read_10x_directory, read_10x_h5
 from vaekit.data.cells.text_tables import read_text_table
@@ -63,10 +65,15 @@ def read_cells(path: str | Path, genes_in: str | None = None) -> AnnData:
     counts, also compressed as ``.gz``. All functions and commands that accept the path of an ``.h5ad`` file accept
     these, too. Counts of ``.h5ad`` files and zarr stores can stay there; all others are read into memory.
 
+    ``.h5ad`` files and zarr stores may be at a URL that begins with ``s3://``, ``gs://``, ``https://`` or ``http://``.
+    Credentials come from the environment. A web server must support range requests for ``.h5ad`` files, and zarr stores
+    on it need consolidated metadata, which ``AnnData.write_zarr`` writes. User name, password and query of a URL are
+    used for requests only and stored nowhere.
+
     Parameters
     ----------
     path : str or Path
-        File, zarr store or directory.
+        File, zarr store or directory, or the URL of an ``.h5ad`` file or zarr store.
     genes_in : str, optional
         Place of the genes. For a table: "rows" or "columns"; None means that the names of its rows and columns decide.
         For an ``.h5mu`` file: the name of a modality; None means the only one, or "rna".
@@ -86,7 +93,7 @@ def read_cells(path: str | Path, genes_in: str | None = None) -> AnnData:
     DataError
         If the file cannot be read, has another form, or does not show where its genes are.
     MissingPackageError
-        If the file is a .loom file and loompy is not installed.
+        If the file is a .loom file and loompy is not installed, or a URL needs a package of the extra ``cloud``.
 
     Examples
     --------
@@ -107,6 +114,7 @@ def read_files(paths: Sequence[str | Path], genes_in: str | None = None) -> list
     if genes_in is not None and not accept_genes_in(paths):
         files = describe_paths(paths)
         raise DataError(f"genes_in={genes_in!r} is for .csv, .tsv and .h5mu files, but not for {files}. Omit it.")
+    paths = [as_path(path) for path in paths]
     formats = [find_format(path) for path in paths]
     return [
         form.read(path, genes_in) if form.is_ambiguous else form.read(path)
@@ -132,6 +140,12 @@ def find_format(path: str | Path) -> Format:
     DataError
         If it does not exist, or has another form.
     """
+    if is_url(path):
+        from vaekit.data.cells.remote_stores import is_remote_zarr  # needs zarr, which is slow to import
+
+        check_no_checkpoint(path, "path")
+        is_remote_zarr(as_path(path))
+        return STORE
     file = check_path(path)
     if file.is_dir():
         return _directory_format(file, path)

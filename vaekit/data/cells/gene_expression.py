@@ -24,7 +24,7 @@ from vaekit.data.cells.loaded_cells import LoadedCells
 from vaekit.data.cells.query import warn_empty
 from vaekit.data.cells.size_factors import read_size_factors, training_statistics
 from vaekit.data.cells.sources import MODES, Mode, open_adata, open_counts, pbmc68k
-from vaekit.data.cells.stores import local_paths
+from vaekit.data.cells.stores import absolute_paths
 from vaekit.data.data_module import DataModule, check_fingerprint, from_loaded, restore_split
 from vaekit.data.figure_columns import FigureColumns, check_color
 from vaekit.data.splits import split_rows
@@ -46,7 +46,7 @@ class GeneExpressionData(DataModule):
         Cells in memory.
     path : str, list of str or None
         A file instead, or a list of files with the same genes: .h5ad, zarr, 10x .h5 or directory, .loom, .h5mu, .csv
-        or .tsv (:func:`vaekit.data.read_cells`).
+        or .tsv, or the URL of an .h5ad file or zarr store (:func:`vaekit.data.read_cells`).
     layer : str or None
         Layer of the counts. None means ``.X``; "raw" means ``.raw.X`` if no layer has this name. A path as in an .h5ad
         file means one matrix only: "/X", "/raw/X", "/layers/NAME".
@@ -144,10 +144,11 @@ class GeneExpressionData(DataModule):
                 raise DataError(f"layer={layer!r} requires path or adata: the packaged data have one matrix of counts.")
             label_key = label_key or "bulk_labels"
         if path is not None:
-            paths = local_paths(path)
+            paths = absolute_paths(path)
             path = paths[0] if isinstance(path, str | Path) else paths
-        # A checkpoint holds plain data: absolute paths, but not the AnnData.
-        self._arguments.update(adata=None, path=path, label_key=label_key)
+        # A checkpoint holds plain data: absolute paths and URLs without credentials, but not the AnnData.
+        stored = str(path) if isinstance(path, str) else path and [str(part) for part in path]
+        self._arguments.update(adata=None, path=stored, label_key=label_key)
         self._cells = adata if path is None else path
         self._adata: AnnData | None = None
         self._name, self._storage = "", ""

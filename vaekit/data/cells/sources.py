@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from vaekit._core import memory_budget
+from vaekit._core.urls import as_path
 from vaekit.data.cells.backed_counts import BackedCounts, StoredMatrix
 from vaekit.data.cells.count_checks import check_all
 from vaekit.data.cells.count_source import CountSource
@@ -106,12 +107,12 @@ def _choose_storage(mode: str, files: Sequence[StoredMatrix]) -> tuple[bool, str
 def _as_paths(cells: Any) -> list[str | Path] | None:
     """Return the paths of files; None if ``cells`` is neither a path nor a list of paths."""
     if isinstance(cells, str | Path):
-        return [cells]
+        return [as_path(cells)]
     if not isinstance(cells, Sequence):
         return None
     if not cells:
         raise DataError("path=[] must name at least one file.")
-    return list(cells)
+    return [as_path(path) for path in cells]
 
 
 def open_adata(

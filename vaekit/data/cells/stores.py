@@ -13,6 +13,7 @@ import numpy as np
 
 from vaekit._core.arguments import short_repr
 from vaekit._core.memory_budget import check_memory
+from vaekit._core.urls import as_path, is_url
 from vaekit.data.cells.not_cells import check_no_checkpoint
 from vaekit.data.containment import check_hdf5, check_regular, check_zarr
 from vaekit.exceptions import DataError, VaekitError, did_you_mean
@@ -39,8 +40,8 @@ _KINDS = {  # of unreadable files, by ending
 }
 
 
-def local_paths(path: Any) -> list[str]:
-    """Return a file path, or several, as absolute paths; raise a DataError for other types and URLs."""
+def absolute_paths(path: Any) -> list[str]:
+    """Return a file path, or several, as absolute paths or URLs; raise a DataError for other types."""
     paths = [path] if isinstance(path, str | Path) else path
     if not isinstance(paths, Sequence) or not all(isinstance(part, str | Path) for part in paths):
         value = short_repr(path)
@@ -49,9 +50,7 @@ def local_paths(path: Any) -> list[str]:
         )
     if not paths:
         raise DataError("path=[] must name at least one file.")
-    if url := next((str(part) for part in paths if "://" in str(part)), None):
-        raise DataError(f"path={url!r} is a URL. Download it, and pass the path of the file.")
-    return [str(Path(part).expanduser().absolute()) for part in paths]
+    return [as_path(part) if is_url(part) else str(Path(part).expanduser().absolute()) for part in paths]
 
 
 def describe_paths(paths: Sequence[str | Path]) -> str:
@@ -64,6 +63,11 @@ def open_store(path: str | Path) -> Any:
 
     Every file is opened by this function, which checks that all its data are inside it.
     """
+    if is_url(path):
+        from vaekit.data.cells.remote_stores import open_remote  # needs zarr, which is slow to import
+
+        with translate_read_errors(path):
+            return open_remote(as_path(path))
     file = check_path(path)
     with translate_read_errors(path):
         if file.is_dir():
@@ -86,9 +90,9 @@ def check_path(path: str | Path) -> Path:
     Raises
     ------
     DataError
-        If it is a URL, a link to no file, or a pipe or device, or does not exist.
+        If it is a link to no file, or a pipe or device, or does not exist.
     """
-    local_paths(path)
+    absolute_paths(path)
     check_no_checkpoint(path, "path")
     file = Path(path).expanduser()
     if file.is_symlink() and not file.exists():
@@ -150,16 +154,27 @@ def read_store(path: str | Path) -> AnnData:
     """Read an .h5ad file or a zarr store into memory, if there is room for all of it."""
     store = open_store(path)
     import anndata
+    import h5py
 
     with warnings.catch_warnings(), translate_read_errors(path):
         warnings.filterwarnings("ignore", message="Variable names are not unique")  # checked later
         check_memory(num_bytes(store), f"{path}", FILE_REMEDY)
-        file = Path(path).expanduser()
-        adata = anndata.io.read_zarr(store) if file.is_dir() else anndata.io.read_h5ad(file)
+        adata = _read_h5ad(path) if isinstance(store, h5py.File) else anndata.io.read_zarr(store)
         adata.obs, adata.var = load_table(store, "obs"), load_table(store, "var")
         if adata.raw is not None:
             adata.raw._var = load_table(store, "raw.var" if "raw.var" in store else "raw/var")
         return adata
+
+
+def _read_h5ad(path: str | Path) -> AnnData:
+    """Read an .h5ad file, which :func:`open_store` has checked, into memory."""
+    import anndata
+
+    if is_url(path):
+        from vaekit.data.cells.remote_stores import read_remote_h5ad
+
+        return read_remote_h5ad(as_path(path))
+    return anndata.io.read_h5ad(Path(path).expanduser())
 
 
 def concat_cells(parts: Sequence[AnnData]) -> AnnData:
