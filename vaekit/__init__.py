@@ -10,7 +10,7 @@ from typing import Any
 
 __version__ = "0.2.0.dev0"
 
-_MODELS = ("VAE", "GaussianVAE", "DiscreteVAE", "MixedVAE", "SequentialVAE", "load", "save")
+_MODELS = ("VAE", "GaussianVAE", "DiscreteVAE", "MixedVAE", "SequentialVAE", "HierarchicalVAE", "load", "save")
 _PACKAGES = ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators", "exceptions", "graph",
              "latents", "likelihoods", "models", "networks", "optim", "plotting")  # fmt: skip
 _HOME = {

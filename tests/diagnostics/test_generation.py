@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models.tiny import MODELS, pixels, sharpen
+from models.tiny import FEATURES, MODELS, pixels, sharpen
 
+from vaekit import HierarchicalVAE
 from vaekit.diagnostics import category_means, decoded_mean, latent_traversal, prior_means, sample_prior
 from vaekit.exceptions import VaekitError
 from vaekit.likelihoods import Bernoulli
@@ -40,6 +41,21 @@ def test_a_child_follows_its_parent():
         values = z[torch.arange(9_000) % 3 == category]
         scale = prior.stddev[category].detach()
         assert ((values.mean(0) - prior.mean[category].detach()) / scale * 3000**0.5).abs().max() < 4.5
+
+
+def test_children_follow_in_a_traversal():
+    """The lower level has the mean of its prior given the new value, whether or not its posterior is conditional."""
+    for top_down in (False, True):
+        vae = sharpen(HierarchicalVAE(FEATURES, Bernoulli(), dims=[3, 2], top_down=top_down, hidden=[8], dropout=0.0))
+        means, positions = latent_traversal(vae, "z2", pixels(1), steps=5, span=2.0)
+        assert means.shape == (2, 5, vae.features)
+        with torch.no_grad():
+            z2 = vae.posteriors(pixels(1))["z2"].mean.repeat(5, 1)
+            z2[:, 1] = positions
+            z1 = vae.networks.prior("z1", {"z2": z2}, z2).mean
+        torch.testing.assert_close(means[1], decoded_mean(vae, {"z1": z1, "z2": z2}))
+        lower, _ = latent_traversal(vae, "z1", pixels(1), steps=5, span=2.0)
+        assert lower.std(1).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)

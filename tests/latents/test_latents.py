@@ -15,7 +15,17 @@ from vaekit import DiscreteVAE, GaussianVAE, MixedVAE
 from vaekit.distributions.divergence import analytic_divergence, kl_or_estimate
 from vaekit.estimators import Enumerate, LeaveOneOut, Pathwise, ScoreFunction
 from vaekit.exceptions import ConfigError, EstimatorError
-from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gamma, Gaussian, LibrarySize, StudentT
+from vaekit.latents import (
+    Bernoulli,
+    Categorical,
+    Dirichlet,
+    Gamma,
+    Gaussian,
+    LibrarySize,
+    Poisson,
+    Product,
+    StudentT,
+)
 from vaekit.likelihoods import NegativeBinomial
 
 WIDTH = 4
@@ -28,8 +38,21 @@ LATENTS = {
     "dirichlet": lambda: Dirichlet(3, concentration=0.2),
     "student_t": lambda: StudentT(3),
     "library_size": LibrarySize,
+    "poisson": lambda: Poisson(3, rate=0.5),
+    "product": lambda: Product({"kind": 4, "phase": 2}, learned_prior=True),
 }
-EVENTS = {"category": (1, 4), "categories": (2, 3), "library_size": (1,)}  # of the others (3,)
+EVENTS = {"category": (1, 4), "categories": (2, 3), "library_size": (1,), "product": (2, 4)}  # of the others (3,)
+WITH_PARENTS = {
+    "gaussian": lambda **more: Gaussian(3, **more),
+    "categories": lambda **more: Categorical(3, variables=2, **more),
+    "bits": lambda **more: Bernoulli(3, **more),
+    "gamma": lambda **more: Gamma(3, concentration=0.3, rate=2.0, **more),
+    "dirichlet": lambda **more: Dirichlet(3, concentration=0.2, **more),
+    "student_t": lambda **more: StudentT(3, **more),
+    "library_size": lambda **more: LibrarySize(**more),
+    "poisson": lambda **more: Poisson(3, rate=0.5, **more),
+    "product": lambda **more: Product({"kind": 4, "phase": 2}, **more),
+}
 
 
 def built(name: str):
@@ -88,6 +111,54 @@ def quadrature_divergence(q, p) -> torch.Tensor:
     log_q = StudentTDistribution(df, loc, scale).log_prob(at)
     log_p = StudentTDistribution(df, 0.0, 1.0).log_prob(at)
     return (log_q.exp() * (log_q - log_p) * scale * step[:, None, None]).sum((0, 2)).float()
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("name", WITH_PARENTS)
+def test_prior_given_a_continuous_parent(name, conditional):
+    """It starts at the prior without parents, then depends on them; so does the posterior, if it is conditional."""
+    latent = WITH_PARENTS[name](parents=["u"], conditional_posterior=conditional)
+    latent.build(WIDTH, 2, discrete_parents=False)
+    alone = LATENTS[name]()
+    alone.build(WIDTH, None)
+    parents, like = torch.randn(7, 5, 2), torch.zeros(())
+    value = alone.prior(None, like).sample((7, 5))
+    expected = alone.prior(None, like).log_prob(value)
+    torch.testing.assert_close(latent.prior(parents, like).log_prob(value), expected, rtol=1e-3, atol=1e-3)
+    torch.nn.init.normal_(latent.prior_network[1].weight)
+    prior = latent.prior(parents, like)
+    assert prior.batch_shape == (7, 5)
+    assert not torch.allclose(prior.log_prob(value), expected, atol=0.01)
+    assert latent.posterior_parents == (("u",) if conditional else ())
+    features = latent.condition_on_parents(torch.randn(5, WIDTH), parents) if conditional else torch.randn(5, WIDTH)
+    assert latent.posterior(features).batch_shape == ((7, 5) if conditional else (5,))
+
+
+def test_variables_of_a_product_by_hand():
+    latent = Product({"kind": 4, "phase": 2})
+    latent.build(WIDTH, None)
+    h = torch.randn(6, WIDTH)
+    q = latent.posterior(h)
+    kind, phase = latent.head(h).split([4, 2], -1)
+    wanted = torch.cat([kind.softmax(-1), phase.softmax(-1)], -1)
+    torch.testing.assert_close(latent.summary(q), wanted)
+    p = latent.prior(None, torch.zeros(()))
+    entropy = sum(torch.special.entr(part.softmax(-1)).sum(-1) for part in (kind, phase))
+    torch.testing.assert_close(analytic_divergence(q, p), math.log(4) + math.log(2) - entropy)
+    assert (q.sample((500,))[..., 1, 2:] == 0).all()  # impossible
+    assert latent.codes(wanted).equal(torch.stack([kind.argmax(-1), phase.argmax(-1)], -1))
+    assert [latent.unit_name(index) for index in (0, 3, 4, 5)] == ["kind:0", "kind:3", "phase:0", "phase:1"]
+    assert latent.unit_activity(latent.moments(wanted)).shape == (6,)
+
+
+def test_a_product_is_summed_exactly():
+    model = mixed(y=Product({"kind": 4, "phase": 2}), z=Gaussian(2, parents=["y"]))
+    assert isinstance(model.latents["y"].estimator, Enumerate)
+    result = model.loss(counts(), training=True)
+    result.total.mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert result.samples["y"].weight.sum(0).allclose(torch.ones(12))
+    assert result.terms["kl_y"].isfinite().all()
 
 
 def test_learned_prior_is_softmax_and_uniform_at_first():
@@ -229,7 +300,21 @@ REFUSED = {
     "too many rows": (
         lambda: mixed(**{f"y{i}": Categorical(3, estimator=ScoreFunction(9)) for i in range(4)}),
         ConfigError,
-        r"need 6561 evaluations.*more than 4096.*Draw joint samples.*ELBO\(num_samples=4\)",
+        r"need 6561 evaluations.*9 \('y0'\) \* 9.*Reduce num_samples.*draw joint samples.*ELBO\(num_samples=4\)",
+    ),
+    "too many states": (
+        lambda: mixed(
+            a=Categorical(20, estimator=Enumerate()),
+            b=Categorical(8, variables=3, estimator=Enumerate()),
+            w=Gaussian(2, parents=["a", "b"], estimator=Pathwise(num_samples=2)),
+        ),
+        ConfigError,
+        r"need 20480 evaluations.*Sample 'b' instead of listing its states \(512 evaluations\).*=ScoreFunction",
+    ),
+    "a smaller budget": (
+        lambda: mixed(a=Categorical(20, estimator=Enumerate(max_states=50)), b=Categorical(4, estimator=Enumerate())),
+        EstimatorError,
+        r"latent 'a': .*80 states.*max_states=50.*Sample 'a' instead of listing its states",
     ),
     "pathwise category": (
         lambda: mixed(y=Categorical(3, estimator=Pathwise())),
@@ -250,6 +335,10 @@ REFUSED = {
     "one category": (lambda: Categorical(1), ConfigError, "categories=1 "),
     "no variable": (lambda: Categorical(3, variables=0), ConfigError, "variables=0 "),
     "no bit": (lambda: Bernoulli(0), ConfigError, "dim=0 "),
+    "no variables": (lambda: Product({}), ConfigError, "Product: variables={} is empty"),
+    "one state": (lambda: Product({"a": 2, "b": 1}), ConfigError, "'b' must have at least 2 categories"),
+    "no count": (lambda: Poisson(0), ConfigError, "Poisson: dim=0 "),
+    "no rate": (lambda: Poisson(2, rate=0.0), ConfigError, "rate=0.0 positive"),
     "no topic": (lambda: Dirichlet(1), ConfigError, "topics=1 "),
     "no concentration": (lambda: Dirichlet(3, concentration=0.0), ConfigError, "concentration=0.0 "),
     "negative rate": (lambda: Gamma(3, rate=-1.0), ConfigError, "rate=-1.0 "),

@@ -13,7 +13,7 @@ from vaekit.analysis.model_source import check_in_memory, check_query, prepare_q
 from vaekit.data.cells.query import QueryData
 from vaekit.data.dataset import identity_collate
 from vaekit.diagnostics import most_probable_codes, posterior_summaries
-from vaekit.diagnostics.usage import coordinates
+from vaekit.diagnostics.usage import coordinates, variable_codes
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def embed(
         continuous latents, the probabilities of its codes.
     ``adata.obs["vaekit_<name>"]``
         Most probable code of each discrete latent, a categorical in numerical order; the categories of several
-        variables are joined by "-".
+        variables are joined by "-". Variables with names also have their own columns, ``"vaekit_<name>_<variable>"``.
     ``adata.obsm["vaekit_<name>_probabilities"]``
         Posterior probabilities of each discrete latent.
     ``adata.uns["vaekit"]``
@@ -106,7 +106,8 @@ def check_latent_fields(places: Any, model: VAE, key_added: str) -> None:
     prefix = str(key_added).removeprefix("X_")
     discrete = [name for name, latent in model.latents.items() if latent.discrete]
     names = {
-        "obs": [f"{prefix}_{name}" for name in discrete],
+        "obs": [f"{prefix}_{name}" for name in discrete]
+        + [f"{prefix}_{name}_{variable}" for name in discrete for variable in model.latents[name].variable_names],
         "obsm": [key_added, *(f"{prefix}_{name}_probabilities" for name in discrete)],
     }
     check_free(places, key_added, names, prefix)
@@ -143,6 +144,8 @@ def summary_fields(
     for name, latent in model.latents.items():
         if latent.discrete:
             obs[f"{prefix}_{name}"] = most_probable_codes(latent, summaries[name])
+            for variable, codes in variable_codes(latent, summaries[name]).items():
+                obs[f"{prefix}_{name}_{variable}"] = codes
             obsm[f"{prefix}_{name}_probabilities"] = summaries[name].numpy()
     return {"obs": obs, "obsm": obsm, "uns": {prefix: provenance(model, query.missing_genes, checkpoint)}}
 

@@ -24,13 +24,13 @@ class Code(NamedTuple):
 
 
 def sample_given_code(model: VAE, code: Code, usage: Tensor, like: Tensor) -> dict[str, Tensor]:
-    r"""Sample all latents given a code c of one of them, each ``[samples, *event]``, except a library size.
+    r"""Sample all latents given a code c of one of them, each ``[samples, *event]``; a library size only for a child.
 
     .. math:: p(\mathrm{others} | c) \propto p(\mathrm{ancestors})\, p(c | \mathrm{parents})\,
         p(\mathrm{descendants} | c, \mathrm{ancestors})
 
-    The ancestors of a discrete latent are discrete. They are sampled from their exact joint probability given the code
-    if they have up to 4,096 joint states. Otherwise 4,096 samples of their prior are resampled with the weights
+    The ancestors of a discrete latent are sampled from their exact joint probability given the code if they are
+    discrete with up to 4,096 joint states. Otherwise 4,096 samples of their prior are resampled with the weights
     p(c | parents). For a topic, the proportion is 1, and the ancestors are samples of their prior.
 
     ``usage`` are the probabilities ``[variables, states]`` of the other variables of the latent. ``like`` determines
@@ -40,7 +40,7 @@ def sample_given_code(model: VAE, code: Code, usage: Tensor, like: Tensor) -> di
     for name in model.networks.order:
         if name == code.latent:
             values[name] = _value(model, code, usage.to(like), len(like))
-        elif name not in values and not model.latents[name].is_nuisance:
+        elif name not in values and (not model.latents[name].is_nuisance or model.networks.descendants(name)):
             values[name] = _sample_prior(model, name, values, like, len(like))
     return values
 
@@ -89,7 +89,8 @@ def _proposals(model: VAE, names: Sequence[str], like: Tensor) -> tuple[dict[str
     log_weight = like.new_zeros(1)
     for name in names:
         prior, count = model.networks.prior(name, values, like), len(log_weight)
-        if (num_states(prior) or NUM_PROPOSALS) * count > NUM_PROPOSALS:
+        own_states = num_states(prior)
+        if own_states is None or own_states * count > NUM_PROPOSALS:
             samples: dict[str, Tensor] = {}
             for ancestor in names:
                 samples[ancestor] = _sample_prior(model, ancestor, samples, like, NUM_PROPOSALS)

@@ -113,8 +113,10 @@ def category_means(model: VAE, name: str, count: int) -> Tensor:
 def latent_traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span: float = 3.0) -> tuple[Tensor, Tensor]:
     """Vary each dimension of a Gaussian latent along its prior, with the others at the posterior of one observation.
 
-    Discrete latents have their most probable codes. A dimension covers ``span`` standard deviations on both sides of
-    the mean of the prior, given the category if the prior depends on one.
+    Continuous latents have their posterior means, and discrete ones their most probable codes. A dimension covers
+    ``span`` standard deviations on both sides of the mean of the prior, given the values of its parents. The position
+    is an intervention: the latents that depend on this one have the mean or the most probable code of their prior given
+    the new value, and no other latent changes.
 
     Parameters
     ----------
@@ -163,6 +165,8 @@ def latent_traversal(model: VAE, name: str, batch: Batch, steps: int = 11, span:
         grid[diagonal, :, diagonal] = prior.mean.reshape(-1, 1) + prior.stddev.reshape(-1, 1) * positions
         values = {other: value.expand(size * steps, *value.shape[1:]) for other, value in values.items()}
         values[name] = grid.flatten(0, 1)
+        for other in model.networks.descendants(name):
+            values[other] = model.latents[other].point_estimate(model.networks.prior(other, values, batch.x))
     return decoded_mean(model, values).unflatten(0, (size, steps)), positions
 
 

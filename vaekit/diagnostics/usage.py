@@ -151,6 +151,22 @@ def most_probable_codes(latent: Latent, summary: Tensor) -> pd.Categorical:
     return pd.Categorical.from_codes(index.reshape(-1), ["-".join(map(str, code)) for code in codes])
 
 
+def variable_codes(latent: Latent, summary: Tensor) -> dict[str, pd.Categorical]:
+    """Return the most probable state of each observation for each variable that has a name.
+
+    The categories are all states of the variable.
+    """
+    import pandas as pd
+
+    codes = latent.codes(summary).numpy()
+    names = [latent.unit_name(index) for index in range(latent.size)]
+    columns = {}
+    for index, variable in enumerate(latent.variable_names):
+        count = sum(name.startswith(f"{variable}:") for name in names)
+        columns[variable] = pd.Categorical.from_codes(codes[:, index], list(map(str, range(count))))
+    return columns
+
+
 def code_columns(model: VAE, summaries: Mapping[str, Tensor]) -> dict[str, pd.Categorical]:
     """Return the columns that color a figure of the observations: most probable states, and largest topics.
 
@@ -187,6 +203,7 @@ def code_columns(model: VAE, summaries: Mapping[str, Tensor]) -> dict[str, pd.Ca
         codes = latent.codes(summaries[name]).numpy()
         for variable in sorted(entropy.argsort(descending=True, stable=True)[:MAX_COLUMNS].tolist()):
             title = f"largest {latent.unit} of {name}" if latent.is_proportions else f"{latent.unit} {name}"
-            title += f": {variable}" if len(usage) > 1 else ""
+            label = latent.variable_names[variable] if latent.variable_names else variable
+            title += f": {label}" if len(usage) > 1 else ""
             columns[title] = pd.Categorical.from_codes(codes[:, variable], list(map(str, range(usage.shape[-1]))))
     return columns

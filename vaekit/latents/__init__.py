@@ -7,6 +7,8 @@ from vaekit.latents.gaussian import Gaussian
 from vaekit.latents.latent import Latent
 from vaekit.latents.library_size import LibrarySize
 from vaekit.latents.mixture_component import MixtureComponent
+from vaekit.latents.poisson import Poisson
+from vaekit.latents.product import Product
 from vaekit.latents.student_t import StudentT
 
 __all__ = [
@@ -18,5 +20,7 @@ __all__ = [
     "Latent",
     "LibrarySize",
     "MixtureComponent",
+    "Poisson",
+    "Product",
     "StudentT",
 ]

@@ -124,6 +124,8 @@ class Latent(Component, nn.Module, ABC):
     state_shape : tuple[int, int] or None
         Number of variables and of states per variable, whose probabilities sum to 1; for topics, 1 and their number.
         None if there are no states.
+    variable_names : tuple[str, ...]
+        Names of the variables, if they have names.
     covariates : int
         Width of the covariates.
     labels : ObservedLabels or None
@@ -148,6 +150,7 @@ class Latent(Component, nn.Module, ABC):
     event_dim: ClassVar[int] = 1
     num_parameters: ClassVar[int] = 1
     state_shape: tuple[int, int] | None = None
+    variable_names: tuple[str, ...] = ()
     covariates = 0
     discrete_parents = True
     labels: ObservedLabels | None = None
@@ -200,7 +203,7 @@ class Latent(Component, nn.Module, ABC):
         parent_size : int or None
             Total size of the parents. None: there are no parents.
         num_evaluations : int
-            Product of the evaluations of the latents before this one, for the budget of exact sums.
+            Product of the evaluations of the latents before this one, for the choice of an exact sum.
         joint : bool
             Whether the objective draws joint samples.
         covariates : int
@@ -231,10 +234,7 @@ class Latent(Component, nn.Module, ABC):
         if not self.estimator.supports(q):
             raise EstimatorError(f"{self.estimator.explain_unsupported(q)} {describe_supported(q)}")
         own_evaluations = self.estimator.num_evaluations(q)  # raises if the support is too large
-        if not joint:
-            total = num_evaluations * own_evaluations
-            self.estimator.check_budget(total, "this latent together with those before it")
-        self.estimator.build(in_features, self.size, ancestor_size)
+        self.estimator.build(in_features, self.event_size, ancestor_size)
         return own_evaluations
 
     def build_layers(self, in_features: int, parent_size: int | None) -> None:
@@ -367,6 +367,11 @@ class Latent(Component, nn.Module, ABC):
     def size_factor(self, value: Tensor, batch: Batch) -> Tensor:
         """Return the size factors ``[*sample, batch, 1]`` of a nuisance latent at its values."""
         raise NotImplementedError(f"{type(self).__name__} has is_nuisance=True and must implement size_factor().")
+
+    @property
+    def event_size(self) -> int:
+        """Number of elements of a value, of which the decoder may see fewer."""
+        return self.size
 
     @property
     def is_coordinate(self) -> bool:

@@ -8,13 +8,13 @@ from typing import Literal, final
 from vaekit.estimators import Estimator
 from vaekit.latents import Categorical, Gaussian, Latent
 from vaekit.likelihoods import Likelihood
-from vaekit.models.objectives import ELBO, Objective
+from vaekit.models.objectives import Objective
 from vaekit.models.regularizers import Regularizer
 from vaekit.models.vae import VAE
 from vaekit.networks import MLP
 
 
-def _mlps(hidden: Sequence[int], encoder_dropout: float | None, dropout: float) -> tuple[MLP, MLP]:
+def mirrored_mlps(hidden: Sequence[int], encoder_dropout: float | None, dropout: float) -> tuple[MLP, MLP]:
     """Return an encoder, and the decoder that mirrors it."""
     return MLP(list(hidden), dropout if encoder_dropout is None else encoder_dropout), MLP(
         list(reversed(hidden)), dropout
@@ -67,7 +67,7 @@ class GaussianVAE(VAE):
         encoder_covariates: bool = False,
     ) -> None:
         latents: dict[str, Latent] = {"z": Gaussian(latent_dim, estimator=estimator)}
-        encoder, decoder = _mlps(hidden, encoder_dropout, dropout)
+        encoder, decoder = mirrored_mlps(hidden, encoder_dropout, dropout)
         training = (objective, learning_rate, weight_decay, None, encoder_covariates)
         super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)
 
@@ -125,7 +125,7 @@ class DiscreteVAE(VAE):
         encoder_covariates: bool = False,
     ) -> None:
         latents: dict[str, Latent] = {"y": Categorical(categories, variables, estimator=estimator)}
-        encoder, decoder = _mlps(hidden, encoder_dropout, dropout)
+        encoder, decoder = mirrored_mlps(hidden, encoder_dropout, dropout)
         training = (objective, learning_rate, weight_decay, None, encoder_covariates)
         super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)
 
@@ -192,71 +192,6 @@ class MixedVAE(VAE):
             latents = {"y": y, "z": Gaussian(20, parents=["y"])}
         elif latents is None:
             latents = {"y": Categorical(16, learned_prior=True), "z": Gaussian(10, parents=["y"])}
-        encoder, decoder = _mlps(hidden, encoder_dropout, dropout)
+        encoder, decoder = mirrored_mlps(hidden, encoder_dropout, dropout)
         training = (objective, learning_rate, weight_decay, regularizer, encoder_covariates, labels)
-        super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)
-
-
-@final
-class SequentialVAE(VAE):
-    r"""VAE with a sequence of categorical latents ``z1``, ``z2``, ..., each of which depends on all before it.
-
-    .. math:: p(z) = \prod_t p(z_t | z_{<t}), \quad q(z | x) = \prod_t q(z_t | x, z_{<t})
-
-    Each factor is a network with one layer; the decoder sees all latents. A value is a path in a tree, in which each
-    latent is one level. Training draws joint samples, because with one sample dimension per latent the numbers of
-    samples multiply. With ``ScoreFunction(critic=Critic(...), lam=...)``, the cost of each latent includes the
-    predicted cost of its successors. Codes and embeddings follow the most probable path.
-
-    Parameters
-    ----------
-    categories : Sequence[int]
-        Number of categories of each latent.
-    hidden : Sequence[int]
-        Widths of the encoder's layers; the decoder mirrors them.
-    dropout : float
-        Dropout probability in the decoder.
-    encoder_dropout : float or None
-        Dropout probability in the encoder. None: as in the decoder.
-    estimator : Estimator or "auto"
-        Gradient estimator, of which each latent has a copy. ``"auto"``: score function with leave-one-out baseline.
-    objective : Objective or None
-        As in :class:`VAE`. None: the ELBO with 4 joint samples.
-    features, likelihood, covariates, learning_rate, weight_decay, encoder_covariates
-        As in :class:`VAE`.
-
-    Raises
-    ------
-    ConfigError
-        If there is no latent, or one sample dimension per latent would need too many evaluations.
-
-    Examples
-    --------
-    >>> from vaekit.likelihoods import Bernoulli
-    >>> model = SequentialVAE(64, Bernoulli(), categories=[2, 3, 4])
-    >>> {name: latent.parents for name, latent in model.latents.items()}
-    {'z1': (), 'z2': ('z1',), 'z3': ('z1', 'z2')}
-    """
-
-    def __init__(
-        self,
-        features: int,
-        likelihood: Likelihood,
-        covariates: int = 0,
-        categories: Sequence[int] = (4, 4, 4, 4),
-        hidden: Sequence[int] = (128,),
-        dropout: float = 0.0,
-        encoder_dropout: float | None = None,
-        estimator: Estimator | Literal["auto"] = "auto",
-        objective: Objective | None = None,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-4,
-        encoder_covariates: bool = False,
-    ) -> None:
-        latents: dict[str, Latent] = {}
-        for count in categories:
-            latent = Categorical(count, learned_prior=True, estimator=estimator, parents=list(latents))
-            latents[f"z{len(latents) + 1}"] = latent
-        encoder, decoder = _mlps(hidden, encoder_dropout, dropout)
-        training = (objective or ELBO(num_samples=4), learning_rate, weight_decay, None, encoder_covariates)
         super().__init__(features, encoder, latents, decoder, likelihood, covariates, *training)

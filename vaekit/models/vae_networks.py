@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -20,13 +21,13 @@ from vaekit.exceptions import ConfigError, EstimatorError
 from vaekit.graph.dependencies import Node, NodeFunction
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
+from vaekit.models.evaluation_budget import check_evaluations
 from vaekit.models.label_names import name_categories
 from vaekit.models.topological_order import posterior_ancestors, seen_by_decoder, topological_order
 from vaekit.networks import Network
 from vaekit.networks.precision import at_least_float32
 
 RESERVED_NAMES = ("weight",)  # kl_weight is logged like kl_<name>
-MAX_EVALUATIONS = 4096  # of all latents together, if each has its own sample dimension
 
 
 class VAENetworks(nn.Module):
@@ -92,25 +93,22 @@ class VAENetworks(nn.Module):
         self.order = topological_order(latents)
         self._ancestors = posterior_ancestors(self.order, latents)
         self.encoder_covariates = encoder_covariates
-        width, num_evaluations = encoder.build(features + (covariates if encoder_covariates else 0)), 1
+        width, evaluations = encoder.build(features + (covariates if encoder_covariates else 0)), dict[str, int]()
         for name in self.order:
             latent = latents[name]
             parent_size = sum(latents[parent].size for parent in latent.parents) if latent.parents else None
-            ancestor_size = sum(latents[ancestor].size for ancestor in self._ancestors[name] - {name})
+            ancestor_size = sum(latents[ancestor].event_size for ancestor in self._ancestors[name] - {name})
             sizes = covariates, ancestor_size, all(latents[parent].discrete for parent in latent.parents)
             try:
-                num_evaluations *= latent.build(width, parent_size, num_evaluations, joint, *sizes)
+                earlier = math.prod(evaluations.values())
+                evaluations[name] = latent.build(width, parent_size, earlier, joint, *sizes)
             except EstimatorError as error:
                 raise EstimatorError(f"latent {name!r}: {error}") from None
             latent.estimator.follows_scale = True  # gradient scaling and accumulation multiply the loss
         for name, latent in latents.items():
             latent.connect(name, {other: child for other, child in latents.items() if name in child.parents})
-        if not joint and num_evaluations > MAX_EVALUATIONS:
-            raise ConfigError(
-                f"latents {', '.join(map(repr, latents))} need {num_evaluations} evaluations of the cost per "
-                f"observation, more than {MAX_EVALUATIONS}, because each has its own sample dimension. Draw joint "
-                "samples instead, for example with objective ELBO(num_samples=4)."
-            )
+        if not joint:
+            check_evaluations(latents, evaluations)
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self._latents = nn.ModuleDict(latents)
         self._posterior_parents = {parent for latent in latents.values() for parent in latent.posterior_parents}
@@ -134,6 +132,14 @@ class VAENetworks(nn.Module):
             groups = [group for group in groups if group not in merged]
             groups.append([*itertools.chain.from_iterable(merged), name])
         return groups
+
+    def descendants(self, name: str) -> list[str]:
+        """Return the latents whose priors depend on a latent, directly or indirectly, parents first."""
+        names = [name]
+        for other in self.order:
+            if not set(names).isdisjoint(self.latents[other].parents):
+                names.append(other)
+        return names[1:]
 
     def weight_matrices(self) -> list[Tensor]:
         """Return the weights of linear layers that may decay."""
