@@ -1,7 +1,7 @@
 """Shapes of latent graphs: the bound of each, its estimators, and the time of a step relative to a Gaussian VAE.
 
-Each shape of tests/models/shapes.py is trained on scikit-learn's 8 x 8 digits (pixels above 1/2) and on scanpy's packaged
-PBMC68k (700 cells x 765 genes), all with the same networks, steps and learning rate. The table has:
+Each shape of tests/models/shapes.py is trained on scikit-learn's 8 x 8 digits (pixels above 1/2) and on scanpy's
+packaged PBMC68k (700 cells x 765 genes), all with the same networks, steps and learning rate. The table has:
 
   ELBO       of the test observations, in nats per observation, from 50 samples of the latents each
   log p(x)   its importance-sampled estimate from the same samples
@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         divergences.pop("reconstruction")
         estimators = {latent: type(e).__name__ for latent, e in model.estimators.items()}
         row = {"data": name, "seed": seed, "shape": kind, "elbo": estimate.elbo.mean().item(),
-               "log_likelihood": estimate.log_likelihood.mean().item(), "kl": divergences, "estimators": estimators}  # fmt: skip
+               "log_likelihood": estimate.log_likelihood.mean().item(), "kl": divergences,
+               "estimators": estimators}  # fmt: skip
         rows.append(row)
     times = {name: relative_times(name, options.shapes, options.blocks) for name in options.data}
     print_table(rows, times, options)
