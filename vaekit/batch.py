@@ -85,8 +85,8 @@ class Batch(NamedTuple):
         nonzero = self.nonzero if torch.device(device).type == "cpu" else None
         return Batch(*(f.to(device) if isinstance(f, Tensor) else None for f in self))._replace(nonzero=nonzero)  # type: ignore[arg-type]
 
-    def rows(self, part: slice) -> Batch:
-        """Return a range of the observations."""
+    def rows(self, part: slice | Tensor) -> Batch:
+        """Return a range of the observations, or those at int64 indices."""
         fields = self._replace(nonzero=None)
         return Batch(*(field[part] if isinstance(field, Tensor) else None for field in fields))  # type: ignore[arg-type]
 

@@ -187,6 +187,51 @@ def test_joint_samples(objective: ELBO | IWAE) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+def make_m2(estimator: Estimator | str = "auto", **decoded: bool) -> MixedVAE:
+    """Return a model whose decoder depends on the category: through z, or also directly."""
+    torch.manual_seed(0)
+    latents = {
+        "y": Categorical(learned_prior=True, estimator=estimator, observed_key="kind", **decoded),
+        "z": Gaussian(2, parents=["y"], conditional_posterior=True),
+    }
+    return MixedVAE(6, Poisson(), latents=latents, labels=LABELS, hidden=[8], dropout=0.0)
+
+
+@pytest.mark.parametrize("decoded", [{}, {"decoded": False}], ids=["y and z", "z"])
+@pytest.mark.parametrize("label", [[0, 2, 1, 1, 0], [-1, 2, -1, 0, 1], [-1, -1, -1, -1, 2]])
+def test_labeled_observations_are_decoded_once(
+    decoded: dict[str, bool], label: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = make_m2(Enumerate(), **decoded), make_batch(label)
+    num_decoded = []
+    model.networks.decoder.register_forward_hook(lambda _, inputs, output: num_decoded.append(output[..., 0].numel()))
+    torch.manual_seed(3)
+    result = model.loss(batch, 0.7, training=True)
+    num_labeled = sum(each >= 0 for each in label)
+    assert sum(num_decoded) == num_labeled + 3 * (5 - num_labeled)
+    monkeypatch.setattr("vaekit.models.labeled_decoding._num_states", lambda *_: 1)  # decodes each category
+    torch.manual_seed(3)
+    expected = model.loss(batch, 0.7, training=True)
+    assert sum(num_decoded[2 - (num_labeled == 5) :]) == 15
+    torch.testing.assert_close(result.total, expected.total)
+    torch.testing.assert_close(result.terms, expected.terms)
+    for actual, exact in zip(gradients(result.total, model), gradients(expected.total, model), strict=True):
+        torch.testing.assert_close(actual, exact, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", [LocalExpectation(), RaoBlackwell(num_exact=2), UnorderedSet(num_samples=2)])
+def test_sampled_categories_that_the_decoder_sees(estimator: Estimator) -> None:
+    exact, sampled = make_m2(Enumerate()), make_m2(estimator)
+    sampled.load_state_dict(exact.state_dict(), strict=False)
+    batch = make_batch([0, 2, 1, 1, 0])
+    losses = []
+    for model in (exact, sampled):
+        torch.nn.init.constant_(model.latents["z"].head.weight, 0)  # z is nearly certain, so that the losses agree
+        torch.nn.init.constant_(model.latents["z"].head.bias, -20)
+        losses.append(model.loss(batch, 0.0, training=True))
+    torch.testing.assert_close(losses[0].total, losses[1].total, rtol=1e-3, atol=1e-3)
+
+
 def test_labels_survive_a_checkpoint(tmp_path: object) -> None:
     model = make_model(extra=1)
     vaekit.save(model, f"{tmp_path}/model.ckpt")

@@ -12,6 +12,7 @@ from vaekit.graph.cost_terms import CostTerm
 from vaekit.graph.dependencies import Node
 from vaekit.graph.fold import Estimate
 from vaekit.graph.sampling import sample_graph
+from vaekit.models.labeled_decoding import log_likelihood
 from vaekit.models.objectives import ELBO, LatentPrior, Objective
 from vaekit.models.regularizers import Regularizer
 from vaekit.models.vae_networks import VAENetworks
@@ -91,7 +92,7 @@ def compute_loss(
         Whether to check that the cost has the gradient paths that the estimators require.
     """
     samples = objective.prepare(sample_graph(nodes, estimators, num_samples=objective.num_samples, context=h))
-    reconstruction = CostTerm(-networks.log_likelihood(samples.values, batch), networks.seen_by_decoder)
+    reconstruction = CostTerm(-log_likelihood(networks, samples, batch), networks.seen_by_decoder)
     priors = {
         name: LatentPrior(networks.prior(name, samples.values, h), latent.parents)
         for name, latent in networks.latents.items()
