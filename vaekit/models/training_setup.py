@@ -35,9 +35,9 @@ def set_up_run(model: Any, trainer: pl.Trainer, stage: str) -> None:
     if data is not None:
         model.networks.likelihood.check(data.example)
         registry = data.state_dict()
+        check_labels(model, data)
         if model.data_registry is None:
             check_sizes(model, data)
-            check_labels(model, data)
             model.networks.init_from_data(data.statistics)
         else:  # a trained model, which vaekit.load returned in evaluation mode
             check_same_features(model.data_registry, registry)

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from vaekit.batch import DataStatistics
 from vaekit.data.cells.color_columns import read_color_columns, stored_colors
-from vaekit.data.cells.columns import Column, read_column
+from vaekit.data.cells.columns import read_column
 from vaekit.data.cells.count_source import CountSource
 from vaekit.data.cells.covariates import REGISTRY_KEYS, CovariateKeys, read_covariates
 from vaekit.data.cells.estimated_counts import TRAINING_REMEDY
@@ -184,8 +184,9 @@ class GeneExpressionData(DataModule):
         label = None
         if self.label_key is not None:
             label = read_column(source.obs, self.label_key, "label_key", source.name)
-        observed = self._read_observed(source, state)
-        split, fingerprint, genes = self._choose_genes(source, label or observed, state)
+        observed = read_labels(source.obs, self.observed_key, source.name, self.unlabeled_category, state)
+        classes = label or observed
+        split, fingerprint, genes = self._choose_genes(source, None if classes is None else classes.codes, state)
         if state is not None and label is not None and set(label.categories) <= set(state["label_categories"]):
             label = label.recode(state["label_categories"])
         train = split["train"].numpy()
@@ -204,7 +205,7 @@ class GeneExpressionData(DataModule):
             covariates=columns.values,
             label=None if label is None else torch.from_numpy(label.codes),
             size_factor=torch.from_numpy(sizes.astype(np.float32))[:, None],
-            observed_label=None if observed is None else self._training_labels(observed, source.name, train),
+            observed_label=training_labels(observed, source.name, train, warn=self._loaded is None),
         )
         return LoadedCells(
             dataset=dataset,
@@ -215,7 +216,7 @@ class GeneExpressionData(DataModule):
             mean=statistics.mean,
             label_categories=[] if label is None else label.categories,
             labels=np.full(len(cells), None, dtype=object) if label is None else label.names(),
-            observed_categories={} if observed is None else {str(self.observed_key): observed.categories},
+            observed_categories={} if observed is None else {observed.key: observed.categories},
             observed_labels=None if observed is None else observed.codes,
             fingerprint=fingerprint,
             source=source.name,
@@ -229,25 +230,15 @@ class GeneExpressionData(DataModule):
             matrix=source.matrix,
         )
 
-    def _read_observed(self, source: CountSource, state: Mapping[str, Any] | None) -> Column | None:
-        """Return the column with known categories, with the names of a checkpoint's state if there is one."""
-        if self.observed_key is None:
-            return None
-        trained = None if state is None else state.get("observed_categories", {}).get(self.observed_key)
-        return read_labels(source.obs, self.observed_key, source.name, self.unlabeled_category, trained)
-
-    def _training_labels(self, observed: Column, source: str, train: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(training_labels(observed, str(self.observed_key), source, train))
-
     def _choose_genes(
-        self, source: CountSource, label: Column | None, state: Mapping[str, Any] | None
+        self, source: CountSource, classes: np.ndarray | None, state: Mapping[str, Any] | None
     ) -> tuple[dict[str, torch.Tensor], str, list[str]]:
         """Return the split, the fingerprint of all counts, and the names of the modeled genes."""
         if state is not None:
             fingerprint, _ = source.fingerprint()
             check_fingerprint(fingerprint, source.name, state)
             return restore_split(state), fingerprint, list(state["feature_names"])
-        split = split_rows(len(source), self.split or (), self.seed, None if label is None else label.codes)
+        split = split_rows(len(source), self.split or (), self.seed, classes)
         if self.n_top_genes is None:
             return split, source.fingerprint()[0], source.genes
         sample = split["train"].numpy()
