@@ -65,7 +65,7 @@ def test_another_name_means_unknown(cells: AnnData) -> None:
     found, names = codes_of(adata, unlabeled_category="not typed")
     assert names == ["B", "T"]
     assert (found == -1).sum() == NUM_CELLS // 3
-    with pytest.raises(DataError, match="unlabeled_category='not type' not found in .* Did you mean 'not typed'"):
+    with pytest.raises(DataError, match=r"unlabeled_category='not type' not found in .* Did you mean 'not typed'"):
         codes_of(adata, unlabeled_category="not type")
 
 
@@ -122,7 +122,7 @@ def test_a_checkpoint_keeps_the_order_of_the_names(cells: AnnData) -> None:
     assert torch.equal(resumed.dataset.observed_label, data.dataset.observed_label)
     other = GeneExpressionData(labeled(cells, repeat("T", "NK", None)), observed_key="type")
     other.load_state_dict(data.state_dict())
-    with pytest.raises(DataError, match="unknown to the checkpoint: 'NK'. It knows 'T', 'B'"):
+    with pytest.raises(DataError, match=r"unknown to the checkpoint: 'NK'\. It knows 'T', 'B'"):
         other.setup()
 
 
