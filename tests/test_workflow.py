@@ -47,7 +47,8 @@ def test_each_kind_of_latents_is_ready_for_analysis(
 ) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    model = fit(cells, latents, batch_key="batch", label_key="cluster")
+    labels = "cluster" if latents == "labels" else None
+    model = fit(cells, latents, labels=labels, batch_key="batch", label_key="cluster")
     assert not list(Path.cwd().iterdir())  # nothing is written unless requested
     assert not model.training
     assert model.data_registry["batch_categories"] == list(cells.obs["batch"].cat.categories)

@@ -142,6 +142,7 @@ def fit(
     with seeded(seed), quiet(), record_warnings() as messages:
         data = GeneExpressionData(**config["data"]["init_args"])
         arguments = {**config["model"]["init_args"], "features": data.features, "covariates": data.covariates}
+        arguments |= {"labels": data.observed_categories} if data.observed_categories else {}
         model = from_config({**config["model"], "init_args": arguments})
         _train(model, data, from_config(config["trainer"]), directory, progress, RunRecord(messages))
     return model
