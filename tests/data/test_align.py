@@ -96,10 +96,10 @@ def test_counts_are_checked_and_empty_cells_warned_of(make_adata, plain):
     with pytest.raises(DataError, match=r"not whole.*omit layer"):
         read_query(adata, plain, layer="half")
     adata.X = sparse.csr_matrix(adata.shape, dtype=np.float32)
-    with pytest.raises(DataError, match=r"none of the 60 cells \(cell0, cell1, cell2, \.\.\.\) has counts"):
+    with pytest.raises(DataError, match=r"none of the 60 cells has counts"):
         read_query(adata, plain)
     adata.X[5, 0] = 3
-    with pytest.warns(UserWarning, match=r"59 of 60 cells have no counts in the modeled genes \(cell0, cell1"):
+    with pytest.warns(UserWarning, match=r"59 of 60 cells have no counts .* \(rows 0, 1, 2, \.\.\.\)"):
         query = read_query(adata, plain)
     assert query.dataset.size_factor.ravel().tolist() == [1] * 5 + [3] + [1] * 54
 

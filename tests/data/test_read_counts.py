@@ -182,5 +182,5 @@ def test_values_that_are_no_numbers():
 
 def test_empty_cells_are_one_warning():
     with pytest.warns(UserWarning, match="3 of 10 cells have no counts") as caught:
-        warn_empty(np.arange(10) // 3, list("abcdefghij"), "file")
+        warn_empty(np.arange(10) // 3, "file")
     assert len(caught) == 1

@@ -74,6 +74,8 @@ class VaekitCLI(LightningCLI):
         Command and flags.
     group : str, optional
         Group of the run in Weights & Biases, if it is one of several.
+    command : list of str, optional
+        The command as the user gave it, for the report. None: ``arguments``.
 
     Raises
     ------
@@ -85,9 +87,9 @@ class VaekitCLI(LightningCLI):
     writes = True  # to the run directory
     has_started = False  # the loggers
 
-    def __init__(self, arguments: list[str], group: str | None = None) -> None:
+    def __init__(self, arguments: list[str], group: str | None = None, command: list[str] | None = None) -> None:
         self.record, self._command = CommandRecord(), arguments[0]
-        self.arguments, self.group = arguments, group
+        self.arguments, self.group, self.command = arguments, group, command or arguments
         self.lock: FileLock | None = None
         allow_classes()
         try:
@@ -207,7 +209,7 @@ class VaekitCLI(LightningCLI):
         configured = configured if isinstance(configured, list) else [configured]
         plain = to_plain(self._parser(self.subcommand), self.config[self.subcommand])
         defaults = [
-            RunRecord(self.warnings, plain, self.arguments),
+            RunRecord(self.warnings, plain, self.command),
             *run_callbacks(progress=config.enable_progress_bar is not False),
         ]
         kwargs["callbacks"] = configured + [c for c in defaults if not any(isinstance(o, type(c)) for o in configured)]
@@ -274,7 +276,11 @@ class VaekitCLI(LightningCLI):
         has_states = self.model.networks.likelihood.uses_size_factor and any(x.has_normal_posterior for x in latents)
         del self.model, self.datamodule, self.trainer
         group = run_label(self.directory)
-        runs.train(lambda flags: VaekitCLI([*self.arguments, *flags], group).trainer, plain, resumes, is_first)
+
+        def train(flags: list[str]) -> pl.Trainer:
+            return VaekitCLI([*self.arguments, *flags], group, [*self.command, *flags]).trainer
+
+        runs.train(train, plain, resumes, is_first)
         if is_first:
             print(runs.summary())
             if has_states:
@@ -332,6 +338,5 @@ def run(arguments: list[str]) -> None:
     """Run fit, validate, test or predict."""
     silence_libraries()
     torch.set_float32_matmul_precision("high")
-    if arguments[0] == "fit":
-        arguments = ["fit", *complete_arguments(arguments[1:])]
-    VaekitCLI(arguments)
+    is_fit = arguments[0] == "fit"
+    VaekitCLI(["fit", *complete_arguments(arguments[1:])] if is_fit else arguments, command=arguments)

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from vaekit import __version__
 from vaekit._core.atomic import atomic_write
-from vaekit._core.private_paths import hide_directories
+from vaekit._core.private_paths import find_directories, hide_directories
 from vaekit._core.urls import hide_credentials
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_str(str(member.value)))
@@ -66,7 +66,7 @@ class SaveRunConfig(SaveConfigCallback):
             "versions": {"vaekit": __version__, "torch": torch.__version__},
         }
         for logger in trainer.loggers:
-            logger.log_hyperparams(hide_directories(record))
+            logger.log_hyperparams(hide_directories(record, find_directories(record)))
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning.loggers import WandbLogger
 
-from vaekit._core.private_paths import hide_directories
+from vaekit._core.private_paths import find_directories, hide_directories
 from vaekit.callbacks.history import read_run
 from vaekit.cli.logger import complete_loggers, finish_run, relative_path, start_run, wandb_loggers
 from vaekit.models.checkpoint import read_checkpoint
@@ -58,10 +58,13 @@ def log_checkpoints(loggers: Iterable[Any], directory: Path) -> None:
 
 def without_directories(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint without the directories of the training machine; names of files stay."""
-    result = dict(checkpoint)
+    result, directories = dict(checkpoint), find_directories(checkpoint.get("callbacks", {}))
+    for value in checkpoint.values():
+        if isinstance(value, Mapping) and "fingerprint" in value:
+            directories |= find_directories(value)
     for key, value in checkpoint.items():
         if key in WITH_PATHS:
-            result[key] = hide_directories(value)
+            result[key] = hide_directories(value, directories)
         elif isinstance(value, Mapping) and "fingerprint" in value:  # the state of a data module
             result[key] = hide_data_directories(value)
     return result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 
-from vaekit._core.private_paths import hide_directories
 from vaekit.analysis.report.page import Code, Element, Facts, Items, Paragraph, Section, Table
 from vaekit.analysis.report.subject import Subject
 from vaekit.data.data_module import fingerprint
@@ -58,7 +57,7 @@ def _commands(subject: Subject) -> str:
     checkpoint = shlex.quote(facts.checkpoint or "model.ckpt")
     lines = []
     if command := facts.record.get("command"):
-        lines += ["# the run", _one_flag_per_line(shlex.join(["vaekit", *hide_directories(command)]))]
+        lines += ["# the run", _one_flag_per_line(shlex.join(["vaekit", *facts.shareable_command(command)]))]
     if facts.has_config:
         lines += ["# the same from the complete configuration above, saved as config.yaml",
                   "vaekit fit --config config.yaml"]  # fmt: skip

@@ -57,13 +57,21 @@ class RunFacts:
 
     def shareable(self, text: str) -> str:
         """Return a text of the run without the directories of its author."""
-        return hide_directories(text, find_directories([self.data, self.record]))
+        return hide_directories(text, self._directories)
+
+    def shareable_command(self, command: Sequence[str]) -> list[str]:
+        """Return the arguments of a command without directories."""
+        return hide_directories(list(command), self._directories)
+
+    @property
+    def _directories(self) -> set[str]:
+        return find_directories([self.data, self.record])
 
     @property
     def config(self) -> str:
         """The configuration as YAML, without directories: the complete one if it is recorded, else model and data."""
         config = self.record.get("config") or {"seed_everything": self.seed, "model": self.model, "data": self.data}
-        return yaml.safe_dump(hide_directories(config), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(hide_directories(config, self._directories), sort_keys=False, allow_unicode=True)
 
     @property
     def has_config(self) -> bool:

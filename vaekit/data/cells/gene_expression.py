@@ -197,7 +197,7 @@ class GeneExpressionData(DataModule):
         if self.size_factor_key is not None:
             sizes, scale = read_size_factors(source.obs, self.size_factor_key, source.name, sizes, train)
         if self._loaded is None:  # not again if a checkpoint's state follows the data
-            warn_empty(totals, cells, source.name)
+            warn_empty(totals, source.name)
             counts.warn_rounded()
         batch = None if columns.batch is None else columns.batch._replace(codes=columns.batch.codes[train])
         statistics = training_statistics(mean, mean_log1p, sizes[train], batch)

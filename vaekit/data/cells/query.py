@@ -130,7 +130,7 @@ def prepare_query(
     counts = source.select_genes(genes, names).round_counts(registry["round_counts"])
     totals = counts.totals()
     counts.warn_rounded()
-    warn_empty(totals, obs.index, name)
+    warn_empty(totals, name)
     sizes = np.maximum(totals, 1) / fraction if sizes is None else sizes
     dataset = counts.dataset(
         ordered=True,
@@ -176,20 +176,20 @@ def _choose_batch_key(batch_key: str | None, obs: pd.DataFrame, registry: Mappin
     return None
 
 
-def warn_empty(totals: np.ndarray, cells: Sequence[str], source: str) -> None:
+def warn_empty(totals: np.ndarray, source: str) -> None:
     """Warn once about cells without counts, which stay in the data; raise a DataError if no cell has a count."""
     empty = np.flatnonzero(totals == 0)
     if not len(empty):
         return
-    names = ", ".join(str(cells[row]) for row in empty[:3]) + (", ..." if len(empty) > 3 else "")
+    rows = ", ".join(map(str, empty[:3])) + (", ..." if len(empty) > 3 else "")  # not names, which may be private
     if len(empty) == len(totals):
         raise DataError(
-            f"{source}: none of the {len(totals)} cells ({names}) has counts in the modeled genes. Check the layer and "
+            f"{source}: none of the {len(totals)} cells has counts in the modeled genes. Check the layer and "
             "the names of the genes. scanpy.pp.filter_cells(adata, min_counts=1) removes cells without counts."
         )
     warnings.warn(
-        f"{source}: {len(empty)} of {len(totals)} cells have no counts in the modeled genes ({names}); they get size "
-        "factor 1. scanpy.pp.filter_cells(adata, min_counts=1) removes cells without any count.",
+        f"{source}: {len(empty)} of {len(totals)} cells have no counts in the modeled genes (rows {rows}); they get "
+        "size factor 1. scanpy.pp.filter_cells(adata, min_counts=1) removes cells without any count.",
         UserWarning,
         stacklevel=3,
     )
