@@ -9,6 +9,7 @@ from vaekit.analysis.markers import markers
 from vaekit.analysis.model_source import get_data_registry, load_training_data, prepare_query, resolve_model
 from vaekit.analysis.normalized_expression import NormalizedExpressionWriter, normalized_expression
 from vaekit.analysis.plot_umap import plot_umap
+from vaekit.analysis.predict_labels import predict_labels
 from vaekit.analysis.predictive_check import posterior_predictive_check
 from vaekit.analysis.report import report
 from vaekit.analysis.state_tables import States
@@ -17,6 +18,7 @@ from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
 from vaekit.analysis.transfer_labels import check_label_fields, label_fields, transfer_labels
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 from vaekit.plotting.gene_figures import plot_markers
+from vaekit.plotting.reliability_figure import plot_reliability
 
 __all__ = [
     "NormalizedExpressionWriter",
@@ -39,9 +41,11 @@ __all__ = [
     "plot_heatmap",
     "plot_markers",
     "plot_predictive_check",
+    "plot_reliability",
     "plot_umap",
     "plot_volcano",
     "posterior_predictive_check",
+    "predict_labels",
     "prepare_query",
     "report",
     "resolve_model",

@@ -26,5 +26,6 @@ VALUE_NAMES = {  # in help
     "groupby": "COLUMN",
     "query": "FILE",
     "path": "FILE",
+    "training_data": "FILE",
     "transform_batch": "BATCH",
 }

@@ -43,6 +43,7 @@ analyze cells with a trained model:
   ppc        counts compared with replicates from the model
   map        extend the model by new batches
   transfer   labels of reference cells for other cells
+  labels     labels by a model that learned those of some cells
 
 evaluate, publish or look at a model:
   report     one HTML file: data, training, bounds, latents, codes, checks
@@ -66,6 +67,7 @@ PROGRAMS = {  # modules with their own parser and a function `run`
 FUNCTIONS = {  # modules with a typed function of the command's name
     "configs": "vaekit.cli.packaged_configs",
     **dict.fromkeys(("embed", "transfer", "denoise"), "vaekit.cli.cell_commands"),
+    "labels": "vaekit.cli.label_commands",
     "states": "vaekit.cli.state_commands",
     **dict.fromkeys(("de", "markers", "ppc"), "vaekit.cli.table_commands"),
     **dict.fromkeys(("evaluate", "map", "export"), "vaekit.cli.model_commands"),

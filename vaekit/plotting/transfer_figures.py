@@ -1,4 +1,4 @@
-"""Figure of transferred labels: labels and their uncertainty on a UMAP, and the uncertainty of each label."""
+"""Figures of transferred or predicted labels: on a UMAP, the uncertainty of each label, and their reliability."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def plot_transferred_labels(
     palettes: Mapping[str, Mapping[str, str]] = NO_PALETTES,
     units: Mapping[str, str] = NO_UNITS,
     title: str = "",
+    panel: str = LABEL_PANEL,
+    scale: str = "1 - weight of the label",
 ) -> Figure:
     """Plot label and uncertainty on the UMAP of the latents, and the quantiles of the uncertainty of each label.
 
@@ -39,23 +41,25 @@ def plot_transferred_labels(
     latents : array, shape (cells, dimensions)
         Coordinates of the labeled cells in latent space.
     labels : pandas.Categorical
-        Transferred label of each cell.
+        Label of each cell.
     uncertainty : array, shape (cells,)
         Uncertainty of each label, between 0 and 1.
     columns : Mapping[str, pandas.Categorical or array]
         Further columns of the cells, by the title of the panel.
     palettes : Mapping[str, Mapping[str, str]]
-        Colors of categories by the title of the panel, "transferred label" for the labels.
+        Colors of categories by the title of the panel, ``panel`` for the labels.
     units : Mapping[str, str]
         Units of numbers by the title of the panel.
     title : str
         Beginning of the title.
+    panel, scale : str
+        Title of the panel of the labels, and meaning of the uncertainty.
     """
-    columns = {LABEL_PANEL: labels, **columns}
+    columns = {panel: labels, **columns}
     index = sample_points(len(latents), categorical_columns(columns))
     keys = column_keys({name: values[index] for name, values in columns.items()}, palettes, units)
-    scale = NumberKey(uncertainty[index], "1 - weight of the label", (0.0, 1.0))
-    keys = {LABEL_PANEL: keys.pop(LABEL_PANEL), "uncertainty": scale, **keys}
+    number_key = NumberKey(uncertainty[index], scale, (0.0, 1.0))
+    keys = {panel: keys.pop(panel), "uncertainty": number_key, **keys}
     coordinates = embedding_figures.umap_coordinates(latents[index])
     blocks = [PanelBlock(coordinates, keys), _QuantileBlock(labels, uncertainty)]
     return stack_blocks(blocks, f"{title}: " * bool(title) + umap_title(len(index), len(latents)))

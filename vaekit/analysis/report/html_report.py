@@ -18,6 +18,7 @@ from vaekit.analysis.model_source import check_training_data, load_training_data
 from vaekit.analysis.report.code_section import code_section
 from vaekit.analysis.report.data_section import data_section
 from vaekit.analysis.report.image_section import image_section
+from vaekit.analysis.report.label_section import label_section
 from vaekit.analysis.report.latent_section import latent_section, umap_section, usage_tiles
 from vaekit.analysis.report.likelihood_section import HeldOut, likelihood_section, likelihood_tile
 from vaekit.analysis.report.notes_section import find_warnings, reproduction_section, warning_section
@@ -50,9 +51,9 @@ def report(
     """Write a report of a trained model as one HTML file without scripts or external files.
 
     It has sections on warnings, the data, the training, the likelihood of held-out observations with standard errors,
-    the latents in use, their UMAP by batch, label and code, the codes or topics with sizes and marker genes, a
-    posterior predictive check, images, the settings, and how to reproduce the run. It contains the names of files, but
-    not those of their directories.
+    the latents in use, their UMAP by batch, label and code, the codes or topics with sizes and marker genes, the
+    reliability of predicted labels, a posterior predictive check, images, the settings, and how to reproduce the run.
+    It contains the names of files, but not those of their directories.
 
     The likelihood is computed for at most 2,000 test observations, the predictive check for at most 2,000 cells, and
     the UMAP for at most 20,000.
@@ -167,7 +168,9 @@ def _steps(subject: Subject, tiles: list[Tile]) -> Iterator[Callable[[], Section
     yield from (partial(section, subject) for section in (warning_section, data_section, training_section))
     if subject.data is not None:
         yield from (held_out, latents)
-        yield from (partial(section, subject) for section in (umap_section, code_section, predictive_section))
+        yield from (
+            partial(section, subject) for section in (umap_section, code_section, label_section, predictive_section)
+        )
     yield from (partial(section, subject) for section in (image_section, settings_section, reproduction_section))
 
 

@@ -1,0 +1,222 @@
+"""Predictor of labels: a model and its labeled training cells, which calibrate probabilities and distances."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from vaekit.analysis.label_calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    reliability_table,
+    temper,
+)
+from vaekit.analysis.label_evidence import LabelEvidence, label_evidence
+from vaekit.analysis.model_source import load_training_data
+from vaekit.data.dataset import BatchDataset, RowSubset, identity_collate
+from vaekit.exceptions import CheckpointError, ConfigError
+from vaekit.models import VAE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vaekit.data.data_module import DataModule
+
+NUM_NEIGHBORS = 5  # labeled cells whose mean distance is the novelty
+KNOWN_QUANTILE = 0.95  # of the distances of labeled cells, at which the novelty is 1
+SEPARATION_SCALE = 2.0  # separation at which exp(-s / scale) is a third: see Predictions.uncertainty
+UNKNOWN = "Unknown"
+
+
+class Predictions(NamedTuple):
+    """Labels of cells.
+
+    Attributes
+    ----------
+    probabilities : ndarray, shape (cells, labels)
+        Calibrated probability of each label.
+    uncertainty : ndarray, shape (cells,)
+        1 - p (1 - exp(-s / 2)) with the probability p and the separation s of the most probable label.
+    novelty : ndarray, shape (cells,)
+        Mean distance to the five nearest labeled training cells, in units of the distance that 5 % of the labeled cells
+        exceed.
+    """
+
+    probabilities: np.ndarray
+    uncertainty: np.ndarray
+    novelty: np.ndarray
+
+    @property
+    def order(self) -> np.ndarray:
+        """Indices of the most probable and the second most probable label, shape (cells, 2)."""
+        return np.argsort(-self.probabilities, axis=1, kind="stable")[:, :2]
+
+
+class LabelPredictor:
+    """Predictor of labels from a model with a label latent and its training data.
+
+    The labeled cells of the validation and test split are held out: training does not use their labels. They determine
+    the temperature of the probabilities. The labeled cells of the training split determine the distances.
+
+    Parameters
+    ----------
+    model : VAE
+        Trained model with a label latent.
+    data : DataModule
+        Its training data with their split.
+    batch_size : int
+        Cells per mini-batch.
+    progress : bool
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    temperature : float
+        Temperature of the probabilities.
+    training_codes, held_out_codes : ndarray of int
+        Labels of the labeled cells of the training split, and of the held-out ones.
+    is_right : ndarray of bool
+        Whether each held-out labeled cell has its label as the most probable one.
+    reliability : DataFrame
+        Fraction of right labels per interval of their calibrated probability, on the held-out labeled cells
+        (:func:`vaekit.analysis.label_calibration.reliability_table`).
+
+    Raises
+    ------
+    ConfigError
+        If the model does not have a label latent.
+    CheckpointError
+        If none of the training cells has a label.
+    """
+
+    def __init__(self, model: VAE, data: DataModule, batch_size: int = 1024, progress: bool = False) -> None:
+        from sklearn.neighbors import NearestNeighbors
+
+        check_label_latent(model)
+        codes = data.observed_labels
+        assert codes is not None  # the model was trained on labels of these data
+        rows = np.flatnonzero(codes >= 0)
+        is_training = np.isin(rows, data.split_indices["train"].numpy())
+        if not is_training.any():
+            raise CheckpointError(
+                "The training data have no labeled cells. Pass the data that the model was trained on."
+            )
+        self.model, self.batch_size = model, batch_size
+        evidence = self._evidence(RowSubset(data.dataset, torch.from_numpy(rows)), "labeled cells", progress)
+        codes, held_out = codes[rows], ~is_training
+        self.training_codes, self.held_out_codes = codes[is_training], codes[held_out]
+        if not self.num_held_out:
+            warnings.warn(
+                "All labeled cells are in the training split, so the probabilities of labels have a default "
+                "calibration. Keep labeled cells in the validation or test split (split of the data).",
+                UserWarning,
+                stacklevel=3,
+            )
+        self.temperature = fit_temperature(evidence.probabilities[held_out], self.held_out_codes)
+        probabilities = temper(evidence.probabilities[held_out], self.temperature)
+        self.is_right = probabilities.argmax(1) == self.held_out_codes
+        self.reliability: pd.DataFrame = reliability_table(probabilities.max(1), self.is_right)
+        known = evidence.points[is_training]
+        self._neighbors: Any = NearestNeighbors(n_neighbors=min(NUM_NEIGHBORS, len(known))).fit(known)
+        self._unit = self._known_distance(evidence.points, is_training)
+
+    @property
+    def num_training(self) -> int:
+        """Number of labeled cells of the training split."""
+        return len(self.training_codes)
+
+    @property
+    def num_held_out(self) -> int:
+        """Number of held-out labeled cells."""
+        return len(self.held_out_codes)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error on the held-out labeled cells; 0 without any."""
+        return expected_calibration_error(self.reliability)
+
+    def predict(self, dataset: BatchDataset, description: str, progress: bool = False) -> Predictions:
+        """Return the labels of cells.
+
+        Parameters
+        ----------
+        dataset : BatchDataset
+            Cells in the form of the training data.
+        description : str
+            Name of the cells in the progress bar.
+        progress : bool
+            Whether to show a progress bar.
+        """
+        evidence = self._evidence(dataset, description, progress)
+        probabilities = temper(evidence.probabilities, self.temperature)
+        uncertainty = 1 - probabilities.max(1) * (1 - np.exp(-evidence.separation / SEPARATION_SCALE))
+        return Predictions(probabilities, uncertainty, self._distances(evidence.points) / self._unit)
+
+    def _evidence(self, dataset: BatchDataset, description: str, progress: bool) -> LabelEvidence:
+        from tqdm.auto import tqdm
+
+        loader = DataLoader(dataset, batch_size=self.batch_size, collate_fn=identity_collate)
+        bar = tqdm(loader, desc=f"labels of {description}", unit="batch", disable=not progress)
+        return label_evidence(self.model, bar)
+
+    def _distances(self, points: np.ndarray) -> np.ndarray:
+        """Return the mean distance to the nearest labeled training cells."""
+        return self._neighbors.kneighbors(points)[0].mean(1)
+
+    def _known_distance(self, points: np.ndarray, is_training: np.ndarray) -> float:
+        """Return the distance that 5 % of the labeled cells exceed; a training cell is not its own neighbor."""
+        distances = self._distances(points)
+        if is_training.sum() > self._neighbors.n_neighbors:
+            distances[is_training] = self._neighbors.kneighbors()[0].mean(1)
+        return max(float(np.quantile(distances, KNOWN_QUANTILE)), np.finfo(np.float32).tiny)
+
+
+def check_label_latent(model: VAE) -> None:
+    """Raise a ConfigError if a model does not have a label latent.
+
+    Examples
+    --------
+    >>> check_label_latent(model)
+    Traceback (most recent call last):
+    vaekit.exceptions.ConfigError: model has no labels: none of its latents has an observed_key. Train one with ...
+    """
+    if model.label_latent is None:
+        raise ConfigError(
+            "model has no labels: none of its latents has an observed_key. Train one with "
+            "vaekit.fit(cells, labels=COLUMN), or transfer labels of neighbors with vaekit.analysis.transfer_labels."
+        )
+
+
+def load_labeled_data(model: VAE, cells: Any, training_data: Any = None) -> DataModule:
+    """Return the training data of a model with labels: ``training_data``, the file of the training, or ``cells``.
+
+    Parameters
+    ----------
+    model : VAE
+        Trained model.
+    cells : AnnData, path, or list of paths
+        Cells to label, which may be the training data themselves.
+    training_data : AnnData, path, list of paths, or None
+        Training data in memory or at another path.
+
+    Raises
+    ------
+    CheckpointError
+        If the training data are not available, or ``training_data`` are other cells.
+    """
+    try:
+        return load_training_data(model, cells=training_data)
+    except CheckpointError:
+        if training_data is not None:
+            raise
+    try:
+        return load_training_data(model, cells=cells)
+    except CheckpointError as error:
+        raise CheckpointError(
+            "The labels are calibrated on labeled training cells, but these were in memory or are not at "
+            "their path. Pass training_data=..., an AnnData or the path of the file."
+        ) from error
