@@ -24,7 +24,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Return one object of each kind that may be passed by mistake."""
     directory = tmp_path_factory.mktemp("things")
     cells = simulate_counts(cells=120, genes=30, clusters=2, batches=2, seed=1)
-    model = vaekit.fit(cells, "mixed", batch_key="batch", max_steps=5, progress=False, accelerator="cpu")
+    model = vaekit.fit(cells, labels="cluster", batch_key="batch", max_steps=5, progress=False, accelerator="cpu")
     run = directory / "run"
     run.mkdir()
     vaekit.save(model, run / "last.ckpt")
@@ -93,9 +93,18 @@ OF_CELLS_AND_MODEL: dict[str, Callable[[Any, Any], Any]] = {
     "assign_states": lambda cells, model: analysis.assign_states(cells, model, reference_of(model)),
     "transfer_labels": lambda cells, model: analysis.transfer_labels(cells, cells, model, "cluster"),
     "plot_umap": analysis.plot_umap,
+    "predict_labels": analysis.predict_labels,
     "prepare_query": lambda cells, model: analysis.prepare_query(analysis.resolve_model(model)[0], cells),
 }
-ONLY_IN_MEMORY = {"embed", "normalized_expression", "code_tree", "states", "assign_states", "transfer_labels"}
+ONLY_IN_MEMORY = {
+    "embed",
+    "normalized_expression",
+    "code_tree",
+    "states",
+    "assign_states",
+    "transfer_labels",
+    "predict_labels",
+}
 
 
 def rejects(call: Callable[[], Any], message: str) -> None:
@@ -185,6 +194,7 @@ OTHERS: dict[str, tuple[Callable[[SimpleNamespace], Any], str]] = {
         "plot_volcano": analysis.plot_volcano,
         "plot_markers": analysis.plot_markers,
         "plot_predictive_check": analysis.plot_predictive_check,
+        "plot_reliability": analysis.plot_reliability,
     }.items()
     for kind, message in {
         "cells": "table has type AnnData",

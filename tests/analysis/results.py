@@ -22,6 +22,8 @@ from vaekit.data.dataset import identity_collate
 from vaekit.models import VAE
 
 Tables = dict[str, pd.DataFrame]
+LABELED_CHECKPOINT, LABELED_CELLS = "labeled.ckpt", "labeled.h5ad"  # next to the checkpoint of the commands
+LABELED: dict[str, Any] = {}  # "model" with labels and its training "cells", set by a fixture of test_invariance.py
 
 
 def _embed(form: Form, model: VAE, clean: AnnData) -> Tables:
@@ -176,6 +178,27 @@ def _transfer_labels(form: Form, model: VAE, clean: AnnData) -> Tables:
     }
 
 
+def _predict_labels(form: Form, model: VAE, clean: AnnData) -> Tables:
+    arguments = {"training_data": LABELED["cells"], "layer": form.layer, "batch_size": form.batch_size}
+    analysis.predict_labels(form.cells, LABELED["model"], key_added="result", **arguments)
+    return _predictions(form.cells.obs)
+
+
+def _predictions(obs: pd.DataFrame) -> Tables:
+    names = ["probability", "uncertainty", "novelty"]
+    return {
+        "label": obs[["result", "result_second"]].astype(str),
+        "probability": obs[[f"result_{name}" for name in names]].set_axis(["proba", "proba_wrong", "novelty"], axis=1),
+    }
+
+
+def _plot_reliability(form: Form, model: VAE, clean: AnnData) -> Tables:
+    cells = clean.copy()
+    _predict_labels(form._replace(cells=cells, layer=None), model, clean)
+    axis = analysis.plot_reliability(cells.uns["result"]["reliability"]).axes[0]
+    return {"points": pd.DataFrame(np.asarray(axis.lines[1].get_data()).T, columns=["x", "y"])}
+
+
 def _integration_scores(form: Form, model: VAE, clean: AnnData) -> Tables:
     """Read the input of scib-metrics, which the extra "dev" does not install; test_integration.py computes scores."""
     query = analysis.prepare_query(model, form.cells, form.layer, None, "group")
@@ -258,6 +281,7 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "code_tree": _code_tree,
     "transfer_labels": _transfer_labels,
     "label_fields": _label_fields,
+    "predict_labels": _predict_labels,
     "map_query": _map_query,
     "integration_scores": _integration_scores,
     "top_genes": _top_genes,
@@ -266,6 +290,7 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "plot_markers": _plot_markers,
     "plot_umap": _plot_umap,
     "plot_volcano": _plot_volcano,
+    "plot_reliability": _plot_reliability,
     "plot_predictive_check": _plot_predictive_check,
 }
 # Functions of a model and names, or of its training data in their order: they do not read other cells.
@@ -279,7 +304,9 @@ WITHOUT_CELLS = {
     "States",
 }
 # Functions that write into an AnnData: a path raises an error.
-INTO_ADATA = {"embed", "states", "assign_states", "code_tree", "normalized_expression", "transfer_labels"}
+INTO_ADATA = {
+    "embed", "states", "assign_states", "code_tree", "normalized_expression", "transfer_labels", "predict_labels"
+}  # fmt: skip
 # Functions that write into an AnnData, but not into a file: a view of a backed AnnData raises an error.
 INTO_ADATA_ONLY = {
     "differential_expression", "markers", "plot_dotplot", "plot_markers", "plot_predictive_check", "plot_volcano",
@@ -288,7 +315,7 @@ INTO_ADATA_ONLY = {
 # Functions with one result per cell.
 PER_CELL = {
     "embed", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter",
-    "posterior_predictive_check", "transfer_labels", "label_fields", "assign_states",
+    "posterior_predictive_check", "transfer_labels", "label_fields", "assign_states", "predict_labels",
 }  # fmt: skip
 TRAINING = {"map_query"}
 
@@ -348,6 +375,13 @@ def _transfer_command(checkpoint: Path, form: Form, directory: Path, output: Cal
     }
 
 
+def _labels_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
+    labeled = checkpoint.with_name(LABELED_CHECKPOINT)
+    flags = ("--training_data", checkpoint.with_name(LABELED_CELLS), "--key_added", "result")
+    _run("labels", labeled, form.cells, *flags, "-o", directory / "out.csv", *_layer(form))
+    return _predictions(pd.read_csv(directory / "out.csv", index_col="cell"))
+
+
 def _states_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
     _run("states", checkpoint, "--data", *_files(form.cells), "-o", directory / "out.csv", *_layer(form))
     table = pd.read_csv(directory / "out.csv", index_col="cell")
@@ -394,6 +428,7 @@ COMMAND_ROWS = {
     "markers": _markers_command,
     "ppc": _ppc_command,
     "transfer": _transfer_command,
+    "labels": _labels_command,
     "map": _map_command,
     "evaluate": _evaluate_command,
 }

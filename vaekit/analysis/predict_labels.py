@@ -10,7 +10,7 @@ import numpy as np
 
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.label_predictor import UNKNOWN, LabelPredictor, check_label_latent, load_labeled_data
-from vaekit.analysis.model_source import check_in_memory, prepare_query, provenance, resolve_model
+from vaekit.analysis.model_source import check_in_memory, get_count_registry, prepare_query, provenance, resolve_model
 from vaekit.data.cells.query import QueryData
 from vaekit.exceptions import ConfigError
 from vaekit.models import VAE
@@ -128,7 +128,8 @@ def predict_labels(
 
 
 def prediction_key(model: VAE, key_added: str | None) -> str:
-    """Return the name of the predicted labels; raise an error if the model was trained without labels."""
+    """Return the name of the predicted labels; raise an error if the model was trained without labels or cells."""
+    get_count_registry(model)
     check_label_latent(model)
     if key_added is not None:
         return key_added
