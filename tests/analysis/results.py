@@ -318,6 +318,8 @@ PER_CELL = {
     "posterior_predictive_check", "transfer_labels", "label_fields", "assign_states", "predict_labels",
 }  # fmt: skip
 TRAINING = {"map_query"}
+# Functions and a command that read the training data, whose fingerprint has chunks of a fixed size.
+READS_TRAINING_DATA = {"predict_labels", "plot_reliability", "labels"}
 
 
 def _embed_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:

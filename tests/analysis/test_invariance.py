@@ -32,6 +32,7 @@ from analysis.results import (
     ONE_FILE,
     OTHER_COMMANDS,
     PER_CELL,
+    READS_TRAINING_DATA,
     ROWS,
     TRAINING,
     TRAINING_COMMANDS,
@@ -167,6 +168,7 @@ CASES = [
     for form in FORMS
     if not (form == "subset of the cells" and name not in PER_CELL)
     and not (name in TRAINING and (form in ORDERS or "permuted" in form))
+    and not (name in READS_TRAINING_DATA and "chunks" in form)
 ]
 CLEAN: dict[str, Tables] = {}
 
@@ -199,6 +201,7 @@ COMMAND_CASES = [
     for form in ON_DISK
     if not (form == "two files" and name in ONE_FILE)
     and not (name in TRAINING_COMMANDS and (form in ORDERS or "permuted" in form))
+    and not (name in READS_TRAINING_DATA and "chunks" in form)
 ]
 
 

@@ -43,19 +43,17 @@ def simulate() -> AnnData:
     return cells
 
 
-def train(cells: Any, split: tuple[float, float, float] | None = (0.8, 0.1, 0.1), **latent: Any) -> VAE:
+def train(cells: Any, max_steps: int = 300, **latent: Any) -> VAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         source = {"path": cells} if isinstance(cells, str) else {"adata": cells}
-        data = GeneExpressionData(**source, observed_key="known", batch_size=64, split=split)
-        latents = {
-            "y": Categorical(observed_key="known", learned_prior=True),
-            "z": Gaussian(5, parents=["y"], **latent),
-        }
+        data = GeneExpressionData(**source, observed_key="known", batch_size=64)
+        y = Categorical(observed_key="known", learned_prior=True)
+        latents = {"y": y, "z": Gaussian(5, parents=["y"], **latent)}
         model = MixedVAE(
             data.features, "nb", latents=latents, labels=data.observed_categories, hidden=(32,), learning_rate=0.01
         )
-        trainer(max_steps=400, limit_val_batches=0).fit(model, datamodule=data)
+        trainer(max_steps=max_steps, limit_val_batches=0).fit(model, datamodule=data)
     return model.eval()
 
 
@@ -129,7 +127,7 @@ def test_evidence_is_the_formula(cells: AnnData, model: VAE) -> None:
 
 
 def test_a_model_without_components_has_the_posterior_alone(cells: AnnData) -> None:
-    model = train(cells, conditional_posterior=True)
+    model = train(cells, max_steps=5, conditional_posterior=True)
     batch = prepare_query(model, cells).dataset.__getitems__(range(10))
     evidence = label_evidence(model, [batch])
     np.testing.assert_allclose(evidence.probabilities, model.posteriors(batch)["y"].mean[:, 0].detach(), rtol=1e-5)
@@ -164,10 +162,8 @@ def test_calibration_uses_held_out_labels_only(cells: AnnData, model: VAE) -> No
     assert predictor.num_training == (data.observed_labels[data.split_indices["train"].numpy()] >= 0).sum()
 
 
-def test_without_held_out_labels_the_calibration_is_a_default(cells: AnnData) -> None:
-    held_out = cells.copy()
-    model = train(held_out)
-    data = load_labeled_data(model, held_out)
+def test_without_held_out_labels_the_calibration_is_a_default(cells: AnnData, model: VAE) -> None:
+    data = load_labeled_data(model, cells)
     assert data.observed_labels is not None
     data.observed_labels[np.setdiff1d(np.arange(NUM_CELLS), data.split_indices["train"].numpy())] = -1
     with pytest.warns(UserWarning, match="default calibration. Keep labeled cells"):
@@ -187,10 +183,11 @@ def test_mapped_cells(cells: AnnData, model: VAE) -> None:
     assert (query.obs["known_predicted"].astype(str) == query.obs["cluster"].astype(str))[is_known].mean() > 0.9
 
 
-def test_command_and_report(cells: AnnData, tmp_path: Path) -> None:
+def test_command_and_report(cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaekit.plotting.embedding_figures.umap_coordinates", lambda points, seed=0: points[:, :2])
     path, checkpoint = str(tmp_path / "cells.h5ad"), str(tmp_path / "model.ckpt")
     cells.write_h5ad(path)
-    model = train(path)
+    model = train(path, max_steps=20)
     vaekit.save(model, checkpoint)
     output = tmp_path / "out.csv"
     assert main(["labels", checkpoint, "-o", str(output), "--max_novelty", "1"]) == 0
@@ -222,8 +219,8 @@ def test_bad_input(cells: AnnData, model: VAE) -> None:
         predict_labels(cells.copy(), model, training_data=other)
     taken = cells.copy()
     taken.obs["known_predicted_novelty"] = 1.0
-    with pytest.raises(DataError, match="'known_predicted_novelty'.* exists"):
+    with pytest.raises(DataError, match=r"'known_predicted_novelty'.* exists"):
         predict_labels(taken, model)
     without = vaekit.fit(cells, max_steps=2, progress=False)
-    with pytest.raises(ConfigError, match="has no labels: none of its latents has an observed_key.*labels=COLUMN"):
+    with pytest.raises(ConfigError, match=r"has no labels: none of its latents has an observed_key.*labels=COLUMN"):
         predict_labels(cells.copy(), without)
