@@ -9,10 +9,10 @@ kNN       the same network without labels (GaussianVAE, 1,000 steps), 5 neighbor
 logistic  scikit-learn's LogisticRegression at its defaults on log-normalized counts
 scANVI    scVI and scANVI at their defaults (needs the extra "benchmark"; slow)
 
-Tasks: "few" (--num_labels per type), "novel" (one type without labels, for each type: AUROC of the novelty for its cells, and
-the fraction of them called unknown if max_novelty=1, next to that of the other cells), and "map" with --map QUERY.h5ad
-(all labels of the file; types are harmonized as in scrna_mapping.py). ECE has 15 bins. The last line of stdout is one
-JSON object with the same figures.
+Tasks: "few" (--num_labels per type), "novel" (one type without labels, for each type: AUROC of the novelty for its
+cells, and the fraction of them called unknown if max_novelty=1, next to that of the other cells), and "map" with --map
+QUERY.h5ad (all labels of the file; types are harmonized as in scrna_mapping.py). ECE has 15 bins. The last line of
+stdout is one JSON object with the same figures.
 
 Kingma, Rezende, Mohamed and Welling (2014), Semi-supervised Learning with Deep Generative Models. Xu et al. (2021),
 Probabilistic harmonization and annotation of single-cell transcriptomics data with deep generative models.
