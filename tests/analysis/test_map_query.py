@@ -317,3 +317,20 @@ def test_shifts_of_few_cells_converge(count):
     truth, estimate = truth - truth.mean(), estimate - estimate.mean()
     assert 0.9 < (truth @ estimate) / (truth @ truth) < 1.1
     assert np.corrcoef(truth, estimate)[0, 1] > 0.93
+
+
+def test_a_labeled_model_maps_cells_without_labels() -> None:
+    """The names stay, and the types of the new cells are not read."""
+    cells = simulate_counts(300, 30, clusters=3, batches=2, de_fraction=0.5, seed=3)
+    cells.obs["type"] = np.where(np.arange(300) % 2 == 0, cells.obs["cluster"].astype(str), "")
+    data = GeneExpressionData(cells, batch_key="batch", observed_key="type")
+    sizes = {"features": data.features, "covariates": data.covariates, "labels": data.observed_categories}
+    model = MixedVAE(likelihood=NegativeBinomial(), hidden=[8], **sizes)
+    trainer(max_steps=20, limit_val_batches=0).fit(model, datamodule=data)
+    query = simulate_counts(150, 30, clusters=3, de_fraction=0.5, seed=3)
+    query.obs["batch"] = "new"
+    mapped = map_query(query, model.eval(), max_steps=3)
+    assert (mapped.label_latent, mapped.label_names) == ("y", ("cluster0", "cluster1", "cluster2"))
+    embed(query, mapped)
+    head = "networks._latents.y.head.weight"
+    assert torch.equal(mapped.state_dict()[head], model.state_dict()[head])

@@ -176,6 +176,34 @@ def test_every_estimator_draws_the_label_with_certainty(estimator: Estimator) ->
         assert all(gradient.isfinite().all() for gradient in gradients(result.total, model))
 
 
+@pytest.mark.parametrize(
+    "estimator", [ScoreFunction(num_samples=2, baseline=LeaveOneOut()), REBAR(), LocalExpectation()]
+)
+@pytest.mark.parametrize("decoder_sees_y", [False, True])
+def test_gradients_of_unnamed_categories_are_unbiased(estimator: Estimator, decoder_sees_y: bool) -> None:
+    """A sampled category has the gradient of the exact sum, in a mini-batch of labeled and unlabeled observations."""
+    means, errors = [], []
+    for each in (Enumerate(), estimator):
+        torch.manual_seed(0)
+        latents = {
+            "y": Categorical(learned_prior=True, estimator=each, observed_key="kind", extra=2),
+            "z": Gaussian(2, parents=["y"], conditional_posterior=decoder_sees_y),
+        }
+        model = MixedVAE(6, Poisson(), latents=latents, labels=LABELS, hidden=[8], dropout=0.0)
+        head = model.latents["y"].head.bias
+        batch = make_batch([-1, 2, -1])
+        batch = batch.rows(torch.arange(3).repeat(300))
+        torch.manual_seed(5)
+        values = torch.stack(
+            [torch.autograd.grad(model.loss(batch, training=True).total.mean(), head)[0] for _ in range(60)]
+        )
+        means.append(values.mean(0))
+        errors.append(values.var(0) / len(values))
+    assert means[0].abs().max() > 0.05
+    z = (means[0] - means[1]) / (errors[0] + errors[1] + 1e-12).sqrt()
+    assert z.abs().max() < 4.5
+
+
 @pytest.mark.parametrize("objective", [ELBO(num_samples=4), IWAE(num_samples=4)])
 def test_joint_samples(objective: ELBO | IWAE) -> None:
     model, batch = make_model(objective=objective), make_batch([0, 2, -1, 1, 0])

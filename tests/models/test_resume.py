@@ -10,15 +10,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from vaekit import GaussianVAE
+from vaekit import GaussianVAE, MixedVAE
 from vaekit.callbacks import RunCheckpoint
-from vaekit.data import ImageData
-from vaekit.likelihoods import Bernoulli
+from vaekit.data import GeneExpressionData, ImageData
+from vaekit.likelihoods import Bernoulli, NegativeBinomial
 from vaekit.models import VAE
 from vaekit.models.run_state import get_rng_state, set_rng_state
 
 from .test_checkpoint import data, model_for, same, state
-from .tiny import trainer
+from .tiny import adata, trainer
 
 
 class PowerCut(pl.Callback):
@@ -53,11 +53,26 @@ def image_model(cells: ImageData) -> VAE:
     return GaussianVAE(cells.features, Bernoulli(), latent_dim=2, hidden=[8], learning_rate=0.01)
 
 
+def labeled() -> GeneExpressionData:
+    """Some training cells have a label, of which the model learns."""
+    cells = adata()
+    cells.obs["known"] = np.where(
+        np.random.default_rng(0).random(len(cells)) < 0.6, cells.obs["cell_type"].astype(str), ""
+    )
+    return GeneExpressionData(cells, batch_key="batch", observed_key="known", batch_size=16)
+
+
+def labeled_model(cells: GeneExpressionData) -> VAE:
+    sizes = {"features": cells.features, "covariates": cells.covariates, "labels": cells.observed_categories}
+    return MixedVAE(likelihood=NegativeBinomial(), hidden=[8], learning_rate=0.01, **sizes)
+
+
 KINDS = {
     "cells": (data, lambda cells: model_for("mixed_sampled", cells)),
     "baseline": (data, lambda cells: model_for("discrete_learned", cells)),
     "mixture": (data, lambda cells: model_for("mixed_component", cells)),
     "images": (images, image_model),
+    "labels": (labeled, labeled_model),
 }
 
 

@@ -99,6 +99,17 @@ class Categorical(OneHotLatent):
     torch.Size([2, 5])
     >>> latent.prior(kind, kind).mean[0, 0].detach()
     tensor([[0.3333, 0.3333, 0.3333]])
+
+    Classes of digits that are known for the training images, and their style, as in the model M2 of Kingma et al.:
+
+    >>> import vaekit
+    >>> data = vaekit.data.ImageData("digits", observed_key="label")
+    >>> y = Categorical(observed_key="label")
+    >>> z = vaekit.latents.Gaussian(6, parents=["y"], conditional_posterior=True)
+    >>> likelihood, labels = vaekit.likelihoods.Bernoulli(), data.observed_categories
+    >>> model = vaekit.MixedVAE(data.features, likelihood, latents={"y": y, "z": z}, labels=labels)
+    >>> model.label_latent, model.label_names[:3]
+    ('y', ('0', '1', '2'))
     """
 
     conditional_posterior = True
