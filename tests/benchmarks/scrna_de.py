@@ -204,7 +204,8 @@ def from_draws(
 ) -> dict[str, np.ndarray]:
     """Return the probability of a change by pairs of cells, and by group means, from the decoder alone."""
     from vaekit.analysis import prepare_query
-    from vaekit.analysis.decoding import composition, evaluating, set_batch
+    from vaekit.analysis.covariate_values import set_batch
+    from vaekit.analysis.decoding import composition, evaluating
 
     query = prepare_query(model, adata)
     batches = len(model.data_registry["batch_categories"])

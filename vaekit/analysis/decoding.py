@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from vaekit._core import memory_budget
-from vaekit.analysis.model_source import get_data_registry
 from vaekit.batch import Batch
-from vaekit.data.cells.columns import match_category
 from vaekit.data.dataset import BatchDataset
 from vaekit.diagnostics.keyed_noise import draw_by_key, hash_names, number_repeats, observation_keys
-from vaekit.exceptions import CheckpointError, DataError, did_you_mean
+from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE
 from vaekit.models.evaluation_mode import evaluation_mode
 
@@ -102,34 +100,3 @@ def composition(model: VAE, latents: Mapping[str, Tensor], batch: Batch) -> Tens
     networks = model.networks
     logits: Tensor = networks.likelihood.logits(networks.decode(latents, batch), batch)  # type: ignore[operator]
     return logits.softmax(-1)
-
-
-def batch_indices(model: VAE, transform_batch: str | Sequence[str]) -> list[int]:
-    """Return the one-hot columns of named batches; raise an error if the model does not have one of them."""
-    categories = list(get_data_registry(model)["batch_categories"])
-    if not categories:
-        raise DataError(
-            f"transform_batch={transform_batch!r} needs a model with batches, and this one was trained without "
-            "batch_key. Omit transform_batch, or train with batch_key."
-        )
-    requested = [transform_batch] if np.isscalar(transform_batch) else transform_batch
-    names = [match_category(name, categories) for name in requested]
-    if not names:
-        raise DataError(f"transform_batch={transform_batch!r} must name a batch. {did_you_mean('', categories)}")
-    for name in names:
-        if name not in categories:
-            hint = did_you_mean(str(name).strip(), categories)
-            raise DataError(f"transform_batch={name!r} not found in the model's batches. {hint}")
-    return [categories.index(name) for name in names]
-
-
-def set_batch(batch: Batch, index: int | Tensor, num_batches: int) -> Batch:
-    """Return cells as if they came from the batch ``index``, a number or int64 ``[*sample, batch]``.
-
-    The first ``num_batches`` covariates are the batches of the model.
-    """
-    assert batch.covariates is not None  # the batches are covariates
-    index = torch.as_tensor(index, device=batch.covariates.device)
-    one_hot = torch.nn.functional.one_hot(index.expand(*index.shape[:-1], len(batch.x)), num_batches)
-    others = batch.covariates[:, num_batches:].expand(*one_hot.shape[:-1], -1)
-    return batch._replace(covariates=torch.cat([one_hot.to(others.dtype), others], -1))

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.decoding import Chunk, PosteriorSampler, composition, set_batch
+from vaekit.analysis.covariate_values import set_batch
+from vaekit.analysis.decoding import Chunk, PosteriorSampler, composition
 from vaekit.analysis.model_source import get_data_registry
 from vaekit.batch import Batch
 from vaekit.data.dataset import BatchDataset

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.decoding import composition, evaluating, set_batch
+from vaekit.analysis.covariate_values import set_batch
+from vaekit.analysis.decoding import composition, evaluating
 from vaekit.analysis.embed import summarize_cells
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.model_source import (

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vaekit._core.memory_budget import check_memory
-from vaekit.analysis.decoding import Chunk, PosteriorSampler, batch_indices, composition, evaluating, set_batch
+from vaekit.analysis.covariate_values import set_covariates
+from vaekit.analysis.decoding import Chunk, PosteriorSampler, composition, evaluating
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.model_source import check_in_memory, get_count_registry, prepare_query, provenance, resolve_model
 from vaekit.data.cells.genes import rename_versions
@@ -31,6 +32,7 @@ def normalized_expression(
     *,
     library_size: float | Literal["observed"] = 1e4,
     transform_batch: str | Sequence[str] | None = None,
+    covariates: Mapping[str, Any] | None = None,
     genes: Sequence[str] | None = None,
     layer: str | None = None,
     batch_key: str | None = None,
@@ -44,7 +46,8 @@ def normalized_expression(
 
     .. math:: \ell\, E_{q(z | x)}[\rho_g(z, s)]
 
-    with the library size :math:`\ell`, the composition :math:`\rho` over genes and the batch s.
+    with the library size :math:`\ell`, the composition :math:`\rho` over genes and the covariates s, which can be set
+    to other values than those of the cell (counterfactuals). The latents z are always those of the observed cell.
 
     Parameters
     ----------
@@ -56,6 +59,10 @@ def normalized_expression(
         Sum of a cell's expression over the model's genes. ``"observed"`` means the size factor of the cell.
     transform_batch : str or sequence of str, optional
         Batch that all cells are assumed to come from. Several batches are averaged. None means the batch of each cell.
+    covariates : mapping, optional
+        Values that all cells are assumed to have, by the name of the covariate in the training data, such as
+        ``{"donor": "A", "percent_mito": 3.0}``. Several values of one are averaged. Other covariates keep the values of
+        each cell.
     genes : sequence of str, optional
         Genes to return. None means that all genes are written into a layer.
     layer, batch_key, batch_size, progress
@@ -90,8 +97,8 @@ def normalized_expression(
     CheckpointError
         If the model was not trained on gene expression, or its likelihood does not have a composition.
     DataError
-        If the cells do not fit the model, the result does not fit into memory, a gene or batch is unknown, or
-        ``key_added`` is taken.
+        If the cells do not fit the model, the result does not fit into memory, a gene, batch or covariate is unknown,
+        or ``key_added`` is taken.
 
     Examples
     --------
@@ -101,10 +108,15 @@ def normalized_expression(
     (300, 60)
     >>> vaekit.analysis.normalized_expression(adata, model, genes=["gene4", "gene7"]).shape  # returns a table
     (300, 2)
+    >>> one = vaekit.analysis.normalized_expression(adata, model, covariates={"batch": "batch1"}, genes=["gene4"])
+    >>> one.shape  # of all cells, as if they were from batch1
+    (300, 1)
     """
     check_in_memory(adata, "denoise")
     model, checkpoint = resolve_model(model)
-    writer = NormalizedExpressionWriter(model, library_size, transform_batch, num_samples, batch_size, seed)
+    writer = NormalizedExpressionWriter(
+        model, library_size, transform_batch, num_samples, batch_size, seed, covariates=covariates
+    )
     if genes is not None:
         import pandas as pd
 
@@ -134,7 +146,7 @@ class NormalizedExpressionWriter:
     ----------
     model : VAE
         Trained model.
-    library_size, transform_batch, num_samples, batch_size, seed
+    library_size, transform_batch, num_samples, batch_size, seed, covariates
         As in :func:`normalized_expression`, with the same errors.
 
     Examples
@@ -155,14 +167,15 @@ class NormalizedExpressionWriter:
         num_samples: int = 1,
         batch_size: int = 1024,
         seed: int = 0,
+        covariates: Mapping[str, Any] | None = None,
     ) -> None:
         if library_size != "observed" and (isinstance(library_size, str) or not 0 < library_size < np.inf):
             raise DataError(f"library_size={library_size!r} must be a positive number or 'observed'.")
         self.sampler = PosteriorSampler(model, num_samples, batch_size, seed)
         self.library_size = library_size
         registry = get_count_registry(model)
-        self.genes, self.batches = list(registry["feature_names"]), list(registry["batch_categories"])
-        self.batch_indices = [] if transform_batch is None else batch_indices(model, transform_batch)
+        self.genes = list(registry["feature_names"])
+        self.covariates = set_covariates(model, covariates, transform_batch)
 
     def check_genes(self, genes: Sequence[str]) -> list[str]:
         """Return the names of the genes; raise an error for an empty list or an unknown gene."""
@@ -220,9 +233,9 @@ class NormalizedExpressionWriter:
                     arrays[place][int(chunk.cells[0]) : int(chunk.cells[-1]) + 1] = part
 
     def _composition(self, chunk: Chunk) -> Tensor:
-        """Return the posterior mean of the composition, averaged over the named batches, ``[batch, genes]``."""
+        """Return the posterior mean of the composition, averaged over values of covariates, ``[batch, genes]``."""
         model, latents = self.sampler.model, self.sampler.sample(chunk)
-        batches = [set_batch(chunk.batch, index, len(self.batches)) for index in self.batch_indices] or [chunk.batch]
+        batches = self.covariates.batches(chunk.batch)
         return torch.stack([composition(model, latents, batch).mean(0) for batch in batches]).mean(0)
 
     def _var_index(self, query: QueryData) -> np.ndarray:
@@ -240,7 +253,8 @@ class NormalizedExpressionWriter:
             **provenance(self.sampler.model, query.missing_genes, checkpoint),
             "genes": np.array(self.genes, dtype=str),
             "library_size": str(self.library_size),
-            "transform_batch": np.array([self.batches[index] for index in self.batch_indices], dtype=str),
+            "transform_batch": np.array(self.covariates.batch_names, dtype=str),
+            "covariates": np.array(self.covariates.describe(), dtype=str),
         }
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.analysis.decoding import composition, set_batch
+from vaekit.analysis.covariate_values import set_batch
+from vaekit.analysis.decoding import composition
 from vaekit.analysis.group_sums import DECODED_BATCHES
 from vaekit.analysis.markers import compare_compositions
 from vaekit.analysis.model_source import get_data_registry

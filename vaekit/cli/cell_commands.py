@@ -13,7 +13,7 @@ from vaekit._core.figure_formats import FigureFormat
 from vaekit.cli.analysis_task import CELLS_OR_TABLE, start_task
 from vaekit.cli.cell_results import open_result
 from vaekit.cli.input_cells import resolve_cells
-from vaekit.cli.values import check_seed
+from vaekit.cli.values import check_seed, read_assignments
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def denoise(
     output: str | Path,
     genes: list[str] | None = None,
     transform_batch: list[str] | None = None,
+    covariates: list[str] | None = None,
     library_size: float | Literal["observed"] = 10_000.0,
     num_samples: int = 1,
     seed: int = 0,
@@ -124,6 +125,8 @@ def denoise(
         Genes of the figure, and columns of a .csv file, which requires them.
     transform_batch : list of str, optional
         Batch assumed for all cells; several: the mean over them. None: each cell's own.
+    covariates : list of str, optional
+        Values assumed for all cells, such as donor=A age=40; several of one: the mean over them.
     library_size : float or "observed"
         Sum of a cell's expression over genes; 'observed': that of its counts.
 
@@ -146,6 +149,7 @@ def denoise(
     from vaekit.cli.cells import new_array
 
     check_seed(seed)
+    values = read_assignments(covariates, "covariates")
     is_table = Path(output).suffix.lower() == ".csv"
     if is_table and not genes:
         raise DataError(
@@ -155,7 +159,9 @@ def denoise(
     task = start_task(
         checkpoint, data, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite, figure=figure
     )
-    writer = NormalizedExpressionWriter(task.model, library_size, transform_batch, num_samples=num_samples, seed=seed)
+    writer = NormalizedExpressionWriter(
+        task.model, library_size, transform_batch, num_samples=num_samples, seed=seed, covariates=values
+    )
     names = writer.check_genes(genes) if genes else []
     query = task.input.prepare(task.model, batch_key)
     summary = GeneSummary(len(query.dataset), writer.genes, names)

@@ -20,6 +20,7 @@ VALUE_NAMES = {  # in help
     **dict.fromkeys(("key_added", "layer", "latent", "category"), "NAME"),
     **dict.fromkeys(("group1", "group2"), "GROUP"),
     "color": "KEY",
+    "covariates": "NAME=VALUE",
     "figure": "FORMAT",
     "genes": "GENE",
     "genes_in": "PLACE",

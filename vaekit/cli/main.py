@@ -38,6 +38,7 @@ analyze cells with a trained model:
   embed      latents, codes and a UMAP
   states     states of cells on which several seeds agree
   markers    genes of each code or topic
+  loadings   genes of each unit of a linear or additive decoder
   de         genes that differ between groups of cells
   denoise    expected expression of genes
   ppc        counts compared with replicates from the model
@@ -69,7 +70,7 @@ FUNCTIONS = {  # modules with a typed function of the command's name
     **dict.fromkeys(("embed", "transfer", "denoise"), "vaekit.cli.cell_commands"),
     "labels": "vaekit.cli.label_commands",
     "states": "vaekit.cli.state_commands",
-    **dict.fromkeys(("de", "markers", "ppc"), "vaekit.cli.table_commands"),
+    **dict.fromkeys(("de", "loadings", "markers", "ppc"), "vaekit.cli.table_commands"),
     **dict.fromkeys(("evaluate", "map", "export"), "vaekit.cli.model_commands"),
     **dict.fromkeys(("sample", "traverse"), "vaekit.cli.image_commands"),
     "report": "vaekit.cli.report_command",

@@ -183,6 +183,64 @@ def markers(
     task.finish(lambda: plot_markers(table, min(n_genes, NUM_TOP), title), f"{codes.ngroups} codes of {latent}")
 
 
+def loadings(
+    checkpoint: str | Path,
+    data: list[str] | None = None,
+    *,
+    output: str | Path,
+    n_genes: int = 20,
+    layer: str | None = None,
+    genes_in: str | None = None,
+    batch_key: str | None = None,
+    figure: FigureFormat = "png",
+    overwrite: bool = False,
+) -> None:
+    """List the genes of each unit of a linear or additive decoder, in both directions.
+
+    The table has a row per unit, direction and gene: the log2 fold change of the expression at the end of the unit's
+    range over the cells, the loading, and the strength of the unit. The figure shows the top genes of each unit.
+
+    Parameters
+    ----------
+    checkpoint, data, layer, batch_key, overwrite, figure
+        As for every command (:data:`vaekit.cli.common_arguments.DESCRIPTIONS`).
+    output : str or Path
+        .csv file to write. The figure has the same name with the ending .png.
+    n_genes : int
+        Number of genes per unit and direction.
+
+    Other Parameters
+    ----------------
+    genes_in
+        As for every command.
+
+    Examples
+    --------
+    vaekit loadings RUN/last.ckpt -o loadings.csv
+    """
+    from vaekit.analysis import loadings as compute_loadings
+    from vaekit.analysis import plot_loadings
+    from vaekit.analysis.loadings import check_readable
+
+    check_minimum(1, n_genes=n_genes)
+    task = start_task(
+        checkpoint, data, output, TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite, figure=figure
+    )
+    check_readable(task.model)
+    num_units = sum(task.model.latents[name].size for name in task.model.networks.decoded)
+    task.check_room(2 * GENE_BYTES * n_genes * num_units)
+    table = compute_loadings(
+        task.model, task.input.cells, n_genes=n_genes, layer=task.input.layer, batch_key=batch_key, progress=True
+    )
+    task.write_table(table, index=False)
+    for (latent, unit, direction), part in table.groupby(["latent", "unit", "direction"], sort=False):
+        print(f"{latent} {unit} {direction}: {', '.join(part['gene'].head(NUM_PRINTED))}")
+    num_units = table.groupby(["latent", "unit"]).ngroups
+    task.finish(
+        lambda: plot_loadings(table, min(n_genes, NUM_TOP)), f"{num_units} units, {n_genes} genes per direction"
+    )
+
+
 def ppc(
     checkpoint: str | Path,
     data: list[str] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from vaekit.exceptions import ConfigError
@@ -39,6 +40,28 @@ def check_seed(seed: int | None, name: str = "seed") -> None:
     """
     if seed is None or not 0 <= seed <= MAX_SEED:
         raise ConfigError(f"{name}={seed} must be a whole number from 0 to {MAX_SEED}.")
+
+
+def read_assignments(texts: Sequence[str] | None, name: str) -> dict[str, list[str]]:
+    """Return the values of each key in texts such as ``"donor=A"``.
+
+    Raises
+    ------
+    ConfigError
+        If a text is not of this form.
+
+    Examples
+    --------
+    >>> read_assignments(["donor=A", "donor=B", "age=40"], "covariates")
+    {'donor': ['A', 'B'], 'age': ['40']}
+    """
+    values: dict[str, list[str]] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise ConfigError(f"{name}={text!r} must have the form NAME=VALUE, such as donor=A.")
+        values.setdefault(key, []).append(value)
+    return values
 
 
 def check_trainer_values(trainer: Any) -> None:

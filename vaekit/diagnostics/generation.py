@@ -49,6 +49,11 @@ def sample_prior(model: VAE, count: int, values: Mapping[str, Tensor] | None = N
 def decoded_mean(model: VAE, values: Mapping[str, Tensor]) -> Tensor:
     """Return the mean of p(x | z), shape (count, features), at values of the latents, each of shape (count, *event).
 
+    Raises
+    ------
+    VaekitError
+        If the mean also depends on covariates or on a size factor, as that of a model of cells.
+
     Examples
     --------
     >>> import torch, vaekit
@@ -56,6 +61,12 @@ def decoded_mean(model: VAE, values: Mapping[str, Tensor]) -> Tensor:
     >>> vaekit.diagnostics.decoded_mean(images, {"z": torch.zeros(3, 2)}).shape
     torch.Size([3, 64])
     """
+    if model.covariates or model.networks.likelihood.uses_size_factor:
+        inputs = "covariates" if model.covariates else "the size factor of a cell"
+        raise VaekitError(
+            f"The mean of p(x | z) of this model also depends on {inputs}. Pass latents and covariates to "
+            "vaekit.analysis.decode."
+        )
     count = len(next(iter(values.values())))
     with evaluation_mode(model):
         batch = Batch(torch.zeros(count, model.features, device=model.device))

@@ -115,7 +115,7 @@ class VAENetworks(nn.Module):
         self.seen_by_decoder = seen_by_decoder(latents)
         self.library = _find_library(latents, likelihood)
         self.decoded = tuple(name for name in self.seen_by_decoder if name != self.library)
-        decoder_width = decoder.build(sum(latents[name].size for name in self.decoded) + covariates)
+        decoder_width = decoder.build_decoder(sum(latents[name].size for name in self.decoded), covariates)
         likelihood.build(decoder_width, features, covariates)
 
     @property
@@ -244,6 +244,20 @@ class VAENetworks(nn.Module):
         """Return decoder features, ``[*sample, batch, width]``."""
         covariates = [] if batch.covariates is None else [batch.covariates]
         return self.decoder(self._flatten(self.decoded, values, covariates))
+
+    def decode_units(self, units: Tensor, covariates: Tensor | None) -> Tensor:
+        """Return decoder features, ``[*sample, width]``, at the values that the decoder sees.
+
+        Parameters
+        ----------
+        units : Tensor, shape (*sample, units)
+            Flattened values of the latents in :attr:`decoded`, in this order.
+        covariates : Tensor or None, shape (*sample, covariates)
+            Covariates; a batch of them broadcasts over the samples.
+        """
+        if covariates is not None:
+            units = torch.cat([units, covariates.expand(*units.shape[:-1], covariates.shape[-1])], -1)
+        return self.decoder(self._promote(units))
 
     def _decode_scaled(self, values: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Batch]:
         """Return decoder features, and the batch with the sampled library size as its size factor."""

@@ -1,15 +1,12 @@
-"""Identity network."""
+"""Earlier name of the linear decoder."""
 
 from __future__ import annotations
 
-from torch import Tensor
-from typing_extensions import override
-
-from vaekit.networks.network import Network
+from vaekit.networks.linear import Linear
 
 
-class Identity(Network):
-    """Network without layers. As a decoder, it makes the heads of the likelihood linear in the latents.
+class Identity(Linear):
+    """Earlier name of :class:`vaekit.networks.Linear`, for configurations and checkpoints that contain it.
 
     Examples
     --------
@@ -18,11 +15,3 @@ class Identity(Network):
     >>> network.build(8), network(torch.ones(1)).item()
     (8, 1.0)
     """
-
-    @override
-    def build(self, in_features: int) -> int:
-        return in_features
-
-    @override
-    def forward(self, x: Tensor) -> Tensor:
-        return x
