@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Callable
@@ -81,11 +82,21 @@ def reference_of(model: Any) -> dict[str, Any]:
     return {"reference": {}, "checkpoints": [""], "training_fingerprint": fingerprint}
 
 
+def readable(model: Any) -> Any:
+    """Return a model whose decoder counts as additive, so that the cells are checked next."""
+    if not isinstance(model, vaekit.VAE):
+        return model
+    model = copy.deepcopy(model)
+    model.networks.decoder.is_additive = True
+    return model
+
+
 OF_CELLS_AND_MODEL: dict[str, Callable[[Any, Any], Any]] = {
     "embed": analysis.embed,
     "normalized_expression": analysis.normalized_expression,
     "differential_expression": lambda cells, model: analysis.differential_expression(cells, model, "cluster"),
     "markers": analysis.markers,
+    "loadings": lambda cells, model: analysis.loadings(readable(model), cells),
     "posterior_predictive_check": analysis.posterior_predictive_check,
     "code_tree": lambda cells, model: analysis.code_tree(cells, model, num_states=2),
     "map_query": lambda cells, model: analysis.map_query(cells, model, batch_key="another"),
@@ -121,6 +132,9 @@ def rejects(call: Callable[[], Any], message: str) -> None:
 @pytest.mark.parametrize("name", OF_CELLS_AND_MODEL)
 def test_wrong_cells(name: str, kind: str, things: SimpleNamespace) -> None:
     value = things.normalized.copy() if kind == "normalized" else getattr(things, kind)
+    if (name, kind) == ("loadings", "none"):  # the range of the prior
+        assert len(OF_CELLS_AND_MODEL[name](value, things.model))
+        return
     rejects(lambda: OF_CELLS_AND_MODEL[name](value, things.model), AS_CELLS[kind])
 
 
@@ -163,6 +177,13 @@ OTHERS: dict[str, tuple[Callable[[SimpleNamespace], Any], str]] = {
     "registry: untrained": (lambda t: analysis.get_data_registry(t.untrained), "is not trained"),
     "latent_fields: cells": (lambda t: analysis.latent_fields(t.cells, t.model), "prepare_query.model, adata"),
     "label_fields: cells": (lambda t: analysis.label_fields(t.cells, t.cells, t.model, "cluster"), "prepare_query"),
+    "loadings: swapped": (lambda t: analysis.loadings(t.cells, t.model), "model has type AnnData"),
+    "loadings: decoder": (lambda t: analysis.loadings(t.model), "decoder MLP mixes the units.*pbmc_additive"),
+    "decode: swapped": (lambda t: analysis.decode(t.cells, t.model), "model has type AnnData"),
+    "decode: no embedding": (lambda t: analysis.decode(t.model, t.cells), "obsm.'X_vaekit'. not found.*embed"),
+    "decode: none": (lambda t: analysis.decode(t.model, None), "latents must contain numbers"),
+    "decode: untrained": (lambda t: analysis.decode(t.untrained, {"z": [[0.0]]}), "is not trained"),
+    "decode: covariates": (lambda t: analysis.decode(t.model, {}, "batch0"), "covariates='batch0' must be a mapping"),
     "writer: cells": (lambda t: analysis.NormalizedExpressionWriter(t.cells), "model has type AnnData"),
     "transfer: model as query": (
         lambda t: analysis.transfer_labels(t.cells, t.model, t.cells, "cluster"),
@@ -193,6 +214,7 @@ OTHERS: dict[str, tuple[Callable[[SimpleNamespace], Any], str]] = {
         "plot_dotplot": analysis.plot_dotplot,
         "plot_volcano": analysis.plot_volcano,
         "plot_markers": analysis.plot_markers,
+        "plot_loadings": analysis.plot_loadings,
         "plot_predictive_check": analysis.plot_predictive_check,
         "plot_reliability": analysis.plot_reliability,
     }.items()

@@ -11,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData
 from torch.utils.data import DataLoader
 
@@ -19,7 +20,10 @@ from analysis.transformations import Form
 from vaekit.analysis.integration import principal_components, read_labeled_cells
 from vaekit.cli.main import main
 from vaekit.data.dataset import identity_collate
-from vaekit.models import VAE
+from vaekit.latents import Categorical, Dirichlet, Gaussian
+from vaekit.likelihoods import NegativeBinomial
+from vaekit.models import VAE, load, save
+from vaekit.networks import MLP, Linear
 
 Tables = dict[str, pd.DataFrame]
 LABELED_CHECKPOINT, LABELED_CELLS = "labeled.ckpt", "labeled.h5ad"  # next to the checkpoint of the commands
@@ -112,6 +116,9 @@ def _normalized_expression(form: Form, model: VAE, clean: AnnData) -> Tables:
         "two batches": analysis.normalized_expression(
             form.cells, model, genes=genes, transform_batch=["0", "2"], num_samples=3, **arguments
         ),
+        "another batch": analysis.normalized_expression(
+            form.cells, model, genes=genes, covariates={"batch": "1"}, **arguments
+        ),
     }
 
 
@@ -136,6 +143,48 @@ def _predictive_check(form: Form, model: VAE, clean: AnnData) -> Tables:
 def _markers(form: Form, model: VAE, clean: AnnData) -> Tables:
     table = analysis.markers(form.cells, model, n_genes=40, layer=form.layer, batch_size=form.batch_size)
     return {"genes": table.set_index(table["code"] + table["gene"]).drop(columns=["code", "gene"])}
+
+
+def _decode(form: Form, model: VAE, clean: AnnData) -> Tables:
+    query = analysis.prepare_query(model, form.cells, form.layer)
+    latents = analysis.latent_fields(query, model, batch_size=form.batch_size)["obsm"]["X_vaekit"]
+    table = pd.DataFrame(latents, index=query.obs_names)
+    return {"layer": analysis.decode(model, {"z": table}, {"batch": ["0", "2"]}, batch_size=form.batch_size)}
+
+
+def linear_model(model: VAE) -> VAE:
+    """Return a model of the same data with a linear decoder and random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        latents = {"y": Categorical(2), "z": Gaussian(2), "t": Dirichlet(2)}
+        parts = (model.features, MLP([16]), latents, Linear(), NegativeBinomial())
+        linear = VAE(*parts, covariates=model.covariates)
+    linear.data_registry = model.data_registry
+    return linear.eval()
+
+
+def _loading_rows(table: pd.DataFrame) -> Tables:
+    keys = ["latent", "unit", "direction", "gene"]
+    return {"genes": table.set_index(table[keys].astype(str).agg("-".join, axis=1)).drop(columns=keys)}
+
+
+def _loadings(form: Form, model: VAE, clean: AnnData) -> Tables:
+    return _loading_rows(
+        analysis.loadings(linear_model(model), form.cells, layer=form.layer, batch_size=form.batch_size)
+    )
+
+
+def _plot_loadings(form: Form, model: VAE, clean: AnnData) -> Tables:
+    """Read the lengths of the bars and the names of the genes."""
+    arguments = {"layer": form.layer, "batch_size": form.batch_size}
+    figure = analysis.plot_loadings(analysis.loadings(linear_model(model), form.cells, **arguments), n_genes=3)
+    return {
+        axis.get_title(): pd.DataFrame(
+            {"width": [bar.get_width() for bar in axis.patches]},
+            index=[f"{place} {text.get_text()}" for place, text in enumerate(axis.get_yticklabels())],
+        )
+        for axis in figure.axes
+    }
 
 
 def _states(form: Form, model: VAE, clean: AnnData) -> Tables:
@@ -276,6 +325,8 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "NormalizedExpressionWriter": _normalization,
     "posterior_predictive_check": _predictive_check,
     "markers": _markers,
+    "decode": _decode,
+    "loadings": _loadings,
     "states": _states,
     "assign_states": _assign_states,
     "code_tree": _code_tree,
@@ -288,6 +339,7 @@ ROWS: dict[str, Callable[[Form, VAE, AnnData], Tables]] = {
     "plot_dotplot": _plot_dotplot,
     "plot_heatmap": _plot_heatmap,
     "plot_markers": _plot_markers,
+    "plot_loadings": _plot_loadings,
     "plot_umap": _plot_umap,
     "plot_volcano": _plot_volcano,
     "plot_reliability": _plot_reliability,
@@ -309,13 +361,16 @@ INTO_ADATA = {
 }  # fmt: skip
 # Functions that write into an AnnData, but not into a file: a view of a backed AnnData raises an error.
 INTO_ADATA_ONLY = {
-    "differential_expression", "markers", "plot_dotplot", "plot_markers", "plot_predictive_check", "plot_volcano",
+    "differential_expression", "loadings", "markers", "plot_dotplot", "plot_loadings",
+    "plot_markers", "plot_predictive_check", "plot_volcano",
     "posterior_predictive_check", "top_genes",
 }  # fmt: skip
 # Functions with one result per cell.
 PER_CELL = {
     "embed", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter",
     "posterior_predictive_check", "transfer_labels", "label_fields", "assign_states", "predict_labels",
+    "embed", "latent_fields", "prepare_query", "decode", "normalized_expression", "NormalizedExpressionWriter",
+    "posterior_predictive_check", "transfer_labels", "label_fields", "assign_states",
 }  # fmt: skip
 TRAINING = {"map_query"}
 # Functions and a command that read the training data, whose fingerprint has chunks of a fixed size.
@@ -359,6 +414,13 @@ def _markers_command(checkpoint: Path, form: Form, directory: Path, output: Call
     _run("markers", checkpoint, form.cells, "-o", directory / "out.csv", "--n_genes", 40, *_layer(form))
     table = pd.read_csv(directory / "out.csv")
     return {"genes": table.set_index(table["code"].astype(str) + table["gene"]).drop(columns=["code", "gene"])}
+
+
+def _loadings_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
+    linear = directory / "linear.ckpt"
+    save(linear_model(load(checkpoint)), linear)
+    _run("loadings", linear, form.cells, "-o", directory / "loadings.csv", "--n_genes", 40, *_layer(form))
+    return _loading_rows(pd.read_csv(directory / "loadings.csv"))
 
 
 def _ppc_command(checkpoint: Path, form: Form, directory: Path, output: Callable[[], str]) -> Tables:
@@ -427,6 +489,7 @@ COMMAND_ROWS = {
     "denoise": _denoise_command,
     "de": _de_command,
     "states": _states_command,
+    "loadings": _loadings_command,
     "markers": _markers_command,
     "ppc": _ppc_command,
     "transfer": _transfer_command,

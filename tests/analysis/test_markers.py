@@ -17,7 +17,7 @@ from vaekit.exceptions import DataError
 from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gaussian
 from vaekit.likelihoods import NegativeBinomial
 from vaekit.models import VAE
-from vaekit.networks import MLP, Identity
+from vaekit.networks import MLP, Linear
 
 
 def fitted(make, **kwargs):
@@ -114,12 +114,12 @@ def codes_of_cells(cells, model):
 
 
 def test_topics_are_exact():
-    """With the network Identity, a topic's composition is the softmax of its weights and the bias."""
+    """With the network Linear, a topic's composition is the softmax of its weights and the bias."""
     latents = {"topics": Dirichlet(3, estimator=Pathwise()), "z": Gaussian(2)}
     for names in (["topics"], ["topics", "z"]):
         model = fitted(
             lambda p, n, c, names=names: VAE(
-                n, MLP([8]), {name: latents[name] for name in names}, Identity(), p, covariates=c
+                n, MLP([8]), {name: latents[name] for name in names}, Linear(), p, covariates=c
             )
         )
         with torch.no_grad():

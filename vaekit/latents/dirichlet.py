@@ -21,7 +21,7 @@ from vaekit.latents.latent import Latent, inverse_positive, positive
 class Dirichlet(Latent):
     """Proportions x of topics; the decoder sees x, and the sampled value is log x.
 
-    With the network ``Identity`` as decoder, each topic is a vector over the genes, and the likelihood's weights are
+    With the network ``Linear`` as decoder, each topic is a vector over the genes, and the likelihood's weights are
     its log fold changes (a product of experts). The KL divergence is analytic.
 
     Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaekit.networks.linear import Linear
+from vaekit.networks.linear_decoder import Linear
 
 
 class Identity(Linear):
