@@ -23,8 +23,8 @@ class Linear(Network):
 
     Notes
     -----
-    A rotation of several Gaussian dimensions does not change the likelihood, as in factor analysis, so that the loadings
-    of single dimensions differ between seeds. Topics (:class:`vaekit.latents.Dirichlet`), activities
+    A rotation of several Gaussian dimensions does not change the likelihood, as in factor analysis, so the loadings of
+    single dimensions differ between seeds. Topics (:class:`vaekit.latents.Dirichlet`), activities
     (:class:`vaekit.latents.Gamma`) and categories are not rotated.
 
     Svensson, Gayoso, Yosef and Pachter (2020), Interpretable factor models of single-cell RNA-seq via variational
