@@ -64,7 +64,7 @@ def test_planted_loadings_of_one_dimension():
     sign = np.sign(found @ truth)
     expected = truth - truth.mean()  # the composition determines loadings up to a constant
     assert np.corrcoef(sign * found, truth)[0, 1] > 0.97
-    np.testing.assert_allclose(sign * (found - found.mean()), expected, atol=0.3)
+    np.testing.assert_allclose(sign * (found - found.mean()), expected, atol=0.5)
     top = genes_of(table)["0", "+" if sign > 0 else "-"]
     assert top == set(range(SET))
 
