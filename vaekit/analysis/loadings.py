@@ -154,7 +154,7 @@ def check_readable(model: VAE) -> None:
     decoder = model.networks.decoder
     if not decoder.is_additive:
         raise CheckpointError(
-            f"The decoder {type(decoder).__name__} mixes the units, so that a unit does not have genes of its own. "
+            f"The decoder {type(decoder).__name__} mixes the units, so that the genes of a unit depend on the others. "
             "Train with the decoder Linear or Additive (vaekit fit --config pbmc_additive), or compare groups of cells "
             "by vaekit.analysis.differential_expression, and codes by vaekit.analysis.markers."
         )
