@@ -125,8 +125,8 @@ def loadings(
     >>> len(table), table.columns[:4].tolist()  # 2 units, 2 directions, 5 genes
     (20, ['latent', 'unit', 'direction', 'strength'])
     """
-    writable = writable_adata(adata) if adata is not None else None
     model, checkpoint = resolve_model(model)
+    writable = writable_adata(adata) if adata is not None else None
     check_readable(model)
     _check(n_genes, pseudo_fraction, batch_size)
     missing_genes: list[str] = []

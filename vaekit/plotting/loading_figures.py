@@ -58,7 +58,9 @@ def plot_loadings(table: pd.DataFrame, n_genes: int = 5, title: str = "") -> Fig
         axis.remove()
     hidden = f" ({len(shown)} of {len(units)} units)" if len(shown) < len(units) else ""
     figure.suptitle((title or "genes that rise most with each unit (+) and against it (-)") + hidden, fontsize=10)
-    figure.supxlabel("log2 fold change at the end of the unit's range", fontsize=FONT_SIZE + 1)
+    figure.supxlabel(
+        "log2 fold change at the upper end (right) and lower end (left) of the unit", fontsize=FONT_SIZE + 1
+    )
     return figure
 
 
@@ -74,3 +76,4 @@ def _draw_unit(axis: Any, part: pd.DataFrame, n_genes: int, num_bars: int) -> No
     axis.set_yticks(range(len(genes)), [name for gene in genes for name in shorten_names([gene], LETTERS)])
     axis.set_ylim(num_bars - 0.5, -0.5)
     axis.tick_params(labelsize=FONT_SIZE, length=2)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")  # these genes rise at their end
