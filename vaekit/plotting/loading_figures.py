@@ -58,9 +58,7 @@ def plot_loadings(table: pd.DataFrame, n_genes: int = 5, title: str = "") -> Fig
         axis.remove()
     hidden = f" ({len(shown)} of {len(units)} units)" if len(shown) < len(units) else ""
     figure.suptitle((title or "genes that rise most with each unit (+) and against it (-)") + hidden, fontsize=10)
-    figure.supxlabel(
-        "log2 fold change at the upper end (right) and lower end (left) of the unit", fontsize=FONT_SIZE + 1
-    )
+    figure.supxlabel("log2 fold change at the upper (right) and lower (left) end of the unit", fontsize=FONT_SIZE + 1)
     return figure
 
 
