@@ -13,10 +13,11 @@ from scipy.optimize import linear_sum_assignment
 
 from analysis.results import linear_model
 from vaekit import GaussianVAE
-from vaekit.analysis import embed, loadings, markers, plot_loadings
+from vaekit.analysis import decode, embed, loadings, markers, plot_loadings
 from vaekit.data import GeneExpressionData, ImageData
 from vaekit.exceptions import CheckpointError, DataError
-from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gaussian, Latent
+from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gaussian, Latent, Product
+from vaekit.latents import Poisson as Counts
 from vaekit.likelihoods import Bernoulli as BernoulliLikelihood
 from vaekit.likelihoods import NegativeBinomial, Poisson
 from vaekit.models import VAE
@@ -138,6 +139,27 @@ def test_states_equal_the_markers():
     merged = table.merge(expected, left_on=["unit", "gene"], right_on=["code", "gene"])
     assert len(merged) == len(table) == len(expected)
     np.testing.assert_allclose(merged["log2_fold_change_x"], merged["log2_fold_change_y"], atol=1e-4)
+
+
+def test_variables_with_other_numbers_of_categories():
+    """Each category of a Product has its name, and the weights that the decoder gives it."""
+    cells = adata()
+    model = VAE(12, MLP([8]), {"p": Product({"a": 2, "b": 4}), "k": Counts(2)}, Linear(), NegativeBinomial())
+    trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=GeneExpressionData(cells))
+    table = loadings(model, cells, pseudo_fraction=0)
+    assert (
+        {"a:0", "a:1", "b:0", "b:1", "b:2", "b:3"} >= set(table.loc[table["latent"] == "p", "unit"]) >= {"a:0", "a:1"}
+    )
+    change = table[table["unit"] == "a:1"].set_index("gene")["log2_fold_change"][cells.var_names] * np.log(2)
+    weight = model.networks.likelihood.composition.weight.detach().numpy()
+    difference = change - (weight[:, 1] - weight[:, 0])
+    np.testing.assert_allclose(difference, difference.mean(), atol=1e-4)
+    assert set(table.loc[table["latent"] == "k", "direction"]) == {"+", "-"}
+    values = {"k": [[1, 2]], "p": [[1, 3]]}
+    one_hot = {"k": [[1, 2]], "p": [[0, 1, 0, 0, 0, 1]]}
+    pd.testing.assert_frame_equal(decode(model, values), decode(model, one_hot))
+    with pytest.raises(DataError, match=r"a code that a variable does not have\. Its states are a:0, a:1, b:0"):
+        decode(model, {**values, "p": [[2, 0]]})
 
 
 def test_bits_compare_1_with_0():

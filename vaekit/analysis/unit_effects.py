@@ -89,10 +89,10 @@ class _ReferenceDecoder:
         logits = networks.likelihood.logits(networks.decode_units(units.to(device), covariates), batch)  # type: ignore[operator]
         return logits.double().softmax(-1).cpu().numpy()
 
-    def effect(self, name: str, unit: int, changes: dict[str, np.ndarray], loadings: np.ndarray) -> UnitEffect:
-        """Return the effect of a unit with its names and strength."""
+    def effect(self, name: str, unit: str, changes: dict[str, np.ndarray], loadings: np.ndarray) -> UnitEffect:
+        """Return the effect of a unit with its strength."""
         strength = float(np.sqrt((self.scale * loadings**2).sum()))
-        return UnitEffect(name, self.model.latents[name].unit_name(unit), changes, loadings, strength)
+        return UnitEffect(name, unit, changes, loadings, strength)
 
 
 def _reference(model: VAE, name: str, summary: Tensor) -> Tensor:
@@ -116,28 +116,28 @@ def _dimension_effects(decoder: _ReferenceDecoder, name: str, values: np.ndarray
         expression = np.log2(decoder.compositions(name, points) + decoder.pseudo_fraction)
         sign = np.where((grid - grid.mean()) @ expression < 0, -1.0, 1.0)
         changes = {"+": expression[-1] - start, "-": expression[0] - start}
-        yield decoder.effect(name, unit, changes, sign * expression.std(0))
+        unit_name = decoder.model.latents[name].unit_name(unit)
+        yield decoder.effect(name, unit_name, changes, sign * expression.std(0))
 
 
 def _state_effects(decoder: _ReferenceDecoder, name: str, summary: Tensor) -> Iterator[UnitEffect]:
     """Yield the effects of categories, bits or topics in use, each compared with the others of its variable."""
     latent = decoder.model.latents[name]
     usage = latent.state_probabilities(summary).double().mean(0)
-    num_variables, num_states = usage.shape
-    is_bits = num_variables == latent.size
-    for variable in range(num_variables):
-        states = torch.nonzero(usage[variable] > ACTIVE_PROBABILITY).flatten()
+    is_bits = latent.event_dim == 1 and not latent.is_proportions
+    for variable, probability in enumerate(usage):
+        states = torch.nonzero(probability > ACTIVE_PROBABILITY).flatten()
         if len(states) < 2:
             continue
-        points = decoder.reference[decoder.slices[name]].repeat(len(states), 1)
-        if is_bits:
-            points[:, variable] = states.float()
+        if latent.is_proportions:
+            points = torch.eye(latent.size)[states]
         else:
-            columns = slice(variable * num_states, (variable + 1) * num_states)
-            points[:, columns] = torch.nn.functional.one_hot(states, num_states).float()
-        weights = usage[variable, states].numpy()
+            codes = usage.argmax(-1).repeat(len(states), 1)
+            codes[:, variable] = states
+            points = code_values(latent, codes)
+        weights = probability[states].numpy()
         ratios = compare_compositions(decoder.compositions(name, points), weights, decoder.pseudo_fraction)[1]
         for state, weight, ratio in zip(states.tolist(), weights / weights.sum(), ratios, strict=True):
-            unit = variable if is_bits else variable * num_states + state
+            unit = latent.unit_name(variable) if is_bits else latent.state_name(variable, state)
             if state or not is_bits:  # state 0 of a bit is the opposite of state 1
                 yield decoder.effect(name, unit, {"+": ratio}, np.sqrt(weight * (1 - weight)) * ratio)

@@ -32,9 +32,9 @@ def unit_slices(model: VAE) -> dict[str, slice]:
 def code_values(latent: Latent, codes: Tensor) -> Tensor:
     """Return codes ``[observations, variables]`` of a discrete latent as its units, ``[observations, size]``."""
     assert latent.state_shape is not None
-    if latent.state_shape[0] == latent.size:  # bits
+    if latent.event_dim == 1:  # bits
         return codes.float()
-    return torch.nn.functional.one_hot(codes, latent.state_shape[1]).flatten(1).float()
+    return latent.flatten(torch.nn.functional.one_hot(codes, latent.state_shape[1]).float())
 
 
 def read_units(model: VAE, latents: Any, obsm_key: str = "X_vaekit") -> Tensor:
@@ -95,7 +95,10 @@ def _latent_units(name: str, latent: Latent, value: Any) -> Tensor:
     if takes_codes:
         if (array != array.round()).any() or array.min() < 0 or array.max() >= num_states:
             raise DataError(f"{label}: codes must be whole numbers from 0 to {num_states - 1}, not {array.max():g}.")
-        return code_values(latent, torch.from_numpy(array).long())
+        units = code_values(latent, torch.from_numpy(array).long())
+        if not _sums_to_one(latent, units):
+            raise DataError(f"{label} has a code that a variable does not have. Its states are {_state_names(latent)}.")
+        return units
     units = torch.from_numpy(array).float()
     if latent.discrete and not bool(((units == 0) | (units == 1)).all()):
         raise DataError(
@@ -111,6 +114,10 @@ def _latent_units(name: str, latent: Latent, value: Any) -> Tensor:
 def _sums_to_one(latent: Latent, units: Tensor) -> bool:
     totals = latent.state_probabilities(units).sum(-1)
     return bool((units >= 0).all() and ((totals - 1).abs() < TOLERANCE).all())
+
+
+def _state_names(latent: Latent) -> str:
+    return ", ".join(latent.unit_name(unit) for unit in range(latent.size))
 
 
 def _as_array(value: Any, label: str) -> np.ndarray:
