@@ -368,9 +368,7 @@ INTO_ADATA_ONLY = {
 # Functions with one result per cell.
 PER_CELL = {
     "embed", "latent_fields", "prepare_query", "normalized_expression", "NormalizedExpressionWriter",
-    "posterior_predictive_check", "transfer_labels", "label_fields", "assign_states", "predict_labels",
-    "embed", "latent_fields", "prepare_query", "decode", "normalized_expression", "NormalizedExpressionWriter",
-    "posterior_predictive_check", "transfer_labels", "label_fields", "assign_states",
+    "posterior_predictive_check", "transfer_labels", "label_fields", "assign_states", "predict_labels", "decode",
 }  # fmt: skip
 TRAINING = {"map_query"}
 # Functions and a command that read the training data, whose fingerprint has chunks of a fixed size.
