@@ -33,9 +33,12 @@ class Component:
     ----------
     short_names : tuple[str, ...]
         Common names of the class, besides its own; subclasses do not inherit them.
+    kept_arguments : tuple[str, ...]
+        Arguments with a default that keep their configured values, like required ones, if a flag names the class.
     """
 
     short_names: ClassVar[tuple[str, ...]] = ()
+    kept_arguments: ClassVar[tuple[str, ...]] = ()
     _arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -80,7 +80,7 @@ def with_defaults(config: Any, key: str) -> Any:
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.default is not parameter.empty
+        if parameter.default is not parameter.empty and name not in getattr(cls, "kept_arguments", ())
     }
     path = config["class_path"] if "." in config["class_path"] else cls.__name__
     arguments = {**defaults, **{name: with_defaults(value, name) for name, value in arguments.items()}}

@@ -113,6 +113,7 @@ class Categorical(OneHotLatent):
     """
 
     conditional_posterior = True
+    kept_arguments = ("categories", "observed_key", "extra")  # the categories come from one of them
 
     def __init__(
         self,
