@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from anndata import AnnData
+from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
@@ -128,6 +130,17 @@ def test_interrupt_returns_the_model_so_far(cells: AnnData) -> None:
         fit(cells, max_steps=500, callbacks=[Interrupt(3)])  # before the first validation
 
 
+def test_an_interrupt_before_the_first_step_returns_no_model(cells: AnnData, tmp_path: Path) -> None:
+    class Stop(Callback):
+        @override
+        def on_train_start(self, *args: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(cells, callbacks=[Stop()], directory=tmp_path / "run")
+
+
 def test_a_termination_ends_the_process(cells: AnnData) -> None:
     """A scheduler sends SIGTERM: the script must not continue with a model that is not trained."""
     with pytest.raises(SystemExit):
@@ -172,6 +185,87 @@ def test_directory(cells: AnnData, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "figures" / "loss_curves.png").exists()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"enable_checkpointing": False},
+        {"enable_progress_bar": False},
+        {"callbacks": vaekit.callbacks.BestWeights()},
+        {"val_check_interval": 0.5},
+        {"check_val_every_n_epoch": 2, "max_steps": 7},
+        {"max_steps": np.int64(5), "seed": np.int64(0)},
+    ],
+)
+def test_settings_of_the_trainer_that_fit_sets_itself(settings: dict[str, Any], cells: AnnData) -> None:
+    assert fit(cells, **settings).run_content["global_step"] == settings.get("max_steps", 10)
+
+
+def test_directory_by_the_name_of_the_trainer(cells: AnnData, tmp_path: Path) -> None:
+    figures = vaekit.callbacks.FigureWriter(figure="none")
+    model = fit(cells, default_root_dir=tmp_path / "run", callbacks=[figures])
+    assert same(weights(model), weights(vaekit.load(tmp_path / "run" / "best.ckpt")))
+    assert not (tmp_path / "run" / "figures").exists()
+
+
+def names(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}
+
+
+def fit_without_figures(cells: AnnData, directory: Path, **settings: Any) -> vaekit.VAE:
+    return fit(cells, directory=directory, callbacks=[vaekit.callbacks.FigureWriter(figure="none")], **settings)
+
+
+def test_settings_that_fail_leave_the_earlier_run(cells: AnnData, tmp_path: Path) -> None:
+    fit_without_figures(cells, tmp_path, max_steps=2)
+    before = names(tmp_path)
+    for settings in ({"accelerator": "foo"}, {"enable_checkpointing": False}, {"strategy": "foo"}):
+        with pytest.raises(ConfigError, match="trainer"):
+            fit_without_figures(cells, tmp_path, **settings)
+    assert names(tmp_path) == before
+
+
+def test_a_run_in_progress_keeps_its_files(
+    cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit_without_figures(cells, tmp_path, max_steps=2)
+    before = names(tmp_path)
+    directories = (tmp_path.resolve() / ".lock",)
+
+    class Held(FileLock):
+        """Lock of a directory that another process writes to."""
+
+        @override
+        def acquire(self, *args: Any, **kwargs: Any) -> Any:
+            if Path(self.lock_file) in directories:
+                raise Timeout(self.lock_file)
+            return super().acquire(*args, **kwargs)
+
+    monkeypatch.setattr("vaekit.callbacks.run_lock.FileLock", Held)
+    fit_without_figures(cells, tmp_path, max_steps=2)
+    after = names(tmp_path)
+    assert "concurrent/1/last.ckpt" in after
+    assert {name for name in after if not name.startswith("concurrent")} == before
+    assert "is in use by another run; this run uses" in capsys.readouterr().err
+
+
+def test_files_of_the_user_are_not_moved(cells: AnnData, tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "mine.png").touch()
+    (tmp_path / "config.yaml").write_text("mine: 1")
+    before = names(tmp_path)
+    with pytest.raises(ConfigError, match=r"contains config\.yaml, figures, but not a run.*such as '.*run'"):
+        fit_without_figures(cells, tmp_path)
+    assert names(tmp_path) == before
+    fit_without_figures(cells, tmp_path / "run", max_steps=2)
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_moved(cells: AnnData, tmp_path: Path) -> None:
+    for name in (".lock", "config.yaml"):
+        (tmp_path / name).touch()
+    fit_without_figures(cells, tmp_path, max_steps=2)
+    assert names(tmp_path / "earlier") == {"1", "1/config.yaml"}
+
+
 def test_length_and_genes(cells: AnnData) -> None:
     numbers = [default_num_steps(count) for count in (50, 700, 5000, 10_000, 10**7)]
     assert numbers == sorted(numbers)
@@ -195,7 +289,24 @@ def test_length_and_genes(cells: AnnData) -> None:
         ({"likelihood": "znb"}, ConfigError, "likelihood='znb' is not a Likelihood. Did you mean 'zinb'"),
         ({"max_steps": 0}, ConfigError, "max_steps=0 must be a positive integer"),
         ({"max_steps": 2.5}, ConfigError, "max_steps=2.5 must be a positive integer"),
+        ({"max_steps": True}, ConfigError, "max_steps=True must be a positive integer"),
         ({"seed": -1}, ConfigError, "seed=-1 must be a whole number"),
+        ({"seed": True}, ConfigError, "seed=True must be a whole number"),
+        ({"accelerator": "foo"}, ConfigError, "trainer: You selected an invalid accelerator name"),
+        ({"barebones": True}, ConfigError, "trainer.barebones=True is not supported"),
+        ({"max_epochs": 0}, ConfigError, "trainer.max_epochs=0 must not be 0"),
+        ({"enable_checkpointing": True}, ConfigError, "enable_checkpointing=True requires directory"),
+        ({"callbacks": ["x"]}, ConfigError, "must be a pytorch_lightning callback"),
+        (
+            {"val_check_interval": 1000, "check_val_every_n_epoch": 1},
+            ConfigError,
+            "trainer.val_check_interval: `val_check_interval`",
+        ),
+        (
+            {"directory": "a", "default_root_dir": "b"},
+            ConfigError,
+            "default_root_dir='b' sets trainer.default_root_dir, which is already 'a'",
+        ),
         ({"batch_key": "btch"}, DataError, "batch_key='btch' not found in .obs of AnnData in memory. Did you mean"),
         ({"layer": "counts"}, DataError, "layer='counts' not found in AnnData in memory"),
     ],

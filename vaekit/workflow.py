@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytorch_lightning as pl
 import yaml
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from vaekit._core.arguments import as_integer
 from vaekit._core.components import from_config
 from vaekit._core.config_store import find_config
-from vaekit._core.run_context import quiet, restored_interrupt, seeded
+from vaekit._core.run_context import quiet, seeded
 from vaekit._core.warning_log import record_warnings
-from vaekit.callbacks import BestWeights, FigureWriter
-from vaekit.callbacks.run_archive import report_archive
-from vaekit.callbacks.run_callbacks import run_callbacks
+from vaekit.callbacks.run_callbacks import as_list
+from vaekit.callbacks.run_directory import claimed
 from vaekit.callbacks.run_record import RunRecord
+from vaekit.callbacks.train_model import check_settings, train_model
 from vaekit.data import GeneExpressionData
 from vaekit.data.cells.sources import open_counts
 from vaekit.exceptions import ConfigError, did_you_mean
 from vaekit.models import VAE, DiscreteVAE, GaussianVAE, MixedVAE
-from vaekit.models.resume import run_content
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -55,7 +54,8 @@ SETTINGS = (
 # given by cells, labels and recipe
 NOT_SETTINGS = ("features", "covariates", "labels", "observed_key", "adata", "path", "latents", "encoder", "decoder")
 LABELS_KEY = "model.latents.y.observed_key"
-OTHER_NAMES = {"seed": "seed_everything", "directory": "trainer.default_root_dir", "labels": LABELS_KEY}
+OTHER_NAMES = {"seed": "seed_everything", "directory": "trainer.default_root_dir", "labels": LABELS_KEY,
+               "progress": "trainer.enable_progress_bar"}  # fmt: skip
 
 
 def fit(
@@ -132,20 +132,35 @@ def fit(
     >>> adata.obsm["X_vaekit"].shape
     (200, 20)
     """
-    named = {"labels": labels, "batch_key": batch_key, "label_key": label_key, "layer": layer, "max_steps": max_steps}
-    settings |= {name: value for name, value in named.items() if value is not None}
+    named = {"labels": labels, "batch_key": batch_key, "label_key": label_key, "layer": layer, "max_steps": max_steps,
+             "directory": directory}  # fmt: skip
     latents = choose_kind(latents, labels)
-    values = {setting_key(name, latents): value for name, value in settings.items()}
+    values = _values({**{name: value for name, value in named.items() if value is not None}, **settings}, latents)
+    values.setdefault("trainer.enable_progress_bar", progress)
+    directory = values.pop("trainer.default_root_dir", None)
     config = fit_config(cells, latents, values)
     for key, value in values.items():
         _set(config, key, value)
-    with seeded(seed), quiet(), record_warnings() as messages:
+    trainer = from_config(config["trainer"])
+    check_settings(trainer, directory is not None)
+    with seeded(seed), quiet(), record_warnings() as messages, claimed(directory) as place:
         data = GeneExpressionData(**config["data"]["init_args"])
         arguments = {**config["model"]["init_args"], "features": data.features, "covariates": data.covariates}
         arguments |= {"labels": data.observed_categories} if data.observed_categories else {}
         model = from_config({**config["model"], "init_args": arguments})
-        _train(model, data, from_config(config["trainer"]), directory, progress, RunRecord(messages))
+        train_model(model, data, trainer, place, RunRecord(messages))
     return model
+
+
+def _values(settings: Mapping[str, Any], latents: str) -> dict[str, Any]:
+    """Return the settings by key of the configuration; raise a ConfigError if two of them contradict each other."""
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = setting_key(name, latents)
+        if key in values and values[key] != value:
+            raise ConfigError(f"{name}={value!r} sets {key}, which is already {values[key]!r}. Omit one of them.")
+        values[key] = value.item() if isinstance(value, np.generic) else value  # Lightning rejects NumPy's scalars
+    return values
 
 
 def fit_config(
@@ -183,9 +198,10 @@ def fit_config(
     paths = [cells] if isinstance(cells, str | Path) else cells
     layer, gene_name_key, genes_in = (settings.get(f"data.{name}") for name in ("layer", "gene_name_key", "genes_in"))
     source = open_counts(cells, layer, gene_name_key, "backed", genes_in=genes_in)
-    num_steps = settings.get("trainer.max_steps", default_num_steps(len(source)))
-    if not isinstance(num_steps, int) or num_steps < 1:
-        raise ConfigError(f"max_steps={num_steps!r} must be a positive integer.")
+    max_steps = settings.get("trainer.max_steps", default_num_steps(len(source)))
+    num_steps = as_integer(max_steps)
+    if num_steps is None or num_steps < 1:
+        raise ConfigError(f"max_steps={max_steps!r} must be a positive integer.")
     data = config["data"]["init_args"]
     data |= {"path": [str(path) for path in paths]} if isinstance(paths, Sequence) else {"adata": cells}
     data["n_top_genes"] = NUM_GENES if len(source.genes) > MAX_PANEL_GENES else None
@@ -194,8 +210,7 @@ def fit_config(
     del config["trainer"]["default_root_dir"]  # of the packaged data
     config["trainer"] |= {
         "max_steps": num_steps,
-        "check_val_every_n_epoch": None,  # validations count steps, not epochs
-        "val_check_interval": max(1, num_steps // NUM_VALIDATIONS),
+        **_validation_interval(settings, num_steps),
         "callbacks": [{"class_path": "vaekit.callbacks.ELBOEarlyStopping", "init_args": {"patience": PATIENCE}}],
     }
     if settings.get("trainer.max_epochs") is not None and "trainer.max_steps" not in settings:
@@ -206,6 +221,14 @@ def fit_config(
             "callbacks": [],
         }
     return config
+
+
+def _validation_interval(settings: Mapping[str, Any], num_steps: int) -> dict[str, int | None]:
+    """Return the interval of validations: steps, unless the settings count epochs or fractions of an epoch."""
+    interval, epochs = (settings.get(f"trainer.{name}") for name in ("val_check_interval", "check_val_every_n_epoch"))
+    if epochs is not None or isinstance(interval, float):
+        return {"check_val_every_n_epoch": 1, "val_check_interval": None}
+    return {"check_val_every_n_epoch": None, "val_check_interval": max(1, num_steps // NUM_VALIDATIONS)}
 
 
 def choose_kind(latents: str | None, labels: Any) -> str:
@@ -302,48 +325,4 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
     for parent in parents:
         config = config[parent]
         config = config.get("init_args", config)
-    config[name] = [*config[name], *value] if name == "callbacks" else value
-
-
-def _train(
-    model: VAE,
-    data: GeneExpressionData,
-    arguments: dict[str, Any],
-    directory: str | Path | None,
-    progress: bool,
-    record: RunRecord,
-) -> None:
-    """Train the model, and load the best weights; an interrupt ends the training."""
-    best, common = BestWeights(), run_callbacks(directory is not None, progress)
-    own = arguments.pop("callbacks")
-    if directory is not None:
-        report_archive(Path(directory))
-    defaults = {"logger": False, "devices": 1, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    trainer = pl.Trainer(
-        **{**defaults, **arguments},
-        default_root_dir=directory,
-        enable_checkpointing=directory is not None,
-        enable_progress_bar=progress,
-        callbacks=[*own, record, best, *common],
-    )
-    with restored_interrupt():
-        try:
-            trainer.fit(model, datamodule=data)
-        except SIGTERMException:  # a SystemExit: the process has to end
-            raise
-        except SystemExit:  # raised by Lightning after Ctrl-C
-            if not trainer.interrupted:
-                raise
-            warnings.warn(_interrupted(trainer, best), UserWarning, stacklevel=3)
-    best.restore(model)
-    model.run_content = run_content(trainer, [record, *(each for each in common if isinstance(each, FigureWriter))])
-    model._trainer = None  # refers to the data
-    model.eval()
-
-
-def _interrupted(trainer: pl.Trainer, best: BestWeights) -> str:
-    weights = "the last step" if best.step is None else f"step {best.step}, of the best validation so far"
-    return (
-        f"Training interrupted at step {trainer.global_step} of {trainer.max_steps}. The model has the weights of "
-        f"{weights}. Run fit again for a complete training."
-    )
+    config[name] = [*config[name], *as_list(value)] if name == "callbacks" else value

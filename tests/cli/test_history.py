@@ -155,7 +155,7 @@ def test_names_of_a_comparison(tmp_path, monkeypatch, capsys) -> None:
         if len(found) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("vaekit.cli.training_errors.start_loggers", stop)
+    monkeypatch.setattr("vaekit.cli.logger_start.start_loggers", stop)
     monkeypatch.setattr("vaekit.cli.logger.finish_run", lambda *_: None)
     monkeypatch.setattr("pytorch_lightning.Trainer.fit", lambda *args, **kwargs: None)
     flags = ["--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true"]

@@ -18,9 +18,9 @@ from models.tiny import trainer
 
 import vaekit
 from vaekit.callbacks import FigureWriter, RunCheckpoint
+from vaekit.callbacks.run_directory import run_label
 from vaekit.callbacks.run_lock import LOCK, lock_run, may_be_first_process, unlock_run
 from vaekit.cli.main import main
-from vaekit.cli.run_directory import run_label
 from vaekit.exceptions import ConfigError
 
 FIT = ["fit", "--config", str(Path(__file__).parents[2] / "configs/digits_gaussian.yaml"), "--trainer.max_steps=2",

@@ -13,10 +13,11 @@ import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import vaekit
+from vaekit.callbacks.training_errors import translate_errors
 from vaekit.cli import model_commands, table_commands
 from vaekit.cli.command_parser import command_parser
+from vaekit.cli.logger_start import start_loggers
 from vaekit.cli.main import main
-from vaekit.cli.training_errors import start_loggers, translate_errors
 from vaekit.exceptions import CheckpointError, ConfigError, OutputError, TrainingError
 from vaekit.likelihoods import Bernoulli
 

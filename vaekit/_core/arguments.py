@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import numbers
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from vaekit.exceptions import ConfigError
 
 MAX_INTEGER = 2**63 - 1  # torch and NumPy use int64
+MAX_SEED = 2**32 - 1  # the limit of NumPy and Lightning
 
 
 def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], owner: str) -> None:
@@ -87,6 +89,48 @@ def _check_number(value: Any, number_types: set[Any], name: str) -> None:
         raise ConfigError(f"{name}={value} must not exceed {MAX_INTEGER}.")
     if not is_integer and not math.isfinite(value):
         raise ConfigError(f"{name}={value} must be finite.")
+
+
+def as_integer(value: Any) -> int | None:
+    """Return an integer of Python or NumPy as an int; None if the value is another one, such as True or 2.0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_integer(np.int64(3)), as_integer(True), as_integer(3.0)
+    (3, None, None)
+    """
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_minimum(minimum: float, **values: float | None) -> None:
+    """Check that numbers, unless None, are at least a minimum.
+
+    Raises
+    ------
+    ConfigError
+        If one is smaller.
+    """
+    for name, value in values.items():
+        if value is not None and not value >= minimum:
+            raise ConfigError(f"{name}={value} must be at least {minimum}.")
+
+
+def check_seed(seed: Any, name: str = "seed") -> int:
+    """Return a seed as an int.
+
+    Raises
+    ------
+    ConfigError
+        If it is not an integer that NumPy accepts.
+    """
+    number = as_integer(seed)
+    if number is None or not 0 <= number <= MAX_SEED:
+        raise ConfigError(f"{name}={seed!r} must be a whole number from 0 to {MAX_SEED}.")
+    return number
 
 
 def short_repr(value: Any) -> str:

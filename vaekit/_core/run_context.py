@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from vaekit.exceptions import ConfigError
+from vaekit._core.arguments import check_seed
 
 
 @contextlib.contextmanager
@@ -32,8 +32,7 @@ def restored_interrupt() -> Iterator[None]:
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the generators like ``vaekit fit --seed_everything``, and restore them and the environment at the end."""
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed={seed!r} must be a whole number from 0 to {2**32 - 1}.")
+    seed = check_seed(seed)
     names = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
     before = {name: os.environ.get(name) for name in names}
     with isolate_rng(include_cuda=torch.cuda.is_available()):

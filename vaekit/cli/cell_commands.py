@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vaekit._core.arguments import check_seed
 from vaekit._core.figure_formats import FigureFormat
 from vaekit.cli.analysis_task import CELLS_OR_TABLE, start_task
 from vaekit.cli.cell_results import open_result
 from vaekit.cli.input_cells import resolve_cells
-from vaekit.cli.values import check_seed, read_assignments
+from vaekit.cli.values import read_assignments
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:

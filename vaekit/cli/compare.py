@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaekit._core.arguments import check_seed
 from vaekit._core.atomic import atomic_write
 from vaekit.callbacks.run_archive import make_directory
 from vaekit.cli.console import Parser, silence_libraries
 from vaekit.cli.output_files import figure_path
-from vaekit.cli.values import check_seed
 from vaekit.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ def train(common: list[str], choices: dict[str, list[str]], seeds: list[int], gr
     from vaekit.cli.foreign import check_wandb_files
     from vaekit.cli.instantiate import instantiate
     from vaekit.cli.logger import group_runs, marked_run, name_run
+    from vaekit.cli.logger_start import start_loggers
     from vaekit.cli.saved_config import SaveRunConfig
-    from vaekit.cli.training_errors import start_loggers
 
     runs: Runs = {text: [] for text in choices}
     total = len(choices) * len(seeds)
@@ -218,7 +218,7 @@ def log(cli: InstantiateOnlyCLI, group: str, rows: list[dict[str, Any]], figure:
     import pandas as pd
 
     from vaekit.cli.logger import finish_run, group_runs, name_run, wandb_loggers
-    from vaekit.cli.training_errors import start_loggers
+    from vaekit.cli.logger_start import start_loggers
 
     loggers = wandb_loggers(cli.trainer.loggers)
     if not loggers:

@@ -12,9 +12,9 @@ import torch
 from filelock import FileLock
 from jsonargparse._typehints import ActionTypeHint  # has no public name
 from pytorch_lightning.cli import LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
+from vaekit._core.arguments import check_minimum, check_seed
 from vaekit._core.atomic import remove_partial_files
 from vaekit._core.figure_formats import FigureFormat
 from vaekit._core.threads import keep_threads
@@ -22,8 +22,11 @@ from vaekit._core.warning_log import record_warnings
 from vaekit.callbacks import RunRecord
 from vaekit.callbacks.figure_writer import FigureWriter
 from vaekit.callbacks.run_archive import REPORT, report_archive
-from vaekit.callbacks.run_callbacks import run_callbacks
+from vaekit.callbacks.run_callbacks import add_defaults, run_callbacks
+from vaekit.callbacks.run_directory import claim, member_directory, run_label
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
+from vaekit.callbacks.trainer_values import check_trainer_values
+from vaekit.callbacks.training_errors import translate_errors, translate_setting_errors
 from vaekit.cli.config_diagnosis import FROM_DATA
 from vaekit.cli.console import HelpFlag, silence_libraries
 from vaekit.cli.fit_arguments import complete_arguments
@@ -41,10 +44,10 @@ from vaekit.cli.logger import (
     record_failure,
     tolerate_upload_errors,
 )
+from vaekit.cli.logger_start import start_loggers
 from vaekit.cli.observed_key import pass_observed_key
 from vaekit.cli.predictions import write_predictions
 from vaekit.cli.report_command import report_run
-from vaekit.cli.run_directory import claim, member_directory, run_label
 from vaekit.cli.run_parser import (
     CommandRecord,
     ConfigFlag,
@@ -56,8 +59,6 @@ from vaekit.cli.run_parser import (
 from vaekit.cli.saved_config import SaveRunConfig, to_plain
 from vaekit.cli.seed_runs import SeedRuns
 from vaekit.cli.start_checkpoint import check_checkpoint
-from vaekit.cli.training_errors import start_loggers, translate_errors
-from vaekit.cli.values import check_minimum, check_seed, check_trainer_values
 from vaekit.cli.wandb_files import log_checkpoints, log_file, take_over_checkpoints
 from vaekit.cli.wandb_tables import log_tables
 from vaekit.data.data_module import DataModule
@@ -170,11 +171,11 @@ class VaekitCLI(LightningCLI):
         """Check the parsed configuration and prepare the run directory, before data are read."""
         config = self.config[self.subcommand]
         check_classes(config)
-        check_trainer_values(config.trainer)
+        check_trainer_values(vars(config.trainer))
         sizes = getattr(config.model, "init_args", None) or {}
         pass_observed_key(config)
         reject_sizes([name for name in FROM_DATA if sizes.get(name)], "a file that the configuration names")
-        self.directory = member_directory(Path(config.trainer.default_root_dir or "runs/vaekit"))
+        self.directory = member_directory(Path(config.trainer.default_root_dir or "runs/vaekit").expanduser())
         num_seeds = config.pop("seeds", 1)  # these flags are not part of the configuration of a run
         self._figure_flags = {name: value for name in ("color", "figure") if (value := config.pop(name, None))}
         check_minimum(1, seeds=num_seeds)
@@ -205,23 +206,20 @@ class VaekitCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Return the trainer with the callbacks of each run, and with Weights & Biases if no logger is configured."""
         config = self.config[self.subcommand].trainer
-        configured = self._get(self.config_init, "trainer").get("callbacks") or []
-        configured = configured if isinstance(configured, list) else [configured]
+        configured = self._get(self.config_init, "trainer").get("callbacks")
         plain = to_plain(self._parser(self.subcommand), self.config[self.subcommand])
         defaults = [
             RunRecord(self.warnings, plain, self.command),
             *run_callbacks(progress=config.enable_progress_bar is not False),
         ]
-        kwargs["callbacks"] = configured + [c for c in defaults if not any(isinstance(o, type(c)) for o in configured)]
+        kwargs["callbacks"] = add_defaults(configured, defaults)
         for callback in kwargs["callbacks"]:
             if isinstance(callback, FigureWriter):
                 vars(callback).update(self._figure_flags)
         if config.logger in (None, True):
             kwargs["logger"] = default_logger(self.directory) if self.subcommand == "fit" else False
-        try:
+        with translate_setting_errors():
             trainer = super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
-            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
         log_model = None if self.record.has_logger_argument("log_model") else not in_sweep()
         complete_loggers(trainer.loggers, self._wandb_name(), log_model)
         return trainer

@@ -8,10 +8,10 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaekit._core.arguments import check_minimum, check_seed
 from vaekit._core.atomic import atomic_write, try_writing
 from vaekit.callbacks.run_archive import make_directory
 from vaekit.cli.console import Parser, silence_libraries
-from vaekit.cli.values import check_minimum, check_seed
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vaekit._core.arguments import check_minimum, check_seed
 from vaekit.cli.output_files import figure_path, image_shape, load_model
-from vaekit.cli.values import check_minimum, check_seed
 from vaekit.exceptions import CheckpointError, DataError
 
 

@@ -10,6 +10,7 @@ import json as json_format
 from pathlib import Path
 from typing import Any, Literal
 
+from vaekit._core.arguments import check_minimum, check_seed
 from vaekit._core.figure_formats import FigureFormat
 from vaekit.cli.analysis_task import start_task
 from vaekit.cli.evaluation_report import (
@@ -21,7 +22,6 @@ from vaekit.cli.evaluation_report import (
     score_integration,
 )
 from vaekit.cli.output_files import load_model, reject_inputs
-from vaekit.cli.values import check_minimum, check_seed
 
 
 def evaluate(

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vaekit._core.arguments import check_minimum, check_seed
 from vaekit.cli.output_files import check_output, load_model
-from vaekit.cli.values import check_minimum, check_seed
 from vaekit.exceptions import DataError, VaekitError, format_bytes, reason
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 
+from vaekit._core.arguments import check_seed
 from vaekit._core.atomic import atomic_write
 from vaekit.callbacks.run_archive import SEEDS_TABLE
+from vaekit.callbacks.run_directory import seed_directory
 from vaekit.cli.intervals import half_width
-from vaekit.cli.run_directory import seed_directory
 from vaekit.cli.saved_config import training_hash
-from vaekit.cli.values import check_seed
 from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.models.checkpoint import read_checkpoint
 

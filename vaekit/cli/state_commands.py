@@ -10,10 +10,10 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaekit._core.arguments import check_minimum, check_seed
 from vaekit._core.figure_formats import FigureFormat
 from vaekit.cli.analysis_task import CELLS_OR_TABLE, start_task
 from vaekit.cli.cell_results import open_result
-from vaekit.cli.values import check_minimum, check_seed
 from vaekit.exceptions import DataError
 
 CELL_BYTES = 200  # approximate size of the fields of a cell
@@ -114,7 +114,7 @@ def find_checkpoints(runs: Sequence[str]) -> list[str]:
         If a directory does not contain a finished run.
     """
     from vaekit.callbacks.run_archive import SEEDS_TABLE
-    from vaekit.cli.run_directory import seed_directory
+    from vaekit.callbacks.run_directory import seed_directory
 
     checkpoints = []
     for run in runs:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vaekit._core.arguments import check_minimum, check_seed
 from vaekit._core.figure_formats import FigureFormat
 from vaekit.cli.analysis_task import TABLE, start_task
-from vaekit.cli.values import check_minimum, check_seed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vaekit.callbacks.history import History
-from vaekit.cli.logger import start_run
-from vaekit.exceptions import ConfigError, OutputError, TrainingError, lacks_memory
+from vaekit.exceptions import ConfigError, OutputError, TrainingError, VaekitError, lacks_memory
 
 # torch raises plain RuntimeErrors with these words when another process ends
 _LOST_PROCESS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe", "tcpstore")
+
+
+@contextlib.contextmanager
+def translate_setting_errors() -> Iterator[None]:
+    """Translate the errors of Lightning on arguments of a trainer, while it is created."""
+    try:
+        yield
+    except VaekitError:
+        raise
+    except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 @contextlib.contextmanager
@@ -53,42 +61,6 @@ def translate_errors(trainer: pl.Trainer) -> Iterator[None]:
             f"CSVLogger: {', '.join(paths)} is incomplete or was changed. Check for a full disk, or another process "
             "that writes there."
         ) from error
-
-
-def start_loggers(trainer: pl.Trainer) -> None:
-    """Start the loggers before the training begins.
-
-    Raises
-    ------
-    ConfigError
-        If a logger cannot start: its server rejects the login, or an argument is wrong.
-    OutputError
-        If a CSVLogger would delete the metrics of an earlier run.
-    """
-    for index, logger in enumerate(trainer.loggers):
-        if isinstance(logger, History):
-            logger.start()
-            continue
-        if isinstance(logger, CSVLogger):
-            if (path := Path(logger.log_dir) / "metrics.csv").exists():
-                raise OutputError(
-                    f"{path} exists, and CSVLogger would delete it. Pass another --trainer.logger.version, or none."
-                )
-            if (interval := logger._flush_logs_every_n_steps) < 1:
-                raise ConfigError(f"trainer.logger.flush_logs_every_n_steps={interval} must be at least 1.")
-        try:
-            if isinstance(logger, WandbLogger):
-                start_run(logger)
-            else:
-                _ = getattr(logger, "experiment", None)
-        except OSError:
-            raise
-        except Exception as error:
-            key = "trainer.logger" if len(trainer.loggers) == 1 else f"trainer.logger[{index}]"
-            raise ConfigError(
-                f"{key}: {type(logger).__name__} cannot start: {first_line(error)}. --trainer.logger CSVLogger writes "
-                "files only."
-            ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
 
-from vaekit.callbacks.run_archive import make_directory
-from vaekit.callbacks.run_lock import lock_run
+from vaekit.callbacks.run_archive import check_own_files, make_directory
+from vaekit.callbacks.run_lock import lock_run, may_be_first_process, unlock_run
 from vaekit.exceptions import ConfigError, reason
 
 CONCURRENT = "concurrent"  # subdirectory for runs that start while the directory is in use
@@ -48,8 +50,30 @@ def run_label(directory: Path) -> str:
     return directory.name
 
 
-def claim(directory: Path, resumes: bool) -> tuple[Path, FileLock]:
+@contextlib.contextmanager
+def claimed(directory: str | Path | None) -> Iterator[Path | None]:
+    """Hold the lock of the directory of a new run (:func:`claim`), and yield the directory; None needs no lock."""
+    if directory is None or not may_be_first_process():
+        yield None if directory is None else Path(directory).expanduser()
+        return
+    path, lock = claim(Path(directory).expanduser(), resumes=False, key="directory")
+    try:
+        yield path
+    finally:
+        unlock_run(lock)
+
+
+def claim(directory: Path, resumes: bool, key: str = "trainer.default_root_dir") -> tuple[Path, FileLock]:
     """Create and lock the run directory, or ``concurrent/NUMBER`` in it if another run writes there.
+
+    Parameters
+    ----------
+    directory : Path
+        The directory; it may exist.
+    resumes : bool
+        Whether the run continues another one. It then never uses ``concurrent``.
+    key : str
+        Key or argument that sets the directory, for messages.
 
     Returns
     -------
@@ -59,17 +83,18 @@ def claim(directory: Path, resumes: bool) -> tuple[Path, FileLock]:
     Raises
     ------
     ConfigError
-        If the directory cannot be created or written to, or if the run to resume is still in progress.
+        If the directory cannot be created or written to, or has files of the same names that are not of a run, or if
+        the run to resume is still in progress.
     """
     is_new = not directory.exists()
-    make_directory(directory)
+    make_directory(directory, key)
+    check_own_files(directory, key)
     lock = lock_run(directory, is_new)
     if lock is not None:
         return directory, lock
     if resumes:
         raise ConfigError(
-            f"trainer.default_root_dir={str(directory)!r} is in use by another run. Wait until it has ended, or choose "
-            "another directory."
+            f"{key}={str(directory)!r} is in use by another run. Wait until it has ended, or choose another directory."
         )
     for number in itertools.count(1):
         separate = directory / CONCURRENT / str(number)
