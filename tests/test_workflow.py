@@ -279,7 +279,6 @@ def test_length_and_genes(cells: AnnData) -> None:
     ("arguments", "error", "message"),
     [
         ({"latents": "gausian"}, ConfigError, "latents='gausian' is unknown. Did you mean 'gaussian'"),
-        ({"latents": None}, ConfigError, "latents=None is unknown. Available: 'gaussian'"),
         (
             {"bach_key": "batch"},
             ConfigError,
