@@ -29,7 +29,19 @@ from vaekit.estimators import (
     SelfCritic,
     StraightThrough,
 )
-from vaekit.latents import Bernoulli, Categorical, Dirichlet, Gamma, Gaussian, MixtureComponent, StudentT
+from vaekit.latents import (
+    Bernoulli,
+    Categorical,
+    Dirichlet,
+    Flow,
+    FlowPrior,
+    Gamma,
+    Gaussian,
+    GaussianMixture,
+    MixtureComponent,
+    StudentT,
+    VampPrior,
+)
 from vaekit.likelihoods import Bernoulli as BernoulliLikelihood
 from vaekit.likelihoods import Gaussian as GaussianLikelihood
 from vaekit.likelihoods import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
@@ -90,6 +102,10 @@ MODELS: dict[str, Callable[..., VAE]] = {
         }
     ),
     "mixed_component": _mixed(lambda: {"y": MixtureComponent(3), "z": Gaussian(2, parents=["y"])}),
+    "vamp_prior": _mixed(lambda: {"z": Gaussian(2, prior=VampPrior(4))}),
+    "mixture_prior": _mixed(lambda: {"z": Gaussian(2, prior=GaussianMixture(3)), "y": Categorical(3)}),
+    "flow_prior": _mixed(lambda: {"z": Gaussian(2, prior=FlowPrior(num_layers=2))}),
+    "flow": _mixed(lambda: {"z": Flow(2, num_layers=2)}),
     "gamma": _mixed(lambda: {"x": Gamma(2)}),
     "dirichlet": _mixed(lambda: {"x": Dirichlet(3, concentration=0.5)}),
     "student_t": _mixed(lambda: {"x": StudentT(2), "y": Categorical(3)}),
@@ -149,6 +165,8 @@ def broaden(model: VAE) -> VAE:
                 continue
             latent.head.weight.mul_(0.2)
             latent.head.bias.mul_(0.2)
+            for parameter in latent.layers.parameters() if hasattr(latent, "layers") else ():
+                parameter.mul_(0.2)
             if not latent.discrete:
                 latent.head.bias[latent.size :] = 1.5
     return model

@@ -11,6 +11,7 @@ from vaekit._core.components import from_config
 from vaekit.models import VAE
 from vaekit.models.parameter_groups import match_precision
 
+PSEUDO_INPUTS = ".pseudo_inputs"  # of a VampPrior: they do not belong to new batches, so that the prior stays the same
 BATCH_COLUMNS = "networks.likelihood.batch_columns"  # 1 for the covariates that are batches
 SHIFTS = "networks.likelihood."  # natural logarithms
 SHIFT_STD, COLUMN_STD = 0.5, 0.1  # without several known batches
@@ -76,8 +77,10 @@ def extend_batches(model: VAE, num_known: int, num_added: int) -> tuple[VAE, dic
         center = known.mean(axis, keepdim=True) if num_known else none
         if name == BATCH_COLUMNS:
             none = center = torch.ones_like(none)
+        if name.endswith(PSEUDO_INPUTS):
+            center = none
         state[name] = torch.cat((before, known, *[none] * num_reference, *[center] * num_added, others), axis)
-        if name in trainable:
+        if name in trainable and not name.endswith(PSEUDO_INPUTS):
             mask = torch.zeros_like(state[name], dtype=torch.bool)
             mask.narrow(axis, sizes[0] + num_known + num_reference, num_added).fill_(True)
             new[name] = NewElements(mask, state[name], _scale(name, known, axis))

@@ -42,7 +42,7 @@ def instantiate(arguments: list[str], checkpoint: str | None = None) -> Instanti
     """
     cli = InstantiateOnlyCLI(["fit", *(arguments if checkpoint is None else with_config(arguments, checkpoint))])
     if checkpoint is None:
-        cli.model.networks.init_from_data(cli.datamodule.statistics)
+        cli.model.networks.init_from_data(cli.datamodule.statistics, cli.datamodule.draw_training)
     else:
         load_weights(cli.model, checkpoint)
     return cli

@@ -142,6 +142,17 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         """The first 256 observations, or fewer, for checks before training."""
         return self.dataset.__getitems__(list(range(min(len(self.dataset), 256))))
 
+    def draw_training(self, count: int) -> Batch:
+        """Return random training observations, each at most once: ``count`` of them, or all if there are fewer.
+
+        They depend on torch's seed, whose RNG state does not change.
+        """
+        rows = self.split_indices["train"]
+        generator = torch.Generator().manual_seed(torch.initial_seed())
+        chosen = rows[torch.randperm(len(rows), generator=generator)[:count]].sort().values
+        with torch.random.fork_rng(devices=[]):  # random binarization
+            return self.loaded.train_dataset.__getitems__(chosen)
+
     @property
     def description(self) -> str:
         """One line on source, size and split."""

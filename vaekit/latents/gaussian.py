@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -13,6 +13,8 @@ from typing_extensions import override
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.latent import Latent, inverse_positive, positive
+from vaekit.latents.prior import Prior
+from vaekit.networks import Network
 from vaekit.networks.precision import at_least_float32
 
 MIN_SCALE = 1e-4  # keeps log-densities finite in float32
@@ -41,7 +43,8 @@ class Gaussian(Latent):
     The parameters :math:`m_k, s_k` of the components are learned. If y is a
     :class:`~vaekit.latents.MixtureComponent`, its posterior has a closed form, and k-means starts the components. With
     a continuous parent, location and scale are a network of it, as in a hierarchical VAE. The KL divergence is analytic
-    given the parents: :math:`\mathrm{KL}(q(z | x) \,\|\, p(z | y))`.
+    given the parents: :math:`\mathrm{KL}(q(z | x) \,\|\, p(z | y))`. A learned ``prior`` such as
+    :class:`~vaekit.latents.VampPrior` replaces the standard normal; its KL divergence is estimated at the samples.
 
     Parameters
     ----------
@@ -55,11 +58,15 @@ class Gaussian(Latent):
     conditional_posterior, decoded
         As in :class:`Latent`. The posterior does not depend on the parents by default, and the decoder then sees this
         latent and not the parents.
+    prior : Prior or None
+        Learned prior without parents: :class:`~vaekit.latents.VampPrior`, :class:`~vaekit.latents.GaussianMixture` or
+        :class:`~vaekit.latents.FlowPrior`. None: a standard normal, or one that depends on the parents.
 
     Raises
     ------
     ConfigError
-        If ``dim`` is below 1, or an argument is not valid for :class:`Latent`.
+        If ``dim`` is below 1, there are both ``prior`` and ``parents``, or an argument is not valid for
+        :class:`Latent`.
 
     Notes
     -----
@@ -86,10 +93,29 @@ class Gaussian(Latent):
         estimator: Estimator | Literal["auto"] = "auto",
         conditional_posterior: bool | None = None,
         decoded: bool | None = None,
+        prior: Prior | None = None,
     ) -> None:
+        name = type(self).__name__
         if dim < 1:
-            raise ConfigError(f"Gaussian: dim={dim} must be at least 1.")
+            raise ConfigError(f"{name}: dim={dim} must be at least 1.")
+        if prior is not None and parents:
+            raise ConfigError(
+                f"{name}: prior={type(prior).__name__} cannot be combined with parents={list(parents)}, on which the "
+                "prior would depend. Omit one of them."
+            )
+        if prior is not None and prior.needs_normal_posterior and not self.has_normal_posterior:
+            raise ConfigError(
+                f"{name}: prior={type(prior).__name__} needs a diagonal normal posterior. Use Gaussian, or another "
+                "prior such as GaussianMixture."
+            )
         super().__init__(dim, estimator, parents, conditional_posterior, decoded)
+        self.learned_prior = prior
+
+    @override
+    def build_layers(self, in_features: int, parent_size: int | None) -> None:
+        super().build_layers(in_features, parent_size)
+        if self.learned_prior is not None:
+            self.learned_prior.build(self.size)
 
     @override
     def build_prior(self, width: int, parent_size: int) -> None:
@@ -108,10 +134,22 @@ class Gaussian(Latent):
 
     @override
     def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
+        if self.learned_prior is not None:
+            return self.learned_prior.distribution(like)
         if parent is None:
             return standard_normal(self.size, like)
         has_components = self.discrete_parents
         return diagonal_normal(self.components(parent) if has_components else self.prior_outputs(parent, like))
+
+    @override
+    def connect_encoder(self, encoder: Network, in_features: int) -> None:
+        if self.learned_prior is not None:
+            self.learned_prior.connect_encoder(encoder, in_features, self.posterior)
+
+    @override
+    def init_from_observations(self, draw: Callable[[int], Tensor]) -> None:
+        if self.learned_prior is not None:
+            self.learned_prior.init_from_observations(draw)
 
     @override
     def set_components(self, loc: Tensor, scale: Tensor) -> list[nn.Parameter]:

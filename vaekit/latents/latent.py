@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -25,7 +25,7 @@ from vaekit.latents.activity import (
     sum_moments,
 )
 from vaekit.latents.observed_labels import ObservedLabels
-from vaekit.networks import MLP
+from vaekit.networks import MLP, Network
 from vaekit.networks.precision import at_least_float32
 
 SOFTPLUS_SHIFT = 0.5413  # softplus(0.5413) = 1: a head that returns 0 gives a parameter of 1
@@ -335,6 +335,15 @@ class Latent(Component, nn.Module, ABC):
 
     def init_from_data(self, statistics: DataStatistics) -> None:
         """Initialize from the training data. The default does nothing."""
+
+    def connect_encoder(self, encoder: Network, in_features: int) -> None:
+        """Receive the encoder of the built model and the width of its input. The default ignores them."""
+
+    def init_from_observations(self, draw: Callable[[int], Tensor]) -> None:
+        """Initialize from random training observations. The default does nothing.
+
+        ``draw(count)`` returns the inputs of the encoder of up to ``count`` observations, ``[count, in_features]``.
+        """
 
     @property
     def pending_start(self) -> PriorStart | None:

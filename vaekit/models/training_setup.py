@@ -38,7 +38,7 @@ def set_up_run(model: Any, trainer: pl.Trainer, stage: str) -> None:
         check_labels(model, data)
         if model.data_registry is None:
             check_sizes(model, data)
-            model.networks.init_from_data(data.statistics)
+            model.networks.init_from_data(data.statistics, data.draw_training)
         else:  # a trained model, which vaekit.load returned in evaluation mode
             check_same_features(model.data_registry, registry)
             model.train()

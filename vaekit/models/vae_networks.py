@@ -9,7 +9,7 @@ import copy
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -93,7 +93,8 @@ class VAENetworks(nn.Module):
         self.order = topological_order(latents)
         self._ancestors = posterior_ancestors(self.order, latents)
         self.encoder_covariates = encoder_covariates
-        width, evaluations = encoder.build(features + (covariates if encoder_covariates else 0)), dict[str, int]()
+        encoder_features = features + (covariates if encoder_covariates else 0)
+        width, evaluations = encoder.build(encoder_features), dict[str, int]()
         for name in self.order:
             latent = latents[name]
             parent_size = sum(latents[parent].size for parent in latent.parents) if latent.parents else None
@@ -107,6 +108,7 @@ class VAENetworks(nn.Module):
             latent.estimator.follows_scale = True  # gradient scaling and accumulation multiply the loss
         for name, latent in latents.items():
             latent.connect(name, {other: child for other, child in latents.items() if name in child.parents})
+            latent.connect_encoder(encoder, encoder_features)
         if not joint:
             check_evaluations(latents, evaluations)
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
@@ -146,11 +148,26 @@ class VAENetworks(nn.Module):
         undecayed = {id(layer) for latent in self.latents.values() for layer in latent.undecayed_layers()}
         return [m.weight for m in self.modules() if isinstance(m, nn.Linear) and id(m) not in undecayed]
 
-    def init_from_data(self, statistics: DataStatistics) -> None:
-        """Initialize the likelihood and the latents from the statistics of the training data."""
+    def init_from_data(self, statistics: DataStatistics, draw: Callable[[int], Batch] | None = None) -> None:
+        """Initialize the likelihood and the latents from the training data.
+
+        Parameters
+        ----------
+        statistics : DataStatistics
+            Statistics of the training data.
+        draw : Callable, optional
+            Returns the given number of random training observations, or all if there are fewer.
+        """
         self.likelihood.init_from_data(statistics)
         for latent in self.latents.values():
             latent.init_from_data(statistics)
+            if draw is not None:
+                latent.init_from_observations(functools.partial(self._draw_inputs, draw))
+
+    def _draw_inputs(self, draw: Callable[[int], Batch], count: int) -> Tensor:
+        """Return the inputs of the encoder for random training observations."""
+        batch = draw(count)
+        return self._join_covariates(self.likelihood.encoder_input(batch), batch.covariates)
 
     def encode(self, batch: Batch) -> Tensor:
         """Return encoder features, ``[batch, width]``."""
@@ -158,9 +175,10 @@ class VAENetworks(nn.Module):
 
     def features(self, x: Tensor, covariates: Tensor | None) -> Tensor:
         """Return encoder features ``[batch, width]`` for the encoder's input ``[batch, features]``."""
-        if self.encoder_covariates and covariates is not None:
-            x = torch.cat([x, covariates], -1)
-        return self.encoder(self._promote(x))
+        return self.encoder(self._promote(self._join_covariates(x, covariates)))
+
+    def _join_covariates(self, x: Tensor, covariates: Tensor | None) -> Tensor:
+        return torch.cat([x, covariates], -1) if self.encoder_covariates and covariates is not None else x
 
     def posterior(self, name: str, h: Tensor, values: Mapping[str, Tensor]) -> Distribution:
         """Return q(z given x, parents) of a latent, batch shape ``[*sample, batch]``, at values of its parents."""
