@@ -5,7 +5,7 @@ units and train until the validation bound no longer improves, for up to 2,000 e
 epochs, with a KL warm-up over the first tenth and a learning rate that falls along a cosine. Images have the fixed
 binarization of Larochelle. The last line of stdout is one JSON object with all results.
 
-`--data` is the folder with binarized_mnist.npz (bits packed along the pixels, under train, valid and test). `--split
+`--data` is the directory with binarized_mnist.npz (bits packed along the pixels, under train, valid and test). `--split
 val` evaluates on validation images, for the choice of settings. `--quick` is a smoke test on random images.
 """
 
@@ -63,7 +63,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--quick", action="store_true", help="a smoke test of few steps on random images")
-    add("--data", type=Path, help="folder with binarized_mnist.npz")
+    add("--data", type=Path, help="directory with binarized_mnist.npz")
     add("--models", nargs="+", choices=LATENTS, default=list(LATENTS), metavar="MODEL", help=f"of {', '.join(LATENTS)}")
     add("--epochs", type=int, default=20, help="epochs (20)")
     add("--train-images", type=int, help="training images, the first ones; all by default")

@@ -71,6 +71,8 @@ KINDS = {
     "cells": (data, lambda cells: model_for("mixed_sampled", cells)),
     "baseline": (data, lambda cells: model_for("discrete_learned", cells)),
     "mixture": (data, lambda cells: model_for("mixed_component", cells)),
+    "vamp": (data, lambda cells: model_for("vamp_prior", cells)),
+    "flow": (data, lambda cells: model_for("flow", cells)),
     "images": (images, image_model),
     "labels": (labeled, labeled_model),
 }
