@@ -1,9 +1,9 @@
 """Flexible priors and posteriors on binarized MNIST: test log-likelihood by importance sampling, in nats.
 
-All models have 40 dimensions and networks of two layers of 300 units, as in Tomczak and Welling (2018), who use gated
-units and train until the validation bound no longer improves, for up to 2,000 epochs. Here all train for equally many
-epochs, with a KL warm-up over the first tenth and a learning rate that falls along a cosine. Images have the fixed
-binarization of Larochelle. The last line of stdout is one JSON object with all results.
+All models have 40 dimensions (`--dim`) and networks of two layers of 300 units, as in Tomczak and Welling (2018), who
+use gated units and train until the validation bound no longer improves, for up to 2,000 epochs. Here all train for
+equally many epochs, with a KL warm-up over the first tenth and a learning rate that falls along a cosine. Images have
+the fixed binarization of Larochelle. The last line of stdout is one JSON object with all results.
 
 `--data` is the directory with binarized_mnist.npz (bits packed along the pixels, under train, valid and test). `--split
 val` evaluates on validation images, for the choice of settings. `--quick` is a smoke test on random images.
@@ -33,13 +33,13 @@ from vaekit.models import VAE
 from vaekit.models.objectives import ELBO
 from vaekit.networks import MLP
 
-DIM, HIDDEN, COMPONENTS, BATCH = 40, [300, 300], 500, 100
-LATENTS: dict[str, Callable[[], Latent]] = {
-    "Gaussian": lambda: Gaussian(DIM),
-    "Flow": lambda: Flow(DIM),
-    "VampPrior": lambda: Gaussian(DIM, prior=VampPrior(COMPONENTS)),
-    "GaussianMixture": lambda: Gaussian(DIM, prior=GaussianMixture(COMPONENTS)),
-    "FlowPrior": lambda: Gaussian(DIM, prior=FlowPrior()),
+HIDDEN, COMPONENTS, BATCH = [300, 300], 500, 100
+LATENTS: dict[str, Callable[[int], Latent]] = {
+    "Gaussian": Gaussian,
+    "Flow": Flow,
+    "VampPrior": lambda dim: Gaussian(dim, prior=VampPrior(COMPONENTS)),
+    "GaussianMixture": lambda dim: Gaussian(dim, prior=GaussianMixture(COMPONENTS)),
+    "FlowPrior": lambda dim: Gaussian(dim, prior=FlowPrior()),
 }
 
 
@@ -65,6 +65,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--quick", action="store_true", help="a smoke test of few steps on random images")
     add("--data", type=Path, help="directory with binarized_mnist.npz")
     add("--models", nargs="+", choices=LATENTS, default=list(LATENTS), metavar="MODEL", help=f"of {', '.join(LATENTS)}")
+    add("--dim", type=int, default=40, help="number of dimensions (40)")
     add("--epochs", type=int, default=20, help="epochs (20)")
     add("--train-images", type=int, help="training images, the first ones; all by default")
     add("--rate", type=float, default=1e-3, help="learning rate of Adam at the start (0.001)")
@@ -100,7 +101,7 @@ def run(name: str, images: dict[str, Tensor], seed: int, options: argparse.Names
     torch.manual_seed(seed)
     train = images["train"]
     objective = ELBO(warmup=0.1)
-    model = VAE(784, MLP(HIDDEN), {"z": LATENTS[name]()}, MLP(HIDDEN), Bernoulli(), objective=objective)
+    model = VAE(784, MLP(HIDDEN), {"z": LATENTS[name](options.dim)}, MLP(HIDDEN), Bernoulli(), objective=objective)
     model.networks.init_from_data(DataStatistics(train.mean(0)), lambda count: draw(train, count))
     total_steps, step = options.epochs * len(train) // BATCH, 0
     optimizer = torch.optim.Adam(model.parameters(), options.rate, fused=True)

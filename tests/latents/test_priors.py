@@ -8,7 +8,7 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
-from models.tiny import FEATURES, counts, pixels, repeated, sharpen
+from models.tiny import FEATURES, broaden, counts, pixels, repeated, sharpen
 from scipy.integrate import quad
 from torch.distributions import Categorical as CategoricalDistribution
 from torch.distributions import Independent, MixtureSameFamily, Normal
@@ -52,13 +52,14 @@ def model_of(name: str, dim: int = 2, likelihood=None, objective=None, **kwargs)
         likelihood or Bernoulli(),
         latents={"z": LATENTS[name](dim, **kwargs)},
         hidden=[4],
+        dropout=0.0,
         objective=objective,
     )
     made = sharpen(made, 1.5)
     with torch.no_grad():
         for parameter_name, parameter in made.named_parameters():
             if ".layers.transforms." in parameter_name:
-                parameter.mul_(0.4)  # an affine layer has the exponential of its weights
+                parameter.mul_(0.25)  # an affine layer has the exponential of its weights
     return made
 
 
@@ -128,7 +129,7 @@ def test_log_determinant_is_that_of_autograd(transform, dim):
     latent = Flow(dim, transform)
     latent.build(4, None)
     for parameter in latent.layers.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+        torch.nn.init.normal_(parameter, std=0.2)
     latent = latent.double()
     for _ in range(5):
         q = latent.posterior(torch.randn(4, dtype=torch.float64))
@@ -219,12 +220,21 @@ def test_samples_have_the_density(name):
         assert abs(draws.mean() - exact) < 4.5 * draws.std() / math.sqrt(len(draws)) + 1e-4 * exact
 
 
+@torch.no_grad()
+def points(q, count: int) -> torch.Tensor:
+    """Return fixed values of one dimension, ``[count, 1, 1]``, which are dense where the density is large."""
+    noise = torch.linspace(-7, 7, count, dtype=torch.float64)[:, None, None]
+    if isinstance(q, NormalizingFlow):
+        noise = q.transform(noise)
+        return q.loc + q.scale * noise
+    return q.mean + q.stddev * noise
+
+
 def exact_loss(model: MixedVAE, batch: Batch, kl_weight: float = 1.0) -> torch.Tensor:
     """Return the negative ELBO of one observation, by quadrature over one dimension."""
     networks = model.networks
     q = model.posteriors(batch)["z"]
-    center, width = q.mean.detach(), q.stddev.detach()
-    z = center + width * torch.linspace(-9, 9, 6001, dtype=torch.float64)[:, None, None]
+    z = points(q, 6001)
     log_q, log_p = q.log_prob(z), networks.prior("z", {}, z).log_prob(z)
     integrand = log_q.exp() * (kl_weight * (log_q - log_p) - networks.log_likelihood({"z": z}, batch))
     return torch.trapezoid(integrand.squeeze(-1), z.flatten())
@@ -233,7 +243,7 @@ def exact_loss(model: MixedVAE, batch: Batch, kl_weight: float = 1.0) -> torch.T
 def exact_iwae_loss(model: MixedVAE, batch: Batch) -> torch.Tensor:
     """Return minus the importance-weighted bound of two samples, by quadrature over both."""
     q = model.posteriors(batch)["z"]
-    z = q.mean.detach() + q.stddev.detach() * torch.linspace(-8, 8, 1201, dtype=torch.float64)[:, None, None]
+    z = points(q, 1201)
     log_q = q.log_prob(z).squeeze(-1)
     log_joint = model.networks.prior("z", {}, z).log_prob(z) + model.networks.log_likelihood({"z": z}, batch)
     log_weight = log_joint.squeeze(-1) - log_q
@@ -253,7 +263,7 @@ def check_gradient(model: MixedVAE, exact: torch.Tensor, batch: Batch, kl_weight
         values.append(total.detach())
         parts.append(torch.cat([g.flatten() for g in torch.autograd.grad(total, leaves)]))
     for each, target in ((torch.stack(parts), wanted), (torch.stack(values)[:, None], exact.detach()[None])):
-        error = each.std(0) / math.sqrt(len(each)) + 1e-6 * wanted.norm()
+        error = each.std(0) / math.sqrt(len(each)) + 1e-5 * wanted.norm()
         assert ((each.mean(0) - target).abs() < 5 * error).all()
         assert error.norm() < 0.1 * wanted.norm()  # the test can see a difference
 
@@ -282,7 +292,7 @@ def test_gradients_of_the_importance_weighted_bound_are_exact_on_average(name):
 
 @pytest.mark.parametrize("name", LATENTS)
 def test_likelihood_is_that_of_quadrature(name):
-    model = model_of(name, 1).double()
+    model = broaden(model_of(name, 1)).double()
     batch = pixels(4)
     z = torch.linspace(-25, 25, 20_001, dtype=torch.float64)[:, None, None]
     with torch.no_grad():
@@ -290,7 +300,8 @@ def test_likelihood_is_that_of_quadrature(name):
         exact = torch.trapezoid(joint.exp(), z[:, 0, 0], dim=0).log()
     torch.manual_seed(0)
     estimate = importance_sampled_log_likelihood(model, [batch], 20_000)
-    torch.testing.assert_close(estimate.log_likelihood, exact, atol=0.02, rtol=0)
+    assert ((estimate.log_likelihood - exact).abs() < 5 / estimate.ess.sqrt()).all()
+    assert (estimate.ess > 1000).all()
 
 
 def test_pseudo_inputs_start_at_training_observations():
@@ -310,6 +321,7 @@ def test_pseudo_inputs_start_at_training_observations():
     nearest = torch.cdist(pseudo, inputs).min(-1)
     assert (nearest.values == 0).all()
     assert len(nearest.indices.unique()) == 6
+    model.eval()
     q = model.latents["z"].posterior(model.networks.encode(train))
     centers = prior_of(model).loc
     torch.testing.assert_close(centers, q.mean[nearest.indices], atol=1e-5, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
@@ -13,6 +14,7 @@ from vaekit.exceptions import ConfigError, MissingPackageError, did_you_mean
 Transform = Literal["spline", "affine"]
 TRANSFORMS = ("spline", "affine")
 NUM_BINS = 8  # of a spline, as in Durkan et al. (2019)
+MIN_SLOPE = 0.05  # and 20 at most: with steeper layers, float32 loses the inverse
 HIDDEN = (64, 64)  # widths of the network of each layer
 NUM_PASSES = 2  # of the inverse: one half of the dimensions, then the other half given the first
 
@@ -56,7 +58,9 @@ def coupling_layers(dim: int, context: int, transform: Transform, num_layers: in
     from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
     shapes = {"spline": [(NUM_BINS,), (NUM_BINS,), (NUM_BINS - 1,)], "affine": [(), ()]}[transform]
-    univariate = {"spline": MonotonicRQSTransform, "affine": MonotonicAffineTransform}[transform]
+    univariate = partial(
+        {"spline": MonotonicRQSTransform, "affine": MonotonicAffineTransform}[transform], slope=MIN_SLOPE
+    )
     layers = []
     for i in range(num_layers):
         order = torch.arange(dim) if i % 2 == 0 else torch.arange(dim).flip(0)
