@@ -58,7 +58,7 @@ def test_fit_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("pbmc_mixd", ["configuration 'pbmc_mixd' not found", "Did you mean 'pbmc_mixed'?", "pbmc_topics, sweep"]),
+        ("pbmc_mixd", ["configuration 'pbmc_mixd' not found", "Did you mean 'pbmc_mixed'?", "pbmc_topics, pbmc_tree"]),
         ("zzz", ["configuration 'zzz' not found", "Available: 'cluster_ddp', 'digits_discrete'"]),
         ("configs/pbmc_mixed.yaml", ["configs/pbmc_mixed.yaml does not exist. Pass --config pbmc_mixed for"]),
         ("pbmc_mixed.yaml", ["Pass --config pbmc_mixed for"]),

@@ -263,7 +263,7 @@ def check_gradient(model: MixedVAE, exact: torch.Tensor, batch: Batch, kl_weight
         values.append(total.detach())
         parts.append(torch.cat([g.flatten() for g in torch.autograd.grad(total, leaves)]))
     for each, target in ((torch.stack(parts), wanted), (torch.stack(values)[:, None], exact.detach()[None])):
-        error = each.std(0) / math.sqrt(len(each)) + 1e-5 * wanted.norm()
+        error = each.std(0) / math.sqrt(len(each)) + 1e-4 * wanted.norm()
         assert ((each.mean(0) - target).abs() < 5 * error).all()
         assert error.norm() < 0.1 * wanted.norm()  # the test can see a difference
 
@@ -285,7 +285,8 @@ def test_gradients_are_exact_on_average(name, estimator):
 
 @pytest.mark.parametrize("name", ["vamp_prior", "flow"])
 def test_gradients_of_the_importance_weighted_bound_are_exact_on_average(name):
-    model = model_of(name, 1, objective=IWAE(num_samples=2)).double()
+    # broad, because quadrature over two variables has few points: kinks of a steep spline would be between them
+    model = broaden(model_of(name, 1, objective=IWAE(num_samples=2))).double()
     batch = pixels(1)
     check_gradient(model, exact_iwae_loss(model, batch), batch)
 
