@@ -14,7 +14,7 @@ packaged PBMC68k (700 cells x 765 genes), all with the same networks, steps and 
   python tests/benchmarks/graph_shapes.py --shapes GMVAE M2
   python tests/benchmarks/graph_shapes.py --quick                         smoke test; its numbers mean nothing
 
-Progress goes to stderr, the table to stdout, and the last line of stdout is one JSON object with the same numbers.
+Progress and the finished runs go to stderr, the table to stdout, and the last line of stdout is one JSON object with the same numbers.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
                "log_likelihood": estimate.log_likelihood.mean().item(), "kl": divergences,
                "estimators": estimators}  # fmt: skip
         rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
     times = {name: relative_times(name, options.shapes, options.blocks) for name in options.data}
     print_table(rows, times, options)
     print(json.dumps({"steps": options.steps, "rows": rows, "relative_times": times}))
