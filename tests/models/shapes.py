@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from vaekit import GaussianVAE, HierarchicalVAE, MixedVAE
-from vaekit.estimators import Enumerate
 from vaekit.latents import Bernoulli, Categorical, Gaussian, Latent, MixtureComponent
 from vaekit.models import VAE
 
@@ -42,7 +41,7 @@ GRAPHS: dict[str, Callable[[], dict[str, Latent]]] = {
     "fork": lambda: {
         "u": Gaussian(5),
         "z": Gaussian(DIM, parents=["u"]),
-        "b": Bernoulli(4, parents=["u"], estimator=Enumerate()),
+        "b": Bernoulli(4, parents=["u"]),
     },
 }
 

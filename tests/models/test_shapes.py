@@ -24,7 +24,7 @@ DATA = {
     "cells": (lambda: GeneExpressionData(batch_size=64), vaekit.likelihoods.NegativeBinomial,
               {"dropout": 0.4, "encoder_dropout": 0.1, "learning_rate": 4e-3, "weight_decay": 0.0}, 3.0),
 }  # fmt: skip
-STEPS = {"digits": 250, "cells": 80}
+STEPS = {"digits": 150, "cells": 60}
 
 
 @cache
