@@ -14,7 +14,8 @@ packaged PBMC68k (700 cells x 765 genes), all with the same networks, steps and 
   python tests/benchmarks/graph_shapes.py --shapes GMVAE M2
   python tests/benchmarks/graph_shapes.py --quick                         smoke test; its numbers mean nothing
 
-Progress and the finished runs go to stderr, the table to stdout, and the last line of stdout is one JSON object with the same numbers.
+Progress and the finished runs go to stderr, the table to stdout, and the last line of stdout is one JSON object with
+the same numbers.
 """
 
 from __future__ import annotations
