@@ -68,20 +68,27 @@ def test_a_run_that_is_repeated_keeps_the_earlier_report(run: Path) -> None:
     assert "report.html" in RUN_FILES
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OutputError("report.html could not be written: no space."), "report.html could not be written: no space"),
+        (ValueError("Unknown\nsymbol"), "ValueError: Unknown symbol"),  # of matplotlib
+    ],
+)
 def test_a_report_that_fails_does_not_fail_the_run(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     from types import SimpleNamespace
 
     from vaekit.cli.report_command import report_run
 
-    def full_disk(*args: object, **kwargs: object) -> None:
-        raise OutputError("report.html could not be written: no space.")
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
 
-    monkeypatch.setattr("vaekit.analysis.report", full_disk)
+    monkeypatch.setattr("vaekit.analysis.report", fail)
     trainer = SimpleNamespace(fast_dev_run=False, loggers=[], callbacks=[], progress_bar_callback=None)
-    report_run(trainer, run, None)  # type: ignore[arg-type]
-    assert "No report was written: report.html could not be written: no space" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match=f"No report was written: {message}. Try: vaekit report"):
+        report_run(trainer, run, None)  # type: ignore[arg-type]
 
 
 def test_outputs_are_not_lost(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

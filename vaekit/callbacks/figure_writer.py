@@ -14,12 +14,12 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from typing_extensions import override
 
 from vaekit._core.figure_formats import FIGURE_FORMATS, FigureFormat
+from vaekit._core.optional_results import warn_of_errors
 from vaekit.diagnostics import posterior_summaries
 from vaekit.diagnostics.image_figures import image_figures
 from vaekit.diagnostics.latent_figures import latent_figures
 from vaekit.exceptions import ConfigError, did_you_mean
 from vaekit.plotting import model_figures, save_figure
-from vaekit.plotting.figure_files import figure_image
 
 if TYPE_CHECKING:
     from vaekit.plotting.model_figures import Figure
@@ -33,7 +33,10 @@ class FigureWriter(Callback):
     each discrete latent; ``topics_<name>`` of each Dirichlet latent, by label or by Leiden cluster (at the end); and
     ``active_units`` of the continuous ones. Images also have ``reconstructions``, ``samples``, ``categories_<name>``
     and ``traversals_<name>``. The files are in ``figures/`` of the run directory, after epoch 5 in
-    ``figures/epoch_5/``. In Weights & Biases their names are ``figures/<name>``.
+    ``figures/epoch_5/``. In Weights & Biases their names are ``figures/<name>``; it receives PNG files, which are in
+    ``wandb/figures/`` if the run writes another format.
+
+    A figure that cannot be drawn does not end the run: the error is a warning.
 
     Parameters
     ----------
@@ -109,15 +112,15 @@ class FigureWriter(Callback):
         data = getattr(trainer, "datamodule", None)
         if data is None or self.figure == "none" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        directory = Path(self.dirpath or trainer.default_root_dir) / subdirectory
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, figure in self.figures(model, data, umap).items():
-            path = directory / f"{name}.{self.figure}"
-            save_figure(figure, path)
-            for logger in trainer.loggers:
-                if log_image := getattr(logger, "log_image", None):
-                    image = str(path) if self.figure == "png" else figure_image(figure)
-                    log_image(key=f"figures/{name}", images=[image])
+        run = Path(self.dirpath or trainer.default_root_dir)
+        loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+        with warn_of_errors("Figures were not written", "The training and its checkpoints are not affected."):
+            for name, figure in self.figures(model, data, umap).items():
+                _save(figure, path := run / subdirectory / f"{name}.{self.figure}")
+                if loggers and self.figure != "png":
+                    _save(figure, path := run / "wandb" / subdirectory / f"{name}.png")
+                for logger in loggers:
+                    logger.log_image(key=f"figures/{name}", images=[str(path)])
 
     def figures(self, model: Any, data: Any, umap: bool = True) -> dict[str, Figure]:
         """Return the figures by name, and restore the RNG states."""
@@ -130,3 +133,8 @@ class FigureWriter(Callback):
             summaries = posterior_summaries(model, data.dataloader("all", batch_size=1024))
             figures |= latent_figures(model, data, summaries, umap, self._columns or data.figure_columns(self.color))
             return figures | (image_figures(model, data) if data.kind == "images" else {})
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from typing_extensions import override
 from vaekit._core.arguments import check_minimum, check_seed
 from vaekit._core.atomic import remove_partial_files
 from vaekit._core.figure_formats import FigureFormat
+from vaekit._core.optional_results import warn_of_errors
 from vaekit._core.threads import keep_threads
 from vaekit._core.warning_log import record_warnings
 from vaekit.callbacks import RunRecord
@@ -42,7 +44,6 @@ from vaekit.cli.logger import (
     marked_run,
     place_loggers,
     record_failure,
-    tolerate_upload_errors,
 )
 from vaekit.cli.logger_start import start_loggers
 from vaekit.cli.observed_key import pass_observed_key
@@ -315,10 +316,14 @@ class VaekitCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         report_run(self.trainer, self.directory, self.datamodule)
-        with tolerate_upload_errors():
-            log_tables(self.trainer.loggers, self.model, self.datamodule)
-            log_checkpoints(self._checkpoint_loggers, self.directory)
-            log_file(self.trainer.loggers, self.directory / REPORT, "report")
+        uploads: dict[str, Callable[[], None]] = {
+            "Tables of codes": lambda: log_tables(self.trainer.loggers, self.model, self.datamodule),
+            "Checkpoints": lambda: log_checkpoints(self._checkpoint_loggers, self.directory),
+            "Report": lambda: log_file(self.trainer.loggers, self.directory / REPORT, "report"),
+        }
+        for name, upload in uploads.items():
+            with warn_of_errors(f"{name} not logged", f"The run in {self.directory} is complete."):
+                upload()
         for line in filter(None, map(finish_run, self.trainer.loggers)):
             print(line)
         files = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.directory / n).exists()]

@@ -233,17 +233,6 @@ def marked_run(loggers: Iterable[Any], finishes: bool = True) -> Iterator[None]:
                 print(line, file=sys.stderr)
 
 
-@contextlib.contextmanager
-def tolerate_upload_errors() -> Iterator[None]:
-    """Print errors of Weights & Biases as warnings: a run that has been trained and saved does not fail by them."""
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__module__.startswith("wandb."):
-            raise
-        print(f"warning: a table or artifact was not logged: {' '.join(str(error).split())}", file=sys.stderr)
-
-
 def relative_path(path: Path) -> Path:
     """Return a path relative to the working directory if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

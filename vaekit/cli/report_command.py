@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vaekit._core.arguments import check_minimum, check_seed
+from vaekit._core.optional_results import warn_of_errors
 from vaekit.cli.output_files import check_output, load_model
-from vaekit.exceptions import DataError, VaekitError, format_bytes, reason
+from vaekit.exceptions import DataError, format_bytes
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -75,7 +76,7 @@ def report(
 def report_run(trainer: pl.Trainer, directory: Path, data: DataModule) -> None:
     """Write the report of a run that has ended into its directory, and print where it is.
 
-    A run without figures does not have a report. The run is complete without it, so that an error is a message only.
+    A run without figures does not have a report. The run is complete without it, so that an error is a warning only.
 
     Parameters
     ----------
@@ -94,9 +95,7 @@ def report_run(trainer: pl.Trainer, directory: Path, data: DataModule) -> None:
     figures = next((each for each in trainer.callbacks if isinstance(each, FigureWriter)), FigureWriter())  # type: ignore[attr-defined]
     if trainer.fast_dev_run or figures.figure == "none" or not checkpoint.is_file():  # type: ignore[attr-defined]
         return
-    try:
-        write_report(checkpoint, output, data, color=figures.color, progress=trainer.progress_bar_callback is not None)
-    except (VaekitError, OSError, MemoryError) as error:
-        print(f"No report was written: {reason(error)}. Try: vaekit report {checkpoint} -o report.html")
-        return
-    print(f"Wrote {output} in {time.perf_counter() - start:.0f} s")
+    progress = trainer.progress_bar_callback is not None
+    with warn_of_errors("No report was written", f"Try: vaekit report {checkpoint} -o report.html"):
+        write_report(checkpoint, output, data, color=figures.color, progress=progress)
+        print(f"Wrote {output} in {time.perf_counter() - start:.0f} s")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vaekit.analysis import markers
+from vaekit.analysis.markers import code_markers
 from vaekit.cli.logger import wandb_loggers
 from vaekit.diagnostics import code_table, posterior_summaries
-from vaekit.exceptions import VaekitError
+from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,11 +50,7 @@ def result_tables(model: Any, data: Any, names: list[str]) -> dict[str, pd.DataF
     tables = {f"codes/{name}": code_table(model, summaries, name, labels) for name in names}
     if not model.networks.likelihood.has_composition or data.kind != "counts":
         return tables
-    path = data.config["init_args"]["path"]
-    cells = data.adata.copy() if path is None else path
     for name in names:
-        try:
-            tables[f"markers/{name}"] = markers(cells, model, name, n_genes=NUM_MARKERS, layer=data.counts_layer)
-        except VaekitError:  # a single code is in use
-            continue
+        with contextlib.suppress(DataError):  # a single code is in use
+            tables[f"markers/{name}"] = code_markers(model, name, summaries[name], data.dataset, NUM_MARKERS)
     return tables

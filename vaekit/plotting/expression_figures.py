@@ -34,14 +34,14 @@ def plot_dots(color: pd.DataFrame, size: pd.DataFrame, genes: Mapping[str, Seque
     import scanpy as sc
     from anndata import AnnData
 
+    color, size = _escape_table(color), _escape_table(size)
     groups = pd.Categorical(color.index, categories=list(color.index))
     adata = AnnData(
         np.zeros(color.shape, dtype=np.float32),
-        obs=pd.DataFrame({"group": groups}, index=[str(name) for name in color.index]),
+        obs=pd.DataFrame({"group": groups}, index=list(color.index)),
         var=pd.DataFrame(index=list(color.columns)),
     )
-    tables = {"dot_color_df": color, "dot_size_df": size}
-    plot = sc.pl.DotPlot(adata, {name: list(group) for name, group in genes.items()}, "group", **tables)
+    plot = sc.pl.DotPlot(adata, _escape_genes(genes), "group", dot_color_df=color, dot_size_df=size)
     plot.style(cmap="Reds", dot_edge_color="gray", dot_edge_lw=0.3)
     plot.legend(colorbar_title="mean expression,\nrelative to the largest", size_title="cells with a count (%)")
     plot.make_figure()
@@ -71,18 +71,26 @@ def plot_cells(
     import scanpy as sc
     from anndata import AnnData
 
+    label = as_text(label)
+    names = [as_text(str(name)) for name in groups.categories]
     adata = AnnData(
         expression.to_numpy(np.float32),
-        obs=pd.DataFrame({label: groups}, index=[f"cell{i}" for i in range(len(expression))]),
-        var=pd.DataFrame(index=list(expression.columns)),
+        obs=pd.DataFrame({label: groups.rename_categories(names)}, index=[f"cell{i}" for i in range(len(expression))]),
+        var=pd.DataFrame(index=[as_text(name) for name in expression.columns]),
         uns={f"{label}_colors": category_colors(groups.categories)},
     )
-    axes = sc.pl.heatmap(
-        adata, {name: list(group) for name, group in genes.items()}, label, show=False, show_gene_labels=True
-    )
+    axes = sc.pl.heatmap(adata, _escape_genes(genes), label, show=False, show_gene_labels=True)
     axes["heatmap_ax"].images[0].colorbar.set_label("log(1 + counts per 10,000)")
     _spread_names(axes["groupby_ax"], len(expression))
     return _complete(axes["heatmap_ax"].figure, title)
+
+
+def _escape_genes(genes: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    return {as_text(name): [as_text(gene) for gene in group] for name, group in genes.items()}
+
+
+def _escape_table(table: pd.DataFrame) -> pd.DataFrame:
+    return table.rename(index=lambda name: as_text(str(name)), columns=as_text)
 
 
 def _spread_names(axis: Any, num_cells: int) -> None:

@@ -72,13 +72,6 @@ def encode_figure(figure: Figure, form: Literal["png", "pdf", "svg"] = "png", *,
     return buffer.getvalue()
 
 
-def figure_image(figure: Figure) -> Any:
-    """Return a figure as a ``PIL.Image``."""
-    from PIL import Image
-
-    return Image.open(io.BytesIO(encode_figure(figure)))
-
-
 def new_figure(width: float, height: float) -> Figure:
     """Return a figure without a window, whose layout follows its texts; the size is in inches."""
     from matplotlib.figure import Figure

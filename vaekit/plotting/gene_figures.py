@@ -11,7 +11,7 @@ from vaekit.plotting import embedding_figures
 from vaekit.plotting.blocks import PanelBlock, stack_blocks
 from vaekit.plotting.color_keys import NumberKey
 from vaekit.plotting.figure_files import new_figure
-from vaekit.plotting.names import label_points, shorten_names
+from vaekit.plotting.names import as_text, label_points, shorten_names
 from vaekit.plotting.points import sample_points
 from vaekit.plotting.table_argument import check_table
 
@@ -111,6 +111,6 @@ def plot_markers(table: pd.DataFrame, n_genes: int = 5, title: str = "") -> Figu
     axis.set_xticks(range(len(genes)), shorten_names(genes, 20), fontsize=7, rotation=90)
     axis.tick_params(length=0)
     hidden = f" ({len(codes)} of {len(groups)} codes)" if len(codes) < len(groups) else ""
-    axis.set_title((title or f"top {n_genes} genes of each code, by usage") + hidden, fontsize=10)
+    axis.set_title(as_text(title or f"top {n_genes} genes of each code, by usage") + hidden, fontsize=10)
     figure.colorbar(image, label="log2 fold change", fraction=0.05, pad=0.02)
     return figure

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit.plotting.names import as_text
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -59,7 +61,7 @@ def plot_gradient_report(report: pd.DataFrame, title: str = "") -> Figure:
     noise = rows.bias_noise.to_numpy(float)
     visible = noise > axes[1].get_xlim()[0]
     axes[1].plot(noise[visible], np.flatnonzero(visible), **NOISE_MARKER, zorder=1)
-    axes[0].set_yticks(range(len(rows)), rows.estimator, fontsize=8)
+    axes[0].set_yticks(range(len(rows)), list(map(as_text, rows.estimator)), fontsize=8)
     best = [report.attrs.get("best"), report.attrs.get("best_unbiased")]
     for tick, name in zip(axes[0].get_yticklabels(), rows.estimator, strict=True):
         tick.set_fontweight("bold" if name in best else "normal")
@@ -68,7 +70,7 @@ def plot_gradient_report(report: pd.DataFrame, title: str = "") -> Figure:
     axes[1].plot([], [], **NOISE_MARKER, label="bias by chance alone")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     reference = f"reference: {report.attrs.get('reference', 'none')}"
-    figure.suptitle(f"{title}\n{reference}" if title else reference, fontsize=10)
+    figure.suptitle(as_text(f"{title}\n{reference}" if title else reference), fontsize=10)
     return figure
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit.plotting.names import as_text, shorten_names
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -61,7 +63,9 @@ def elbo_curves(runs: Mapping[str, Sequence[Sequence[tuple[int, float, float]]]]
         for j, points in enumerate(seeds):
             style = {"color": f"C{i}", "linewidth": 1.2, "marker": "." if len(points) < 20 else None}
             for column, axis in enumerate(axes):
-                axis.plot([p[column] for p in points], [p[2] for p in points], label=None if j else name, **style)
+                axis.plot(
+                    [p[column] for p in points], [p[2] for p in points], label=None if j else as_text(name), **style
+                )
     _limit_elbo(axes, [p[2] for seeds in runs.values() for points in seeds for p in points if np.isfinite(p[2])])
     axes[0].set(xlabel="training step", ylabel="validation ELBO (nats)")
     axes[1].set(xlabel="training time (s)")
@@ -87,7 +91,7 @@ def code_usage(name: str, probabilities: np.ndarray, rows: Sequence[str], ylabel
     figure, (axis,) = _subplots(width=max(4.0, 1.8 + 0.34 * num_states), height=max(2.0, 1.1 + 0.28 * num_rows))
     image = axis.imshow(probabilities, aspect="auto", cmap="magma", vmin=0, vmax=1)
     axis.set(title=f"usage of code {name}", xlabel="state", ylabel=ylabel, xticks=range(num_states))
-    axis.set_yticks(range(num_rows), rows, fontsize=7)
+    axis.set_yticks(range(num_rows), shorten_names(rows), fontsize=7)
     axis.tick_params(axis="x", labelsize=7)
     figure.colorbar(image, label="mean probability")
     return figure

@@ -13,6 +13,7 @@ from vaekit.plotting import embedding_figures
 from vaekit.plotting.blocks import MARGIN, PANEL, TITLE, Block, PanelBlock, add_axes, stack_blocks
 from vaekit.plotting.color_keys import FONT_SIZE, CategoryKey
 from vaekit.plotting.embedding_figures import NO_PALETTES, NO_UNITS, categorical_columns, column_keys, umap_title
+from vaekit.plotting.names import as_text
 from vaekit.plotting.palettes import category_colors
 from vaekit.plotting.points import sample_points
 
@@ -200,6 +201,6 @@ def _draw_markers(axis: Any, compositions: pd.DataFrame, states: pd.DataFrame, c
     axis.set_yticks(range(len(states)), [f"state {name}" for name in states.index], fontsize=8)
     for tick, color in zip(axis.get_yticklabels(), colors, strict=True):
         tick.set_color(color)
-    axis.set_xticks(range(values.shape[1]), compositions.index, rotation=90, fontsize=7)
+    axis.set_xticks(range(values.shape[1]), list(map(as_text, compositions.index)), rotation=90, fontsize=7)
     axis.set_title("marker genes")
     return image

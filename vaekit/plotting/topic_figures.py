@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from vaekit.plotting.blocks import MARGIN, TITLE, TITLE_SIZE, Block, add_axes, stack_blocks
 from vaekit.plotting.color_keys import FONT_SIZE, CategoryKey
-from vaekit.plotting.names import shorten_names
+from vaekit.plotting.names import as_text, shorten_names
 from vaekit.plotting.palettes import MISSING, category_colors
 from vaekit.plotting.points import draw_points
 
@@ -100,7 +100,7 @@ class TopicBlock(Block):
         axis.tick_params(labelsize=FONT_SIZE)
         axis.set(xlim=(0, 1), ylim=(len(self.names) - 0.5, -0.5))
         axis.set_xlabel("mean proportion", fontsize=FONT_SIZE)
-        axis.set_title(f"{self.name}: mean proportions per group (observations)", fontsize=TITLE_SIZE)
+        axis.set_title(as_text(f"{self.name}: mean proportions per group (observations)"), fontsize=TITLE_SIZE)
         self.legend.draw_legend(axis, "topic")
 
     def _draw_umap(self, axis: Any, topic: int) -> None:
