@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 
+from vaekit.diagnostics.latent_figures import _code_usage
 from vaekit.plotting import embedding_figures, plot_embedding, plot_gradient_report, plot_topics
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 from vaekit.plotting.blocks import stack_blocks
 from vaekit.plotting.expression_figures import plot_cells, plot_dots
 from vaekit.plotting.gene_figures import plot_gene_means, plot_genes, plot_markers
 from vaekit.plotting.model_figures import code_usage, elbo_curves
+from vaekit.plotting.palettes import category_colors
 from vaekit.plotting.state_figures import _MarkerBlock
 from vaekit.plotting.transfer_figures import plot_transferred_labels
 
@@ -67,3 +71,13 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 def test_names_are_not_formulas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
     FIGURES[name]().savefig(io.BytesIO(), format="png", dpi=40)
+
+
+def test_equal_texts_of_different_categories_have_two_colors_and_rows() -> None:
+    assert len(set(category_colors([1, "1", "b"]))) == 3
+    assert category_colors([1, "b"], {"1": "red"})[0] == "red"
+    model = SimpleNamespace(latents={"y": SimpleNamespace(is_single_categorical=True)})
+    probabilities = torch.eye(2).repeat(10, 1)
+    labels = pd.Categorical.from_codes([0, 1] * 10, [1, "1"])
+    figure = _code_usage(model, labels, "y", probabilities, probabilities.mean(0))
+    assert figure.axes[0].images[0].get_array().tolist() == [[1, 0], [0, 1]]

@@ -15,7 +15,8 @@ from vaekit._core.components import Component
 class ELBOEarlyStopping(Component, EarlyStopping):
     """Callback that ends training after a number of validations without a new best validation ELBO.
 
-    It waits until the mixture prior of a :class:`vaekit.latents.MixtureComponent` has started, because the ELBO
+    A run that has ended this way also ends at once if it is resumed, unless it is resumed with more patience. The
+    callback waits until the mixture prior of a :class:`vaekit.latents.MixtureComponent` has started, because the ELBO
     before does not count.
 
     Parameters
@@ -42,10 +43,25 @@ class ELBOEarlyStopping(Component, EarlyStopping):
         if not model.held_priors:
             super()._run_early_stopping_check(trainer)
 
+    @property
+    def _has_ended(self) -> bool:
+        return self.wait_count >= self.patience
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the patience of this callback, so that a resumed run may have a larger one."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End a resumed run that had ended before, without a step."""
+        super().on_train_start(trainer, pl_module)
+        trainer.should_stop = trainer.should_stop or self._has_ended
+
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
-        if self.stopped_epoch:
+        if self._has_ended:
             bar = trainer.progress_bar_callback
             (rank_zero_info if bar is None else bar.print)(
                 f"Training ended at step {trainer.global_step}: {self.wait_count} validations without a new best ELBO."

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from vaekit.models import VAE
 
+MAX_FITTED = 20_000  # observations of k-means, which takes minutes for more
+
 
 class Agreement(NamedTuple):
     """Agreement of clusters with labels; each measure is 1 for a perfect match.
@@ -44,7 +46,8 @@ def label_agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray
     """Compare clusters with labels.
 
     The clusters are the most probable categories of the first latent with a single categorical variable. Without such a
-    latent, they are the k-means clusters of all latents except the library size, with one cluster per label and seed 0.
+    latent, they are the k-means clusters of all latents except the library size, with one cluster per label and seed 0;
+    the cluster means are fitted to at most 20,000 observations.
 
     Parameters
     ----------
@@ -84,8 +87,9 @@ def label_agreement(model: VAE, summaries: dict[str, Tensor], labels: np.ndarray
 
         points = torch.cat([summaries[n] for n, latent in model.latents.items() if not latent.is_nuisance], -1).numpy()
         order = np.lexsort(points.T)  # the initialization of k-means depends on the order
-        clusters, source = np.empty(len(points), dtype=int), f"k-means with {num_labels} clusters"
-        clusters[order] = KMeans(num_labels, n_init=10, random_state=0).fit_predict(points[order])
+        fitted = order[np.linspace(0, len(order) - 1, min(len(order), MAX_FITTED)).round().astype(int)]
+        means = KMeans(num_labels, n_init=10, random_state=0).fit(points[fitted])
+        clusters, source = means.predict(points), f"k-means with {num_labels} clusters"
     labels, clusters = labels[is_known], clusters[is_known]
     table = contingency_matrix(labels, clusters)
     accuracy = table[linear_sum_assignment(table, maximize=True)].sum() / table.sum()

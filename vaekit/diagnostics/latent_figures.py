@@ -125,8 +125,8 @@ def _proportions(model: Any, summaries: Mapping[str, Tensor]) -> dict[str, np.nd
 def _code_usage(model: Any, labels: pd.Categorical | None, name: str, summary: Tensor, usage: Tensor) -> Figure:
     """Plot the mean probabilities of the states by label, or by variable if there are several or no labels."""
     if labels is not None and model.latents[name].is_single_categorical:
-        by_label = {str(label): labels.codes == code for code, label in enumerate(labels.categories)}
-        means = {label: summary.numpy()[mask].mean(0) for label, mask in by_label.items() if mask.any()}
-        if means:
-            return model_figures.code_usage(name, np.stack(list(means.values())), list(means), "label")
+        known = np.unique(labels.codes[labels.codes >= 0])
+        if len(known):
+            means = np.stack([summary.numpy()[labels.codes == code].mean(0) for code in known])
+            return model_figures.code_usage(name, means, labels.categories[known].astype(str), "label")
     return model_figures.code_usage(name, usage.numpy(), [str(i) for i in range(len(usage))], "variable")

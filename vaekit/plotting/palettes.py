@@ -47,5 +47,5 @@ def category_colors(categories: Sequence[Any], chosen: Mapping[str, str] = NO_CO
     """
     from matplotlib.colors import is_color_like
 
-    defaults = {str(name): PALETTE[place % len(PALETTE)] for place, name in enumerate(categories)}
-    return [chosen[name] if is_color_like(chosen.get(name)) else color for name, color in defaults.items()]
+    own = [chosen.get(str(name)) for name in categories]
+    return [color if is_color_like(color) else PALETTE[place % len(PALETTE)] for place, color in enumerate(own)]

@@ -6,7 +6,7 @@ import numpy as np
 
 from vaekit.analysis.report.page import Element, Gallery, Key, Paragraph, Picture, Section, Table, Tile, counted, number
 from vaekit.analysis.report.subject import Subject
-from vaekit.diagnostics import label_agreement, latent_usage
+from vaekit.diagnostics import latent_usage
 from vaekit.diagnostics.usage import coordinate_activities, coordinates
 from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.plotting import embedding_figures, model_figures
@@ -25,15 +25,10 @@ def usage_tiles(subject: Subject) -> list[Tile]:
         tiles.append(Tile("Active dimensions", f"{usage.active_units} of {usage.units}"))
     for name, states in list(usage.code_usage.items())[:2]:
         tiles.append(Tile(f"Codes of {name} in use", f"{usage.used_codes(name)} of {states.numel()}"))
-    if (agreement := _agreement(subject)) is not None:
+    if (agreement := subject.agreement) is not None:
         note = f"of {agreement.clusters} with labels"
         tiles.append(Tile("Adjusted Rand index", number(agreement.ari, 2), note))
     return tiles
-
-
-def _agreement(subject: Subject):
-    labels = subject.labels
-    return None if labels is None else label_agreement(subject.model, subject.summaries, np.asarray(labels.codes))
 
 
 def latent_section(subject: Subject) -> Section:
@@ -63,7 +58,7 @@ def latent_section(subject: Subject) -> Section:
         if any(unit == "topic" for _, unit in activities.values()):
             caption = "Activity of each topic: its mean proportion, or the part of its variation that the data explain."
         elements.append(Picture.from_figure(figure, f"{alt}.", caption))
-    if (agreement := _agreement(subject)) is not None:
+    if (agreement := subject.agreement) is not None:
         values = [number(value, 3) for value in (agreement.ari, agreement.nmi, agreement.accuracy)]
         columns = ["Clusters", "Adjusted Rand index", "Mutual information", "Accuracy"]
         elements.append(

@@ -13,7 +13,8 @@ from torch import Tensor
 from vaekit.analysis.report.run_facts import RunFacts
 from vaekit.data.data_module import DataModule
 from vaekit.data.figure_columns import FigureColumns
-from vaekit.diagnostics import code_columns, posterior_summaries
+from vaekit.diagnostics import code_columns, label_agreement, posterior_summaries
+from vaekit.diagnostics.agreement import Agreement
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ class Subject:
         """Label of each observation; None without labels."""
         assert self.data is not None
         return self.data.label_column
+
+    @cached_property
+    def agreement(self) -> Agreement | None:
+        """Agreement of clusters with the labels; None without labels."""
+        labels = self.labels
+        return None if labels is None else label_agreement(self.model, self.summaries, np.asarray(labels.codes))
 
     def title(self, column: str) -> str:
         """Return the name of a column with its role: ``"batch (donor)"``."""
