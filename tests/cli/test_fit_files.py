@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import vaekit
-from vaekit.cli.fit_arguments import complete_arguments
+from vaekit.cli.fit_arguments import complete_arguments, run_name
 from vaekit.cli.main import main
 from vaekit.data import simulate_counts
 from vaekit.workflow import PATIENCE, default_num_steps, read_recipe
@@ -79,6 +79,42 @@ def test_flags_without_a_section(directory: Path) -> None:
     assert config["trainer"]["default_root_dir"] == "runs/cells"
     assert config["trainer"]["max_steps"] == default_num_steps(150)
     assert config["trainer"]["callbacks"][0]["init_args"] == {"patience": PATIENCE}
+
+
+@pytest.mark.parametrize("flag", [["--callbacks", "BestWeights"], ["--callbacks=BestWeights"]])
+def test_callbacks_are_added(flag: list[str], directory: Path) -> None:
+    assert main(["fit", "cells.h5ad", "--max_steps", "2", *QUICK, *flag]) == 0
+    text = Path("runs/cells/config.yaml").read_text()
+    assert "ELBOEarlyStopping" in text
+    assert "BestWeights" in text
+
+
+def test_names_that_look_like_numbers(directory: Path) -> None:
+    cells = simulate_counts(cells=60, genes=20, batches=2, seed=1)
+    cells.layers["010"] = cells.X.copy()
+    cells.obs["007"] = cells.obs["batch"]
+    cells.write_h5ad("numbers.h5ad")
+    flags = ["--layer", "010", "--batch_key=007", "--color", "007", "--max_steps", "2", "--progress", "false"]
+    assert main(["fit", "numbers.h5ad", *flags, *QUICK]) == 0
+    data = yaml.safe_load(Path("runs/numbers/config.yaml").read_text())["data"]["init_args"]
+    assert (data["layer"], data["batch_key"]) == ("010", "007")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("sample.v2.h5ad", "sample.v2"),
+        ("counts.TSV.gz", "counts"),
+        ("x/cells.zarr/", "cells"),
+        ("a/outs/filtered_feature_bc_matrix/", "a"),
+        ("b/filtered_feature_bc_matrix.h5", "b"),
+        ("c/outs/per_sample_outs/d/count/sample_filtered_feature_bc_matrix.h5", "d"),
+        ("e/matrix.mtx.gz", "e"),
+        ("https://example.org/f/outs/filtered_feature_bc_matrix.h5", "f"),
+    ],
+)
+def test_name_of_the_run_directory(file: str, name: str) -> None:
+    assert run_name(file) == name
 
 
 def test_several_files_and_a_configuration(directory: Path) -> None:

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from vaekit._core.config_store import packaged_configs
-from vaekit._core.urls import as_path, is_url
+from vaekit._core.urls import is_url
 from vaekit.exceptions import ConfigError
-from vaekit.workflow import choose_kind, fit_config, setting_key
+from vaekit.workflow import LABELS_KEY, choose_kind, fit_config, setting_key
 
 WITHOUT_VALUE = ("-h", "--help", "--print_config")
 OF_COMMAND = {  # flags of `fit` that are not settings of a section
     "config", "help", "print_config", "ckpt_path", "weights_only", "seeds", "seed_everything", "color", "figure",
     "model", "data", "trainer", "latents",
 }  # fmt: skip
+ENDINGS = re.compile(r"(\.(h5ad|h5mu|h5|hdf5|loom|zarr|csv|tsv|tab|txt|mtx|zip|gz|tar))+$", re.IGNORECASE)
+COMMON_NAMES = re.compile(
+    r"((\w+_)?(filtered|raw)_(feature|gene)_bc_matri(x|ces)(_\w+)?|outs|count|matrix)?", re.IGNORECASE
+)
 Flag = tuple[str, str | None, str]  # name without leading "--", value, and text of the token
 
 
@@ -67,9 +73,9 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
         path = cells if isinstance(cells, str) else json.dumps(cells)
         end = ["--data.path", path]
     else:
-        settings = {name: _load(value) for name, value, _ in flags if value is not None}
+        settings = {name: _load(name, value) for name, value, _ in flags if value is not None}
         config = fit_config(cells, kind or "", settings)
-        config["trainer"]["default_root_dir"] = f"runs/{_stem(files[0])}"
+        config["trainer"]["default_root_dir"] = f"runs/{run_name(files[0])}"
         start, end = ["--config", json.dumps(config)], []
     rest = (token for name, value, text in flags if name != "latents" for token in _tokens(name, value, text))
     return [*start, *rest, *end]
@@ -98,7 +104,8 @@ def _complete(name: str, kind: str | None) -> str:
     if "." in name or name.startswith("-") or name in OF_COMMAND:
         return name
     try:
-        return setting_key(name, kind)
+        key = setting_key(name, kind)
+        return f"{key}+" if key == "trainer.callbacks" else key  # added, as by fit in Python
     except ConfigError:
         if kind is not None:
             raise
@@ -107,16 +114,18 @@ def _complete(name: str, kind: str | None) -> str:
 
 def _tokens(name: str, value: str | None, text: str) -> list[str]:
     flag = name if name.startswith("-") else f"--{name}"
-    if "=" in text:
+    if "=" in text or flag.endswith("+"):
         return [f"{flag}={value}"]
     return [flag] if value is None else [flag, value]
 
 
-def _load(text: str) -> Any:
-    """Return the value of a flag as plain data, or the text itself if it is not valid YAML."""
+def _load(key: str, text: str) -> Any:
+    """Return the value of a flag as plain data, or the text itself if it is a name or not valid YAML."""
+    value: Any = text
     with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
-        return yaml.safe_load(text)
-    return text
+        value = yaml.safe_load(text)
+    is_name = key.startswith("data.") or key == LABELS_KEY  # of a layer or column, such as 010
+    return text if is_name and value is not None else value
 
 
 def _check_cells(file: str) -> None:
@@ -128,7 +137,17 @@ def _check_cells(file: str) -> None:
         raise ConfigError(f"{file} is a checkpoint. Pass the cells, and --ckpt_path {file} to resume its run.")
 
 
-def _stem(file: str) -> str:
-    """Return the name of a file without its endings, for the run directory."""
-    name = as_path(file).name if is_url(file) else Path(file).absolute().name
-    return name.split(".")[0] or "vaekit"
+def run_name(file: str) -> str:
+    """Return the name of the run directory for a file of cells: its name without ending.
+
+    The output of Cell Ranger has the same names for each sample, and is named by the sample's directory.
+
+    Examples
+    --------
+    >>> run_name("data/donor.v1.h5ad"), run_name("data/donor_1/outs/filtered_feature_bc_matrix")
+    ('donor.v1', 'donor_1')
+    """
+    path = PurePosixPath(urlsplit(file).path) if is_url(file) else Path(file).absolute()
+    names = [ENDINGS.sub("", path.name), *(parent.name for parent in path.parents)]
+    own = (name for name in names if not COMMON_NAMES.fullmatch(name))
+    return next(own, names[0]) or "vaekit"
