@@ -172,7 +172,7 @@ class LabelPredictor:
         distances = self._distances(points)
         if is_training.sum() > self._neighbors.n_neighbors:
             distances[is_training] = self._neighbors.kneighbors()[0].mean(1)
-        return max(float(np.quantile(distances, KNOWN_QUANTILE)), np.finfo(np.float32).tiny)
+        return max(float(np.quantile(distances, KNOWN_QUANTILE)), float(np.finfo(np.float32).tiny))
 
 
 def check_label_latent(model: VAE) -> None:

@@ -38,7 +38,7 @@ class NormalMixture(Distribution):
     """
 
     arg_constraints = {}  # noqa: RUF012
-    support = constraints.real_vector  # type: ignore[assignment]
+    support = constraints.real_vector
 
     def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor) -> None:
         self.logits, self.loc, self.scale = logits, loc, scale

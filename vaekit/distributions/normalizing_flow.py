@@ -39,7 +39,7 @@ class NormalizingFlow(Distribution):
     """
 
     arg_constraints = {}  # noqa: RUF012
-    support = constraints.real_vector  # type: ignore[assignment]
+    support = constraints.real_vector
     has_rsample = True
 
     def __init__(self, transform: Any, loc: Tensor, scale: Tensor) -> None:

@@ -272,7 +272,7 @@ class Latent(Component, nn.Module, ABC):
         return choose_estimator(q, num_evaluations=num_evaluations, joint=joint)
 
     def set_label_names(self, names: Sequence[str]) -> None:
-        """Receive the names of the observed categories, before :meth:`build`, if :attr:`labels` is not None."""
+        """Receive the names of the observed categories, before :meth:`build`, if the latent has labels."""
         raise NotImplementedError(f"{type(self).__name__} has labels and must implement set_label_names().")
 
     def connect(self, name: str, children: Mapping[str, Latent]) -> None:
