@@ -51,3 +51,13 @@ def test_a_figure_that_fails_does_not_fail_the_run(tmp_path: Path, monkeypatch: 
         model = vaekit.fit(adata(), max_steps=3, directory=tmp_path, progress=False)
     assert not model.training
     assert (tmp_path / "last.ckpt").is_file()
+
+
+def test_a_resumed_run_keeps_color_and_format_unless_others_are_chosen() -> None:
+    first = FigureWriter(color=["age"], figure="pdf")
+    for flags, expected in (({}, (["age"], "pdf")), ({"color": ["x"], "figure": "svg"}, (["x"], "svg"))):
+        resumed = FigureWriter()
+        resumed.choose(**flags)  # type: ignore[arg-type]
+        resumed.load_state_dict(first.state_dict())
+        assert (resumed.color, resumed.figure) == expected
+    assert FigureWriter().figure == "png"

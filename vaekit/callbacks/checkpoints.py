@@ -80,6 +80,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.every_n_steps = every_n_steps
         self._lock: FileLock | None = None
         self._last_save = 0  # training step
+        self._saves_best = False  # the checkpoint that is being saved has the best validation so far
         self._awaits_epoch_end = False  # validated at the last batch of the epoch
 
     @property
@@ -131,8 +132,9 @@ class RunCheckpoint(ModelCheckpoint):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        """Return the ELBOs without paths, because the run directory may be moved."""
-        return {"best": self.best_model_score, "current": self.current_score}
+        """Return the ELBOs, and whether the checkpoint is the best one; no paths, as the run directory may be moved."""
+        scores = {"best": self.best_model_score, "current": self.current_score}
+        return {**scores, "is_best": self._saves_best}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -179,8 +181,11 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_last(trainer)
 
     def _save_best(self, trainer: pl.Trainer, *args: Any) -> None:
-        if not trainer.lightning_module.held_priors:  # a mixture without components has no codes
-            super().on_validation_end(trainer, *args)
+        if trainer.lightning_module.held_priors:  # a mixture without components has no codes
+            return
+        self._saves_best = True
+        super().on_validation_end(trainer, *args)
+        self._saves_best = False
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         last_save = max(self._last_save, self._last_global_step_saved)  # Lightning saves last.ckpt with the best one

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from typing_extensions import override
@@ -46,8 +47,9 @@ class FigureWriter(Callback):
         Epochs, counted from 1, after which figures are written; by default only at the end.
     color : list of str, optional
         Further columns of ``obs``, or genes, that color the UMAP. They are read when training starts.
-    figure : str
-        Format of the files: png, pdf or svg; none: no figure is written.
+    figure : str, optional
+        Format of the files: png, pdf or svg; none: no figure is written. By default png. A resumed run keeps its
+        ``color`` and ``figure`` unless others are passed.
 
     Raises
     ------
@@ -69,15 +71,24 @@ class FigureWriter(Callback):
         dirpath: str | None = None,
         epochs: list[int] | None = None,
         color: list[str] | None = None,
-        figure: FigureFormat = "png",
+        figure: FigureFormat | None = None,
     ) -> None:
-        if figure not in FIGURE_FORMATS:
+        if figure not in (None, *FIGURE_FORMATS):
             raise ConfigError(f"FigureWriter: figure={figure!r} is unknown. {did_you_mean(figure, FIGURE_FORMATS)}")
         if epochs and min(epochs) < 1:
             raise ConfigError(f"FigureWriter: epochs={epochs} must be at least 1. Count epochs from 1: [1, 10, 50].")
-        self.dirpath, self.epochs, self.color, self.figure = dirpath, tuple(epochs or ()), color, figure
+        self.dirpath, self.epochs, self.color, self._figure = dirpath, tuple(epochs or ()), color, figure
         self._columns: Any = None
         self.history: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def choose(self, color: list[str] | None = None, figure: FigureFormat | None = None) -> None:
+        """Replace the colors, the format, or both, as the flags of ``vaekit fit`` do."""
+        self.color, self._figure = color or self.color, figure or self._figure
+
+    @property
+    def figure(self) -> FigureFormat:
+        """Format of the files."""
+        return self._figure or "png"
 
     @override
     @rank_zero_only
@@ -88,18 +99,33 @@ class FigureWriter(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for name, value in trainer.callback_metrics.items():
-            self.history[name].append((trainer.current_epoch, float(value)))
+        self._record(trainer, "train/")
         epoch = trainer.current_epoch + 1
         if epoch in self.epochs and trainer.is_global_zero:
             self._write(trainer, pl_module, Path("figures") / f"epoch_{epoch}", umap=False)
 
     @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._record(trainer, "val/")
+
+    def _record(self, trainer: pl.Trainer, prefix: str) -> None:
+        """Append the metrics of an epoch or a validation at the number of epochs, which may be a fraction."""
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        epoch = trainer.current_epoch + batches / trainer.num_training_batches
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith(prefix):
+                self.history[name].append((epoch, float(value)))
+
+    @override
     def state_dict(self) -> dict[str, Any]:
-        return {"history": {name: [list(point) for point in points] for name, points in self.history.items()}}
+        history = {name: [list(point) for point in points] for name, points in self.history.items()}
+        return {"history": history, "color": self.color, "figure": self.figure}
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the curves of a resumed run, with its colors and format unless others are chosen."""
+        self.color, self._figure = self.color or state.get("color"), self._figure or state.get("figure")
         for name, points in state["history"].items():
             self.history[name] = [(epoch, value) for epoch, value in points]
 

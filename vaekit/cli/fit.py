@@ -216,7 +216,7 @@ class VaekitCLI(LightningCLI):
         kwargs["callbacks"] = add_defaults(configured, defaults)
         for callback in kwargs["callbacks"]:
             if isinstance(callback, FigureWriter):
-                vars(callback).update(self._figure_flags)
+                callback.choose(**self._figure_flags)
         if config.logger in (None, True):
             kwargs["logger"] = default_logger(self.directory) if self.subcommand == "fit" else False
         with translate_setting_errors():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from vaekit.diagnostics.usage import code_columns, coordinate_activities, coordinates, latent_usage
+from vaekit.diagnostics.usage import add_code_columns, coordinate_activities, coordinates, latent_usage
 from vaekit.latents.activity import ACTIVE_VARIANCE
 from vaekit.plotting import embedding_figures, model_figures, plot_embedding, plot_latents, plot_topics
 from vaekit.plotting.embedding_figures import NO_PALETTES, NO_UNITS
@@ -53,7 +53,7 @@ def plot_summaries(
         Beginning of the title.
     """
     points = coordinates(model, dict(summaries)).numpy()
-    panels = dict(columns) | code_columns(model, summaries)
+    panels = add_code_columns(columns, model, summaries)
     return plot_latents(points, panels, title, palettes, units, _proportions(model, summaries), groups)
 
 
@@ -100,7 +100,7 @@ def _umap_figures(
 ) -> dict[str, Figure]:
     """Return the UMAP, and the topics on it and by label, or by cluster without labels."""
     columns, palettes, units = colored  # FigureColumns
-    points, panels = coordinates(model, dict(summaries)).numpy(), dict(columns) | code_columns(model, summaries)
+    points, panels = coordinates(model, dict(summaries)).numpy(), add_code_columns(columns, model, summaries)
     index = sample_points(len(points), embedding_figures.categorical_columns(panels))
     shown, positions = points[index], embedding_figures.umap_coordinates(points[index])
     title = embedding_figures.umap_title(len(index), len(points))

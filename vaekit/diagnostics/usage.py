@@ -18,6 +18,8 @@ from vaekit.models.evaluation_mode import evaluation_mode
 if TYPE_CHECKING:
     import pandas as pd
 
+    Column = pd.Categorical | np.ndarray
+
 MAX_COLUMNS = 12  # variables of one latent in a figure
 
 
@@ -165,6 +167,16 @@ def variable_codes(latent: Latent, summary: Tensor) -> dict[str, pd.Categorical]
         count = sum(name.startswith(f"{variable}:") for name in names)
         columns[variable] = pd.Categorical.from_codes(codes[:, index], list(map(str, range(count))))
     return columns
+
+
+def add_code_columns(columns: Mapping[str, Column], model: VAE, summaries: Mapping[str, Tensor]) -> dict[str, Column]:
+    """Return columns together with those of :func:`code_columns`, whose titles end in "(model)" if they are taken."""
+    result = dict(columns)
+    for title, codes in code_columns(model, summaries).items():
+        while title in result:
+            title += " (model)"
+        result[title] = codes
+    return result
 
 
 def code_columns(model: VAE, summaries: Mapping[str, Tensor]) -> dict[str, pd.Categorical]:

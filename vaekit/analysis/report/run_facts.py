@@ -38,6 +38,8 @@ class RunFacts:
         State of :class:`vaekit.callbacks.RunRecord`; empty if the run did not have one.
     model, data : Mapping
         Configurations of the model and its data.
+    is_best : bool
+        Whether the checkpoint is that of the best validation, which is saved during the training.
     """
 
     name: str
@@ -49,6 +51,7 @@ class RunFacts:
     record: Mapping[str, Any]
     model: Mapping[str, Any]
     data: Mapping[str, Any] = field(default_factory=dict)
+    is_best: bool = False
 
     @property
     def warnings(self) -> list[str]:
@@ -80,8 +83,15 @@ class RunFacts:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether the checkpoint was saved before the end of the training."""
-        return bool(self.record) and not self.record["finished"]
+        """Whether the checkpoint is the last one of a training that has not ended."""
+        return bool(self.record) and not self.record["finished"] and not self.is_best
+
+    @property
+    def state(self) -> str:
+        """State of the training in the checkpoint."""
+        if self.is_best:
+            return f"best validation, at step {self.step:,}"
+        return "interrupted" if self.is_interrupted else "finished"
 
 
 def read_run(model: VAE, checkpoint: str) -> RunFacts:
@@ -109,6 +119,7 @@ def read_run(model: VAE, checkpoint: str) -> RunFacts:
         record=_find_state(callbacks, "RunRecord"),
         model={"class_path": arguments.pop("_class_path"), "init_args": arguments},
         data=(content.get("data_registry") or {}).get("config", {}),
+        is_best=path.stem != "last" and bool(_find_state(callbacks, "RunCheckpoint").get("is_best")),
     )
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from vaekit.analysis.report.run_facts import RunFacts
 from vaekit.data.data_module import DataModule
 from vaekit.data.figure_columns import FigureColumns
-from vaekit.diagnostics import code_columns, label_agreement, posterior_summaries
+from vaekit.diagnostics import label_agreement, posterior_summaries
 from vaekit.diagnostics.agreement import Agreement
+from vaekit.diagnostics.usage import add_code_columns
 from vaekit.models import VAE
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Subject:
         """Batch, label, the columns of ``color``, codes and largest topics of all observations, by title."""
         assert self.data is not None
         columns = self.data.figure_columns(self.color)
-        return columns._replace(values={**columns.values, **code_columns(self.model, self.summaries)})
+        return columns._replace(values=add_code_columns(columns.values, self.model, self.summaries))
 
     @cached_property
     def labels(self) -> pd.Categorical | None:

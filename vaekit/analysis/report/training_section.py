@@ -7,8 +7,8 @@ from vaekit.analysis.report.run_facts import History, RunFacts
 from vaekit.analysis.report.subject import Subject
 from vaekit.plotting import model_figures
 
-MIN_EPOCHS = 10  # for a statement on the end of the curve
-LAST_FRACTION = 0.1  # of the epochs, whose change is stated
+MIN_VALIDATIONS = 10  # for a statement on the end of the curve
+LAST_FRACTION = 0.1  # of the validations, whose change is stated
 TERMS = ("elbo", "reconstruction")  # first rows of the table
 
 
@@ -45,8 +45,11 @@ def _facts(facts: RunFacts) -> list[tuple[str, str]]:
         steps += f" of {planned:,} planned"
     rows = [("Steps", steps), ("Epochs", f"{facts.epoch:,}")] if facts.step else [("Steps", "not recorded")]
     if record:
-        ended = "interrupted" if facts.is_interrupted else "finished"
-        rows += [("State", ended), ("Time", duration(record["seconds"])), ("Device", record["device"] or "unknown")]
+        rows += [
+            ("State", facts.state),
+            ("Time", duration(record["seconds"])),
+            ("Device", record["device"] or "unknown"),
+        ]
     if "batch_size" in (arguments := facts.data.get("init_args", {})):
         rows.append(("Mini-batch", f"{arguments['batch_size']} observations"))
     return [*rows, ("Seed", "not recorded" if facts.seed is None else str(facts.seed))]
@@ -69,7 +72,7 @@ def duration(seconds: float) -> str:
 def _convergence(history: History) -> str:
     """Return a sentence on the end of the validation curve; "" without one."""
     values = [value for _, value in history.get("val/elbo", ())]
-    if len(values) < MIN_EPOCHS:
+    if len(values) < MIN_VALIDATIONS:
         return ""
     best = max(range(len(values)), key=values.__getitem__)
     start = len(values) - max(2, round(LAST_FRACTION * len(values)))
@@ -107,7 +110,7 @@ def _last_values(history: History) -> Table:
         if any(values):
             title = "ELBO" if name == "elbo" else name.replace("kl_", "KL of ").capitalize().replace("Kl", "KL")
             rows.append([title, *(number(points[-1][1], 2) if points else "" for points in values)])
-    return Table("After the last epoch, in nats per observation", ["Term", "Training", "Validation"], rows)
+    return Table("Last values, in nats per observation", ["Term", "Training", "Validation"], rows)
 
 
 def _varies(history: History) -> bool:
