@@ -60,6 +60,11 @@ class PosteriorSampler:
             if getattr(self, name) < 1:
                 raise DataError(f"{name}={getattr(self, name)} must be at least 1.")
 
+    @property
+    def chunk_size(self) -> int:
+        """Number of cells of a chunk whose samples of all genes fit into memory."""
+        return max(1, min(self.batch_size, memory_budget.DECODED_VALUES // (self.num_samples * self.model.features)))
+
     def chunks(
         self, dataset: BatchDataset, index: Tensor, names: Sequence[str] | None, description: str, progress: bool
     ) -> Iterator[Chunk]:
@@ -72,7 +77,7 @@ class PosteriorSampler:
 
         hashes = None if names is None else hash_names(names)
         repeats: dict[int, int] = {}
-        step = max(1, min(self.batch_size, memory_budget.DECODED_VALUES // (self.num_samples * self.model.features)))
+        step = self.chunk_size
         with tqdm(total=len(index), desc=description, unit="cell", disable=not progress) as bar:
             for part in index.split(step):
                 batch = dataset.__getitems__(part).to(self.model.device)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.model_source import check_in_memory, check_query, prepare_query, provenance, resolve_model
+from vaekit.batch import Batch
 from vaekit.data.cells.query import QueryData
 from vaekit.data.dataset import identity_collate
 from vaekit.diagnostics import most_probable_codes, posterior_summaries
@@ -150,13 +152,37 @@ def summary_fields(
     return {"obs": obs, "obsm": obsm, "uns": {prefix: provenance(model, query.missing_genes, checkpoint)}}
 
 
-def summarize_cells(model: VAE, query: QueryData, batch_size: int = 1024, progress: bool = False) -> dict[str, Tensor]:
-    """Return the posterior means of each latent, or the probabilities of its states, ``[cells, size]``."""
+def summarize_cells(
+    model: VAE, query: QueryData, batch_size: int = 1024, progress: bool = False, devices: int | None = None
+) -> dict[str, Tensor]:
+    """Return the posterior means of each latent, or the probabilities of its states, ``[cells, size]``.
+
+    With ``devices``, only the first process returns them
+    (:func:`vaekit.analysis.device_prediction.predict_on_devices`).
+    """
     from tqdm.auto import tqdm
 
+    if devices is not None:
+        return _summarize_on_devices(model, query, batch_size, devices)
     loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
     bar = tqdm(loader, desc=f"embedding {query.source}", unit="batch", disable=not progress)
     return posterior_summaries(model, bar)
+
+
+def _summarize_on_devices(model: VAE, query: QueryData, batch_size: int, devices: int) -> dict[str, Tensor]:
+    from vaekit.analysis.device_prediction import predict_on_devices
+
+    parts: dict[str, list[Tensor]] = {name: [] for name in model.latents}
+
+    def summarize(batch: Batch, start: int) -> dict[str, Tensor]:
+        return {name: part.cpu() for name, part in posterior_summaries(model, [batch]).items()}
+
+    def add(start: int, summaries: dict[str, Tensor]) -> None:
+        for name, part in summaries.items():
+            parts[name].append(part)
+
+    predict_on_devices(model, query.dataset, summarize, add, devices, batch_size, f"embedding {query.source}")
+    return {name: torch.cat(part) for name, part in parts.items() if part}
 
 
 def cell_coordinates(model: VAE, query: QueryData, batch_size: int = 1024, progress: bool = False) -> np.ndarray:

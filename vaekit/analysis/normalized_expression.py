@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,8 +16,10 @@ from vaekit.analysis.covariate_values import set_covariates
 from vaekit.analysis.decoding import Chunk, PosteriorSampler, composition, evaluating
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.model_source import check_in_memory, get_count_registry, prepare_query, provenance, resolve_model
+from vaekit.batch import Batch
 from vaekit.data.cells.genes import rename_versions
 from vaekit.data.cells.query import QueryData
+from vaekit.diagnostics.keyed_noise import hash_names, observation_keys
 from vaekit.exceptions import DataError, did_you_mean
 from vaekit.models import VAE
 
@@ -210,27 +212,55 @@ class NormalizedExpressionWriter:
         return shapes
 
     def write(
-        self, arrays: Mapping[str, Any], query: QueryData, genes: Sequence[str] | None = None, progress: bool = False
+        self,
+        arrays: Mapping[str, Any],
+        query: QueryData,
+        genes: Sequence[str] | None = None,
+        progress: bool = False,
+        devices: int | None = None,
     ) -> None:
         """Write the expression of genes into float32 arrays or data sets on disk, by attribute of an AnnData.
 
         The array at ``"layers"`` has the columns of ``.var``; genes without a value are NaN. Other arrays have one
-        column per gene in ``genes``. None means all genes of the model.
+        column per gene in ``genes``. None means all genes of the model. With ``devices``, only the first
+        process writes (:func:`vaekit.analysis.device_prediction.predict_on_devices`).
         """
         import pandas as pd
 
         model, cells = self.sampler.model, torch.arange(len(query.dataset))
         columns = pd.Index(self.genes).get_indexer(self.genes if genes is None else self.check_genes(genes))
         targets = {place: self._var_index(query) if place == "layers" else columns for place in arrays}
+
+        def store(start: int, values: np.ndarray) -> None:
+            for place, index in targets.items():
+                part = values[:, index]
+                part[:, index < 0] = np.nan
+                arrays[place][start : start + len(values)] = part
+
         with evaluating(model, self.sampler.seed):
+            if devices is not None:
+                self._write_from_devices(query, store, devices)
+                return
             for chunk in self.sampler.chunks(query.dataset, cells, query.obs_names, "normalizing", progress):
-                size = chunk.batch.size_factor if self.library_size == "observed" else self.library_size
-                assert size is not None  # a count likelihood has size factors
-                values = (self._composition(chunk) * size).cpu().numpy()
-                for place, index in targets.items():
-                    part = values[:, index]
-                    part[:, index < 0] = np.nan
-                    arrays[place][int(chunk.cells[0]) : int(chunk.cells[-1]) + 1] = part
+                store(int(chunk.cells[0]), self._expression(chunk))
+
+    def _write_from_devices(self, query: QueryData, store: Callable[[int, np.ndarray], None], devices: int) -> None:
+        from vaekit.analysis.device_prediction import predict_on_devices
+
+        hashes = hash_names(query.obs_names)
+
+        def normalize(batch: Batch, start: int) -> np.ndarray:
+            keys = observation_keys(batch, self.sampler.seed, hashes[start : start + len(batch.x)])
+            return self._expression(Chunk(torch.arange(start, start + len(batch.x)), batch, keys))
+
+        size = self.sampler.chunk_size
+        predict_on_devices(self.sampler.model, query.dataset, normalize, store, devices, size, "normalizing")
+
+    def _expression(self, chunk: Chunk) -> np.ndarray:
+        """Return the expression of all genes of the model, float32 ``[batch, genes]``."""
+        size = chunk.batch.size_factor if self.library_size == "observed" else self.library_size
+        assert size is not None  # a count likelihood has size factors
+        return (self._composition(chunk) * size).cpu().numpy()
 
     def _composition(self, chunk: Chunk) -> Tensor:
         """Return the posterior mean of the composition, averaged over values of covariates, ``[batch, genes]``."""

@@ -37,6 +37,7 @@ def embed(
     batch_key: str | None = None,
     color: list[str] | None = None,
     figure: FigureFormat = "png",
+    devices: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write latents and codes of cells to an .h5ad or .csv file, and plot a UMAP.
@@ -59,7 +60,7 @@ def embed(
     ----------------
     key_added : str
         Name in obsm, and beginning of the other names.
-    genes_in
+    genes_in, devices
         As for every command.
 
     Examples
@@ -67,20 +68,26 @@ def embed(
     vaekit embed RUN/last.ckpt cells.h5ad -o embedded.h5ad
     """
     from vaekit.analysis import check_latent_fields
+    from vaekit.analysis.device_prediction import check_devices
     from vaekit.analysis.embed import summarize_cells, summary_fields
     from vaekit.analysis.plot_umap import label_column
+    from vaekit.callbacks.run_lock import may_be_first_process
     from vaekit.diagnostics.latent_figures import plot_summaries
 
+    check_devices(devices)
     task = start_task(
         checkpoint, data, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite, figure=figure
     )
     model, source = task.model, task.input.open(task.model)
     columns = task.input.figure_columns(model, source, color, batch_key, label_key)
     query = task.input.prepare(model, batch_key, source=source)
+    if not may_be_first_process():
+        summarize_cells(model, query, devices=devices)
+        return
     num_bytes = 8 * len(query.dataset) * sum(latent.size for latent in model.latents.values())
     with open_result(task, query, num_bytes) as result:
         check_latent_fields(result.fields, model, key_added)
-        summaries = summarize_cells(model, query, progress=True)
+        summaries = summarize_cells(model, query, progress=True, devices=devices)
         fields = summary_fields(summaries, query, model, key_added, task.checkpoint)
         result.write(fields)
     points, codes = fields["obsm"][key_added], fields["obs"]
@@ -107,6 +114,7 @@ def denoise(
     key_added: str = "vaekit_normalized",
     batch_key: str | None = None,
     figure: FigureFormat = "png",
+    devices: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write the expected expression of genes in each cell to an .h5ad or .csv file.
@@ -137,7 +145,7 @@ def denoise(
         Number of samples of the latents per cell.
     key_added : str
         Name in layers, obsm and uns.
-    seed, genes_in
+    seed, genes_in, devices
         As for every command.
 
     Examples
@@ -145,12 +153,15 @@ def denoise(
     vaekit denoise RUN/last.ckpt cells.h5ad -o denoised.csv --genes CD3D MS4A1
     """
     from vaekit.analysis import NormalizedExpressionWriter
+    from vaekit.analysis.device_prediction import check_devices
     from vaekit.analysis.fields import check_free
     from vaekit.analysis.gene_summary import GeneSummary
+    from vaekit.callbacks.run_lock import may_be_first_process
     from vaekit.cli.cells import new_array
 
     check_seed(seed)
     values = read_assignments(covariates, "covariates")
+    check_devices(devices)
     is_table = Path(output).suffix.lower() == ".csv"
     if is_table and not genes:
         raise DataError(
@@ -165,6 +176,9 @@ def denoise(
     )
     names = writer.check_genes(genes) if genes else []
     query = task.input.prepare(task.model, batch_key)
+    if not may_be_first_process():
+        writer.write({}, query, devices=devices)
+        return
     summary = GeneSummary(len(query.dataset), writer.genes, names)
     shapes = {} if is_table else writer.shapes(query, key_added)
     num_bytes = 4 * sum(num_cells * num_genes for num_cells, num_genes in shapes.values()) + summary.values.nbytes
@@ -173,7 +187,7 @@ def denoise(
         for location in {"layers", "obsm"}.difference(shapes):  # of an earlier result
             result.fields.get(location, {}).pop(key_added, None)
         arrays = {location: new_array(result.fields, location, key_added, shape) for location, shape in shapes.items()}
-        writer.write({**arrays, "summary": summary}, query, progress=True)
+        writer.write({**arrays, "summary": summary}, query, progress=True, devices=devices)
         if is_table:
             result.write({"obsm": {key_added: summary.table()}})
         else:

@@ -13,6 +13,8 @@ DESCRIPTIONS = {
     "batch_key": "Column of obs with the batch. None: as in training.",
     "color": "Columns of obs, or genes, that color the UMAP, besides batch and label.",
     "figure": "Format of the figure: png, pdf or svg. none: no figure.",
+    "devices": "Number of GPUs, or of processes on a machine without a GPU, that share the cells. None: one process on "
+    "the CPU.",
     "seed": "Seed of the samples.",
     "overwrite": "Replace the outputs if they exist.",
 }

@@ -31,6 +31,7 @@ def evaluate(
     data: EvaluationData = TRAINING_DATA,
     num_samples: int = 1000,
     seed: int = 0,
+    devices: int | None = None,
     json: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a trained model on held-out data.
@@ -55,13 +56,13 @@ def evaluate(
 
     Other Parameters
     ----------------
-    seed
+    seed, devices
         As for every command.
 
     Returns
     -------
     dict
-        The results by name.
+        The results by name; empty in the processes of further devices.
 
     Examples
     --------
@@ -70,14 +71,24 @@ def evaluate(
     import torch
     from tqdm.auto import tqdm
 
+    from vaekit.analysis.device_evaluation import evaluate_on_devices
+    from vaekit.analysis.device_prediction import check_devices
     from vaekit.diagnostics import evaluate_model
 
     check_seed(seed)
+    check_devices(devices)
     check_minimum(1, **{"num_samples": num_samples, "data.batch_size": data.batch_size})
     model = load_model(checkpoint)
     evaluated = data.load(model, split)
     torch.manual_seed(seed)
-    evaluation = evaluate_model(model, tqdm(evaluated.batches, desc="evaluating", unit="batch"), num_samples)
+    if devices is None:
+        evaluation = evaluate_model(model, tqdm(evaluated.batches, desc="evaluating", unit="batch"), num_samples)
+    else:
+        dataset: Any = evaluated.batches.dataset
+        on_devices = evaluate_on_devices(model, dataset, num_samples, devices, data.batch_size, seed)
+        if on_devices is None:
+            return {}
+        evaluation = on_devices
     print(evaluation_table(evaluation, evaluated.source))
     scores, line = score_integration(model, evaluated)
     if line:

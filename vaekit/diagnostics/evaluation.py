@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -77,18 +77,47 @@ def evaluate_model(model: VAE, batches: Iterable[Batch], num_samples: int = 1000
     >>> evaluation.likelihood.mean() > evaluation.likelihood.elbo.mean().item()  # nats per cell
     True
     """
-    parts: list[dict[str, Tensor]] = []
-    labels: list[Tensor] = []
+    parts: list[tuple[dict[str, Tensor], Tensor | None]] = []
 
     def summarize() -> Iterator[Batch]:
         for batch in batches:
-            parts.append(posterior_summaries(model, [batch]))
-            if batch.label is not None:
-                labels.append(batch.label.cpu())
+            parts.append(_summaries(model, batch))
             yield batch
 
     likelihood = importance_sampled_log_likelihood(model, summarize(), num_samples)
-    summaries = {name: torch.cat([part[name] for part in parts]) for name in model.latents}
+    return _evaluation(model, likelihood, parts)
+
+
+class BatchEvaluation(NamedTuple):
+    """Evaluation of one mini-batch on the CPU, for :func:`join_evaluations`."""
+
+    likelihood: LikelihoodEstimate
+    summaries: dict[str, Tensor]
+    label: Tensor | None
+
+
+def evaluate_batch(model: VAE, batch: Batch, num_samples: int) -> BatchEvaluation:
+    """Evaluate a model on one mini-batch that is not empty."""
+    return BatchEvaluation(importance_sampled_log_likelihood(model, [batch], num_samples), *_summaries(model, batch))
+
+
+def join_evaluations(model: VAE, parts: Sequence[BatchEvaluation]) -> Evaluation:
+    """Return the evaluation of the observations of all mini-batches, in the order of ``parts``."""
+    columns = [torch.cat(column) for column in zip(*(part.likelihood[:3] for part in parts), strict=True)]
+    likelihood = LikelihoodEstimate(*columns, parts[0].likelihood.num_samples)
+    return _evaluation(model, likelihood, [part[1:] for part in parts])
+
+
+def _summaries(model: VAE, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Return the posterior summaries of a mini-batch, and its labels."""
+    return posterior_summaries(model, [batch]), None if batch.label is None else batch.label.cpu()
+
+
+def _evaluation(
+    model: VAE, likelihood: LikelihoodEstimate, parts: Sequence[tuple[dict[str, Tensor], Tensor | None]]
+) -> Evaluation:
+    summaries = {name: torch.cat([summary[name] for summary, _ in parts]) for name in model.latents}
+    labels = [label for _, label in parts if label is not None]
     agreement = label_agreement(model, summaries, torch.cat(labels).numpy()) if labels else None
     return Evaluation(likelihood, latent_usage(model, summaries), agreement)
 
