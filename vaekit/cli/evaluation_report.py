@@ -100,8 +100,8 @@ class EvaluationData:
             return EvaluatedData(loaders[0], names[0], loaders[1], names[1])
         if split is not None:
             raise DataError(
-                f"split={split!r} selects training data, but data.path={hide_credentials(self.path)!r} is set. Omit one "
-                "of them."
+                f"split={split!r} selects training data, but data.path={hide_credentials(self.path)!r} is set. "
+                "Omit one of them."
             )
         files = resolve_cells(model, "", [self.path], self.layer, argument="data.path", genes_in=self.genes_in)
         cells, registry = open_cells(model, files.cells, self.layer), get_data_registry(model)
