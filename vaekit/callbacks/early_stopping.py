@@ -49,7 +49,7 @@ class ELBOEarlyStopping(Component, EarlyStopping):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the patience of this callback, so that a resumed run may have a larger one."""
+        """Load the state except for the patience, so that a resumed run may have a larger one."""
         super().load_state_dict({**state_dict, "patience": self.patience})
 
     @override

@@ -83,7 +83,7 @@ class RunFacts:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether the checkpoint is the last one of a training that has not ended."""
+        """Whether the checkpoint is the last one of a run that has not ended."""
         return bool(self.record) and not self.record["finished"] and not self.is_best
 
     @property
