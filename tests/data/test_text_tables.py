@@ -91,13 +91,20 @@ def test_unclear_place_of_the_genes(rows: list[str], columns: list[str], tmp_pat
         ("0,3,1\n2,0,7\n0,0,0\n1,1,0\n1,2,0\n", r"first column holds numbers instead of names\. Write the names"),
         ("x,3,3\na,0,7\n", r"first row holds numbers instead of names"),
         ("gene,kind,c1\nCD3D,protein coding,3\n", r"column 'kind' holds 'protein coding' \(row 'CD3D'\), but a table"),
-        ("gene,c1,c2\nCD3D,1,\nCD8A,0,2\n", r"one value is NaN, the first nan in cell 'c2'"),
+        ("gene,c1,c2\nCD3D,1,\nCD8A,0,2\n", r"column 'c2' has no value in row 'CD3D'\. Write 0"),
         ("gene,c1,c2\nCD3D,1.5,2\nCD8A,0,2\n", r"not whole, the first 1\.5 in cell 'c1'.*gene 'CD3D'"),
         ("gene,c1,c2\nCD3D,-1,2\nCD8A,0,2\n", r"negative"),
         ("gene,c1,c2\nCD3D,1,2,3,4\n", r"the first row has 3 fields, but the second one has 5"),
         ("gene,c1,c2\nCD3D,1,2\nCD8A,1,2,3\n", r"cannot be read as a table; it is truncated, or is not text"),
         ("gene,c1,c2\nCD3D,1,2\nCD3D,0,2\n", r"1 gene name occurs more than once, such as CD3D"),
-        ("gene,c1\nCD3D,\x00\n", r"one value is NaN"),
+        ("gene,c1\nCD3D,\x00\n", r"column 'c1' has no value in row 'CD3D'"),
+        ("gene,c1,c2\nCD3D,NA,2\n", r"column 'c1' has no value in row 'CD3D'"),
+        ("gene,length,c1\nCD3D,1500,1\n", r"'length' in the first row is a description"),
+        ("cell,n_genes,CD3D\na,100,1\n", r"'n_genes' in the first row is a description"),
+        ("gene,c1\nCD3D,1\n__no_feature,9\n", r"'__no_feature' in the first column is a description"),
+        ("gene,c1,,c2\nCD3D,1,2,3\n", r"the first row has an empty name"),
+        ("gene,c1,c2,\nCD3D,1,2,3\n", r"the last column has no name"),
+        (",RPS6_KO1,RPL3_KO2\nFOO,1,2\nBAR,3,4\n", r"whether genes are in rows or columns"),
     ],
 )
 def test_bad_tables(text: str, message: str, tmp_path: Path) -> None:
@@ -111,6 +118,22 @@ def test_names_that_pandas_would_change(tmp_path: Path) -> None:
     cells = read_cells(write_text(tmp_path / "a.csv", text))
     assert list(cells.var_names) == ["NA", "nan", "1e5"]
     assert list(cells.obs_names) == ["1", "1.0", "01"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gene,c 1,c 2\nCD3D,1,2\nCD8A,0,3\n",
+        "gene,c 1,c 2,\nCD3D,1,2,\nCD8A,0,3,\n",
+        "gene,c 1,c 2,\nCD3D,1,2\nCD8A,0,3\n",
+        "gene, c 1, c 2\nCD3D , 1, 2\nCD8A , 0, 3\n",
+        "# made by a program\n## 2020\ngene,c 1,c 2\nCD3D,1,2\nCD8A,0,3\n",
+    ],
+)
+def test_spaces_comments_and_separators_at_the_end(text: str, tmp_path: Path) -> None:
+    cells = read_cells(write_text(tmp_path / "a.csv", text))
+    assert (list(cells.obs_names), list(cells.var_names)) == (["c 1", "c 2"], ["CD3D", "CD8A"])
+    np.testing.assert_array_equal(cells.X.toarray(), [[1, 0], [2, 3]])
 
 
 def test_repeated_cells_stay(tmp_path: Path) -> None:

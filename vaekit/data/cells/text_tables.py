@@ -23,16 +23,21 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from scipy import sparse
 
-SEPARATORS = "\t,; "
+SEPARATORS = "\t,;"  # without them, spaces separate
 CHUNK_VALUES = 2**22  # read at once
 MAX_LINE = 2**28  # bytes: a small .gz file can hold a line of terabytes
 VALUE_BYTES = 24  # of a value of the table while it is read
-GENES = re.compile(
-    r"(ens[a-z]*g|fbgn|wbgene)\d{6,}|mt-(nd|co|cy|atp|rnr|t)|rp[ls]\d+|(actb|gapdh|malat1|b2m|eef1a1|tmsb4x)$"
-    r"|gene[ _.-]?\d",
+GENES = re.compile(  # whole names: samples may be named by a gene, such as RPS6_KO1
+    r"(ens[a-z]*g|fbgn|wbgene)\d{6,}([._|].*)?|mt-(nd|co|cy|atp|rnr|t)\w{0,3}|rp[ls]\d+[a-z]{0,2}\d?"
+    r"|actb|gapdh|malat1|b2m|eef1a1|tmsb4x|gene[ _.-]?\d+",
     re.IGNORECASE,
 )
 CELLS = re.compile(r"(.*[^a-z])?[acgtn]{10,}([^a-z].*)?$|cell[ _.-]?\d|[acgt]{8,}-\d+$", re.IGNORECASE)
+DESCRIPTIONS = re.compile(  # of genes or cells in a table of counts
+    r"(gene|transcript)?_?length|start|end|strand|chr|n_?(genes|cells|counts|umis?|features?)|total_?(counts|umis?)"
+    r"|n(count|feature)_rna|(percent|pct)[._].*|pct_counts_.*|__\w+",
+    re.IGNORECASE,
+)
 CORNERS = {  # place of the genes by the first field of the header
     **dict.fromkeys(("gene", "genes", "geneid", "genename", "genesymbol", "symbol", "feature", "features"), "rows"),
     **dict.fromkeys(("cell", "cells", "cellid", "cellname", "barcode", "barcodes", "cellbarcode"), "columns"),
@@ -42,8 +47,8 @@ CORNERS = {  # place of the genes by the first field of the header
 def read_text_table(path: str | Path, genes_in: str | None = None) -> AnnData:
     """Read a table of counts whose first row and column hold the names of cells and genes.
 
-    The fields are separated by tabs, commas, semicolons or spaces. The first row may lack its first field, as R writes
-    it.
+    The fields are separated by tabs, commas, semicolons, or else spaces. The first row may lack its first field, as R
+    writes it. Comments before it, lines that begin with ``# `` or ``##``, are skipped.
 
     Parameters
     ----------
@@ -56,8 +61,8 @@ def read_text_table(path: str | Path, genes_in: str | None = None) -> AnnData:
     Raises
     ------
     DataError
-        If the file is empty or damaged, has other columns than numbers, lacks names, or does not show where the genes
-        are.
+        If the file is empty or damaged, has other columns than numbers, lacks names or values, describes genes or
+        cells besides the counts, or does not show where the genes are.
     """
     import pandas as pd
     from anndata import AnnData
@@ -68,9 +73,9 @@ def read_text_table(path: str | Path, genes_in: str | None = None) -> AnnData:
     file = Path(path).expanduser()
     with translate_read_errors(path), _open_lines(file, path) as lines, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(Variable|Observation) names are not unique")  # checked later
-        header, separator = _read_header(lines, path)
+        header, separator, ends_open = _read_header(lines, path)
         parts, rows = [], []
-        for names, counts in _read_rows(lines, header, separator, path):
+        for names, counts in _read_rows(lines, header, separator, ends_open, path):
             rows += names
             parts.append(counts)
         if not parts:
@@ -106,23 +111,24 @@ def _open_lines(file: Path, path: str | Path) -> _BoundedLines:
     return _BoundedLines(gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb"), path)
 
 
-def _read_header(lines: _BoundedLines, path: str | Path) -> tuple[list[str], str]:
-    """Return the fields of the first line that is not empty, and the separator."""
+def _read_header(lines: _BoundedLines, path: str | Path) -> tuple[list[str], str, bool]:
+    """Return the fields of the header, the separator, and whether the line ends with it; skip comments before it."""
     line = "\n"
-    while line == "\n":
+    while line == "\n" or line.startswith(("# ", "##")):
         line = lines.readline(MAX_LINE)
     if not line.strip() or "\0" in line:
         raise DataError(f"{path} is empty." if not line.strip() else f"{path} is not a text file.")
     line = line.rstrip("\n")
-    separator = max(SEPARATORS, key=line.count)
+    separator = max(SEPARATORS, key=line.count) if any(each in line for each in SEPARATORS) else " "
     header = [field.strip() for field in next(csv.reader([line], delimiter=separator))]
     if len(header) == 1 and separator not in line:
         raise DataError(f"{path} has a single column. Separate names and counts by commas (.csv) or tabs (.tsv).")
-    return header, separator
+    ends_open = len(header) > 1 and not header[-1]
+    return header[:-1] if ends_open else header, separator, ends_open
 
 
 def _read_rows(
-    lines: _BoundedLines, header: list[str], separator: str, path: str | Path
+    lines: _BoundedLines, header: list[str], separator: str, ends_open: bool, path: str | Path
 ) -> Iterator[tuple[list[str], sparse.csr_matrix]]:
     """Yield the names of rows, and their values, in chunks."""
     import pandas as pd
@@ -138,7 +144,11 @@ def _read_rows(
         return
     with reader, tqdm(desc=f"reading {Path(path).name}", unit="rows", delay=1) as bar:
         for chunk in reader:
-            names = chunk.pop(0)
+            names = chunk.pop(0).str.strip()
+            if ends_open and chunk.shape[1] >= len(header):
+                unnamed = chunk.pop(chunk.columns[-1])
+                if unnamed.notna().any():
+                    raise DataError(f"{path}: the last column has no name. Write it to the first row.")
             if chunk.shape[1] not in (len(header), len(header) - 1):
                 raise DataError(
                     f"{path}: the first row has {len(header)} fields, but the second one has {chunk.shape[1] + 1}. "
@@ -151,7 +161,7 @@ def _read_rows(
 
 
 def _check_numbers(chunk: pd.DataFrame, columns: Sequence[str], path: str | Path) -> None:
-    """Raise a DataError if a column holds text."""
+    """Raise a DataError if a column holds text, or lacks a value."""
     for name, (_, values) in zip(columns, chunk.items(), strict=True):
         if values.dtype.kind not in "iuf":
             first = [isinstance(value, str | bool) for value in values].index(True)
@@ -160,10 +170,23 @@ def _check_numbers(chunk: pd.DataFrame, columns: Sequence[str], path: str | Path
                 f"{path}: column {name!r} holds {text!r} (row {row!r}), but a table of counts holds numbers only. "
                 "Remove descriptions of cells and genes, or store them in .obs and .var of an .h5ad file."
             )
+        if values.isna().any():
+            row = str(values.index[values.isna().argmax()])
+            raise DataError(
+                f"{path}: column {name!r} has no value in row {row!r}. Write 0 for no count. If the file ends there, "
+                "it is truncated: copy it again."
+            )
 
 
 def _check_names(names: Sequence[str], place: str, path: str | Path) -> None:
-    """Raise a DataError if the names are the counts of a table without names."""
+    """Raise a DataError if the names are counts of a table without names, empty, or those of descriptions."""
+    if "" in names:
+        raise DataError(f"{path}: the {place} has an empty name. Write the names of cells and genes to it.")
+    if described := [name for name in names if DESCRIPTIONS.fullmatch(name)]:
+        raise DataError(
+            f"{path}: {described[0]!r} in the {place} is a description, not a cell or gene. Remove it, or store it in "
+            ".obs or .var of an .h5ad file."
+        )
     if len(set(names)) < len(names) and all(re.fullmatch(r"[-+.\deE]+", name) for name in names):
         raise DataError(
             f"{path}: the {place} holds numbers instead of names. Write the names of cells and genes to it."
@@ -191,7 +214,7 @@ def _find_genes(rows: Sequence[str], columns: Sequence[str], corner: str, path: 
 
 def _are_genes(names: Sequence[str]) -> bool:
     """Return whether some of the names look like genes."""
-    return any(GENES.match(name) for name in names)
+    return any(GENES.fullmatch(name) for name in names)
 
 
 def _are_cells(names: Sequence[str]) -> bool:
