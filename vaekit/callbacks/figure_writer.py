@@ -74,7 +74,9 @@ class FigureWriter(Callback):
         figure: FigureFormat | None = None,
     ) -> None:
         if figure not in (None, *FIGURE_FORMATS):
-            raise ConfigError(f"FigureWriter: figure={figure!r} is unknown. {did_you_mean(figure, FIGURE_FORMATS)}")
+            raise ConfigError(
+                f"FigureWriter: figure={figure!r} is unknown. {did_you_mean(str(figure), FIGURE_FORMATS)}"
+            )
         if epochs and min(epochs) < 1:
             raise ConfigError(f"FigureWriter: epochs={epochs} must be at least 1. Count epochs from 1: [1, 10, 50].")
         self.dirpath, self.epochs, self.color, self._figure = dirpath, tuple(epochs or ()), color, figure

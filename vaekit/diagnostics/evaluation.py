@@ -103,8 +103,8 @@ def evaluate_batch(model: VAE, batch: Batch, num_samples: int) -> BatchEvaluatio
 
 def join_evaluations(model: VAE, parts: Sequence[BatchEvaluation]) -> Evaluation:
     """Return the evaluation of the observations of all mini-batches, in the order of ``parts``."""
-    columns = [torch.cat(column) for column in zip(*(part.likelihood[:3] for part in parts), strict=True)]
-    likelihood = LikelihoodEstimate(*columns, parts[0].likelihood.num_samples)
+    bounds, elbos, sizes = (torch.cat(column) for column in zip(*(part.likelihood[:3] for part in parts), strict=True))
+    likelihood = LikelihoodEstimate(bounds, elbos, sizes, parts[0].likelihood.num_samples)
     return _evaluation(model, likelihood, [part[1:] for part in parts])
 
 

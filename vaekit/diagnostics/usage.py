@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from vaekit.models.evaluation_mode import evaluation_mode
 if TYPE_CHECKING:
     import pandas as pd
 
-    Column = pd.Categorical | np.ndarray
+    Column: TypeAlias = pd.Categorical | np.ndarray
 
 MAX_COLUMNS = 12  # variables of one latent in a figure
 

@@ -48,4 +48,7 @@ def category_colors(categories: Sequence[Any], chosen: Mapping[str, str] = NO_CO
     from matplotlib.colors import is_color_like
 
     own = [chosen.get(str(name)) for name in categories]
-    return [color if is_color_like(color) else PALETTE[place % len(PALETTE)] for place, color in enumerate(own)]
+    return [
+        color if color is not None and is_color_like(color) else PALETTE[place % len(PALETTE)]
+        for place, color in enumerate(own)
+    ]
