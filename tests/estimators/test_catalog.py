@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 from distributions.test_conformance import TABLE as DISTRIBUTIONS
 from latents.test_latents import LATENTS
+from latents.test_priors import LATENTS as WITH_PRIORS
 from likelihoods.test_pixels import KINDS as PIXELS
 from models.tiny import LIKELIHOODS
 from torch import nn
@@ -16,7 +17,7 @@ from estimators.conformance import TABLE as ESTIMATORS
 from vaekit import distributions, estimators, latents, likelihoods
 from vaekit._core.components import Component
 
-ABSTRACT = {estimators.Baseline, estimators.Estimator, latents.Latent, likelihoods.Likelihood}
+ABSTRACT = {estimators.Baseline, estimators.Estimator, latents.Latent, latents.Prior, likelihoods.Likelihood}
 NOT_TESTED_BY_A_TABLE = {estimators.NodeSample}  # the result of every estimator
 
 
@@ -27,10 +28,15 @@ def estimators_of_the_table() -> set[type]:
     return {type(thing) for thing in result + parts if isinstance(thing, nn.Module | Component)}
 
 
+def latents_of_the_tables() -> set[type]:
+    """Return the latents of both tables and their priors; a MixtureComponent is tested together with its child."""
+    parts = (module for make in WITH_PRIORS.values() for module in make(2).modules())
+    return {latents.MixtureComponent, *(type(make()) for make in LATENTS.values()), *map(type, parts)}
+
+
 TABLES = {
     "estimators": (estimators, estimators_of_the_table),
-    # tests/latents/test_mixture_component.py: it is built together with its child
-    "latents": (latents, lambda: {latents.MixtureComponent, *(type(make()) for make in LATENTS.values())}),
+    "latents": (latents, lambda: latents_of_the_tables()),
     "likelihoods": (likelihoods, lambda: {*LIKELIHOODS, *(type(make(pixelwise=False)) for make in PIXELS.values())}),
     "distributions": (distributions, lambda: set(DISTRIBUTIONS)),
 }

@@ -25,7 +25,7 @@ class Flow(Gaussian):
 
     The posterior may therefore be skewed and have dependent dimensions and several modes. Training starts from the
     posterior of :class:`~vaekit.latents.Gaussian`, and priors and parents are the same. The KL divergence has no closed
-    form and is estimated at the samples. Embeddings contain the posterior means, which are averages over 64 fixed
+    form and is estimated at the samples. Embeddings contain the posterior means, which are averages over 256 fixed
     points of the noise, so that they do not depend on a seed.
 
     Parameters

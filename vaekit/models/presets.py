@@ -164,7 +164,7 @@ class MixedVAE(VAE):
 
     Cell types, known for some cells:
 
-    >>> cells = vaekit.data.simulate_counts(200, 50)
+    >>> cells = vaekit.data.simulate_counts(200, 50, clusters=3)
     >>> data = vaekit.data.GeneExpressionData(cells, observed_key="cluster")
     >>> likelihood = vaekit.likelihoods.NegativeBinomial()
     >>> vaekit.MixedVAE(data.features, likelihood, labels=data.observed_categories).label_names
