@@ -1,4 +1,9 @@
-"""Number of torch's threads, which the start of numba's thread pool changes for the whole process."""
+"""Number of torch's threads: who chose it, and its change by the start of numba's thread pool.
+
+The command line starts with one thread: those of models this small wait for each other, and on busy cores a second one
+makes a step ten times slower. Long training measures whether more of them are faster
+(:class:`vaekit.models.step_times.StepTimes`).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,17 @@ import os
 
 import torch
 
-_initial_threads = torch.get_num_threads()
+from vaekit._core import process
+
+available_threads = torch.get_num_threads()  # one per core, or OMP_NUM_THREADS
+if process.is_command_line and not os.environ.get("OMP_NUM_THREADS"):
+    torch.set_num_threads(1)
+_initial_threads = _measured_threads = torch.get_num_threads()
 _is_kept = False
 
 
 def keep_threads() -> str:
-    """Start numba's pool without a change of torch's threads; return their number and its reason as a line.
+    """Start numba's pool without a change of torch's threads; return the reason for their number.
 
     The pool starts at the first parallel loop of scanpy or another user of numba. If it has started before the first
     call of this function, the earlier number of torch's threads is restored.
@@ -32,5 +42,23 @@ def keep_threads() -> str:
             threads = initial
     _is_kept = True
     torch.set_num_threads(threads)
+    return reason
+
+
+def is_chosen_by_user() -> bool:
+    """Return whether the user set the number of threads, by ``OMP_NUM_THREADS`` or ``torch.set_num_threads``."""
+    ours = (_initial_threads, _measured_threads)
+    return bool(os.environ.get("OMP_NUM_THREADS")) or torch.get_num_threads() not in ours
+
+
+def set_threads(threads: int) -> None:
+    """Set a number of threads that was measured, not chosen by the user."""
+    global _measured_threads
+    _measured_threads = threads
+    torch.set_num_threads(threads)
+
+
+def describe_threads(threads: int, reason: str) -> str:
+    """Return the number of threads as a line, with its reason and how to change it."""
     plural = "" if threads == 1 else "s"
     return f"training on {threads} thread{plural} of torch, {reason}; OMP_NUM_THREADS=N sets another number"

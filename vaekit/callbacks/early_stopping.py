@@ -6,9 +6,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.utilities import rank_zero_info
 from typing_extensions import override
 
+from vaekit._core.announce import announce
 from vaekit._core.components import Component
 
 
@@ -62,7 +62,7 @@ class ELBOEarlyStopping(Component, EarlyStopping):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
         if self._has_ended:
-            bar = trainer.progress_bar_callback
-            (rank_zero_info if bar is None else bar.print)(
-                f"Training ended at step {trainer.global_step}: {self.wait_count} validations without a new best ELBO."
+            announce(
+                trainer,
+                f"Training ended at step {trainer.global_step}: {self.wait_count} validations without a new best ELBO.",
             )

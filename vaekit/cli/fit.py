@@ -19,7 +19,6 @@ from vaekit._core.arguments import check_minimum, check_seed
 from vaekit._core.atomic import remove_partial_files
 from vaekit._core.figure_formats import FigureFormat
 from vaekit._core.optional_results import warn_of_errors
-from vaekit._core.threads import keep_threads
 from vaekit._core.warning_log import record_warnings
 from vaekit.callbacks import RunRecord
 from vaekit.callbacks.figure_writer import FigureWriter
@@ -286,7 +285,7 @@ class VaekitCLI(LightningCLI):
                 print(f"Next: vaekit states {self.directory} -o states.h5ad")
 
     def before_fit(self) -> None:
-        """Check model and data, archive an earlier run, and print the data, threads and latents."""
+        """Check model and data, archive an earlier run, and print the data and latents."""
         if self.trainer.max_epochs == -1 and self.trainer.max_steps == -1:
             self.model.objective.check_steps(float("inf"))
         self.model.networks.likelihood.check(self.datamodule.example)
@@ -305,7 +304,6 @@ class VaekitCLI(LightningCLI):
         start_loggers(self.trainer)
         self.has_started = True
         print(self.datamodule.description, file=sys.stderr)
-        print(keep_threads(), file=sys.stderr)
         for name, latent in self.model.latents.items():
             parents = f", given {', '.join(latent.parents)}" if latent.parents else ""
             estimator = type(latent.estimator).__name__

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from typing_extensions import override
 
+from vaekit._core import process
 from vaekit._core.class_paths import trust
 from vaekit.cli.fit_help import PURPOSES, short_help
 from vaekit.exceptions import ConfigError, VaekitError, did_you_mean, lacks_memory
@@ -111,8 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"vaekit: command {command!r} not found. {did_you_mean(command, COMMANDS)}", file=sys.stderr)
         return 2
-    # Threads of models this small wait for each other: on busy cores, a second one makes training ten times slower.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    process.is_command_line = True
     try:
         options, arguments = _GlobalFlags().parse_known_args(arguments)
         trust(options.trust)

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from vaekit._core.announce import announce
 from vaekit.batch import Batch
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Latent
@@ -72,9 +72,9 @@ class HeldPriors:
             if trainer.is_global_zero:
                 parameters = _fit(prior, model, trainer)
             prior.set_prior(trainer.strategy.broadcast(parameters))
-            bar = trainer.progress_bar_callback
-            message = f"latent {name!r}: k-means set {prior.num_states} components at step {trainer.global_step}"
-            (rank_zero_info if bar is None else bar.print)(message)
+            announce(
+                trainer, f"latent {name!r}: k-means set {prior.num_states} components at step {trainer.global_step}"
+            )
 
     def warn_unfinished(self, trainer: pl.Trainer) -> None:
         """Warn if training ends before a prior has started."""

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 
-from vaekit._core.threads import keep_threads
 from vaekit.exceptions import ConfigError
 from vaekit.models.distributed import seed_rank
 from vaekit.models.held_priors import check_prior_starts
@@ -106,7 +104,6 @@ def start_run(model: Any, trainer: pl.Trainer) -> float:
         If the objective has a warm-up, or a latent starts its prior during training, and the number of steps is not
         known; if there are too few observations for that start.
     """
-    rank_zero_info(keep_threads())
     if not torch.cuda.is_available():
         # Lightning sets this variable for forked processes; each optimizer step would then search for the GPU driver
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"

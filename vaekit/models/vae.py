@@ -26,6 +26,7 @@ from vaekit.models.objectives import ELBO, Objective
 from vaekit.models.parameter_groups import ParameterGroups
 from vaekit.models.regularizers import Regularizer
 from vaekit.models.run_state import ends_epoch, restore_run_state, resume_epoch, store_run_state
+from vaekit.models.step_times import StepTimes
 from vaekit.models.training_setup import set_up_run, start_run
 from vaekit.models.vae_networks import VAENetworks
 from vaekit.models.weight_memory import MemoryBudget
@@ -192,6 +193,10 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
     @override
     def setup(self, stage: str) -> None:
         set_up_run(self, self.trainer, stage)
+
+    @override
+    def configure_callbacks(self) -> list[pl.Callback]:
+        return [StepTimes()]
 
     @override
     def configure_optimizers(self) -> Any:
