@@ -15,7 +15,8 @@ from vaekit.distributions import LogDirichlet
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.gamma import MIN_PARAMETER
-from vaekit.latents.latent import Latent, inverse_positive, positive
+from vaekit.latents.latent import Latent
+from vaekit.latents.positive import inverse_positive, positive
 
 
 class Dirichlet(Latent):

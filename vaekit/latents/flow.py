@@ -13,7 +13,7 @@ from vaekit.distributions.normalizing_flow import NormalizingFlow
 from vaekit.estimators import Estimator
 from vaekit.latents.coupling_layers import Transform, check_coupling_layers, coupling_layers
 from vaekit.latents.gaussian import MIN_SCALE, Gaussian
-from vaekit.latents.latent import positive
+from vaekit.latents.positive import positive
 from vaekit.latents.prior import Prior
 from vaekit.networks.precision import at_least_float32
 

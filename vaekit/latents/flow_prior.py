@@ -10,7 +10,7 @@ from typing_extensions import override
 from vaekit.distributions.normalizing_flow import NormalizingFlow
 from vaekit.latents.coupling_layers import Transform, check_coupling_layers, coupling_layers
 from vaekit.latents.gaussian import MIN_SCALE
-from vaekit.latents.latent import positive
+from vaekit.latents.positive import positive
 from vaekit.latents.prior import Prior
 
 

@@ -13,7 +13,8 @@ from typing_extensions import override
 from vaekit.distributions import LogGamma
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.latents.latent import Latent, inverse_positive, positive
+from vaekit.latents.latent import Latent
+from vaekit.latents.positive import inverse_positive, positive
 
 MIN_PARAMETER = 1e-3
 

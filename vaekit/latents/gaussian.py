@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
-from vaekit.latents.latent import Latent, inverse_positive, positive
+from vaekit.latents.latent import Latent
+from vaekit.latents.positive import inverse_positive, positive
 from vaekit.latents.prior import Prior
 from vaekit.networks import Network
 from vaekit.networks.precision import at_least_float32

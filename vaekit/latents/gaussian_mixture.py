@@ -10,7 +10,7 @@ from typing_extensions import override
 from vaekit.distributions.normal_mixture import NormalMixture
 from vaekit.exceptions import ConfigError
 from vaekit.latents.gaussian import MIN_SCALE
-from vaekit.latents.latent import positive
+from vaekit.latents.positive import positive
 from vaekit.latents.prior import Prior
 
 

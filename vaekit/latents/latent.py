@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from typing_extensions import override
@@ -17,57 +16,14 @@ from vaekit.batch import Batch, DataStatistics
 from vaekit.estimators import Estimator
 from vaekit.estimators.automatic import choose_estimator, describe_supported
 from vaekit.exceptions import ConfigError, EstimatorError
-from vaekit.latents.activity import (
-    ACTIVE_PROBABILITY,
-    ACTIVE_VARIANCE,
-    dimension_activity,
-    state_activity,
-    sum_moments,
-)
+from vaekit.latents.latent_values import LatentValues
 from vaekit.latents.observed_labels import ObservedLabels
+from vaekit.latents.prior_start import PriorStart
 from vaekit.networks import MLP, Network
 from vaekit.networks.precision import at_least_float32
 
-SOFTPLUS_SHIFT = 0.5413  # softplus(0.5413) = 1: a head that returns 0 gives a parameter of 1
 
-
-def positive(raw: Tensor, minimum: float) -> Tensor:
-    """Map outputs of a head to parameters above ``minimum``."""
-    return F.softplus(raw + SOFTPLUS_SHIFT) + minimum
-
-
-def inverse_positive(value: Tensor, minimum: float) -> Tensor:
-    """Return the output of a head that :func:`positive` maps to ``value``, or to twice the minimum if that is more."""
-    excess = (value - minimum).clamp_min(minimum)
-    return excess + torch.log(-torch.expm1(-excess)) - SOFTPLUS_SHIFT
-
-
-class PriorStart(Protocol):
-    """A prior that training holds fixed at first, and then starts at a fit to the posteriors of the data.
-
-    Attributes
-    ----------
-    start_fraction : float
-        Fraction of all training steps in which the prior is held.
-    """
-
-    start_fraction: float
-
-    @property
-    def num_states(self) -> int:
-        """Number of states of the latent."""
-
-    def hold_prior(self) -> list[nn.Parameter]:
-        """Set the prior for the steps before the start, and return its parameters, which must not change in them."""
-
-    def fit_prior(self, features: Iterable[Tensor], seed: int) -> tuple[Tensor, ...]:
-        """Return the parameters of the prior that fits the posteriors at encoder features, each ``[batch, width]``."""
-
-    def set_prior(self, parameters: tuple[Tensor, ...]) -> None:
-        """Set the prior to the result of :meth:`fit_prior`: it has started."""
-
-
-class Latent(Component, nn.Module, ABC):
+class Latent(LatentValues, Component, nn.Module, ABC):
     """Base class of the latent variables of a model.
 
     The prior may depend on other latents, the parents, discrete or continuous ones, in one of two ways:
@@ -100,32 +56,10 @@ class Latent(Component, nn.Module, ABC):
 
     Attributes
     ----------
-    discrete : bool
-        Whether the values are codes, not coordinates.
-    discrete_parents : bool
-        Whether all parents are discrete. Known once the model is built.
-    is_nuisance : bool
-        Whether it describes the measurement (the library size), not the observation. The decoder and embeddings
-        ignore it; the likelihood uses its :meth:`size_factor`.
-    is_categorical : bool
-        Whether the values are one-hot vectors, so that the summary contains the probabilities of the categories.
-    is_proportions : bool
-        Whether the values are proportions of ``size`` parts, which sum to 1, such as topics.
-    supports_traversal : bool
-        Whether a dimension can be moved by standard deviations of its prior.
-    has_normal_posterior : bool
-        Whether the posterior is a diagonal normal, described by its ``mean`` and ``variance``.
-    unit : str
-        Name of one of the ``size`` values in messages.
-    event_dim : int
-        Number of event dimensions of a value.
     num_parameters : int
         Number of outputs of the posterior head per value.
-    state_shape : tuple[int, int] or None
-        Number of variables and of states per variable, whose probabilities sum to 1; for topics, 1 and their number.
-        None if there are no states.
-    variable_names : tuple[str, ...]
-        Names of the variables, if they have names.
+    discrete_parents : bool
+        Whether all parents are discrete. Known once the model is built.
     covariates : int
         Width of the covariates.
     labels : ObservedLabels or None
@@ -140,17 +74,7 @@ class Latent(Component, nn.Module, ABC):
     """
 
     conditional_posterior: bool = False  # default of the class
-    discrete: ClassVar[bool] = False
-    is_nuisance: ClassVar[bool] = False
-    is_categorical: ClassVar[bool] = False
-    is_proportions: ClassVar[bool] = False
-    supports_traversal: ClassVar[bool] = False
-    has_normal_posterior: ClassVar[bool] = False
-    unit: ClassVar[str] = "dimension"
-    event_dim: ClassVar[int] = 1
     num_parameters: ClassVar[int] = 1
-    state_shape: tuple[int, int] | None = None
-    variable_names: tuple[str, ...] = ()
     covariates = 0
     discrete_parents = True
     labels: ObservedLabels | None = None
@@ -317,18 +241,6 @@ class Latent(Component, nn.Module, ABC):
             Tensor with the device and dtype of the parameters.
         """
 
-    def summary(self, q: Distribution) -> Tensor:
-        """Return the values that an embedding stores, ``[batch, size]``: posterior means, or probabilities of codes."""
-        return q.mean
-
-    def point_estimate(self, q: Distribution) -> Tensor:
-        """Return one value that represents ``q``, ``[*batch, *event]``: its mean, or the most probable code."""
-        return q.mean
-
-    def flatten(self, value: Tensor) -> Tensor:
-        """Return values ``[..., *event]`` as ``[..., size]``, as the decoder sees them."""
-        return value.reshape(*value.shape[: value.dim() - self.event_dim], self.size)
-
     def undecayed_layers(self) -> list[nn.Module]:
         """Return the linear layers whose weights must not decay; by default an empty list."""
         return []
@@ -376,59 +288,6 @@ class Latent(Component, nn.Module, ABC):
     def size_factor(self, value: Tensor, batch: Batch) -> Tensor:
         """Return the size factors ``[*sample, batch, 1]`` of a nuisance latent at its values."""
         raise NotImplementedError(f"{type(self).__name__} has is_nuisance=True and must implement size_factor().")
-
-    @property
-    def event_size(self) -> int:
-        """Number of elements of a value, of which the decoder may see fewer."""
-        return self.size
-
-    @property
-    def is_coordinate(self) -> bool:
-        """Whether the dimensions are coordinates of an observation in latent space."""
-        return not self.discrete and not self.is_nuisance
-
-    @property
-    def is_single_categorical(self) -> bool:
-        """Whether the latent is one categorical variable, so that each observation has one category."""
-        return self.is_categorical and self.state_shape == (1, self.size)
-
-    def state_probabilities(self, summary: Tensor) -> Tensor:
-        """Return the probabilities of the states, ``[observations, *state_shape]``, from a summary."""
-        assert self.state_shape is not None
-        return summary.unflatten(-1, self.state_shape)
-
-    def codes(self, summary: Tensor) -> Tensor:
-        """Return the index of the most probable state of each variable, ``[observations, variables]``."""
-        return self.state_probabilities(summary).argmax(-1)
-
-    def moments(self, summary: Tensor) -> Tensor:
-        """Return the sums over observations that :meth:`activity` needs; add them up over mini-batches."""
-        return sum_moments(self.state_probabilities(summary) if self.state_shape else summary)
-
-    def activity(self, moments: Tensor) -> Tensor:
-        """Return the activity of each dimension ``[size]``, or of each state ``[*state_shape]``.
-
-        For a dimension it is the variance over the data of the posterior mean. For a state see
-        :func:`vaekit.latents.activity.state_activity`. Above :attr:`active_threshold` it is active.
-        """
-        return state_activity(moments) if self.state_shape else dimension_activity(moments)
-
-    @property
-    def active_threshold(self) -> float:
-        """Activity above which a dimension or state is active."""
-        return ACTIVE_PROBABILITY if self.state_shape else ACTIVE_VARIANCE
-
-    def unit_activity(self, moments: Tensor) -> Tensor:
-        """Return the activity of each value that the decoder sees, ``[size]``; for a bit that of state 1."""
-        return self.activity(moments).reshape(self.size, -1)[:, -1]
-
-    def unit_name(self, index: int) -> str:
-        """Return the name of one of the ``size`` values: ``"3"``, or ``"1:3"`` for category 3 of variable 1."""
-        return str(index)
-
-    def state_name(self, variable: int, state: int) -> str:
-        """Return ``"3"`` for state 3 of the only variable, or ``"1:3"`` for state 3 of variable 1 or bit 1."""
-        return str(state) if self.state_shape == (1, self.size) else f"{variable}:{state}"
 
     @override
     def extra_repr(self) -> str:

@@ -15,7 +15,8 @@ from vaekit.estimators import Enumerate, Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.discrete import OneHotLatent
 from vaekit.latents.kmeans_mixture import kmeans_mixture
-from vaekit.latents.latent import Latent, PriorStart
+from vaekit.latents.latent import Latent
+from vaekit.latents.prior_start import PriorStart
 
 
 class MixtureComponent(OneHotLatent):

@@ -14,7 +14,8 @@ from typing_extensions import override
 from vaekit.estimators import Estimator
 from vaekit.exceptions import ConfigError
 from vaekit.latents.gaussian import MIN_SCALE
-from vaekit.latents.latent import Latent, positive
+from vaekit.latents.latent import Latent
+from vaekit.latents.positive import positive
 
 
 class StudentT(Latent):

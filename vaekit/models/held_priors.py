@@ -17,7 +17,7 @@ from vaekit._core.announce import announce
 from vaekit.batch import Batch
 from vaekit.exceptions import ConfigError
 from vaekit.latents import Latent
-from vaekit.latents.latent import PriorStart
+from vaekit.latents.prior_start import PriorStart
 from vaekit.models.distributed import fork_rng_for_batch
 from vaekit.models.evaluation_mode import evaluation_mode
 
@@ -32,7 +32,7 @@ class _HeldPrior(NamedTuple):
 
 
 class HeldPriors:
-    """The priors of a run that have not started yet (:class:`vaekit.latents.latent.PriorStart`).
+    """The priors of a run that have not started yet (:class:`vaekit.latents.prior_start.PriorStart`).
 
     An object without priors is false. The state of each latent in the checkpoint contains whether its prior has
     started, so that a resumed or extended run, and a new run from trained weights, start it once.
