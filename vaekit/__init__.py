@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.2.0.dev0"
-
 _MODELS = ("VAE", "GaussianVAE", "DiscreteVAE", "MixedVAE", "SequentialVAE", "HierarchicalVAE", "load", "save")
 _PACKAGES = ("analysis", "callbacks", "data", "diagnostics", "distributions", "estimators", "exceptions", "graph",
              "latents", "likelihoods", "models", "networks", "optim", "plotting")  # fmt: skip
@@ -19,7 +17,8 @@ _HOME = {
     "gradient_report": "vaekit.diagnostics",
     "Batch": "vaekit.batch",
     "VaekitError": "vaekit.exceptions",
-    "fit": "vaekit.workflow",
+    "fit": "vaekit.callbacks.workflow",
+    "__version__": "vaekit._core.version",
     **dict.fromkeys(_MODELS, "vaekit.models"),
 }
 _MODULES = {
@@ -29,7 +28,7 @@ _MODULES = {
     "returns": "vaekit.graph.returns",
 }
 
-__all__ = [*_HOME, "__version__", *_MODULES]
+__all__ = [*_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,8 +30,8 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 import vaekit
 from vaekit._core.components import from_config
+from vaekit.callbacks.recipes import RECIPES, read_recipe
 from vaekit.models import VAE
-from vaekit.workflow import RECIPES, read_recipe
 
 RESOLUTIONS = (0.25, 0.5, 1, 2)
 

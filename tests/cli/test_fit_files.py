@@ -11,10 +11,10 @@ import torch
 import yaml
 
 import vaekit
+from vaekit.callbacks.recipes import PATIENCE, default_num_steps, read_recipe
 from vaekit.cli.fit_arguments import complete_arguments, run_name
 from vaekit.cli.main import main
 from vaekit.data import simulate_counts
-from vaekit.workflow import PATIENCE, default_num_steps, read_recipe
 
 QUICK = (
     "--trainer.logger",

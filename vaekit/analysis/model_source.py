@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaekit import __version__
 from vaekit._core.components import from_config
 from vaekit._core.urls import is_url, path_text
+from vaekit._core.version import __version__
 from vaekit.data.cells import query
 from vaekit.data.cells.backed_counts import StoredMatrix
 from vaekit.data.cells.file_formats import are_stores

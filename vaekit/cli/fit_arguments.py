@@ -1,7 +1,7 @@
 """Short form of ``vaekit fit``: files of cells instead of a configuration, and flags without a section.
 
-``vaekit fit cells.h5ad --batch_key donor`` becomes the configuration of :func:`vaekit.workflow.fit_config`, as text,
-and ``--data.batch_key donor``. All else is the same as with a configuration.
+``vaekit fit cells.h5ad --batch_key donor`` becomes the configuration of :func:`vaekit.callbacks.recipes.fit_config`, as
+text, and ``--data.batch_key donor``. All else is the same as with a configuration.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import yaml
 
 from vaekit._core.config_store import packaged_configs
 from vaekit._core.urls import is_url
+from vaekit.callbacks.fit_settings import setting_key
+from vaekit.callbacks.recipes import LABELS_KEY, choose_kind, fit_config
 from vaekit.exceptions import ConfigError
-from vaekit.workflow import LABELS_KEY, choose_kind, fit_config, setting_key
 
 WITHOUT_VALUE = ("-h", "--help", "--print_config")
 OF_COMMAND = {  # flags of `fit` that are not settings of a section

@@ -16,10 +16,10 @@ from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.cli import SaveConfigCallback
 from typing_extensions import override
 
-from vaekit import __version__
 from vaekit._core.atomic import atomic_write
 from vaekit._core.private_paths import find_directories, hide_directories
 from vaekit._core.urls import hide_credentials
+from vaekit._core.version import __version__
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_str(str(member.value)))
 

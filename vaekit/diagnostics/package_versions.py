@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from vaekit import __version__
+from vaekit._core.version import __version__
 
 PACKAGES = (
     "torch",

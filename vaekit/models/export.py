@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaekit import __version__
 from vaekit._core.atomic import atomic_write
 from vaekit._core.urls import is_url
+from vaekit._core.version import __version__
 from vaekit.exceptions import CheckpointError, OutputError
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"

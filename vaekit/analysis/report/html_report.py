@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vaekit import __version__
 from vaekit._core.atomic import atomic_write, try_writing
+from vaekit._core.version import __version__
 from vaekit._core.warning_log import record_warnings
 from vaekit.analysis.model_source import check_training_data, load_training_data, resolve_model
 from vaekit.analysis.report.code_section import code_section

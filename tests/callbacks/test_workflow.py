@@ -21,9 +21,9 @@ from typing_extensions import override
 
 import vaekit
 from vaekit.analysis.report.run_facts import read_run
+from vaekit.callbacks.recipes import MAX_PANEL_GENES, NUM_GENES, RECIPES, default_num_steps, fit_config
 from vaekit.data import simulate_counts
 from vaekit.exceptions import ConfigError, DataError
-from vaekit.workflow import MAX_PANEL_GENES, NUM_GENES, RECIPES, default_num_steps, fit_config
 
 
 @pytest.fixture(scope="module")
