@@ -27,6 +27,41 @@ class OneHotLatent(Latent):
     unit = "code"
     event_dim = 2
     state_shape: tuple[int, int]
+    learned_prior: bool
+
+    @override
+    def build_layers(self, in_features: int, parent_size: int | None) -> None:
+        super().build_layers(in_features, parent_size)
+        if parent_size is None and self.learned_prior:
+            self.prior_logits = nn.Parameter(torch.zeros(self.logits_shape))
+
+    @property
+    def logits_shape(self) -> tuple[int, ...]:
+        """Shape of the parameter of a learned prior."""
+        return self.state_shape
+
+    @override
+    def posterior(self, h: Tensor) -> Distribution:
+        return self._distribution(self.head_outputs(h))
+
+    @override
+    def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
+        if parent is not None:
+            return self._distribution(self.prior_outputs(parent, like))
+        logits = self.prior_logits if self.learned_prior else like.new_zeros(self.size)
+        return self._distribution(logits.flatten())
+
+    def _distribution(self, logits: Tensor) -> Distribution:
+        """Return the variables with logits ``[..., size]``."""
+        return Independent(OneHotCategorical(logits=self.spread_states(logits, -torch.inf)), 1)
+
+    def spread_states(self, values: Tensor, missing: float) -> Tensor:
+        """Return values ``[..., size]`` as ``[..., variables, categories]``, with ``missing`` for impossible states."""
+        return values.unflatten(-1, self.state_shape)
+
+    @override
+    def state_probabilities(self, summary: Tensor) -> Tensor:
+        return self.spread_states(summary, 0.0)
 
     def summary(self, q: Distribution) -> Tensor:
         """Return the probabilities of the categories, ``[batch, variables * categories]``."""
@@ -156,26 +191,6 @@ class Categorical(OneHotLatent):
     @override
     def state_name(self, variable: int, state: int) -> str:
         return self.labels.names[state] if self.labels is not None else super().state_name(variable, state)
-
-    @override
-    def build_layers(self, in_features: int, parent_size: int | None) -> None:
-        super().build_layers(in_features, parent_size)
-        if parent_size is None and self.learned_prior:
-            self.prior_logits = nn.Parameter(torch.zeros(self.state_shape))
-
-    @override
-    def posterior(self, h: Tensor) -> Distribution:
-        return self._distribution(self.head_outputs(h))
-
-    @override
-    def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
-        if parent is not None:
-            return self._distribution(self.prior_outputs(parent, like))
-        logits = self.prior_logits if self.learned_prior else like.new_zeros(self.state_shape)
-        return Independent(OneHotCategorical(logits=logits), 1)
-
-    def _distribution(self, logits: Tensor) -> Distribution:
-        return Independent(OneHotCategorical(logits=logits.unflatten(-1, self.state_shape)), 1)
 
 
 def _check_unobserved(categories: int | None, extra: int, label_weight: float) -> None:

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
+from torch import Tensor
 from typing_extensions import override
 
-from vaekit.distributions import OneHotCategorical
 from vaekit.estimators import Estimator
-from vaekit.estimators.discrete_support import get_logits
 from vaekit.exceptions import ConfigError
 from vaekit.latents.discrete import OneHotLatent
 
@@ -75,29 +72,15 @@ class Product(OneHotLatent):
         is_possible = torch.arange(self.state_shape[1]) < torch.tensor(list(variables.values()))[:, None]
         self.register_buffer("possible", is_possible.flatten().nonzero()[:, 0], persistent=False)
 
+    @property
     @override
-    def build_layers(self, in_features: int, parent_size: int | None) -> None:
-        super().build_layers(in_features, parent_size)
-        if parent_size is None and self.learned_prior:
-            self.prior_logits = nn.Parameter(torch.zeros(self.size))
-
-    @override
-    def posterior(self, h: Tensor) -> Distribution:
-        return self._distribution(self.head_outputs(h))
+    def logits_shape(self) -> tuple[int, ...]:
+        return (self.size,)
 
     @override
-    def prior(self, parent: Tensor | None, like: Tensor) -> Distribution:
-        if parent is not None:
-            return self._distribution(self.prior_outputs(parent, like))
-        return self._distribution(self.prior_logits if self.learned_prior else like.new_zeros(self.size))
-
-    def _distribution(self, logits: Tensor) -> Distribution:
-        return Independent(OneHotCategorical(logits=self._spread(logits, -torch.inf)), 1)
-
-    def _spread(self, values: Tensor, missing: float) -> Tensor:
-        """Return values ``[..., size]`` in the shape of the states, with ``missing`` for impossible ones."""
+    def spread_states(self, values: Tensor, missing: float) -> Tensor:
         full = values.new_full((*values.shape[:-1], self.event_size), missing)
-        return full.index_copy(-1, self.possible, values).unflatten(-1, self.state_shape)
+        return full.index_copy(-1, self.possible.to(values.device), values).unflatten(-1, self.state_shape)
 
     @property
     @override
@@ -107,16 +90,6 @@ class Product(OneHotLatent):
     @override
     def flatten(self, value: Tensor) -> Tensor:
         return value.flatten(-2)[..., self.possible]
-
-    @override
-    def summary(self, q: Distribution) -> Tensor:
-        return self.flatten(get_logits(q).softmax(-1))
-
-    @override
-    def state_probabilities(self, summary: Tensor) -> Tensor:
-        index = self.possible.to(summary.device)
-        full = summary.new_zeros(*summary.shape[:-1], self.event_size)
-        return full.index_copy(-1, index, summary).unflatten(-1, self.state_shape)
 
     @override
     def unit_activity(self, moments: Tensor) -> Tensor:
