@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
+    Beta,
     Categorical,
+    CatTransform,
     ComposeTransform,
     Dirichlet,
     Distribution,
@@ -22,12 +24,14 @@ from torch.distributions import (
     Pareto,
     Poisson,
     PowerTransform,
+    ReshapeTransform,
     SigmoidTransform,
     StickBreakingTransform,
     TanhTransform,
     TransformedDistribution,
     Uniform,
     Weibull,
+    constraints,
 )
 from torch.distributions.transforms import AffineTransform, Transform
 
@@ -80,6 +84,12 @@ MOVING = {
     "lattice": lambda t: shifted(Poisson(ONE), AffineTransform(0.0, t)),
     "two points": lambda t: shifted(Bernoulli(HALVES), AffineTransform(0.0, t)),
     "power of an interval": lambda t: shifted(Uniform(ONE, ONE + 1), PowerTransform(t)),
+    "scale of reshaped intervals": lambda t: shifted(
+        Beta(torch.ones(4), 1.0), ReshapeTransform((4,), (2, 2)), AffineTransform(0.0, t, event_dim=2)
+    ),
+    "scale of one of two": lambda t: shifted(
+        Beta(torch.ones(2), 1.0), CatTransform([ExpTransform(), AffineTransform(0.0, t)], dim=-1)
+    ),
 }
 FIXED = {
     "uniform": lambda t: Uniform(ZERO, ONE),
@@ -103,6 +113,8 @@ FIXED = {
         Independent(Normal(torch.stack([t, t]), torch.ones(2)), 1), StickBreakingTransform()
     ),
     "truncated": lambda t: TruncatedNormal(t, t, -1.0, 2.0),
+    "stick-breaking of intervals": lambda t: shifted(Beta(t.expand(3), 1.0), StickBreakingTransform()),
+    "each of two": lambda t: shifted(Beta(t.expand(2), 1.0), CatTransform([ExpTransform(), TanhTransform()], dim=-1)),
     "circle": lambda t: VonMises(t, t),
     "mixture": lambda t: MixtureSameFamily(
         Categorical(torch.stack([t, t])), Normal(torch.stack([t, t]), torch.ones(2))
@@ -116,7 +128,7 @@ def parameter() -> Tensor:
 
 
 def step(z: Tensor) -> Tensor:
-    z = z if z.dim() < 2 else z.sum(-1)
+    z = z if z.dim() < 2 else z.flatten(1).sum(-1)
     return (z > 1).to(z.dtype)
 
 
@@ -145,6 +157,27 @@ def test_fixed_supports_are_accepted(make) -> None:
     q = make(parameter())
     assert not support_moves(q)
     assert ScoreFunction.supports(q)
+
+
+class Broken(Transform):
+    """A transform with an error of its author."""
+
+    domain = codomain = constraints.real
+    bijective, sign = True, 1
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def _call(self, x: Tensor) -> Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), ValueError("value"), NotImplementedError("call")], ids=repr)
+def test_an_error_of_a_transform_is_not_silenced(error: Exception) -> None:
+    q = shifted(Uniform(ZERO, parameter()), Broken(error))
+    with pytest.raises(type(error), match=str(error)):
+        support_moves(q)
 
 
 def test_pathwise_gradient_of_a_moving_support_is_right() -> None:

@@ -134,10 +134,13 @@ def _transform_end(transform: T.Transform, side: int, end: Any) -> Any:
         return end
     if isinstance(transform, T.AffineTransform):  # the scale does not move zero
         return transform.loc if _equal(end, 0) else transform.loc + transform.scale * end
-    try:
-        return transform(torch.as_tensor(end))
-    except (RuntimeError, ValueError, NotImplementedError):  # a transform of vectors has no single ends
-        return None
+    if isinstance(transform, T.ReshapeTransform):
+        return end
+    end = torch.as_tensor(end)
+    if isinstance(transform, T.CatTransform | T.StackTransform) and not end.dim():  # all parts begin at this end
+        ends = [_transform_end(part, side, end) for part in transform.transforms]
+        return next(filter(_moves, ends), ends[0])
+    return None if end.dim() < transform.domain.event_dim else transform(end)  # a number is not an end of vectors
 
 
 def _increases(transform: T.Transform) -> bool:
