@@ -8,7 +8,7 @@ from vaekit.analysis.integration import integration_scores
 from vaekit.analysis.loadings import loadings
 from vaekit.analysis.map_query import map_query
 from vaekit.analysis.markers import markers
-from vaekit.analysis.model_source import get_data_registry, load_training_data, prepare_query, resolve_model
+from vaekit.analysis.model_source import get_data_registry, prepare_query, resolve_model
 from vaekit.analysis.normalized_expression import NormalizedExpressionWriter, normalized_expression
 from vaekit.analysis.plot_umap import plot_umap
 from vaekit.analysis.predict_labels import predict_labels
@@ -17,6 +17,7 @@ from vaekit.analysis.report import report
 from vaekit.analysis.state_tables import States
 from vaekit.analysis.states import assign_states, states
 from vaekit.analysis.top_genes import plot_dotplot, plot_heatmap, top_genes
+from vaekit.analysis.training_data import load_training_data
 from vaekit.analysis.transfer_labels import check_label_fields, label_fields, transfer_labels
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 from vaekit.plotting.gene_figures import plot_markers

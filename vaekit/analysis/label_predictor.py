@@ -16,7 +16,7 @@ from vaekit.analysis.label_calibration import (
     temper,
 )
 from vaekit.analysis.label_evidence import LabelEvidence, label_evidence
-from vaekit.analysis.model_source import load_training_data
+from vaekit.analysis.training_data import load_training_data
 from vaekit.data.dataset import BatchDataset, RowSubset, identity_collate
 from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.models import VAE

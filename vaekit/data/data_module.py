@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,43 +19,12 @@ from vaekit._core.components import Component
 from vaekit.batch import Batch, DataStatistics
 from vaekit.data.dataset import BatchDataset, BatchIndexSampler, ResumableLoader, RowSubset, identity_collate
 from vaekit.data.figure_columns import FigureColumns, check_color
+from vaekit.data.loaded_data import LoadedData, from_loaded
 from vaekit.data.splits import SPLITS, check_fractions
 from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class LoadedData:
-    """Loaded data; most attributes are explained in :class:`DataModule`.
-
-    Attributes
-    ----------
-    dataset, train_dataset : BatchDataset
-        All observations in the order of the source, for evaluation and for training (which may binarize images again).
-    observed_labels : ndarray or None, shape (rows,)
-        Known category of each observation, int64, -1 if unknown, whether or not it is a training observation; indexes
-        the only list of ``observed_categories``. None without an ``observed_key``.
-    """
-
-    dataset: BatchDataset
-    train_dataset: BatchDataset
-    split_indices: dict[str, Tensor]
-    features: int
-    covariates: int
-    mean: Tensor
-    label_categories: list[str]
-    labels: np.ndarray
-    observed_categories: dict[str, list[str]]
-    observed_labels: np.ndarray | None
-    fingerprint: str
-    source: str
-
-
-def from_loaded(name: str, doc: str) -> Any:
-    """Return a read-only property with an attribute of :attr:`DataModule.loaded`."""
-    return property(lambda data: getattr(data.loaded, name), doc=doc)
 
 
 class DataModule(Component, pl.LightningDataModule, ABC):
@@ -291,29 +258,6 @@ def on_device(dataset: BatchDataset, device: torch.device) -> BatchDataset:
     """Return a copy on a GPU if it takes at most half of the free memory there, else the data set itself."""
     fits = dataset.num_bytes <= memory_budget.FREE_FRACTION * memory_budget.free_memory(device)
     return dataset.copy_to(device) if device.type == "cuda" and fits else dataset
-
-
-def check_fingerprint(fingerprint: str, source: str, state: Mapping[str, Any] | None) -> None:
-    """Raise a DataError if data do not have the fingerprint of a checkpoint's ``state``."""
-    if state is not None and fingerprint != state["fingerprint"]:
-        raise DataError(
-            f"The checkpoint was trained on {state.get('source', 'other data')} with fingerprint "
-            f"{state['fingerprint']} ({state['num_rows']} observations), but {source} has fingerprint {fingerprint}. "
-            "Pass the same data and the same layer."
-        )
-
-
-def fingerprint(arrays: Iterable[np.ndarray], names: Iterable[Iterable[str]] = ()) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 of arrays and lists of names, the same on every machine."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        portable = {"f": "<f4", "i": "<i8"}.get(array.dtype.kind, array.dtype)
-        digest.update(str(array.shape).encode())
-        for start in range(0, len(array), 2**20):  # in parts: indices are widened
-            digest.update(np.ascontiguousarray(array[start : start + 2**20], dtype=portable).data)
-    for group in names:
-        digest.update("\n".join(group).encode() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 def restore_split(state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -17,17 +17,16 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.batch import Batch, DataStatistics
-from vaekit.exceptions import ConfigError, EstimatorError
+from vaekit.exceptions import EstimatorError
 from vaekit.graph.dependencies import Node, NodeFunction
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.models.evaluation_budget import check_evaluations
 from vaekit.models.label_names import name_categories
+from vaekit.models.latent_rules import check_sizes_and_names, find_library
 from vaekit.models.topological_order import posterior_ancestors, seen_by_decoder, topological_order
 from vaekit.networks import Network
 from vaekit.networks.precision import at_least_float32
-
-RESERVED_NAMES = ("weight",)  # kl_weight is logged like kl_<name>
 
 
 class VAENetworks(nn.Module):
@@ -86,7 +85,7 @@ class VAENetworks(nn.Module):
         labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         super().__init__()
-        _check_sizes_and_names(features, latents)
+        check_sizes_and_names(features, latents)
         encoder, decoder, likelihood = copy.deepcopy(encoder), copy.deepcopy(decoder), copy.deepcopy(likelihood)
         latents = {name: copy.deepcopy(latent) for name, latent in latents.items()}
         self.label_latent = name_categories(latents, labels)
@@ -115,7 +114,7 @@ class VAENetworks(nn.Module):
         self._latents = nn.ModuleDict(latents)
         self._posterior_parents = {parent for latent in latents.values() for parent in latent.posterior_parents}
         self.seen_by_decoder = seen_by_decoder(latents)
-        self.library = _find_library(latents, likelihood)
+        self.library = find_library(latents, likelihood)
         self.decoded = tuple(name for name in self.seen_by_decoder if name != self.library)
         decoder_width = decoder.build_decoder(sum(latents[name].size for name in self.decoded), covariates)
         likelihood.build(decoder_width, features, covariates)
@@ -295,35 +294,3 @@ class VAENetworks(nn.Module):
     def _promote(self, x: Tensor) -> Tensor:
         """Return ``x`` with the dtype of the weights if it is wider; data are float32 even if the model is float64."""
         return x.to(torch.promote_types(x.dtype, next(self.parameters()).dtype))
-
-
-def _check_sizes_and_names(features: int, latents: Mapping[str, Latent]) -> None:
-    """Raise a ConfigError if there is no feature or latent, or a latent has an invalid name."""
-    if features < 1:
-        raise ConfigError(f"VAE: features={features} must be positive; it comes from the data (data.features).")
-    if not latents:
-        raise ConfigError("VAE: latents is empty. Pass at least one latent.")
-    for name in latents:
-        if not name.isidentifier() or name in dir(nn.ModuleDict()) or name in RESERVED_NAMES:
-            raise ConfigError(
-                f"VAE: a latent cannot be named {name!r}. Use an identifier such as 'y' or 'z' that is neither an "
-                f"attribute of a torch module nor {', '.join(map(repr, RESERVED_NAMES))} (a logged metric)."
-            )
-
-
-def _find_library(latents: Mapping[str, Latent], likelihood: Likelihood) -> str | None:
-    """Return the name of the latent library size, or None."""
-    names = [name for name, latent in latents.items() if latent.is_nuisance]
-    if not names:
-        return None
-    if len(names) > 1 or len(latents) == 1:
-        raise ConfigError(
-            f"VAE: {', '.join(map(repr, names))} are library sizes, among {len(latents)} latents in total. "
-            "Use one library size and at least one other latent."
-        )
-    if not likelihood.uses_size_factor:
-        raise ConfigError(
-            f"VAE: latent {names[0]!r} is a library size, but {type(likelihood).__name__} does not use a size factor. "
-            "NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson do."
-        )
-    return names[0]

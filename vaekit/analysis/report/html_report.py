@@ -14,7 +14,7 @@ import torch
 from vaekit._core.atomic import atomic_write, try_writing
 from vaekit._core.version import __version__
 from vaekit._core.warning_log import record_warnings
-from vaekit.analysis.model_source import check_training_data, load_training_data, resolve_model
+from vaekit.analysis.model_source import resolve_model
 from vaekit.analysis.report.code_section import code_section
 from vaekit.analysis.report.data_section import data_section
 from vaekit.analysis.report.image_section import image_section
@@ -28,6 +28,7 @@ from vaekit.analysis.report.run_facts import read_run
 from vaekit.analysis.report.settings_section import settings_section
 from vaekit.analysis.report.subject import Subject
 from vaekit.analysis.report.training_section import training_section
+from vaekit.analysis.training_data import check_training_data, load_training_data
 from vaekit.data.data_module import DataModule
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE

@@ -6,7 +6,7 @@ import shlex
 
 from vaekit.analysis.report.page import Code, Element, Facts, Items, Paragraph, Section, Table
 from vaekit.analysis.report.subject import Subject
-from vaekit.data.data_module import fingerprint
+from vaekit.data.fingerprint import fingerprint
 from vaekit.data.splits import SPLITS
 from vaekit.diagnostics.package_versions import package_versions
 

@@ -15,7 +15,7 @@ from vaekit._core import memory_budget
 from vaekit.data.cells.estimated_counts import QUERY_REMEDY, Rounding
 from vaekit.data.cells.genes import GeneSelection, check_unique, gene_names
 from vaekit.data.cells.matrices import X, layer_name, matrix_attribute
-from vaekit.data.data_module import fingerprint
+from vaekit.data.fingerprint import fingerprint
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:

@@ -25,8 +25,10 @@ from vaekit.data.cells.query import warn_empty
 from vaekit.data.cells.size_factors import read_size_factors, training_statistics
 from vaekit.data.cells.sources import MODES, Mode, open_adata, open_counts, pbmc68k
 from vaekit.data.cells.stores import absolute_paths
-from vaekit.data.data_module import DataModule, check_fingerprint, from_loaded, restore_split
+from vaekit.data.data_module import DataModule, restore_split
 from vaekit.data.figure_columns import FigureColumns, check_color
+from vaekit.data.fingerprint import check_fingerprint
+from vaekit.data.loaded_data import from_loaded
 from vaekit.data.splits import split_rows
 from vaekit.exceptions import DataError, did_you_mean
 

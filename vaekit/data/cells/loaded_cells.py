@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vaekit.batch import DataStatistics
 from vaekit.data.cells.covariates import Covariates
-from vaekit.data.data_module import LoadedData
+from vaekit.data.loaded_data import LoadedData
 
 
 @dataclass(frozen=True)

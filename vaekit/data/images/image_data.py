@@ -13,10 +13,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from vaekit._core import memory_budget
-from vaekit.data.data_module import DataModule, LoadedData, check_fingerprint, fingerprint, from_loaded, restore_split
+from vaekit.data.data_module import DataModule, restore_split
+from vaekit.data.fingerprint import check_fingerprint, fingerprint
 from vaekit.data.images.deskew import deskew
 from vaekit.data.images.image_dataset import ImageDataset
 from vaekit.data.images.image_sources import Images, load_custom_images, load_images
+from vaekit.data.loaded_data import LoadedData, from_loaded
 from vaekit.data.splits import as_splits, hold_out, split_rows
 from vaekit.exceptions import DataError, did_you_mean
 
