@@ -63,7 +63,7 @@ def test_64_true_ends(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(embedding_figures, "umap_coordinates", lambda points, seed=0: points[:, :2])
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **kwargs: file.write(b"drawn"))
-    monkeypatch.setattr("vaekit.cli.fit.report_run", lambda *args: "")
+    monkeypatch.setattr("vaekit.cli.training_messages.report_run", lambda *args: "")
     arguments = ["fit", "--config", str(FOLDER / f"{name}.yaml"), "--trainer.precision", "64-true"]
     arguments += ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]
     arguments += ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "1"]

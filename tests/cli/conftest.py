@@ -24,4 +24,4 @@ def quick_umap(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Omit the report at the end of a run, which takes longer than the runs. test_report_command.py writes it."""
-    monkeypatch.setattr("vaekit.cli.fit.report_run", lambda *args: "")
+    monkeypatch.setattr("vaekit.cli.training_messages.report_run", lambda *args: "")

@@ -35,7 +35,7 @@ def run(server: CellServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags = ["--max_steps", "3", "--figure", "none", "--trainer.default_root_dir", str(directory), "--mode", "streamed"]
     server.token = TOKEN
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vaekit.cli.fit.report_run", lambda *args: "")
+        patch.setattr("vaekit.cli.training_messages.report_run", lambda *args: "")
         assert main(["fit", f"{server.url}/cells.h5ad?token={TOKEN}", *flags]) == 0
     return directory
 

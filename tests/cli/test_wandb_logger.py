@@ -174,9 +174,9 @@ def test_errors_of_an_upload_are_warnings_and_the_other_uploads_come(tmp_path, m
         raise wandb.errors.CommError("no route\nto host")
 
     logged: list[Path] = []
-    monkeypatch.setattr("vaekit.cli.fit.log_tables", fail)
-    monkeypatch.setattr("vaekit.cli.fit.log_checkpoints", fail)
-    monkeypatch.setattr("vaekit.cli.fit.log_file", lambda loggers, path, kind: logged.append(path))
+    monkeypatch.setattr("vaekit.cli.training_messages.log_tables", fail)
+    monkeypatch.setattr("vaekit.cli.training_messages.log_checkpoints", fail)
+    monkeypatch.setattr("vaekit.cli.training_messages.log_file", lambda loggers, path, kind: logged.append(path))
     with (
         pytest.warns(UserWarning, match="Tables of codes not logged: CommError: no route to host. The run in"),
         pytest.warns(UserWarning, match="Checkpoints not logged: CommError"),

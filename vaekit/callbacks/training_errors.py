@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vaekit.exceptions import ConfigError, OutputError, TrainingError, VaekitError, lacks_memory
+from vaekit.exceptions import ConfigError, OutputError, TrainingError, VaekitError, lacks_memory, reason
 
 # torch raises plain RuntimeErrors with these words when another process ends
 _LOST_PROCESS = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe", "tcpstore")
@@ -60,6 +61,21 @@ def translate_errors(trainer: pl.Trainer) -> Iterator[None]:
         raise OutputError(
             f"CSVLogger: {', '.join(paths)} is incomplete or was changed. Check for a full disk, or another process "
             "that writes there."
+        ) from error
+
+
+@contextlib.contextmanager
+def translate_write_errors(trainer: pl.Trainer, directory: Path) -> Iterator[None]:
+    """Translate errors of the disk that name no file, such as a full one, into one that names the directories."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or isinstance(error, BrokenPipeError):
+            raise
+        paths = dict.fromkeys([str(directory), *(str(x.save_dir) for x in trainer.loggers if x.save_dir)])
+        raise OutputError(
+            f"{' or '.join(paths)} could not be written: {reason(error)}. Free some space, or set "
+            "trainer.default_root_dir to another directory."
         ) from error
 
 

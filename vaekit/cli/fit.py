@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,16 +17,15 @@ from typing_extensions import override
 from vaekit._core.arguments import check_minimum, check_seed
 from vaekit._core.atomic import remove_partial_files
 from vaekit._core.figure_formats import FigureFormat
-from vaekit._core.optional_results import warn_of_errors
 from vaekit._core.warning_log import record_warnings
 from vaekit.callbacks import RunRecord
 from vaekit.callbacks.figure_writer import FigureWriter
-from vaekit.callbacks.run_archive import REPORT, report_archive
+from vaekit.callbacks.run_archive import report_archive
 from vaekit.callbacks.run_callbacks import add_defaults, run_callbacks
 from vaekit.callbacks.run_directory import claim, member_directory, run_label
 from vaekit.callbacks.run_lock import may_be_first_process, unlock_run
 from vaekit.callbacks.trainer_values import check_trainer_values
-from vaekit.callbacks.training_errors import translate_errors, translate_setting_errors
+from vaekit.callbacks.training_errors import translate_errors, translate_setting_errors, translate_write_errors
 from vaekit.cli.config_diagnosis import FROM_DATA
 from vaekit.cli.console import HelpFlag, silence_libraries
 from vaekit.cli.fit_arguments import complete_arguments
@@ -37,7 +35,6 @@ from vaekit.cli.logger import (
     complete_loggers,
     continue_run,
     default_logger,
-    finish_run,
     group_runs,
     in_sweep,
     marked_run,
@@ -47,7 +44,6 @@ from vaekit.cli.logger import (
 from vaekit.cli.logger_start import start_loggers
 from vaekit.cli.observed_key import pass_observed_key
 from vaekit.cli.predictions import write_predictions
-from vaekit.cli.report_command import report_run
 from vaekit.cli.run_parser import (
     CommandRecord,
     ConfigFlag,
@@ -59,10 +55,10 @@ from vaekit.cli.run_parser import (
 from vaekit.cli.saved_config import SaveRunConfig, to_plain
 from vaekit.cli.seed_runs import SeedRuns
 from vaekit.cli.start_checkpoint import check_checkpoint
-from vaekit.cli.wandb_files import log_checkpoints, log_file, take_over_checkpoints
-from vaekit.cli.wandb_tables import log_tables
+from vaekit.cli.training_messages import finish_training, print_subject
+from vaekit.cli.wandb_files import take_over_checkpoints
 from vaekit.data.data_module import DataModule
-from vaekit.exceptions import ConfigError, OutputError, VaekitError, reason
+from vaekit.exceptions import ConfigError, VaekitError
 from vaekit.models import VAE
 
 
@@ -244,16 +240,12 @@ class VaekitCLI(LightningCLI):
             return
         check_wandb_files(self.trainer.loggers)
         try:
-            with marked_run(self.trainer.loggers, finishes=False), translate_errors(self.trainer):
+            with (
+                translate_write_errors(self.trainer, self.directory),
+                marked_run(self.trainer.loggers, finishes=False),
+                translate_errors(self.trainer),
+            ):
                 super()._run_subcommand(subcommand)
-        except OSError as error:
-            if error.filename is not None or isinstance(error, BrokenPipeError):
-                raise
-            paths = dict.fromkeys([str(self.directory), *(str(x.save_dir) for x in self.trainer.loggers if x.save_dir)])
-            raise OutputError(
-                f"{' or '.join(paths)} could not be written: {reason(error)}. Free some space, or set "
-                "trainer.default_root_dir to another directory."
-            ) from error
         except SystemExit:  # raised by Lightning after Ctrl-C
             if not self.trainer.interrupted:
                 raise
@@ -303,32 +295,13 @@ class VaekitCLI(LightningCLI):
         self.trainer.loggers = continue_run(self.trainer.loggers, self.directory, self._num_steps)
         start_loggers(self.trainer)
         self.has_started = True
-        print(self.datamodule.description, file=sys.stderr)
-        for name, latent in self.model.latents.items():
-            parents = f", given {', '.join(latent.parents)}" if latent.parents else ""
-            estimator = type(latent.estimator).__name__
-            print(f"latent {name}: {type(latent).__name__}, estimator {estimator}{parents}", file=sys.stderr)
+        print_subject(self.datamodule, self.model)
 
     def after_fit(self) -> None:
-        """Print the files that were written."""
+        """Write the report, complete the loggers, and print the files that were written."""
         if not self.trainer.is_global_zero:
             return
-        report_run(self.trainer, self.directory, self.datamodule)
-        uploads: dict[str, Callable[[], None]] = {
-            "Tables of codes": lambda: log_tables(self.trainer.loggers, self.model, self.datamodule),
-            "Checkpoints": lambda: log_checkpoints(self._checkpoint_loggers, self.directory),
-            "Report": lambda: log_file(self.trainer.loggers, self.directory / REPORT, "report"),
-        }
-        for name, upload in uploads.items():
-            with warn_of_errors(f"{name} not logged", f"The run in {self.directory} is complete."):
-                upload()
-        for line in filter(None, map(finish_run, self.trainer.loggers)):
-            print(line)
-        files = [n for n in ("last.ckpt", "best.ckpt", "config.yaml", "figures") if (self.directory / n).exists()]
-        print(f"Trained; wrote {self.directory}: {', '.join(files)}")
-        if self.datamodule.kind == "counts" and files:
-            best = next(name for name in ("best.ckpt", "last.ckpt") if name in files)
-            print(f"Next: vaekit embed {self.directory / best} -o {self.directory / 'embedding.h5ad'}")
+        finish_training(self.trainer, self.model, self.datamodule, self.directory, self._checkpoint_loggers)
 
     def predict(self, model: VAE, **kwargs: Any) -> None:
         """Write the posterior means or probabilities of each latent, of all observations, to ``predictions.pt``."""

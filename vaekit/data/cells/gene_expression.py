@@ -23,14 +23,13 @@ from vaekit.data.cells.label_column import UNLABELED, read_labels, training_labe
 from vaekit.data.cells.loaded_cells import LoadedCells
 from vaekit.data.cells.query import warn_empty
 from vaekit.data.cells.size_factors import read_size_factors, training_statistics
-from vaekit.data.cells.sources import MODES, Mode, open_adata, open_counts, pbmc68k
+from vaekit.data.cells.sources import Mode, check_source_arguments, open_adata, open_counts, pbmc68k
 from vaekit.data.cells.stores import absolute_paths
 from vaekit.data.data_module import DataModule, restore_split
 from vaekit.data.figure_columns import FigureColumns, check_color
 from vaekit.data.fingerprint import check_fingerprint
 from vaekit.data.loaded_data import from_loaded
 from vaekit.data.splits import split_rows
-from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -130,20 +129,11 @@ class GeneExpressionData(DataModule):
         observed_key: str | None = None,
         unlabeled_category: str = UNLABELED,
     ) -> None:
-        if mode not in MODES:
-            raise DataError(f"mode={mode!r} is unknown. {did_you_mean(mode, MODES)}")
-        if mode == "streamed" and path is None:
-            raise DataError("mode='streamed' requires path: an AnnData and the packaged data are in memory.")
+        check_source_arguments(adata, path, layer, mode)
         self._keys = CovariateKeys(batch_key, categorical_covariate_keys or (), continuous_covariate_keys or ())
         self._keys.check()
         self._keys.check_excludes(observed_key, "observed_key")
-        if adata is not None and path is not None:
-            raise DataError(f"adata and path={path!r} are both given. Pass one of them.")
-        if isinstance(adata, str | Path):
-            raise DataError(f"adata={str(adata)!r} is a path. Pass it as path=.")
         if adata is None and path is None:
-            if layer is not None:
-                raise DataError(f"layer={layer!r} requires path or adata: the packaged data have one matrix of counts.")
             label_key = label_key or "bulk_labels"
         if path is not None:
             paths = absolute_paths(path)

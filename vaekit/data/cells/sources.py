@@ -20,7 +20,7 @@ from vaekit.data.cells.matrices import RAW, find_matrix
 from vaekit.data.cells.not_cells import not_cells
 from vaekit.data.cells.stores import concat_cells, describe_paths, translate_read_errors
 from vaekit.data.containment import check_hdf5
-from vaekit.exceptions import DataError, format_bytes
+from vaekit.exceptions import DataError, did_you_mean, format_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,20 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "in_memory", "streamed"]
 MODES = get_args(Mode)
 NAME = "vaekit_source"  # of ``obs.attrs``: the name in messages of cells that were read from files
+
+
+def check_source_arguments(adata: Any, path: Any, layer: str | None, mode: str) -> None:
+    """Raise a DataError if the arguments of a data module that name the source contradict each other."""
+    if mode not in MODES:
+        raise DataError(f"mode={mode!r} is unknown. {did_you_mean(mode, MODES)}")
+    if mode == "streamed" and path is None:
+        raise DataError("mode='streamed' requires path: an AnnData and the packaged data are in memory.")
+    if adata is not None and path is not None:
+        raise DataError(f"adata and path={path!r} are both given. Pass one of them.")
+    if isinstance(adata, str | Path):
+        raise DataError(f"adata={str(adata)!r} is a path. Pass it as path=.")
+    if adata is None and path is None and layer is not None:
+        raise DataError(f"layer={layer!r} requires path or adata: the packaged data have one matrix of counts.")
 
 
 def open_counts(
