@@ -22,20 +22,17 @@ from scipy.special import expit
 from sklearn.metrics import adjusted_rand_score
 
 import vaekit.analysis as analysis
+from analysis.command_results import COMMAND_ROWS, ONE_FILE, OTHER_COMMANDS, TRAINING_COMMANDS
 from analysis.results import (
-    COMMAND_ROWS,
     INTO_ADATA,
     INTO_ADATA_ONLY,
     LABELED,
     LABELED_CELLS,
     LABELED_CHECKPOINT,
-    ONE_FILE,
-    OTHER_COMMANDS,
     PER_CELL,
     READS_TRAINING_DATA,
     ROWS,
     TRAINING,
-    TRAINING_COMMANDS,
     WITHOUT_CELLS,
     Tables,
 )
