@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
 import os
-import pickle
 import subprocess
 import sys
 import time
@@ -22,7 +20,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from vaekit import GaussianVAE, save
-from vaekit._core.urls import RemoteURL, hide_credentials
+from vaekit._core.urls import RemoteURL
 from vaekit.analysis import load_training_data
 from vaekit.data import GeneExpressionData, open_counts, read_cells, simulate_counts
 from vaekit.data.cells import remote_access, remote_file
@@ -337,25 +335,6 @@ def test_a_file_with_a_link_to_another_file(server: CellServer, directory: Path,
         file["uns/other"] = h5py.ExternalLink("/etc/hostname", "/x")
     with pytest.raises(DataError, match=r"link\.h5ad: /uns/other is a link to '/x' in another file"):
         read_cells(f"{server.url}/link.h5ad")
-
-
-def test_text_without_credentials() -> None:
-    url = RemoteURL(f"https://ada:{TOKEN}@example.org/cells.h5ad?X-Signature={TOKEN}&n=1#{TOKEN}")
-    shown = "https://example.org/cells.h5ad"
-    assert [str(url), f"{url}", url, RemoteURL(url), repr(url)] == [shown, shown, shown, shown, repr(shown)]
-    assert TOKEN in url.address == RemoteURL(url).address
-    for other in (copy.deepcopy(url), pickle.loads(pickle.dumps(url))):
-        assert other == shown
-        assert type(other) is str
-    assert TOKEN not in json.dumps([url])
-    for text in (
-        f"vaekit fit '{url.address}' --seed 1", f"path: {url.address}\n", json.dumps({"path": [url.address, "a"]}),
-    ):  # fmt: skip
-        assert TOKEN not in hide_credentials(text)
-        assert shown in hide_credentials(text)
-    assert (
-        hide_credentials("see https://example.org/page? Yes: a/b?c=d") == "see https://example.org/page? Yes: a/b?c=d"
-    )
 
 
 def test_a_url_with_a_token(server: CellServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

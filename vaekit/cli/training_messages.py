@@ -1,4 +1,4 @@
-"""Messages and results around a training: data and latents before it; report, uploads and files after it."""
+"""Messages and results around a training run: data and latents before it; report, uploads and files after it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def finish_training(
     Parameters
     ----------
     trainer, model, data
-        The training that has ended.
+        Parts of the run that has ended.
     directory : Path
         Run directory.
     checkpoint_loggers : list
