@@ -10,6 +10,7 @@ single-cell omics.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +27,7 @@ from vaekit.data.cells.count_dataset import CellDataset
 if TYPE_CHECKING:
     from vaekit.data.cells.count_source import CountSource
 
+LISTED = 2**16  # positions that are Python's integers at a time: of ten million, these would take 400 MB
 _NO_GENES, _NO_VALUES = np.empty(0, np.int32), np.empty(0, np.float32)
 
 
@@ -50,7 +52,8 @@ class BlockShuffle(Sampler[int]):
         _, block = torch.unique(self.rows // self.block, return_inverse=True)
         pool = torch.randperm(int(block.max()) + 1)[block] // self.pool
         mixed = torch.randperm(len(self.rows))
-        return iter(mixed[torch.argsort(pool[mixed], stable=True)].tolist())
+        order = mixed[torch.argsort(pool[mixed], stable=True)]
+        return itertools.chain.from_iterable(map(Tensor.tolist, order.split(LISTED)))
 
     def __len__(self) -> int:
         return len(self.rows)
