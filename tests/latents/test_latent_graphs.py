@@ -60,6 +60,26 @@ REFUSED = {
         ConfigError,
         "latents 'z', 'w' form a cycle.*Remove one of their parents",
     ),
+    "circle of posteriors": (
+        lambda: mixed(a=Gaussian(2, conditional_posterior=["b"]), b=Gaussian(1, ["a"], conditional_posterior=True)),
+        ConfigError,
+        "latents 'a', 'b' form a cycle.*Remove one of the names in their conditional_posterior",
+    ),
+    "unknown in a posterior": (
+        lambda: mixed(a=Gaussian(2, conditional_posterior=["bb"]), b=Gaussian(1, ["a"])),
+        ConfigError,
+        "'a': conditional_posterior 'bb' not found. Did you mean 'b'",
+    ),
+    "posterior that is one name": (
+        lambda: Gaussian(2, conditional_posterior="b"),
+        ConfigError,
+        "conditional_posterior='b' must be true, false or a list of different names",
+    ),
+    "posterior that is a number": (
+        lambda: Gaussian(2, conditional_posterior=3),
+        ConfigError,
+        "conditional_posterior=3 must be true",
+    ),
     "parents that are one name": (lambda: Categorical(2, parents="y"), ConfigError, "parents='y' must be a list"),
     "a parent twice": (lambda: Categorical(2, parents=["y", "y"]), ConfigError, "different names"),
     "unknown among parents": (

@@ -30,7 +30,10 @@ CATEGORIES = 3
 
 
 class Node(NamedTuple):
-    """A node: a Gaussian number, or a category of three; ``above`` is whether its posterior sees the parents."""
+    """A node: a Gaussian number, or a category of three.
+
+    ``above`` is whether its posterior sees the parents, and ``seen`` are the nodes that it sees instead.
+    """
 
     name: str
     gaussian: bool
@@ -38,18 +41,34 @@ class Node(NamedTuple):
     above: bool = False
     decoded: bool = True  # as the rule or the argument `decoded` of the latent must have it
     argument: bool | None = None
+    seen: tuple[str, ...] = ()
+
+    @property
+    def posterior_parents(self) -> tuple[str, ...]:
+        """The nodes that the posterior sees."""
+        return self.seen or (self.parents if self.above else ())
 
 
-def _gaussian(name: str, *parents: str, above: bool = False, decoded: bool = True, argument: Any = None) -> Node:
-    return Node(name, True, parents, above, decoded, argument)
+def _gaussian(name: str, *parents: str, above: bool = False, **options: Any) -> Node:
+    return Node(name, True, parents, above, **options)
 
 
-def _category(name: str, *parents: str, above: bool = True, decoded: bool = True, argument: Any = None) -> Node:
-    return Node(name, False, parents, above, decoded, argument)
+def _category(name: str, *parents: str, above: bool = True, **options: Any) -> Node:
+    return Node(name, False, parents, above, **options)
 
 
 GRAPHS: dict[str, tuple[Node, ...]] = {
-    "chain, bottom-up": (_gaussian("a", decoded=False), _gaussian("b", "a", decoded=False), _gaussian("c", "b")),
+    "chain, from the data": (_gaussian("a", decoded=False), _gaussian("b", "a", decoded=False), _gaussian("c", "b")),
+    "chain, bottom-up": (
+        _gaussian("c", "b"),
+        _gaussian("b", "a", decoded=False, seen=("c",)),
+        _gaussian("a", decoded=False, seen=("b",)),
+    ),
+    "code over a Gaussian, bottom-up": (
+        _gaussian("c", "b"),
+        _category("b", "a", decoded=False, seen=("c",)),
+        _category("a", decoded=False, seen=("b",)),
+    ),
     "chain, top-down": (
         _gaussian("a", decoded=False, argument=False),
         _gaussian("b", "a", above=True, decoded=False, argument=False),
@@ -84,7 +103,8 @@ GRAPHS: dict[str, tuple[Node, ...]] = {
 }
 PAIRS: dict[str, tuple[Node, ...]] = {
     "two levels, top-down": (_gaussian("a", decoded=False, argument=False), _gaussian("b", "a", above=True)),
-    "two levels, bottom-up": (_gaussian("a", decoded=False), _gaussian("b", "a")),
+    "two levels, from the data": (_gaussian("a", decoded=False), _gaussian("b", "a")),
+    "two levels, bottom-up": (_gaussian("b", "a"), _gaussian("a", decoded=False, seen=("b",))),
     "category above": (_category("a"), _gaussian("b", "a", above=True)),
     "category below": (_gaussian("a"), _category("b", "a")),
 }
@@ -93,8 +113,9 @@ PAIRS: dict[str, tuple[Node, ...]] = {
 def build(graph: tuple[Node, ...], estimators: dict[bool, Estimator | str], objective: Objective | None = None) -> VAE:
     """Create a model of a graph in float64, with one estimator for all Gaussians and one for all categories."""
     latents: dict[str, Latent] = {}
-    for node in reversed(graph):  # children first: the order of declaration must not matter
-        common = {"parents": list(node.parents), "conditional_posterior": node.above if node.parents else None,
+    for node in reversed(graph):  # last ones first: the order of declaration must not matter
+        sees: Any = list(node.seen) or (node.above if node.parents else None)
+        common = {"parents": list(node.parents), "conditional_posterior": sees,
                   "decoded": node.argument, "estimator": estimators[node.gaussian]}  # fmt: skip
         latents[node.name] = (
             Gaussian(1, **common) if node.gaussian else Categorical(CATEGORIES, learned_prior=True, **common)
@@ -170,19 +191,22 @@ def _prior(graph: tuple[Node, ...], latent: Any, node: Node, parents: Tensor | N
 
 
 def list_points(model: VAE, graph: tuple[Node, ...], batch: Batch, num_points: int = 24) -> Grid:
-    """Return a grid of Gauss-Hermite points of each Gaussian and all categories; parents come first in ``graph``."""
+    """Return a grid of Gauss-Hermite points of each Gaussian and all categories, in the order of ``graph``.
+
+    Each node comes after those that its posterior depends on.
+    """
     abscissas, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(num_points))
     weights = weights / math.sqrt(2 * math.pi)
     h = model.networks.encode(batch)
     size = len(h)
     values: dict[str, Tensor] = {}
-    weight, log_q, log_p = torch.ones(1, size, dtype=h.dtype), {}, {}
+    weight, log_q, log_p = torch.ones(1, size, dtype=h.dtype), dict[str, Tensor](), dict[str, Tensor]()
     for node in graph:
         latent, count = model.latents[node.name], len(weight)
-        parents = torch.cat([values[name] for name in latent.parents], -1) if node.parents else None
         features = h.expand(count, *h.shape)
-        if node.above and parents is not None:
-            features = _layer(latent.joining, torch.cat([features, parents], -1))
+        if node.posterior_parents:
+            others = torch.cat([values[name] for name in latent.posterior_parents], -1)
+            features = _layer(latent.joining, torch.cat([features, others], -1))
         outputs = F.linear(features, latent.head.weight, latent.head.bias)
         num_new = num_points if node.gaussian else CATEGORIES
 
@@ -198,10 +222,11 @@ def list_points(model: VAE, graph: tuple[Node, ...], batch: Batch, num_points: i
             value = torch.eye(CATEGORIES, dtype=h.dtype).repeat_interleave(count, 0)[:, None].expand(-1, size, -1)
             own = (spread(outputs).log_softmax(-1) * value).sum(-1)
             weight = spread(weight) * own.exp()
-        values, log_q, log_p = ({n: spread(v) for n, v in part.items()} for part in (values, log_q, log_p))
-        parents = None if parents is None else spread(parents)
+        values, log_q = ({n: spread(v) for n, v in part.items()} for part in (values, log_q))
         values[node.name], log_q[node.name] = value, own
-        log_p[node.name] = _prior(graph, latent, node, parents, value)
+    for node in graph:
+        parents = torch.cat([values[name] for name in node.parents], -1) if node.parents else None
+        log_p[node.name] = _prior(graph, model.latents[node.name], node, parents, values[node.name])
     seen = {node.name for node in graph if node.decoded}
     inputs = torch.cat([values[name] for name in model.latents if name in seen], -1)
     log_x = model.networks.likelihood.log_prob(model.networks.decoder(inputs), batch)

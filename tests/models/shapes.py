@@ -30,6 +30,7 @@ GRAPHS: dict[str, Callable[[], dict[str, Latent]]] = {
         "y": Categorical(10, learned_prior=True, decoded=False),
         "z": Gaussian(DIM, parents=["y"], conditional_posterior=True),
     },
+    "hierarchy, independent posteriors": lambda: {"z1": Gaussian(DIM, parents=["z2"]), "z2": Gaussian(5)},
     "VaDE": lambda: {"y": MixtureComponent(10), "z": Gaussian(DIM, parents=["y"])},
     "tree of codes over a Gaussian": _tree,
     "codes given a Gaussian": lambda: {"z": Gaussian(DIM), "y": Categorical(8, parents=["z"])},

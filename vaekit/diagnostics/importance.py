@@ -162,7 +162,7 @@ def _log_weights(
     log_q_summed = torch.zeros((), dtype=torch.float64, device=model.device)
     log_q_sampled = torch.zeros(num_samples, len(batch.x), dtype=torch.float64, device=model.device)
     depth = 0  # number of leading dimensions of states, the last latent first: [*states, num_samples, batch]
-    for name in networks.order:
+    for name in networks.inference_order:
         q = networks.posterior(name, h, values)
         if name in summed:
             values[name] = states(q.expand(torch.Size([1] * (depth + 2 - len(q.batch_shape))) + q.batch_shape))
@@ -187,7 +187,7 @@ def _sample(model: VAE, h: Tensor, summed: list[str], num_samples: int, keys: np
 
     def draw(part: slice) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
-        for name in model.networks.order:
+        for name in model.networks.inference_order:
             if name not in summed:
                 q = model.networks.posterior(name, h[part], values)
                 values[name] = q.sample(torch.Size([num_samples] if len(q.batch_shape) == 1 else []))

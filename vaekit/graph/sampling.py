@@ -51,13 +51,17 @@ class GraphSample(NamedTuple):
         weight = sample.weight.detach() if own else torch.ones_like(sample.weight)
         return functools.reduce(torch.mul, sample.outer, weight)
 
+    def ancestors(self, names: Collection[str]) -> frozenset[str]:
+        """Return some nodes and all nodes that they depend on, directly or indirectly."""
+        return frozenset[str]().union(*(node.ancestors for node in self.nodes if node.name in names))
+
     def joint_weight(self, names: Collection[str]) -> Tensor:
         """Return the weights of the mean over some nodes and their ancestors, without a gradient. They sum to 1."""
         weights = {name: sample.weight.detach() for name, sample in self.samples.items()}
         first = next(iter(weights.values()))
         if self.joint:
             return first
-        ancestors = frozenset[str]().union(*(node.ancestors for node in self.nodes if node.name in names))
+        ancestors = self.ancestors(names)
         return functools.reduce(torch.mul, (weights[name] for name in weights if name in ancestors), first.new_ones(()))
 
     def critic_input(self, name: str) -> Tensor:

@@ -66,7 +66,7 @@ class Dirichlet(Latent):
         concentration: float = 0.5,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
         decoded: bool | None = None,
     ) -> None:
         if topics < 2 or not concentration > 0:

@@ -147,7 +147,7 @@ class Categorical(OneHotLatent):
     ('y', ('0', '1', '2'))
     """
 
-    conditional_posterior = True
+    conditional_posterior: bool | tuple[str, ...] = True
     kept_arguments = ("categories", "observed_key", "extra")  # the categories come from one of them
 
     def __init__(
@@ -157,7 +157,7 @@ class Categorical(OneHotLatent):
         learned_prior: bool = False,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
         decoded: bool | None = None,
         observed_key: str | None = None,
         extra: int = 0,
@@ -240,7 +240,7 @@ class Bernoulli(Latent):
     200
     """
 
-    conditional_posterior = True
+    conditional_posterior: bool | tuple[str, ...] = True
     discrete = True
     unit = "bit"
 
@@ -249,7 +249,7 @@ class Bernoulli(Latent):
         dim: int,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
         decoded: bool | None = None,
     ) -> None:
         if dim < 1:

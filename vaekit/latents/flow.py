@@ -76,7 +76,7 @@ class Flow(Gaussian):
         prior: Prior | None = None,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
         decoded: bool | None = None,
     ) -> None:
         super().__init__(dim, parents, estimator, conditional_posterior, decoded, prior)

@@ -65,7 +65,7 @@ class Gamma(Latent):
         rate: float = 1.0,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
         decoded: bool | None = None,
     ) -> None:
         if dim < 1 or not concentration > 0 or not rate > 0:

@@ -92,7 +92,7 @@ class Gaussian(Latent):
         dim: int,
         parents: Sequence[str] = (),
         estimator: Estimator | Literal["auto"] = "auto",
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
         decoded: bool | None = None,
         prior: Prior | None = None,
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,8 @@ class Latent(LatentValues, Component, nn.Module, ABC):
     - The posterior depends on the data only, and the decoder sees this latent instead of its parents. An example is a
       mixture, whose parent selects the component.
     - With ``conditional_posterior`` the posterior depends on the parents, too, and the decoder sees all of them. An
-      example is a sequence, in which each latent adds detail.
+      example is a sequence, in which each latent adds detail. Names of other latents make the posterior depend on these
+      instead, as in a hierarchy whose posterior goes from the bottom to the top.
 
     With ``decoded`` the decoder sees other latents than these. For a category y and a vector z with ``parents=["y"]``
     and ``conditional_posterior=True``, the decoder of the model M2 sees both, and that of a Gaussian mixture VAE only
@@ -47,9 +48,9 @@ class Latent(LatentValues, Component, nn.Module, ABC):
         distribution supports it, ``DisARM`` for bits, otherwise the score function with leave-one-out baseline.
     parents : Sequence[str]
         Names of the latents that this one depends on.
-    conditional_posterior : bool or None
-        Whether the posterior depends on the parents, like the prior. None: True for categories and bits, False for
-        other latents.
+    conditional_posterior : bool or Sequence[str] or None
+        Whether the posterior depends on the parents, like the prior, or the names of the latents that it depends on
+        instead. None: True for categories and bits, False for other latents.
     decoded : bool or None
         Whether the decoder sees this latent. None: it does, unless the prior of a child depends on it, but the
         posterior of this child does not.
@@ -73,7 +74,7 @@ class Latent(LatentValues, Component, nn.Module, ABC):
     [(10, False, False), (16, True, False), (1, False, True)]
     """
 
-    conditional_posterior: bool = False  # default of the class
+    conditional_posterior: bool | tuple[str, ...] = False  # default of the class
     num_parameters: ClassVar[int] = 1
     covariates = 0
     discrete_parents = True
@@ -84,7 +85,7 @@ class Latent(LatentValues, Component, nn.Module, ABC):
         size: int,
         estimator: Estimator | Literal["auto"],
         parents: Sequence[str] = (),
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
         decoded: bool | None = None,
     ) -> None:
         super().__init__()
@@ -94,16 +95,22 @@ class Latent(LatentValues, Component, nn.Module, ABC):
                 f"{name}: estimator={estimator!r} must be an instance of an estimator, such as "
                 "vaekit.estimators.Pathwise(), or 'auto'."
             )
-        if isinstance(parents, str) or len(set(parents)) < len(parents):
+        if not _are_names(parents):
             raise ConfigError(f"{name}: parents={parents!r} must be a list of different names, such as ['y'].")
-        if conditional_posterior and not parents:
+        if not isinstance(conditional_posterior, bool | None) and not _are_names(conditional_posterior):
+            raise ConfigError(
+                f"{name}: conditional_posterior={conditional_posterior!r} must be true, false or a list of different "
+                "names, such as ['z1']."
+            )
+        if conditional_posterior is True and not parents:
             raise ConfigError(
                 f"{name}: conditional_posterior={conditional_posterior} needs parents. Name them, such as "
                 "parents=['y'], or omit it."
             )
         self.size, self.parents, self.decoded = size, tuple(parents), decoded
         if conditional_posterior is not None:
-            self.conditional_posterior = conditional_posterior
+            given = conditional_posterior
+            self.conditional_posterior = given if isinstance(given, bool) else tuple(given)
         self._automatic = estimator == "auto"
         if estimator != "auto":
             self.estimator = estimator
@@ -117,6 +124,7 @@ class Latent(LatentValues, Component, nn.Module, ABC):
         covariates: int = 0,
         ancestor_size: int = 0,
         discrete_parents: bool = True,
+        posterior_size: int | None = None,
     ) -> int:
         """Create the layers for the given sizes, and choose or check the estimator.
 
@@ -136,6 +144,8 @@ class Latent(LatentValues, Component, nn.Module, ABC):
             Total size of the latents that the posterior depends on, directly or indirectly: inputs of a critic.
         discrete_parents : bool
             Whether all parents are discrete.
+        posterior_size : int or None
+            Total size of :attr:`posterior_parents`. None: they are the parents, if there are any.
 
         Returns
         -------
@@ -148,9 +158,11 @@ class Latent(LatentValues, Component, nn.Module, ABC):
             If the estimator does not support the posterior, or needs too many evaluations.
         """
         self.covariates, self.discrete_parents = covariates, discrete_parents
-        if self.conditional_posterior and parent_size is not None:
+        if posterior_size is None:
+            posterior_size = (parent_size or 0) if self.posterior_parents else 0
+        if posterior_size:
             self.joining = MLP([in_features])
-            self.joining.build(in_features + parent_size)
+            self.joining.build(in_features + posterior_size)
         self.build_layers(in_features, parent_size)
         q = self.example_posterior(in_features)
         if self._automatic:
@@ -212,13 +224,20 @@ class Latent(LatentValues, Component, nn.Module, ABC):
     @property
     def posterior_parents(self) -> tuple[str, ...]:
         """Names of the latents that the posterior depends on."""
-        return self.parents if self.conditional_posterior else ()
+        if isinstance(self.conditional_posterior, bool):
+            return self.parents if self.conditional_posterior else ()
+        return self.conditional_posterior
+
+    @property
+    def related(self) -> tuple[str, ...]:
+        """Names of the latents that prior or posterior depend on, and so their divergence."""
+        return tuple(dict.fromkeys((*self.parents, *self.posterior_parents)))
 
     def condition_on_parents(self, h: Tensor, parents: Tensor) -> Tensor:
-        """Return the input of the head, ``[*sample, batch, in_features]``, if the posterior depends on the parents.
+        """Return the input of the head, ``[*sample, batch, in_features]``, if the posterior depends on other latents.
 
-        One layer combines encoder features ``[batch, in_features]`` with the flattened values of the parents,
-        ``[*sample, batch, parent_size]``.
+        One layer combines encoder features ``[batch, in_features]`` with the flattened values of
+        :attr:`posterior_parents`, ``[*sample, batch, posterior_size]``.
         """
         return self.joining(torch.cat([h.expand(*parents.shape[:-1], h.shape[-1]), parents.to(h.dtype)], -1))
 
@@ -292,3 +311,9 @@ class Latent(LatentValues, Component, nn.Module, ABC):
     @override
     def extra_repr(self) -> str:
         return f"size={self.size}, parents={list(self.parents)}"
+
+
+def _are_names(names: Any) -> bool:
+    """Return whether the argument is a list of different names."""
+    is_list = isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(n, str) for n in names)
+    return is_list and len(set(names)) == len(names)

@@ -54,7 +54,7 @@ class LibrarySize(Latent):
         self,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
     ) -> None:
         super().__init__(1, estimator, parents, conditional_posterior)
 

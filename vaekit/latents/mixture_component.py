@@ -107,8 +107,8 @@ class MixtureComponent(OneHotLatent):
                 f"such as Gaussian(20, parents=[{name!r}]), or use Categorical."
             )
         ((child_name, child),) = children.items()
-        if child.parents != (name,) or child.conditional_posterior:
-            reason = "the posterior depends on the parents" if child.conditional_posterior else "it has other parents"
+        if child.parents != (name,) or child.posterior_parents:
+            reason = "its posterior depends on other latents" if child.posterior_parents else "it has other parents"
             raise ConfigError(
                 f"latent {name!r}: the child {child_name!r} of a MixtureComponent must have a mixture prior with one "
                 f"component per category, but is a {type(child).__name__} with parents={list(child.parents)}: {reason}."

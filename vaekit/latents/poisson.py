@@ -66,7 +66,7 @@ class Poisson(Latent):
         rate: float = 1.0,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
         decoded: bool | None = None,
     ) -> None:
         if dim < 1 or not rate > 0:

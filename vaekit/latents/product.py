@@ -53,7 +53,7 @@ class Product(OneHotLatent):
     (7, torch.Size([5, 7]), 'phase:1')
     """
 
-    conditional_posterior = True
+    conditional_posterior: bool | tuple[str, ...] = True
     possible: Tensor
 
     def __init__(
@@ -62,7 +62,7 @@ class Product(OneHotLatent):
         learned_prior: bool = False,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
         decoded: bool | None = None,
     ) -> None:
         _check_variables(variables)

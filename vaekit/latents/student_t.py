@@ -57,7 +57,7 @@ class StudentT(Latent):
         df: float = 5.0,
         estimator: Estimator | Literal["auto"] = "auto",
         parents: Sequence[str] = (),
-        conditional_posterior: bool | None = None,
+        conditional_posterior: bool | Sequence[str] | None = None,
         decoded: bool | None = None,
     ) -> None:
         if dim < 1 or not df > 1:

@@ -87,8 +87,9 @@ class HierarchicalVAE(VAE):
 
     The decoder sees ``z1`` only, so that a higher level describes an observation more coarsely. Each prior is a network
     with one layer. With ``top_down`` the posterior of a level depends on the sample of the next higher one,
-    :math:`q(z_l | x, z_{l + 1})`, otherwise on the observation only, :math:`q(z_l | x)`. The KL divergence of each
-    level is analytic given the level above, and logged as ``kl_z1``, ``kl_z2``, ... The gradients are pathwise.
+    :math:`q(z_l | x, z_{l + 1})`, otherwise on that of the next lower one, :math:`q(z_l | x, z_{l - 1})`. The KL
+    divergence of each level is logged as ``kl_z1``, ``kl_z2``, ... It is analytic given the level above, except from
+    bottom to top for all levels but the highest, whose log ratio is sampled. The gradients are pathwise.
 
     Sønderby, Raiko, Maaløe, Sønderby and Winther (2016), Ladder Variational Autoencoders.
 
@@ -97,7 +98,7 @@ class HierarchicalVAE(VAE):
     dims : Sequence[int]
         Number of dimensions of each level, from ``z1`` upwards.
     top_down : bool
-        Whether the posterior of a level depends on the next higher one.
+        Whether the posterior of a level depends on the next higher one, or on the next lower one.
     hidden : Sequence[int]
         Widths of the encoder's layers; the decoder mirrors them.
     dropout : float
@@ -145,7 +146,7 @@ class HierarchicalVAE(VAE):
         latents: dict[str, Latent] = {}
         for level, dim in enumerate(dims, start=1):
             parents = [f"z{level + 1}"] if level < len(dims) else []
-            conditional = top_down and bool(parents)
+            conditional = bool(parents) if top_down else [f"z{level - 1}"][: level - 1]
             decoded = None if level == 1 else False
             latents[f"z{level}"] = Gaussian(dim, parents, estimator, conditional, decoded)
         encoder, decoder = mirrored_mlps(hidden, encoder_dropout, dropout)

@@ -41,10 +41,11 @@ def name_categories(latents: Mapping[str, Latent], labels: Mapping[str, Sequence
     if own.key not in labels:
         hint = did_you_mean(own.key, labels) if labels else REMEDY
         raise ConfigError(f"latent {name!r}: observed_key={own.key!r} not found in labels. {hint}")
-    if latents[name].parents and latents[name].conditional_posterior:
+    if latents[name].posterior_parents:
         raise ConfigError(
-            f"latent {name!r}: observed_key={own.key!r} cannot be combined with a posterior that depends on parents="
-            f"{list(latents[name].parents)}. Pass conditional_posterior=False, so that only the prior depends on them."
+            f"latent {name!r}: observed_key={own.key!r} cannot be combined with a posterior that depends on other "
+            f"latents, {list(latents[name].posterior_parents)}. Pass conditional_posterior=False, so that only the "
+            "prior depends on its parents."
         )
     latents[name].set_label_names(labels[own.key])
     return name

@@ -94,7 +94,7 @@ def compute_loss(
     samples = objective.prepare(sample_graph(nodes, estimators, num_samples=objective.num_samples, context=h))
     reconstruction = CostTerm(-log_likelihood(networks, samples, batch), networks.seen_by_decoder)
     priors = {
-        name: LatentPrior(networks.prior(name, samples.values, h), latent.parents)
+        name: LatentPrior(networks.prior(name, samples.values, h), latent.related)
         for name, latent in networks.latents.items()
     }
     return objective.compute_loss(samples, reconstruction, priors, kl_weight, check_paths)

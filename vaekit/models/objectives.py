@@ -219,7 +219,9 @@ class ELBO(Objective):
         terms, unweighted = {"reconstruction": reconstruction}, {}
         for name, (prior, names) in priors.items():
             node, sticks = sample.samples[name], sample.estimators[name].stick_the_landing
-            analytic = None if sticks else analytic_divergence(node.q, prior)
+            # the formula is the mean over z for fixed parents, which must not depend on z in q
+            has_formula = not sticks and name not in sample.ancestors(names)
+            analytic = analytic_divergence(node.q, prior) if has_formula else None
             if analytic is None:
                 kl, names = node.q.log_prob(node.value) - prior.log_prob(node.value), (*names, name)
             else:

@@ -24,7 +24,7 @@ from vaekit.likelihoods import Likelihood
 from vaekit.models.evaluation_budget import check_evaluations
 from vaekit.models.label_names import name_categories
 from vaekit.models.latent_rules import check_sizes_and_names, find_library
-from vaekit.models.topological_order import posterior_ancestors, seen_by_decoder, topological_order
+from vaekit.models.topological_order import generative_order, inference_order, posterior_ancestors, seen_by_decoder
 from vaekit.networks import Network
 from vaekit.networks.precision import at_least_float32
 
@@ -34,9 +34,10 @@ class VAENetworks(nn.Module):
 
     .. math:: p(z) = \prod_l p(z_l | \mathrm{parents}_l), \quad q(z | x) = \prod_l q(z_l | x, \mathrm{parents}_l)
 
-    The posterior of a latent without ``conditional_posterior`` does not depend on its parents. The decoder does not see
-    these parents, which act through the prior only. It sees all other latents except the library size, which replaces
-    ``Batch.size_factor`` in the likelihood. :attr:`vaekit.latents.Latent.decoded` of a latent decides otherwise.
+    The posterior of a latent without ``conditional_posterior`` does not depend on its parents; names in it take their
+    place in q. The decoder does not see parents that the posterior does not depend on, which act through the prior
+    only. It sees all other latents except the library size, which replaces ``Batch.size_factor`` in the likelihood.
+    :attr:`vaekit.latents.Latent.decoded` of a latent decides otherwise.
 
     Parameters
     ----------
@@ -62,6 +63,8 @@ class VAENetworks(nn.Module):
     ----------
     order : tuple[str, ...]
         Names of the latents, parents before their children, otherwise as declared.
+    inference_order : tuple[str, ...]
+        The same names, each after those that its posterior depends on.
     seen_by_decoder : tuple[str, ...]
         Latents that p(x given z) depends on, through the decoder or the size factor.
     decoded : tuple[str, ...]
@@ -89,16 +92,19 @@ class VAENetworks(nn.Module):
         encoder, decoder, likelihood = copy.deepcopy(encoder), copy.deepcopy(decoder), copy.deepcopy(likelihood)
         latents = {name: copy.deepcopy(latent) for name, latent in latents.items()}
         self.label_latent = name_categories(latents, labels)
-        self.order = topological_order(latents)
-        self._ancestors = posterior_ancestors(self.order, latents)
+        self.order = generative_order(latents)
+        self.inference_order = inference_order(self.order, latents)
+        self._ancestors = posterior_ancestors(self.inference_order, latents)
         self.encoder_covariates = encoder_covariates
         encoder_features = features + (covariates if encoder_covariates else 0)
         width, evaluations = encoder.build(encoder_features), dict[str, int]()
-        for name in self.order:
+        for name in self.inference_order:
             latent = latents[name]
             parent_size = sum(latents[parent].size for parent in latent.parents) if latent.parents else None
             ancestor_size = sum(latents[ancestor].event_size for ancestor in self._ancestors[name] - {name})
-            sizes = covariates, ancestor_size, all(latents[parent].discrete for parent in latent.parents)
+            are_discrete = all(latents[parent].discrete for parent in latent.parents)
+            posterior_size = sum(latents[other].size for other in latent.posterior_parents)
+            sizes = covariates, ancestor_size, are_discrete, posterior_size
             try:
                 earlier = math.prod(evaluations.values())
                 evaluations[name] = latent.build(width, parent_size, earlier, joint, *sizes)
@@ -126,9 +132,9 @@ class VAENetworks(nn.Module):
 
     @property
     def groups(self) -> list[list[str]]:
-        """The latents, grouped so that posteriors of different groups are independent; parents first."""
+        """The latents, grouped so that posteriors of different groups are independent, in the order of inference."""
         groups: list[list[str]] = []
-        for name in self.order:
+        for name in self.inference_order:
             merged = [group for group in groups if self._ancestors[name].intersection(group)]
             groups = [group for group in groups if group not in merged]
             groups.append([*itertools.chain.from_iterable(merged), name])
@@ -180,7 +186,7 @@ class VAENetworks(nn.Module):
         return torch.cat([x, covariates], -1) if self.encoder_covariates and covariates is not None else x
 
     def posterior(self, name: str, h: Tensor, values: Mapping[str, Tensor]) -> Distribution:
-        """Return q(z given x, parents) of a latent, batch shape ``[*sample, batch]``, at values of its parents."""
+        """Return q(z given x) of a latent, ``[*sample, batch]``, at values of the latents that it depends on."""
         latent = self.latents[name]
         if not latent.posterior_parents:
             return latent.posterior(h)
@@ -189,19 +195,19 @@ class VAENetworks(nn.Module):
     def posteriors(self, h: Tensor) -> dict[str, Distribution]:
         """Return q(z given x) of each latent, batch shape ``[batch]``.
 
-        A posterior that depends on parents is conditioned on their most probable codes, or the means of continuous
-        parents, parents first.
+        A posterior that depends on other latents is conditioned on their most probable codes or, if they are
+        continuous, means.
         """
         posteriors: dict[str, Distribution] = {}
         values: dict[str, Tensor] = {}
-        for name in self.order:
+        for name in self.inference_order:
             posteriors[name] = self.posterior(name, h, values)
             if name in self._posterior_parents:
                 values[name] = self.latents[name].point_estimate(posteriors[name])
         return {name: posteriors[name] for name in self.latents}
 
     def nodes(self, h: Tensor, label: Tensor | None = None) -> list[Node]:
-        """Return the posteriors as the nodes of a stochastic graph, parents first.
+        """Return the posteriors as the nodes of a stochastic graph, in the order of inference.
 
         Parameters
         ----------
@@ -211,7 +217,7 @@ class VAENetworks(nn.Module):
             Known categories of the observed latent in training, -1 if unknown. None: as in evaluation, its posterior
             is that of the model without labels.
         """
-        return [self.node(name, h, label) for name in self.order]
+        return [self.node(name, h, label) for name in self.inference_order]
 
     def node(self, name: str, h: Tensor, label: Tensor | None = None) -> Node:
         """Return one of :meth:`nodes`."""
@@ -236,9 +242,9 @@ class VAENetworks(nn.Module):
         return latent.labels.loss(latent.posterior(h), label)
 
     def sample_posterior(self, h: Tensor, num_samples: int) -> dict[str, Tensor]:
-        """Draw all latents from the posterior, parents first, each ``[num_samples, batch, *event]``."""
+        """Draw all latents from the posterior, each ``[num_samples, batch, *event]``."""
         values: dict[str, Tensor] = {}
-        for name in self.order:
+        for name in self.inference_order:
             q = self.posterior(name, h, values)
             values[name] = q.sample(torch.Size([num_samples] if len(q.batch_shape) == 1 else []))
         return values

@@ -57,7 +57,7 @@ class ModelTarget(Target):
     def gradient(self, estimators: Any) -> Tensor:
         """Return one estimate ``[1, components]``; the encoder features have a gradient path in one posterior only."""
         networks, h = self.model.networks, self.h.detach()
-        nodes = [networks.node(name, self.h if name == self.name else h) for name in networks.order]
+        nodes = [networks.node(name, self.h if name == self.name else h) for name in networks.inference_order]
         total = self._loss(nodes, h, estimators).total.mean()
         return flatten(torch.autograd.grad(total, self.params, allow_unused=True, retain_graph=True), self.params)
 
