@@ -18,9 +18,9 @@ import vaekit
 from vaekit.callbacks import PosteriorCollapseMonitor
 from vaekit.exceptions import CheckpointError
 
-from .test_checkpoint import data, model_for
+from .test_checkpoint import model_for
 from .tiny import MODELS, trainer
-from .two_processes import EPOCHS, KEPT, LEARNING
+from .two_processes import EPOCHS, KEPT, LEARNING, begin, data
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,7 +85,7 @@ def test_each_cell_once_an_epoch(runs: Runs) -> None:
     orders = []
     for epoch in range(EPOCHS):
         rows = [first[step] + second[step] for step in range(epoch * steps, (epoch + 1) * steps)]
-        assert sorted(itertools.chain.from_iterable(rows)) == data().split_indices["train"].tolist()
+        assert sorted(itertools.chain.from_iterable(rows)) == data("mixed_sampled").split_indices["train"].tolist()
         assert [len(each) for each in rows] == [32, 16]  # batch_size is 16, of each process; what remains is halved
         orders.append(rows)
     assert orders[0] != orders[1] != orders[2]
@@ -94,7 +94,7 @@ def test_each_cell_once_an_epoch(runs: Runs) -> None:
 @pytest.mark.parametrize("name", KEPT)
 def test_validation_is_that_of_one_process(runs: Runs, name: str) -> None:
     """The split fits into one batch, so that the second process has no rows at all."""
-    cells, model = data(), vaekit.load(runs.folder / name / "last.ckpt")
+    cells, model = data(name), vaekit.load(runs.folder / name / "last.ckpt")
     pl.seed_everything(123, verbose=False)  # as the draws of a held-out bound follow from the batch, any seed will do
     alone = trainer(callbacks=[PosteriorCollapseMonitor(every_n_validations=1)]).validate(
         model, datamodule=cells, verbose=False
@@ -103,6 +103,29 @@ def test_validation_is_that_of_one_process(runs: Runs, name: str) -> None:
     for found in (runs.first["whole"][name], runs.second["whole"][name]):
         assert found["val"] == pytest.approx(alone, rel=1e-6)
         assert found["metrics"]["val/elbo"] == pytest.approx(alone["val/elbo"], rel=1e-6)
+
+
+def test_gradients_of_labels_are_those_of_one_process(runs: Runs) -> None:
+    """Only labeled cells train the labels' head, and its gradient is not random: the posterior of y is not sampled."""
+    cells, model = begin("labeled")
+    rows = zip(*(found["labels"]["rows"].values() for found in (runs.first, runs.second)), strict=True)
+    num_labeled = []
+    for step, (mine, others) in enumerate(rows):
+        kept = [found["labels"]["steps"][step] for found in (runs.first, runs.second)]
+        assert same(kept[0]["weights"], kept[1]["weights"])
+        model.load_state_dict(kept[0]["weights"])
+        batch = cells.dataset.__getitems__(mine + others)
+        model.zero_grad()
+        model.compute_step(batch, 1.0)[0].backward()
+        for name, parameter in model.named_parameters():
+            if ".y.head." in name:
+                assert parameter.grad is not None
+                for each in kept:
+                    torch.testing.assert_close(each["gradients"][name], parameter.grad, rtol=1e-4, atol=1e-7)
+        assert batch.observed_label is not None
+        is_labeled = (batch.observed_label >= 0).split([len(mine), len(others)])
+        num_labeled.append([int(each.sum()) for each in is_labeled])
+    assert any(min(each) == 0 < max(each) for each in num_labeled), "a process without labels in a step is the hard case"
 
 
 def test_a_moving_average_takes_in_the_costs_of_both(runs: Runs) -> None:
@@ -122,7 +145,7 @@ def test_a_run_goes_on_where_it_stopped(runs: Runs) -> None:
 
 
 def test_a_run_does_not_go_on_with_another_number_of_processes(runs: Runs) -> None:
-    cells = data()
+    cells = data("mixed_sampled")
     model = model_for("mixed_sampled", cells)
     last = runs.folder / "mixed_sampled" / "last.ckpt"
     with pytest.raises(CheckpointError, match="used 2 devices and cannot be resumed with 1,"):
@@ -146,7 +169,7 @@ def test_a_loss_that_breaks_in_one_process_stops_both(runs: Runs) -> None:
 @pytest.mark.parametrize("name", KEPT)
 def test_predictions_are_in_the_order_of_the_rows(runs: Runs, name: str) -> None:
     model = vaekit.load(runs.folder / name / "last.ckpt")
-    alone = trainer().predict(model, datamodule=data())
+    alone = trainer().predict(model, datamodule=data(name))
     for together in (runs.first["whole"][name]["predicted"], runs.second["whole"][name]["predicted"]):
         for found, wanted in zip(together, alone, strict=True):
             for latent, value in wanted.items():

@@ -8,11 +8,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
-from vaekit import DiscreteVAE
+from vaekit import DiscreteVAE, MixedVAE
 from vaekit.callbacks import PosteriorCollapseMonitor, RunCheckpoint, TerminateOnNonFinite
 from vaekit.cli.predictions import in_order
 from vaekit.data import GeneExpressionData
@@ -23,12 +24,13 @@ from vaekit.likelihoods import Poisson
 from vaekit.models import VAE
 from vaekit.networks import MLP
 
-from .test_checkpoint import data, model_for, same, state
+from . import test_checkpoint
+from .test_checkpoint import model_for, same, state
 from .test_resume import Order, PowerCut
 from .tiny import MODELS, adata, trainer
 
 EPOCHS = 3
-KEPT = ("discrete_moving_average", "discrete_learned", "mixed_sampled", "mixed_relaxed", "sequential_critic")
+KEPT = ("discrete_moving_average", "discrete_learned", "mixed_sampled", "mixed_relaxed", "sequential_critic", "labeled")
 LEARNING = {"rebar": REBAR, "relax": lambda: RELAX(MLP([4])), "muprop": MuProp, "reinmax": ReinMax}
 
 
@@ -44,10 +46,23 @@ def together(folder: Path | None = None, **kwargs: Any) -> pl.Trainer:
     return trainer(folder, strategy="ddp", devices=2, **kwargs)
 
 
+def data(name: str) -> GeneExpressionData:
+    """Return the data of a model; few cells have a label, so that a process has steps without any."""
+    if name != "labeled":
+        return test_checkpoint.data()
+    cells = adata()
+    is_known = np.arange(len(cells)) < 9  # three per type
+    cells.obs["known"] = cells.obs["cell_type"].astype(object).where(is_known, "Unknown")
+    return GeneExpressionData(cells, batch_key="batch", observed_key="known", batch_size=16)
+
+
 def begin(name: str, seed: int = 3) -> tuple[GeneExpressionData, VAE]:
     """Return data and model, equal in both processes."""
     pl.seed_everything(seed, verbose=False)
-    cells = data()
+    cells = data(name)
+    if name == "labeled":
+        sizes = {"features": cells.features, "covariates": cells.covariates, "labels": cells.observed_categories}
+        return cells, MixedVAE(likelihood=Poisson(), hidden=[8], dropout=0.0, learning_rate=0.01, **sizes)
     if name in LEARNING:
         sizes = {"features": cells.features, "covariates": cells.covariates}
         return cells, DiscreteVAE(**sizes, likelihood=Poisson(), hidden=[8], estimator=LEARNING[name]())
@@ -100,6 +115,25 @@ def moving_average() -> dict[str, Any]:
     together(max_steps=4, limit_val_batches=0, callbacks=[Before()]).fit(model, datamodule=cells)
     RunningMoments.update = update  # type: ignore[method-assign]
     return {"costs": torch.stack(seen), "kept": torch.stack(kept)}
+
+
+class Gradients(pl.Callback):
+    """Keeps the gradients of the labels' head after each backward pass, and the weights before it."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, dict[str, torch.Tensor]]] = []
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        head = {name: each.grad.clone() for name, each in pl_module.named_parameters() if ".y.head." in name}
+        self.kept.append({"weights": state(pl_module), "gradients": head})
+
+
+def labels() -> dict[str, Any]:
+    """Train on labels for two epochs, and keep each step's rows and gradients."""
+    cells, model = begin("labeled")
+    order, gradients = Order(), Gradients()
+    together(max_epochs=2, limit_val_batches=0, callbacks=[order, gradients]).fit(model, datamodule=cells)
+    return {"rows": order.rows, "steps": gradients.kept}
 
 
 def resumed_runs(folder: Path, whole: dict[str, Any]) -> dict[int, dict[str, bool]]:
@@ -166,6 +200,7 @@ def main(folder: Path) -> None:
     found: dict[str, Any] = {"every": every_model(), "whole": whole_runs(folder), "average": moving_average()}
     found["resumed"] = resumed_runs(folder, found["whole"]["mixed_sampled"])
     found["early"], found["too_few"], found["broken"] = stopped_early(folder), too_few(), broken()
+    found["labels"] = labels()
     torch.save(found, folder / f"process_{rank}.pt")
 
 
