@@ -1,4 +1,4 @@
-"""Predictor of labels: a model and its labeled training cells, which calibrate probabilities and distances."""
+"""Predictor of labels: a model and the labeled cells of its data, which calibrate probabilities and distances."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vaekit.analysis.label_calibration import (
     reliability_table,
     temper,
 )
+from vaekit.analysis.label_distances import LabelDistances
 from vaekit.analysis.label_evidence import LabelEvidence, label_evidence
 from vaekit.analysis.training_data import load_training_data
 from vaekit.data.dataset import BatchDataset, RowSubset, identity_collate
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from vaekit.data.data_module import DataModule
 
-NUM_NEIGHBORS = 5  # labeled cells whose mean distance is the novelty
-KNOWN_QUANTILE = 0.95  # of the distances of labeled cells, at which the novelty is 1
 SEPARATION_SCALE = 2.0  # separation at which exp(-s / scale) is a third: see Predictions.uncertainty
 UNKNOWN = "Unknown"
 
@@ -42,8 +41,8 @@ class Predictions(NamedTuple):
     uncertainty : ndarray, shape (cells,)
         1 - p (1 - exp(-s / 2)) with the probability p and the separation s of the most probable label.
     novelty : ndarray, shape (cells,)
-        Mean distance to the five nearest labeled training cells, in units of the distance that 5 % of the labeled cells
-        exceed.
+        Mean distance to the five nearest labeled cells, in units of the distance that 5 % of the cells of known types
+        are estimated to exceed (:class:`vaekit.analysis.label_distances.LabelDistances`).
     """
 
     probabilities: np.ndarray
@@ -60,7 +59,7 @@ class LabelPredictor:
     """Predictor of labels from a model with a label latent and its training data.
 
     The labeled cells of the validation and test split are held out: training does not use their labels. They determine
-    the temperature of the probabilities. The labeled cells of the training split determine the distances.
+    the temperature of the probabilities. All labeled cells determine the distances.
 
     Parameters
     ----------
@@ -94,8 +93,6 @@ class LabelPredictor:
     """
 
     def __init__(self, model: VAE, data: DataModule, batch_size: int = 1024, progress: bool = False) -> None:
-        from sklearn.neighbors import NearestNeighbors
-
         check_label_latent(model)
         codes = data.observed_labels
         assert codes is not None  # the model was trained on labels of these data
@@ -120,9 +117,7 @@ class LabelPredictor:
         probabilities = temper(evidence.probabilities[held_out], self.temperature)
         self.is_right = probabilities.argmax(1) == self.held_out_codes
         self.reliability: pd.DataFrame = reliability_table(probabilities.max(1), self.is_right)
-        known = evidence.points[is_training]
-        self._neighbors: Any = NearestNeighbors(n_neighbors=min(NUM_NEIGHBORS, len(known))).fit(known)
-        self._unit = self._known_distance(evidence.points, is_training)
+        self._distances = LabelDistances(evidence.points)
 
     @property
     def num_training(self) -> int:
@@ -154,7 +149,7 @@ class LabelPredictor:
         evidence = self._evidence(dataset, description, progress)
         probabilities = temper(evidence.probabilities, self.temperature)
         uncertainty = 1 - probabilities.max(1) * (1 - np.exp(-evidence.separation / SEPARATION_SCALE))
-        return Predictions(probabilities, uncertainty, self._distances(evidence.points) / self._unit)
+        return Predictions(probabilities, uncertainty, self._distances.novelty(evidence.points))
 
     def _evidence(self, dataset: BatchDataset, description: str, progress: bool) -> LabelEvidence:
         from tqdm.auto import tqdm
@@ -162,17 +157,6 @@ class LabelPredictor:
         loader = DataLoader(dataset, batch_size=self.batch_size, collate_fn=identity_collate)
         bar = tqdm(loader, desc=f"labels of {description}", unit="batch", disable=not progress)
         return label_evidence(self.model, bar)
-
-    def _distances(self, points: np.ndarray) -> np.ndarray:
-        """Return the mean distance to the nearest labeled training cells."""
-        return self._neighbors.kneighbors(points)[0].mean(1)
-
-    def _known_distance(self, points: np.ndarray, is_training: np.ndarray) -> float:
-        """Return the distance that 5 % of the labeled cells exceed; a training cell is not its own neighbor."""
-        distances = self._distances(points)
-        if is_training.sum() > self._neighbors.n_neighbors:
-            distances[is_training] = self._neighbors.kneighbors()[0].mean(1)
-        return max(float(np.quantile(distances, KNOWN_QUANTILE)), float(np.finfo(np.float32).tiny))
 
 
 def check_label_latent(model: VAE) -> None:

@@ -78,8 +78,8 @@ def predict_labels(
     ``adata.obs["<key_added>_uncertainty"]``
         Uncertainty u of the label, between 0 and 1, to rank cells.
     ``adata.obs["<key_added>_novelty"]``
-        Mean distance to the five nearest labeled training cells in latent space, in units of the distance that 5 % of
-        the labeled cells exceed.
+        Mean distance to the five nearest labeled cells in latent space, in units of the distance that 5 % of the cells
+        of known types are estimated to exceed (:func:`vaekit.analysis.label_distances.known_distance`).
     ``adata.obsm["<key_added>_probabilities"]``
         Calibrated probability of each label, ``[cells, labels]``; ``uns[key_added]["labels"]`` has their names.
     ``adata.uns[key_added]``

@@ -111,7 +111,7 @@ def _plot(model: VAE, query: QueryData, obs: dict[str, Any], key: str, columns: 
 
     columns.palettes[PANEL] = columns.palettes.get(key.removesuffix("_predicted"), {})
     columns.values["novelty"] = obs[f"{key}_novelty"]
-    columns.units["novelty"] = "distance to labeled cells; 1: exceeded by 5 % of them"
+    columns.units["novelty"] = "distance to labeled cells; 1: exceeded by about 5 % of known types"
     return plot_transferred_labels(
         cell_coordinates(model, query), obs[key], obs[f"{key}_uncertainty"], *columns, title,
         panel=PANEL, scale="uncertainty of the label",
