@@ -36,6 +36,7 @@ from anndata import AnnData
 
 KNOWN = "known_type"  # column with the labels of a draw
 NUM_STEPS, NUM_GENES, NUM_NEIGHBORS, NUM_BINS = 1000, 2000, 5, 15
+TRAINED: dict[tuple[str, int], Any] = {}  # models without labels, by method and seed
 
 
 class Result(NamedTuple):
@@ -138,7 +139,9 @@ def neighbors(cells: AnnData, query: AnnData | None, seed: int, options: argpars
 
     import vaekit
 
-    model = vaekit.fit(cells, max_steps=options.steps, seed=seed, progress=False)
+    model = unlabeled_model(
+        "kNN", seed, lambda: vaekit.fit(cells, max_steps=options.steps, seed=seed, progress=False)
+    )
     target = cells.copy()
     vaekit.analysis.embed(target, model)
     known = target.obs[KNOWN].to_numpy(str) != "Unknown"
@@ -159,16 +162,30 @@ def scanvi(cells: AnnData, query: AnnData | None, seed: int, options: argparse.N
     """Train scVI, then scANVI, at their defaults."""
     import scvi
 
-    scvi.settings.seed, scvi.settings.verbosity = seed, logging.ERROR
+    scvi.settings.verbosity = logging.ERROR
     quiet = {"enable_progress_bar": False, "accelerator": "cpu"} | ({"max_epochs": 2} if options.steps < 100 else {})
     cells = cells.copy()
-    scvi.model.SCVI.setup_anndata(cells, labels_key=KNOWN)
-    base = scvi.model.SCVI(cells)
-    base.train(**quiet)
-    model = scvi.model.SCANVI.from_scvi_model(base, unlabeled_category="Unknown")
+
+    def train_scvi() -> Any:
+        scvi.settings.seed = seed
+        scvi.model.SCVI.setup_anndata(cells)
+        base = scvi.model.SCVI(cells)
+        base.train(**quiet)
+        return base
+
+    base = unlabeled_model("scANVI", seed, train_scvi)
+    scvi.settings.seed = seed
+    model = scvi.model.SCANVI.from_scvi_model(base, unlabeled_category="Unknown", labels_key=KNOWN, adata=cells)
     model.train(**quiet)
     table = model.predict(soft=True)
     return confidence(table.to_numpy(), table.columns.to_numpy(str))
+
+
+def unlabeled_model(name: str, seed: int, train: Callable[[], Any]) -> Any:
+    """Return the model without labels that a method starts from; it is trained once for all numbers of labels."""
+    if (name, seed) not in TRAINED:
+        TRAINED[name, seed] = train()
+    return TRAINED[name, seed]
 
 
 def confidence(probabilities: np.ndarray, names: np.ndarray) -> Result:
