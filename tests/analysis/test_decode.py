@@ -90,6 +90,18 @@ def test_several_values_are_averaged(model):
     np.testing.assert_allclose(both.iloc[0], expected, rtol=1e-4)
 
 
+def test_a_value_that_is_named_twice_counts_once(model):
+    others = {"batch": "b1", "age": 50, "dose": 2}
+    one = decode(model, VALUES, {**others, "sex": ["f", "m"]})
+    pd.testing.assert_frame_equal(decode(model, VALUES, {**others, "sex": ["f", "f", "m"]}), one)
+    aged = decode(model, VALUES, {**others, "sex": "f", "age": [50, 60]})
+    for ages in (["50", 50.0, 60], np.array([50, 60.0, 50])):
+        pd.testing.assert_frame_equal(decode(model, VALUES, {**others, "sex": "f", "age": ages}), aged)
+    for age in (np.array(60.0), torch.tensor(60.0)):
+        expected = decode(model, VALUES, {**others, "sex": "f", "age": 60})
+        pd.testing.assert_frame_equal(decode(model, VALUES, {**others, "sex": "f", "age": age}), expected)
+
+
 def test_an_embedding_with_its_covariates(model):
     """The covariates that are not set are those of the cells; the codes are the most probable ones."""
     made = cells()
@@ -158,6 +170,10 @@ def test_normalized_expression_keeps_the_latents_and_other_covariates(model):
         ({"dose": 3}, "all training cells have the value 2, so the model has not learned an effect"),
         (["sex"], r"covariates=\['sex'\] must be a mapping"),
         ({"age": range(2000)}, "2000 combinations, more than 1000"),
+        (
+            {"age": 1e25},
+            r"\{'age': 1e\+25\} is .* standard deviations from the mean.* too far for a meaningful",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*extrapolation")
@@ -188,6 +204,7 @@ def test_extrapolation_warns(model):
         ({"z": [[1.0]]}, r"latents\['z'\] has shape \(1, 1\), but must have shape \(n, 2\)"),
         ({"z": [[np.nan, 1]]}, "not finite"),
         ({"z": np.zeros((0, 2))}, "is empty"),
+        ({"z": [[1e30, 0.0]]}, r"latents\['z'\] has the value 1e\+30, with which float32 overflows"),
         ({"z": np.zeros((3, 2)), "b": np.zeros((2, 2))}, r"numbers of observations differ, \{'b': 2\} and 3"),
         ({"y": [[0, 3]]}, r"latents\['y'\]: codes must be whole numbers from 0 to 2"),
         ({"y": [[0, 0.5]]}, "codes must be whole numbers"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,8 @@ def test_without_held_out_labels_the_calibration_is_a_default(cells: AnnData, mo
     data = load_labeled_data(model, cells)
     assert data.observed_labels is not None
     data.observed_labels[np.setdiff1d(np.arange(NUM_CELLS), data.split_indices["train"].numpy())] = -1
+    model = copy.deepcopy(model)  # as if trained on these labels, without those of held-out cells
+    model.data_registry = {**model.data_registry, "label_fingerprint": data.label_fingerprint}
     with pytest.warns(UserWarning, match="default calibration. Keep labeled cells"):
         predictor = LabelPredictor(model, data)
     assert predictor.temperature == pytest.approx(np.exp(-0.3), rel=1e-3)
@@ -210,10 +214,35 @@ def test_reliability_figure(predicted: AnnData) -> None:
     assert f"{table['n'].sum()} held-out" in axis.get_title()
 
 
+def test_labels_that_changed_after_training_do_not_calibrate(cells: AnnData, model: VAE) -> None:
+    """Such as a column that was filled with predictions: they would confirm themselves."""
+    filled = cells.copy()
+    predict_labels(filled, model)
+    filled.obs["known"] = filled.obs["known_predicted"].astype(str)
+    with pytest.raises(CheckpointError, match=r"'known': the labels of .* are not those of the training.*another one"):
+        predict_labels(filled, model, key_added="again")
+    predict_labels(filled, model, key_added="again", training_data=cells)
+    np.testing.assert_array_equal(filled.obs["again"], filled.obs["known_predicted"])
+
+
+def test_a_name_of_unknown_cells_is_free() -> None:
+    cells = simulate()
+    names = {"cluster0": "Unknown", "cluster1": "Unknown type", "cluster2": "C", "Unknown": "none known"}
+    cells.obs["known"] = cells.obs["known"].map(names).to_numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = vaekit.fit(cells, labels="known", unlabeled_category="none known", max_steps=2, progress=False)
+    predict_labels(cells, fitted, max_novelty=1.0)
+    assert list(cells.obs["known_predicted"].cat.categories) == ["C", "Unknown", "Unknown type", "Unknown type 2"]
+
+
 def test_bad_input(cells: AnnData, model: VAE) -> None:
-    for novelty in (0.0, -1.0, float("nan")):
-        with pytest.raises(ConfigError, match=f"max_novelty={novelty} must be positive"):
-            predict_labels(cells, model, max_novelty=novelty)
+    for novelty in (0.0, -1.0, float("nan"), "1"):
+        with pytest.raises(ConfigError, match=f"max_novelty={novelty!r} must be a positive number"):
+            predict_labels(cells, model, max_novelty=novelty)  # type: ignore[arg-type]
+    for size in (0, 2.5):
+        with pytest.raises(ConfigError, match=f"batch_size={size} must be a whole number, at least 1"):
+            predict_labels(cells.copy(), model, batch_size=size)  # type: ignore[arg-type]
     other = simulate_counts(NUM_CELLS, 60, clusters=4, seed=2)
     with pytest.raises(CheckpointError, match="cannot be loaded unchanged"):
         predict_labels(cells.copy(), model, training_data=other)

@@ -73,7 +73,7 @@ def test_classes_of_digits(directory: Path) -> None:
         (["--labels", "typ"], "observed_key='typ' not found in .obs"),
         (["--labels", "type", "--latents", "mixed"], "labels='type' cannot be combined with latents='mixed'"),
         (["--latents", "labels"], "latents='labels' requires labels"),
-        (["--labels", "one"], "observed_key='one' has the single category 'T'. Pass extra=1"),
+        (["--labels", "one"], "observed_key='one' has the single category 'T'. Label some"),
         (["--labels", "type", "--model.latents.y.categories", "5"], "categories=5, but observed_key='type' has 2"),
         (["--labels", "type", "--data.observed_key", "one"], "data.observed_key='one' must be 'type'"),
         (["--labels", "type", "--batch_key", "type"], "observed_key='type' is also a batch or covariate"),

@@ -74,6 +74,21 @@ def test_a_category_that_seems_to_mean_unknown(cells: AnnData) -> None:
         codes_of(labeled(cells, repeat("T", "B", "unknown")))
 
 
+@pytest.mark.parametrize("values", [repeat(0, 1, -1), repeat(0.0, 1.0, -1.0)])
+def test_codes_of_minus_one_seem_to_mean_unknown(cells: AnnData, values: Any) -> None:
+    adata = labeled(cells, values)
+    with pytest.warns(UserWarning, match=r"category '-1(.0)?', which is treated as a known label"):
+        codes_of(adata)
+    codes, names = codes_of(adata, unlabeled_category="-1")
+    assert len(names) == 2
+    assert (codes == -1).sum() == NUM_CELLS // 3
+
+
+def test_names_that_differ_only_in_blanks_or_case(cells: AnnData) -> None:
+    with pytest.warns(UserWarning, match="'T ' and 'T'.*differ only in case or surrounding blanks; they are treated"):
+        codes_of(labeled(cells, repeat("T", "B", "T ")))
+
+
 def test_only_training_cells_have_labels(cells: AnnData) -> None:
     adata = labeled(cells, repeat("T", "B", None))
     data = GeneExpressionData(adata, observed_key="type")
@@ -135,6 +150,9 @@ def test_a_checkpoint_keeps_the_order_of_the_names(cells: AnnData) -> None:
         (repeat("T", "B"), {"batch_key": "type"}, "observed_key='type' is also a batch or covariate"),
         (repeat("T", "B"), {"categorical_covariate_keys": ["type"]}, "observed_key='type' is also a batch"),
         (repeat(["T"], ["B"]), {}, "cannot be categories"),
+        (repeat("T", "B"), {"observed_key": 3}, "observed_key=3 must be the name of a column of .obs"),
+        (repeat("T", "B"), {"label_key": ["type"]}, r"label_key=\['type'\] must be the name"),
+        (repeat("T", "B"), {"batch_key": 3}, "batch_key=3 must be the name"),
     ],
 )
 def test_rejected_labels(cells: AnnData, values: Any, arguments: dict[str, Any], message: str) -> None:

@@ -296,7 +296,7 @@ def test_rejected_arguments_of_a_latent(arguments: dict, message: str) -> None:
         ({"y": Categorical(observed_key="kind")}, None, "not found in labels. GeneExpressionData"),
         ({"y": Categorical(observed_key="knd")}, LABELS, "Did you mean 'kind'"),
         ({"y": Categorical(4, observed_key="kind")}, LABELS, r"categories=4, but observed_key='kind' has 3"),
-        ({"y": Categorical(observed_key="kind")}, {"kind": ["a"]}, "single category 'a'. Pass extra=1"),
+        ({"y": Categorical(observed_key="kind")}, {"kind": ["a"]}, "single category 'a'. Label some"),
         ({"y": Categorical(observed_key="kind"), "w": Categorical(observed_key="kind")}, LABELS, "at most one"),
         ({"y": Categorical(3)}, LABELS, "no latent has this observed_key"),
     ],

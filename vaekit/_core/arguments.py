@@ -106,6 +106,19 @@ def as_integer(value: Any) -> int | None:
         return None
 
 
+def check_count(**values: Any) -> None:
+    """Check that numbers, unless None, are positive whole numbers.
+
+    Raises
+    ------
+    ConfigError
+        If one is not.
+    """
+    for name, value in values.items():
+        if value is not None and (as_integer(value) or 0) < 1:
+            raise ConfigError(f"{name}={short_repr(value)} must be a whole number, at least 1.")
+
+
 def check_minimum(minimum: float, **values: float | None) -> None:
     """Check that numbers, unless None, are at least a minimum.
 

@@ -19,7 +19,8 @@ from vaekit.exceptions import DataError, did_you_mean
 from vaekit.models import VAE
 
 UNNAMED_BATCH = "batch"  # of a model without a column of batches, extended by map_query
-MAX_STD, MAX_COMBINATIONS = 5.0, 1000
+MAX_STD, FURTHEST_STD = 5.0, 1e6  # of a warning, and of an error: float32 overflows in the decoder
+MAX_COMBINATIONS = 1000
 
 
 class CovariateColumns(NamedTuple):
@@ -72,6 +73,15 @@ class CovariateColumns(NamedTuple):
             start = end
         raise KeyError(name)
 
+    def text(self, name: str, value: Any) -> str:
+        """Return a value as text: the category of the model that it means, or the number."""
+        if name in self.categories:
+            return match_category(value, self.categories[name])
+        try:
+            return f"{float(value):g}"
+        except (TypeError, ValueError):  # encode rejects it
+            return str(value)
+
     def encode(self, name: str, value: Any) -> list[float]:
         """Return a value as the covariate's columns: one-hot, or standardized.
 
@@ -101,6 +111,12 @@ class CovariateColumns(NamedTuple):
                 f"Omit {name!r}."
             )
         scaled = (number - mean) / std
+        if abs(scaled) > FURTHEST_STD:
+            raise DataError(
+                f"{label} is {abs(scaled):.2g} standard deviations from the mean of the training cells ({mean:g}), too "
+                f"far for a meaningful result. Pass a number in the unit of the column, at most {FURTHEST_STD:g} "
+                "standard deviations away."
+            )
         if abs(scaled) > MAX_STD:
             warnings.warn(
                 f"{label} is {abs(scaled):.0f} standard deviations from the mean of the training cells ({mean:g}): "
@@ -108,8 +124,6 @@ class CovariateColumns(NamedTuple):
                 UserWarning,
                 stacklevel=2,
             )
-        if not np.isfinite(np.float32(scaled)):
-            raise DataError(f"{label} is too far from the mean of the training cells ({mean:g}) for float32.")
         return [scaled]
 
 
@@ -186,7 +200,7 @@ def set_covariates(
                 f"covariates={{{name!r}: ...}} not found in the covariates of the model. "
                 f"{did_you_mean(str(name), columns.names)}"
             )
-        values[name] = {str(each): columns.encode(name, each) for each in _as_list(value)}
+        values[name] = {columns.text(name, each): columns.encode(name, each) for each in _as_list(value)}
         if not values[name]:
             raise DataError(f"covariates={{{name!r}: {value!r}}} must name a value.")
     if transform_batch is not None:
@@ -206,6 +220,8 @@ def set_covariates(
 
 def _as_list(value: Any) -> list[Any]:
     """Return one value, or an iterable of values, as a list."""
+    if isinstance(value, np.ndarray | Tensor) and value.ndim == 0:
+        value = value.item()
     return [value] if isinstance(value, str | bytes) or not isinstance(value, Iterable) else list(value)
 
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.model_source import check_in_memory, check_query, prepare_query, provenance, resolve_model
 from vaekit.batch import Batch
 from vaekit.data.cells.query import QueryData
-from vaekit.data.dataset import identity_collate
+from vaekit.data.dataset import sequential_loader
 from vaekit.diagnostics import most_probable_codes, posterior_summaries
 from vaekit.diagnostics.usage import coordinates, variable_codes
 from vaekit.models import VAE
@@ -164,7 +163,7 @@ def summarize_cells(
 
     if devices is not None:
         return _summarize_on_devices(model, query, batch_size, devices)
-    loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
+    loader = sequential_loader(query.dataset, batch_size)
     bar = tqdm(loader, desc=f"embedding {query.source}", unit="batch", disable=not progress)
     return posterior_summaries(model, bar)
 

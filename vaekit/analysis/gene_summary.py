@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from vaekit.data.cells.query import QueryData
-from vaekit.data.dataset import identity_collate
+from vaekit.data.dataset import sequential_loader
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +85,7 @@ def summarize_counts(
         Cells per mini-batch.
     """
     summary, start = GeneSummary(len(query.dataset), all_genes, genes), 0
-    for batch in DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate):
+    for batch in sequential_loader(query.dataset, batch_size):
         counts = batch.x.numpy()
         if library_size != "observed":
             counts = counts * (library_size / np.maximum(counts.sum(1, keepdims=True), 1))

@@ -113,9 +113,7 @@ def integration_scores(
     Luecken et al. (2022), Benchmarking atlas-level data integration in single-cell genomics; Korsunsky et al. (2019),
     Fast, sensitive and accurate integration of single-cell data with Harmony.
     """
-    from torch.utils.data import DataLoader
-
-    from vaekit.data.dataset import identity_collate
+    from vaekit.data.dataset import sequential_loader
 
     check_packages()
     model, _ = resolve_model(model)
@@ -124,7 +122,7 @@ def integration_scores(
     for key in embeddings:
         if key not in obsm:
             raise DataError(f"embeddings: {key!r} not found in .obsm of {query.source}. {did_you_mean(key, obsm)}")
-    loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
+    loader = sequential_loader(query.dataset, batch_size)
     repeated_labels(np.array([label for label in query.labels if label is not None]), query.source)
     cells = read_labeled_cells(model, loader, progress)
     return score_cells(cells, {key: np.asarray(obsm[key])[cells.rows] for key in embeddings}, query.source, progress)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from vaekit.analysis.label_calibration import (
     expected_calibration_error,
@@ -18,7 +17,7 @@ from vaekit.analysis.label_calibration import (
 from vaekit.analysis.label_distances import LabelDistances
 from vaekit.analysis.label_evidence import LabelEvidence, label_evidence
 from vaekit.analysis.training_data import load_training_data
-from vaekit.data.dataset import BatchDataset, RowSubset, identity_collate
+from vaekit.data.dataset import BatchDataset, RowSubset, sequential_loader
 from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.models import VAE
 
@@ -89,13 +88,20 @@ class LabelPredictor:
     ConfigError
         If the model does not have a label latent.
     CheckpointError
-        If none of the training cells has a label.
+        If none of the training cells has a label, or the labels are others than in training.
     """
 
     def __init__(self, model: VAE, data: DataModule, batch_size: int = 1024, progress: bool = False) -> None:
         check_label_latent(model)
         codes = data.observed_labels
         assert codes is not None  # the model was trained on labels of these data
+        if have_labels_changed(model, data):
+            key = next(iter(data.observed_categories))
+            raise CheckpointError(
+                f"observed_key={key!r}: the labels of {data.source} are not those of the training of the model, which "
+                "calibrate the predictions. Restore the column, and store predictions in another one. Or pass "
+                "training_data=..., an AnnData or a file with the labels of the training."
+            )
         rows = np.flatnonzero(codes >= 0)
         is_training = np.isin(rows, data.split_indices["train"].numpy())
         if not is_training.any():
@@ -154,7 +160,7 @@ class LabelPredictor:
     def _evidence(self, dataset: BatchDataset, description: str, progress: bool) -> LabelEvidence:
         from tqdm.auto import tqdm
 
-        loader = DataLoader(dataset, batch_size=self.batch_size, collate_fn=identity_collate)
+        loader = sequential_loader(dataset, self.batch_size)
         bar = tqdm(loader, desc=f"labels of {description}", unit="batch", disable=not progress)
         return label_evidence(self.model, bar)
 
@@ -173,6 +179,12 @@ def check_label_latent(model: VAE) -> None:
             "model has no labels: none of its latents has an observed_key. Train one with "
             "vaekit.fit(cells, labels=COLUMN), or transfer labels of neighbors with vaekit.analysis.transfer_labels."
         )
+
+
+def have_labels_changed(model: VAE, data: DataModule) -> bool:
+    """Return whether a model was trained on other labels of these data."""
+    trained = (model.data_registry or {}).get("label_fingerprint")
+    return trained is not None and trained != data.label_fingerprint
 
 
 def load_labeled_data(model: VAE, cells: Any, training_data: Any = None) -> DataModule:

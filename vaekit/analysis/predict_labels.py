@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit._core.arguments import check_count
 from vaekit.analysis.fields import check_free
 from vaekit.analysis.label_predictor import UNKNOWN, LabelPredictor, check_label_latent, load_labeled_data
 from vaekit.analysis.model_source import check_in_memory, get_count_registry, prepare_query, provenance, resolve_model
@@ -119,6 +121,7 @@ def predict_labels(
     key_added = prediction_key(model, key_added)
     check_prediction_fields(adata, key_added)
     check_max_novelty(max_novelty)
+    check_count(batch_size=batch_size)
     query = prepare_query(model, adata, layer, batch_key)
     predictor = LabelPredictor(model, load_labeled_data(model, adata, training_data), batch_size, progress)
     fields = prediction_fields(predictor, query, key_added, max_novelty, progress, checkpoint)
@@ -140,10 +143,10 @@ def prediction_key(model: VAE, key_added: str | None) -> str:
 
 def check_max_novelty(max_novelty: float | None) -> None:
     """Raise a ConfigError if the threshold of :func:`predict_labels` is not positive."""
-    if max_novelty is not None and not max_novelty > 0:
+    if max_novelty is not None and (not isinstance(max_novelty, int | float) or not max_novelty > 0):
         raise ConfigError(
-            f"predict_labels: max_novelty={max_novelty} must be positive. 1 calls about 5 % of the cells of known "
-            "types unknown."
+            f"predict_labels: max_novelty={max_novelty!r} must be a positive number. 1 calls about 5 % of the cells of "
+            "known types unknown."
         )
 
 
@@ -181,7 +184,8 @@ def prediction_fields(
 
     predictions = predictor.predict(query.dataset, query.source, progress)
     names, (first, second) = list(predictor.model.label_names), predictions.order.T
-    unknown = UNKNOWN if UNKNOWN not in names else f"{UNKNOWN} type"
+    numbered = (f"{UNKNOWN} type {number}" for number in itertools.count(2))
+    unknown = next(name for name in itertools.chain((UNKNOWN, f"{UNKNOWN} type"), numbered) if name not in names)
     is_unknown = np.zeros(len(first), dtype=bool) if max_novelty is None else predictions.novelty > max_novelty
     categories = [*names, unknown] if max_novelty is not None else names
     values = (

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from vaekit.analysis.state_mixture import NormalPosterior, StateMixture
 from vaekit.data.cells.query import QueryData
-from vaekit.data.dataset import identity_collate
+from vaekit.data.dataset import sequential_loader
 from vaekit.diagnostics.keyed_noise import draw_by_key, observation_keys
 from vaekit.exceptions import CheckpointError
 from vaekit.latents.activity import ACTIVE_VARIANCE
@@ -80,7 +79,7 @@ def read_posteriors(
     posteriors, used, keys, latents = [], [], [], []
     for number, (model, query) in enumerate(zip(models, queries, strict=True)):
         names, means, variances = normal_latents(model), [], []
-        loader = DataLoader(query.dataset, batch_size=batch_size, collate_fn=identity_collate)
+        loader = sequential_loader(query.dataset, batch_size)
         with evaluation_mode(model):
             for batch in tqdm(loader, f"embedding by model {number}", unit="batch", disable=not progress):
                 if number == 0:

@@ -16,6 +16,7 @@ from vaekit.models import VAE
 if TYPE_CHECKING:
     from anndata import AnnData
 
+LARGEST = 1e6  # value of a latent
 TOLERANCE = 1e-3  # of sums that must be 1
 
 
@@ -92,6 +93,11 @@ def _latent_units(name: str, latent: Latent, value: Any) -> Tensor:
         raise DataError(f"{label} is empty. Pass at least one observation.")
     if not np.isfinite(array).all():
         raise DataError(f"{label} has values that are not finite, such as NaN. Remove these observations.")
+    if (largest := np.abs(array).max()) > LARGEST:
+        raise DataError(
+            f"{label} has the value {largest:g}, with which float32 overflows in the decoder. Pass values of at most "
+            f"{LARGEST:g}; those of the training data are near 1."
+        )
     if takes_codes:
         if (array != array.round()).any() or array.min() < 0 or array.max() >= num_states:
             raise DataError(f"{label}: codes must be whole numbers from 0 to {num_states - 1}, not {array.max():g}.")

@@ -77,13 +77,11 @@ class EvaluationData:
         DataError
             If arguments exclude each other.
         """
-        from torch.utils.data import DataLoader
-
         from vaekit.analysis import get_data_registry, load_training_data
         from vaekit.analysis.model_source import open_cells
         from vaekit.cli.input_cells import resolve_cells
         from vaekit.data import prepare_query
-        from vaekit.data.dataset import identity_collate
+        from vaekit.data.dataset import sequential_loader
 
         if self.path is None:
             for name in ("layer", "batch_key", "label_key", "genes_in"):
@@ -109,7 +107,7 @@ class EvaluationData:
         if self.label_key is None and label_key not in cells.obs:
             label_key = None
         query = prepare_query(cells, registry, self.batch_key, label_key)
-        loader = DataLoader(query.dataset, batch_size=self.batch_size, collate_fn=identity_collate)
+        loader = sequential_loader(query.dataset, self.batch_size)
         name = f"{cells.name}, all cells"
         return EvaluatedData(loader, name, loader, name)
 

@@ -19,6 +19,7 @@ from vaekit._core.components import Component
 from vaekit.batch import Batch, DataStatistics
 from vaekit.data.dataset import BatchDataset, BatchIndexSampler, ResumableLoader, RowSubset, identity_collate
 from vaekit.data.figure_columns import FigureColumns, check_color
+from vaekit.data.fingerprint import fingerprint
 from vaekit.data.loaded_data import LoadedData, from_loaded
 from vaekit.data.splits import SPLITS, check_fractions
 from vaekit.exceptions import DataError, did_you_mean
@@ -96,6 +97,12 @@ class DataModule(Component, pl.LightningDataModule, ABC):
         "Known category of each observation of any split, int64 ``[rows]``, -1 if unknown; None without an "
         "``observed_key``.",
     )
+
+    @property
+    def label_fingerprint(self) -> str | None:
+        """Hash of the known categories of all observations; None without an ``observed_key``."""
+        return None if self.observed_labels is None else fingerprint([self.observed_labels])
+
     fingerprint: str = from_loaded("fingerprint", "Hash of the source's content, 16 hexadecimal digits.")
     source: str = from_loaded("source", "Name of the data in messages, such as a path.")
 
@@ -233,6 +240,7 @@ class DataModule(Component, pl.LightningDataModule, ABC):
             "split_indices": dict(self.split_indices),
             "label_categories": list(self.label_categories),
             "observed_categories": {key: list(names) for key, names in self.observed_categories.items()},
+            "label_fingerprint": self.label_fingerprint,
         }
 
     @override

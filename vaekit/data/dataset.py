@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, RandomSampler, Sampler
 from typing_extensions import override
 
+from vaekit._core.arguments import check_count
 from vaekit.batch import Batch
 from vaekit.data.ranks import batches_of_rank, common_order, num_batches
 
@@ -25,6 +26,18 @@ T = TypeVar("T")
 def identity_collate(batch: T) -> T:
     """Return the batch unchanged; the ``collate_fn`` of data sets that slice whole mini-batches."""
     return batch
+
+
+def sequential_loader(dataset: BatchDataset, batch_size: int) -> DataLoader:
+    """Return a loader of mini-batches in the order of a data set.
+
+    Raises
+    ------
+    ConfigError
+        If ``batch_size`` is not a positive whole number.
+    """
+    check_count(batch_size=batch_size)
+    return DataLoader(dataset, batch_size=int(batch_size), collate_fn=identity_collate)
 
 
 def copy_async(values: Tensor, device: torch.device) -> Tensor:

@@ -86,17 +86,17 @@ class ObservedLabels:
         Raises
         ------
         ConfigError
-            If there are fewer than two categories, or their number differs from ``num_categories``.
+            If there are fewer than two named categories, or their number differs from ``num_categories``.
         """
         if num_categories not in (None, len(names)):
             raise ConfigError(
                 f"Categorical: categories={num_categories}, but observed_key={self.key!r} has {len(names)}: "
                 f"{_listed(names)}. Omit categories, and add categories without a label by extra=..."
             )
-        if len(names) + self.extra < 2:
+        if len(names) < 2:
             raise ConfigError(
-                f"Categorical: observed_key={self.key!r} has the single category {_listed(names)}. Pass extra=1 for "
-                "the other observations, or label some of them."
+                f"Categorical: observed_key={self.key!r} has the single category {_listed(names)}. Label some "
+                "observations of other categories, too: a single label would describe all observations."
             )
         self.num_named = len(names)
         self.names = (*names, *_free_names(self.extra, names))

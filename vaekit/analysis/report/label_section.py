@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaekit.analysis.label_predictor import LabelPredictor
+from vaekit.analysis.label_predictor import LabelPredictor, have_labels_changed
 from vaekit.analysis.report.page import Element, Paragraph, Picture, Section, Table, counted, number, percent
 from vaekit.analysis.report.subject import MAX_ROWS, Subject
 from vaekit.plotting.reliability_figure import plot_reliability
@@ -16,6 +16,9 @@ def label_section(subject: Subject) -> Section | None:
     """Return the section on predicted labels; None for a model without a label latent."""
     if subject.model.label_latent is None or subject.data is None or subject.data.observed_labels is None:
         return None
+    if have_labels_changed(subject.model, subject.data):
+        text = f"The labels of {subject.data.source} have changed since the training, so that they are not compared."
+        return Section("Predicted labels", [Paragraph(text)])
     predictor = LabelPredictor(subject.model, subject.data)
     noun, count = subject.noun, predictor.num_held_out
     text = (

@@ -6,11 +6,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from vaekit.analysis.report.page import Element, Paragraph, Section, Table, Tile, counted, number
 from vaekit.analysis.report.subject import Subject, spread
-from vaekit.data.dataset import RowSubset, identity_collate
+from vaekit.data.dataset import RowSubset, sequential_loader
 from vaekit.diagnostics.evaluation import elbo_terms
 from vaekit.diagnostics.importance import LikelihoodEstimate, importance_sampled_log_likelihood
 
@@ -43,7 +42,7 @@ class HeldOut:
         rows = data.split_indices["test"]
         self.total = len(rows)
         subset = RowSubset(data.dataset, rows[spread(self.total)])
-        batches = DataLoader(subset, batch_size=BATCH_SIZE, collate_fn=identity_collate)
+        batches = sequential_loader(subset, BATCH_SIZE)
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(subject.seed)
             self.terms = elbo_terms(model, batches, NUM_ELBO_SAMPLES)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit._core.arguments import short_repr
 from vaekit._core.natural_order import natural_order
 from vaekit.exceptions import DataError, did_you_mean
 
@@ -95,6 +96,12 @@ def match_category(name: Any, categories: Iterable[str]) -> str:
     return next((form for form in (whole[1], f"{whole[1]}.0") if form in names), name)
 
 
+def check_column_name(key: Any, argument: str) -> None:
+    """Raise a DataError if the name of a column is neither text nor None."""
+    if not isinstance(key, str | None):
+        raise DataError(f"{argument}={short_repr(key)} must be the name of a column of .obs, such as 'cell_type'.")
+
+
 def _get_column(obs: pd.DataFrame, key: str, argument: str, source: str) -> pd.Series:
     if key not in obs.columns:
         raise DataError(f"{argument}={key!r} not found in .obs of {source}. {did_you_mean(key, map(str, obs.columns))}")
@@ -123,7 +130,7 @@ def read_categories(
                 f"{argument}={key!r}: {source} has {len(column.categories)} different values in {len(obs)} cells. A "
                 f"{unit} is shared by a group of cells, such as those of a donor or of a sequencing run."
             )
-        if similar := _similar_names(column.categories, column.categories):
+        if similar := similar_names(column.categories, column.categories):
             warnings.warn(
                 f"{argument}={key!r}: {source}: {similar}; they are treated as different ones.",
                 UserWarning,
@@ -134,7 +141,7 @@ def read_categories(
     if unknown := [name for name in column.categories if name not in trained]:
         plural = {"batch": "batches", "category": "categories"}[unit]
         more = f" and {len(unknown) - MAX_LISTED} more" if len(unknown) > MAX_LISTED else ""
-        if similar := _similar_names(unknown, trained):
+        if similar := similar_names(unknown, trained):
             remedy = f" {similar}: rename them if they are the same."
         else:
             remedy = BATCH_REMEDY if unit == "batch" else ""
@@ -145,12 +152,12 @@ def read_categories(
     return column.recode(trained)
 
 
-def _similar_names(names: Iterable[str], others: Iterable[str]) -> str:
+def similar_names(names: Iterable[str], others: Iterable[str]) -> str:
     """Return a sentence on the names of two lists that differ only in case or surrounding blanks; "" without any.
 
     Examples
     --------
-    >>> _similar_names(["Donor1 ", "donor3"], ["donor1", "donor2"])
+    >>> similar_names(["Donor1 ", "donor3"], ["donor1", "donor2"])
     "'Donor1 ' and 'donor1' differ only in case or surrounding blanks"
     """
     first: dict[str, str] = {}

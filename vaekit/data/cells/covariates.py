@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.cells.columns import Column, one_hot, read_batches, read_categories, read_numeric
+from vaekit.data.cells.columns import Column, check_column_name, one_hot, read_batches, read_categories, read_numeric
 from vaekit.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class CovariateKeys(NamedTuple):
     continuous: Sequence[str] | None = None
 
     def check(self) -> None:
-        """Raise a DataError if a list of names is a string, or a column is named twice."""
+        """Raise a DataError if a name is no text, a list of names is a string, or a column is named twice."""
+        check_column_name(self.batch, "batch_key")
         seen = {self.batch}
         for argument, names in (
             ("categorical_covariate_keys", self.categorical),
@@ -47,6 +48,7 @@ class CovariateKeys(NamedTuple):
             if isinstance(names, str):
                 raise DataError(f"{argument}={names!r} must be a list of columns: [{names!r}].")
             for name in names or ():
+                check_column_name(name, argument)
                 if name in seen:
                     raise DataError(
                         f"{argument}: the column {name!r} is named twice (among batch_key, categorical_covariate_keys "
@@ -56,6 +58,7 @@ class CovariateKeys(NamedTuple):
 
     def check_excludes(self, key: str | None, argument: str) -> None:
         """Raise a DataError if a column that the model must not see as a covariate is one of them."""
+        check_column_name(key, argument)
         if key is not None and key in (self.batch, *(self.categorical or ()), *(self.continuous or ())):
             raise DataError(
                 f"{argument}={key!r} is also a batch or covariate, which would give the label to the decoder. Name "

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from vaekit.batch import DataStatistics
 from vaekit.data.cells.color_columns import read_color_columns, stored_colors
-from vaekit.data.cells.columns import read_column
+from vaekit.data.cells.columns import check_column_name, read_column
 from vaekit.data.cells.count_source import CountSource
 from vaekit.data.cells.covariates import REGISTRY_KEYS, CovariateKeys, read_covariates
 from vaekit.data.cells.estimated_counts import TRAINING_REMEDY
@@ -133,6 +133,8 @@ class GeneExpressionData(DataModule):
         self._keys = CovariateKeys(batch_key, categorical_covariate_keys or (), continuous_covariate_keys or ())
         self._keys.check()
         self._keys.check_excludes(observed_key, "observed_key")
+        for argument, key in (("label_key", label_key), ("size_factor_key", size_factor_key)):
+            check_column_name(key, argument)
         if adata is None and path is None:
             label_key = label_key or "bulk_labels"
         if path is not None:
@@ -153,7 +155,7 @@ class GeneExpressionData(DataModule):
         self.mode = mode
         self.round_counts = round_counts
         self.genes_in = genes_in
-        self.observed_key, self.unlabeled_category = observed_key, unlabeled_category
+        self.observed_key, self.unlabeled_category = observed_key, str(unlabeled_category)
         super().__init__(batch_size, split, seed)
 
     def _open(self) -> CountSource:

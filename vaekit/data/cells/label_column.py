@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.cells.columns import Column, match_category, read_column
+from vaekit.data.cells.columns import Column, match_category, read_column, similar_names
 from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def read_labels(
     if key is None:
         return None
     column = read_column(obs, key, ARGUMENT, source)
+    unlabeled = match_category(unlabeled, column.categories)
     names = [name for name in column.categories if name.strip() and name != unlabeled]
     if not names:
         raise DataError(
@@ -93,6 +94,10 @@ def read_labels(
         matched = [match_category(name, trained) if name in names else "" for name in column.categories]
         return LabelColumn(key, Column(column.codes, matched).recode(trained).codes, list(trained))
     _warn_names_of_unknown(names, key, source, unlabeled)
+    if similar := similar_names(names, names):
+        warnings.warn(
+            f"{ARGUMENT}={key!r}: {source}: {similar}; they are treated as different ones.", UserWarning, stacklevel=2
+        )
     codes = column.recode(names).codes
     num_labeled = int((codes >= 0).sum())
     if len(names) > max(2, num_labeled // 2):
@@ -141,8 +146,8 @@ def training_labels(labels: LabelColumn | None, source: str, train: np.ndarray, 
 
 def _warn_names_of_unknown(names: list[str], key: str, source: str, unlabeled: str) -> None:
     """Warn about a category whose name usually means unknown."""
-    usual = {"unknown", "unlabeled", "unlabelled", "unassigned", "nan", "none", "na", "n/a", "null", "-", "?"}
-    if found := [name for name in names if name.strip().casefold() in usual]:
+    usual = {"unknown", "unlabeled", "unlabelled", "unassigned", "nan", "none", "na", "n/a", "null", "-", "?", "-1"}
+    if found := [name for name in names if name.strip().casefold().removesuffix(".0") in usual]:
         warnings.warn(
             f"{ARGUMENT}={key!r}: {source} has the category {found[0]!r}, which is treated as a known label. If it "
             f"means unknown, pass unlabeled_category={found[0]!r} (now {unlabeled!r}).",
