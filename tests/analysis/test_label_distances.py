@@ -10,7 +10,7 @@ from vaekit.analysis.label_distances import NUM_EMPIRICAL, LabelDistances, known
 
 @pytest.mark.parametrize("n", [40, 70, 150])
 def test_few_labeled_cells_call_5_percent_unknown(n: int) -> None:
-    """The empirical quantile calls 7.2, 6.4 and 5.5 % unknown, with a standard deviation that is half as large again."""
+    """The empirical quantile calls 7.2, 6.4 and 5.5 % unknown, with half as large again a deviation."""
     rng = np.random.default_rng(0)
     new = np.exp(0.3 * rng.normal(size=20_000))
     samples = np.exp(0.3 * rng.normal(size=(500, n)))

@@ -253,3 +253,14 @@ def test_bad_input(cells: AnnData, model: VAE) -> None:
     without = vaekit.fit(cells, max_steps=2, progress=False)
     with pytest.raises(ConfigError, match=r"has no labels: none of its latents has an observed_key.*labels=COLUMN"):
         predict_labels(cells.copy(), without)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("num_genes", [40, 30])
+def test_cells_with_fewer_genes_are_not_novel_for_that(cells: AnnData, model: VAE, num_genes: int) -> None:
+    """The labeled cells are seen through the same genes; else half of those with 30 genes were unknown."""
+    query = cells[:, :num_genes].copy()
+    predict_labels(query, model, max_novelty=1.0, training_data=cells)
+    is_known = cells.obs["cluster"].isin(TYPES).to_numpy()
+    fraction = (query.obs["known_predicted"] == "Unknown")[is_known].mean()
+    assert fraction < 0.15

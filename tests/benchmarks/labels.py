@@ -139,9 +139,7 @@ def neighbors(cells: AnnData, query: AnnData | None, seed: int, options: argpars
 
     import vaekit
 
-    model = unlabeled_model(
-        "kNN", seed, lambda: vaekit.fit(cells, max_steps=options.steps, seed=seed, progress=False)
-    )
+    model = unlabeled_model("kNN", seed, lambda: vaekit.fit(cells, max_steps=options.steps, seed=seed, progress=False))
     target = cells.copy()
     vaekit.analysis.embed(target, model)
     known = target.obs[KNOWN].to_numpy(str) != "Unknown"

@@ -125,7 +125,9 @@ def test_gradients_of_labels_are_those_of_one_process(runs: Runs) -> None:
         assert batch.observed_label is not None
         is_labeled = (batch.observed_label >= 0).split([len(mine), len(others)])
         num_labeled.append([int(each.sum()) for each in is_labeled])
-    assert any(min(each) == 0 < max(each) for each in num_labeled), "a process without labels in a step is the hard case"
+    assert any(min(each) == 0 < max(each) for each in num_labeled), (
+        "a process without labels in a step is the hard case"
+    )
 
 
 def test_a_moving_average_takes_in_the_costs_of_both(runs: Runs) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vaekit.analysis.label_calibration import (
     expected_calibration_error,
@@ -17,6 +18,7 @@ from vaekit.analysis.label_calibration import (
 from vaekit.analysis.label_distances import LabelDistances
 from vaekit.analysis.label_evidence import LabelEvidence, label_evidence
 from vaekit.analysis.training_data import load_training_data
+from vaekit.batch import Batch
 from vaekit.data.dataset import BatchDataset, RowSubset, sequential_loader
 from vaekit.exceptions import CheckpointError, ConfigError
 from vaekit.models import VAE
@@ -70,6 +72,9 @@ class LabelPredictor:
         Cells per mini-batch.
     progress : bool
         Whether to show a progress bar.
+    observed : Tensor or None, shape (genes,)
+        Genes of the cells to label, bool; None: all. The labeled cells are seen through the same genes, because the
+        latents of cells with fewer genes are less certain, and farther from the others.
 
     Attributes
     ----------
@@ -91,7 +96,14 @@ class LabelPredictor:
         If none of the training cells has a label, or the labels are others than in training.
     """
 
-    def __init__(self, model: VAE, data: DataModule, batch_size: int = 1024, progress: bool = False) -> None:
+    def __init__(
+        self,
+        model: VAE,
+        data: DataModule,
+        batch_size: int = 1024,
+        progress: bool = False,
+        observed: Tensor | None = None,
+    ) -> None:
         check_label_latent(model)
         codes = data.observed_labels
         assert codes is not None  # the model was trained on labels of these data
@@ -109,7 +121,8 @@ class LabelPredictor:
                 "The training data have no labeled cells. Pass the data that the model was trained on."
             )
         self.model, self.batch_size = model, batch_size
-        evidence = self._evidence(RowSubset(data.dataset, torch.from_numpy(rows)), "labeled cells", progress)
+        labeled = RowSubset(data.dataset, torch.from_numpy(rows))
+        evidence = self._evidence(labeled, "labeled cells", progress, observed)
         codes, held_out = codes[rows], ~is_training
         self.training_codes, self.held_out_codes = codes[is_training], codes[held_out]
         if not self.num_held_out:
@@ -157,12 +170,19 @@ class LabelPredictor:
         uncertainty = 1 - probabilities.max(1) * (1 - np.exp(-evidence.separation / SEPARATION_SCALE))
         return Predictions(probabilities, uncertainty, self._distances.novelty(evidence.points))
 
-    def _evidence(self, dataset: BatchDataset, description: str, progress: bool) -> LabelEvidence:
+    def _evidence(
+        self, dataset: BatchDataset, description: str, progress: bool, observed: Tensor | None = None
+    ) -> LabelEvidence:
         from tqdm.auto import tqdm
 
         loader = sequential_loader(dataset, self.batch_size)
         bar = tqdm(loader, desc=f"labels of {description}", unit="batch", disable=not progress)
-        return label_evidence(self.model, bar)
+        return label_evidence(self.model, bar if observed is None else (_hide_genes(batch, observed) for batch in bar))
+
+
+def _hide_genes(batch: Batch, observed: Tensor) -> Batch:
+    """Return cells as if only some genes had been measured."""
+    return batch._replace(x=batch.x * observed, nonzero=None, observed=observed.expand_as(batch.x))
 
 
 def check_label_latent(model: VAE) -> None:

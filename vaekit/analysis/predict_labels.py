@@ -123,7 +123,8 @@ def predict_labels(
     check_max_novelty(max_novelty)
     check_count(batch_size=batch_size)
     query = prepare_query(model, adata, layer, batch_key)
-    predictor = LabelPredictor(model, load_labeled_data(model, adata, training_data), batch_size, progress)
+    data = load_labeled_data(model, adata, training_data)
+    predictor = LabelPredictor(model, data, batch_size, progress, query.dataset.observed)
     fields = prediction_fields(predictor, query, key_added, max_novelty, progress, checkpoint)
     for place, values in fields.items():
         for key, value in values.items():

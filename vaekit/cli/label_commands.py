@@ -90,7 +90,8 @@ def labels(
     query = task.input.prepare(model, batch_key, source=source)
     with open_result(task, query, 4 * (NUM_FIELDS + len(model.label_names)) * len(query.dataset)) as result:
         check_prediction_fields(result.fields, key_added)
-        predictor = LabelPredictor(model, load_labeled_data(model, task.input.cells, training_data), progress=True)
+        labeled = load_labeled_data(model, task.input.cells, training_data)
+        predictor = LabelPredictor(model, labeled, progress=True, observed=query.dataset.observed)
         fields = prediction_fields(predictor, query, key_added, max_novelty, True, task.checkpoint)
         result.write(fields)
     obs = fields["obs"]
