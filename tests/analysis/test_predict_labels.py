@@ -200,6 +200,8 @@ def test_command_and_report(cells: AnnData, tmp_path: Path, monkeypatch: pytest.
     predict_labels(result, checkpoint, max_novelty=1.0)
     assert list(table["known_predicted"]) == list(result.obs["known_predicted"])
     np.testing.assert_allclose(table["known_predicted_novelty"], result.obs["known_predicted_novelty"])
+    probabilities = table[[f"known_predicted_probabilities_{name}" for name in TYPES]].to_numpy()
+    np.testing.assert_allclose(probabilities, result.obsm["known_predicted_probabilities"], rtol=1e-5)
     assert output.with_suffix(".png").stat().st_size > 10_000
     vaekit.analysis.report(model, tmp_path / "report.html", num_samples=2)
     text = (tmp_path / "report.html").read_text()

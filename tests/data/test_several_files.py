@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from vaekit.data import GeneExpressionData
+from vaekit.data import GeneExpressionData, simulate_counts
 from vaekit.exceptions import DataError
 
 from .reading import read_query
@@ -60,6 +60,28 @@ def test_genes_are_matched_by_their_column(tmp_path: Path, names: str, raw: bool
     query = read_query(paths, data.state_dict(), layer)
     assert not query.missing_genes
     assert np.array_equal(query.dataset.__getitems__(range(40)).x.numpy(), COUNTS)
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+@pytest.mark.parametrize("mode", ["in_memory", "streamed"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_labels_of_some_files(tmp_path: Path, mode: str, order: int) -> None:
+    """A reference with labels next to cells without them; numbers that only some files have are no labels."""
+    labeled, others = (simulate_counts(100, 20, seed=seed) for seed in (0, 1))
+    labeled.obs["known"] = labeled.obs["cluster"].astype(str).to_numpy()
+    labeled.obs["score"] = 1.0
+    paths = [tmp_path / "labeled.h5ad", tmp_path / "others.h5ad"]
+    for cells, path in zip((labeled, others), paths, strict=True):
+        cells.write_h5ad(path)
+    data = GeneExpressionData(path=paths[::order], observed_key="known", mode=mode)
+    assert data.observed_labels is not None
+    first = slice(0, 100) if order == 1 else slice(100, 200)
+    names = np.array(data.observed_categories["known"])[data.observed_labels[first]]
+    np.testing.assert_array_equal(names, labeled.obs["known"])
+    assert (data.observed_labels >= 0).sum() == 100
+    assert "score" not in data.adata.obs
+    with pytest.raises(DataError, match=r"batch_key='known': 100 of 200 cells .* have no batch \(NaN\)"):
+        GeneExpressionData(path=paths, batch_key="known", mode=mode).setup()
 
 
 @pytest.mark.parametrize("mode", ["in_memory", "streamed"])

@@ -226,13 +226,17 @@ def load_labeled_data(model: VAE, cells: Any, training_data: Any = None) -> Data
     """
     try:
         return load_training_data(model, cells=training_data)
-    except CheckpointError:
+    except CheckpointError as error:
         if training_data is not None:
             raise
+        reason = error.__cause__ or error
     try:
         return load_training_data(model, cells=cells)
     except CheckpointError as error:
+        if (model.data_registry or {}).get("in_memory"):
+            reason = error.__cause__ or error
         raise CheckpointError(
-            "The labels are calibrated on labeled training cells, but these were in memory or are not at "
-            "their path. Pass training_data=..., an AnnData or the path of the file."
+            "The labels are calibrated on the labeled training cells, which are needed as they were in training. Pass "
+            "training_data=..., an AnnData or the path of a file with the same cells, genes and labels in the same "
+            f"order. ({reason})"
         ) from error

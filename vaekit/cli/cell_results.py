@@ -49,7 +49,7 @@ class _CopyResult(CellResult):
 
 
 class _TableResult(CellResult):
-    """Columns of a table; ``obsm`` gives a column per dimension, and ``uns`` none."""
+    """Columns of a table; ``obsm`` gives a column per dimension, named by the labels in ``uns`` if there are any."""
 
     def __init__(self, query: QueryData) -> None:
         import pandas as pd
@@ -64,10 +64,13 @@ class _TableResult(CellResult):
         import pandas as pd
 
         self.columns.append(pd.DataFrame(dict(fields.get("obs", {})), index=self.index))
+        labels = [record["labels"] for record in fields.get("uns", {}).values() if "labels" in record]
         for key, values in fields.get("obsm", {}).items():
             part = pd.DataFrame(values).set_axis(self.index)
-            named = isinstance(values, pd.DataFrame)
-            self.columns.append(part if named else part.rename(columns=lambda number, key=key: f"{key}_{number}"))
+            if not isinstance(values, pd.DataFrame):
+                names = next((each for each in labels if len(each) == part.shape[1]), part.columns)
+                part = part.set_axis([f"{key}_{name}" for name in names], axis=1)
+            self.columns.append(part)
 
 
 @contextmanager

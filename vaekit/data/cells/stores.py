@@ -178,12 +178,37 @@ def _read_h5ad(path: str | Path) -> AnnData:
 
 
 def concat_cells(parts: Sequence[AnnData]) -> AnnData:
-    """Return the cells of all parts, with the columns that all tables have and the first one's order of genes."""
+    """Return the cells of all parts, with the first one's order of genes.
+
+    Their table has the columns that all parts have, and columns of text that only some have, such as the labels of
+    some files; the values of the other parts are missing.
+    """
     import anndata
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Observation names are not unique")  # files number their cells
-        return anndata.concat(list(parts), join="inner", merge="same")
+        cells = anndata.concat(list(parts), join="inner", merge="same")
+    for name in dict.fromkeys(name for part in parts for name in part.obs.columns if name not in cells.obs.columns):
+        if (values := _text_of_some([part.obs for part in parts], name)) is not None:
+            cells.obs[name] = values
+    return cells
+
+
+def _text_of_some(tables: Sequence[pd.DataFrame], name: str) -> pd.Categorical | None:
+    """Return a column that some tables have, with missing values for the others; None if it is not text."""
+    import pandas as pd
+    from pandas.api.types import infer_dtype, union_categoricals
+
+    columns = []
+    for table in tables:
+        values = table[name] if name in table.columns else pd.Series(None, index=table.index, dtype=object)
+        if values.ndim != 1:  # a name that is used twice
+            return None
+        columns.append(pd.Categorical(values))
+    if any(infer_dtype(column.categories) not in ("string", "empty") for column in columns):
+        return None
+    columns = [pd.Categorical(column.astype(object), column.categories.astype(object)) for column in columns]
+    return union_categoricals(columns, ignore_order=True)
 
 
 def read_table(store: Any, name: str, path: str | Path) -> pd.DataFrame:
