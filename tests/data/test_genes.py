@@ -19,6 +19,14 @@ def test_variable_genes_are_found_in_order():
     assert highly_variable_genes(matrix(values), 3, "file").tolist() == [5, 17, 31]
 
 
+def test_genes_have_the_largest_variance_of_logarithms():
+    values = COUNTS * np.random.default_rng(1).uniform(0.1, 9, 30).round()
+    values[3] = 0  # an empty cell does not count
+    cells = np.delete(values, 3, axis=0)
+    variance = np.log1p(1e4 * cells / cells.sum(1, keepdims=True)).var(0)
+    assert highly_variable_genes(matrix(values), 9, "file").tolist() == sorted(np.argsort(-variance)[:9])
+
+
 @pytest.mark.parametrize("number", [1, 7, 29, 30])
 def test_exactly_as_many_as_asked(number):
     columns = highly_variable_genes(matrix(), number, "file")

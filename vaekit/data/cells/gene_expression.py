@@ -56,8 +56,8 @@ class GeneExpressionData(DataModule):
     label_key : str or None
         Column of ``.obs`` with cell types. It stratifies the split and is never used in training.
     n_top_genes : int or None
-        Number of modeled genes: the most variable ones over at most 20,000 random *training* cells, in the order of the
-        file. None means all genes.
+        Number of modeled genes: those with the largest variance of log(1 + counts per 10,000) over at most 20,000
+        random *training* cells, in the order of the file. None means all genes.
     batch_size : int
         Cells per mini-batch.
     split : tuple of float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vaekit._core.threads import keep_threads
 from vaekit.exceptions import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -95,16 +93,12 @@ class GeneSelection(NamedTuple):
 
 
 def highly_variable_genes(counts: sparse.csr_matrix, n_top_genes: int, source: str) -> np.ndarray:
-    """Return the sorted columns of the most variable genes among the counts of *training* cells.
+    r"""Return the sorted columns of the genes whose logarithms vary most among the counts of *training* cells.
 
-    Scanpy's ``highly_variable_genes(flavor="seurat")`` on normalized, log-transformed counts ranks genes by their
-    dispersion, standardized among genes of similar mean. ``flavor="seurat_v3"`` would require skmisc.
-
-    Satija et al. (2015), Spatial reconstruction of single-cell gene expression data.
+    Genes are ranked by the variance of :math:`\log(1 + 10^4 x_{ng} / \sum_g x_{ng})`. Dispersions relative to genes of
+    a similar mean, such as scanpy's default, also choose genes with few counts, whose values are mostly noise: on blood
+    cells the accuracy of predicted labels is lower by .03 to .11.
     """
-    import scanpy as sc
-    from anndata import AnnData
-
     if not 1 <= n_top_genes <= counts.shape[1]:
         raise DataError(f"n_top_genes={n_top_genes} must lie in 1..{counts.shape[1]}, the number of genes of {source}.")
     nonempty = counts[np.asarray(counts.sum(axis=1)).ravel() > 0]
@@ -116,16 +110,18 @@ def highly_variable_genes(counts: sparse.csr_matrix, n_top_genes: int, source: s
         )
     if n_top_genes == len(expressed):
         return expressed
-    keep_threads()
-    cells = AnnData(nonempty[:, expressed].copy())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the method handles bins with one gene, of which it warns
-        sc.pp.normalize_total(cells, target_sum=1e4)
-        sc.pp.log1p(cells)
-        table = sc.pp.highly_variable_genes(cells, flavor="seurat", inplace=False)
-    # Scanpy's own mark includes all genes that tie with the last one, and fails if no gene varies.
-    dispersion = np.nan_to_num(table["dispersions_norm"].to_numpy(dtype=np.float64), nan=-np.inf)
-    return np.sort(expressed[np.argsort(-dispersion, kind="stable")[:n_top_genes]])
+    return np.sort(expressed[np.argsort(-_log_variance(nonempty)[expressed], kind="stable")[:n_top_genes]])
+
+
+def _log_variance(counts: sparse.csr_matrix) -> np.ndarray:
+    """Return the variance of each gene's log(1 + counts per 10,000), shape (genes,); no cell is empty."""
+    logs = counts.astype(np.float64)
+    totals = np.asarray(logs.sum(axis=1)).ravel()
+    np.multiply(logs.data, np.repeat(1e4 / totals, np.diff(logs.indptr)), out=logs.data)
+    np.log1p(logs.data, out=logs.data)
+    mean = np.asarray(logs.mean(axis=0)).ravel()
+    np.square(logs.data, out=logs.data)
+    return np.asarray(logs.mean(axis=0)).ravel() - mean**2
 
 
 def rename_versions(names: Sequence[str], genes: Sequence[str], source: str) -> list[str]:
