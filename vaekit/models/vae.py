@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from typing_extensions import override
 
 from vaekit._core.components import Component
 from vaekit.batch import Batch
@@ -18,22 +16,16 @@ from vaekit.graph.fold import Estimate
 from vaekit.latents import Latent
 from vaekit.likelihoods import Likelihood
 from vaekit.models.checkpoint import SafeLoading
-from vaekit.models.distributed import sync_baselines
-from vaekit.models.held_priors import HeldPriors
 from vaekit.models.loss import batch_loss, negative_elbo
-from vaekit.models.metric_accumulator import MetricAccumulator, log_epoch, log_held_out, scheduled_values
 from vaekit.models.objectives import ELBO, Objective
-from vaekit.models.parameter_groups import ParameterGroups
 from vaekit.models.regularizers import Regularizer
-from vaekit.models.run_state import ends_epoch, restore_run_state, resume_epoch, store_run_state
-from vaekit.models.step_times import StepTimes
-from vaekit.models.training_setup import set_up_run, start_run
+from vaekit.models.training_hooks import TrainingHooks
 from vaekit.models.vae_networks import VAENetworks
 from vaekit.models.weight_memory import MemoryBudget
 from vaekit.networks import Network
 
 
-class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # Lightning's load_from_checkpoint
+class VAE(Component, SafeLoading, TrainingHooks):  # type: ignore[misc]  # Lightning's load_from_checkpoint
     r"""A variational autoencoder, composed of an encoder, latents, a decoder, a likelihood and an objective.
 
     Each training step minimizes
@@ -112,11 +104,7 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         self.regularizer, self.learning_rate, self.weight_decay = regularizer, learning_rate, weight_decay
         self.features, self.covariates = features, covariates
         self.data_registry: dict[str, Any] | None = None
-        self.metrics, self.total_steps, self._paths_checked = MetricAccumulator(), float("inf"), False
-        self.step_terms: dict[str, Tensor] = {}  # of the last training step, each [batch]
-        self.gradient_norm: Tensor | None = None  # of the last training step, before clipping
-        self.held_priors = HeldPriors({}, self.total_steps)
-        self._run_state: dict[str, Any] = {}  # within an epoch, from the checkpoint of a run that is resumed
+        self._paths_checked = False
         self.run_content: dict[str, Any] = {}  # of vaekit.fit, for the report
         config = self.config  # plain data, so that a checkpoint loads with weights_only=True
         self.save_hyperparameters({"_class_path": config["class_path"], **config["init_args"]})
@@ -181,93 +169,3 @@ class VAE(Component, SafeLoading, pl.LightningModule):  # type: ignore[misc]  # 
         result = batch_loss(self.networks, self.estimators, batch, *options)
         self._paths_checked = True
         return result
-
-    def compute_step(self, batch: Batch, kl_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a training step, and the terms of the negative ELBO from discrete samples."""
-        result = self.loss(batch, kl_weight, training=True)
-        terms = self.step_terms = {name: value.detach() for name, value in result.terms.items()}
-        if not all(estimator.unbiased_value for estimator in self.estimators.values()):
-            terms = torch.no_grad()(self.loss)(batch).terms  # relaxed values do not give a lower bound
-        return result.total.mean(), terms
-
-    @override
-    def setup(self, stage: str) -> None:
-        set_up_run(self, self.trainer, stage)
-
-    @override
-    def configure_callbacks(self) -> list[pl.Callback]:
-        return [StepTimes()]
-
-    @override
-    def configure_optimizers(self) -> Any:
-        self._groups = ParameterGroups.from_model(self.networks, self.parameters())
-        return self._groups.configure_optimizers(self.learning_rate, self.weight_decay, self.trainer)
-
-    @override
-    def on_fit_start(self) -> None:
-        self.total_steps = start_run(self, self.trainer)
-
-    @override
-    def on_train_start(self) -> None:
-        resume_epoch(self, self.trainer, self.metrics, self._run_state)
-        self.held_priors = HeldPriors(self.latents, self.total_steps)
-
-    @override
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        if self.held_priors:
-            self.held_priors.start_due(self, self.trainer)
-        for estimator in self.estimators.values():
-            estimator.update_schedule(min(1.0, self.global_step / self.total_steps))
-
-    @override
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        kl_weight = self.objective.kl_weight(self.global_step, self.total_steps)
-        loss, terms = self.compute_step(batch, kl_weight)
-        self.metrics.update(terms, {"loss": loss, "kl_weight": kl_weight, **scheduled_values(self.estimators)})
-        return loss
-
-    @override
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        self.held_priors.drop_gradients()
-
-    @override
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        if gradient_clip_val:
-            self.gradient_norm = self._groups.clip(gradient_clip_val, gradient_clip_algorithm)
-
-    @override
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        sync_baselines(self, self.trainer)
-        if ends_epoch(self.trainer):  # before the callbacks' on_train_epoch_end, which reads the metrics
-            log_epoch(self, self.metrics)
-
-    @override
-    def on_train_epoch_end(self) -> None:
-        log_epoch(self, self.metrics)
-        self.metrics.reset()
-
-    @override
-    def on_train_end(self) -> None:
-        self.held_priors.warn_unfinished(self.trainer)
-
-    @override
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        log_held_out(self, self._trainer, "val", batch, batch_idx)
-
-    @override
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        log_held_out(self, self._trainer, "test", batch, batch_idx)
-
-    @override
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return {name: self.latents[name].summary(q) for name, q in self.posteriors(batch).items()}
-
-    @override
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        store_run_state(checkpoint, self, self._trainer, self.metrics)
-
-    @override
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._run_state = restore_run_state(checkpoint, self, self._trainer)
