@@ -1,5 +1,6 @@
 """Set-up of all tests: one thread per worker, since the operations are small, and torch's checks of parameters."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -41,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return min((positions[name] for name in SLOW if f"{name}.py" in item.nodeid), default=len(SLOW))
 
     items.sort(key=position)
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that was imported out of garbage collections, of which each would take half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
