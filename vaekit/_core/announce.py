@@ -11,13 +11,17 @@ from vaekit._core import process
 
 
 def announce(trainer: pl.Trainer, line: str) -> None:
-    """Print a line, once for all processes, above the progress bar; the command line hides Lightning's own lines."""
-    if not trainer.is_global_zero:
-        return
+    """Print a line, once for all processes, above the progress bar if there is one."""
     bar = trainer.progress_bar_callback
-    if bar is not None:
+    if bar is None:
+        announce_start(trainer, line)
+    elif trainer.is_global_zero:
         bar.print(line)
-    elif process.is_command_line:
+
+
+def announce_start(trainer: pl.Trainer, line: str) -> None:
+    """Print a line before the progress bar begins; the command line hides Lightning's own lines."""
+    if process.is_command_line and trainer.is_global_zero:
         print(line, file=sys.stderr)
-    else:
+    elif not process.is_command_line:
         rank_zero_info(line)

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from typing_extensions import override
 
-from vaekit._core.announce import announce
+from vaekit._core.announce import announce, announce_start
 from vaekit._core.threads import available_threads, describe_threads, is_chosen_by_user, keep_threads, set_threads
 
 MIN_STEPS = 1_000  # of a training that repays the slow ones among the measured steps
@@ -51,7 +51,7 @@ class StepTimes(pl.Callback):
         self.threads = state_dict["threads"]
 
     @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         reason = keep_threads()
         self._schedule, self._durations = [], {}
         if is_chosen_by_user() or trainer.world_size > 1 or pl_module.device.type != "cpu":
@@ -59,11 +59,11 @@ class StepTimes(pl.Callback):
         elif self.threads is not None:
             set_threads(min(self.threads, available_threads))
             reason = "their number before the interruption"
-        elif available_threads > 1 and trainer.estimated_stepping_batches - trainer.global_step >= MIN_STEPS:
+        elif available_threads > 1 and trainer.estimated_stepping_batches >= MIN_STEPS:
             candidates = [2**k for k in range(available_threads.bit_length()) if 2**k < available_threads]
             self._schedule = [n for n in [available_threads, *candidates[::-1]] for _ in range(STEPS)] * ROUNDS
             return
-        announce(trainer, describe_threads(torch.get_num_threads(), reason))
+        announce_start(trainer, describe_threads(torch.get_num_threads(), reason))
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
