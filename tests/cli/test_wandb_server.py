@@ -25,10 +25,10 @@ pytest.importorskip("wandb", minversion="0.31", reason="the server answers the r
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICK = """
 import sys
-from vaekit.cli import fit
+from vaekit.cli import training_messages
 from vaekit.plotting import embedding_figures
 embedding_figures.umap_coordinates = lambda points, seed=0: points[:, :2]
-fit.report_run = lambda *args: ""
+training_messages.report_run = lambda *args: ""
 from vaekit.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
