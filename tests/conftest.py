@@ -12,6 +12,8 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # scanpy's loops set OpenMP's n
 import pytest
 import torch
 
+from vaekit._core import process
+
 torch.set_num_threads(1)
 
 # Modules that take more than twenty seconds. They begin first, so that both workers end together.
@@ -81,6 +83,13 @@ def checks_of_parameters() -> Iterator[None]:
 def no_checks_of_parameters() -> None:
     """Turn torch's checks off, as after torch.compile: they read values, which breaks a graph."""
     torch.distributions.Distribution.set_default_validate_args(False)
+
+
+@pytest.fixture(autouse=True)
+def no_command_line() -> Iterator[None]:
+    """Let no test run as part of ``vaekit`` because an earlier one called its ``main``."""
+    yield
+    process.is_command_line = False
 
 
 @pytest.fixture(autouse=True)
