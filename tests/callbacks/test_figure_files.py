@@ -56,8 +56,7 @@ def test_a_figure_that_fails_does_not_fail_the_run(tmp_path: Path, monkeypatch: 
 def test_a_resumed_run_keeps_color_and_format_unless_others_are_chosen() -> None:
     first = FigureWriter(color=["age"], figure="pdf")
     for flags, expected in (({}, (["age"], "pdf")), ({"color": ["x"], "figure": "svg"}, (["x"], "svg"))):
-        resumed = FigureWriter()
-        resumed.choose(**flags)  # type: ignore[arg-type]
+        resumed = FigureWriter(**flags)  # type: ignore[arg-type]
         resumed.load_state_dict(first.state_dict())
         assert (resumed.color, resumed.figure) == expected
     assert FigureWriter().figure == "png"

@@ -52,6 +52,42 @@ def test_the_same_model_as_in_python(directory: Path, capsys: pytest.CaptureFixt
     assert (config["trainer"]["max_steps"], config["data"]["init_args"]["batch_key"]) == (12, "batch")
 
 
+def test_colors_and_format_of_figures_are_part_of_the_configuration(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vaekit.plotting.embedding_figures.umap_coordinates", lambda points, seed=0: points[:, :2])
+    monkeypatch.setattr("vaekit.cli.training_messages.report_run", lambda *args: "")
+    flags = ["--trainer.logger", "false", "--accelerator", "cpu", "--color", "gene1", "--figure", "pdf"]
+    assert main(["fit", "cells.h5ad", "--max_steps", "2", *flags]) == 0
+    config = yaml.safe_load(Path("runs/cells/config.yaml").read_text())
+    writer = {"class_path": "vaekit.callbacks.FigureWriter", "init_args": {"color": ["gene1"], "figure": "pdf"}}
+    writer["init_args"] |= {"dirpath": None, "epochs": None}
+    assert writer in config["trainer"]["callbacks"]
+    again = ["--trainer.default_root_dir", "again", "--figure", "svg"]
+    assert main(["fit", "--config", "runs/cells/config.yaml", *again]) == 0
+    assert Path("again/figures/umap.svg").is_file()
+    writer["init_args"]["figure"] = "svg"
+    assert writer in yaml.safe_load(Path("again/config.yaml").read_text())["trainer"]["callbacks"]
+
+
+def test_a_color_is_looked_up_before_a_logger_starts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "cells.h5ad", "--color", "gene_1", "--max_steps", "2"]) == 2
+    assert "color='gene_1' not found" in capsys.readouterr().err
+    assert not list(directory.glob("runs/**/wandb"))
+
+
+@pytest.mark.parametrize("name", ["#cells", "&donor", "1e3", "1.5e3", "-1E-5", "010", "true", "2020-01-01"])
+def test_names_of_columns_are_text(name: str, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the command line, and in the configuration that it prints."""
+    with pytest.raises(SystemExit):
+        main(["fit", "cells.h5ad", f"--batch_key={name}", "--print_config"])
+    config = capsys.readouterr().out
+    assert yaml.safe_load(config)["data"]["init_args"]["batch_key"] == name
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", config, "--print_config"])
+    assert capsys.readouterr().out == config
+
+
 def test_the_printed_command_embeds_the_cells(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "cells.h5ad", "--max_steps", "4", *QUICK]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: vaekit embed"))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from importlib import import_module
 
 import pytest
+import pytorch_lightning as pl
 
+from vaekit import GaussianVAE
 from vaekit.cli import compare, fit_arguments, fit_help, gradients
 from vaekit.cli.command_parser import command_parser
 from vaekit.cli.main import COMMANDS, FUNCTIONS, HELP, main
+from vaekit.data import GeneExpressionData
 
 MAX_LINES, WIDTH = 40, 100
 TRAINING = ("fit", "validate", "test", "predict")
@@ -98,6 +102,21 @@ def test_all_flags(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (f"all flags: vaekit {command} --help=all" in short) == bool(parser.rare_flags)
     assert "None" not in full
     assert "SUPPRESS" not in full
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_all_arguments_of_training(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help=all"])
+    text = capsys.readouterr().out
+    assert text.startswith(fit_help.short_help(command).rpartition("Any key")[0])
+    for cls, section in ((GeneExpressionData, "data"), (GaussianVAE, "model"), (pl.Trainer, "trainer")):
+        for name in set(inspect.signature(cls).parameters) - {"adata", "features", "covariates", "labels", "kwargs"}:
+            assert f"  --{section}.{name}" in text
+    assert "As in VAE" not in text
+    assert max(map(len, text.splitlines())) <= fit_help.WIDTH
+    flags = [line.split() for line in text.splitlines() if line.startswith("  --data.")]
+    assert all(len(words) > 1 or f"{words[0]}\n   " in text for words in flags)  # each is described
 
 
 def test_unknown_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,7 @@ from vaekit.exceptions import ConfigError
 from vaekit.latents import Categorical, Gaussian
 from vaekit.likelihoods import Poisson
 from vaekit.models.objectives import ELBO, IWAE
+from vaekit.models.regularizers import InformationMaximization
 
 LABELS = {"kind": ["a", "b", "c"]}
 
@@ -142,6 +143,23 @@ def test_label_weight_multiplies_the_label_loss() -> None:
     loss = model.networks.label_loss(model.networks.encode(batch), batch.observed_label)
     log_q = model.posteriors(batch)["y"].mean[:, 0].log()
     torch.testing.assert_close(loss, torch.stack([-7 * log_q[0, 0], torch.tensor(0.0), -7 * log_q[2, 2]]))
+
+
+def test_label_loss_and_penalty_are_terms_of_training_and_not_of_the_elbo() -> None:
+    latents = {"y": Categorical(observed_key="kind"), "z": Gaussian(2, parents=["y"])}
+    regularizer = InformationMaximization("y")
+    model = MixedVAE(6, Poisson(), latents=latents, labels=LABELS, hidden=[8], dropout=0.0, regularizer=regularizer)
+    batch = make_batch([0, -1, 2])
+    result = model.loss(batch, training=True)
+    loss = model.networks.label_loss(model.networks.encode(batch), batch.observed_label)
+    torch.testing.assert_close(result.terms["label_loss"], loss)
+    torch.testing.assert_close(result.total, sum(result.terms.values()))
+    model.metrics.update(result.terms, {})
+    means = model.metrics.compute()
+    bound = means["reconstruction"] + means["kl_y"] + means["kl_z"]
+    assert means["elbo"] == pytest.approx(-bound)
+    assert means["label_loss"] == pytest.approx(loss.mean().item())
+    assert {"label_loss", "penalty"}.isdisjoint(model.loss(batch).terms)
 
 
 ESTIMATORS = [

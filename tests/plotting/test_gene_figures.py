@@ -60,9 +60,8 @@ def test_transferred_labels_are_sorted_by_their_number_of_cells() -> None:
     labels = pd.Categorical(["T", "B", "T", "T", "B", "NK"], categories=["B", "DC", "NK", "T"])
     uncertainty = np.array([0.1, 0.5, 0.2, 0.3, 0.9, 0.0])
     columns = {"batch": pd.Categorical(list("aabbab")), "score": np.arange(6.0)}
-    palettes = {"transferred label": {"T": "#ff0000"}}
     latents = np.random.default_rng(0).normal(size=(6, 2))
-    figure = plot_transferred_labels(latents, labels, uncertainty, columns, palettes, title="new.h5ad")
+    figure = plot_transferred_labels(latents, labels, uncertainty, columns, title="new.h5ad", colors={"T": "#ff0000"})
     *panels, bars = figure.axes
     assert [axis.get_title() for axis in panels] == ["transferred label", "uncertainty", "batch", "score"]
     assert [text.get_text() for text in bars.get_yticklabels()] == ["T (3)", "B (2)", "NK (1)"]
@@ -74,6 +73,14 @@ def test_transferred_labels_are_sorted_by_their_number_of_cells() -> None:
     assert panels[1].child_axes[0].get_ylim() == (0, 1)
     assert figure.get_suptitle() == "new.h5ad: UMAP of the latents, all 6 observations"
     draw(figure)
+
+
+def test_columns_of_the_user_stay_next_to_results_of_the_same_name() -> None:
+    labels, values = pd.Categorical(list("TTB")), np.arange(3.0)
+    columns = {"transferred label": pd.Categorical(list("xyz")), "uncertainty": values}
+    figure = plot_transferred_labels(np.random.default_rng(0).normal(size=(3, 2)), labels, values / 3, columns)
+    titles = [axis.get_title() for axis in figure.axes[:4]]
+    assert titles == ["transferred label (model)", "uncertainty (model)", "transferred label", "uncertainty"]
 
 
 def test_markers_show_each_gene_in_every_code() -> None:

@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from vaekit.diagnostics.latent_figures import _code_usage
+from vaekit.latents import Categorical
 from vaekit.plotting import embedding_figures, plot_embedding, plot_gradient_report, plot_topics
 from vaekit.plotting.analysis_figures import plot_predictive_check, plot_volcano
 from vaekit.plotting.blocks import stack_blocks
@@ -76,7 +77,7 @@ def test_names_are_not_formulas(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_equal_texts_of_different_categories_have_two_colors_and_rows() -> None:
     assert len(set(category_colors([1, "1", "b"]))) == 3
     assert category_colors([1, "b"], {"1": "red"})[0] == "red"
-    model = SimpleNamespace(latents={"y": SimpleNamespace(is_single_categorical=True)})
+    model = SimpleNamespace(latents={"y": Categorical(2)})
     probabilities = torch.eye(2).repeat(10, 1)
     labels = pd.Categorical.from_codes([0, 1] * 10, [1, "1"])
     figure = _code_usage(model, labels, "y", probabilities, probabilities.mean(0))

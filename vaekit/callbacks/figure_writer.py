@@ -83,10 +83,6 @@ class FigureWriter(Callback):
         self._columns: Any = None
         self.history: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
-    def choose(self, color: list[str] | None = None, figure: FigureFormat | None = None) -> None:
-        """Replace the colors, the format, or both, as the flags of ``vaekit fit`` do."""
-        self.color, self._figure = color or self.color, figure or self._figure
-
     @property
     def figure(self) -> FigureFormat:
         """Format of the files."""
@@ -95,7 +91,10 @@ class FigureWriter(Callback):
     @override
     @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        data = getattr(trainer, "datamodule", None)
+        self.read_columns(getattr(trainer, "datamodule", None))
+
+    def read_columns(self, data: Any) -> None:
+        """Read the colors from a data module; raise a DataError if one of them does not exist."""
         if self.color and data is not None and self.figure != "none":
             self._columns = data.figure_columns(self.color)
 

@@ -272,7 +272,7 @@ def transfer(
     from vaekit.analysis.embed import cell_coordinates
     from vaekit.analysis.plot_umap import figure_columns, label_column
     from vaekit.data.cells.file_formats import accept_genes_in
-    from vaekit.plotting.transfer_figures import LABEL_PANEL, plot_transferred_labels
+    from vaekit.plotting.transfer_figures import plot_transferred_labels
 
     task = start_task(
         checkpoint, query, output, CELLS_OR_TABLE, layer=layer, genes_in=genes_in, overwrite=overwrite,
@@ -301,7 +301,6 @@ def transfer(
     labels, uncertainty = fields["obs"][key_added], fields["obs"][f"{key_added}_uncertainty"]
     known_labels = label_column(model, colors, label_key)
     assert known_labels is not None
-    columns.palettes[LABEL_PANEL] = colors.palettes.get(label_key, {})
     task.finish(
         lambda: plot_transferred_labels(
             cell_coordinates(model, cells),
@@ -309,6 +308,7 @@ def transfer(
             uncertainty,
             *columns,
             task.title,
+            colors=colors.palettes.get(label_key, {}),
         ),
         f"{len(labels)} cells, {labels.categories.size} labels, median uncertainty {np.median(uncertainty):.2f}",
     )

@@ -24,8 +24,8 @@ from vaekit.exceptions import ConfigError
 
 MAX_FLAG_WIDTH = 30  # columns
 NULLS = ("null", "Null", "NULL", "~")  # in YAML
-_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list",
-               Sequence: "a list", Iterable: "a list", dict: "a mapping", Mapping: "a mapping"}  # fmt: skip
+_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text",
+               **dict.fromkeys((list, tuple, Sequence, Iterable), "a list"), **dict.fromkeys((dict, Mapping), "a mapping")}  # fmt: skip
 
 
 def describe_types(hint: Any) -> str:
@@ -121,6 +121,10 @@ class CommandParser(ArgumentParser):
             for action, description in zip(self.rare_flags, helps, strict=True):
                 action.help = description
         return f"{text}\nall flags: {self.prog} --help=all\n" if self.rare_flags else text
+
+    def full_help(self) -> str:
+        """Return the help with rare flags."""
+        return self.format_help()
 
     @override
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import numbers
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,7 +52,10 @@ def _check_value(value: Any, hint: Any, key: str, missing: list[str]) -> Iterato
     words = [word for option in options if typing.get_origin(option) is Literal for word in typing.get_args(option)]
     if any(_matches(value, option) for option in options) or value in words:
         return
-    if isinstance(value, list) and (items := _inner(options, Sequence, Iterable)):
+    lengths = _fixed_lengths(options)
+    if isinstance(value, list) and lengths and len(value) not in lengths:
+        yield f"{key}={value!r} must have {' or '.join(map(str, lengths))} items."
+    elif isinstance(value, list) and (items := _inner(options, Sequence, Iterable)):
         for index, item in enumerate(value):
             yield from _check_value(item, items[min(index, len(items) - 1)], f"{key}[{index}]", missing)
     elif isinstance(value, Mapping) and "class_path" not in value and (items := _inner(options, Mapping)):
@@ -61,7 +65,7 @@ def _check_value(value: Any, hint: Any, key: str, missing: list[str]) -> Iterato
         yield from _check_component(value, tuple(classes), key, missing)
     elif isinstance(value, str) and any(typing.get_origin(option) is Callable for option in options):
         check_class_path(value, key)
-    elif classes or not isinstance(value, Mapping | list):
+    elif classes or not any(_may_hold(option, value) for option in options):
         yield f"{key}={value!r} must be {describe_types(hint)}."
 
 
@@ -76,6 +80,19 @@ def _matches(value: Any, option: Any) -> bool:
         return option in (Any, object, NoneType if value is None else bool)
     number = {int: numbers.Integral, float: numbers.Real}.get(option)
     return option in (Any, object) or isinstance(value, number or (str if option is str else ()))
+
+
+def _fixed_lengths(options: Iterable[Any]) -> list[int]:
+    """Return the lengths of the tuples that an annotation accepts, if it accepts nothing else."""
+    items = [typing.get_args(option) for option in options if option is not NoneType]
+    tuples = [typing.get_origin(option) is tuple for option in options if option is not NoneType]
+    return [len(each) for each in items] if all(tuples) and Ellipsis not in itertools.chain(*items) else []
+
+
+def _may_hold(option: Any, value: Any) -> bool:
+    """Return whether an annotation is a container of this kind of value, whose items are not checked."""
+    kind = typing.get_origin(option) or option
+    return isinstance(value, Mapping | list) and inspect.isclass(kind) and isinstance(value, kind)
 
 
 def _inner(options: Iterable[Any], *kinds: type) -> tuple[Any, ...]:

@@ -25,9 +25,15 @@ IGNORED = (
     ".*exists and is not empty.*",
 )
 
+LOGGERS = (  # lines such as "Seed set to 0"
+    "lightning_fabric.utilities.seed",
+    "pytorch_lightning.utilities.rank_zero",
+    "pytorch_lightning.trainer.connectors.checkpoint_connector",
+)
+
 
 class HelpFlag(argparse.Action):
-    """Action of ``--help``, and of ``--help=all`` for all flags; the parser has the method ``short_help``."""
+    """Action of ``--help``, and of ``--help=all`` for all flags: the parser's methods short_help and full_help."""
 
     @override
     def __init__(self, option_strings: list[str], dest: str) -> None:
@@ -38,7 +44,7 @@ class HelpFlag(argparse.Action):
 
     @override
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        print(parser.format_help() if values == "all" else parser.short_help(), end="")
+        print(parser.full_help() if values == "all" else parser.short_help(), end="")
         parser.exit()
 
 
@@ -87,5 +93,5 @@ def silence_libraries() -> None:
             default_hook(unraisable)
 
     sys.unraisablehook = ignore_hdf5
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.connectors.checkpoint_connector"):
+    for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -28,6 +28,7 @@ from vaekit.callbacks.trainer_values import check_trainer_values
 from vaekit.callbacks.training_errors import translate_errors, translate_setting_errors, translate_write_errors
 from vaekit.cli.config_diagnosis import FROM_DATA
 from vaekit.cli.console import HelpFlag, silence_libraries
+from vaekit.cli.figure_flags import move_figure_flags
 from vaekit.cli.fit_arguments import complete_arguments
 from vaekit.cli.fit_help import COLOR_HELP, FIGURE_HELP, SEEDS_HELP
 from vaekit.cli.foreign import check_classes, check_destinations, check_wandb_files
@@ -172,8 +173,8 @@ class VaekitCLI(LightningCLI):
         pass_observed_key(config)
         reject_sizes([name for name in FROM_DATA if sizes.get(name)], "a file that the configuration names")
         self.directory = member_directory(Path(config.trainer.default_root_dir or "runs/vaekit").expanduser())
-        num_seeds = config.pop("seeds", 1)  # these flags are not part of the configuration of a run
-        self._figure_flags = {name: value for name in ("color", "figure") if (value := config.pop(name, None))}
+        num_seeds = config.pop("seeds", 1)  # is not part of the configuration of a run
+        move_figure_flags(config)
         check_minimum(1, seeds=num_seeds)
         num_seeds = 1 if config.trainer.fast_dev_run else num_seeds
         self.seeds = range(config.seed_everything, config.seed_everything + num_seeds)
@@ -209,9 +210,6 @@ class VaekitCLI(LightningCLI):
             *run_callbacks(progress=config.enable_progress_bar is not False),
         ]
         kwargs["callbacks"] = add_defaults(configured, defaults)
-        for callback in kwargs["callbacks"]:
-            if isinstance(callback, FigureWriter):
-                callback.choose(**self._figure_flags)
         if config.logger in (None, True):
             kwargs["logger"] = default_logger(self.directory) if self.subcommand == "fit" else False
         with translate_setting_errors():
@@ -281,6 +279,9 @@ class VaekitCLI(LightningCLI):
         if self.trainer.max_epochs == -1 and self.trainer.max_steps == -1:
             self.model.objective.check_steps(float("inf"))
         self.model.networks.likelihood.check(self.datamodule.example)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, FigureWriter):
+                callback.read_columns(self.datamodule)
         if not self.trainer.is_global_zero:
             return
         fast = self.trainer.fast_dev_run  # type: ignore[attr-defined]

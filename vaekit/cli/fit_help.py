@@ -1,8 +1,12 @@
-"""Short help of the training commands: the flags that matter."""
+"""Help of the training commands: the flags that matter on one screen, and all arguments that are flags."""
 
 from __future__ import annotations
 
+import inspect
+import itertools
+import re
 import textwrap
+from collections.abc import Iterator
 
 WIDTH, FLAG_WIDTH = 100, 26
 SEEDS_HELP = "Number of runs on the same data and split, with seeds from --seed on, in RUN/seed_0, RUN/seed_1, ... (1)"
@@ -64,16 +68,63 @@ CHECKPOINT_FLAGS = {
 
 def short_help(command: str) -> str:
     """Return the help of fit, validate, test or predict on one screen."""
+    last = f"Any key of a configuration is a flag. All flags: vaekit {command} --help=all\n"
+    return "\n".join([*_lines(command), last])
+
+
+def full_help(command: str) -> str:
+    """Return the short help, and the arguments of the data, the models and the trainer with their first sentence."""
+    import pytorch_lightning as pl
+
+    from vaekit.data import GeneExpressionData, ImageData
+    from vaekit.models import DiscreteVAE, GaussianVAE, MixedVAE
+
+    lines = _lines(command)
+    for flag, classes in {
+        "--data.KEY": (GeneExpressionData, ImageData),
+        "--model.KEY": (GaussianVAE, MixedVAE, DiscreteVAE),
+        "--trainer.KEY": (pl.Trainer,),
+    }.items():
+        section = flag.removesuffix("KEY")
+        described: set[str] = set()
+        for cls in classes:
+            title = f"{flag} of {cls.__name__}, further ones:" if described else f"{flag} of {cls.__name__}:"
+            arguments = {name: text for name, text in _arguments(cls) if name not in described}
+            described |= arguments.keys()
+            flags = (_flag(f"{section}{name}", text) for name, text in arguments.items())
+            lines += [title, *itertools.chain.from_iterable(flags), ""]
+    return "\n".join(lines)
+
+
+def _arguments(cls: type) -> Iterator[tuple[str, str]]:
+    """Yield the arguments of a class that a configuration can set, with the first sentence about each."""
+    from docstring_parser import parse
+
+    from vaekit.cli.config_diagnosis import FROM_DATA
+
+    texts: dict[str, str] = {}
+    for owner in reversed(cls.__mro__):
+        for each in parse(owner.__doc__ or vars(owner)["__init__"].__doc__ or "").params:
+            if not (each.description or "").startswith("As in "):  # the description of a base class
+                texts |= dict.fromkeys(each.arg_name.split(", "), each.description or "")
+    for name in inspect.signature(cls).parameters:
+        if name not in (*FROM_DATA, "adata", "args", "kwargs"):
+            text = " ".join(re.sub(r":\w+:(?=`)|`", "", texts.get(name, "")).split())
+            yield name, re.split(r"(?<=[a-z)])\. |\. *$", text)[0]
+
+
+def _lines(command: str) -> list[str]:
     is_fit = command == "fit"
     usage = "[FILE ...] [--config NAME]" if is_fit else "--ckpt_path FILE.ckpt"
     examples = [f"example: {example}" for example in EXAMPLES[command]]
     lines = [f"usage: vaekit {command} {usage} [--KEY VALUE ...]", "", PURPOSES[command], "", *examples, ""]
     for title, flags in (FIT_FLAGS if is_fit else CHECKPOINT_FLAGS).items():
         lines += [f"{title}:", *(line for flag, meaning in flags.items() for line in _flag(flag, meaning))]
-    lines += ["", f"Any key of a configuration is a flag. All flags: vaekit {command} --help=all", ""]
-    return "\n".join(lines)
+    return [*lines, ""]
 
 
 def _flag(flag: str, meaning: str) -> list[str]:
     indent = (FLAG_WIDTH + 3) * " "
-    return textwrap.wrap(f"{flag:<{FLAG_WIDTH}} {meaning}", WIDTH, initial_indent="  ", subsequent_indent=indent)
+    lines = textwrap.wrap(meaning, WIDTH, initial_indent=indent, subsequent_indent=indent) or [indent]
+    is_long = len(flag) > FLAG_WIDTH
+    return [f"  {flag}", *lines] if is_long else [f"  {flag:<{FLAG_WIDTH}} {lines[0].lstrip()}".rstrip(), *lines[1:]]

@@ -108,12 +108,13 @@ def labels(
 def _plot(model: VAE, query: QueryData, obs: dict[str, Any], key: str, columns: FigureColumns, title: str) -> Figure:
     """Plot labels, uncertainty and novelty on the UMAP of the latents."""
     from vaekit.analysis.embed import cell_coordinates
+    from vaekit.plotting.names import free_title
     from vaekit.plotting.transfer_figures import plot_transferred_labels
 
-    columns.palettes[PANEL] = columns.palettes.get(key.removesuffix("_predicted"), {})
-    columns.values["novelty"] = obs[f"{key}_novelty"]
-    columns.units["novelty"] = "distance to labeled cells; 1: exceeded by about 5 % of known types"
+    novelty = free_title("novelty", columns.values)
+    columns.values[novelty] = obs[f"{key}_novelty"]
+    columns.units[novelty] = "distance to labeled cells; 1: exceeded by about 5 % of known types"
     return plot_transferred_labels(
         cell_coordinates(model, query), obs[key], obs[f"{key}_uncertainty"], *columns, title,
-        panel=PANEL, scale="uncertainty of the label",
+        panel=PANEL, scale="uncertainty of the label", colors=columns.palettes.get(key.removesuffix("_predicted"), {}),
     )  # fmt: skip

@@ -240,6 +240,10 @@ class RunParser(LightningArgumentParser):
         """Return the help of the command on one screen."""
         return fit_help.short_help(self.subcommand)
 
+    def full_help(self) -> str:
+        """Return the help with all flags."""
+        return fit_help.full_help(self.subcommand)
+
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self.record is None:
@@ -285,4 +289,5 @@ def _load(text: str) -> Any:
             return ast.literal_eval(text)
     if ":" in text:
         load_yaml(text, "a value, or a file that it names,")
-    return _load_yaml(text)
+    value = _load_yaml(text)
+    return text if value is None and text.lstrip().startswith(("#", "&")) else value  # a column, such as "#cells"

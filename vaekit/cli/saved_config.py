@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -20,8 +21,12 @@ from vaekit._core.atomic import atomic_write
 from vaekit._core.private_paths import find_directories, hide_directories
 from vaekit._core.urls import hide_credentials
 from vaekit._core.version import __version__
+from vaekit.callbacks.run_callbacks import as_list
 
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_str(str(member.value)))
+# jsonargparse reads 1e3 as a number, PyYAML as text: a name of a column that looks like it must be quoted
+NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+yaml.SafeDumper.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+0123456789"))
 
 PER_RUN = {"seed_everything", "ckpt_path", "weights_only"}
 TRAINER_PER_RUN = {"default_root_dir", "logger", "enable_progress_bar"}
@@ -33,7 +38,7 @@ def to_plain(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
 
 
 def training_hash(config: Mapping[str, Any]) -> str:
-    """Return a hash of a complete configuration without the seed, the start and the output of a run.
+    """Return a hash of a complete configuration without the seed, the start, the output and the figures of a run.
 
     Examples
     --------
@@ -42,8 +47,13 @@ def training_hash(config: Mapping[str, Any]) -> str:
     True
     >>> training_hash(first) == training_hash({"seed_everything": 0, "trainer": {"max_epochs": 9, "logger": True}})
     False
+    >>> writer = {"class_path": "vaekit.callbacks.FigureWriter"}
+    >>> training_hash(first) == training_hash({"trainer": {"max_epochs": 5, "callbacks": [writer]}})
+    True
     """
     trainer = {name: value for name, value in config["trainer"].items() if name not in TRAINER_PER_RUN}
+    callbacks = as_list(trainer.get("callbacks"))
+    trainer["callbacks"] = [each for each in callbacks if not str(each["class_path"]).endswith(".FigureWriter")]
     shared = {name: value for name, value in config.items() if name not in PER_RUN} | {"trainer": trainer}
     return hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -124,9 +124,11 @@ def _proportions(model: Any, summaries: Mapping[str, Tensor]) -> dict[str, np.nd
 
 def _code_usage(model: Any, labels: pd.Categorical | None, name: str, summary: Tensor, usage: Tensor) -> Figure:
     """Plot the mean probabilities of the states by label, or by variable if there are several or no labels."""
-    if labels is not None and model.latents[name].is_single_categorical:
+    latent = model.latents[name]
+    states = [latent.state_name(0, s) for s in range(latent.size)] if latent.is_single_categorical else None
+    if labels is not None and states is not None:
         known = np.unique(labels.codes[labels.codes >= 0])
         if len(known):
             means = np.stack([summary.numpy()[labels.codes == code].mean(0) for code in known])
-            return model_figures.code_usage(name, means, labels.categories[known].astype(str), "label")
-    return model_figures.code_usage(name, usage.numpy(), [str(i) for i in range(len(usage))], "variable")
+            return model_figures.code_usage(name, means, labels.categories[known].astype(str), "label", states)
+    return model_figures.code_usage(name, usage.numpy(), [str(i) for i in range(len(usage))], "variable", states)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from vaekit.latents import Latent
 from vaekit.latents.activity import ACTIVE_PROBABILITY
 from vaekit.models import VAE
 from vaekit.models.evaluation_mode import evaluation_mode
+from vaekit.plotting.names import free_title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,9 +175,7 @@ def add_code_columns(columns: Mapping[str, Column], model: VAE, summaries: Mappi
     """Return columns together with those of :func:`code_columns`, whose titles end in "(model)" if they are taken."""
     result = dict(columns)
     for title, codes in code_columns(model, summaries).items():
-        while title in result:
-            title += " (model)"
-        result[title] = codes
+        result[free_title(title, result)] = codes
     return result
 
 
@@ -217,5 +217,6 @@ def code_columns(model: VAE, summaries: Mapping[str, Tensor]) -> dict[str, pd.Ca
             title = f"largest {latent.unit} of {name}" if latent.is_proportions else f"{latent.unit} {name}"
             label = latent.variable_names[variable] if latent.variable_names else variable
             title += f": {label}" if len(usage) > 1 else ""
-            columns[title] = pd.Categorical.from_codes(codes[:, variable], list(map(str, range(usage.shape[-1]))))
+            name_of = partial(latent.state_name, 0) if latent.is_single_categorical else str
+            columns[title] = pd.Categorical.from_codes(codes[:, variable], list(map(name_of, range(usage.shape[-1]))))
     return columns

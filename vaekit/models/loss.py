@@ -19,6 +19,8 @@ from vaekit.models.vae_networks import VAENetworks
 
 TRUE_ELBO = ELBO()
 
+ADDED_TERMS = ("label_loss", "penalty")  # of the loss, which are not part of the ELBO
+
 
 def batch_loss(
     networks: VAENetworks,
@@ -31,19 +33,24 @@ def batch_loss(
 ) -> Estimate:
     """Encode a mini-batch and return the loss and its terms.
 
-    ``total`` includes the loss of the known labels (:meth:`vaekit.latents.Categorical.label_loss`), if the mini-batch
-    has any, and the regularizer's penalty.
+    ``total`` and the terms include ``label_loss`` of the known labels
+    (:meth:`vaekit.latents.observed_labels.ObservedLabels.loss`), if the model learns from labels, and the regularizer's
+    ``penalty``.
     """
     x = networks.likelihood.encoder_input(batch)
     h = networks.features(x, batch.covariates)
     nodes = networks.nodes(h, batch.observed_label)
     result = compute_loss(networks, batch, nodes, h, estimators, objective, kl_weight, check_paths)
+    added = {}
     if (label_loss := networks.label_loss(h, batch.observed_label)) is not None:
-        result = result._replace(total=result.total + label_loss)
-    if regularizer is None:
+        added["label_loss"] = label_loss
+    if regularizer is not None:
+        penalty = regularizer(networks.latents, h, x, lambda x: networks.features(x, batch.covariates))
+        added["penalty"] = penalty.expand(len(x))
+    if not added:
         return result
-    penalty = regularizer(networks.latents, h, x, lambda x: networks.features(x, batch.covariates))
-    return result._replace(total=result.total + penalty)
+    terms = {**result.terms, **{name: value.detach() for name, value in added.items()}}
+    return result._replace(total=result.total + sum(added.values()), terms=terms)
 
 
 def negative_elbo(

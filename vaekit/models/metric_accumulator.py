@@ -12,6 +12,7 @@ from torch import Tensor
 from vaekit.batch import Batch
 from vaekit.estimators import Estimator
 from vaekit.models.distributed import fork_rng_for_batch
+from vaekit.models.loss import ADDED_TERMS
 
 MAX_PENDING_STEPS = 50  # whose tensors are kept before they are added up
 
@@ -45,7 +46,7 @@ class MetricAccumulator:
         Parameters
         ----------
         terms : Mapping[str, Tensor]
-            Terms of the negative ELBO in nats, each of shape (batch,).
+            Terms of the loss in nats, each of shape (batch,): those of the negative ELBO, and ``ADDED_TERMS``.
         others : Mapping[str, Tensor | float]
             Scalars that describe the step. Their means are weighted by the number of observations.
         """
@@ -63,7 +64,7 @@ class MetricAccumulator:
         """Return ``elbo``, its terms and the other metrics, averaged over all observations."""
         self._add_pending()
         means = {name: total / max(1, self.num_observations) for name, total in self._sums.items()}
-        return {"elbo": -sum(means[name] for name in means if name in self._terms), **means}
+        return {"elbo": -sum(means[name] for name in means if name in self._terms and name not in ADDED_TERMS), **means}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums as plain data, for a checkpoint within an epoch."""

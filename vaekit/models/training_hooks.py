@@ -39,7 +39,7 @@ class TrainingHooks(pl.LightningModule):
     total_steps : float
         Number of training steps, which may be infinite.
     step_terms : dict[str, Tensor]
-        Terms of the negative ELBO of the last training step, each ``[batch]``.
+        Terms of the loss of the last training step, each ``[batch]``.
     gradient_norm : Tensor or None
         Norm of the gradient of the last training step, before clipping.
     held_priors : HeldPriors
@@ -78,11 +78,11 @@ class TrainingHooks(pl.LightningModule):
         """Return q(z given x) of each latent."""
 
     def compute_step(self, batch: Batch, kl_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a training step, and the terms of the negative ELBO from discrete samples."""
+        """Return the loss of a training step, and its terms, those of the negative ELBO from discrete samples."""
         result = self.loss(batch, kl_weight, training=True)
         terms = self.step_terms = {name: value.detach() for name, value in result.terms.items()}
         if not all(estimator.unbiased_value for estimator in self.estimators.values()):
-            terms = torch.no_grad()(self.loss)(batch).terms  # relaxed values do not give a lower bound
+            terms = terms | torch.no_grad()(self.loss)(batch).terms  # relaxed values do not give a lower bound
         return result.total.mean(), terms
 
     @override

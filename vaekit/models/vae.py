@@ -158,7 +158,8 @@ class VAE(Component, SafeLoading, TrainingHooks):  # type: ignore[misc]  # Light
         Returns
         -------
         Estimate
-            Negative ELBO in nats; its ``terms`` are ``reconstruction`` and the unweighted ``kl_<name>``, each [batch].
+            Loss in nats. Its ``terms`` are ``reconstruction`` and the unweighted ``kl_<name>``, and in training also
+            ``label_loss`` and ``penalty``, which the ELBO does not contain; each [batch].
         """
         if not training:
             return negative_elbo(self.networks, self.estimators, batch, kl_weight)

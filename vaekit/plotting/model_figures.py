@@ -73,7 +73,9 @@ def elbo_curves(runs: Mapping[str, Sequence[Sequence[tuple[int, float, float]]]]
     return figure
 
 
-def code_usage(name: str, probabilities: np.ndarray, rows: Sequence[str], ylabel: str) -> Figure:
+def code_usage(
+    name: str, probabilities: np.ndarray, rows: Sequence[str], ylabel: str, states: Sequence[str] | None = None
+) -> Figure:
     """Plot mean probabilities of the states of a latent as a heat map.
 
     Parameters
@@ -86,13 +88,17 @@ def code_usage(name: str, probabilities: np.ndarray, rows: Sequence[str], ylabel
         Names of the rows: labels, or variables.
     ylabel : str
         Label of the vertical axis.
+    states : Sequence[str] or None
+        Names of the states; None means their numbers.
     """
     num_rows, num_states = probabilities.shape
     figure, (axis,) = _subplots(width=max(4.0, 1.8 + 0.34 * num_states), height=max(2.0, 1.1 + 0.28 * num_rows))
     image = axis.imshow(probabilities, aspect="auto", cmap="magma", vmin=0, vmax=1)
-    axis.set(title=f"usage of code {name}", xlabel="state", ylabel=ylabel, xticks=range(num_states))
+    axis.set(title=f"usage of code {name}", xlabel="state", ylabel=ylabel)
     axis.set_yticks(range(num_rows), shorten_names(rows), fontsize=7)
-    axis.tick_params(axis="x", labelsize=7)
+    is_numbered = states is None or all(state.isdecimal() for state in states)
+    axis.set_xticks(range(num_states), shorten_names(states or map(str, range(num_states))), fontsize=7)
+    axis.tick_params(axis="x", rotation=0 if is_numbered else 90)
     figure.colorbar(image, label="mean probability")
     return figure
 
@@ -164,11 +170,14 @@ def _subplots(columns: int = 1, width: float = 4.5, height: float = 4.0) -> tupl
 def _plot_lines(
     axis: Any, lines: Mapping[str, Sequence[tuple[float, float]]], marker: str | None = None, **labels: str
 ) -> None:
-    """Plot points ``(epoch, value)`` by metric; the lines of validation data are dashed."""
-    for name, points in lines.items():
+    """Plot points ``(epoch, value)`` by metric: a color per metric, and dashes for validation data."""
+    colors: dict[str, str] = {}
+    for name, points in sorted(lines.items()):
         if points:
-            style = "--" if name.startswith("val/") else "-"
-            axis.plot(*zip(*points, strict=True), label=name, linestyle=style, marker=marker)
+            color = colors.setdefault(name.rpartition("/")[2], f"C{len(colors)}")
+            style = {"color": color, "linestyle": "--" if name.startswith("val/") else "-"}
+            marker_of_line = marker or ("o" if len(points) == 1 else None)  # a single point would be invisible
+            axis.plot(*zip(*points, strict=True), label=name, marker=marker_of_line, **style)
     axis.set(**labels)
     if axis.lines:
         axis.legend(fontsize=8, frameon=False)

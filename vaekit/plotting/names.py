@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,19 @@ def shorten_names(names: Iterable[Any], length: int = MAX_NAME) -> list[str]:
         if len(set(short)) == num_names:
             return list(map(as_text, short))
         length *= 2
+
+
+def free_title(title: str, taken: Container[str]) -> str:
+    """Return the title of a panel of results, with the addition "(model)" if a column of the user has this name.
+
+    Examples
+    --------
+    >>> free_title("state", {"state", "batch"})
+    'state (model)'
+    """
+    while title in taken:
+        title += " (model)"
+    return title
 
 
 def as_text(text: str) -> str:

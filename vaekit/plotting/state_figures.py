@@ -13,7 +13,7 @@ from vaekit.plotting import embedding_figures
 from vaekit.plotting.blocks import MARGIN, PANEL, TITLE, Block, PanelBlock, add_axes, stack_blocks
 from vaekit.plotting.color_keys import FONT_SIZE, CategoryKey
 from vaekit.plotting.embedding_figures import NO_PALETTES, NO_UNITS, categorical_columns, column_keys, umap_title
-from vaekit.plotting.names import as_text
+from vaekit.plotting.names import as_text, free_title
 from vaekit.plotting.palettes import category_colors
 from vaekit.plotting.points import sample_points
 
@@ -62,7 +62,8 @@ def plot_states(
     index = sample_points(len(latents), [codes, *categorical_columns(columns)])
     coordinates = embedding_figures.umap_coordinates(latents[index])
     keys = column_keys({name: values[index] for name, values in columns.items()}, palettes, units)
-    panels = PanelBlock(coordinates, {"state": CategoryKey(codes[index].rename_categories(_describe(states)))} | keys)
+    state_key = CategoryKey(codes[index].rename_categories(_describe(states)))
+    panels = PanelBlock(coordinates, {free_title("state", keys): state_key, **keys})
     colors = category_colors(states.index)
     genes = _select_markers(markers, len(states))
     blocks = [

@@ -10,9 +10,9 @@ from typing_extensions import override
 
 from vaekit.plotting import embedding_figures
 from vaekit.plotting.blocks import MARGIN, TITLE, TITLE_SIZE, Block, PanelBlock, add_axes, stack_blocks
-from vaekit.plotting.color_keys import FONT_SIZE, NumberKey
+from vaekit.plotting.color_keys import FONT_SIZE, NO_COLORS, ColorKey, NumberKey, color_key
 from vaekit.plotting.embedding_figures import NO_PALETTES, NO_UNITS, categorical_columns, column_keys, umap_title
-from vaekit.plotting.names import shorten_names
+from vaekit.plotting.names import free_title, shorten_names
 from vaekit.plotting.points import sample_points
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def plot_transferred_labels(
     title: str = "",
     panel: str = LABEL_PANEL,
     scale: str = "1 - weight of the label",
+    colors: Mapping[str, str] = NO_COLORS,
 ) -> Figure:
     """Plot label and uncertainty on the UMAP of the latents, and the quantiles of the uncertainty of each label.
 
@@ -47,19 +48,23 @@ def plot_transferred_labels(
     columns : Mapping[str, pandas.Categorical or array]
         Further columns of the cells, by the title of the panel.
     palettes : Mapping[str, Mapping[str, str]]
-        Colors of categories by the title of the panel, ``panel`` for the labels.
+        Colors of categories by the title of the panel.
     units : Mapping[str, str]
         Units of numbers by the title of the panel.
     title : str
         Beginning of the title.
     panel, scale : str
         Title of the panel of the labels, and meaning of the uncertainty.
+    colors : Mapping[str, str]
+        Colors of the labels.
     """
-    columns = {panel: labels, **columns}
-    index = sample_points(len(latents), categorical_columns(columns))
+    index = sample_points(len(latents), [labels, *categorical_columns(columns)])
     keys = column_keys({name: values[index] for name, values in columns.items()}, palettes, units)
-    number_key = NumberKey(uncertainty[index], scale, (0.0, 1.0))
-    keys = {panel: keys.pop(panel), "uncertainty": number_key, **keys}
+    own: dict[str, ColorKey] = {
+        panel: color_key(labels[index], colors=colors),
+        "uncertainty": NumberKey(uncertainty[index], scale, (0.0, 1.0)),
+    }
+    keys = {**{free_title(title, keys): key for title, key in own.items()}, **keys}
     coordinates = embedding_figures.umap_coordinates(latents[index])
     blocks = [PanelBlock(coordinates, keys), _QuantileBlock(labels, uncertainty)]
     return stack_blocks(blocks, f"{title}: " * bool(title) + umap_title(len(index), len(latents)))
