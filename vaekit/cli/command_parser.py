@@ -24,8 +24,9 @@ from vaekit.exceptions import ConfigError
 
 MAX_FLAG_WIDTH = 30  # columns
 NULLS = ("null", "Null", "NULL", "~")  # in YAML
-_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", dict: "a mapping",
-               Mapping: "a mapping", list: "a list", tuple: "a list", Sequence: "a list", Iterable: "a list"}  # fmt: skip
+_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list",
+               tuple: "a list", Sequence: "a list", Iterable: "a list", dict: "a mapping",
+               Mapping: "a mapping"}  # fmt: skip
 
 
 def describe_types(hint: Any) -> str:
