@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?=
 
-.PHONY: demo test proofs check docs linkcheck wheel lowest smoke clean
+.PHONY: demo test exhaustive proofs check docs linkcheck wheel lowest smoke clean
 
 demo: $(VENV)/installed
 	$(BIN)/vaekit fit --config pbmc_mixed
@@ -14,6 +14,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest $(TESTS)
+
+exhaustive: $(VENV)/installed
+	$(BIN)/python -m pytest -m "exhaustive and not proof" $(TESTS)
 
 proofs: $(VENV)/installed
 	$(BIN)/python -m pytest -m proof

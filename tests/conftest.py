@@ -11,6 +11,7 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # scanpy's loops set OpenMP's n
 
 import pytest
 import torch
+from exhaustive import mark_exhaustive
 
 from vaekit._core import process
 
@@ -36,8 +37,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--table", action="store_true", help="print the table of tests/analysis/test_invariance.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move the slow modules to the front. Workers take modules in this order (``--no-loadscope-reorder``)."""
+    """Mark exhaustive cases, and move the slow modules to the front.
+
+    Workers take modules in this order (``--no-loadscope-reorder``).
+    """
+    mark_exhaustive(items)
     positions = {name: position for position, name in enumerate(SLOW)}
 
     def position(item: pytest.Item) -> int:

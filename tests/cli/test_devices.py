@@ -61,6 +61,7 @@ def commands(directory: Path, devices: int) -> list[list[str]]:
     ]
 
 
+@pytest.mark.exhaustive
 def test_two_processes(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     code = "import sys; from vaekit.cli.main import main; sys.exit(main())"

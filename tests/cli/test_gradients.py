@@ -49,6 +49,7 @@ def test_table_files_and_wandb(tmp_path, capsys):
         assert any(key.startswith(f"gradients/{name}/figure") for key in history)
 
 
+@pytest.mark.exhaustive
 def test_trained_weights_and_nothing_is_written_over(tmp_path, capsys):
     folder, output = tmp_path / "run", tmp_path / "out"
     common = ("--trainer.default_root_dir", str(folder), *SILENT)

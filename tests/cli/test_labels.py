@@ -43,6 +43,7 @@ def test_labels_flag_trains_the_model_of_python(directory: Path) -> None:
     assert config["model"]["init_args"]["latents"]["y"]["init_args"]["observed_key"] == "type"
 
 
+@pytest.mark.exhaustive
 def test_labels_of_a_configuration(directory: Path) -> None:
     config = ["--config", "pbmc_labels", "--labels", "type", "--directory", "runs/a"]
     assert main([*FIT, *config]) == 0

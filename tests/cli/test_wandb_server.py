@@ -163,6 +163,7 @@ def test_offline_runs_are_uploaded_later(online: Run, place: Place) -> None:
     assert str(place.directory) not in "\n".join(place.server.requests)
 
 
+@pytest.mark.exhaustive
 def test_resumed_runs_continue(online: Run, place: Place) -> None:
     num_runs, num_rows = len(place.server.runs), len(online.history)
     place.fit("runs/online", "--trainer.max_steps=16", "--ckpt_path=last")
@@ -195,6 +196,7 @@ def test_files_are_attached_to_runs_that_have_ended(online: Run, place: Place) -
     assert online.fields["displayName"] == "online"
 
 
+@pytest.mark.exhaustive
 def test_a_sweep(place: Place) -> None:
     """An agent runs each member in a separate directory; one that cannot start is a failed run."""
     text = (CONFIGS / "sweep_estimators.yaml").read_text()

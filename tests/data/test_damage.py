@@ -30,6 +30,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     return json.loads(process.stdout.splitlines()[-1])
 
 
+@pytest.mark.exhaustive
 def test_each_damage_in_each_place(messages: dict[str, dict[str, str]]) -> None:
     assert len(messages["cases"]) == len(DAMAGES) * 31
     for trial, message in messages["cases"].items():
@@ -37,6 +38,7 @@ def test_each_damage_in_each_place(messages: dict[str, dict[str, str]]) -> None:
         assert "in memory" in message or "cells.h5ad" in message, (trial, message)
 
 
+@pytest.mark.exhaustive
 def test_any_damage(messages: dict[str, dict[str, str]]) -> None:
     assert len(messages["fuzz"]) >= 100
     for message in messages["fuzz"].values():
@@ -44,11 +46,13 @@ def test_any_damage(messages: dict[str, dict[str, str]]) -> None:
         assert message == "READ" or len(message) > 20
 
 
+@pytest.mark.exhaustive
 def test_files_that_claim_more_than_there_is(messages: dict[str, dict[str, str]]) -> None:
     for trial, message in messages["claims"].items():
         assert re.search(r"claims .* are free|as csc_matrix|as array", message), (trial, message)
 
 
+@pytest.mark.exhaustive
 def test_commands(messages: dict[str, dict[str, str]]) -> None:
     assert len(messages["commands"]) == 2 * 3 * 5
     assert set(messages["commands"].values()) == {"2"}

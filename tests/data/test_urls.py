@@ -364,6 +364,7 @@ def test_a_url_with_a_token(server: CellServer, tmp_path: Path, monkeypatch: pyt
     assert failed.value.__suppress_context__
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_ends_with_open_files(server: CellServer) -> None:
     """HDF5 must not call the file object after the end of the interpreter, and sessions are closed."""
     code = (

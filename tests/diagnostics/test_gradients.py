@@ -116,6 +116,7 @@ def test_graphs_with_parameters_in_cost_and_children(graph):
     assert report.attrs["norm"] == pytest.approx(torch.cat([g.flatten() for g in gradient.values()]).norm().item())
 
 
+@pytest.mark.exhaustive
 def test_vectorized_and_separate_estimates_agree():
     graph = below("categorical", "bernoulli")
     leaves = {n: p.requires_grad_() for n, p in graph.parameters().items()}

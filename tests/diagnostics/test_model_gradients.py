@@ -75,6 +75,7 @@ def test_report_of_a_model_with_joint_samples():
     assert (report.z.abs() < 4).all()
 
 
+@pytest.mark.exhaustive
 def test_report_of_a_sequence():
     """The latent is in the middle of the sequence: its posterior depends on earlier samples."""
     torch.manual_seed(0)

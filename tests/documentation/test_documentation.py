@@ -42,6 +42,7 @@ from vaekit.plotting import embedding_figures
 MAX_STEPS, STEPS_PER_EPOCH = 6, 3
 OFFLINE = {"weights_and_biases", "resume"}  # pages that need the files of Weights & Biases; they take two seconds a run
 TINY = Image.new("RGB", (8, 8))  # in place of each figure; tests/plotting draws them
+SLOW = {"estimators", "images", "latents", "map_and_transfer", "resume"}
 WITH_CODE = [page for page in PAGES if any(block.language in SHELLS | PYTHONS for block in read_blocks(page))]
 
 
@@ -99,7 +100,13 @@ def session(page: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.Monke
     return Session()
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=name)
+def pages_with_code() -> list[Any]:
+    """Return the pages whose code is run; the slow ones are not part of the main run."""
+    marks = [pytest.mark.exhaustive if page.stem in SLOW and page.parent.name == "guide" else () for page in WITH_CODE]
+    return [pytest.param(page, marks=mark, id=name(page)) for page, mark in zip(WITH_CODE, marks, strict=True)]
+
+
+@pytest.mark.parametrize("page", pages_with_code())
 def test_blocks_run(page: Path, session: Session) -> None:
     failures = []
     for block in read_blocks(page):

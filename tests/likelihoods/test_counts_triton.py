@@ -16,6 +16,7 @@ from vaekit.likelihoods.counts import sparse
 NUMBER_OF_CASES = 30  # at least
 
 
+@pytest.mark.exhaustive
 def test_values_and_gradients_in_the_interpreter():
     """In a separate process, because Triton chooses its interpreter at import."""
     file = Path(__file__).with_name("interpreted_counts_triton.py")

@@ -178,6 +178,7 @@ def test_predictions_are_in_the_order_of_the_rows(runs: Runs, name: str) -> None
                 torch.testing.assert_close(found[latent], value, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_the_command(tmp_path: Path) -> None:
     """``fit`` starts the other process itself, and messages and files come from one run."""
     folder = tmp_path / "run"
