@@ -20,16 +20,16 @@ _initial_threads = _measured_threads = torch.get_num_threads()
 _is_kept = False
 
 
-def keep_threads() -> str | None:
-    """Start numba's pool without a change of torch's threads.
+def keep_threads() -> str:
+    """Start numba's pool without a change of torch's threads; return the reason for their number.
 
     The pool starts at the first parallel loop of scanpy or another user of numba. If it has started before the first
-    call of this function, the earlier number of torch's threads is restored, and the reason is returned.
+    call of this function, the earlier number of torch's threads is restored.
     """
     global _is_kept
     import numba
 
-    threads, reason = torch.get_num_threads(), None
+    threads, reason = torch.get_num_threads(), "their number at its start"
     try:
         numba.threading_layer()
     except ValueError:  # the pool has not started

@@ -63,8 +63,7 @@ class StepTimes(pl.Callback):
             candidates = [2**k for k in range(available_threads.bit_length()) if 2**k < available_threads]
             self._schedule = [n for n in [available_threads, *candidates[::-1]] for _ in range(STEPS)] * ROUNDS
             return
-        if reason:
-            announce_start(trainer, describe_threads(torch.get_num_threads(), reason))
+        announce_start(trainer, describe_threads(torch.get_num_threads(), reason))
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
