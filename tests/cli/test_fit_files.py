@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 
 import vaekit
 from vaekit.callbacks.recipes import PATIENCE, default_num_steps, read_recipe
-from vaekit.cli.fit_arguments import complete_arguments, run_name
+from vaekit.cli.fit_arguments import complete_arguments
 from vaekit.cli.main import main
 from vaekit.data import simulate_counts
+from vaekit.data.cells.file_names import file_name
 
 QUICK = (
     "--trainer.logger",
@@ -88,6 +90,20 @@ def test_names_of_columns_are_text(name: str, directory: Path, capsys: pytest.Ca
     assert capsys.readouterr().out == config
 
 
+@pytest.mark.parametrize("mode", ["in_memory", "streamed"])
+def test_files_are_batches(mode: str, directory: Path) -> None:
+    flags = ["--batch_key", "vaekit_file", "--data.mode", mode, "--max_steps", "3"]
+    assert main(["fit", "first.h5ad", "second.h5ad", *flags, *QUICK]) == 0
+    model = vaekit.load("runs/first/last.ckpt")
+    assert model.data_registry["batch_categories"] == ["first", "second"]
+    assert main(["embed", "runs/first/last.ckpt", "second.h5ad", "first.h5ad", "-o", "both.csv", "--figure=none"]) == 0
+    assert main(["embed", "runs/first/last.ckpt", "first.h5ad", "--batch_key", "first", "-o", "first.csv"]) == 0
+    both, first = (pd.read_csv(name, index_col="cell") for name in ("both.csv", "first.csv"))
+    assert both["vaekit_file"].value_counts().to_dict() == {"second": 80, "first": 70}
+    latents = [name for name in first if name.startswith("X_vaekit")]
+    pd.testing.assert_frame_equal(both.loc[first.index, latents], first[latents], rtol=1e-4, atol=1e-5)
+
+
 def test_the_printed_command_embeds_the_cells(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "cells.h5ad", "--max_steps", "4", *QUICK]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: vaekit embed"))
@@ -150,7 +166,7 @@ def test_names_that_look_like_numbers(directory: Path) -> None:
     ],
 )
 def test_name_of_the_run_directory(file: str, name: str) -> None:
-    assert run_name(file) == name
+    assert file_name(file) == name
 
 
 def test_several_files_and_a_configuration(directory: Path) -> None:

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from vaekit._core.atomic import atomic_write
 from vaekit.cli.cells import check_room, open_output_copy, write_fields
-from vaekit.cli.input_cells import FILE_COLUMN
+from vaekit.data.cells.file_names import FILE_COLUMN
 
 if TYPE_CHECKING:
     from vaekit.cli.analysis_task import AnalysisTask

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -20,6 +18,7 @@ from vaekit._core.config_store import packaged_configs
 from vaekit._core.urls import is_url
 from vaekit.callbacks.fit_settings import setting_key
 from vaekit.callbacks.recipes import LABELS_KEY, choose_kind, fit_config
+from vaekit.data.cells.file_names import file_name
 from vaekit.exceptions import ConfigError
 
 WITHOUT_VALUE = ("-h", "--help", "--print_config")
@@ -27,10 +26,6 @@ OF_COMMAND = {  # flags of `fit` that are not settings of a section
     "config", "help", "print_config", "ckpt_path", "weights_only", "seeds", "seed_everything", "color", "figure",
     "model", "data", "trainer", "latents",
 }  # fmt: skip
-ENDINGS = re.compile(r"(\.(h5ad|h5mu|h5|hdf5|loom|zarr|csv|tsv|tab|txt|mtx|zip|gz|tar))+$", re.IGNORECASE)
-COMMON_NAMES = re.compile(
-    r"((\w+_)?(filtered|raw)_(feature|gene)_bc_matri(x|ces)(_\w+)?|outs|count|matrix)?", re.IGNORECASE
-)
 Flag = tuple[str, str | None, str]  # name without leading "--", value, and text of the token
 
 
@@ -76,7 +71,7 @@ def complete_arguments(arguments: Sequence[str]) -> list[str]:
     else:
         settings = {name: _load(name, value) for name, value, _ in flags if value is not None}
         config = fit_config(cells, kind or "", settings)
-        config["trainer"]["default_root_dir"] = f"runs/{run_name(files[0])}"
+        config["trainer"]["default_root_dir"] = f"runs/{file_name(files[0])}"
         start, end = ["--config", json.dumps(config)], []
     rest = (token for name, value, text in flags if name != "latents" for token in _tokens(name, value, text))
     return [*start, *rest, *end]
@@ -136,19 +131,3 @@ def _check_cells(file: str) -> None:
         raise ConfigError(f"{file} is a configuration. Pass it as --config {file}")
     if path.suffix == ".ckpt" and not is_url(file):
         raise ConfigError(f"{file} is a checkpoint. Pass the cells, and --ckpt_path {file} to resume its run.")
-
-
-def run_name(file: str) -> str:
-    """Return the name of the run directory for a file of cells: its name without ending.
-
-    The output of Cell Ranger has the same names for each sample, and is named by the sample's directory.
-
-    Examples
-    --------
-    >>> run_name("data/donor.v1.h5ad"), run_name("data/donor_1/outs/filtered_feature_bc_matrix")
-    ('donor.v1', 'donor_1')
-    """
-    path = PurePosixPath(urlsplit(file).path) if is_url(file) else Path(file).absolute()
-    names = [ENDINGS.sub("", path.name), *(parent.name for parent in path.parents)]
-    own = (name for name in names if not COMMON_NAMES.fullmatch(name))
-    return next(own, names[0]) or "vaekit"

@@ -28,7 +28,7 @@ FIT_FLAGS = {  # meaning by flag, by title
     "cells": {
         "FILE ...": "Files of cells: .h5ad, zarr, 10x (.h5 or directory), .loom, .h5mu, .csv or .tsv",
         "--layer NAME": "Layer of the counts; raw for .raw; default: .X",
-        "--batch_key COLUMN": "Column of obs with the batch, such as the donor",
+        "--batch_key COLUMN": "Column of obs with the batch, or vaekit_file: the file of each cell",
         "--labels COLUMN": "Column of obs with types known for some cells, to predict the others",
         "--label_key COLUMN": "Column of obs with cell types, for figures; never used in training",
         "--n_top_genes N": "Number of variable genes; default: all of at most 8,000, else 2,000",

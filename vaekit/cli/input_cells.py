@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vaekit._core.urls import path_text
+from vaekit.data.cells.file_names import FILE_COLUMN
 from vaekit.exceptions import CheckpointError, DataError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
     from vaekit.data.cells.count_source import CountSource
     from vaekit.data.cells.query import QueryData
     from vaekit.data.figure_columns import FigureColumns
     from vaekit.models import VAE
-
-FILE_COLUMN = "vaekit_file"  # of obs: the file of each cell, if there are several
 
 
 class InputCells(NamedTuple):
@@ -39,13 +37,10 @@ class InputCells(NamedTuple):
     paths: list[str]
 
     def open(self, model: VAE) -> CountSource:
-        """Open the cells as a model reads them, without their counts; several files get a column with their names."""
+        """Open the cells as a model reads them, without their counts."""
         from vaekit.analysis.model_source import open_cells
 
-        source = open_cells(model, self.cells, self.layer)
-        if isinstance(self.cells, list) and len(self.cells) > 1:
-            source.obs[FILE_COLUMN] = _file_of_each_cell(self.cells, map(_num_cells, self.cells))
-        return source
+        return open_cells(model, self.cells, self.layer)
 
     def find_column(self, model: VAE, key: str | None) -> str | None:
         """Return the name of a column of ``obs``, or None if the cells do not have it."""
@@ -99,10 +94,8 @@ class InputCells(NamedTuple):
         from vaekit.analysis.plot_umap import figure_columns
 
         columns = figure_columns(model, source, color, batch_key, label_key)
-        if FILE_COLUMN in source.obs:
-            files = pd.Categorical(source.obs[FILE_COLUMN])
-            names = [Path(path).name for path in files.categories]
-            columns.values[FILE_COLUMN] = files.rename_categories(names) if len(set(names)) == len(names) else files
+        if len(self.paths) > 1:
+            columns.values.setdefault(FILE_COLUMN, pd.Categorical(source.obs[FILE_COLUMN]))
         return columns
 
 
@@ -166,21 +159,4 @@ def resolve_cells(
         return InputCells(paths, layer, paths)
     registry, parts = get_count_registry(model), read_files(paths, genes_in)
     adata = join_files(parts, paths, layer or registry["matrix"], registry["gene_name_key"])
-    if len(paths) > 1:
-        adata.obs[FILE_COLUMN] = _file_of_each_cell(paths, [part.n_obs for part in parts])
     return InputCells(adata, layer, paths)
-
-
-def _num_cells(path: str) -> int:
-    """Return the number of cells of an .h5ad file or zarr store."""
-    from vaekit.data.cells.stores import open_store, read_table
-
-    return len(read_table(open_store(path), "obs", path))
-
-
-def _file_of_each_cell(paths: Sequence[str], sizes: Iterable[int]) -> pd.Categorical:
-    """Return the path of the file of each cell, in the order of the files with the given numbers of cells."""
-    import numpy as np
-    import pandas as pd
-
-    return pd.Categorical.from_codes(np.repeat(np.arange(len(paths)), list(sizes)), list(map(str, paths)))

@@ -15,6 +15,7 @@ from vaekit.cli.logger import finish_run
 from vaekit.cli.report_command import report_run
 from vaekit.cli.wandb_files import log_checkpoints, log_file
 from vaekit.cli.wandb_tables import log_tables
+from vaekit.data.cells.file_names import FILE_COLUMN
 from vaekit.data.data_module import DataModule
 from vaekit.models import VAE
 
@@ -22,6 +23,9 @@ from vaekit.models import VAE
 def print_subject(data: DataModule, model: VAE) -> None:
     """Print the data and the latents."""
     print(data.description, file=sys.stderr)
+    files = data.config["init_args"].get("path")
+    if data.kind == "counts" and isinstance(files, list) and len(files) > 1 and not data.covariates:
+        print(f"{len(files)} files as one batch; --batch_key {FILE_COLUMN} makes each its own", file=sys.stderr)
     for name, latent in model.latents.items():
         parents = f", given {', '.join(latent.parents)}" if latent.parents else ""
         estimator = type(latent.estimator).__name__

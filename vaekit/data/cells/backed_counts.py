@@ -24,6 +24,7 @@ from vaekit.data.cells.count_checks import (
     native_dtype,
 )  # fmt: skip
 from vaekit.data.cells.count_source import CountSource
+from vaekit.data.cells.file_names import FILE_COLUMN, file_column
 from vaekit.data.cells.genes import check_same_genes, gene_names
 from vaekit.data.cells.matrices import RAW, X, find_stored_matrix, matrix_attribute, stored_name
 from vaekit.data.cells.stores import (
@@ -168,7 +169,7 @@ class BackedCounts(CountSource):
         self._gene_name_key = gene_name_key
         matrices = [X, *layers, *([RAW] if "raw/X" in store or "raw.X" in store else [])]
         super().__init__(
-            describe_paths(paths), files[0].matrix, _concat_tables(tables), variables[0], gene_name_key, matrices
+            describe_paths(paths), files[0].matrix, _concat_tables(tables, paths), variables[0], gene_name_key, matrices
         )
         self._parts = [
             _Part(*stored.open_arrays(table.n_obs, len(genes)), _column_order(genes, self.genes))
@@ -252,10 +253,12 @@ def _column_order(genes: list[str], order: list[str]) -> np.ndarray | None:
     return np.array([position[name] for name in genes], dtype=np.int32)
 
 
-def _concat_tables(tables: Sequence[AnnData]) -> AnnData:
-    """Return the cells of all files, with the columns that all tables have, and the genes of the first file."""
+def _concat_tables(tables: Sequence[AnnData], paths: Sequence[str]) -> AnnData:
+    """Return the cells of all files with a column of their names, and the genes of the first file."""
     from anndata import AnnData
 
     if len(tables) == 1:
         return tables[0]
-    return AnnData(obs=concat_cells([table[:, :0] for table in tables]).obs, var=tables[0].var)
+    obs = concat_cells([table[:, :0] for table in tables]).obs
+    obs[FILE_COLUMN] = file_column(paths, [table.n_obs for table in tables])
+    return AnnData(obs=obs, var=tables[0].var)

@@ -52,7 +52,8 @@ class GeneExpressionData(DataModule):
         Layer of the counts. None means ``.X``; "raw" means ``.raw.X`` if no layer has this name. A path as in an .h5ad
         file means one matrix only: "/X", "/raw/X", "/layers/NAME".
     batch_key : str or None
-        Column of ``.obs`` with the batch of each cell. It conditions encoder and decoder as ``Batch.covariates``.
+        Column of ``.obs`` with the batch of each cell. It conditions encoder and decoder as ``Batch.covariates``. Of
+        several files, ``"vaekit_file"`` means the name of the file.
     label_key : str or None
         Column of ``.obs`` with cell types. It stratifies the split and is never used in training.
     n_top_genes : int or None

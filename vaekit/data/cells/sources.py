@@ -14,6 +14,7 @@ from vaekit.data.cells.backed_counts import BackedCounts, StoredMatrix
 from vaekit.data.cells.count_checks import check_all
 from vaekit.data.cells.count_source import CountSource
 from vaekit.data.cells.file_formats import are_stores, read_files
+from vaekit.data.cells.file_names import FILE_COLUMN, file_column
 from vaekit.data.cells.genes import check_same_genes, check_unique, gene_names
 from vaekit.data.cells.in_memory_counts import InMemoryCounts
 from vaekit.data.cells.matrices import RAW, find_matrix
@@ -153,10 +154,13 @@ def join_files(
 ) -> AnnData:
     """Return the cells of files with the same genes as one AnnData with the ``var_names`` of the first file.
 
-    Genes of the matrix ``layer`` are matched by the column ``gene_name_key`` if all files have it, else by
-    ``var_names``.
+    Several files get the column ``obs["vaekit_file"]`` with their names, such as for ``batch_key``. Genes of the matrix
+    ``layer`` are matched by the column ``gene_name_key`` if all files have it, else by ``var_names``.
     """
+    sizes = [part.n_obs for part in parts]
     adata = parts[0] if len(parts) == 1 else _concat_files(parts, paths, layer, gene_name_key)
+    if len(parts) > 1:
+        adata.obs[FILE_COLUMN] = file_column(paths, sizes)
     adata.obs.attrs[NAME] = describe_paths(paths)
     return adata
 
