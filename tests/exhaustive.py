@@ -16,12 +16,15 @@ ONE_OF = {  # number of cases by module, of which the main run takes one
     "analysis/test_invariance": 8,
     "cli/test_analysis_commands": 2,
     "cli/test_cells": 2,
+    "cli/test_class_flags": 2,
     "cli/test_faults": 2,
     "cli/test_hostile": 2,
     "cli/test_input_formats": 2,
+    "cli/test_values": 2,
     "cli/test_writing": 2,
     "data/test_containment": 2,
     "data/test_matrices": 2,
+    "data/test_old_files": 2,
     "data/test_storage": 2,
     "data/test_urls": 2,
     "diagnostics/test_gradients": 2,
@@ -41,6 +44,7 @@ ONE_OF = {  # number of cases by module, of which the main run takes one
     "models/test_resume_together": 4,
     "models/test_sequential_gradients": 3,
     "models/test_shapes": 3,
+    "test_configs": 2,
     "test_portability": 3,
 }
 

@@ -158,7 +158,7 @@ def test_the_workflows_run_the_targets_of_the_makefile() -> None:
     jobs = workflow("ci.yml")
     steps = [command for job in jobs.values() for command in commands_of(job)]
     called = {word for step in steps for word in re.findall(r"^make (\w+)", step, re.MULTILINE)}
-    assert called == {"check", "test", "proofs", "wheel", "docs", "lowest", "smoke"} <= targets
+    assert called == {"check", "test", "exhaustive", "proofs", "wheel", "docs", "lowest", "smoke"} <= targets
     versions = {re.sub(r".*:: ", "", line) for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)}
     assert set(jobs["tests"]["strategy"]["matrix"]["python"]) == versions
     assert commands_of(jobs["windows"])[1:] == recipe("smoke")  # where make is not installed

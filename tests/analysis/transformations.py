@@ -223,6 +223,7 @@ STORAGE: dict[str, Callable[[AnnData, Path], Form]] = {
     "layer": _in_layer,
     "raw, fewer genes in var": _in_raw,
     "batches as integers": _obs(batch=lambda x: x.astype(int)),
+    "batches as floats": _obs(batch=lambda x: x.astype(float)),
     "batches as Int64": _obs(batch=lambda x: x.astype(int).astype("Int64")),
     "batches as categories": _obs(batch=lambda x: x.astype(int).astype("category").cat.set_categories([9, 2, 1, 0])),
     "groups as strings": _obs(group=lambda x: x.astype(str).astype("string"), batch=lambda x: x.astype("string")),

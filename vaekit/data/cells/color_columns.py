@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaekit.data.cells.columns import Column, category_name, read_column
+from vaekit.data.cells.columns import Column, category_name, match_category, read_column
 from vaekit.data.cells.count_source import CountSource
 from vaekit.data.figure_columns import FigureColumns, check_color
 from vaekit.exceptions import DataError, did_you_mean
@@ -70,9 +70,10 @@ def read_color_columns(
         elif key not in first and _is_numeric(obs[key]):
             result.values[key] = obs[key].to_numpy(dtype=np.float64, na_value=np.nan)
         else:
-            column = read_column(obs, key, "color", source.name)
-            result.values[key] = _categorical(column, (known or {}).get(key, ()))
-            if chosen := {**(trained or {}).get(key, {}), **stored_colors(source, key)}:
+            column, names = read_column(obs, key, "color", source.name), (known or {}).get(key, ())
+            result.values[key] = _categorical(column, names)
+            stored = {match_category(name, names): color for name, color in stored_colors(source, key).items()}
+            if chosen := {**(trained or {}).get(key, {}), **stored}:
                 result.palettes[key] = chosen
     return result
 
@@ -90,9 +91,10 @@ def known_categories(registry: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _categorical(column: Column, known: Sequence[str]) -> pd.Categorical:
-    """Return a column whose categories begin with the known ones."""
+    """Return a column whose categories begin with the known ones; 1.0 is the known category "1"."""
     import pandas as pd
 
+    column = Column(column.codes, [match_category(name, known) for name in column.categories])
     names = list(dict.fromkeys([*known, *column.categories]))
     return pd.Categorical.from_codes(column.recode(names).codes, names)
 
