@@ -65,7 +65,7 @@ def extend_batches(model: VAE, num_known: int, num_added: int) -> tuple[VAE, dic
     new: dict[str, NewElements] = {}
     for name, value in state.items():
         size = (model.covariates, *value.shape[1:])
-        old = own.get(name, value.new_zeros(size, device=model.device))  # shifts that the model did not have
+        old = own.get(name, next(model.parameters()).new_zeros(size))  # shifts that the model did not have
         if value.shape == old.shape:
             state[name] = old
             continue

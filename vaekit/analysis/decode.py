@@ -144,8 +144,8 @@ def _other_covariates(settings: CovariateSettings, latents: Any, registry: Mappi
                 f"decode: covariates={list(settings.values)} must have a value of each covariate of the model, also of "
                 f"{known}. Pass these, or an AnnData with these columns in .obs as the latents."
             )
-        return torch.zeros(1, columns.width)
-    values = torch.zeros(latents.n_obs, columns.width)
+        return torch.zeros(1, columns.width, dtype=torch.float32)
+    values = torch.zeros(latents.n_obs, columns.width, dtype=torch.float32)
     kept = {
         "batch_categories": registry["batch_categories"] if columns.batch in unset else [],
         "categorical_covariate_keys": _select(registry["categorical_covariate_keys"], unset),

@@ -37,7 +37,8 @@ def sequential_loader(dataset: BatchDataset, batch_size: int) -> DataLoader:
         If ``batch_size`` is not a positive whole number.
     """
     check_count(batch_size=batch_size)
-    return DataLoader(dataset, batch_size=int(batch_size), collate_fn=identity_collate)
+    generator = torch.Generator()  # otherwise the loader would draw a seed from torch's generator
+    return DataLoader(dataset, batch_size=int(batch_size), collate_fn=identity_collate, generator=generator)
 
 
 def copy_async(values: Tensor, device: torch.device) -> Tensor:

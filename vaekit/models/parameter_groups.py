@@ -103,6 +103,8 @@ def cosine_schedule(optimizer: torch.optim.Optimizer, total_steps: float) -> Lam
 
 
 def match_precision(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Convert a module to float64 if the weights that it is about to load are float64."""
-    if any(weights[name].dtype == torch.float64 for name, _ in module.named_parameters() if name in weights):
-        module.double()
+    """Convert a module to the precision of the weights that it is about to load, whatever torch's default is."""
+    own = {name: parameter.dtype for name, parameter in module.named_parameters()}
+    has_64_bits = any(weights[name].dtype == torch.float64 for name in own if name in weights)
+    if set(own.values()) != {dtype := torch.float64 if has_64_bits else torch.float32}:
+        module.to(dtype)

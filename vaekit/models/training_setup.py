@@ -29,6 +29,13 @@ def set_up_run(model: Any, trainer: pl.Trainer, stage: str) -> None:
         )
     if stage != "fit":
         return
+    if torch.is_inference_mode_enabled():
+        raise ConfigError("VAE: training needs gradients, which torch.inference_mode() forbids. Train outside of it.")
+    if trainer.precision != "64-true" and any(p.dtype == torch.float64 for p in model.parameters()):
+        raise ConfigError(
+            f"VAE: trainer.precision={trainer.precision!r}, but the weights have 64 bits, as after "
+            "torch.set_default_dtype(torch.float64). Set torch.float32, or pass precision='64-true'."
+        )
     data: Any = getattr(trainer, "datamodule", None)
     if data is not None:
         model.networks.likelihood.check(data.example)

@@ -24,6 +24,7 @@ NO_UNITS: Mapping[str, str] = MappingProxyType({})
 NO_PALETTES: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 NO_TOPICS: Mapping[str, np.ndarray] = MappingProxyType({})
 NUM_REMEMBERED = 4  # UMAPs
+MIN_POINTS = 4  # of UMAP and of Leiden clusters
 _remembered: dict[tuple[str, int], np.ndarray] = {}  # UMAPs by the hash of their points, and the seed
 
 
@@ -158,12 +159,14 @@ def umap_title(count: int, total: int) -> str:
 def umap_coordinates(points: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return UMAP coordinates ``[points, 2]`` of ``[points, dimensions]``, computed by scanpy.
 
-    They depend on the points and the seed only. The last results are kept, so that several figures of the same points
-    compute them once.
+    They depend on the points and the seed only. Fewer than four points keep their first two coordinates. The last
+    results are kept, so that several figures of the same points compute them once.
     """
     import scanpy as sc
 
     points = np.ascontiguousarray(points, dtype=np.float32)
+    if len(points) < MIN_POINTS:
+        return np.pad(points[:, :2], [(0, 0), (0, max(0, 2 - points.shape[1]))])
     key = hashlib.sha256(points.tobytes()).hexdigest(), seed
     if key not in _remembered:
         cells = _neighbors(points, seed)
@@ -176,8 +179,11 @@ def umap_coordinates(points: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def leiden_clusters(points: np.ndarray, seed: int = 0) -> pd.Categorical:
     """Return Leiden clusters of ``[points, dimensions]`` at resolution 1, computed by scanpy."""
+    import pandas as pd
     import scanpy as sc
 
+    if len(points) < MIN_POINTS:
+        return pd.Categorical(["0"] * len(points))
     cells = _neighbors(np.asarray(points, dtype=np.float32), seed)
     sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
     return cells.obs["leiden"].array

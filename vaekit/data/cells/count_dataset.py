@@ -146,6 +146,6 @@ class CountsOnDevice(CellDataset):
         cell = torch.repeat_interleave(lengths, output_size=num_values)
         shift = self._starts[index] - (lengths.cumsum(0) - lengths)
         position = torch.arange(num_values, device=self.device) + shift[cell]
-        x = torch.zeros(len(index), self.features, device=self.device)
+        x = torch.zeros(len(index), self.features, dtype=torch.float32, device=self.device)
         x[cell, self._genes[position].long()] = self._values[position]
         return self._batch(index, x)

@@ -34,7 +34,7 @@ def dense_rows(
 ) -> tuple[Tensor, CSREntries]:
     """Return rows of a CSR matrix, dense and with their non-zero entries; arrays as for :func:`gather`."""
     num_values = int((indptr[rows + 1] - indptr[rows]).sum())
-    x = torch.zeros(len(rows), num_columns)
+    x = torch.zeros(len(rows), num_columns, dtype=torch.float32)
     arrays = np.empty(len(rows) + 1, np.int64), np.empty(num_values, np.int64), np.empty(num_values, np.float32)
     gather(indptr, indices, data, rows, x.numpy(), *arrays)
     return x, CSREntries(x, *map(torch.from_numpy, arrays))
