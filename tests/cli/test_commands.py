@@ -143,6 +143,7 @@ class TestFit:
             (["--data.batch_size", "many"], "data.batch_size='many' must be an integer"),
             (["--data.batch_size", "[1]"], "data.batch_size=[1] must be an integer"),
             (["--data.split", "[0.5, 0.5]"], "data.split=[0.5, 0.5] must have 3 items"),
+            (["--model.learning_rate", "nan"], "model.learning_rate='nan' must be a number"),
             (["--data.split", "3"], "data.split=3 must be a list"),
             (["--data.batch_key", "[a]"], "data.batch_key=['a'] must be text"),
             (["--data.path", "nowhere.h5ad"], "nowhere.h5ad does not exist"),

@@ -1,5 +1,6 @@
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,3 +176,9 @@ def test_too_few_training_images(tmp_path):
     write_idx(tmp_path / "MNIST" / "raw", num_train=1)
     with pytest.raises(DataError, match="1 training images are too few"):
         ImageData("mnist", root=str(tmp_path)).setup()
+
+
+@pytest.mark.parametrize("argument", ["name", "path"])
+def test_a_path_that_is_passed_as_a_name(argument: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"pass path=\." if argument == "name" else "has no images"):
+        ImageData(**{argument: str(tmp_path)}).dataloader("all")

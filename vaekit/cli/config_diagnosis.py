@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import numbers
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ def _matches(value: Any, option: Any) -> bool:
     """Return whether a plain value certainly fits one annotation."""
     if option is float and isinstance(value, str):  # YAML reads 1e-3 as text, the parser as a number
         try:
-            return bool(float(value) is not None)
+            return math.isfinite(float(value))
         except ValueError:
             return False
     if isinstance(value, bool) or value is None:

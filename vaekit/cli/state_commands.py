@@ -101,7 +101,8 @@ def states(
     print(found.states.to_string())
     agreement = found.agreement.loc[found.agreement["chosen"], "agreement"].item()
     title = f"{task.title}: {len(found.states)} states"
-    summary = f"{len(found.codes)} cells, {len(found.states)} states, agreement of {len(models)} models {agreement:.2f}"
+    agreed = f"agreement of {len(models)} models {agreement:.2f}" if len(models) > 1 else "a single model, no agreement"
+    summary = f"{len(found.codes)} cells, {len(found.states)} states, {agreed}"
     task.finish(lambda: found.plot(title, *columns), summary)
 
 

@@ -56,7 +56,8 @@ def load_images(name: str, root: Path) -> Images:
     if name == "digits":
         return _load_digits()
     if name not in TORCHVISION_CLASSES:
-        raise DataError(f"name={name!r} is unknown. {did_you_mean(name, ['digits', *TORCHVISION_CLASSES])}")
+        hint = did_you_mean(name, ["digits", *TORCHVISION_CLASSES])
+        raise DataError(f"name={name!r} is unknown. {'It is a path: pass path=.' if Path(name).exists() else hint}")
     return _load_torchvision(name, root)
 
 
