@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -128,6 +129,18 @@ def test_an_embedding_with_its_covariates(model):
     np.testing.assert_allclose(decode(model, made, {"sex": "f"}), moved, rtol=1e-4)  # the column is not needed
     with pytest.raises(DataError, match=r"'sex' not found in \.obs"):
         decode(model, made)
+
+
+def test_the_embedding_of_another_model_warns(model):
+    made, other = cells(), copy.deepcopy(model)
+    embed(made, model)
+    for parameter in other.networks.encoder.parameters():
+        parameter.data.add_(0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decode(model, made)
+    with pytest.warns(UserWarning, match="was written by another model"):
+        decode(other, made)
 
 
 def test_normalized_expression_keeps_the_latents_and_other_covariates(model):

@@ -13,6 +13,7 @@ from vaekit.data.cells import query
 from vaekit.data.cells.not_cells import check_no_checkpoint, not_cells
 from vaekit.data.cells.query import QueryData
 from vaekit.data.cells.sources import open_counts
+from vaekit.data.fingerprint import fingerprint
 from vaekit.exceptions import CheckpointError, DataError
 from vaekit.models import VAE, load
 from vaekit.models.model_argument import check_model
@@ -100,8 +101,18 @@ def provenance(model: VAE, missing_genes: list[str], checkpoint: str = "") -> di
         "checkpoint": checkpoint,
         "training_data": str(registry["source"]),
         "training_fingerprint": str(registry["fingerprint"]),
+        "encoder_fingerprint": encoder_fingerprint(model),
         "missing_genes": np.array(missing_genes, dtype=str),
     }
+
+
+def encoder_fingerprint(model: VAE) -> str:
+    """Return a fingerprint of the encoder's weights: models with the same one have the same latents of a cell.
+
+    New batches of :func:`vaekit.analysis.map_query` do not change it, unless the encoder sees the batch.
+    """
+    weights = model.networks.encoder.state_dict().values()
+    return fingerprint(np.atleast_1d(value.detach().cpu().numpy()) for value in weights)
 
 
 def get_data_registry(model: VAE) -> dict[str, Any]:

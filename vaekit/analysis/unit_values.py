@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.analysis.model_source import encoder_fingerprint
 from vaekit.exceptions import DataError, did_you_mean
 from vaekit.latents import Latent
 from vaekit.models import VAE
@@ -148,6 +150,13 @@ def _split(model: VAE, names: Sequence[str], array: np.ndarray, label: str) -> d
 def _read_embedding(model: VAE, adata: AnnData, key: str) -> dict[str, Any]:
     """Return the decoded latents from the fields that :func:`vaekit.analysis.embed` writes."""
     prefix, values = key.removeprefix("X_"), {}
+    record, own = adata.uns.get(prefix), encoder_fingerprint(model)
+    if isinstance(record, Mapping) and record.get("encoder_fingerprint", own) != own:
+        warnings.warn(
+            f"latents: obsm[{key!r}] was written by another model, whose latents have another meaning. Write it again "
+            "with vaekit.analysis.embed(adata, model).",
+            stacklevel=4,
+        )
     continuous = [name for name, latent in model.latents.items() if latent.is_coordinate]
     if continuous:
         _check_field(adata, key)
