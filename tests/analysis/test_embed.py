@@ -239,6 +239,9 @@ def test_missing_training_data(run, tmp_path):
     model.data_registry = {**model.data_registry, "config": config}
     with pytest.raises(CheckpointError, match=r"x\.h5ad"):
         load_training_data(model)
+    with pytest.raises(CheckpointError, match=r"nope\.h5ad does not exist") as error:
+        load_training_data(model, cells="nope.h5ad")
+    assert "exported" not in str(error.value)
     with pytest.raises(CheckpointError, match="has no data registry"):
         get_data_registry(MODELS["gaussian"](NegativeBinomial()))
 

@@ -65,9 +65,8 @@ def load_training_data(
         data.load_state_dict(registry)
         data.setup()
     except DataError as error:
-        raise CheckpointError(
-            f"The training data of the model cannot be loaded unchanged: {error}{_path_remedy(config)}"
-        ) from error
+        remedy = _path_remedy(config) if cells is None else ""
+        raise CheckpointError(f"The training data of the model cannot be loaded unchanged: {error}{remedy}") from error
     return data
 
 
