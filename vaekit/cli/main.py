@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(HELP, end="")
         return 0
     if arguments[0] == "--version":
-        from vaekit import __version__
+        from vaekit._core.version import __version__
 
         print(__version__)
         return 0
