@@ -43,7 +43,7 @@ ONE_OF = {  # number of cases by module, of which the main run takes one
     "models/test_resume": 4,
     "models/test_resume_together": 4,
     "models/test_sequential_gradients": 3,
-    "models/test_shapes": 3,
+    "models/test_shapes": 6,
     "test_configs": 2,
     "test_portability": 3,
 }
