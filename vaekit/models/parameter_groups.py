@@ -103,7 +103,7 @@ def cosine_schedule(optimizer: torch.optim.Optimizer, total_steps: float) -> Lam
 
 
 def match_precision(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Convert a module to the precision of the weights that it is about to load, whatever torch's default is."""
+    """Convert a module to the precision of the weights that it is about to load, which may differ from the default."""
     own = {name: parameter.dtype for name, parameter in module.named_parameters()}
     has_64_bits = any(weights[name].dtype == torch.float64 for name in own if name in weights)
     if set(own.values()) != {dtype := torch.float64 if has_64_bits else torch.float32}:
